@@ -1,0 +1,1 @@
+"""normbench: what a normalization layer does, measured."""

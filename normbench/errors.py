@@ -1,0 +1,33 @@
+"""What can go wrong, as one family.
+
+NormbenchError
+└── RequestError        the request was wrong: exit code 2, nothing was written
+    └── Incompatible    this norm cannot work in this network: a sweep skips the cell
+
+A run that diverges or raises is not an error of the program: it is a record with
+that status.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class NormbenchError(Exception):
+    """Base of every error that normbench raises on purpose."""
+
+
+class RequestError(NormbenchError):
+    """The request was wrong; the message names the key, the value and what is right."""
+
+
+class Incompatible(RequestError):
+    """This norm cannot work in this network; the message is the reason."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A clause naming the close matches to `word`, else all of `known`."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names)
+    if close:
+        return f"did you mean {' or '.join(repr(name) for name in close)}?"
+    return f"known: {', '.join(names)}" if names else "there are none"

@@ -1,0 +1,84 @@
+"""The contract of a norm, and how a norm gets its name."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from normbench.errors import Incompatible
+from normbench.registry import Registry
+
+REGISTRY: "Registry[Norm]" = Registry("norm", "normbench.norms")
+
+
+class Norm(nn.Module):
+    """One normalization layer.
+
+    A subclass is built as `Norm(channels, *, **options)`; its keyword-only parameters
+    are what a yaml may set. It is called `norm(x, mask=None, condition=None)`:
+
+    - `x`: (N, C, *spatial), floating point, any strides; the result has its shape.
+    - `mask`: (N, *spatial) bool, True where the position is real; None = all real.
+    - `condition`: (N,) int64, which affine; ignored by norms that have only one.
+
+    What it computes never depends on the number of dimensions. A norm that
+    `differs_in_eval` has a float `momentum` (the weight of the newest statistic, as
+    torch defines it) and keeps its running statistics in floating-point buffers, such
+    that one training forward at momentum 1 leaves exactly that forward's statistics.
+    A norm may leave a scalar in `penalty` at each training forward, to be added to the
+    loss. A norm that cannot work with its arguments or its input raises Incompatible.
+    """
+
+    name: ClassVar[str]
+    uses_other_samples: ClassVar[bool] = False
+    """In training, an output depends on other samples of the batch."""
+    differs_in_eval: ClassVar[bool] = False
+    """Evaluation computes another function than training."""
+    honours_mask: ClassVar[bool] = False
+    """What stands at masked positions never changes the others."""
+    exact_gradient: ClassVar[bool] = True
+    """The backward pass is the derivative of the forward pass."""
+    contains_activation: ClassVar[bool] = False
+    """The norm ends in its own non-linearity; the model adds none."""
+    fixed_spatial: ClassVar[bool] = False
+    """Parameters have the spatial shape of the first input; no other shape works."""
+
+    penalty: Tensor | None = None
+    momentum: float
+
+    def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = name
+        REGISTRY.add(name, cls)
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def extra_repr(self) -> str:
+        return str(self.channels)
+
+
+def affine_parameters(
+    channels: int, affine: bool
+) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+    """The usual gain (ones) and bias (zeros), each of shape (C,), or two Nones."""
+    if not affine:
+        return None, None
+    return nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """View `values` (C,) so that it broadcasts against `x` (N, C, *spatial)."""
+    return values.view(1, -1, *(1,) * (x.dim() - 2))
+
+
+def require_several(count: int, what: str, advice: str) -> None:
+    """Raise Incompatible where a statistic would be taken of a single value."""
+    if count <= 1:
+        raise Incompatible(f"{what} needs more than one value per statistic; {advice}")

@@ -1,0 +1,109 @@
+"""Classes that a yaml may name, and the options it may set on them.
+
+A class's signature is the only schema of its yaml: positional parameters are given by
+the program (`channels`, `data`), keyword-only ones are the options, and their
+annotations are the types. A yaml can name a registered class and call nothing else.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from normbench.errors import RequestError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The classes of one kind, by name.
+
+    `kind` is the config group ("norm"); every module of `package` registers its own
+    class on import, and so does a user's module.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._classes: dict[str, type[T]] = {}
+
+    def add(self, name: str, cls: type[T]) -> None:
+        """Register `cls` under `name`; a name belongs to one class."""
+        known = self._classes.get(name)
+        if known is not None and known.__module__ != cls.__module__:
+            raise RequestError(
+                f"{self.kind} {name!r} of {cls.__module__} is already the name of "
+                f"{known.__module__}.{known.__qualname__}; choose another"
+            )
+        self._classes[name] = cls
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        _import_all(self.package)
+        return sorted(self._classes)
+
+    def get(self, name: str) -> type[T]:
+        """The class called `name`; RequestError with close matches if there is none."""
+        names = self.names()
+        if name not in self._classes:
+            raise RequestError(
+                f"{self.kind}.name={name!r} is unknown; {did_you_mean(name, names)}"
+            )
+        return self._classes[name]
+
+    def options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`given` checked against the signature of class `name`, defaults filled in.
+
+        Values come back in the annotated type (an int given for a float is a float),
+        so that equal requests are equal values. Raises RequestError naming the key.
+        """
+        schema = _schema(self.get(name))
+        unknown = given.keys() - schema.model_fields.keys()
+        for key in sorted(unknown):
+            raise RequestError(
+                f"{self.kind}.{key} is not an option of {self.kind}={name}; "
+                f"{did_you_mean(key, schema.model_fields)}"
+            )
+        try:
+            return dict(schema(**given))
+        except ValidationError as error:
+            raise RequestError(explain(error, f"{self.kind}.")) from None
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """One line per mistake of a pydantic error: the key, the value, what is right."""
+    lines = []
+    for mistake in error.errors():
+        key = prefix + ".".join(str(part) for part in mistake["loc"])
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "missing":
+            lines.append(f"{key} is missing")
+        else:
+            lines.append(f"{key}={mistake['input']!r}: {message[0].lower()}{message[1:]}")
+    return "\n".join(lines[:3])
+
+
+@cache
+def _schema(cls: type) -> type[BaseModel]:
+    hints = get_type_hints(cls.__init__, include_extras=True)
+    fields: dict[str, Any] = {
+        parameter.name: (
+            hints[parameter.name],
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in inspect.signature(cls).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return create_model(
+        cls.__name__, __config__=ConfigDict(strict=True, extra="forbid"), **fields
+    )
+
+
+@cache
+def _import_all(package: str) -> None:
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
