@@ -10,7 +10,7 @@ import inspect
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -30,6 +30,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self.package = package
         self._classes: dict[str, type[T]] = {}
+        self._schemas: dict[str, type[BaseModel]] = {}
 
     def add(self, name: str, cls: type[T]) -> None:
         """Register `cls` under `name`; a name belongs to one class."""
@@ -40,6 +41,7 @@ class Registry(Generic[T]):
                 f"{known.__module__}.{known.__qualname__}; choose another"
             )
         self._classes[name] = cls
+        self._schemas.pop(name, None)
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
@@ -55,13 +57,19 @@ class Registry(Generic[T]):
             )
         return self._classes[name]
 
+    def _schema(self, name: str) -> type[BaseModel]:
+        cls = self.get(name)
+        if name not in self._schemas:
+            self._schemas[name] = _signature_schema(cls)
+        return self._schemas[name]
+
     def options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """`given` checked against the signature of class `name`, defaults filled in.
 
         Values come back in the annotated type (an int given for a float is a float),
         so that equal requests are equal values. Raises RequestError naming the key.
         """
-        schema = _schema(self.get(name))
+        schema = self._schema(name)
         unknown = given.keys() - schema.model_fields.keys()
         for key in sorted(unknown):
             raise RequestError(
@@ -83,19 +91,19 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         if mistake["type"] == "missing":
             lines.append(f"{key} is missing")
         else:
-            lines.append(f"{key}={mistake['input']!r}: {message[0].lower()}{message[1:]}")
+            lines.append(
+                f"{key}={mistake['input']!r}: {message[0].lower()}{message[1:]}"
+            )
     return "\n".join(lines[:3])
 
 
-@cache
-def _schema(cls: type) -> type[BaseModel]:
-    hints = get_type_hints(cls.__init__, include_extras=True)
+def _signature_schema(cls: type) -> type[BaseModel]:
     fields: dict[str, Any] = {
         parameter.name: (
-            hints[parameter.name],
+            parameter.annotation,
             ... if parameter.default is parameter.empty else parameter.default,
         )
-        for parameter in inspect.signature(cls).parameters.values()
+        for parameter in inspect.signature(cls, eval_str=True).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     return create_model(

@@ -2,16 +2,26 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+import torch
+from pydantic import Field
 from torch import Tensor
 
+from normbench.errors import RequestError
 from normbench.registry import Registry
 
 REGISTRY: "Registry[Data]" = Registry("data", "normbench.data")
 
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+"""The type of an option that is a share of the samples."""
+
 Splits = dict[str, Tensor]
-"""Sample indices (int64, CPU) of "train", "val" and "test"; they are disjoint."""
+"""Sample indices (int64, CPU) of "train", "val" and "test".
+
+They are disjoint, and each is in random order: files are often sorted by class, and a
+batch of one class has statistics that no training batch had.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,3 +84,31 @@ class Data(ABC):
         Depends on nothing but the options and the seed (never on the global random
         state). Raises RequestError where a file is missing or of the wrong form.
         """
+
+
+def random_split(
+    count: int,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    generator: torch.Generator,
+) -> Splits:
+    """Draw a split of `count` samples; what is not "val" or "test" is "train".
+
+    The same generator state gives the same "test" whatever `val_fraction` is. Raises
+    RequestError where a part would be empty.
+    """
+    sensible = (
+        val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1
+    )
+    if sensible:
+        test, val = round(count * test_fraction), round(count * val_fraction)
+        sizes = {"test": test, "val": val, "train": count - test - val}
+    if not sensible or min(sizes.values()) < 1:
+        raise RequestError(
+            f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} "
+            f"do not split {count} samples into three parts with at least one each; "
+            "both must be above 0 and their sum below 1"
+        )
+    order = torch.randperm(count, generator=generator)
+    return dict(zip(sizes, order.split(list(sizes.values())), strict=True))

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from normbench.errors import Incompatible
+from normbench.errors import Incompatible, RequestError
 from normbench.registry import Registry
 
 REGISTRY: "Registry[Norm]" = Registry("norm", "normbench.norms")
@@ -78,7 +78,37 @@ def per_channel(values: Tensor, x: Tensor) -> Tensor:
     return values.view(1, -1, *(1,) * (x.dim() - 2))
 
 
-def require_several(count: int, what: str, advice: str) -> None:
-    """Raise Incompatible where a statistic would be taken of a single value."""
+def require_several(count: int, norm: Norm, x: Tensor, advice: str) -> None:
+    """Raise Incompatible where a statistic would be taken of `count` <= 1 values."""
     if count <= 1:
-        raise Incompatible(f"{what} needs more than one value per statistic; {advice}")
+        raise Incompatible(
+            f"norm={norm.name} needs more than one value per statistic, and an input "
+            f"of shape {tuple(x.shape)} gives it {count}; {advice}"
+        )
+
+
+def check_mask(mask: Tensor, norm: Norm, x: Tensor) -> None:
+    """Raise RequestError unless `mask` is (N, *spatial) bool for `x` (N, C, *spatial).
+
+    For norms that read the mask: a wrong shape could broadcast.
+    """
+    expected = (x.shape[0], *x.shape[2:])
+    if mask.dtype != torch.bool or mask.shape != expected:
+        raise RequestError(
+            f"norm={norm.name} was given a mask of shape {tuple(mask.shape)} and type "
+            f"{mask.dtype}; an input of shape {tuple(x.shape)} needs {expected}, bool"
+        )
+
+
+def make(name: str, channels: int, **options: Any) -> Norm:
+    """The norm called `name` over `channels` channels, its options checked.
+
+    Raises RequestError with close matches for an unknown name or option, Incompatible
+    where the options do not fit `channels`.
+    """
+    return REGISTRY.get(name)(channels, **REGISTRY.options(name, options))
+
+
+def names() -> list[str]:
+    """The names of all norms, sorted."""
+    return REGISTRY.names()

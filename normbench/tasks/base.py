@@ -105,15 +105,15 @@ def classification_metrics(
     """Mean cross-entropy ("loss", nats), "error" and "accuracy" in [0, 1].
 
     `logits(batch)` maps indices (B,) to (B, classes); `labels` (N,) are those of the
-    whole data set. Sums stay on the device and are read once.
+    whole data set. Stays on the device until the end.
     """
-    loss = torch.zeros((), dtype=torch.float64, device=labels.device)
-    wrong = torch.zeros((), dtype=torch.int64, device=labels.device)
+    losses, wrong = [], []
     with torch.no_grad():
         for batch, count in full_batches(index, batch_size):
             output = logits(batch)[:count].float()
             target = labels[batch[:count].to(labels.device)]
-            loss += F.cross_entropy(output, target, reduction="sum")
-            wrong += (output.argmax(1) != target).sum()
-    error = wrong.item() / len(index)
-    return {"loss": loss.item() / len(index), "error": error, "accuracy": 1 - error}
+            losses.append(F.cross_entropy(output, target, reduction="sum"))
+            wrong.append((output.argmax(1) != target).sum())
+    error = torch.stack(wrong).sum().item() / len(index)
+    loss = torch.stack(losses).cpu().double().sum().item() / len(index)
+    return {"loss": loss, "error": error, "accuracy": 1 - error}

@@ -1,0 +1,5 @@
+"""`python -m normbench` is `normbench`."""
+
+from normbench.cli import main
+
+main()

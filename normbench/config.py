@@ -1,0 +1,199 @@
+"""Overrides -> RunConfig: composed by Hydra, typed, every name and option checked."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from normbench.choices import choices, config_root, groups
+from normbench.data.base import REGISTRY as DATA
+from normbench.errors import RequestError, did_you_mean
+from normbench.norms.base import REGISTRY as NORMS
+from normbench.registry import Registry, explain
+from normbench.reparam import REPARAMS
+from normbench.schema import NOT_HASHED, RunConfig
+from normbench.tasks.base import REGISTRY as TASKS
+
+
+def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
+    """The config that `overrides` (Hydra's grammar) ask for, resolved and checked.
+
+    `config_dir` holds a user's own groups, such as `norm/mine.yaml`. Raises
+    RequestError naming the key, the value and what would be right.
+    """
+    return resolve(_compose(overrides, config_dir))
+
+
+def resolve(raw: Mapping[str, Any]) -> RunConfig:
+    """A composed config with its options checked and its open defaults filled in."""
+    config = dict(raw)
+    task = TASKS.get(_name(config, "task"))
+    norm = dict(config["norm"])
+    norm["name"] = task.norm_aliases.get(_name(config, "norm"), norm["name"])
+    config["norm"] = _checked(NORMS, norm)
+    config["task"] = _checked(TASKS, config["task"])
+    config["data"] = _checked(DATA, config["data"])
+    kind = DATA.get(config["data"]["name"]).kind
+    if kind is not task.data_kind:
+        raise RequestError(
+            f"data={config['data']['name']} gives {kind.__name__}; "
+            f"task={task.name} needs {task.data_kind.__name__}"
+        )
+    if config.get("norm_batch") is None:
+        config["norm_batch"] = max(
+            1, _whole(config, "batch_size") // max(1, _whole(config, "accumulate"))
+        )
+    try:
+        checked = RunConfig(**config)
+    except ValidationError as error:
+        raise RequestError(_explain_fields(error)) from None
+    _check_batch_sizes(checked)
+    if checked.reparam not in REPARAMS:
+        raise RequestError(
+            f"reparam={checked.reparam} is unknown; "
+            f"{did_you_mean(checked.reparam, REPARAMS)}"
+        )
+    return checked
+
+
+def run_id(config: RunConfig) -> str:
+    """16 hex digits: the hash of all that changes the numbers, and of nothing else."""
+    science = config.model_dump(mode="json", exclude=set(NOT_HASHED))
+    canonical = json.dumps(science, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any]:
+    if config_dir is not None and not config_dir.is_dir():
+        raise RequestError(f"--config-dir {config_dir} is not a folder")
+    parsed = [_parse(text) for text in overrides]
+    for override in parsed:
+        _check_choice(override, config_dir)
+    search = (
+        [f"hydra.searchpath=[{json.dumps(f'file://{config_dir.resolve()}')}]"]
+        if config_dir
+        else []
+    )
+    with hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
+        try:
+            composed = hydra.compose("config", [*search, *overrides])
+            plain = OmegaConf.to_container(
+                composed, resolve=True, throw_on_missing=True
+            )
+        except (HydraException, OmegaConfBaseException) as error:
+            chosen = [o.input_line for o in parsed if o.key_or_group in groups()]
+            try:
+                known = hydra.compose("config", [*search, *map(str, chosen)])
+            except (HydraException, OmegaConfBaseException):
+                known = OmegaConf.create()
+            raise RequestError(_explain_composition(error, parsed, known)) from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def _parse(text: str) -> Override:
+    grammar = f"{text!r} is not an override; write KEY=VALUE, such as norm=group"
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        raise RequestError(grammar) from None
+    if override.is_sweep_override():
+        raise RequestError(
+            f"{text!r} names several values, but this command does one run; "
+            f"name one value, or write {override.key_or_group}=[...] for a list"
+        )
+    if str(override.key_or_group).startswith("hydra"):
+        raise RequestError(f"{text!r}: Hydra's own settings have no effect here")
+    return override
+
+
+def _check_choice(override: Override, config_dir: Path | None) -> None:
+    group = str(override.key_or_group)
+    if group not in groups():
+        return
+    value = str(override.value())
+    known = choices(group, config_dir)
+    if value not in known:
+        raise RequestError(f"{group}={value} is unknown; {did_you_mean(value, known)}")
+
+
+def _explain_composition(
+    error: Exception, overrides: Iterable[Override], known: DictConfig
+) -> str:
+    """The override that named no key, with close matches; else Hydra's own message."""
+    keys = _flat_keys(known)
+    for override in overrides:
+        key = str(override.key_or_group)
+        if keys and key not in keys and key not in groups() and not override.is_add():
+            section = key.rpartition(".")[0]
+            near = {k for k in keys if k.rpartition(".")[0] == section} or keys
+            owner = (
+                f" of {section}={known[section].get('name')}"
+                if (section in known and "name" in known[section])
+                else ""
+            )
+            return f"{key} is not a key{owner}; {did_you_mean(key, near)}"
+    return "\n".join(str(error).splitlines()[:3])
+
+
+def _flat_keys(config: Any, prefix: str = "") -> set[str]:
+    keys = set()
+    for key in config:
+        keys.add(f"{prefix}{key}")
+        if isinstance(config[key], DictConfig):
+            keys |= _flat_keys(config[key], f"{prefix}{key}.")
+    return keys
+
+
+def _name(config: Mapping[str, Any], group: str) -> str:
+    section = config.get(group)
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        raise RequestError(f"{group} must name one of {', '.join(choices(group))}")
+    return str(section["name"])
+
+
+def _checked(registry: Registry[Any], section: dict[str, Any]) -> dict[str, Any]:
+    name = section["name"]
+    options = {key: value for key, value in section.items() if key != "name"}
+    return {"name": name, **registry.options(name, options)}
+
+
+def _whole(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    return value if isinstance(value, int) else 1
+
+
+def _explain_fields(error: ValidationError) -> str:
+    unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
+    if unknown:
+        key = ".".join(str(part) for part in unknown[0]["loc"])
+        return f"{key} is not a key; {did_you_mean(key, RunConfig.model_fields)}"
+    return explain(error)
+
+
+def _check_batch_sizes(config: RunConfig) -> None:
+    micro_batch, rest = divmod(config.batch_size, config.accumulate)
+    if rest:
+        raise RequestError(
+            f"accumulate={config.accumulate} does not divide "
+            f"batch_size={config.batch_size}; {_divisors(config.batch_size)}"
+        )
+    if micro_batch % config.norm_batch:
+        raise RequestError(
+            f"norm_batch={config.norm_batch} does not divide the micro-batch of "
+            f"{micro_batch} (batch_size / accumulate); {_divisors(micro_batch)}"
+        )
+
+
+def _divisors(number: int) -> str:
+    divisors = [str(d) for d in range(1, number + 1) if number % d == 0]
+    return f"its divisors are {', '.join(divisors)}"

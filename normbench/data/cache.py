@@ -1,0 +1,107 @@
+"""Parsed data, kept on disk as tensors so that only the first run parses.
+
+The folder is $NORMBENCH_CACHE, or else the user's cache folder. Everything in it can be
+deleted at any time.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import platformdirs
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+# Not `warnings`: under `python -W error` those would end the run.
+log = logging.getLogger(__name__)
+
+
+class Parsed(NamedTuple):
+    """What a cache file holds: tensors and strings (class names, a vocabulary)."""
+
+    tensors: dict[str, Tensor]
+    strings: dict[str, str] = {}  # noqa: RUF012 - never changed
+
+
+def folder() -> Path:
+    """Where the cache is; it need not exist."""
+    chosen = os.environ.get("NORMBENCH_CACHE")
+    return Path(chosen or platformdirs.user_cache_dir("normbench"))
+
+
+def cached(
+    name: str, identity: Mapping[str, object], make: Callable[[], Parsed]
+) -> Parsed:
+    """What `make()` returns, from disk if it was made before.
+
+    `name` starts the file's name. `identity` (JSON values) is all that the result
+    depends on: the options, the versions of the packages that were read, and a `format`
+    number that its caller raises when the parsing changes. A damaged file is logged and
+    made again; where nothing can be written, that is logged once and the run goes on.
+    Concurrent callers may both make the result; a reader never sees half a file.
+    """
+    path = folder() / f"{name}-{digest(identity)[:24]}.safetensors"
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, SafetensorError, ValueError) as error:
+        log.warning("cannot use the cached %s, making it again (%s)", path, error)
+    parsed = make()
+    try:
+        _write(path, parsed)
+    except OSError as error:
+        _log_unwritable(path.parent, error.strerror)
+    return parsed
+
+
+def digest(identity: Mapping[str, object], tensors: Mapping[str, Tensor] = {}) -> str:
+    """64 hex digits over JSON values and over names, types, shapes and entries.
+
+    `tensors` are on the CPU. Independent of the order of either mapping.
+    """
+    hash = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        hash.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        hash.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return hash.hexdigest()
+
+
+def _read(path: Path) -> Parsed:
+    with safe_open(path, "pt") as file:
+        strings = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    # The format itself notices a truncated file, but not a changed byte.
+    if strings.pop("digest", None) != digest(strings, tensors):
+        raise ValueError("its digest does not match")
+    return Parsed(tensors, strings)
+
+
+def _write(path: Path, parsed: Parsed) -> None:
+    strings = parsed.strings | {"digest": digest(parsed.strings, parsed.tensors)}
+    content = safetensors.torch.save(parsed.tensors, metadata=strings)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@cache
+def _log_unwritable(folder: Path, reason: str | None) -> None:
+    log.warning(
+        "cannot write to the cache folder %s (%s): data are parsed anew in every run; "
+        "set NORMBENCH_CACHE to a folder that can be written",
+        folder,
+        reason,
+    )

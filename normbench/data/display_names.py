@@ -1,0 +1,160 @@
+"""Which language is this name in? Names from the Unicode CLDR, shipped inside Babel."""
+
+import os
+from collections import defaultdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from pydantic import PositiveInt
+
+from normbench.data.base import Data, Fraction, Splits, Tokens, random_split
+from normbench.data.cache import Parsed, cached
+from normbench.errors import RequestError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+FORMAT = 1
+
+# All in the Latin script, so that one character does not give the language away.
+LANGUAGES = ("de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "sv", "tr")
+KINDS = ("currencies", "languages", "scripts", "territories")
+PAD, UNKNOWN = "<pad>", "<unk>"
+
+
+class Name(NamedTuple):
+    """What `language` calls one concept, such as ("territories", "DE")."""
+
+    concept: tuple[str, str]
+    language: str
+    text: str
+
+
+class DisplayNames(Data, name="display_names"):
+    """Names of languages, territories, currencies and scripts in 12 languages.
+
+    The label is the language. Texts that occur in more than one language are dropped; a
+    concept, such as Germany, is in one part only, under all its names. Tokens are byte
+    pairs learned from the training part: 0 is the pad, 1 a character that it lacks.
+    Source: Unicode CLDR (Unicode License) through Babel.
+    """
+
+    kind = Tokens
+
+    def __init__(
+        self,
+        *,
+        vocab_size: PositiveInt = 2000,
+        max_length: PositiveInt = 64,
+        val_fraction: Fraction = 0.1,
+        test_fraction: Fraction = 0.2,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.max_length = max_length
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+
+    def load(self, seed: int) -> Tokens:
+        """All names; `tokens` is as wide as the longest of them, `max_length` at most.
+
+        Raises RequestError if the fractions leave a part empty, or if `vocab_size` is
+        below the number of characters.
+        """
+        identity = {
+            "format": FORMAT,
+            "babel": version("Babel"),
+            "tokenizers": version("tokenizers"),
+            "seed": seed,
+            **vars(self),
+        }
+        tensors = cached("display_names", identity, lambda: self._parse(seed)).tensors
+        lengths = tensors["lengths"].long()
+        width = int(lengths.max())
+        tokens = torch.zeros(len(lengths), width, dtype=torch.int64)
+        tokens[torch.arange(width) < lengths[:, None]] = tensors["ids"].long()
+        return Tokens(
+            tokens=tokens,
+            lengths=lengths,
+            labels=tensors["labels"].long(),
+            classes=LANGUAGES,
+            vocab_size=self.vocab_size,
+            pad=0,
+            splits={part: tensors[part] for part in ("train", "val", "test")},
+        )
+
+    def _parse(self, seed: int) -> Parsed:
+        names = distinct_names()
+        splits = self._split(names, torch.Generator().manual_seed(seed))
+        training = [names[i].text for i in splits["train"].sort().values.tolist()]
+        tokenizer = self._tokenizer(training)
+        rows = [tokenizer.encode(name.text).ids[: self.max_length] for name in names]
+        labels = [LANGUAGES.index(name.language) for name in names]
+        return Parsed(
+            {
+                "ids": torch.tensor([i for row in rows for i in row]).int(),
+                "lengths": torch.tensor([len(row) for row in rows]).int(),
+                "labels": torch.tensor(labels).to(torch.uint8),
+                **splits,
+            }
+        )
+
+    def _split(self, names: list[Name], generator: torch.Generator) -> Splits:
+        concepts = dict.fromkeys(name.concept for name in names)
+        number = {concept: i for i, concept in enumerate(concepts)}
+        parts = random_split(
+            len(number),
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            generator=generator,
+        )
+        order = torch.randperm(len(names), generator=generator)
+        concept = torch.tensor([number[name.concept] for name in names])[order]
+        return {
+            part: order[torch.isin(concept, chosen)] for part, chosen in parts.items()
+        }
+
+    def _tokenizer(self, texts: list[str]) -> "Tokenizer":
+        # A run has one core, and many runs go side by side.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+        tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            special_tokens=[PAD, UNKNOWN],
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        if tokenizer.get_vocab_size() > self.vocab_size:
+            raise RequestError(
+                f"data.vocab_size={self.vocab_size} is too small: {PAD}, {UNKNOWN} and "
+                f"the characters alone are {tokenizer.get_vocab_size()} tokens"
+            )
+        return tokenizer
+
+
+def distinct_names() -> list[Name]:
+    """All names that belong to one language, each text once, sorted.
+
+    Texts are compared without case. Of several concepts that a language calls the same,
+    the first keeps the text: no text is in two parts of a split.
+    """
+    from babel import Locale
+
+    names = sorted(
+        Name((kind, code), language, text)
+        for language in LANGUAGES
+        for kind in KINDS
+        for code, text in getattr(Locale(language), kind).items()
+    )
+    languages = defaultdict(set)
+    for name in names:
+        languages[name.text.casefold()].add(name.language)
+    distinct: dict[str, Name] = {}
+    for name in names:
+        text = name.text.casefold()
+        if len(languages[text]) == 1:
+            distinct.setdefault(text, name)
+    return list(distinct.values())

@@ -1,0 +1,171 @@
+"""Crops of the photographs shipped inside scikit-image, and a style picture."""
+
+import hashlib
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from normbench.data.base import Data, Photographs, Splits
+from normbench.data.cache import Parsed, cached, digest
+from normbench.errors import RequestError
+
+FORMAT = 1
+
+# motorcycle_right.png is the same scene as motorcycle_left.png, so it cannot be in
+# another part than it.
+CONTENT = (
+    "astronaut.png",
+    "coffee.png",
+    "hubble_deep_field.jpg",
+    "motorcycle_left.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
+HELD_OUT = "chelsea.png"
+STYLES = {
+    "immunohistochemistry": "ihc.png",
+    "brick": "brick.png",
+    "grass": "grass.png",
+    "gravel": "gravel.png",
+}
+STYLE_PART = 256
+"""Side of the centre square of a style picture that is used, in its own pixels."""
+STYLE_SIDE = 128
+"""Side of that square after scaling."""
+
+
+class PhotographCrops(Data, name="photographs"):
+    """Square crops of seven colour photographs, and one style picture.
+
+    `crops` (train + val + test, 3, crop, crop); `styles` (1, 3, 128, 128). Test crops
+    are always of the cat. The seed draws the positions and the photograph that is kept
+    for validation; the training crops are of the other five, as evenly as their number
+    allows. Source: scikit-image; public domain or CC0, but for the motorcycle (from the
+    Middlebury stereo set of 2014), of which no licence is stated.
+    """
+
+    kind = Photographs
+
+    def __init__(
+        self,
+        *,
+        style: Literal[
+            "immunohistochemistry", "brick", "grass", "gravel"
+        ] = "immunohistochemistry",
+        crop: PositiveInt = 64,
+        shorter_side: PositiveInt = 128,
+        train_crops: PositiveInt = 800,
+        val_crops: PositiveInt = 64,
+        test_crops: PositiveInt = 64,
+    ) -> None:
+        if crop > shorter_side:
+            raise RequestError(
+                f"data.crop={crop} does not fit into data.shorter_side={shorter_side}"
+            )
+        self.style = style
+        self.crop = crop
+        self.shorter_side = shorter_side
+        self.train_crops = train_crops
+        self.val_crops = val_crops
+        self.test_crops = test_crops
+
+    def load(self, seed: int) -> Photographs:
+        """All crops; RequestError if scikit-image lacks a photograph."""
+        pictures = self._pictures()
+        generator = torch.Generator().manual_seed(seed)
+        validation, *training = torch.randperm(
+            len(CONTENT), generator=generator
+        ).tolist()
+        sources = {
+            "train": [CONTENT[i] for i in training],
+            "val": [CONTENT[validation]],
+            "test": [HELD_OUT],
+        }
+        counts = {
+            "train": self.train_crops,
+            "val": self.val_crops,
+            "test": self.test_crops,
+        }
+        crops: list[Tensor] = []
+        splits: Splits = {}
+        for part, count in counts.items():
+            splits[part] = torch.arange(len(crops), len(crops) + count)
+            for i in torch.randperm(count, generator=generator).tolist():
+                name = sources[part][i % len(sources[part])]
+                crops.append(_random_crop(pictures[name], self.crop, generator))
+        return Photographs(
+            crops=torch.stack(crops).float() / 255,
+            styles=pictures["style"][None].float() / 255,
+            # The pixels, not the files: another decoder or resampling is another key.
+            key=digest({"format": FORMAT, "seed": seed, **vars(self)}, pictures),
+            splits=splits,
+        )
+
+    def _pictures(self) -> dict[str, Tensor]:
+        """The scaled pictures, (3, H, W) uint8: content by file name, and "style"."""
+        paths = {name: _path(name) for name in (*CONTENT, HELD_OUT)}
+        paths["style"] = _path(STYLES[self.style])
+        identity = {
+            "format": FORMAT,
+            "pillow": version("pillow"),
+            "shorter_side": self.shorter_side,
+            "files": {
+                name: hashlib.sha256(path.read_bytes()).hexdigest()
+                for name, path in paths.items()
+            },
+        }
+        return cached("photographs", identity, lambda: self._parse(paths)).tensors
+
+    def _parse(self, paths: dict[str, Path]) -> Parsed:
+        from PIL import Image
+
+        pictures = {}
+        for name, path in paths.items():
+            with Image.open(path) as file:
+                picture = file.convert("RGB")
+            width, height = picture.size
+            if name == "style":
+                left, top = (width - STYLE_PART) // 2, (height - STYLE_PART) // 2
+                box = (left, top, left + STYLE_PART, top + STYLE_PART)
+                size = (STYLE_SIDE, STYLE_SIDE)
+            else:
+                box = (0, 0, width, height)
+                scale = self.shorter_side / min(width, height)
+                size = (round(width * scale), round(height * scale))
+            # Lanczos widens its window when it shrinks: no aliasing.
+            scaled = picture.resize(size, Image.Resampling.LANCZOS, box)
+            pixels = torch.frombuffer(bytearray(scaled.tobytes()), dtype=torch.uint8)
+            rows = pixels.view(size[1], size[0], 3)
+            pictures[name] = rows.permute(2, 0, 1).contiguous()
+        return Parsed(pictures)
+
+
+def _path(name: str) -> Path:
+    """The file `name` of scikit-image, found without importing that package."""
+    package = find_spec("skimage")
+    where = package.submodule_search_locations if package else None
+    if not where:
+        raise RequestError(
+            "data=photographs needs scikit-image, which is not installed; "
+            "pip install scikit-image"
+        )
+    path = Path(where[0], "data", name)
+    if not path.is_file():
+        raise RequestError(
+            f"data=photographs needs {path}, which is missing; "
+            "pip install --force-reinstall --no-deps scikit-image"
+        )
+    return path
+
+
+def _random_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    top, left = (
+        int(torch.randint(length - side + 1, (), generator=generator))
+        for length in picture.shape[1:]
+    )
+    return picture[:, top : top + side, left : left + side]

@@ -1,0 +1,69 @@
+"""Metrics of a network, under each of the statistics its norms can evaluate with."""
+
+import copy
+from collections.abc import Iterable, Sequence
+
+from torch import nn
+
+from normbench.norms import (
+    Ghost,
+    Norm,
+    recompute_statistics,
+    use_batch_statistics,
+)
+from normbench.tasks.base import Task, full_batches
+
+BATCH = 256
+"""Samples at a time where a network treats each alone."""
+
+HELD_OUT = ("val", "test")
+
+
+def evaluate(
+    task: Task, model: nn.Module, splits: Iterable[str], batch_size: int = BATCH
+) -> dict[str, float]:
+    """Metrics "split/name" of `model` as it is set."""
+    return {
+        f"{split}/{name}": value
+        for split in splits
+        for name, value in task.evaluate(
+            model, split, min(batch_size, len(task.splits[split]))
+        ).items()
+    }
+
+
+def evaluate_other_statistics(
+    task: Task, model: nn.Module, norms: Sequence[Norm | Ghost], micro_batch: int
+) -> dict[str, float]:
+    """Held-out metrics of a network whose norms differ between training and evaluation.
+
+    "test_recomputed/..": the running statistics are replaced by their mean over one
+    pass through the training split ("precise" statistics, Wu & Johnson 2021).
+    "test_batch/..": the norms use each batch's own statistics, as in training. Both on
+    a copy, without dropout, `micro_batch` samples at a time, as in training.
+    """
+    batches = [
+        batch
+        for batch, count in full_batches(task.splits["train"], micro_batch)
+        if count == micro_batch
+    ]
+    metrics: dict[str, float] = {}
+    for way in ("recomputed", "batch"):
+        twin, twin_norms = copy.deepcopy((model, list(norms)))
+        if way == "recomputed":
+            inputs = (task.inputs(batch) for batch in batches)
+            recompute_statistics(lambda batch: twin(*batch), twin_norms, inputs)
+        else:
+            use_batch_statistics(twin_norms)
+        metrics |= _renamed(evaluate(task, twin, HELD_OUT, micro_batch), way)
+    return metrics
+
+
+def same_under_other_statistics(metrics: dict[str, float]) -> dict[str, float]:
+    """What `evaluate_other_statistics` gives, by definition, for any other network."""
+    held_out = {k: v for k, v in metrics.items() if k.split("/")[0] in HELD_OUT}
+    return _renamed(held_out, "recomputed") | _renamed(held_out, "batch")
+
+
+def _renamed(metrics: dict[str, float], way: str) -> dict[str, float]:
+    return {key.replace("/", f"_{way}/"): value for key, value in metrics.items()}

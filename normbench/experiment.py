@@ -1,0 +1,296 @@
+"""One run: the only place that puts norm, task, data, record and tracker together."""
+
+import json
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from normbench import evaluation, record, reparam, train
+from normbench.config import run_id
+from normbench.data.base import REGISTRY as DATA
+from normbench.errors import Incompatible, RequestError
+from normbench.norms.base import REGISTRY as NORMS
+from normbench.norms.factory import NormFactory
+from normbench.progress import Observer, Silent
+from normbench.provenance import environment
+from normbench.schema import Options, RunConfig, RunRecord, Seconds
+from normbench.tasks.base import REGISTRY as TASKS
+from normbench.tasks.base import Task
+from normbench.tracking import Tracker, open_tracker
+
+
+def run_one(
+    config: RunConfig,
+    results: Path,
+    *,
+    modules: Sequence[str] = (),
+    observer: Observer | None = None,
+) -> RunRecord:
+    """Train, evaluate and record the run that `config` asks for.
+
+    `modules` are the user's own, already imported. Raises RequestError (Incompatible
+    where the norm cannot work in the network) before anything is written; what goes
+    wrong after that is a record with the status "diverged" or "failed".
+    """
+    so_far = _SoFar()
+    observer = observer or Silent()
+    torch.set_num_threads(config.threads)
+    device = choose_device(config.device)
+    task = make_task(config, device)
+    check(config, task)
+    writer = record.RunWriter(results, run_id(config), config)
+    tracker = open_tracker(config, run_id(config), results, observer.note)
+    try:
+        _train_and_evaluate(config, task, device, writer, tracker, observer, so_far)
+    except Exception:
+        so_far.status, so_far.error = "failed", traceback.format_exc()
+    finally:
+        observer.close()
+    finished = _outcome(config, task, device, modules, so_far)
+    tracker.finish(finished.metrics, ok=finished.status == "ok")
+    writer.finish(finished)
+    return finished
+
+
+def incompatible(config: RunConfig) -> str | None:
+    """Why this norm cannot work in this network, or None where it can."""
+    try:
+        check(config, make_task(config, torch.device("cpu")))
+    except Incompatible as reason:
+        return str(reason)
+    return None
+
+
+def check(config: RunConfig, task: Task) -> None:
+    """Raise RequestError where `config` cannot be run on `task`.
+
+    The network is built and given one micro-batch on the meta device: its real
+    channels and shapes, without their computation.
+    """
+    samples = len(task.splits["train"])
+    if config.batch_size > samples:
+        raise RequestError(
+            f"batch_size={config.batch_size} is above the {samples} training samples "
+            f"of data={config.data['name']}; at most {samples} is possible"
+        )
+    where = f"norm={config.norm['name']} cannot work in task={task.name}"
+    if NORMS.get(config.norm["name"]).fixed_spatial and not task.fixed_spatial:
+        raise Incompatible(
+            f"{where}: it has parameters for each position, and here batches differ "
+            "in length; task.padding=max_length makes them alike"
+        )
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+            network = build(config, task)
+            first = task.splits["train"][: config.batch_size // config.accumulate]
+            network.model.train()(*(t.to("meta") for t in task.inputs(first)))
+    except Incompatible as reason:
+        raise Incompatible(f"{where}: {reason}") from None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available[name]:
+        here = [name for name, yes in available.items() if yes]
+        raise RequestError(f"device={name} is not here; available: {', '.join(here)}")
+    return torch.device(name)
+
+
+def make_task(config: RunConfig, device: torch.device) -> Task:
+    """The task of `config` on its data, which a process loads once."""
+    data = _load(config.data["name"], json.dumps(_options(config.data)), config.seed)
+    task: Any = TASKS.get(config.task["name"])
+    made: Task = task(data, device, **_options(config.task))
+    return made
+
+
+@lru_cache(maxsize=2)
+def _load(name: str, options: str, seed: int) -> Any:
+    return DATA.get(name)(**json.loads(options)).load(seed)
+
+
+def _options(section: Options) -> Options:
+    return {key: value for key, value in section.items() if key != "name"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, and the factory that made the norms in it."""
+
+    model: nn.Module
+    norms: NormFactory
+
+
+def build(config: RunConfig, task: Task) -> Network:
+    """A new network; its weights come from the global random stream."""
+    norms = NormFactory(
+        config.norm["name"],
+        _options(config.norm),
+        norm_batch=config.norm_batch,
+        forwards_per_step=config.batch_size // config.norm_batch,
+    )
+    model = task.build(norms)
+    reparam.apply(model, config.reparam)
+    return Network(model, norms)
+
+
+@dataclass
+class _SoFar:
+    """What is known of a run while it goes on; its record is made of it at any end."""
+
+    began: float = field(default_factory=time.perf_counter)
+    started: str = field(
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
+    )
+    status: Any = "ok"
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    step: int = 0
+    parameters: int = 0
+    diverged_at: int | None = None
+    error: str | None = None
+    setup: float = 0.0
+    train: float = 0.0
+    evaluate: float = 0.0
+
+
+def _train_and_evaluate(
+    config: RunConfig,
+    task: Task,
+    device: torch.device,
+    writer: record.RunWriter,
+    tracker: Tracker,
+    observer: Observer,
+    so_far: _SoFar,
+) -> None:
+    torch.manual_seed(config.seed)
+    network = build(config, task)
+    model = network.model.to(device)
+    micro_batch = config.batch_size // config.accumulate
+    training = task.splits["train"]
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        with torch.no_grad():
+            model.eval()(*task.inputs(training[:micro_batch]))
+    so_far.parameters = sum(parameter.numel() for parameter in model.parameters())
+    steps = config.budget.epochs * (len(training) // config.batch_size)
+    steps = min(steps, config.budget.max_steps or steps)
+    optimizer = train.make_optimizer(
+        model,
+        [] if config.norm_weight_decay else network.norms.parameters(),
+        **config.optimizer.model_dump(),
+    )
+
+    def tell(row: Mapping[str, Any]) -> None:
+        samples = so_far.step * config.batch_size
+        counts = {"step": so_far.step, "samples": samples}
+        row = {**counts, "epoch": samples / len(training), **row}
+        writer.log(row)
+        tracker.log(row)
+        observer.log(row)
+
+    def log(step: int, loss: float, lr: float) -> None:
+        so_far.step = step
+        tell({"lr": lr, "train/batch_loss": loss})
+
+    def evaluate(step: int) -> None:
+        began = time.perf_counter()
+        tell(evaluation.evaluate(task, model, evaluation.HELD_OUT))
+        so_far.evaluate += time.perf_counter() - began
+
+    observer.start(f"{task.name} {config.norm['name']} b{config.batch_size}", steps)
+    now = time.perf_counter()
+    so_far.setup = now - so_far.began
+    so_far.diverged_at = train.fit(
+        model,
+        task.loss,
+        optimizer,
+        steps=steps,
+        micro_batches=train.micro_batches(
+            training, config.seed, config.batch_size, config.accumulate
+        ),
+        learning_rate=train.warmup_cosine(_peak_lr(config), steps, config.warmup),
+        clip=config.clip,
+        log_every=config.log_every or max(1, steps // 200),
+        log=log,
+        evaluate_at=_evenly(steps, config.evaluations),
+        evaluate=evaluate,
+    )
+    so_far.train = time.perf_counter() - now - so_far.evaluate
+    if so_far.diverged_at is not None:
+        so_far.step, so_far.status = so_far.diverged_at, "diverged"
+        so_far.metrics = {f"test/{task.primary_metric}": None}
+        return
+
+    began = time.perf_counter()
+    metrics = evaluation.evaluate(task, model, ("train", *evaluation.HELD_OUT))
+    if NORMS.get(config.norm["name"]).differs_in_eval:
+        metrics |= evaluation.evaluate_other_statistics(
+            task, model, network.norms.modules, micro_batch
+        )
+    else:
+        metrics |= evaluation.same_under_other_statistics(metrics)
+    so_far.metrics = record.finite(metrics)
+    tell(metrics)
+    pictures = writer.pictures(task.pictures(model))
+    if pictures:
+        tracker.pictures(so_far.step, pictures)
+    if config.keep_weights:
+        writer.weights(model.state_dict())
+    so_far.evaluate += time.perf_counter() - began
+
+
+def _evenly(steps: int, evaluations: int) -> frozenset[int]:
+    """The steps of all evaluations but the last, which ends the run."""
+    at = {round(steps * i / evaluations) for i in range(1, evaluations)}
+    return frozenset(at - {0, steps})
+
+
+def _peak_lr(config: RunConfig) -> float:
+    return train.peak_learning_rate(
+        config.lr, config.lr_rule, config.batch_size, config.lr_reference_batch_size
+    )
+
+
+def _outcome(
+    config: RunConfig,
+    task: Task,
+    device: torch.device,
+    modules: Sequence[str],
+    so_far: _SoFar,
+) -> RunRecord:
+    samples = so_far.step * config.batch_size
+    return RunRecord(
+        run_id=run_id(config),
+        status=so_far.status,
+        metrics=so_far.metrics,
+        primary_metric=f"test/{task.primary_metric}",
+        direction=task.direction,
+        config=config,
+        steps=so_far.step,
+        samples=samples,
+        parameters=so_far.parameters,
+        peak_lr=_peak_lr(config),
+        diverged_at=so_far.diverged_at,
+        error=so_far.error,
+        seconds=Seconds(
+            setup=so_far.setup, train=so_far.train, evaluate=so_far.evaluate
+        ),
+        samples_per_second=samples / so_far.train if so_far.train else None,
+        started=so_far.started,
+        environment=environment(device, modules),
+    )

@@ -1,0 +1,24 @@
+"""A gain and a bias per channel without statistics: y = weight * x + bias.
+
+The control for every norm with an affine map: all of it but the normalization.
+weight, bias: (C,).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from normbench.norms.base import Norm, per_channel
+
+
+class Affine(Norm, name="affine"):
+    honours_mask = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        return torch.addcmul(per_channel(self.bias, x), per_channel(self.weight, x), x)

@@ -1,0 +1,69 @@
+"""What a model gets to normalise with, and the list of what it was given."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from normbench.norms.base import Norm, make
+from normbench.norms.ghost import Ghost
+
+
+class NormFactory:
+    """Makes the norm layers of one model: `factory(channels, activation=None)`.
+
+    `options` are those of the norm `name`; `norm_batch` is the number of samples that
+    share statistics. `forwards_per_step` is how many training forwards a norm makes in
+    one optimiser step (batch size / norm_batch): together they move running statistics
+    as far as one forward at the norm's own momentum would.
+
+    `modules` lists what was made, in order: each norm, or the Ghost around it.
+    Raises RequestError for an unknown name or option, Incompatible as the norm does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        norm_batch: int,
+        forwards_per_step: int = 1,
+    ) -> None:
+        self.name = name
+        self.options = dict(options)
+        self.norm_batch = norm_batch
+        self.forwards_per_step = forwards_per_step
+        self.modules: list[Norm | Ghost] = []
+
+    def __call__(
+        self, channels: int, activation: type[nn.Module] | None = None
+    ) -> nn.Module:
+        # A norm may draw its first weights; the model's own must not depend on that.
+        with torch.random.fork_rng(devices=[]):
+            norm = make(self.name, channels, **self.options)
+        if norm.differs_in_eval:
+            norm.momentum = 1 - (1 - norm.momentum) ** (1 / self.forwards_per_step)
+        module = Ghost(norm, self.norm_batch) if norm.uses_other_samples else norm
+        self.modules.append(module)
+        if activation is None or norm.contains_activation:
+            return NormAct(module, None)
+        return NormAct(module, activation())
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters of all norms made, which take no weight decay."""
+        return [p for module in self.modules for p in module.parameters()]
+
+
+class NormAct(nn.Module):
+    """A norm, then an activation or nothing; called as a norm is."""
+
+    def __init__(self, norm: nn.Module, activation: nn.Module | None) -> None:
+        super().__init__()
+        self.norm = norm
+        self.activation = activation
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        y: Tensor = self.norm(x, mask, condition)
+        return y if self.activation is None else self.activation(y)

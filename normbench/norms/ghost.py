@@ -1,0 +1,56 @@
+"""Ghost batches (Hoffer et al. 2017): statistics over less than the whole batch."""
+
+import torch
+from torch import Tensor, nn
+
+from normbench.errors import RequestError
+from normbench.norms.base import Norm
+
+
+class Ghost(nn.Module):
+    """A norm, applied in training to `norm_batch` samples at a time.
+
+    Called as the norm is. In training, samples 0 .. norm_batch-1 share statistics, then
+    the next norm_batch, and so on, each chunk one forward of `norm`, in order; in
+    evaluation the norm gets the whole batch. `penalty` is the mean over the chunks, and
+    `norm` keeps none, so that a sum over all modules counts it once.
+    Raises RequestError in training where norm_batch does not divide the batch.
+    """
+
+    penalty: Tensor | None = None
+
+    def __init__(self, norm: Norm, norm_batch: int) -> None:
+        super().__init__()
+        self.norm = norm
+        self.norm_batch = norm_batch
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        if not self.norm.training or len(x) == self.norm_batch:
+            y: Tensor = self.norm(x, mask, condition)
+            self.penalty = self._take_penalty()
+            return y
+        if len(x) == 0 or len(x) % self.norm_batch:
+            raise RequestError(
+                f"norm_batch={self.norm_batch} does not divide a batch of {len(x)}"
+            )
+        outputs, penalties = [], []
+        for start in range(0, len(x), self.norm_batch):
+            chunk = slice(start, start + self.norm_batch)
+            outputs.append(
+                self.norm(
+                    x[chunk],
+                    None if mask is None else mask[chunk],
+                    None if condition is None else condition[chunk],
+                )
+            )
+            penalty = self._take_penalty()
+            if penalty is not None:
+                penalties.append(penalty)
+        self.penalty = torch.stack(penalties).mean() if penalties else None
+        return torch.cat(outputs)
+
+    def _take_penalty(self) -> Tensor | None:
+        penalty, self.norm.penalty = self.norm.penalty, None
+        return penalty

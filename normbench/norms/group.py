@@ -1,0 +1,43 @@
+"""Group normalization (Wu & He 2018).
+
+y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
+of each sample and group of C / num_groups adjacent channels over the group's channels
+and positions, masked ones included.
+weight, bias: (C,). As torch.nn.GroupNorm(num_groups, C); num_groups is 8 here (32 in
+the paper), because small networks have few channels.
+"""
+
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn import functional as F
+
+from normbench.errors import Incompatible
+from normbench.norms.base import Norm, affine_parameters, require_several
+
+
+class GroupNorm(Norm, name="group"):
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_groups: PositiveInt = 8,
+        eps: PositiveFloat = 1e-5,
+        affine: bool = True,
+    ) -> None:
+        super().__init__(channels)
+        if channels % num_groups:
+            divisors = [n for n in range(1, channels + 1) if channels % n == 0]
+            raise Incompatible(
+                f"norm.num_groups={num_groups} does not divide {channels} channels; "
+                f"these do: {', '.join(map(str, divisors))}"
+            )
+        self.num_groups = num_groups
+        self.eps = eps
+        self.weight, self.bias = affine_parameters(channels, affine)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        count = x[0].numel() // self.num_groups
+        require_several(count, self, x, "use fewer groups or a higher resolution")
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -1,0 +1,59 @@
+"""Layer normalization over a whole sample, with an affine map per element (Ba et al.
+2016).
+
+y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
+of each sample over channels and positions, masked ones included.
+weight, bias: (C, *spatial), shaped by the first forward or a state dict. As
+torch.nn.LayerNorm([C, *spatial]), defaults too.
+"""
+
+from typing import Any
+
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parameter import UninitializedParameter
+
+from normbench.errors import Incompatible
+from normbench.norms.base import Norm, require_several
+
+
+class LayerNormShape(Norm, name="layer_shape"):
+    fixed_spatial = True
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, channels: int, *, eps: PositiveFloat = 1e-5) -> None:
+        super().__init__(channels)
+        self.eps = eps
+        self.weight = UninitializedParameter()
+        self.bias = UninitializedParameter()
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        require_several(x[0].numel(), self, x, "use more channels")
+        self._materialise((self.channels, *x.shape[2:]))
+        if self.weight.shape != x.shape[1:]:
+            raise Incompatible(
+                f"norm={self.name} has an affine map of shape "
+                f"{tuple(self.weight.shape)}, which cannot take samples of shape "
+                f"{tuple(x.shape[1:])}; it needs inputs of one size"
+            )
+        return F.layer_norm(x, x.shape[1:], self.weight, self.bias, self.eps)
+
+    def _materialise(self, shape: tuple[int, ...]) -> None:
+        """Give parameters that have no shape yet this one: ones and zeros."""
+        for parameter, fill in ((self.weight, 1.0), (self.bias, 0.0)):
+            if isinstance(parameter, UninitializedParameter):
+                parameter.materialize(shape)
+                nn.init.constant_(parameter, fill)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        weight = state_dict.get(prefix + "weight")
+        if weight is not None:
+            self._materialise(tuple(weight.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)

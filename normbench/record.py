@@ -1,0 +1,211 @@
+"""The record of a run on disk: one folder a run, `result.json` written last.
+
+`results/runs/<2 hex>/<run_id>/` holds `config.yaml`, `history.jsonl` (flushed as it
+grows), pictures, `weights.safetensors` where asked for, and `result.json`, which
+appears by one atomic rename: a folder without it is a run that did not finish.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+
+from normbench.errors import RequestError, did_you_mean
+from normbench.schema import RunConfig, RunRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor  # records are read where there is no torch
+
+RESULT = "result.json"
+HISTORY = "history.jsonl"
+WEIGHTS = "weights.safetensors"
+
+
+def run_folder(results: Path, run_id: str) -> Path:
+    """Where the run `run_id` lives under `results`."""
+    return results / run_id[:2] / run_id
+
+
+class RunWriter:
+    """Writes one run's folder; what an unfinished earlier try left there is removed."""
+
+    def __init__(self, results: Path, run_id: str, config: RunConfig) -> None:
+        """Raises RequestError where the folder cannot be written."""
+        self.folder = run_folder(results, run_id)
+        try:
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            self.folder.mkdir(parents=True)
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            write_atomically(self.folder / "config.yaml", text)
+            self._history = (self.folder / HISTORY).open("a", encoding="utf-8")
+        except OSError as error:
+            raise RequestError(
+                f"--results {results} cannot be written: {error.strerror} "
+                f"({error.filename}); name a folder that can"
+            ) from None
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one row to the history."""
+        line = json.dumps(finite(row), allow_nan=False)
+        self._history.write(line + "\n")
+        self._history.flush()
+
+    def pictures(self, pictures: "Mapping[str, Tensor]") -> dict[str, Path]:
+        """Write each picture, (3, H, W) in [0, 1], as PNG; the files by name."""
+        files = {}
+        for name, picture in pictures.items():
+            from PIL import Image
+
+            pixels = picture.detach().cpu().clamp(0, 1).mul(255).round().byte()
+            files[name] = self.folder / f"{name}.png"
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(files[name])
+        return files
+
+    def weights(self, state: "Mapping[str, Tensor]") -> None:
+        """Write the network's parameters and buffers."""
+        from safetensors.torch import save
+
+        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+        write_atomically(self.folder / WEIGHTS, save(tensors))
+
+    def finish(self, record: RunRecord) -> None:
+        """Write the result: from here on the run is finished."""
+        self._history.close()
+        write_atomically(self.folder / RESULT, record.model_dump_json(indent=2) + "\n")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `path` whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    data = content.encode() if isinstance(content, str) else content
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def finite(value: Any) -> Any:
+    """`value` with every float that is not finite as None: JSON has no NaN."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return value
+
+
+def read(folder: Path) -> RunRecord | None:
+    """The record in a run's folder, or None where no valid one is there."""
+    try:
+        text = (folder / RESULT).read_text(encoding="utf-8")
+        return RunRecord.model_validate_json(text)
+    except (OSError, ValidationError, UnicodeDecodeError):
+        return None
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's history, oldest first; a torn last line is left out."""
+    rows = []
+    for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool:
+    """Whether a finished run holds all that `config` asks for."""
+    if record is None or record.status == "failed":
+        return False
+    return not config.keep_weights or (folder / WEIGHTS).is_file()
+
+
+def all_records(results: Path) -> Iterator[RunRecord]:
+    """Every finished run under `results`, in the order of their ids."""
+    for path in sorted(results.glob(f"[0-9a-f][0-9a-f]/*/{RESULT}")):
+        record = read(path.parent)
+        if record is not None:
+            yield record
+
+
+def find(results: Path, prefix: str) -> Path:
+    """The folder of the one run whose id starts with `prefix`.
+
+    Raises RequestError where there is none or more than one.
+    """
+    folders = sorted(
+        folder
+        for folder in results.glob("[0-9a-f][0-9a-f]/*")
+        if folder.name.startswith(prefix) and folder.is_dir()
+    )
+    if not folders:
+        raise RequestError(f"no run in {results} has an id that starts with {prefix!r}")
+    if len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders[:4])
+        raise RequestError(
+            f"{prefix!r} begins {len(folders)} run ids ({names}); write more of it"
+        )
+    return folders[0]
+
+
+def value(record: RunRecord, key: str) -> Any:
+    """What `key` means in a record: a metric, a field, or a key of its config.
+
+    `norm` is the norm's name, `norm.num_groups` one of its options. Raises KeyError.
+    """
+    if key in record.metrics:
+        return record.metrics[key]
+    found: Any = {**record.config.model_dump(mode="json"), **record.model_dump()}
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            raise KeyError(key)
+        found = found[part]
+    return found["name"] if isinstance(found, Mapping) and "name" in found else found
+
+
+def matching(records: Iterable[RunRecord], where: Sequence[str]) -> list[RunRecord]:
+    """The records in which every KEY=VALUE of `where` holds.
+
+    Raises RequestError for a condition of another form, or a key no record has.
+    """
+    everything = list(records)
+    kept = everything
+    for condition in where:
+        key, equals, text = condition.partition("=")
+        if not equals:
+            raise RequestError(f"--where {condition!r} is not KEY=VALUE")
+        wanted = yaml.safe_load(text)
+        if everything and all(_value_or(r, key) is _ABSENT for r in everything):
+            known = {key for r in everything for key in (*r.metrics, *flat(r.config))}
+            raise RequestError(
+                f"--where {key}: no run has this key; {did_you_mean(key, known)}"
+            )
+        kept = [record for record in kept if _value_or(record, key) == wanted]
+    return kept
+
+
+_ABSENT = object()
+
+
+def _value_or(record: RunRecord, key: str) -> Any:
+    try:
+        return value(record, key)
+    except KeyError:
+        return _ABSENT
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """A config's values by dotted key; `norm` stands for `norm.name`."""
+    rows: dict[str, Any] = {}
+    for key, item in config.model_dump(mode="json").items():
+        if isinstance(item, Mapping):
+            for inner, leaf in item.items():
+                rows[key if inner == "name" else f"{key}.{inner}"] = leaf
+        else:
+            rows[key] = item
+    return rows

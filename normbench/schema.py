@@ -1,0 +1,145 @@
+"""The data that flows through the program: what a run is asked for and what it left."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Options = dict[str, Any]
+"""`name` of a class and the options it is built with, checked against its signature."""
+
+
+class SGD(_Frozen):
+    """Stochastic gradient descent with (Nesterov) momentum."""
+
+    name: Literal["sgd"]
+    momentum: Fraction
+    nesterov: bool
+    weight_decay: Annotated[float, Field(ge=0)]
+
+
+class AdamW(_Frozen):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+
+    name: Literal["adamw"]
+    beta1: Fraction
+    beta2: Fraction
+    eps: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+
+
+class Budget(_Frozen):
+    """How long a run trains: whole epochs, and at most `max_steps` optimiser steps."""
+
+    epochs: PositiveInt
+    max_steps: PositiveInt | None
+
+
+class TrackerConfig(_Frozen):
+    """Where a run is mirrored to; `mode` and the rest are those of wandb.init."""
+
+    name: Literal["none", "wandb"]
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "normbench"
+    entity: str | None = None
+    group: str | None = None
+
+
+class RunConfig(_Frozen):
+    """Everything one run is asked for, resolved: no aliases, no open defaults.
+
+    The fields up to `seed` decide the numbers and make the run id; those after it say
+    where, how fast and what is kept.
+    """
+
+    task: Options
+    data: Options
+    norm: Options
+    reparam: str
+    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
+    lr: PositiveFloat
+    lr_rule: Literal["linear", "sqrt", "none"]
+    lr_reference_batch_size: PositiveInt
+    warmup: Fraction
+    clip: PositiveFloat | None
+    norm_weight_decay: bool
+    batch_size: PositiveInt
+    accumulate: PositiveInt
+    norm_batch: PositiveInt
+    budget: Budget
+    seed: NonNegativeInt
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: PositiveInt
+    evaluations: PositiveInt
+    log_every: PositiveInt | None
+    keep_weights: bool
+    tracker: TrackerConfig
+
+
+NOT_HASHED = frozenset(
+    {"device", "threads", "evaluations", "log_every", "keep_weights", "tracker"}
+)
+"""Fields of RunConfig that never change a metric, so that they are not in the id."""
+
+
+class Seconds(_Frozen):
+    """Wall-clock seconds of a run's parts; they add up to nearly all of it."""
+
+    setup: float
+    train: float
+    evaluate: float
+
+
+class Environment(_Frozen):
+    """What a run ran on; recorded, never hashed into its id."""
+
+    normbench: str
+    git_commit: str | None
+    git_dirty: bool | None
+    source_hash: str
+    modules: dict[str, str]
+    packages: dict[str, str]
+    python: str
+    platform: str
+    device: str
+    threads: int
+
+
+class RunRecord(_Frozen):
+    """What one run left: `result.json`.
+
+    `metrics` are "split/name", null where not finite. Errors are fractions in [0, 1],
+    losses are means over samples. `diverged_at` is the optimiser step (from 1) whose
+    loss was not finite; `error` is the traceback of a failed run.
+    """
+
+    format: Literal[1] = 1
+    run_id: str
+    status: Literal["ok", "diverged", "skipped", "failed"]
+    metrics: dict[str, float | None]
+    primary_metric: str
+    direction: Literal["minimize", "maximize"]
+    config: RunConfig
+    steps: int
+    samples: int
+    parameters: int
+    peak_lr: float
+    diverged_at: int | None = None
+    error: str | None = None
+    seconds: Seconds
+    samples_per_second: float | None
+    started: str
+    environment: Environment

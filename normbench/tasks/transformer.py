@@ -1,0 +1,209 @@
+"""A Transformer encoder that classifies padded token sequences.
+
+Vaswani et al. 2017, "Attention Is All You Need" (post-norm); Xiong et al. 2020, "On
+Layer Normalization in the Transformer Architecture" (pre-norm).
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from normbench.data.base import Tokens
+from normbench.errors import RequestError
+from normbench.tasks.base import NormFactory, Task, classification_metrics
+
+
+class Transformer(Task, name="transformer"):
+    """Classify sequences. Attention, pooling and loss ignore pads; the norm may not."""
+
+    data_kind = Tokens
+    primary_metric = "error"
+    direction: ClassVar[Literal["minimize", "maximize"]] = "minimize"
+    norm_aliases: ClassVar[dict[str, str]] = {"layer": "layer_position"}
+
+    def __init__(
+        self,
+        data: Tokens,
+        device: torch.device,
+        *,
+        width: PositiveInt = 64,
+        depth: PositiveInt = 2,
+        heads: PositiveInt = 4,
+        norm_position: Literal["pre", "post"] = "post",
+        padding: Literal["longest", "max_length"] = "longest",
+        max_length: PositiveInt = 64,
+        padding_side: Literal["right", "left"] = "right",
+        zero_pads: bool = False,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    ) -> None:
+        if width % heads:
+            raise RequestError(f"task.width={width} is not a multiple of {heads} heads")
+        self.tokens = data.tokens[:, :max_length].to(device)
+        self.lengths = data.lengths.clamp(max=max_length)
+        self.labels = data.labels.to(device)
+        self.splits = data.splits
+        self.classes, self.vocab_size = len(data.classes), data.vocab_size
+        self.pad = data.pad
+        self.width, self.depth, self.heads = width, depth, heads
+        self.norm_position, self.zero_pads = norm_position, zero_pads
+        self.padding, self.padding_side = padding, padding_side
+        self.max_length, self.dropout = max_length, dropout
+        self.fixed_spatial = padding == "max_length"
+
+    def build(self, norm: NormFactory) -> nn.Module:
+        return Encoder(
+            norm,
+            vocab_size=self.vocab_size,
+            max_length=self.max_length,
+            classes=self.classes,
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            pre_norm=self.norm_position == "pre",
+            zero_pads=self.zero_pads,
+            dropout=self.dropout,
+        )
+
+    def inputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, T) int64 and mask (B, T) bool, True at real tokens."""
+        device = self.tokens.device
+        # The lengths stay on the CPU: reading T from the device would wait for it.
+        lengths = self.lengths[index]
+        longest = int(lengths.max())
+        length = self.max_length if self.padding == "max_length" else longest
+        tokens = self.tokens[index.to(device), :length]
+        if tokens.shape[1] < length:
+            tokens = F.pad(tokens, (0, length - tokens.shape[1]), value=self.pad)
+        positions = torch.arange(length, device=device)
+        real = lengths.to(device, non_blocking=True)[:, None]
+        if self.padding_side == "right":
+            return tokens, positions < real
+        shifted = (positions - (length - real)) % length
+        return tokens.gather(1, shifted), positions >= length - real
+
+    def loss(self, model: nn.Module, index: Tensor) -> Tensor:
+        labels = self.labels[index.to(self.labels.device)]
+        return F.cross_entropy(model(*self.inputs(index)), labels)
+
+    def evaluate(
+        self, model: nn.Module, split: str, batch_size: int
+    ) -> dict[str, float]:
+        return classification_metrics(
+            lambda index: model(*self.inputs(index)),
+            self.labels,
+            self.splits[split],
+            batch_size,
+        )
+
+
+class Encoder(nn.Module):
+    """Embedding, `depth` layers, mean over the real tokens, a linear classifier.
+
+    (N, T) int64 tokens and (N, T) bool mask -> (N, classes). Positions count from the
+    first real token, so that the side of the pads does not change the task.
+    """
+
+    def __init__(
+        self,
+        norm: NormFactory,
+        *,
+        vocab_size: int,
+        max_length: int,
+        classes: int,
+        width: int,
+        depth: int,
+        heads: int,
+        pre_norm: bool,
+        zero_pads: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocab_size, width)
+        self.position = nn.Embedding(max_length, width)
+        nn.init.normal_(self.token.weight, std=0.02)
+        nn.init.normal_(self.position.weight, std=0.02)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            EncoderLayer(norm, width, heads, pre_norm, zero_pads, dropout)
+            for _ in range(depth)
+        )
+        # The residual stream of a pre-norm network leaves its last layer unnormalised.
+        self.norm = TokenNorm(norm, width, zero_pads) if pre_norm else None
+        self.head = nn.Linear(width, classes)
+        self.output_layers = [self.head]
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        h = self.dropout(self.token(tokens) + self.position(positions))
+        for layer in self.layers:
+            h = layer(h, mask)
+        if self.norm is not None:
+            h = self.norm(h, mask)
+        weights = mask.to(h.dtype)[:, :, None]
+        logits: Tensor = self.head((h * weights).sum(1) / weights.sum(1))
+        return logits
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward network, each on the residual stream."""
+
+    def __init__(
+        self,
+        norm: NormFactory,
+        width: int,
+        heads: int,
+        pre_norm: bool,
+        zero_pads: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.heads, self.pre_norm = heads, pre_norm
+        self.norm1 = TokenNorm(norm, width, zero_pads)
+        self.attention_in = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.norm2 = TokenNorm(norm, width, zero_pads)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
+        if self.pre_norm:
+            h = h + self.dropout(self.attend(self.norm1(h, mask), mask))
+            h = h + self.dropout(self.feed_forward(self.norm2(h, mask)))
+        else:
+            h = self.norm1(h + self.dropout(self.attend(h, mask)), mask)
+            h = self.norm2(h + self.dropout(self.feed_forward(h)), mask)
+        return h
+
+    def attend(self, h: Tensor, mask: Tensor) -> Tensor:
+        n, length, width = h.shape
+        q, k, v = (
+            self.attention_in(h)
+            .view(n, length, 3, self.heads, width // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
+        attended = F.scaled_dot_product_attention(q, k, v, mask[:, None, None, :])
+        out: Tensor = self.attention_out(attended.transpose(1, 2).flatten(2))
+        return out
+
+
+class TokenNorm(nn.Module):
+    """A norm on (N, T, C), which it sees as a (N, C, T) view, with the mask.
+
+    `zero_pads` sets the stream to zero at pads first, as many published codes do.
+    """
+
+    def __init__(self, norm: NormFactory, width: int, zero_pads: bool) -> None:
+        super().__init__()
+        self.norm = norm(width)
+        self.zero_pads = zero_pads
+
+    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
+        if self.zero_pads:
+            h = h * mask[:, :, None]
+        out: Tensor = self.norm(h.transpose(1, 2), mask)
+        return out.transpose(1, 2)

@@ -1,0 +1,159 @@
+"""Where a run is mirrored to: Weights & Biases, or nowhere.
+
+A mirror never changes a metric and never ends a run: whatever it raises becomes one
+note, after which it is silent.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from normbench.record import finite
+from normbench.schema import RunConfig
+
+Note = Callable[[str], None]
+Mode = Literal["offline", "online", "disabled"]
+
+
+class Tracker(Protocol):
+    """What an experiment tells its mirror."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """One row of the history; `row["step"]` is the optimiser step."""
+
+    def pictures(self, step: int, files: Mapping[str, Path]) -> None:
+        """PNG files, by name."""
+
+    def finish(self, metrics: Mapping[str, float | None], ok: bool) -> None:
+        """The end of the run, with the record's metrics."""
+
+
+class NoTracker:
+    """The mirror that shows nothing."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        pass
+
+    def pictures(self, step: int, files: Mapping[str, Path]) -> None:
+        pass
+
+    def finish(self, metrics: Mapping[str, float | None], ok: bool) -> None:
+        pass
+
+
+def open_tracker(
+    config: RunConfig, run_id: str, results: Path, note: Note
+) -> "Tracker":
+    """The tracker that `config` asks for; `note` gets the one line it may print."""
+    if config.tracker.name == "none" or config.tracker.mode == "disabled":
+        return NoTracker()
+    return WandbTracker(config, run_id, results, note)
+
+
+class WandbTracker:
+    """Mirrors one run to Weights & Biases; its files are in `<results>/wandb`."""
+
+    def __init__(
+        self, config: RunConfig, run_id: str, results: Path, note: Note
+    ) -> None:
+        self._note = note
+        self._run: Any = None
+        try:
+            self._run = _init(config, run_id, results, config.tracker.mode)
+        except Exception as error:
+            if config.tracker.mode == "online":
+                self._fall_back(config, run_id, results, error)
+            else:
+                self._give_up(error)
+        if self._run is not None:
+            note(_how_to_view(self._run, config.tracker.mode))
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        self._guard(lambda run: run.log(_present(row)))
+
+    def pictures(self, step: int, files: Mapping[str, Path]) -> None:
+        def send(run: Any) -> None:
+            import wandb
+
+            images = {name: wandb.Image(str(path)) for name, path in files.items()}
+            run.log({"step": step, **images})
+
+        self._guard(send)
+
+    def finish(self, metrics: Mapping[str, float | None], ok: bool) -> None:
+        def send(run: Any) -> None:
+            run.summary.update(dict(metrics))
+            run.finish(exit_code=0 if ok else 1)
+
+        self._guard(send)
+        self._run = None
+
+    def _guard(self, send: Callable[[Any], None]) -> None:
+        if self._run is None:
+            return
+        try:
+            send(self._run)
+        except Exception as error:
+            self._give_up(error)
+
+    def _fall_back(
+        self, config: RunConfig, run_id: str, results: Path, reason: Exception
+    ) -> None:
+        try:
+            self._run = _init(config, run_id, results, "offline")
+        except Exception as error:
+            self._give_up(error)
+        else:
+            self._note(f"W&B is not reachable ({_first_line(reason)}); logging offline")
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        self._note(
+            f"W&B failed ({_first_line(error)}); the run goes on, its record is kept"
+        )
+
+
+def _init(config: RunConfig, run_id: str, results: Path, mode: Mode) -> Any:
+    import wandb
+
+    tracker, task, norm = config.tracker, config.task["name"], config.norm["name"]
+    run = wandb.init(
+        project=tracker.project,
+        entity=tracker.entity,
+        id=run_id,
+        name=f"{task}-{norm}-bs{config.batch_size}-s{config.seed}",
+        group=tracker.group or f"{task}-{config.data['name']}",
+        job_type=task,
+        tags=[f"norm:{norm}", f"bs:{config.batch_size}"],
+        config=config.model_dump(mode="json"),
+        dir=str(results),
+        mode=mode,
+        resume="allow" if mode == "online" else None,
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=20,
+            x_disable_stats=True,
+            x_save_requirements=False,
+            disable_git=True,
+            disable_code=True,
+        ),
+    )
+    run.define_metric("step")
+    run.define_metric("*", step_metric="step", summary="none")
+    return run
+
+
+def _how_to_view(run: Any, mode: str) -> str:
+    if mode == "online" and run.url:
+        return f"W&B: {run.url}"
+    at = Path(run.dir).parent
+    return f"W&B offline: view with `wandb leet {at}`, upload with `wandb sync {at}`"
+
+
+def _present(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in finite(row).items() if value is not None}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -1,0 +1,148 @@
+"""The one training loop. It knows no norm, no task and no config."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[nn.Module, Tensor], Tensor]
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    micro_batches: Callable[[int], Sequence[Tensor]],
+    learning_rate: Callable[[int], float],
+    clip: float | None,
+    log_every: int,
+    log: Callable[[int, float, float], None],
+    evaluate_at: frozenset[int],
+    evaluate: Callable[[int], None],
+) -> int | None:
+    """Train `model` for `steps` optimiser steps, numbered from 1.
+
+    `micro_batches(step)` are equally large index tensors; `loss(model, index)` is the
+    mean over one of them, so that a step descends the mean over all. Every module's
+    `penalty`, where its forward left one, is added to the loss. `log(step, loss, lr)`
+    gets the mean loss since the last call; `evaluate(step)` finds the model in
+    evaluation mode. Losses stay on the device in between.
+
+    Returns the step whose loss was not finite, at which training ended, or None.
+    """
+    penalised: list[Any] = [m for m in model.modules() if hasattr(m, "penalty")]
+    losses: list[Tensor] = []
+    model.train()
+    for step in range(1, steps + 1):
+        lr = learning_rate(step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        batches = micro_batches(step)
+        optimizer.zero_grad(set_to_none=True)
+        for index in batches:
+            batch_loss = loss(model, index)
+            losses.append(batch_loss.detach())
+            for module in penalised:
+                if module.penalty is not None:
+                    batch_loss = batch_loss + module.penalty
+            torch.autograd.backward(batch_loss / len(batches))
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        if step % log_every == 0 or step == steps or step in evaluate_at:
+            values = torch.stack(losses).tolist()
+            first = step - (len(values) // len(batches)) + 1
+            losses.clear()
+            for position, value in enumerate(values):
+                if not math.isfinite(value):
+                    return first + position // len(batches)
+            log(step, sum(values) / len(values), lr)
+        if step in evaluate_at:
+            model.eval()
+            evaluate(step)
+            model.train()
+    model.eval()
+    return None
+
+
+def epoch_order(index: Tensor, seed: int, epoch: int) -> Tensor:
+    """`index` (N,) shuffled: a function of the seed and the epoch alone."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return index[torch.randperm(len(index), generator=generator)]
+
+
+def micro_batches(
+    index: Tensor, seed: int, batch_size: int, accumulate: int
+) -> Callable[[int], Sequence[Tensor]]:
+    """Step (from 1) -> `accumulate` index tensors; an epoch's remainder is dropped."""
+    per_epoch = len(index) // batch_size
+    current = -1
+    order = index
+
+    def batches(step: int) -> Sequence[Tensor]:
+        nonlocal current, order
+        epoch, position = divmod(step - 1, per_epoch)
+        if epoch != current:
+            current, order = epoch, epoch_order(index, seed, epoch)
+        batch = order[position * batch_size : (position + 1) * batch_size]
+        return batch.chunk(accumulate)
+
+    return batches
+
+
+def peak_learning_rate(
+    lr: float,
+    rule: Literal["linear", "sqrt", "none"],
+    batch_size: int,
+    reference_batch_size: int,
+) -> float:
+    """`lr` at the reference batch size, scaled to `batch_size`.
+
+    linear: Goyal et al. 2017; sqrt: Krizhevsky 2014.
+    """
+    ratio = batch_size / reference_batch_size
+    scale = {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[rule]
+    return lr * scale
+
+
+def warmup_cosine(peak: float, steps: int, warmup: float) -> Callable[[int], float]:
+    """Step (from 1) -> rate: linear over the first share `warmup`, then cosine to 0."""
+    rising = round(warmup * steps)
+
+    def rate(step: int) -> float:
+        if step <= rising:
+            return peak * step / rising
+        done = (step - rising - 1) / max(1, steps - rising)
+        return peak * 0.5 * (1 + math.cos(math.pi * done))
+
+    return rate
+
+
+def make_optimizer(
+    model: nn.Module,
+    undecayed: Sequence[nn.Parameter],
+    name: Literal["sgd", "adamw"],
+    weight_decay: float,
+    **options: Any,
+) -> torch.optim.Optimizer:
+    """The fused optimiser over `model`, without weight decay on `undecayed`.
+
+    Its learning rate is set by `fit` at every step.
+    """
+    ids = {id(parameter) for parameter in undecayed}
+    groups = [
+        {
+            "params": [p for p in model.parameters() if id(p) not in ids],
+            "weight_decay": weight_decay,
+        },
+        {"params": list(undecayed), "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, fused=True, **options)
+    betas = (options.pop("beta1"), options.pop("beta2"))
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True, **options)
