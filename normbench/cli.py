@@ -363,7 +363,9 @@ def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(
+        title=title or None, box=box.SIMPLE_HEAD, show_edge=False, title_justify="left"
+    )
     columns = list(rows[0]) if rows else []
     for column in columns:
         table.add_column(column, overflow="fold")

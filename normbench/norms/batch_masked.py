@@ -8,27 +8,50 @@ weight, bias, running_mean, running_var: (C,). Equals torch.nn.BatchNorm1d on x[
 """
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from normbench.errors import Incompatible
-from normbench.norms.base import check_mask, per_channel
-from normbench.norms.batch import BatchNorm
+from normbench.norms.base import (
+    Momentum,
+    Norm,
+    affine_parameters,
+    batch_norm,
+    check_mask,
+    per_channel,
+    register_running_statistics,
+)
 
 
-class MaskedBatchNorm(BatchNorm, name="batch_masked"):
+class MaskedBatchNorm(Norm, name="batch_masked"):
+    uses_other_samples = True
+    differs_in_eval = True
     honours_mask = True
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: PositiveFloat = 1e-5,
+        momentum: Momentum = 0.1,
+        affine: bool = True,
+    ) -> None:
+        super().__init__(channels)
+        self.eps, self.momentum = eps, momentum
+        self.weight, self.bias = affine_parameters(channels, affine)
+        register_running_statistics(self)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
         if mask is None:
-            return super().forward(x)
+            return batch_norm(self, x, self.weight, self.bias)
         check_mask(mask, self, x)
         real = mask.unsqueeze(1)
         # Zero gradient times NaN is NaN: it would reach weight and real positions.
         x = torch.where(real | x.isfinite(), x, 0)
         if not self.training:
-            return super().forward(x)
+            return batch_norm(self, x, self.weight, self.bias)
 
         count = self._count(mask)
         over = [0, *range(2, x.dim())]

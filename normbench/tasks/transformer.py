@@ -40,7 +40,9 @@ class Transformer(Task, name="transformer"):
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ) -> None:
         if width % heads:
-            raise RequestError(f"task.width={width} is not a multiple of {heads} heads")
+            raise RequestError(
+                f"task.width={width} is not a multiple of task.heads={heads}"
+            )
         self.tokens = data.tokens[:, :max_length].to(device)
         self.lengths = data.lengths.clamp(max=max_length)
         self.labels = data.labels.to(device)

@@ -1,0 +1,64 @@
+"""What every test shares: a cache folder of its own, one thread, and how to run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from normbench.config import compose
+from normbench.experiment import run_one
+from normbench.schema import RunRecord
+
+torch.set_num_threads(1)
+
+Run = Callable[..., RunRecord]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+SMALL = {
+    "cnn": ["task=cnn", "data.size=14", "task.stem_stride=2", "task.width=8"],
+    "transformer": ["task=transformer", "task.width=16", "task.depth=1"],
+    "style": ["task=style", "task.width=8", "task.blocks=1", "data.train_crops=10"],
+}
+"""Overrides for a network of each task that takes milliseconds a step."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for the session: the first test parses, the others read."""
+    folder = tmp_path_factory.getbasetemp().parent / "normbench-cache"
+    os.environ["NORMBENCH_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run overrides in this process, by default for ten steps, without a tracker."""
+
+    def run(*overrides: str, results: Path = tmp_path / "runs") -> RunRecord:
+        defaults = ["budget=smoke", "tracker=none"]
+        return run_one(compose([*defaults, *overrides]), results)
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Run `normbench ARGUMENTS` as a process in an empty folder."""
+
+    def command(
+        *arguments: str, timeout: float = 120, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "normbench", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return command

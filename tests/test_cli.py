@@ -1,0 +1,235 @@
+"""The command line, as a user meets it: real processes, their output and exit codes."""
+
+import csv
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import SMALL, Command
+
+from normbench.choices import choices
+
+TINY = [*SMALL["cnn"], "budget.max_steps=2", "budget=smoke", "tracker=none"]
+
+
+def test_help_names_every_command(command: Command) -> None:
+    shown = command("--help")
+    assert shown.returncode == 0
+    for name in ("train", "config", "list", "show", "results", "--install-completion"):
+        assert name in shown.stdout
+    assert "--results" in command("train", "--help").stdout
+
+
+def test_version(command: Command) -> None:
+    assert command("--version").stdout.strip() == "0.1.0"
+
+
+def test_train_show_and_results_tell_the_same_story(
+    command: Command, tmp_path: Path
+) -> None:
+    trained = command("train", "norm=group", "norm.num_groups=4", *TINY)
+    assert trained.returncode == 0, trained.stderr
+    last = trained.stdout.splitlines()[-1].split()
+    assert last[0] == "run"
+    run_id, folder = last[1], tmp_path / last[2]
+    assert folder == tmp_path / "results" / "runs" / run_id[:2] / run_id
+    assert {f.name for f in folder.iterdir()} == {
+        "config.yaml",
+        "history.jsonl",
+        "result.json",
+    }
+
+    shown = json.loads(command("show", run_id[:6], "--json").stdout)
+    assert shown == json.loads((folder / "result.json").read_text())
+    assert shown["run_id"] == run_id
+    assert shown["status"] == "ok"
+    assert shown["config"]["norm"]["num_groups"] == 4
+    assert f"{shown['metrics']['test/error']:.4f}" in trained.stdout
+    assert f"{shown['metrics']['test/error']:.4f}" in command("show", run_id).stdout
+
+    listed = json.loads(command("results", "--json").stdout)
+    assert listed == [shown]
+    (row,) = csv.DictReader(io.StringIO(command("results", "--csv").stdout))
+    assert row["run_id"] == run_id
+    assert float(row["test/error"]) == shown["metrics"]["test/error"]
+    assert row["norm.num_groups"] == "4"
+    assert run_id in command("results", "--where", "norm=group").stdout
+    assert run_id not in command("results", "--where", "norm=batch").stdout
+
+    again = command("train", "norm.num_groups=4", "norm=group", *TINY, "--json")
+    assert "finished already" in again.stderr
+    assert json.loads(again.stdout) == shown
+
+
+def test_config_prints_what_train_would_run(command: Command) -> None:
+    printed = command("config", "task=transformer", "norm=layer", "batch_size=8")
+    config = yaml.safe_load(printed.stdout)
+    assert config["norm"]["name"] == "layer_position"
+    assert config["norm_batch"] == 8
+    as_json = command("config", "task=transformer", "norm=layer", "batch_size=8")
+    assert as_json.stdout == printed.stdout
+
+
+@pytest.mark.parametrize("what", ["norms", "tasks", "data", "budgets", "trackers"])
+def test_list_names_every_choice(what: str, command: Command) -> None:
+    rows = json.loads(command("list", what, "--json").stdout)
+    assert [row["name"] for row in rows] == list(choices(what.removesuffix("s")))
+    assert all(row["description"] for row in rows)
+    table = command("list", what).stdout
+    assert all(row["name"] in table for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "norm=grop"], ["norm=grop", "'group'"]),
+        (["train", "norm=group", "norm.num_groups=5"], ["num_groups", "5", "16"]),
+        (["train", "batch_size=4000"], ["batch_size=4000", "3000"]),
+        (["train", "batch_size=8", "norm_batch=3"], ["norm_batch=3", "8"]),
+        (["train", "--module", "no_such_module"], ["--module no_such_module"]),
+        (["train", "--results", "file/runs"], ["--results file/runs"]),
+        (["config", "--config-dir", "nowhere"], ["--config-dir nowhere"]),
+        (["show", "abc"], ["abc", "results/runs"]),
+        (["results"], ["results/runs"]),
+        (["train", "--config-dir", "file"], ["--config-dir file"]),
+    ],
+)
+def test_a_wrong_request_is_told_in_three_lines_and_writes_nothing(
+    arguments: list[str], words: list[str], command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    told = command(*arguments)
+    assert told.returncode == 2, told.stderr
+    assert told.stdout == ""
+    assert "Traceback" not in told.stderr
+    assert told.stderr.startswith("error: ")
+    assert 1 <= len(told.stderr.splitlines()) <= 3
+    for word in words:
+        assert word in told.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_that_diverges_exits_with_1(command: Command) -> None:
+    diverged = command("train", "norm=none", "lr=1e30", "warmup=0.0", *TINY, "seed=3")
+    assert diverged.returncode == 1
+    assert "diverged" in diverged.stdout
+    assert diverged.stdout.splitlines()[-1].startswith("run ")
+    (listed,) = json.loads(command("results", "--json").stdout)
+    assert listed["status"] == "diverged"
+    assert listed["metrics"] == {"test/error": None}
+
+
+def test_results_come_from_the_environment_too(
+    command: Command, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    done = command("train", *TINY, NORMBENCH_RESULTS=str(elsewhere))
+    assert done.returncode == 0
+    assert str(elsewhere) in done.stdout.splitlines()[-1]
+
+
+def test_ctrl_c_ends_a_run_with_130_and_no_record(
+    tmp_path: Path, cache_folder: Path
+) -> None:
+    arguments = [*SMALL["cnn"], "tracker=none", "budget=full", "budget.epochs=1000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "normbench", "train", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    history = None
+    until = time.monotonic() + 60
+    while history is None and time.monotonic() < until:
+        time.sleep(0.1)
+        history = next(tmp_path.rglob("history.jsonl"), None)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "normbench", "train", *TINY],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "120"},
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(screen, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    assert process.wait(timeout=60) == 0
+    assert b"2/2" in shown
+    assert b"loss" in shown
+
+
+MINE = """
+from torch import Tensor
+from normbench.norms import Norm
+
+
+class Halve(Norm, name="halve"):
+    def __init__(self, channels: int, *, by: float = 2.0) -> None:
+        super().__init__(channels)
+        self.by = by
+
+    def forward(self, x: Tensor, mask=None, condition=None) -> Tensor:
+        return x / self.by
+"""
+
+
+def test_a_norm_of_ones_own_is_one_file_and_one_yaml(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "my_norms.py").write_text(MINE)
+    (tmp_path / "mine" / "norm").mkdir(parents=True)
+    (tmp_path / "mine" / "norm" / "halve.yaml").write_text(
+        "# Half\nname: halve\nby: 4\n"
+    )
+    own = ["--config-dir", "mine", "--module", "my_norms"]
+    done = command("train", "norm=halve", *TINY, *own, "--json")
+    assert done.returncode == 0, done.stderr
+    finished = json.loads(done.stdout)
+    assert finished["config"]["norm"] == {"name": "halve", "by": 4.0}
+    assert len(finished["environment"]["modules"]["my_norms"]) == 16
+    names = [
+        r["name"]
+        for r in json.loads(command("list", "norms", *own[:2], "--json").stdout)
+    ]
+    assert "halve" in names
+    wrong = command("train", "norm=halve", "norm.by=much", *TINY, *own)
+    assert wrong.returncode == 2
+    assert "norm.by" in wrong.stderr
+
+
+def test_completion_offers_groups_and_choices(command: Command) -> None:
+    script = Path(sys.executable).with_name("normbench")
+    typed = {"COMP_WORDS": "normbench train norm=gr", "COMP_CWORD": "2"}
+    offered = subprocess.run(
+        [script],
+        env=os.environ | {"_NORMBENCH_COMPLETE": "complete_bash"} | typed,
+        capture_output=True,
+        text=True,
+    )
+    assert offered.stdout.split() == ["norm=group"]

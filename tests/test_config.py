@@ -1,0 +1,202 @@
+"""Overrides to a config: what composes, what is refused, and the identity of a run."""
+
+import random
+from pathlib import Path
+
+import pytest
+import yaml
+
+from normbench.choices import choices, description, groups
+from normbench.config import compose, resolve, run_id
+from normbench.data.base import REGISTRY as DATA
+from normbench.errors import RequestError
+from normbench.norms.base import REGISTRY as NORMS
+from normbench.schema import NOT_HASHED, RunConfig
+from normbench.tasks.base import REGISTRY as TASKS
+
+EVERY_CHOICE = [(group, name) for group in groups() for name in choices(group)]
+
+
+@pytest.mark.parametrize(("group", "name"), EVERY_CHOICE)
+def test_every_yaml_composes_and_says_what_it_is(group: str, name: str) -> None:
+    task = {
+        "data": next(
+            (
+                f"task={task}"
+                for task in TASKS.names()
+                if group == "data" and TASKS.get(task).data_kind is DATA.get(name).kind
+            ),
+            "task=cnn",
+        )
+    }.get(group, "task=cnn")
+    overrides = [f"{group}={name}"] if group == "task" else [task, f"{group}={name}"]
+    assert compose(overrides)
+    assert len(description(choices(group)[name])) > 10
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [c for c in EVERY_CHOICE if c[0] in {"norm", "data", "task"}]
+)
+def test_a_yaml_spells_out_its_class_defaults(group: str, name: str) -> None:
+    section = yaml.safe_load(choices(group)[name].read_text())
+    section = section.get(group, section) if group == "task" else section
+    registry = {"norm": NORMS, "data": DATA, "task": TASKS}[group]
+    cls_name = section.pop("name")
+    if cls_name == "layer":
+        pytest.skip("an alias: the task says which class it is")
+    assert section == registry.options(cls_name, {})
+
+
+def test_the_command_line_wins_over_what_a_task_brings() -> None:
+    config = compose(["optimizer=sgd", "lr=0.5", "task=transformer", "batch_size=4"])
+    assert (config.optimizer.name, config.lr, config.batch_size) == ("sgd", 0.5, 4)
+    assert config.data["name"] == "display_names"
+
+
+@pytest.mark.parametrize(
+    ("task", "layer"),
+    [
+        ("cnn", "layer_sample"),
+        ("style", "layer_sample"),
+        ("transformer", "layer_position"),
+    ],
+)
+def test_layer_means_what_the_field_of_the_task_means(task: str, layer: str) -> None:
+    alias = compose([f"task={task}", "norm=layer"])
+    assert alias.norm["name"] == layer
+    assert run_id(alias) == run_id(compose([f"task={task}", f"norm={layer}"]))
+
+
+GOLDEN = {
+    ("task=cnn", "norm=batch"): "",
+    ("task=transformer", "norm=layer", "seed=3"): "",
+    ("task=style", "norm=instance", "batch_size=2", "accumulate=2"): "",
+}
+
+
+@pytest.mark.parametrize("overrides", GOLDEN)
+def test_golden_run_ids(overrides: tuple[str, ...]) -> None:
+    """Records that exist keep their ids: a new key is hashed only where it is used."""
+    assert run_id(compose(list(overrides))) == GOLDEN[overrides]
+
+
+def test_run_id_does_not_depend_on_the_order_of_overrides() -> None:
+    overrides = ["task=cnn", "norm=group", "norm.num_groups=4", "batch_size=2", "lr=1"]
+    ids = set()
+    for seed in range(4):
+        random.Random(seed).shuffle(overrides)
+        ids.add(run_id(compose(overrides)))
+    assert len(ids) == 1
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ["tracker=none"],
+        ["tracker.mode=online", "tracker.group=mine"],
+        ["device=cpu", "threads=2"],
+        ["evaluations=3", "log_every=7", "keep_weights=true"],
+        ["norm_batch=32"],
+        ["lr=1e-1"],
+        ["norm.eps=0.00001"],
+        ["budget=full", "budget.epochs=2"],
+    ],
+)
+def test_run_id_ignores_how_it_was_asked_for_and_where_it_runs(same: list[str]) -> None:
+    assert run_id(compose(same)) == run_id(compose([]))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "seed=1",
+        "norm.eps=0.1",
+        "reparam=weight_std",
+        "norm_batch=8",
+        "accumulate=2",
+        "budget=smoke",
+        "optimizer.momentum=0",
+        "data.size=14",
+    ],
+)
+def test_run_id_changes_with_the_science(other: str) -> None:
+    assert run_id(compose([other])) != run_id(compose([]))
+
+
+def test_every_field_is_hashed_or_named_as_not_hashed() -> None:
+    assert set(RunConfig.model_fields) > NOT_HASHED
+
+
+def test_a_config_survives_its_own_yaml() -> None:
+    config = compose(["task=transformer", "norm=layer", "batch_size=8"])
+    text = yaml.safe_dump(config.model_dump(mode="json"))
+    assert resolve(yaml.safe_load(text)) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["norm=grop"], ["norm=grop", "'group'"]),
+        (["nrom=group"], ["nrom", "'norm'"]),
+        (["norm=group", "norm.numgroups=4"], ["norm.numgroups", "norm.num_groups"]),
+        (["batchsize=4"], ["batchsize", "'batch_size'"]),
+        (["batch_size=two"], ["batch_size", "'two'", "integer"]),
+        (["batch_size=0"], ["batch_size", "0", "greater than 0"]),
+        (["batch_size=-2"], ["batch_size", "-2", "greater than 0"]),
+        (["batch_size=2.5"], ["batch_size", "2.5", "integer"]),
+        (["seed=-1"], ["seed", "-1"]),
+        (["lr=0"], ["lr", "greater than 0"]),
+        (["lr=fast"], ["lr", "'fast'", "number"]),
+        (["lr_rule=cubic"], ["lr_rule", "'cubic'", "'linear'"]),
+        (["norm=group", "norm.num_groups=four"], ["norm.num_groups", "'four'"]),
+        (["norm=group", "norm.num_groups=0"], ["norm.num_groups", "greater than 0"]),
+        (["norm=group", "+norm.momentum=1"], ["norm.momentum", "norm=group"]),
+        (["+extra=1"], ["extra", "not a key"]),
+        (["norm_batch=5"], ["norm_batch=5", "32", "1, 2, 4, 8, 16, 32"]),
+        (["accumulate=5"], ["accumulate=5", "batch_size=32"]),
+        (["accumulate=4", "norm_batch=32"], ["norm_batch=32", "micro-batch of 8"]),
+        (["task=cnn", "data=display_names"], ["data=display_names", "Images"]),
+        (["reparam=weight_stdd"], ["reparam", "weight_std"]),
+        (["data.size=20"], ["data.size", "20", "28"]),
+        (["norm=group,batch"], ["several values", "one run"]),
+        (["lr==="], ["'lr==='", "KEY=VALUE"]),
+        (["norm"], ["'norm'", "KEY=VALUE"]),
+        (["norm.name=os.system"], ["os.system", "unknown"]),
+        (["norm={name: group, _target_: os.system}"], ["norm"]),
+        (["hydra.verbose=true"], ["no effect"]),
+        (["optimizer.momentum=2"], ["optimizer", "momentum", "2"]),
+        (["device=tpu"], ["device", "'tpu'", "'cpu'"]),
+        (["tracker.mode=loud"], ["tracker.mode", "'loud'"]),
+        (["lr=null"], ["lr"]),
+        (["norm=null"], ["norm"]),
+        (["~norm"], ["norm"]),
+    ],
+)
+def test_bad_input_names_the_key_and_what_would_be_right(
+    overrides: list[str], words: list[str]
+) -> None:
+    with pytest.raises(RequestError) as error:
+        compose(overrides)
+    message = str(error.value)
+    for word in words:
+        assert word in message
+    assert 1 <= len(message.splitlines()) <= 3
+
+
+def test_a_user_folder_adds_choices(tmp_path: Path) -> None:
+    (tmp_path / "norm").mkdir()
+    (tmp_path / "norm" / "mine.yaml").write_text("# Mine\nname: group\nnum_groups: 2\n")
+    config = compose(["norm=mine"], tmp_path)
+    assert config.norm == {
+        "name": "group",
+        "num_groups": 2,
+        "eps": 1e-5,
+        "affine": True,
+    }
+    assert run_id(config) == run_id(compose(["norm=group", "norm.num_groups=2"]))
+    assert "mine" in choices("norm", tmp_path)
+
+
+def test_a_config_dir_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="--config-dir"):
+        compose([], tmp_path / "nowhere")

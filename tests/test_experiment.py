@@ -1,0 +1,256 @@
+"""One run, end to end: every task and norm, determinism, the three statistics."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL, Run
+
+from normbench import experiment, record
+from normbench.choices import choices
+from normbench.config import compose, run_id
+from normbench.errors import RequestError
+from normbench.schema import RunConfig
+from normbench.tasks.base import REGISTRY as TASKS
+from normbench.tasks.base import Task
+
+TASK_NORMS = list(itertools.product(TASKS.names(), choices("norm")))
+ONE_STEP = ["budget.max_steps=1", "evaluations=1", "tracker=none"]
+
+
+def composed(task: str, *overrides: str) -> RunConfig:
+    return compose([*SMALL[task], *ONE_STEP, *overrides])
+
+
+def made(config: RunConfig) -> tuple[Task, torch.nn.Module]:
+    task = experiment.make_task(config, torch.device("cpu"))
+    torch.manual_seed(config.seed)
+    return task, experiment.build(config, task).model
+
+
+@pytest.mark.parametrize(("task", "norm"), TASK_NORMS)
+def test_every_task_runs_a_step_with_every_norm(
+    task: str, norm: str, run: Run, tmp_path: Path
+) -> None:
+    groups = ["norm.num_groups=4"] if norm == "group" else []
+    overrides = [*SMALL[task], *ONE_STEP, f"norm={norm}", "batch_size=4", *groups]
+    if reason := experiment.incompatible(compose(overrides)):
+        assert (task, norm) == ("transformer", "layer_shape"), reason
+        overrides.append("task.padding=max_length")
+    finished = run(*overrides)
+    assert finished.status == "ok", finished.error
+    assert finished.steps == 1
+    assert all(value is not None for value in finished.metrics.values())
+    splits = {key.split("/")[0] for key in finished.metrics}
+    assert splits == {"train", "val", "test"} | {
+        f"{split}_{way}" for split in ("val", "test") for way in ("recomputed", "batch")
+    }
+    assert finished.primary_metric in finished.metrics
+
+
+@pytest.mark.parametrize(("task", "norm"), TASK_NORMS)
+def test_with_one_seed_every_norm_sees_the_same_initial_weights(
+    task: str, norm: str
+) -> None:
+    groups = ["norm.num_groups=4"] if norm == "group" else []
+    _, model = made(composed(task, f"norm={norm}", *groups))
+    _, reference = made(composed(task, "norm=none"))
+    compared = [
+        torch.equal(model.get_parameter(name), weight)
+        for name, weight in reference.named_parameters()
+    ]
+    assert len(compared) > 5
+    assert all(compared)
+
+
+def test_norms_have_no_say_in_the_order_of_the_data_or_the_split() -> None:
+    tasks = [made(composed("cnn", f"norm={norm}"))[0] for norm in ("batch", "group")]
+    for split in ("train", "val", "test"):
+        assert torch.equal(tasks[0].splits[split], tasks[1].splits[split])
+
+
+@pytest.mark.parametrize("task", TASKS.names())
+def test_the_same_seed_gives_bit_identical_metrics(
+    task: str, run: Run, tmp_path: Path
+) -> None:
+    overrides = [*SMALL[task], "norm=batch", "batch_size=4", "budget.max_steps=3"]
+    first = run(*overrides, results=tmp_path / "first")
+    torch.rand(5)
+    second = run(*overrides, results=tmp_path / "second")
+    other = run(*overrides, "seed=1", results=tmp_path / "first")
+    assert first.metrics == second.metrics
+    assert first.metrics != other.metrics
+
+
+def test_how_often_a_run_is_watched_does_not_change_it(
+    run: Run, tmp_path: Path
+) -> None:
+    overrides = [*SMALL["cnn"], "norm=batch"]
+    rarely = run(*overrides, "evaluations=1", "log_every=10", results=tmp_path / "a")
+    often = run(*overrides, "evaluations=10", "log_every=1", results=tmp_path / "b")
+    assert rarely.run_id == often.run_id
+    assert rarely.metrics == often.metrics
+
+
+def test_a_norm_that_sees_one_sample_does_not_see_norm_batch(
+    run: Run, tmp_path: Path
+) -> None:
+    overrides = [*SMALL["cnn"], "norm=layer", "batch_size=8"]
+    whole = run(*overrides)
+    ghosts = run(*overrides, "norm_batch=2")
+    assert whole.run_id != ghosts.run_id
+    assert whole.metrics == ghosts.metrics
+
+
+def test_batch_norm_does_see_norm_batch(run: Run) -> None:
+    overrides = [*SMALL["cnn"], "norm=batch", "batch_size=8"]
+    assert run(*overrides).metrics != run(*overrides, "norm_batch=2").metrics
+
+
+def test_accumulating_equals_the_full_batch_only_without_other_samples() -> None:
+    def gradient(norm: str, accumulate: int) -> list[torch.Tensor]:
+        config = composed(
+            "cnn", f"norm={norm}", "batch_size=8", f"accumulate={accumulate}"
+        )
+        task, model = made(config)
+        model.double()
+        task.images = task.images.double()  # type: ignore[attr-defined]
+        for index in task.splits["train"][:8].chunk(accumulate):
+            (task.loss(model, index) / accumulate).backward()  # type: ignore[no-untyped-call]
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    torch.testing.assert_close(gradient("layer", 4), gradient("layer", 1))
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(gradient("batch", 4), gradient("batch", 1))
+
+
+def test_the_three_statistics_differ_for_batch_norm_only(run: Run) -> None:
+    def losses(norm: str) -> list[float | None]:
+        overrides = [*SMALL["cnn"], f"norm={norm}", "batch_size=4", "norm_batch=2"]
+        metrics = run(*overrides).metrics
+        return [metrics[f"test{way}/loss"] for way in ("", "_recomputed", "_batch")]
+
+    assert len(set(losses("batch"))) == 3
+    assert len(set(losses("layer"))) == 1
+
+
+def test_divergence_is_a_status_with_its_step(run: Run, tmp_path: Path) -> None:
+    finished = run(*SMALL["cnn"], "norm=none", "lr=1e30", "warmup=0.0")
+    assert finished.status == "diverged"
+    assert finished.diverged_at is not None
+    assert 1 < finished.diverged_at <= 10
+    assert finished.metrics == {"test/error": None}
+    folder = record.run_folder(tmp_path / "runs", finished.run_id)
+    assert record.read(folder) == finished
+
+
+def test_a_run_that_raises_is_recorded_with_its_traceback(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("the loop broke")
+
+    monkeypatch.setattr("normbench.train.fit", broken)
+    finished = run(*SMALL["cnn"])
+    assert finished.status == "failed"
+    assert "the loop broke" in (finished.error or "")
+    folder = record.run_folder(tmp_path / "runs", finished.run_id)
+    assert record.read(folder) == finished
+
+
+def test_the_history_has_rows_of_training_and_of_evaluation(
+    run: Run, tmp_path: Path
+) -> None:
+    finished = run(*SMALL["cnn"], "evaluations=2", "log_every=3")
+    folder = record.run_folder(tmp_path / "runs", finished.run_id)
+    rows = record.read_history(folder)
+    trained = [row["step"] for row in rows if "train/batch_loss" in row]
+    evaluated = [row["step"] for row in rows if "test/error" in row]
+    assert trained == [3, 5, 6, 9, 10]
+    assert evaluated == [5, 10]
+    assert rows[-1]["samples"] == finished.samples == 320
+    for key, value in finished.metrics.items():
+        assert rows[-1][key] == value
+
+
+def test_style_leaves_a_picture_and_its_weights(run: Run, tmp_path: Path) -> None:
+    from PIL import Image
+    from safetensors.torch import load_file
+
+    finished = run(*SMALL["style"], "budget.max_steps=1", "keep_weights=true")
+    folder = record.run_folder(tmp_path / "runs", finished.run_id)
+    (picture,) = folder.glob("*.png")
+    with Image.open(picture) as image:
+        assert min(image.size) >= 64
+        assert max(high - low for low, high in image.getextrema()) > 100
+    weights = load_file(folder / record.WEIGHTS)
+    _, model = made(finished.config)
+    model.load_state_dict(weights)
+
+
+def test_a_record_says_what_it_ran_on(run: Run) -> None:
+    finished = run(*SMALL["cnn"], "budget.max_steps=1")
+    environment = finished.environment
+    assert environment.packages["torch"] == torch.__version__.split("+")[0]
+    assert environment.device == "cpu"
+    assert environment.threads == 1
+    assert len(environment.source_hash) == 16
+    assert finished.seconds.train > 0
+    assert finished.samples_per_second == finished.samples / finished.seconds.train
+    json.loads(finished.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["norm=group", "norm.num_groups=3"], ["num_groups", "3"]),
+        (["batch_size=100000"], ["batch_size=100000", "3000"]),
+        (["task=transformer", "task.heads=5"], ["task.width=64", "5"]),
+    ],
+)
+def test_a_config_is_checked_on_the_network_before_anything_is_written(
+    overrides: list[str], words: list[str], run: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError) as error:
+        run("task=cnn", *overrides)
+    for word in words:
+        assert word in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_incompatible_is_a_value() -> None:
+    reason = experiment.incompatible(
+        compose(["task=cnn", "norm=group", "norm.num_groups=5"])
+    )
+    assert reason is not None
+    assert "num_groups" in reason
+    assert experiment.incompatible(compose(["task=cnn", "norm=group"])) is None
+    needs_convolutions = compose(["task=transformer", "reparam=weight_std"])
+    assert "convolution" in (experiment.incompatible(needs_convolutions) or "")
+
+
+def test_checking_leaves_the_random_stream_alone() -> None:
+    config = composed("cnn", "norm=batch")
+    task = experiment.make_task(config, torch.device("cpu"))
+    before = torch.get_rng_state()
+    experiment.check(config, task)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_here_is_refused() -> None:
+    with pytest.raises(RequestError, match="device=cuda"):
+        experiment.choose_device("cuda")
+    assert experiment.choose_device("auto") == torch.device("cpu")
+
+
+def test_parameters_are_counted_and_the_peak_rate_is_scaled(run: Run) -> None:
+    finished = run(*SMALL["cnn"], "batch_size=8", "lr=0.4", "budget.max_steps=1")
+    _, model = made(finished.config)
+    assert finished.parameters == sum(p.numel() for p in model.parameters())
+    assert math.isclose(finished.peak_lr, 0.1)
+    assert finished.run_id == run_id(finished.config)

@@ -1,0 +1,124 @@
+"""Who may import whom: the import rule, read off the source and seen in processes."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import normbench
+
+PACKAGE = Path(normbench.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What may be imported, besides errors and registry, by the module on the left. A
+# package stands for all in it; "own base" is the base module of the importer's package.
+ALLOWED = {
+    "cli": {"choices", "config", "experiment", "progress", "provenance", "record"}
+    | {"schema"},
+    "__main__": {"cli"},
+    "experiment": {"config", "data.base", "evaluation", "norms", "progress"}
+    | {"provenance", "record", "reparam", "schema", "tasks.base", "tracking", "train"},
+    "evaluation": {"norms", "tasks.base"},
+    "config": {"choices", "data.base", "norms.base", "reparam", "schema", "tasks.base"},
+    "tracking": {"record", "schema"},
+    "provenance": {"schema"},
+    "record": {"schema"},
+    "norms": {"norms.base"},
+    "norms.factory": {"norms.base", "norms.ghost"},
+    "norms.__init__": {"norms"},
+    "tasks": {"tasks.base", "data.base"},
+    "tasks.style": {"tasks.base", "data.base", "data.cache", "perceptual"},
+    "data": {"data.base", "data.cache"},
+    "perceptual": {"data.cache"},
+}
+EVERYWHERE = {"errors", "registry"}
+
+# Libraries that only these modules may import.
+ONLY_IN = {
+    "hydra": {"config", "plan"},
+    "omegaconf": {"config", "plan"},
+    "wandb": {"tracking"},
+    "typer": {"cli"},
+    "rich": {"cli", "progress"},
+    "matplotlib": set[str](),
+}
+WITHOUT_TORCH = {"cli", "schema", "record", "errors", "registry", "choices", "progress"}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module imported anywhere in the file, but for those of type checking."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in {path}"
+            assert node.module is not None
+            if node.module in {"normbench", "normbench.norms"}:
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}".replace(".", "/")
+                    is_module = (PACKAGE.parent / f"{inner}.py").exists()
+                    yield f"{node.module}.{alias.name}" if is_module else node.module
+            else:
+                yield node.module
+
+
+def rule(module: str) -> set[str]:
+    """The modules that `module` may import; the most specific entry holds."""
+    package = module.split(".")[0]
+    return ALLOWED.get(module, ALLOWED.get(package, set())) | EVERYWHERE
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_a_module_imports_only_what_the_rule_allows(path: Path) -> None:
+    module = module_name(path)
+    allowed = rule(module)
+    for name in imports(path):
+        library, _, inner = name.partition(".")
+        if library == "normbench" and inner:
+            within = {inner, inner.split(".")[0]}
+            assert within & allowed, f"{module} imports {name}"
+        if library in ONLY_IN:
+            assert module in ONLY_IN[library], f"{module} imports {name}"
+        if library == "torch":
+            assert module not in WITHOUT_TORCH, f"{module} imports torch"
+
+
+def test_the_rule_names_only_modules_that_exist() -> None:
+    known = {module_name(path) for path in FILES}
+    known |= {module.split(".")[0] for module in known}
+    assert ALLOWED.keys() | set().union(*ALLOWED.values()) <= known
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import normbench.cli", {"torch", "hydra", "numpy", "rich", "pydantic"}),
+        ("import normbench.record", {"torch", "hydra", "numpy"}),
+        ("import normbench.config", {"wandb", "timm", "torchvision", "mlxtend"}),
+        ("import normbench.experiment", {"wandb", "timm", "torchvision", "mlxtend"}),
+    ],
+)
+def test_importing_a_module_leaves_the_heavy_ones_out(
+    statement: str, absent: set[str]
+) -> None:
+    code = f"{statement}; import sys; print(sorted({absent!r} & sys.modules.keys()))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"

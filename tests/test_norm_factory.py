@@ -1,0 +1,173 @@
+"""What a model gets to normalise with: the factory, the ghost batches."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from normbench.errors import Incompatible, RequestError
+from normbench.norms import REGISTRY, Ghost, Norm, NormFactory, make, names
+
+C = 16
+every_norm = pytest.mark.parametrize("name", names())
+every_batch_norm = pytest.mark.parametrize(
+    "name", [name for name in names() if REGISTRY.get(name).uses_other_samples]
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def unlisted():
+    """Lets a test define norms that no other test sees."""
+    known = dict(REGISTRY._classes)
+    yield
+    REGISTRY._classes.clear()
+    REGISTRY._classes.update(known)
+
+
+def assert_same_state(ours: nn.Module, theirs: nn.Module) -> None:
+    for key, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], value)
+
+
+# Ghost.
+
+
+@every_batch_norm
+@pytest.mark.parametrize("masked", [False, True])
+def test_ghost_equals_its_chunks_apart(name, masked):
+    ghost = Ghost(make(name, C).double(), 2)
+    alone = deepcopy(ghost.norm)
+    x = torch.randn(6, C, 5, dtype=torch.float64)
+    mask = torch.rand(6, 5) < 0.7 if masked else None
+    grad = torch.randn_like(x)
+
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y = ghost(ours, mask)
+    y.backward(grad)
+    masks = [None] * 3 if mask is None else mask.split(2)
+    expected = torch.cat(
+        [alone(part, m) for part, m in zip(theirs.split(2), masks, strict=True)]
+    )
+    expected.backward(grad)
+
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    for a, b in zip(ghost.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    assert_same_state(ghost.norm, alone)
+    assert not torch.equal(y, alone(x, mask))
+
+
+@every_batch_norm
+def test_ghost_of_the_whole_batch_and_in_evaluation_is_the_norm(name):
+    norm = make(name, C)
+    x = torch.randn(6, C, 5)
+    assert torch.equal(Ghost(deepcopy(norm), 6)(x), deepcopy(norm)(x))
+    norm(x)
+    assert torch.equal(Ghost(deepcopy(norm), 4).eval()(x), norm.eval()(x))
+
+
+@pytest.mark.parametrize("samples", [0, 2, 6])
+def test_ghost_refuses_a_batch_it_cannot_divide(samples):
+    with pytest.raises(RequestError, match=f"norm_batch=4 .* a batch of {samples}"):
+        Ghost(make("batch", C), 4)(torch.randn(samples, C, 5))
+
+
+@pytest.mark.parametrize("norm_batch", [2, 6])
+def test_ghost_passes_conditions_on_and_means_penalties(unlisted, norm_batch):
+    class Penalised(Norm, name="penalised"):
+        def forward(
+            self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+        ) -> Tensor:
+            assert condition is not None
+            self.penalty = x.square().mean() if self.training else None
+            return x * condition[:, None]
+
+    ghost, x = Ghost(Penalised(C), norm_batch), torch.randn(6, C)
+    condition = torch.arange(6)
+    torch.testing.assert_close(ghost(x, None, condition), x * condition[:, None])
+    found = [m.penalty for m in ghost.modules() if m.penalty is not None]
+    torch.testing.assert_close(sum(found), x.square().mean())
+    ghost.eval()(x, None, condition)
+    assert all(m.penalty is None for m in ghost.modules())
+
+
+# The factory.
+
+
+@every_norm
+def test_factory_leaves_the_random_stream_alone_and_remembers(name):
+    factory = NormFactory(name, {}, norm_batch=2)
+    before = torch.get_rng_state()
+    model = nn.Sequential(factory(C), factory(2 * C, nn.ReLU))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [m for m in model.modules() if m in factory.modules] == factory.modules
+    norms = [m for m in model.modules() if isinstance(m, Norm)]
+    assert [norm.channels for norm in norms] == [C, 2 * C]
+    of_norms = [id(p) for norm in norms for p in norm.parameters()]
+    assert [id(p) for p in factory.parameters()] == of_norms
+    ghosts = [isinstance(module, Ghost) for module in factory.modules]
+    assert ghosts == [REGISTRY.get(name).uses_other_samples] * 2
+
+
+def test_factory_hides_the_random_numbers_a_norm_draws(unlisted):
+    class Random(Norm, name="random"):
+        def __init__(self, channels: int) -> None:
+            super().__init__(channels)
+            self.weight = nn.Parameter(torch.randn(channels))
+
+    before = torch.get_rng_state()
+    NormFactory("random", {}, norm_batch=2)(C)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_factory_adds_the_activation_unless_the_norm_has_its_own(unlisted):
+    class Active(Norm, name="active"):
+        contains_activation = True
+
+        def forward(
+            self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+        ) -> Tensor:
+            return x
+
+    x = torch.randn(4, C)
+    assert torch.equal(NormFactory("none", {}, 1)(C, nn.ReLU)(x), x.relu())
+    assert torch.equal(NormFactory("none", {}, 1)(C)(x), x)
+    assert torch.equal(NormFactory("active", {}, 1)(C, nn.ReLU)(x), x)
+
+
+def test_factory_passes_options_and_masks_on():
+    layer = NormFactory("batch_masked", {"affine": False}, 4)(C)
+    assert not list(layer.parameters())
+    mask = torch.arange(5) < 3
+    x = torch.randn(4, C, 5)
+    alone = make("batch_masked", C, affine=False)
+    torch.testing.assert_close(layer(x, mask.expand(4, 5)), alone(x, mask.expand(4, 5)))
+
+
+def test_factory_refuses_what_the_norm_refuses():
+    with pytest.raises(RequestError, match=r"norm\.groups is not"):
+        NormFactory("group", {"groups": 8}, 1)(C)
+    with pytest.raises(Incompatible, match="num_groups=8 does not divide 12"):
+        NormFactory("group", {}, 1)(12)
+
+
+@every_batch_norm
+@pytest.mark.parametrize("forwards", [1, 4])
+def test_the_forwards_of_one_step_move_statistics_as_far_as_one(name, forwards):
+    x = torch.randn(3, C, 5, dtype=torch.float64) + 2
+    factory = NormFactory(name, {}, norm_batch=3, forwards_per_step=forwards)
+    layer = factory(C).double()
+    layer(x.repeat(forwards, 1, 1))
+    alone = make(name, C).double()
+    alone(x)
+    floating = [b for b in factory.modules[0].buffers() if b.is_floating_point()]
+    expected = [b for b in alone.buffers() if b.is_floating_point()]
+    for a, b in zip(floating, expected, strict=True):
+        torch.testing.assert_close(a, b)

@@ -1,0 +1,178 @@
+"""Records on disk: what is written is read back, and nothing half-written counts."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from normbench import record
+from normbench.config import compose, run_id
+from normbench.errors import RequestError
+from normbench.schema import Environment, RunRecord, Seconds
+
+
+def a_record(*overrides: str, **changes: Any) -> RunRecord:
+    config = compose(overrides)
+    fields: dict[str, Any] = {
+        "run_id": run_id(config),
+        "status": "ok",
+        "metrics": {"test/error": 0.25, "test/loss": None},
+        "primary_metric": "test/error",
+        "direction": "minimize",
+        "config": config,
+        "steps": 10,
+        "samples": 320,
+        "parameters": 7,
+        "peak_lr": 0.1,
+        "seconds": Seconds(setup=1.0, train=2.0, evaluate=0.5),
+        "samples_per_second": 160.0,
+        "started": "2026-01-01T00:00:00+00:00",
+        "environment": Environment(
+            normbench="0",
+            git_commit=None,
+            git_dirty=None,
+            source_hash="0",
+            modules={},
+            packages={},
+            python="3",
+            platform="x",
+            device="cpu",
+            threads=1,
+        ),
+    }
+    return RunRecord(**(fields | changes))
+
+
+A_RECORD = a_record()
+
+
+def written(results: Path, finished: RunRecord) -> Path:
+    writer = record.RunWriter(results, finished.run_id, finished.config)
+    writer.finish(finished)
+    return writer.folder
+
+
+@given(
+    metrics=st.dictionaries(st.text(), st.none() | st.floats(allow_nan=False)),
+    error=st.none() | st.text(),
+)
+def test_a_record_round_trips_through_its_json(
+    metrics: dict[str, float | None], error: str | None
+) -> None:
+    finished = A_RECORD.model_copy(
+        update={"metrics": record.finite(metrics), "error": error}
+    )
+    text = finished.model_dump_json()
+    json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert RunRecord.model_validate_json(text) == finished
+
+
+def test_a_record_round_trips_through_its_folder(tmp_path: Path) -> None:
+    finished = a_record()
+    folder = written(tmp_path, finished)
+    assert folder == tmp_path / finished.run_id[:2] / finished.run_id
+    assert record.read(folder) == finished
+    assert list(record.all_records(tmp_path)) == [finished]
+
+
+def test_a_record_cut_at_any_byte_is_no_record(tmp_path: Path) -> None:
+    folder = written(tmp_path, a_record())
+    path = folder / record.RESULT
+    whole = path.read_bytes().rstrip()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert record.read(folder) is None
+    assert list(record.all_records(tmp_path)) == []
+
+
+def test_history_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
+    config = compose([])
+    writer = record.RunWriter(tmp_path, run_id(config), config)
+    writer.log({"step": 1, "train/batch_loss": 2.5})
+    writer.log({"step": 2, "train/batch_loss": math.nan})
+    rows = record.read_history(writer.folder)
+    assert rows == [
+        {"step": 1, "train/batch_loss": 2.5},
+        {"step": 2, "train/batch_loss": None},
+    ]
+    with (writer.folder / record.HISTORY).open("a") as file:
+        file.write('{"step": 3, "tra')
+    assert record.read_history(writer.folder) == rows
+    assert record.read(writer.folder) is None
+
+
+def test_a_second_try_starts_from_an_empty_folder(tmp_path: Path) -> None:
+    config = compose([])
+    first = record.RunWriter(tmp_path, run_id(config), config)
+    first.log({"step": 1})
+    (first.folder / "left-over.png").touch()
+    second = record.RunWriter(tmp_path, run_id(config), config)
+    assert record.read_history(second.folder) == []
+    assert not (second.folder / "left-over.png").exists()
+
+
+@pytest.mark.parametrize("status", ["ok", "diverged", "failed", "skipped"])
+def test_only_a_failed_run_is_run_again(tmp_path: Path, status: Any) -> None:
+    finished = a_record(status=status)
+    folder = written(tmp_path, finished)
+    again = not record.satisfies(folder, record.read(folder), finished.config)
+    assert again == (status == "failed")
+
+
+def test_a_run_without_the_weights_that_are_asked_for_is_run_again(
+    tmp_path: Path,
+) -> None:
+    finished = a_record()
+    folder = written(tmp_path, finished)
+    asked = compose(["keep_weights=true"])
+    assert run_id(asked) == finished.run_id
+    assert not record.satisfies(folder, finished, asked)
+    (folder / record.WEIGHTS).touch()
+    assert record.satisfies(folder, finished, asked)
+
+
+def test_find_takes_unique_beginnings(tmp_path: Path) -> None:
+    first, second = a_record("seed=1"), a_record("seed=2")
+    for finished in (first, second):
+        written(tmp_path, finished)
+    assert record.find(tmp_path, first.run_id[:6]).name == first.run_id
+    with pytest.raises(RequestError, match="begins 2 run ids"):
+        record.find(tmp_path, "")
+    with pytest.raises(RequestError, match="no run"):
+        record.find(tmp_path, "zzzz")
+
+
+def test_where_selects_by_config_status_and_metric(tmp_path: Path) -> None:
+    records = [
+        a_record("norm=group", "norm.num_groups=4", "batch_size=2"),
+        a_record("norm=group", "batch_size=8"),
+        a_record("norm=batch", status="diverged", metrics={"test/error": None}),
+    ]
+
+    def ids(*where: str) -> list[int]:
+        kept = record.matching(records, where)
+        return [records.index(finished) for finished in kept]
+
+    assert ids() == [0, 1, 2]
+    assert ids("norm=group") == [0, 1]
+    assert ids("norm.num_groups=4") == [0]
+    assert ids("batch_size=8", "norm=group") == [1]
+    assert ids("status=diverged") == [2]
+    assert ids("test/error=0.25") == [0, 1]
+    assert ids("test/error=null") == [2]
+    assert ids("norm=instance") == []
+    with pytest.raises(RequestError, match="batch_size"):
+        ids("batchsize=2")
+    with pytest.raises(RequestError, match="KEY=VALUE"):
+        ids("norm")
+
+
+def test_a_results_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    config = compose([])
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match="--results"):
+        record.RunWriter(tmp_path / "file", run_id(config), config)

@@ -1,0 +1,291 @@
+"""The style-transfer task on random crops, with stand-in norms."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from normbench.data import cache
+from normbench.data.base import Photographs
+from normbench.tasks.base import NormFactory
+from normbench.tasks.style import Style, gram, relative_error
+
+CPU = torch.device("cpu")
+CROPS, SIDE = 24, 32
+
+
+class StandIn(nn.Module):
+    """What a norm factory returns, around a layer of torch."""
+
+    def __init__(self, layer: nn.Module, activation: type[nn.Module] | None) -> None:
+        super().__init__()
+        self.layer = layer
+        self.activation = activation() if activation else nn.Identity()
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        y: Tensor = self.activation(self.layer(x))
+        return y
+
+
+def instance(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
+    return StandIn(nn.InstanceNorm2d(channels, affine=True), activation)
+
+
+def batch(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
+    return StandIn(nn.BatchNorm2d(channels), activation)
+
+
+def identity(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
+    return StandIn(nn.Identity(), activation)
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("NORMBENCH_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def smooth(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Random pictures with structure at several scales."""
+    coarse = torch.rand(count, 3, side // 8, side // 8, generator=generator)
+    fine = torch.rand(count, 3, side, side, generator=generator)
+    coarse = F.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
+    return 0.8 * coarse + 0.2 * fine
+
+
+@pytest.fixture
+def photographs() -> Photographs:
+    generator = torch.Generator().manual_seed(0)
+    train, val, test = torch.arange(CROPS).split([16, 3, 5])
+    return Photographs(
+        crops=smooth(CROPS, SIDE, generator),
+        styles=smooth(1, 48, generator),
+        key="random",
+        splits={"train": train, "val": val, "test": test},
+    )
+
+
+@pytest.fixture
+def task(photographs: Photographs) -> Style:
+    return Style(photographs, CPU, width=4, blocks=1)
+
+
+def build(task: Style, norm: NormFactory = instance) -> nn.Module:
+    torch.manual_seed(0)
+    return task.build(norm)
+
+
+@pytest.mark.parametrize("norm", [instance, batch, identity])
+def test_it_learns_one_batch(task: Style, norm: NormFactory) -> None:
+    model, index = build(task, norm), torch.arange(4)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = task.loss(model, index)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_the_gradient_reaches_every_parameter(task: Style) -> None:
+    model = build(task)
+    task.loss(model, torch.arange(4)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_only_the_output_layer_has_a_bias(task: Style) -> None:
+    model = build(task)
+    biased = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d) and module.bias is not None
+    ]
+    assert biased == model.output_layers
+
+
+def test_every_channel_count_is_normalised_where_a_convolution_ends(
+    photographs: Photographs,
+) -> None:
+    made = []
+
+    def counting(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
+        made.append(channels)
+        return instance(channels, activation)
+
+    model = build(Style(photographs, CPU, width=4, blocks=2), counting)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert sorted(made) == sorted(m.out_channels for m in convolutions[:-1])
+
+
+@pytest.mark.parametrize("size", [(12, 12), (20, 36), (64, 64)], ids=str)
+def test_the_output_is_a_picture_of_the_same_size(
+    task: Style, size: tuple[int, int]
+) -> None:
+    x = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        y = build(task)(x)
+    assert y.shape == x.shape
+    assert y.min() >= 0 and y.max() <= 1
+
+
+def test_first_weights_do_not_depend_on_the_norm(task: Style) -> None:
+    ours, theirs = build(task, instance), build(task, identity)
+    for a, b in zip(ours.modules(), theirs.modules(), strict=False):
+        if isinstance(a, nn.Conv2d) and isinstance(b, nn.Conv2d):
+            assert torch.equal(a.weight, b.weight)
+    first = [m.weight for m in ours.modules() if isinstance(m, nn.Conv2d)]
+    other = [m.weight for m in theirs.modules() if isinstance(m, nn.Conv2d)]
+    assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_loss_of_a_batch_is_the_mean_over_its_samples(task: Style) -> None:
+    model, index = build(task), torch.tensor([3, 0, 7, 20])
+    with torch.no_grad():
+        whole = task.loss(model, index)
+        each = torch.stack([task.loss(model, i) for i in index.split(1)])
+    torch.testing.assert_close(whole, each.mean())
+
+
+def test_loss_is_content_plus_weighted_style(photographs: Photographs) -> None:
+    task = Style(photographs, CPU, width=4, blocks=1, style_weight=7)
+    model, index = build(task), torch.tensor([1, 2])
+    with torch.no_grad():
+        content, style = task.terms(model(*task.inputs(index)), index)
+        loss = task.loss(model, index)
+    torch.testing.assert_close(loss, content.mean() + 7 * style.mean())
+
+
+def test_a_crop_has_no_content_loss_against_itself(task: Style) -> None:
+    index = torch.tensor([2, 9])
+    with torch.no_grad():
+        (same, _), (other, _) = (
+            task.terms(task.crops[shown], index) for shown in (index, index.flip(0))
+        )
+    torch.testing.assert_close(same, torch.zeros(2), rtol=0, atol=1e-6)
+    assert (other > 0.1).all()
+
+
+def test_the_style_has_no_style_loss_against_itself(task: Style) -> None:
+    index = torch.tensor([0])
+    features = task.perceptual(task.styles)
+    for feature, wanted in zip(features, task.style_targets, strict=True):
+        assert relative_error(gram(feature), wanted).item() < 1e-6
+    with torch.no_grad():
+        _, of_a_crop = task.terms(task.crops[index], index)
+    assert of_a_crop.item() > 0.05
+
+
+def test_gram_is_the_second_moment_of_the_channels() -> None:
+    x = torch.tensor([[[[1.0, 3.0]], [[2.0, -2.0]]]])
+    assert gram(x).tolist() == [[[5.0, -2.0], [-2.0, 4.0]]]
+
+
+def test_relative_error_is_zero_at_the_target_and_one_at_nothing() -> None:
+    target = torch.tensor([[3.0, 4.0]])
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [3.0, 9.0]])
+    assert relative_error(x, target).tolist() == [0.0, 1.0, 1.0]
+
+
+def test_evaluation_does_not_depend_on_its_batch_size(task: Style) -> None:
+    model = build(task).eval()
+    by_two, at_once = (task.evaluate(model, "test", size) for size in (2, 5))
+    assert by_two.keys() == {"loss", "content", "style"}
+    assert by_two == pytest.approx(at_once, rel=1e-5)
+    with torch.no_grad():
+        loss = task.loss(model, task.splits["test"]).item()
+    assert by_two["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_leaves_the_mode_alone(task: Style, training: bool) -> None:
+    model = build(task).train(training)
+    task.evaluate(model, "val", 2)
+    task.pictures(model)
+    assert all(module.training == training for module in model.modules())
+
+
+def test_evaluation_of_the_training_split_looks_at_eval_crops(
+    photographs: Photographs,
+) -> None:
+    task = Style(photographs, CPU, width=4, blocks=1, eval_crops=4)
+    model = build(task).eval()
+    with torch.no_grad():
+        loss = task.loss(model, torch.tensor([0, 4, 8, 12])).item()
+    assert task.evaluate(model, "train", 2)["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_pictures_show_crops_and_the_style_above_outputs(task: Style) -> None:
+    model = build(task).eval()
+    (grid,) = task.pictures(model).values()
+    test = task.splits["test"]
+    assert grid.shape == (3, 2 * SIDE, (len(test) + 1) * SIDE)
+    assert grid.dtype == torch.float32
+    assert grid.min() >= 0 and grid.max() <= 1
+    assert torch.equal(grid[:, :SIDE, :SIDE], task.crops[test[0]])
+    with torch.no_grad():
+        output = model(task.crops[test])
+    torch.testing.assert_close(grid[:, SIDE:, SIDE : 2 * SIDE], output[1])
+
+
+def test_targets_come_from_disk_the_second_time(
+    photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Style(photographs, CPU)
+    content, styles = made.content_targets, made.style_targets
+    again = Style(photographs, CPU)
+    monkeypatch.setattr(Style, "_make_targets", lambda self: pytest.fail("made again"))
+    assert torch.equal(again.content_targets, content)
+    assert all(map(torch.equal, again.style_targets, styles))
+
+
+def test_targets_are_those_of_the_photographs(
+    photographs: Photographs, cache_folder: Path
+) -> None:
+    first = Style(photographs, CPU).content_targets
+    other = Photographs(
+        photographs.crops.flip(3), photographs.styles, "flipped", photographs.splits
+    )
+    second = Style(other, CPU)
+    with torch.no_grad():
+        fresh = second.perceptual(second.crops)[2]
+    torch.testing.assert_close(second.content_targets, fresh)
+    assert not torch.allclose(first, second.content_targets)
+
+
+def test_asking_whether_a_norm_fits_computes_no_target(
+    photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "folder", lambda: pytest.fail("looked into the cache"))
+    task = Style(photographs, CPU, width=4)
+    with torch.device("meta"), torch.no_grad():
+        model = task.build(instance)
+        output = model(*(x.to("meta") for x in task.inputs(torch.arange(4))))
+    assert output.shape == (4, 3, SIDE, SIDE)
+
+
+def test_a_run_imports_no_model_zoo() -> None:
+    program = """
+import sys, torch
+from normbench.data.base import Photographs
+from normbench.tasks.style import Style
+index = torch.arange(2)
+splits = {"train": index, "val": index, "test": index}
+data = Photographs(torch.rand(2, 3, 16, 16), torch.rand(1, 3, 16, 16), "x", splits)
+task = Style(data, torch.device("cpu"), width=4)
+model = task.build(lambda channels, activation=None: torch.nn.Identity())
+task.loss(model, index).backward()
+print(sorted({"timm", "torchvision", "skimage"} & sys.modules.keys()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

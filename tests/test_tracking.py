@@ -1,0 +1,125 @@
+"""The mirror: it shows what the record says, and never changes or ends a run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, Run
+
+from normbench import record
+from normbench.progress import Silent
+
+WANDB = ["tracker=wandb", "tracker.mode=offline"]
+
+
+def inspected(results: Path, *flags: str) -> Any:
+    (folder,) = (results / "wandb").glob("offline-run-*")
+    leet = Path(sys.executable).with_name("wandb")
+    arguments = [leet, "leet", "inspect", *flags, "--json", folder]
+    printed = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    return printed.stdout
+
+
+def test_an_offline_run_reads_back_what_the_record_says(
+    run: Run, tmp_path: Path
+) -> None:
+    results = tmp_path / "runs"
+    finished = run(*SMALL["style"], "budget.max_steps=4", *WANDB, results=results)
+    summary = json.loads(inspected(results, "--summary"))
+    text = json.dumps(summary)
+    assert finished.run_id in text
+    for key, value in finished.metrics.items():
+        assert find(summary, key) == pytest.approx(value), key
+    records = [json.loads(line) for line in inspected(results).splitlines()]
+    text = json.dumps(records)
+    for word in ("norm:batch", "bs:4", "style-photographs", "train/batch_loss"):
+        assert word in text
+    folder = record.run_folder(results, finished.run_id)
+    steps = {row["step"] for row in record.read_history(folder)}
+    assert steps == {1, 2, 3, 4}
+    assert list((results / "wandb").rglob("*.png"))
+
+
+def find(tree: Any, key: str) -> Any:
+    """The value of `key`, wherever it stands in a JSON tree."""
+    if isinstance(tree, dict):
+        if key in tree:
+            return tree[key]
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for branch in tree:
+            if (found := find(branch, key)) is not None:
+                return found
+    return None
+
+
+def test_the_tracker_does_not_change_a_metric(run: Run, tmp_path: Path) -> None:
+    overrides = [*SMALL["cnn"], "norm=batch"]
+    silent = run(*overrides, "tracker=none", results=tmp_path / "none")
+    mirrored = run(*overrides, *WANDB, results=tmp_path / "wandb")
+    disabled = run(*overrides, "tracker=wandb", "tracker.mode=disabled")
+    assert silent.run_id == mirrored.run_id == disabled.run_id
+    as_json = [r.model_dump_json(include={"metrics"}) for r in (silent, mirrored)]
+    assert as_json[0] == as_json[1]
+    assert disabled.metrics == silent.metrics
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+@pytest.mark.parametrize("when", ["init", "log", "finish"])
+def test_a_tracker_that_fails_is_one_note_and_the_run_goes_on(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    from normbench.config import compose
+    from normbench.experiment import run_one
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise OSError("No space left on device")
+
+    if when == "init":
+        monkeypatch.setattr(wandb, "init", broken)
+    else:
+        monkeypatch.setattr(wandb.Run, when, broken)
+    notes = Notes()
+    config = compose([*SMALL["cnn"], "budget=smoke", *WANDB])
+    finished = run_one(config, tmp_path, observer=notes)
+    assert finished.status == "ok"
+    failed = [text for text in notes.texts if "No space left" in text]
+    assert len(failed) == 1
+    assert "goes on" in failed[0]
+    wandb.teardown()
+
+
+def test_a_wandb_folder_that_cannot_be_written_does_not_end_the_run(
+    run: Run, tmp_path: Path
+) -> None:
+    results = tmp_path / "runs"
+    results.mkdir()
+    (results / "wandb").touch()
+    assert run(*SMALL["cnn"], *WANDB, results=results).status == "ok"
+
+
+def test_the_console_shows_one_line_of_it(
+    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from normbench.config import compose
+    from normbench.experiment import run_one
+
+    notes = Notes()
+    run_one(compose([*SMALL["cnn"], "budget=smoke", *WANDB]), tmp_path, observer=notes)
+    assert len(notes.texts) == 1
+    assert "wandb leet" in notes.texts[0]
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert shown.err == ""
