@@ -39,7 +39,7 @@ def evaluate_other_statistics(
     """
     training = task.splits["train"]
     whole = len(training) // micro_batch * micro_batch
-    batches = training[:whole].split(micro_batch)
+    batches = training[:whole].view(-1, micro_batch).unbind()
 
     def recomputed(twin: nn.Module, twin_norms: Sequence[nn.Module]) -> None:
         recompute_statistics(
@@ -49,7 +49,7 @@ def evaluate_other_statistics(
     def batch(twin: nn.Module, twin_norms: Sequence[nn.Module]) -> None:
         use_batch_statistics(twin_norms)
 
-    metrics = {}
+    metrics: dict[str, float] = {}
     for way in (recomputed, batch):
         twin, twin_norms = copy.deepcopy((model, list(norms)))
         way(twin, twin_norms)

@@ -28,8 +28,10 @@ SMALL = {
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the session: the first test parses, the others read."""
-    folder = tmp_path_factory.getbasetemp().parent / "normbench-cache"
+    """One cache for the session and its workers: the first test parses."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "normbench-cache"
     os.environ["NORMBENCH_CACHE"] = str(folder)
     return folder
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
@@ -66,6 +66,7 @@ def assert_partition(splits: Splits, count: int) -> None:
 # The split
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(1, 300),
     val=st.floats(0.001, 0.999),
@@ -243,12 +244,6 @@ def test_tokens_are_left_aligned() -> None:
     assert torch.equal(data.tokens != data.pad, real)
     assert data.tokens.max() < data.vocab_size
     assert data.tokens[data.splits["train"]].max() == data.vocab_size - 1
-
-
-def test_max_length_cuts_and_changes_nothing_else() -> None:
-    whole, cut = DisplayNames().load(4), DisplayNames(max_length=3).load(4)
-    assert torch.equal(cut.tokens, whole.tokens[:, :3])
-    assert torch.equal(cut.lengths, whole.lengths.clamp(max=3))
 
 
 def test_the_vocabulary_is_learned_from_the_training_part(

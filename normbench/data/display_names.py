@@ -46,17 +46,15 @@ class DisplayNames(Data, name="display_names"):
         self,
         *,
         vocab_size: PositiveInt = 2000,
-        max_length: PositiveInt = 64,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
     ) -> None:
         self.vocab_size = vocab_size
-        self.max_length = max_length
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
 
     def load(self, seed: int) -> Tokens:
-        """All names; `tokens` is as wide as the longest of them, `max_length` at most.
+        """All names; `tokens` is as wide as the longest of them.
 
         Raises RequestError if the fractions leave a part empty, or if `vocab_size` is
         below the number of characters.
@@ -88,7 +86,7 @@ class DisplayNames(Data, name="display_names"):
         splits = self._split(names, torch.Generator().manual_seed(seed))
         training = [names[i].text for i in splits["train"].sort().values.tolist()]
         tokenizer = self._tokenizer(training)
-        rows = [tokenizer.encode(name.text).ids[: self.max_length] for name in names]
+        rows = [tokenizer.encode(name.text).ids for name in names]
         labels = [LANGUAGES.index(name.language) for name in names]
         return Parsed(
             {

