@@ -128,7 +128,7 @@ def train(
     """Train one network with one norm, and record the run.
 
     A run that is finished already is not run again. Exit code 0: done; 1: the run
-    failed or diverged; 2: the request was wrong; 130: interrupted.
+    failed, diverged or was skipped; 2: the request was wrong; 130: interrupted.
     """
     with _exit_codes():
         config = _composed(overrides, config_dir, module)
@@ -299,8 +299,8 @@ def _summary(finished: "RunRecord") -> dict[str, Any]:
 
 
 def _print_outcome(finished: "RunRecord") -> None:
-    if finished.status == "failed":
-        typer.echo(finished.error or "", err=True)
+    if finished.status in {"failed", "skipped"}:
+        typer.echo(f"{finished.status}: {finished.error}", err=True)
     elif finished.status == "diverged":
         typer.echo(f"diverged: the loss of step {finished.diverged_at} is not finite")
     else:

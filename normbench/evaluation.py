@@ -8,8 +8,8 @@ from torch import nn
 from normbench.norms import recompute_statistics, use_batch_statistics
 from normbench.tasks.base import Task
 
-BATCH = 256
-"""Samples at a time where a network treats each alone."""
+BATCH = 64
+"""Samples at a time where a network treats each alone; more overflow the caches."""
 
 HELD_OUT = ("val", "test")
 

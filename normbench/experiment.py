@@ -22,7 +22,7 @@ from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.factory import NormFactory
 from normbench.progress import Observer, Silent
 from normbench.provenance import environment
-from normbench.schema import Options, RunConfig, RunRecord, Seconds
+from normbench.schema import Options, RunConfig, RunRecord, Seconds, Status
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
 from normbench.tracking import Tracker, open_tracker
@@ -39,7 +39,7 @@ def run_one(
 
     `modules` are the user's own, already imported. Raises RequestError (Incompatible
     where the norm cannot work in the network) before anything is written; what goes
-    wrong after that is a record with the status "diverged" or "failed".
+    wrong after that is a record with the status "diverged", "skipped" or "failed".
     """
     so_far = _SoFar()
     observer = observer or Silent()
@@ -51,6 +51,8 @@ def run_one(
     tracker = open_tracker(config, run_id(config), results, observer.note)
     try:
         _train_and_evaluate(config, task, device, writer, tracker, observer, so_far)
+    except Incompatible as reason:  # some norms only find out on a particular batch
+        so_far.status, so_far.error = "skipped", str(reason)
     except Exception:
         so_far.status, so_far.error = "failed", traceback.format_exc()
     finally:
@@ -158,7 +160,7 @@ class _SoFar:
     started: str = field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds")
     )
-    status: Any = "ok"
+    status: Status = "ok"
     metrics: dict[str, float | None] = field(default_factory=dict)
     step: int = 0
     parameters: int = 0

@@ -17,6 +17,9 @@ class _Frozen(BaseModel):
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Status = Literal["ok", "diverged", "skipped", "failed"]
+"""How a run ended. skipped: the norm cannot work in this network or on this data."""
+
 Options = dict[str, Any]
 """`name` of a class and the options it is built with, checked against its signature."""
 
@@ -123,12 +126,13 @@ class RunRecord(_Frozen):
 
     `metrics` are "split/name", null where not finite. Errors are fractions in [0, 1],
     losses are means over samples. `diverged_at` is the optimiser step (from 1) whose
-    loss was not finite; `error` is the traceback of a failed run.
+    loss was not finite; `error` is the traceback of a failed run, or the reason of a
+    skipped one.
     """
 
     format: Literal[1] = 1
     run_id: str
-    status: Literal["ok", "diverged", "skipped", "failed"]
+    status: Status
     metrics: dict[str, float | None]
     primary_metric: str
     direction: Literal["minimize", "maximize"]

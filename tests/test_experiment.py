@@ -148,6 +148,16 @@ def test_divergence_is_a_status_with_its_step(run: Run, tmp_path: Path) -> None:
     assert record.read(folder) == finished
 
 
+def test_a_norm_that_meets_a_batch_it_cannot_work_on_ends_the_run_as_skipped(
+    run: Run,
+) -> None:
+    one_token_at_a_time = ["norm=instance", "batch_size=1", "budget.max_steps=300"]
+    finished = run(*SMALL["transformer"], *one_token_at_a_time)
+    assert finished.status == "skipped"
+    assert "instance" in (finished.error or "")
+    assert 0 < finished.steps < 300
+
+
 def test_a_run_that_raises_is_recorded_with_its_traceback(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
