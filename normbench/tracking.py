@@ -4,7 +4,9 @@ A mirror never changes a metric and never ends a run: whatever it raises becomes
 note, after which it is silent.
 """
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -59,14 +61,18 @@ class WandbTracker:
         self._note = note
         self._run: Any = None
         try:
-            self._run = _init(config, run_id, results, config.tracker.mode)
+            try:
+                self._run = _init(config, run_id, results, config.tracker.mode)
+            except Exception as error:
+                if config.tracker.mode == "offline":
+                    raise
+                note(f"W&B is not reachable ({_first_line(error)}); logging offline")
+                _forget_failed_run()
+                self._run = _init(config, run_id, results, "offline")
         except Exception as error:
-            if config.tracker.mode == "online":
-                self._fall_back(config, run_id, results, error)
-            else:
-                self._give_up(error)
-        if self._run is not None:
-            note(_how_to_view(self._run, config.tracker.mode))
+            self._give_up(error)
+        else:
+            note(_how_to_view(self._run))
 
     def log(self, row: Mapping[str, Any]) -> None:
         self._guard(lambda run: run.log(_present(row)))
@@ -96,16 +102,6 @@ class WandbTracker:
         except Exception as error:
             self._give_up(error)
 
-    def _fall_back(
-        self, config: RunConfig, run_id: str, results: Path, reason: Exception
-    ) -> None:
-        try:
-            self._run = _init(config, run_id, results, "offline")
-        except Exception as error:
-            self._give_up(error)
-        else:
-            self._note(f"W&B is not reachable ({_first_line(reason)}); logging offline")
-
     def _give_up(self, error: Exception) -> None:
         self._run = None
         self._note(
@@ -114,6 +110,7 @@ class WandbTracker:
 
 
 def _init(config: RunConfig, run_id: str, results: Path, mode: Mode) -> Any:
+    os.environ.setdefault("WANDB_SILENT", "true")  # `silent` does not cover the login
     import wandb
 
     tracker, task, norm = config.tracker, config.task["name"], config.norm["name"]
@@ -144,11 +141,20 @@ def _init(config: RunConfig, run_id: str, results: Path, mode: Mode) -> Any:
     return run
 
 
-def _how_to_view(run: Any, mode: str) -> str:
-    if mode == "online" and run.url:
+def _forget_failed_run() -> None:
+    """A run that could not be opened still holds its id in wandb's service."""
+    import wandb
+
+    wandb.teardown()
+
+
+def _how_to_view(run: Any) -> str:
+    if not run.offline:
         return f"W&B: {run.url}"
-    at = Path(run.dir).parent
-    return f"W&B offline: view with `wandb leet {at}`, upload with `wandb sync {at}`"
+    folder = Path(run.dir).parent
+    with suppress(ValueError):
+        folder = folder.relative_to(Path.cwd())
+    return f"W&B, offline: `wandb leet {folder}` shows it, `wandb sync` uploads it"
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:

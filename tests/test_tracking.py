@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL, Run
+from conftest import SMALL, Command, Run
 
 from normbench import record
 from normbench.progress import Silent
@@ -123,3 +123,21 @@ def test_the_console_shows_one_line_of_it(
     shown = capfd.readouterr()
     assert shown.out == ""
     assert shown.err == ""
+
+
+def test_online_without_a_server_falls_back_to_offline(
+    command: Command, tmp_path: Path
+) -> None:
+    mode = ["tracker=wandb", "tracker.mode=online"]
+    done = command(
+        *["train", *SMALL["cnn"], "budget=smoke", *mode],
+        WANDB_BASE_URL="http://127.0.0.1:9",
+        WANDB_API_KEY="",
+        HOME=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    about_it = [line for line in done.stderr.splitlines() if "W&B" in line]
+    assert "not reachable" in about_it[0]
+    assert "wandb leet" in about_it[1]
+    assert "wandb:" not in done.stderr
+    assert list((tmp_path / "results" / "runs" / "wandb").glob("offline-run-*"))
