@@ -17,13 +17,11 @@ HELD_OUT = ("val", "test")
 def evaluate(
     task: Task, model: nn.Module, splits: Iterable[str], batch_size: int = BATCH
 ) -> dict[str, float]:
-    """Metrics "split/name" of `model` as it is set."""
+    """Metrics "split/name" of `model` as it is set, `batch_size` samples at a time."""
     return {
         f"{split}/{name}": value
         for split in splits
-        for name, value in task.evaluate(
-            model, split, min(batch_size, len(task.splits[split]))
-        ).items()
+        for name, value in task.evaluate(model, split, batch_size).items()
     }
 
 

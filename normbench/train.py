@@ -50,7 +50,9 @@ def fit(
                 if module.penalty is not None:
                     batch_loss = batch_loss + module.penalty
                     module.penalty = None  # it holds the step's graph
-            torch.autograd.backward(batch_loss / len(batches))
+            if len(batches) > 1:
+                batch_loss = batch_loss / len(batches)
+            torch.autograd.backward(batch_loss)
         if clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
@@ -90,7 +92,7 @@ def micro_batches(
         if epoch != current:
             current, order = epoch, epoch_order(index, seed, epoch)
         batch = order[position * batch_size : (position + 1) * batch_size]
-        return batch.chunk(accumulate)
+        return batch.chunk(accumulate) if accumulate > 1 else [batch]
 
     return batches
 

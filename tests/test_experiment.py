@@ -138,6 +138,12 @@ def test_the_three_statistics_differ_for_batch_norm_only(run: Run) -> None:
     assert len(set(losses("layer"))) == 1
 
 
+def test_a_batch_may_be_larger_than_a_held_out_split(run: Run) -> None:
+    finished = run(*SMALL["cnn"], "norm=batch", "batch_size=1024", "norm_batch=512")
+    assert finished.status == "ok", finished.error
+    assert finished.metrics["val_batch/error"] is not None
+
+
 def test_divergence_is_a_status_with_its_step(run: Run, tmp_path: Path) -> None:
     finished = run(*SMALL["cnn"], "norm=none", "lr=1e30", "warmup=0.0")
     assert finished.status == "diverged"

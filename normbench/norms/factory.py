@@ -46,7 +46,7 @@ class NormFactory:
         module = Ghost(norm, self.norm_batch) if norm.uses_other_samples else norm
         self.modules.append(module)
         if activation is None or norm.contains_activation:
-            return NormAct(module, None)
+            return module
         return NormAct(module, activation())
 
     def parameters(self) -> list[nn.Parameter]:
@@ -55,9 +55,9 @@ class NormFactory:
 
 
 class NormAct(nn.Module):
-    """A norm, then an activation or nothing; called as a norm is."""
+    """A norm, then an activation; called as a norm is."""
 
-    def __init__(self, norm: nn.Module, activation: nn.Module | None) -> None:
+    def __init__(self, norm: nn.Module, activation: nn.Module) -> None:
         super().__init__()
         self.norm = norm
         self.activation = activation
@@ -65,5 +65,5 @@ class NormAct(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        y: Tensor = self.norm(x, mask, condition)
-        return y if self.activation is None else self.activation(y)
+        y: Tensor = self.activation(self.norm(x, mask, condition))
+        return y

@@ -12,12 +12,10 @@ class Ghost(nn.Module):
 
     Called as the norm is. In training, samples 0 .. norm_batch-1 share statistics, then
     the next norm_batch, and so on, each chunk one forward of `norm`, in order; in
-    evaluation the norm gets the whole batch. `penalty` is the mean over the chunks, and
-    `norm` keeps none, so that a sum over all modules counts it once.
-    Raises RequestError in training where norm_batch does not divide the batch.
+    evaluation the norm gets the whole batch. The norm's `penalty` is then the mean over
+    the chunks. Raises RequestError in training where norm_batch does not divide the
+    batch.
     """
-
-    penalty: Tensor | None = None
 
     def __init__(self, norm: Norm, norm_batch: int) -> None:
         super().__init__()
@@ -27,10 +25,9 @@ class Ghost(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        if not self.norm.training or len(x) == self.norm_batch:
-            y: Tensor = self.norm(x, mask, condition)
-            self.penalty = self._take_penalty()
-            return y
+        if not self.training or len(x) == self.norm_batch:
+            whole: Tensor = self.norm(x, mask, condition)
+            return whole
         if len(x) == 0 or len(x) % self.norm_batch:
             raise RequestError(
                 f"norm_batch={self.norm_batch} does not divide a batch of {len(x)}"
@@ -45,12 +42,8 @@ class Ghost(nn.Module):
                     None if condition is None else condition[chunk],
                 )
             )
-            penalty = self._take_penalty()
-            if penalty is not None:
-                penalties.append(penalty)
-        self.penalty = torch.stack(penalties).mean() if penalties else None
+            if self.norm.penalty is not None:
+                penalties.append(self.norm.penalty)
+        if penalties:
+            self.norm.penalty = torch.stack(penalties).mean()
         return torch.cat(outputs)
-
-    def _take_penalty(self) -> Tensor | None:
-        penalty, self.norm.penalty = self.norm.penalty, None
-        return penalty
