@@ -10,11 +10,11 @@ from normbench.norms.base import Norm
 class Ghost(nn.Module):
     """A norm, applied in training to `norm_batch` samples at a time.
 
-    Called as the norm is. In training, samples 0 .. norm_batch-1 share statistics, then
-    the next norm_batch, and so on, each chunk one forward of `norm`, in order; in
-    evaluation the norm gets the whole batch. The norm's `penalty` is then the mean over
-    the chunks. Raises RequestError in training where norm_batch does not divide the
-    batch.
+    Called as the norm is. While the norm is in training mode, samples 0 .. norm_batch-1
+    share statistics, then the next norm_batch, and so on, each chunk one forward of
+    `norm`, in order; its `penalty` is then the mean over the chunks. In evaluation mode
+    it gets the whole batch. Raises RequestError in training where norm_batch does not
+    divide the batch.
     """
 
     def __init__(self, norm: Norm, norm_batch: int) -> None:
@@ -25,7 +25,7 @@ class Ghost(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        if not self.training or len(x) == self.norm_batch:
+        if not self.norm.training or len(x) == self.norm_batch:
             whole: Tensor = self.norm(x, mask, condition)
             return whole
         if len(x) == 0 or len(x) % self.norm_batch:
