@@ -1,0 +1,48 @@
+"""The command line: parse, call, print. Imports live in the commands, for `--help`."""
+
+from typing import Annotated
+
+import typer
+
+from normbench.cli import look, run
+
+app = typer.Typer(
+    name="normbench",
+    help="What a normalization layer does, measured.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(run.train)
+app.command()(run.config)
+app.command("list")(look.list_)
+app.command()(look.show)
+app.command("results")(look.results_)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("normbench"))
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    pass

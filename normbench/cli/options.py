@@ -1,0 +1,64 @@
+"""The options that commands share, and the exit codes of their errors."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _complete(incomplete: str) -> list[str]:
+    """`group=choice` from the yaml files' names, so that no TAB waits for an import."""
+    from normbench.choices import choices, groups
+
+    known = [f"{group}={name}" for group in groups() for name in choices(group)]
+    return sorted(word for word in known if word.startswith(incomplete))
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Hydra's overrides, such as: norm=group norm.num_groups=4 batch_size=2",
+        autocompletion=_complete,
+        show_default=False,
+    ),
+]
+Results = Annotated[
+    Path,
+    typer.Option(
+        "--results", help="Folder of the run records.", envvar="NORMBENCH_RESULTS"
+    ),
+]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option("--config-dir", help="Folder with yaml groups of your own."),
+]
+Modules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--module", help="Importable module with classes of your own; repeatable."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RESULTS = Path("results/runs")
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """2 and the message for a wrong request, 130 for Ctrl-C."""
+    from normbench.errors import RequestError
+
+    try:
+        yield
+    except RequestError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command starts the run again", err=True)
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise typer.Exit(1) from None

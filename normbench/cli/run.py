@@ -1,0 +1,122 @@
+"""Commands that run something: train, config."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from normbench.cli.options import (
+    RESULTS,
+    ConfigDir,
+    Json,
+    Modules,
+    Overrides,
+    Results,
+    exit_codes,
+)
+from normbench.cli.tables import number, print_table
+
+if TYPE_CHECKING:
+    from normbench.progress import Observer
+    from normbench.schema import RunConfig, RunRecord
+
+
+def train(
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+    config_dir: ConfigDir = None,
+    module: Modules = None,
+    json: Json = False,
+) -> None:
+    """Train one network with one norm, and record the run.
+
+    A run that is finished already is not run again. Exit code 0: done; 1: the run
+    failed, diverged or was skipped; 2: the request was wrong; 130: interrupted.
+    """
+    with exit_codes():
+        config = _composed(overrides, config_dir, module)
+        from normbench import record
+        from normbench.config import run_id
+
+        folder = record.run_folder(results, run_id(config))
+        finished = record.read(folder)
+        if record.satisfies(folder, finished, config):
+            assert finished is not None
+            typer.echo("this run is finished already; its record:", err=True)
+        else:
+            from normbench.experiment import run_one
+
+            finished = run_one(
+                config, results, modules=module or (), observer=_observer()
+            )
+        if json:
+            typer.echo(finished.model_dump_json(indent=2))
+        else:
+            _print_outcome(finished)
+            typer.echo(f"run {finished.run_id}  {folder}")
+    if finished.status != "ok":
+        raise typer.Exit(1)
+
+
+def config(
+    overrides: Overrides = None,
+    config_dir: ConfigDir = None,
+    module: Modules = None,
+    json: Json = False,
+) -> None:
+    """Print the resolved config that OVERRIDES ask for, as yaml."""
+    with exit_codes():
+        composed = _composed(overrides, config_dir, module)
+        if json:
+            typer.echo(composed.model_dump_json(indent=2))
+        else:
+            import yaml
+
+            from normbench.config import run_id
+
+            typer.echo(f"# run_id: {run_id(composed)}")
+            plain = composed.model_dump(mode="json")
+            typer.echo(yaml.safe_dump(plain, sort_keys=False), nl=False)
+
+
+def _composed(
+    overrides: Sequence[str] | None,
+    config_dir: Path | None,
+    modules: Sequence[str] | None,
+) -> "RunConfig":
+    from normbench.config import compose
+    from normbench.provenance import import_modules
+
+    import_modules(modules or ())
+    return compose(overrides or (), config_dir)
+
+
+def _observer() -> "Observer":
+    from rich.console import Console
+
+    from normbench.progress import Bar, Lines
+
+    console = Console(stderr=True)
+    return Bar(console) if console.is_terminal else Lines()
+
+
+def _print_outcome(finished: "RunRecord") -> None:
+    if finished.status in {"failed", "skipped"}:
+        typer.echo(f"{finished.status}: {finished.error}", err=True)
+    elif finished.status == "diverged":
+        typer.echo(f"diverged: the loss of step {finished.diverged_at} is not finite")
+    else:
+        names = dict.fromkeys(key.split("/")[1] for key in finished.metrics)
+        splits = dict.fromkeys(key.split("/")[0] for key in finished.metrics)
+        print_table(
+            [
+                {"metric": split}
+                | {
+                    name: number(finished.metrics.get(f"{split}/{name}"))
+                    for name in names
+                }
+                for split in splits
+            ],
+            title="",
+        )
