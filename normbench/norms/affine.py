@@ -11,6 +11,8 @@ from normbench.norms.base import Norm, per_channel
 
 
 class Affine(Norm, name="affine"):
+    source = "folklore"
+    axes = "one sample, one channel, one position"
     honours_mask = True
 
     def __init__(self, channels: int) -> None:

@@ -21,6 +21,8 @@ from normbench.norms.base import (
 
 
 class BatchNorm(Norm, name="batch"):
+    source = "Ioffe & Szegedy 2015"
+    axes = "all samples, one channel, all positions"
     uses_other_samples = True
     differs_in_eval = True
 

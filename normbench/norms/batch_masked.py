@@ -24,6 +24,8 @@ from normbench.norms.base import (
 
 
 class MaskedBatchNorm(Norm, name="batch_masked"):
+    source = "folklore; Shen et al. 2020"
+    axes = "all samples, one channel, all positions"
     uses_other_samples = True
     differs_in_eval = True
     honours_mask = True

@@ -16,6 +16,9 @@ from normbench.norms.base import Norm, affine_parameters, require_several
 
 
 class GroupNorm(Norm, name="group"):
+    source = "Wu & He 2018"
+    axes = "one sample, one group of channels, all positions"
+
     def __init__(
         self,
         channels: int,

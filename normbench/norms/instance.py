@@ -14,6 +14,9 @@ from normbench.norms.base import Norm, affine_parameters, require_several
 
 
 class InstanceNorm(Norm, name="instance"):
+    source = "Ulyanov et al. 2016"
+    axes = "one sample, one channel, all positions"
+
     def __init__(
         self, channels: int, *, eps: PositiveFloat = 1e-5, affine: bool = True
     ) -> None:

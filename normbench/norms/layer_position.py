@@ -14,6 +14,8 @@ from normbench.norms.base import Norm, affine_parameters, require_several
 
 
 class LayerNormPosition(Norm, name="layer_position"):
+    source = "Ba et al. 2016"
+    axes = "one sample, all channels, one position"
     honours_mask = True
 
     def __init__(

@@ -14,6 +14,9 @@ from normbench.norms.base import Norm, affine_parameters, require_several
 
 
 class LayerNormSample(Norm, name="layer_sample"):
+    source = "Ba et al. 2016"
+    axes = "one sample, all channels, all positions"
+
     def __init__(
         self, channels: int, *, eps: PositiveFloat = 1e-5, affine: bool = True
     ) -> None:

@@ -19,6 +19,8 @@ from normbench.norms.base import Norm, require_several
 
 
 class LayerNormShape(Norm, name="layer_shape"):
+    source = "Ba et al. 2016"
+    axes = "one sample, all channels, all positions"
     fixed_spatial = True
 
     weight: Tensor

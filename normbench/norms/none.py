@@ -10,6 +10,8 @@ from normbench.norms.base import Norm
 
 
 class NoNorm(Norm, name="none"):
+    source = "folklore"
+    axes = "one sample, one channel, one position"
     honours_mask = True
 
     def forward(

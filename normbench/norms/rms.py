@@ -14,6 +14,8 @@ from normbench.norms.base import Norm, affine_parameters, require_several
 
 
 class RMSNorm(Norm, name="rms"):
+    source = "Zhang & Sennrich 2019"
+    axes = "one sample, all channels, one position"
     honours_mask = True
 
     def __init__(
