@@ -27,7 +27,7 @@ def choices(group: str, config_dir: Path | None = None) -> dict[str, Path]:
 
 def description(file: Path) -> str:
     """What a yaml says it is: its first comment that is not for Hydra."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("#") and not line.startswith("# @"):
             return line.removeprefix("#").strip()
     return ""

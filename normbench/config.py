@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -20,7 +23,7 @@ from normbench.errors import RequestError, did_you_mean
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.registry import Registry, explain
 from normbench.reparam import REPARAMS
-from normbench.schema import NOT_HASHED, RunConfig
+from normbench.schema import ADDED_LATER, NOT_HASHED, RunConfig
 from normbench.tasks.base import REGISTRY as TASKS
 
 
@@ -37,10 +40,11 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     """A composed config with its options checked and its open defaults filled in."""
     config = dict(raw)
     task = TASKS.get(_name(config, "task"))
-    norm = dict(config["norm"])
-    norm["name"] = task.norm_aliases.get(_name(config, "norm"), norm["name"])
-    config["norm"] = _checked(NORMS, norm)
+    norm = _name(config, "norm")
+    aliased = {**config["norm"], "name": task.norm_aliases.get(norm, norm)}
+    config["norm"] = _checked(NORMS, aliased)
     config["task"] = _checked(TASKS, config["task"])
+    _name(config, "data")
     config["data"] = _checked(DATA, config["data"])
     kind = DATA.get(config["data"]["name"]).kind
     if kind is not task.data_kind:
@@ -68,6 +72,11 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
 def run_id(config: RunConfig) -> str:
     """16 hex digits: the hash of all that changes the numbers, and of nothing else."""
     science = config.model_dump(mode="json", exclude=set(NOT_HASHED))
+    for key, value_before in ADDED_LATER.items():
+        *sections, last = key.split(".")
+        section = reduce(lambda found, name: found.get(name, {}), sections, science)
+        if last in section and section[last] == value_before:
+            del section[last]
     canonical = json.dumps(science, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -78,18 +87,20 @@ def _compose(overrides: Sequence[str], config_dir: Path | None) -> dict[str, Any
     parsed = [_parse(text) for text in overrides]
     for override in parsed:
         _check_choice(override, config_dir)
-    search = (
-        [f"hydra.searchpath=[{json.dumps(f'file://{config_dir.resolve()}')}]"]
-        if config_dir
-        else []
-    )
+    search = []
+    if config_dir is not None:
+        folder = f"file://{config_dir.resolve()}"
+        search = [f"hydra.searchpath=[{json.dumps(folder, ensure_ascii=False)}]"]
     with hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
         try:
             composed = hydra.compose("config", [*search, *overrides])
             plain = OmegaConf.to_container(
                 composed, resolve=True, throw_on_missing=True
             )
-        except (HydraException, OmegaConfBaseException) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            told = " ".join(str(error).split())
+            raise RequestError(f"a config file cannot be read: {told}") from None
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             chosen = [o.input_line for o in parsed if o.key_or_group in groups()]
             try:
                 known = hydra.compose("config", [*search, *map(str, chosen)])
@@ -195,5 +206,6 @@ def _check_batch_sizes(config: RunConfig) -> None:
 
 
 def _divisors(number: int) -> str:
-    divisors = [str(d) for d in range(1, number + 1) if number % d == 0]
-    return f"its divisors are {', '.join(divisors)}"
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    divisors = sorted({*small, *(number // d for d in small)})
+    return f"its divisors are {', '.join(map(str, divisors))}"

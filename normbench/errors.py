@@ -1,6 +1,6 @@
 """What can go wrong, as one family.
 
-NormbenchError
+NormbenchError          what was asked for could not be done: exit code 1
 └── RequestError        the request was wrong: exit code 2, nothing was written
     └── Incompatible    this norm cannot work in this network: a sweep skips the cell
 

@@ -8,14 +8,20 @@ from torch import nn
 from normbench.norms import recompute_statistics, use_batch_statistics
 from normbench.tasks.base import Task
 
-BATCH = 64
-"""Samples at a time where a network treats each alone; more overflow the caches."""
-
 HELD_OUT = ("val", "test")
 
 
+def batch_size(task: Task, micro_batch: int) -> int:
+    """How many samples an evaluation takes at a time, whatever the norm.
+
+    Where batches differ in shape, the pads depend on it, and some norms see pads: then
+    as many as in training. Else as many as fit the caches.
+    """
+    return 64 if task.fixed_spatial else micro_batch
+
+
 def evaluate(
-    task: Task, model: nn.Module, splits: Iterable[str], batch_size: int = BATCH
+    task: Task, model: nn.Module, splits: Iterable[str], batch_size: int
 ) -> dict[str, float]:
     """Metrics "split/name" of `model` as it is set, `batch_size` samples at a time."""
     return {

@@ -1,9 +1,11 @@
 """One run: the only place that puts norm, task, data, record and tracker together."""
 
 import json
+import math
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,7 +24,14 @@ from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.factory import NormFactory
 from normbench.progress import Observer, Silent
 from normbench.provenance import environment
-from normbench.schema import Options, RunConfig, RunRecord, Seconds, Status
+from normbench.schema import (
+    Environment,
+    Options,
+    RunConfig,
+    RunRecord,
+    Seconds,
+    Status,
+)
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
 from normbench.tracking import Tracker, open_tracker
@@ -45,21 +54,22 @@ def run_one(
     observer = observer or Silent()
     torch.set_num_threads(config.threads)
     device = choose_device(config.device)
+    ran_on = environment(device, modules)
     task = make_task(config, device)
     check(config, task)
-    writer = record.RunWriter(results, run_id(config), config)
-    tracker = open_tracker(config, run_id(config), results, observer.note)
-    try:
-        _train_and_evaluate(config, task, device, writer, tracker, observer, so_far)
-    except Incompatible as reason:  # some norms only find out on a particular batch
-        so_far.status, so_far.error = "skipped", str(reason)
-    except Exception:
-        so_far.status, so_far.error = "failed", traceback.format_exc()
-    finally:
-        observer.close()
-    finished = _outcome(config, task, device, modules, so_far)
+    with record.RunWriter(results, run_id(config), config) as writer:
+        tracker = open_tracker(config, run_id(config), results, observer.note)
+        try:
+            _train_and_evaluate(config, task, device, writer, tracker, observer, so_far)
+        except Incompatible as reason:  # some norms only find out on a certain batch
+            so_far.status, so_far.error = "skipped", str(reason)
+        except Exception:
+            so_far.status, so_far.error = "failed", traceback.format_exc()
+        finally:
+            observer.close()
+        finished = _outcome(config, task, ran_on, so_far)
+        writer.finish(finished)
     tracker.finish(finished.metrics, ok=finished.status == "ok")
-    writer.finish(finished)
     return finished
 
 
@@ -97,6 +107,11 @@ def check(config: RunConfig, task: Task) -> None:
             network.model.train()(*(t.to("meta") for t in task.inputs(first)))
     except Incompatible as reason:
         raise Incompatible(f"{where}: {reason}") from None
+    except (RuntimeError, NotImplementedError) as error:
+        raise Incompatible(
+            f"{where}: its forward fails on the meta device, where every network is "
+            f"checked first: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -167,8 +182,29 @@ class _SoFar:
     diverged_at: int | None = None
     error: str | None = None
     setup: float = 0.0
-    train: float = 0.0
     evaluate: float = 0.0
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Count what happens inside as evaluation."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.evaluate += time.perf_counter() - began
+
+    def diverge(self, step: int, task: Task) -> None:
+        """The loss after, or of, `step` is not finite."""
+        self.step = self.diverged_at = step
+        self.status = "diverged"
+        self.metrics = {f"test/{task.primary_metric}": None}
+
+    def seconds(self) -> Seconds:
+        """Until now; what is neither set-up nor evaluation is training."""
+        total = time.perf_counter() - self.began
+        setup = self.setup or total
+        training = total - setup - self.evaluate
+        return Seconds(setup=setup, train=training, evaluate=self.evaluate)
 
 
 def _train_and_evaluate(
@@ -209,15 +245,15 @@ def _train_and_evaluate(
         so_far.step = step
         tell({"lr": lr, "train/batch_loss": loss})
 
+    at_a_time = evaluation.batch_size(task, micro_batch)
+
     def evaluate(step: int) -> None:
-        began = time.perf_counter()
-        tell(evaluation.evaluate(task, model, evaluation.HELD_OUT))
-        so_far.evaluate += time.perf_counter() - began
+        with so_far.evaluating():
+            tell(evaluation.evaluate(task, model, evaluation.HELD_OUT, at_a_time))
 
     observer.start(f"{task.name} {config.norm['name']} b{config.batch_size}", steps)
-    now = time.perf_counter()
-    so_far.setup = now - so_far.began
-    so_far.diverged_at = train.fit(
+    so_far.setup = time.perf_counter() - so_far.began
+    diverged_at = train.fit(
         model,
         task.loss,
         optimizer,
@@ -232,32 +268,34 @@ def _train_and_evaluate(
         evaluate_at=_evenly(steps, config.evaluations or config.budget.epochs),
         evaluate=evaluate,
     )
-    so_far.train = time.perf_counter() - now - so_far.evaluate
-    if so_far.diverged_at is not None:
-        so_far.step, so_far.status = so_far.diverged_at, "diverged"
-        so_far.metrics = {f"test/{task.primary_metric}": None}
+    if diverged_at is not None:
+        so_far.diverge(diverged_at, task)
         return
 
-    began = time.perf_counter()
-    metrics = evaluation.evaluate(task, model, ("train", *evaluation.HELD_OUT))
-    if NORMS.get(config.norm["name"]).differs_in_eval:
-        metrics |= evaluation.evaluate_other_statistics(
-            task, model, network.norms.modules, micro_batch
-        )
-    else:
-        metrics |= evaluation.same_under_other_statistics(metrics)
-    so_far.metrics = record.finite(metrics)
-    tell(metrics)
-    pictures = writer.pictures(task.pictures(model))
-    if pictures:
-        tracker.pictures(so_far.step, pictures)
-    if config.keep_weights:
-        writer.weights(model.state_dict())
-    so_far.evaluate += time.perf_counter() - began
+    with so_far.evaluating():
+        metrics = evaluation.evaluate(task, model, ("train",), at_a_time)
+        if not math.isfinite(metrics["train/loss"]):
+            so_far.diverge(steps, task)  # the last step did it: no loss came after
+            return
+        metrics |= evaluation.evaluate(task, model, evaluation.HELD_OUT, at_a_time)
+        if NORMS.get(config.norm["name"]).differs_in_eval:
+            metrics |= evaluation.evaluate_other_statistics(
+                task, model, network.norms.modules, micro_batch
+            )
+        else:
+            metrics |= evaluation.same_under_other_statistics(metrics)
+        so_far.metrics = record.finite(metrics)
+        tell(metrics)
+        pictures = writer.pictures(task.pictures(model))
+        if pictures:
+            tracker.pictures(so_far.step, pictures)
+        if config.keep_weights:
+            writer.weights(model.state_dict())
 
 
 def _evenly(steps: int, evaluations: int) -> frozenset[int]:
     """The steps of all evaluations but the last, which ends the run."""
+    evaluations = min(evaluations, steps)
     at = {round(steps * i / evaluations) for i in range(1, evaluations)}
     return frozenset(at - {0, steps})
 
@@ -269,13 +307,10 @@ def _peak_lr(config: RunConfig) -> float:
 
 
 def _outcome(
-    config: RunConfig,
-    task: Task,
-    device: torch.device,
-    modules: Sequence[str],
-    so_far: _SoFar,
+    config: RunConfig, task: Task, ran_on: Environment, so_far: _SoFar
 ) -> RunRecord:
     samples = so_far.step * config.batch_size
+    seconds = so_far.seconds()
     return RunRecord(
         run_id=run_id(config),
         status=so_far.status,
@@ -289,10 +324,8 @@ def _outcome(
         peak_lr=_peak_lr(config),
         diverged_at=so_far.diverged_at,
         error=so_far.error,
-        seconds=Seconds(
-            setup=so_far.setup, train=so_far.train, evaluate=so_far.evaluate
-        ),
-        samples_per_second=samples / so_far.train if so_far.train else None,
+        seconds=seconds,
+        samples_per_second=samples / seconds.train if samples else None,
         started=so_far.started,
-        environment=environment(device, modules),
+        environment=ran_on,
     )

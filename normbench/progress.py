@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -77,7 +78,10 @@ class Bar:
 
 
 class Lines:
-    """One plain line at each evaluation, where there is no terminal."""
+    """One plain line at each evaluation, where there is no terminal.
+
+    A reader that went away (`| head`) does not end a run.
+    """
 
     def __init__(self) -> None:
         self._steps = 0
@@ -86,7 +90,7 @@ class Lines:
     def start(self, title: str, steps: int) -> None:
         self._steps = steps
         self._began = time.perf_counter()
-        print(f"{title}: {steps} steps", file=sys.stderr)
+        self.note(f"{title}: {steps} steps")
 
     def log(self, row: Mapping[str, Any]) -> None:
         shown = [
@@ -97,10 +101,11 @@ class Lines:
         if shown:
             seconds = time.perf_counter() - self._began
             where = f"step {row['step']}/{self._steps}"
-            print(f"{where}  {'  '.join(shown)}  {seconds:.0f} s", file=sys.stderr)
+            self.note(f"{where}  {'  '.join(shown)}  {seconds:.0f} s")
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr)
+        with suppress(BrokenPipeError):
+            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         pass

@@ -30,6 +30,7 @@ NUMERICAL_SOURCE = (
     "norms",
     "tasks",
     "data",
+    "evaluation.py",
     "train.py",
     "experiment.py",
     "reparam.py",
@@ -55,18 +56,26 @@ def environment(device: torch.device, modules: Sequence[str]) -> Environment:
     )
 
 
+def comes_from_this_code(ran_on: Environment, modules: Sequence[str]) -> bool:
+    """Whether a run on `ran_on` had the numerical source that is here now."""
+    here = {name: _module_hash(name) for name in modules}
+    return ran_on.source_hash == source_hash() and ran_on.modules == here
+
+
 def import_modules(names: Iterable[str]) -> None:
     """Import a user's modules, found as Python finds them or in the working folder."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     for name in names:
         try:
-            importlib.import_module(name)
-        except ImportError as error:
+            module = importlib.import_module(name)
+        except Exception as error:  # it runs the user's code: anything can come out
             raise RequestError(
-                f"--module {name} cannot be imported: {error}; "
+                f"--module {name} cannot be imported: {type(error).__name__}: {error}; "
                 "name a module in the working folder or on PYTHONPATH"
-            ) from None
+            ) from error
+        if getattr(module, "__file__", None) is None:
+            raise RequestError(f"--module {name} has no source file to record")
 
 
 @cache

@@ -8,20 +8,21 @@ appears by one atomic rename: a folder without it is a run that did not finish.
 import json
 import math
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from normbench.errors import RequestError, did_you_mean
+from normbench.errors import NormbenchError, RequestError, did_you_mean
 from normbench.schema import RunConfig, RunRecord
 
 if TYPE_CHECKING:
     from torch import Tensor  # records are read where there is no torch
 
+LOCK = ".lock"
 RESULT = "result.json"
 HISTORY = "history.jsonl"
 WEIGHTS = "weights.safetensors"
@@ -33,23 +34,41 @@ def run_folder(results: Path, run_id: str) -> Path:
 
 
 class RunWriter:
-    """Writes one run's folder; what an unfinished earlier try left there is removed."""
+    """Writes one run's folder, which is this process's own until the `with` ends.
+
+    What an earlier try left there is removed, but for its result, which stands until
+    `finish` replaces it.
+    """
 
     def __init__(self, results: Path, run_id: str, config: RunConfig) -> None:
-        """Raises RequestError where the folder cannot be written."""
+        """Raises RequestError where the folder cannot be written, or is another's."""
         self.folder = run_folder(results, run_id)
+        self._lock = FileLock(self.folder / LOCK)
         try:
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(blocking=False)
+            for left_over in self.folder.iterdir():
+                if left_over.name not in {LOCK, RESULT}:
+                    left_over.unlink()
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             write_atomically(self.folder / "config.yaml", text)
             (self.folder / HISTORY).touch()
+        except Timeout:
+            raise RequestError(
+                f"run {run_id} is being done by another process, in {self.folder}"
+            ) from None
         except OSError as error:
+            self._lock.release()
             raise RequestError(
                 f"--results {results} cannot be written: {error.strerror} "
                 f"({error.filename}); name a folder that can"
             ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._lock.release()
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to the history."""
@@ -76,16 +95,29 @@ class RunWriter:
         write_atomically(self.folder / WEIGHTS, save(tensors))
 
     def finish(self, record: RunRecord) -> None:
-        """Write the result: from here on the run is finished."""
-        write_atomically(self.folder / RESULT, record.model_dump_json(indent=2) + "\n")
+        """Write the result: from here on the run is finished.
+
+        Raises NormbenchError where that is not possible.
+        """
+        text = record.model_dump_json(indent=2) + "\n"
+        try:
+            write_atomically(self.folder / RESULT, text)
+        except OSError as error:
+            raise NormbenchError(
+                f"the run ended ({record.status}), but its record cannot be written to "
+                f"{self.folder}: {error.strerror}; the same command runs it again"
+            ) from None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `path` whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     data = content.encode() if isinstance(content, str) else content
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def finite(value: Any) -> Any:
@@ -98,12 +130,23 @@ def finite(value: Any) -> Any:
 
 
 def read(folder: Path) -> RunRecord | None:
-    """The record in a run's folder, or None where no valid one is there."""
+    """The record in a run's folder; None where there is none, or a damaged one.
+
+    Raises RequestError for a record that another version of normbench wrote.
+    """
     try:
         text = (folder / RESULT).read_text(encoding="utf-8")
-        return RunRecord.model_validate_json(text)
-    except (OSError, ValidationError, UnicodeDecodeError):
+        record = RunRecord.model_validate_json(text)
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return None
+    except ValidationError as error:
+        if any(mistake["loc"] == ("format",) for mistake in error.errors()):
+            raise RequestError(
+                f"{folder / RESULT} is of a format that this version of normbench "
+                "does not read; choose other --results or another version"
+            ) from None
+        return None
+    return record if record.run_id == folder.name else None
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
@@ -124,12 +167,16 @@ def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool
     return not config.keep_weights or (folder / WEIGHTS).is_file()
 
 
-def all_records(results: Path) -> Iterator[RunRecord]:
-    """Every finished run under `results`, in the order of their ids."""
+def all_records(results: Path) -> tuple[list[RunRecord], list[Path]]:
+    """Every finished run under `results`, by id, and the results that are damaged."""
+    records, damaged = [], []
     for path in sorted(results.glob(f"[0-9a-f][0-9a-f]/*/{RESULT}")):
         record = read(path.parent)
-        if record is not None:
-            yield record
+        if record is None:
+            damaged.append(path)
+        else:
+            records.append(record)
+    return records, damaged
 
 
 def find(results: Path, prefix: str) -> Path:
@@ -178,17 +225,28 @@ def matching(records: Iterable[RunRecord], where: Sequence[str]) -> list[RunReco
         key, equals, text = condition.partition("=")
         if not equals:
             raise RequestError(f"--where {condition!r} is not KEY=VALUE")
-        wanted = yaml.safe_load(text)
         if everything and all(_value_or(r, key) is _ABSENT for r in everything):
             known = {key for r in everything for key in (*r.metrics, *flat(r.config))}
             raise RequestError(
                 f"--where {key}: no run has this key; {did_you_mean(key, known)}"
             )
-        kept = [record for record in kept if _value_or(record, key) == wanted]
+        kept = [record for record in kept if _is(_value_or(record, key), text)]
     return kept
 
 
 _ABSENT = object()
+
+
+def _is(value: Any, text: str) -> bool:
+    """Whether `text`, as a person types it, means `value`."""
+    if value is None or isinstance(value, bool):
+        return text.lower() == json.dumps(value)
+    if isinstance(value, int | float):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return text == str(value)
 
 
 def _value_or(record: RunRecord, key: str) -> Any:

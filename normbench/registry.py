@@ -107,7 +107,9 @@ def _signature_schema(cls: type) -> type[BaseModel]:
         if parameter.kind is parameter.KEYWORD_ONLY
     }
     return create_model(
-        cls.__name__, __config__=ConfigDict(strict=True, extra="forbid"), **fields
+        cls.__name__,
+        __config__=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False),
+        **fields,
     )
 
 

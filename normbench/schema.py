@@ -6,14 +6,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
 )
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -82,10 +83,10 @@ class RunConfig(_Frozen):
     accumulate: PositiveInt
     norm_batch: PositiveInt
     budget: Budget
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
 
     device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: PositiveInt
+    threads: Annotated[int, Field(ge=1, le=1024)]
     evaluations: PositiveInt | None
     log_every: PositiveInt | None
     keep_weights: bool
@@ -95,7 +96,16 @@ class RunConfig(_Frozen):
 NOT_HASHED = frozenset(
     {"device", "threads", "evaluations", "log_every", "keep_weights", "tracker"}
 )
-"""Fields of RunConfig that never change a metric, so that they are not in the id."""
+"""Fields of RunConfig that say how a run is done, not what it is.
+
+On one machine, only `device` and `threads` can move a metric, by rounding.
+"""
+
+ADDED_LATER: dict[str, Any] = {}
+"""Keys that came after records existed, dotted, with the value that changes nothing.
+
+A key with that value is left out of the id, so that those records keep theirs.
+"""
 
 
 class Seconds(_Frozen):

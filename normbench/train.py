@@ -1,5 +1,6 @@
 """The one training loop. It knows no norm, no task and no config."""
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -74,7 +75,9 @@ def fit(
 
 def epoch_order(index: Tensor, seed: int, epoch: int) -> Tensor:
     """`index` (N,) shuffled: a function of the seed and the epoch alone."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    # Hashed, since generators of seeds that are alike can be, and see 32 bits only.
+    digest = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
     return index[torch.randperm(len(index), generator=generator)]
 
 

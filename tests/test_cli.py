@@ -42,6 +42,7 @@ def test_train_show_and_results_tell_the_same_story(
     run_id, folder = last[1], tmp_path / last[2]
     assert folder == tmp_path / "results" / "runs" / run_id[:2] / run_id
     assert {f.name for f in folder.iterdir()} == {
+        ".lock",
         "config.yaml",
         "history.jsonl",
         "result.json",
@@ -74,8 +75,8 @@ def test_config_prints_what_train_would_run(command: Command) -> None:
     config = yaml.safe_load(printed.stdout)
     assert config["norm"]["name"] == "layer_position"
     assert config["norm_batch"] == 8
-    as_json = command("config", "task=transformer", "norm=layer", "batch_size=8")
-    assert as_json.stdout == printed.stdout
+    same = ["batch_size=8", "norm=layer", "task=transformer"]
+    assert json.loads(command("config", *same, "--json").stdout) == config
 
 
 @pytest.mark.parametrize("what", ["norms", "tasks", "data", "budgets", "trackers"])
@@ -233,3 +234,55 @@ def test_completion_offers_groups_and_choices(command: Command) -> None:
         text=True,
     )
     assert offered.stdout.split() == ["norm=group"]
+
+
+def test_the_same_run_is_not_done_twice_at_once(tmp_path: Path) -> None:
+    arguments = [*SMALL["cnn"], "tracker=none", "budget=quick"]
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, "-m", "normbench", "train", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    )
+    told = [process.communicate(timeout=120) for process in (first, second)]
+    codes = sorted([first.returncode, second.returncode])
+    assert codes in ([0, 0], [0, 2]), told
+    (result,) = tmp_path.rglob("result.json")
+    steps = [
+        json.loads(line)["step"]
+        for line in result.with_name("history.jsonl").read_text().splitlines()
+    ]
+    assert steps == sorted(steps)
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path) -> None:
+    arguments = " ".join(f"'{word}'" for word in TINY)
+    shell = f"'{sys.executable}' -m normbench train {arguments} 2>&1 >/dev/null | true"
+    subprocess.run(shell, shell=True, cwd=tmp_path, check=True, timeout=60)
+    (result,) = tmp_path.rglob("result.json")
+    assert json.loads(result.read_text())["status"] == "ok"
+
+
+def test_a_record_of_other_code_is_told_so(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "my_norms.py").write_text(MINE)
+    own = ["--module", "my_norms"]
+    assert command("train", *TINY, *own).returncode == 0
+    assert "other code" not in command("train", *TINY, *own).stderr
+    (tmp_path / "my_norms.py").write_text(MINE + "\n")
+    assert "other code" in command("train", *TINY, *own).stderr
+
+
+@pytest.mark.parametrize("source", ["def (", "1 / 0", "import no_such_thing"])
+def test_a_module_that_fails_is_a_wrong_request(
+    source: str, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(source)
+    told = command("train", "--module", "broken", *TINY)
+    assert told.returncode == 2
+    assert "--module broken" in told.stderr
+    assert "Traceback" not in told.stderr

@@ -11,7 +11,7 @@ from normbench.config import compose, resolve, run_id
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError
 from normbench.norms.base import REGISTRY as NORMS
-from normbench.schema import NOT_HASHED, RunConfig
+from normbench.schema import ADDED_LATER, NOT_HASHED, RunConfig
 from normbench.tasks.base import REGISTRY as TASKS
 
 EVERY_CHOICE = [(group, name) for group in groups() for name in choices(group)]
@@ -145,6 +145,11 @@ def test_a_config_survives_its_own_yaml() -> None:
         (["batch_size=-2"], ["batch_size", "-2", "greater than 0"]),
         (["batch_size=2.5"], ["batch_size", "2.5", "integer"]),
         (["seed=-1"], ["seed", "-1"]),
+        (["seed=99999999999"], ["seed", "99999999999", "4294967296"]),
+        (["lr=inf"], ["lr", "inf", "finite"]),
+        (["norm.eps=inf"], ["norm.eps", "finite"]),
+        (["threads=5000"], ["threads", "5000"]),
+        (["batch_size=2000000011", "accumulate=7"], ["accumulate=7"]),
         (["lr=0"], ["lr", "greater than 0"]),
         (["lr=fast"], ["lr", "'fast'", "number"]),
         (["lr_rule=cubic"], ["lr_rule", "'cubic'", "'linear'"]),
@@ -181,6 +186,33 @@ def test_bad_input_names_the_key_and_what_would_be_right(
     for word in words:
         assert word in message
     assert 1 <= len(message.splitlines()) <= 3
+
+
+def test_a_key_that_was_added_later_is_hashed_only_where_it_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, used = compose([]), compose(["clip=1.0", "task.depth=2"])
+    before = run_id(plain), run_id(used)
+    monkeypatch.setitem(ADDED_LATER, "clip", None)
+    monkeypatch.setitem(ADDED_LATER, "task.depth", 1)
+    monkeypatch.setitem(ADDED_LATER, "task.no.such.key", None)
+    assert run_id(plain) != before[0]
+    assert run_id(used) == before[1]
+    assert run_id(plain) != run_id(used)
+
+
+@pytest.mark.parametrize("text", ["{", "- a list", "name: [", b"\xff\xfe"])
+def test_a_broken_yaml_of_a_user_is_a_clear_error(
+    text: str | bytes, tmp_path: Path
+) -> None:
+    folder = tmp_path / "\u00e9t\u00e9"
+    (folder / "norm").mkdir(parents=True)
+    data = text.encode() if isinstance(text, str) else text
+    (folder / "norm" / "mine.yaml").write_bytes(data)
+    with pytest.raises(RequestError) as error:
+        compose(["norm=mine"], folder)
+    assert len(str(error.value).splitlines()) <= 3
+    assert compose(["norm=group"], folder)
 
 
 def test_a_user_folder_adds_choices(tmp_path: Path) -> None:

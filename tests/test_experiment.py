@@ -150,6 +150,10 @@ def test_divergence_is_a_status_with_its_step(run: Run, tmp_path: Path) -> None:
     assert finished.diverged_at is not None
     assert 1 < finished.diverged_at <= 10
     assert finished.metrics == {"test/error": None}
+    last_step = run(
+        *[*SMALL["cnn"], "norm=none", "lr=1e38", "warmup=0.0", "budget.max_steps=1"]
+    )
+    assert (last_step.status, last_step.diverged_at) == ("diverged", 1)
     folder = record.run_folder(tmp_path / "runs", finished.run_id)
     assert record.read(folder) == finished
 

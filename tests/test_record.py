@@ -1,5 +1,6 @@
 """Records on disk: what is written is read back, and nothing half-written counts."""
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from normbench import record
 from normbench.config import compose, run_id
-from normbench.errors import RequestError
+from normbench.errors import NormbenchError, RequestError
 from normbench.schema import Environment, RunRecord, Seconds
 
 
@@ -51,8 +52,8 @@ A_RECORD = a_record()
 
 
 def written(results: Path, finished: RunRecord) -> Path:
-    writer = record.RunWriter(results, finished.run_id, finished.config)
-    writer.finish(finished)
+    with record.RunWriter(results, finished.run_id, finished.config) as writer:
+        writer.finish(finished)
     return writer.folder
 
 
@@ -76,7 +77,7 @@ def test_a_record_round_trips_through_its_folder(tmp_path: Path) -> None:
     folder = written(tmp_path, finished)
     assert folder == tmp_path / finished.run_id[:2] / finished.run_id
     assert record.read(folder) == finished
-    assert list(record.all_records(tmp_path)) == [finished]
+    assert record.all_records(tmp_path) == ([finished], [])
 
 
 def test_a_record_cut_at_any_byte_is_no_record(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_record_cut_at_any_byte_is_no_record(tmp_path: Path) -> None:
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         assert record.read(folder) is None
-    assert list(record.all_records(tmp_path)) == []
+    assert record.all_records(tmp_path) == ([], [path])
 
 
 def test_history_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
@@ -107,9 +108,9 @@ def test_history_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
 
 def test_a_second_try_starts_from_an_empty_folder(tmp_path: Path) -> None:
     config = compose([])
-    first = record.RunWriter(tmp_path, run_id(config), config)
-    first.log({"step": 1})
-    (first.folder / "left-over.png").touch()
+    with record.RunWriter(tmp_path, run_id(config), config) as first:
+        first.log({"step": 1})
+        (first.folder / "left-over.png").touch()
     second = record.RunWriter(tmp_path, run_id(config), config)
     assert record.read_history(second.folder) == []
     assert not (second.folder / "left-over.png").exists()
@@ -176,3 +177,78 @@ def test_a_results_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match="--results"):
         record.RunWriter(tmp_path / "file", run_id(config), config)
+
+
+def test_a_folder_belongs_to_one_writer_at_a_time(tmp_path: Path) -> None:
+    config = compose([])
+    with record.RunWriter(tmp_path, run_id(config), config) as writer:
+        writer.log({"step": 1})
+        with pytest.raises(RequestError, match="another process"):
+            record.RunWriter(tmp_path, run_id(config), config)
+        assert record.read_history(writer.folder) == [{"step": 1}]
+    with record.RunWriter(tmp_path, run_id(config), config):
+        pass
+
+
+def test_a_result_stands_until_the_next_try_has_its_own(tmp_path: Path) -> None:
+    finished = a_record()
+    folder = written(tmp_path, finished)
+    with record.RunWriter(tmp_path, finished.run_id, finished.config) as writer:
+        assert record.read(folder) == finished
+        better = finished.model_copy(update={"steps": 11})
+        writer.finish(better)
+    assert record.read(folder) == better
+
+
+def test_a_record_in_the_folder_of_another_run_does_not_count(tmp_path: Path) -> None:
+    finished, other = a_record("seed=1"), a_record("seed=2")
+    folder = written(tmp_path, finished)
+    (folder / record.RESULT).write_text(other.model_dump_json())
+    assert record.read(folder) is None
+
+
+def test_a_record_of_another_format_is_refused_not_overwritten(tmp_path: Path) -> None:
+    finished = a_record()
+    folder = written(tmp_path, finished)
+    newer = finished.model_dump(mode="json") | {"format": 2}
+    (folder / record.RESULT).write_text(json.dumps(newer))
+    with pytest.raises(RequestError, match="format"):
+        record.read(folder)
+
+
+def test_a_record_that_cannot_be_written_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = a_record()
+
+    def full(path: Path, data: bytes) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with record.RunWriter(tmp_path, finished.run_id, finished.config) as writer:
+        monkeypatch.setattr(Path, "write_bytes", full)
+        with pytest.raises(NormbenchError, match="No space left"):
+            writer.finish(finished)
+    assert {f.name for f in writer.folder.iterdir()} == {
+        ".lock",
+        "config.yaml",
+        "history.jsonl",
+    }
+
+
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("lr=1e-1", True),
+        ("lr=.1", True),
+        ("lr=fast", False),
+        ("norm_weight_decay=false", True),
+        ("seed=false", False),
+        ("clip=null", True),
+        ("norm={", False),
+        ("norm=*x", False),
+        ("budget.max_steps=null", True),
+    ],
+)
+def test_where_reads_values_as_a_person_types_them(condition: str, found: bool) -> None:
+    assert bool(record.matching([A_RECORD], [condition])) == found

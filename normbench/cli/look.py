@@ -99,7 +99,10 @@ def results_(
             raise RequestError(
                 f"--results {results} is not a folder; `normbench train` makes it"
             )
-        records = record.matching(record.all_records(results), where or ())
+        everything, damaged = record.all_records(results)
+        for path in damaged:
+            typer.echo(f"left out, not a valid record: {path}", err=True)
+        records = record.matching(everything, where or ())
         if json:
             typer.echo(
                 jsonlib.dumps([r.model_dump(mode="json") for r in records], indent=2)

@@ -48,14 +48,14 @@ RESULTS = Path("results/runs")
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """2 and the message for a wrong request, 130 for Ctrl-C."""
-    from normbench.errors import RequestError
+    """2 for a wrong request, 1 for what could not be done, 130 for Ctrl-C."""
+    from normbench.errors import NormbenchError, RequestError
 
     try:
         yield
-    except RequestError as error:
+    except NormbenchError as error:
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(2 if isinstance(error, RequestError) else 1) from None
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command starts the run again", err=True)
         raise typer.Exit(130) from None

@@ -38,12 +38,19 @@ def train(
         config = _composed(overrides, config_dir, module)
         from normbench import record
         from normbench.config import run_id
+        from normbench.provenance import comes_from_this_code
 
         folder = record.run_folder(results, run_id(config))
         finished = record.read(folder)
         if record.satisfies(folder, finished, config):
             assert finished is not None
             typer.echo("this run is finished already; its record:", err=True)
+            if not comes_from_this_code(finished.environment, module or ()):
+                typer.echo(
+                    "it comes from other code than this; remove its folder, or choose "
+                    "other --results, to run it again",
+                    err=True,
+                )
         else:
             from normbench.experiment import run_one
 

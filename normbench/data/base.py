@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -84,6 +85,20 @@ class Data(ABC):
         Depends on nothing but the options and the seed (never on the global random
         state). Raises RequestError where a file is missing or of the wrong form.
         """
+
+
+def package_version(package: str) -> str:
+    """The installed version of a package that has data in it.
+
+    Raises RequestError where it is not installed.
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise RequestError(
+            f"the data come inside the package {package}, which is not installed; "
+            f"pip install {package}"
+        ) from None
 
 
 def random_split(

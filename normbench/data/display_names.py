@@ -2,13 +2,19 @@
 
 import os
 from collections import defaultdict
-from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from pydantic import PositiveInt
 
-from normbench.data.base import Data, Fraction, Splits, Tokens, random_split
+from normbench.data.base import (
+    Data,
+    Fraction,
+    Splits,
+    Tokens,
+    package_version,
+    random_split,
+)
 from normbench.data.cache import Parsed, cached
 from normbench.errors import RequestError
 
@@ -61,8 +67,8 @@ class DisplayNames(Data, name="display_names"):
         """
         identity = {
             "format": FORMAT,
-            "babel": version("Babel"),
-            "tokenizers": version("tokenizers"),
+            "babel": package_version("Babel"),
+            "tokenizers": package_version("tokenizers"),
             "seed": seed,
             **vars(self),
         }

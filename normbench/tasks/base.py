@@ -104,6 +104,8 @@ def classification_metrics(
 ) -> dict[str, float]:
     """Mean cross-entropy ("loss", nats), "error" and "accuracy" in [0, 1].
 
+    An output that is not finite is an error.
+
     `logits(batch)` maps indices (B,) to (B, classes); `labels` (N,) are those of the
     whole data set. Stays on the device until the end.
     """
@@ -113,7 +115,8 @@ def classification_metrics(
             output = logits(batch)[:count].float()
             target = labels[batch[:count].to(labels.device)]
             losses.append(F.cross_entropy(output, target, reduction="sum"))
-            wrong.append((output.argmax(1) != target).sum())
+            right = (output.argmax(1) == target) & output.isfinite().all(1)
+            wrong.append((~right).sum())
     error = torch.stack(wrong).sum().item() / len(index)
     loss = torch.stack(losses).cpu().double().sum().item() / len(index)
     return {"loss": loss, "error": error, "accuracy": 1 - error}
