@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # package stands for all in it; "own base" is the base module of the importer's package.
 ALLOWED = {
     "cli": {
+        "bench",
         "choices",
         "cli.options",
         "cli.tables",
@@ -31,6 +32,7 @@ ALLOWED = {
     "experiment": {"config", "data.base", "evaluation", "norms", "progress"}
     | {"provenance", "record", "reparam", "schema", "tasks.base", "tracking", "train"},
     "evaluation": {"norms", "tasks.base"},
+    "bench": {"experiment", "norms"},
     "config": {"choices", "data.base", "norms.base", "reparam", "schema", "tasks.base"},
     "tracking": {"record", "schema"},
     "provenance": {"schema"},

@@ -1,0 +1,280 @@
+"""Time and memory of each norm, beside the fastest known layer that computes the same.
+
+Forward and backward, on one device. Both layers get the input as their network would
+hand it over: the norm a (N, C, T) view of the tokens, torch's layer the layout that its
+kernel is made for.
+"""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.benchmark import Timer
+
+from normbench.errors import Incompatible, RequestError, did_you_mean
+from normbench.experiment import choose_device
+from normbench.norms import REGISTRY, make
+
+SHAPES = {
+    "image": (32, 16, 28, 28),
+    "tokens": (32, 64, 64),
+    "style": (4, 32, 32, 32),
+}
+"""(N, C, *spatial) of the input, as in the default network of each task."""
+
+BLOCK_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one forward and backward of a norm cost on one shape.
+
+    Times are medians in microseconds; `ratio` is the median over paired blocks of its
+    time to the reference's. `peak_kib` is the most that its tensors held at once beside
+    input, parameters and output gradient, without the workspace inside a CPU kernel.
+    What has no reference is None; `incompatible` says why nothing was measured.
+    """
+
+    norm: str
+    shape: str
+    microseconds: float | None = None
+    peak_kib: float | None = None
+    reference: str | None = None
+    reference_microseconds: float | None = None
+    ratio: float | None = None
+    incompatible: str | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A layer that computes the same, and the layout its kernel is made for."""
+
+    description: str
+    layer: nn.Module
+    tokens_last: bool = False
+    """It takes (N, T, C), not (N, C, T)."""
+
+
+def measure_all(
+    names: Sequence[str], shapes: Sequence[str], device: str, blocks: int
+) -> Iterator[Cost]:
+    """The cost of each of `names` on each of `shapes` (none named: all), one thread.
+
+    Raises RequestError for a name, a shape or a device that is not there.
+    """
+    for shape in shapes:
+        if shape not in SHAPES:
+            close = did_you_mean(shape, SHAPES)
+            raise RequestError(f"shape {shape!r} is unknown; {close}")
+    for name in names:
+        REGISTRY.get(name)
+    where = choose_device(device)
+    torch.set_num_threads(1)
+    for name in names or REGISTRY.names():
+        for shape in shapes or SHAPES:
+            yield measure(name, shape, {}, where, blocks)
+
+
+def measure(
+    name: str, shape: str, options: dict[str, Any], device: torch.device, blocks: int
+) -> Cost:
+    """The cost of the norm `name` with `options` on the shape called `shape`."""
+    size = SHAPES[shape]
+    x = torch.randn(size, device=device)
+    view = x.transpose(1, 2).contiguous().transpose(1, 2) if x.dim() == 3 else x
+    condition = torch.zeros(size[0], dtype=torch.int64, device=device)
+    try:
+        norm = make(name, size[1], **options).to(device).train()
+        norm(view, None, condition)
+    except Incompatible as reason:
+        return Cost(name, shape, incompatible=str(reason))
+    ours = step(lambda x: norm(x, None, condition), view)
+    found = reference(name, size[1], options, tokens=x.dim() == 3)
+    if found is None:
+        count = per_block(ours)
+        times = [block(ours, count) for _ in range(blocks)]
+        return Cost(name, shape, micro(times), peak_kib(ours, device))
+    layer = found.layer.to(device).train()
+    theirs = step(layer, view.transpose(1, 2) if found.tokens_last else x)
+    count = per_block(ours)
+    pairs = [(block(ours, count), block(theirs, count)) for _ in range(blocks)]
+    return Cost(
+        name,
+        shape,
+        micro([mine for mine, _ in pairs]),
+        peak_kib(ours, device),
+        found.description,
+        micro([other for _, other in pairs]),
+        round(statistics.median(mine / other for mine, other in pairs), 3),
+    )
+
+
+def reference(
+    name: str, channels: int, options: dict[str, Any], *, tokens: bool
+) -> Reference | None:
+    """The fastest known layer of torch or timm that computes the same, if there is one.
+
+    timm's are there only where timm is installed.
+    """
+    groups = options.get("num_groups", 8)
+    in_torch: dict[str, Callable[[], Reference]] = {
+        "batch": lambda: _batch(channels, tokens),
+        "batch_masked": lambda: _batch(channels, tokens),
+        "layer_sample": lambda: Reference("nn.GroupNorm(1)", nn.GroupNorm(1, channels)),
+        "instance": lambda: Reference(
+            "nn.GroupNorm(C)", nn.GroupNorm(channels, channels)
+        ),
+        "group": lambda: Reference("nn.GroupNorm", nn.GroupNorm(groups, channels)),
+        "layer_position": lambda: Reference(
+            "nn.LayerNorm", _last(nn.LayerNorm(channels), tokens), tokens
+        ),
+        "rms": lambda: Reference(
+            "nn.RMSNorm", _last(nn.RMSNorm(channels, eps=1e-5), tokens), tokens
+        ),
+        "dyt": lambda: Reference(
+            "tanh", _Elementwise(torch.tanh, channels, tokens), tokens
+        ),
+        "local_response": lambda: Reference(
+            "nn.LocalResponseNorm", nn.LocalResponseNorm(5, alpha=5e-4, k=2.0)
+        ),
+    }
+    if name in in_torch:
+        return in_torch[name]()
+    in_timm: dict[str, tuple[str, dict[str, int]]] = {
+        "filter_response": ("FilterResponseNormTlu2d", {}),
+        "evonorm_s0": ("EvoNorm2dS0", {"groups": groups}),
+        "evonorm_b0": ("EvoNorm2dB0", {}),
+    }
+    if name in in_timm and not tokens:
+        with suppress(ImportError):
+            import timm.layers
+
+            layer, arguments = in_timm[name]
+            made = getattr(timm.layers, layer)(channels, **arguments)
+            return Reference(f"timm {layer}", made)
+    return None
+
+
+def _batch(channels: int, tokens: bool) -> Reference:
+    if tokens:
+        return Reference("nn.BatchNorm1d on (N T, C)", _FlatBatchNorm(channels), True)
+    return Reference("nn.BatchNorm2d", nn.BatchNorm2d(channels))
+
+
+def _last(layer: nn.Module, tokens: bool) -> nn.Module:
+    return layer if tokens else _ChannelsMoved(layer)
+
+
+class _FlatBatchNorm(nn.BatchNorm1d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).view(x.shape)
+
+
+class _ChannelsMoved(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x.movedim(1, -1)).movedim(-1, 1)
+        return y
+
+
+class _Elementwise(nn.Module):
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], channels: int, last: bool
+    ) -> None:
+        super().__init__()
+        self.function = function
+        self.alpha = nn.Parameter(torch.tensor(0.5))
+        shape = (channels,) if last else (channels, 1, 1)
+        self.weight = nn.Parameter(torch.ones(shape))
+        self.bias = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.alpha * x) * self.weight + self.bias
+
+
+def step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+    """One forward and backward of `layer` on a leaf like `x`, in its layout."""
+    leaf = x.detach().requires_grad_()
+    gradient = torch.randn_like(layer(leaf))
+
+    def forward_and_backward() -> None:
+        leaf.grad = None
+        torch.autograd.backward(layer(leaf), gradient)
+
+    return forward_and_backward
+
+
+def per_block(run: Callable[[], None]) -> int:
+    """How many times `run` goes into a block."""
+    run()
+    once = Timer("run()", globals={"run": run}).timeit(3).mean
+    return max(1, round(BLOCK_SECONDS / once))
+
+
+def block(run: Callable[[], None], count: int) -> float:
+    """Seconds of one `run`, over `count` of them; waits for a CUDA device."""
+    seconds: float = Timer("run()", globals={"run": run}).timeit(count).mean
+    return seconds
+
+
+def micro(seconds: Sequence[float]) -> float:
+    """The median, in microseconds."""
+    return round(1e6 * statistics.median(seconds), 1)
+
+
+def peak_kib(run: Callable[[], None], device: torch.device) -> float:
+    """The most memory that one `run` held at once, in KiB."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return (torch.cuda.max_memory_allocated(device) - before) / 1024
+    live = _LiveStorages()
+    with live:
+        run()
+    return live.peak / 1024
+
+
+class _LiveStorages(TorchDispatchMode):
+    """Counts the bytes of the tensors that operators made and that are still held."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {_storage(t).cdata for t in _tensors(args)}
+        made = result if isinstance(result, tuple | list) else [result]
+        for tensor in _tensors(made):
+            storage = _storage(tensor)
+            if storage.cdata not in given:
+                size = tensor.untyped_storage().nbytes()
+                self._live[storage.cdata] = (storage, size)
+        self._live = {k: v for k, v in self._live.items() if not v[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
+        return result
+
+
+def _tensors(values: Sequence[Any]) -> list[Tensor]:
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def _storage(tensor: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())

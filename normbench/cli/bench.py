@@ -1,0 +1,51 @@
+"""Commands that measure speed: bench norms."""
+
+import json as jsonlib
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from normbench.cli.options import Json, exit_codes
+from normbench.cli.tables import print_table
+
+app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `norms` a command of its own, as long as it is the only one."""
+
+
+@app.command()
+def norms(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NORM", help="Default: all.", show_default=False),
+    ] = None,
+    shape: Annotated[
+        list[str] | None, typer.Option(help="image, tokens or style; repeatable.")
+    ] = None,
+    blocks: Annotated[int, typer.Option(min=3, help="Paired blocks.")] = 21,
+    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    json: Json = False,
+) -> None:
+    """Forward and backward of each norm beside the fastest known layer like it.
+
+    Times in microseconds, medians over paired blocks, one thread. `ratio` is that to
+    the reference: torch's layer, or timm's where timm is installed.
+    """
+    with exit_codes():
+        from normbench.bench import measure_all
+
+        costs = [
+            asdict(cost)
+            for cost in measure_all(names or (), shape or (), device, blocks)
+        ]
+        if json:
+            typer.echo(jsonlib.dumps(costs, indent=2))
+        else:
+            rows = [
+                {k: "-" if v is None else v for k, v in cost.items()} for cost in costs
+            ]
+            print_table(rows, title="forward + backward")
