@@ -3,6 +3,7 @@
 import json as jsonlib
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,12 +14,14 @@ from normbench.cli.options import (
     RESULTS,
     ConfigDir,
     Json,
+    Modules,
     Results,
     exit_codes,
 )
 from normbench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
+    from normbench.catalogue import Facts
     from normbench.schema import RunRecord
 
 
@@ -36,20 +39,49 @@ class Listed(StrEnum):
 def list_(
     what: Annotated[Listed, typer.Argument(help="What to list.", show_default=False)],
     config_dir: ConfigDir = None,
+    module: Modules = None,
     json: Json = False,
 ) -> None:
-    """List what a config can name, with what it is."""
+    """List what a config can name, with what it is.
+
+    Of norms: the source, which inputs share a statistic in training, the parameters on
+    C channels, and the tasks whose default network it works in.
+    """
     with exit_codes():
         from normbench.choices import choices, description
 
-        rows = [
-            {"name": name, "description": description(file)}
-            for name, file in choices(what.removesuffix("s"), config_dir).items()
-        ]
+        rows: list[dict[str, Any]]
+        if what is Listed.norms:
+            from normbench.catalogue import catalogue
+            from normbench.provenance import import_modules
+
+            import_modules(module or ())
+            facts = catalogue(config_dir)
+            rows = [asdict(norm) for norm in facts]
+            shown = [_norm_row(norm) for norm in facts]
+        else:
+            rows = shown = [
+                {"name": name, "description": description(file)}
+                for name, file in choices(what.removesuffix("s"), config_dir).items()
+            ]
         if json:
             typer.echo(jsonlib.dumps(rows, indent=2))
         else:
-            print_table(rows, title=what)
+            print_table(shown, title=what)
+
+
+def _norm_row(norm: "Facts") -> dict[str, str]:
+    yes_no = {True: "yes", False: "-", None: ""}
+    return {
+        "name": norm.name,
+        "source": norm.source or norm.description,
+        "axes": norm.axes or "",
+        "parameters": norm.parameters or "",
+        "uses other samples": yes_no[norm.uses_other_samples],
+        "differs in eval": yes_no[norm.differs_in_eval],
+        "honours mask": yes_no[norm.honours_mask],
+        "tasks": " ".join(norm.tasks),
+    }
 
 
 def show(

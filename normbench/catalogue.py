@@ -1,0 +1,99 @@
+"""What there is to choose from among norms, with what each class says of itself."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from normbench.choices import choices, description
+from normbench.config import compose, resolve
+from normbench.errors import Incompatible
+from normbench.experiment import check, make_task
+from normbench.norms import REGISTRY, Norm
+from normbench.schema import Options
+from normbench.tasks.base import REGISTRY as TASKS
+
+CHANNELS = 16
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One choice of `norm=`: what it is, and what was found by building it.
+
+    `parameters` is a formula in the channels C. `tasks` are those whose default network
+    it works in. An alias, which means another norm in each task, has only its tasks.
+    """
+
+    name: str
+    description: str
+    source: str | None
+    year: int | None
+    axes: str | None
+    parameters: str | None
+    uses_other_samples: bool | None
+    differs_in_eval: bool | None
+    honours_mask: bool | None
+    tasks: list[str]
+
+
+def catalogue(config_dir: Path | None = None) -> list[Facts]:
+    """Facts of every norm that can be named, a user's own included."""
+    files = choices("norm", config_dir)
+    working = {name: list[str]() for name in files}
+    for task_name in TASKS.names():
+        plain = compose([f"task={task_name}", "tracker=none"]).model_dump()
+        task = make_task(resolve(plain), torch.device("cpu"))
+        for name, file in files.items():
+            try:
+                check(resolve(plain | {"norm": _section(file)}), task)
+            except Incompatible:
+                continue
+            working[name].append(task_name)
+    return [_facts(name, file, working[name]) for name, file in files.items()]
+
+
+def _section(file: Path) -> Options:
+    section: Options = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return section
+
+
+def _facts(name: str, file: Path, tasks: list[str]) -> Facts:
+    section = _section(file)
+    class_name = section.pop("name")
+    if class_name not in REGISTRY.names():
+        nothing = (None,) * 7
+        return Facts(name, description(file), *nothing, tasks)
+    cls = REGISTRY.get(class_name)
+    year = re.search(r"\d{4}$", cls.source)
+    return Facts(
+        name=name,
+        description=description(file),
+        source=cls.source,
+        year=int(year.group()) if year else None,
+        axes=cls.axes,
+        parameters=_parameters(class_name, section),
+        uses_other_samples=cls.uses_other_samples,
+        differs_in_eval=cls.differs_in_eval,
+        honours_mask=cls.honours_mask,
+        tasks=tasks,
+    )
+
+
+def _parameters(name: str, options: Options) -> str:
+    """The number of parameters: "2 C + 1", or "2 C x positions" for one at each."""
+    options = REGISTRY.options(name, options)
+
+    def count(channels: int, positions: int) -> int:
+        norm: Norm = REGISTRY.get(name)(channels, **options)
+        norm.eval()(torch.zeros(2, channels, positions))
+        return sum(parameter.numel() for parameter in norm.parameters())
+
+    one, more = count(CHANNELS, 2), count(2 * CHANNELS, 2)
+    slope = (more - one) // CHANNELS
+    constant = one - slope * CHANNELS
+    if count(CHANNELS, 4) != one:
+        return f"{slope // 2} C x positions"
+    terms = ([f"{slope} C"] if slope else []) + ([f"{constant}"] if constant else [])
+    return " + ".join(terms) or "0"
