@@ -161,6 +161,7 @@ def build(config: RunConfig, task: Task) -> Network:
         _options(config.norm),
         norm_batch=config.norm_batch,
         forwards_per_step=config.batch_size // config.norm_batch,
+        conditions=task.conditions,
     )
     model = task.build(norms)
     reparam.apply(model, config.reparam)

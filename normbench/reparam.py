@@ -1,10 +1,13 @@
 """Reparametrisations of convolution weights, put on a model after it is built."""
 
+import math
+from collections.abc import Callable
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrizations, parametrize
 
 from normbench.errors import Incompatible, RequestError, did_you_mean
 
@@ -18,6 +21,8 @@ class WeightStd(nn.Module):
     output channel has a single weight.
     """
 
+    name = "weight_std"
+
     def __init__(self, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
@@ -25,22 +30,64 @@ class WeightStd(nn.Module):
     def forward(self, w: Tensor) -> Tensor:
         if w[0].numel() <= 1:
             raise Incompatible(
-                "reparam=weight_std needs more than one weight per output channel, and "
-                f"a convolution has weights of shape {tuple(w.shape)}"
+                f"reparam={self.name} needs more than one weight per output channel, "
+                f"and a convolution has weights of shape {tuple(w.shape)}"
             )
         return F.layer_norm(w, w.shape[1:], eps=self.eps)
 
 
-REPARAMS: dict[str, type[nn.Module] | None] = {"none": None, "weight_std": WeightStd}
+class ScaledWeightStd(WeightStd):
+    """Scaled weight standardization (Brock et al. 2021).
+
+    gain * (w - mean) / sqrt((var + eps) * fan_in): as WeightStd, with fan_in the number
+    of weights of an output channel and a learned gain (Cout,), 1 at first, so that an
+    input of variance 1 gives about that. The paper's gamma, which makes up for what an
+    activation takes (1.71 for a ReLU), is 1 here: the gain can learn it, and a
+    convolution does not know what comes before it. As timm's ScaledStdConv2d.
+    """
+
+    name = "scaled_weight_std"
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__(eps)
+        self.gain = nn.Parameter(torch.ones(channels))
+
+    def forward(self, w: Tensor) -> Tensor:
+        gain = self.gain.view(-1, *(1,) * (w.dim() - 1))
+        scale = gain / math.sqrt(w[0].numel())
+        return super().forward(w) * scale
+
+
+def _weight_std(convolution: nn.Module) -> None:
+    parametrize.register_parametrization(convolution, "weight", WeightStd())
+
+
+def _scaled_weight_std(convolution: nn.Module) -> None:
+    weight = cast(Tensor, convolution.weight)
+    scaled = ScaledWeightStd(len(weight)).to(weight)
+    parametrize.register_parametrization(convolution, "weight", scaled)
+
+
+REPARAMS: dict[str, Callable[[nn.Module], object] | None] = {
+    "none": None,
+    "weight_std": _weight_std,
+    "scaled_weight_std": _scaled_weight_std,
+    # Salimans & Kingma 2016: g * v / |v|, per output channel.
+    "weight_norm": parametrizations.weight_norm,
+    # Miyato et al. 2018: w / its largest singular value, by one step of power iteration
+    # in each training forward; evaluation keeps the vectors of training.
+    "spectral_norm": parametrizations.spectral_norm,
+}
 """What may be asked for, by name."""
 
 
 def apply(model: nn.Module, name: str) -> None:
     """Put reparametrisation `name` on all convolutions but `model.output_layers`.
 
-    The weight that is trained becomes `parametrizations.weight.original`. Draws no
-    random number. Raises RequestError for an unknown name, Incompatible if the model
-    has no convolution to put it on.
+    The weight that is trained becomes `parametrizations.weight.original` (`original0`,
+    the gain, and `original1` for weight_norm). What is drawn depends on the global
+    random stream and leaves it as it was. Raises RequestError for an unknown name,
+    Incompatible if the model has no convolution to put it on.
     """
     if name not in REPARAMS:
         raise RequestError(
@@ -62,5 +109,6 @@ def apply(model: nn.Module, name: str) -> None:
             f"reparam={name} needs convolutions; "
             f"{type(model).__name__} has none besides its output layers"
         )
-    for convolution in convolutions:
-        parametrize.register_parametrization(convolution, "weight", reparam())
+    with torch.random.fork_rng(devices=[]):
+        for convolution in convolutions:
+            reparam(convolution)

@@ -143,7 +143,10 @@ def test_the_splits_are_a_partition(data: type[Any]) -> None:
         ("mnist5k", {"val_fraction": 1.5}, r"data\.val_fraction=1\.5.*less than 1"),
         ("mnist5k", {"sise": 14}, r"data\.sise is not an option.*'size'"),
         ("display_names", {"vocab_size": 0}, r"data\.vocab_size=0.*greater than 0"),
-        ("photographs", {"style": "moss"}, r"data\.style='moss'.*gravel"),
+        ("photographs", {"styles": ["moss"]}, r"data\.styles\.0='moss'.*gravel"),
+        ("photographs", {"styles": "brick"}, r"data\.styles='brick'.*valid list"),
+        ("photographs", {"styles": []}, r"data\.styles=\[\].*at least 1 item"),
+        ("photographs", {"styles": ["brick", "brick"]}, r"data\.styles=.*each .* once"),
     ],
 )
 def test_a_wrong_option_is_refused(
@@ -315,7 +318,9 @@ def test_the_crops_and_the_style() -> None:
     assert (data.crops.amax(1) > data.crops.amin(1)).float().mean() > 0.5  # coloured
     # A transposed picture would still be a picture: the cat's is wider than high.
     assert PhotographCrops()._pictures()["chelsea.png"].shape == (3, 128, 192)
-    grey = PhotographCrops(style="brick").load(0).styles
+    both = PhotographCrops(styles=["brick", "immunohistochemistry"]).load(0).styles
+    assert torch.equal(both[1:], data.styles)
+    grey = both[:1]
     assert torch.equal(grey, grey[:, :1].expand_as(grey))
     assert grey.std() > 0.05
 
@@ -325,7 +330,7 @@ def test_the_key_stands_for_the_pixels(flat_photographs: Path) -> None:
     keys = [
         PhotographCrops(**options).load(0).key,
         PhotographCrops(**options).load(1).key,
-        PhotographCrops(**options, style="brick").load(0).key,
+        PhotographCrops(**options, styles=["brick"]).load(0).key,
         PhotographCrops(**options | {"crop": 4}).load(0).key,
     ]
     assert PhotographCrops(**options).load(0).key == keys[0]

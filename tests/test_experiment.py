@@ -22,6 +22,10 @@ TASK_NORMS = list(itertools.product(TASKS.names(), choices("norm")))
 ONE_STEP = ["budget.max_steps=1", "evaluations=1", "tracker=none"]
 
 
+def options(norm: str) -> str:
+    return choices("norm")[norm].read_text()
+
+
 def composed(task: str, *overrides: str) -> RunConfig:
     return compose([*SMALL[task], *ONE_STEP, *overrides])
 
@@ -36,7 +40,7 @@ def made(config: RunConfig) -> tuple[Task, torch.nn.Module]:
 def test_every_task_runs_a_step_with_every_norm(
     task: str, norm: str, run: Run, tmp_path: Path
 ) -> None:
-    groups = ["norm.num_groups=4"] if norm == "group" else []
+    groups = ["norm.num_groups=4"] if "num_groups" in options(norm) else []
     overrides = [*SMALL[task], *ONE_STEP, f"norm={norm}", "batch_size=4", *groups]
     if reason := experiment.incompatible(compose(overrides)):
         assert (task, norm) == ("transformer", "layer_shape"), reason
@@ -56,7 +60,7 @@ def test_every_task_runs_a_step_with_every_norm(
 def test_with_one_seed_every_norm_sees_the_same_initial_weights(
     task: str, norm: str
 ) -> None:
-    groups = ["norm.num_groups=4"] if norm == "group" else []
+    groups = ["norm.num_groups=4"] if "num_groups" in options(norm) else []
     _, model = made(composed(task, f"norm={norm}", *groups))
     _, reference = made(composed(task, "norm=none"))
     compared = [
@@ -249,6 +253,12 @@ def test_incompatible_is_a_value() -> None:
     assert reason is not None
     assert "num_groups" in reason
     assert experiment.incompatible(compose(["task=cnn", "norm=group"])) is None
+    two_styles = ["task=style", "data.styles=[brick,grass]"]
+    one_map = ["norm=conditional_instance", "norm.conditions=1"]
+    assert experiment.incompatible(compose([*two_styles, "norm=instance"])) is None
+    reason = experiment.incompatible(compose([*two_styles, *one_map]))
+    assert reason is not None
+    assert "norm.conditions=2" in reason
     needs_convolutions = compose(["task=transformer", "reparam=weight_std"])
     assert "convolution" in (experiment.incompatible(needs_convolutions) or "")
 

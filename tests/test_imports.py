@@ -42,6 +42,11 @@ ALLOWED = {
     "norms": {"norms.base"},
     "norms.factory": {"norms.base", "norms.ghost"},
     "norms.__init__": {"norms"},
+    "probes": {"norms.base", "probes.base"},
+    "probes.portrait": {"norms.base", "probes.footprint", "probes.invariance"},
+    "report.cubes": {"report.panel"},
+    "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
+    | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},
     "tasks": {"tasks.base", "data.base"},
     "tasks.style": {"tasks.base", "data.base", "data.cache", "perceptual"},
     "data": {"data.base", "data.cache"},
@@ -56,9 +61,18 @@ ONLY_IN = {
     "wandb": {"tracking"},
     "typer": {"cli"},
     "rich": {"cli", "progress"},
-    "matplotlib": set[str](),
+    "matplotlib": {"report"},
 }
-WITHOUT_TORCH = {"cli", "schema", "record", "errors", "registry", "choices", "progress"}
+WITHOUT_TORCH = {
+    "cli",
+    "report",
+    "schema",
+    "record",
+    "errors",
+    "registry",
+    "choices",
+    "progress",
+}
 
 
 def module_name(path: Path) -> str:

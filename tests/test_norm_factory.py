@@ -156,6 +156,16 @@ def test_factory_refuses_what_the_norm_refuses():
         NormFactory("group", {}, 1)(12)
 
 
+def test_factory_refuses_fewer_affine_maps_than_conditions():
+    def layer(name: str, **options: object) -> nn.Module:
+        return NormFactory(name, options, 1, conditions=3)(C)
+
+    layer("conditional_instance", conditions=3)
+    layer("instance")
+    with pytest.raises(Incompatible, match=r"conditions=2 .* come in 3 conditions"):
+        layer("conditional_instance", conditions=2)
+
+
 @every_batch_norm
 @pytest.mark.parametrize("forwards", [1, 4])
 def test_the_forwards_of_one_step_move_statistics_as_far_as_one(name, forwards):

@@ -1,16 +1,22 @@
 """Every command that the documents show is one that works."""
 
+import json
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
+from conftest import SMALL, Command
 
 from normbench.config import compose
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 COMMAND = re.compile(r"^\s*(?:\$ )?(normbench .*?)(?:\s+#.*)?$", re.MULTILINE)
+
+
+FLAGS = re.DOTALL | re.MULTILINE
 
 
 def shown(command: str) -> list[list[str]]:
@@ -47,3 +53,25 @@ def test_the_files_it_names_exist(document: Path) -> None:
     for name in names:
         if "NAME" not in name and not name.startswith("results/runs"):
             assert (ROOT / name).exists(), name
+
+
+def test_the_recipe_for_a_norm_works_to_the_letter(
+    command: Command, tmp_path: Path
+) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    module, config = (
+        textwrap.dedent(re.findall(rf"^ *```{language}\n(.*?)```", text, FLAGS)[0])
+        for language in ("python", "yaml")
+    )
+    (tmp_path / "half.py").write_text(module)
+    (tmp_path / "mine" / "norm").mkdir(parents=True)
+    (tmp_path / "mine" / "norm" / "half.yaml").write_text(config)
+    for task in SMALL:
+        small = [*SMALL[task], "budget=smoke", "budget.max_steps=1", "tracker=none"]
+        words = [*shown("train")[-1], *small]
+        assert "norm=half" in words
+        done = command("train", *words, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["config"]["norm"] == {"name": "half", "by": 2.0}
+    (footprint,) = [words for words in shown("footprint") if "half" in words]
+    assert command("footprint", *footprint).returncode == 0

@@ -1,10 +1,12 @@
-"""Weight standardization on the convolutions of a model."""
+"""Reparametrisations of the convolutions of a model."""
 
 from copy import deepcopy
 
 import pytest
 import torch
+from conftest import SMALL
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from normbench import reparam
 from normbench.errors import Incompatible, RequestError
@@ -54,24 +56,133 @@ def test_weight_std_trains_the_weight_it_was_given(model):
     torch.testing.assert_close(projection, torch.zeros_like(projection))
 
 
+def test_scaled_weight_std_equals_timm(model):
+    from timm.layers import ScaledStdConv2d
+
+    reparam.apply(model, "scaled_weight_std")
+    for ours in (model.first, model.grouped):
+        assert ours.parametrizations.weight[0].gain.eq(1).all()
+        nn.init.uniform_(ours.parametrizations.weight[0].gain, 0.5, 1.5)
+        theirs = ScaledStdConv2d(
+            ours.in_channels, 8, 3, padding=0, groups=ours.groups
+        ).double()
+        with torch.no_grad():
+            theirs.weight.copy_(ours.parametrizations.weight.original)
+            theirs.gain.copy_(ours.parametrizations.weight[0].gain.view(8, 1, 1, 1))
+            theirs.bias.copy_(ours.bias)
+        x = torch.randn(2, ours.in_channels, 8, 8, dtype=torch.float64)
+        y, expected = ours(x), theirs(x)
+        torch.testing.assert_close(y, expected)
+        y.square().sum().backward()
+        expected.square().sum().backward()
+        found = ours.parametrizations.weight
+        torch.testing.assert_close(found.original.grad, theirs.weight.grad)
+        torch.testing.assert_close(found[0].gain.grad, theirs.gain.grad.flatten())
+
+
+def test_scaled_weight_std_keeps_the_variance():
+    conv = nn.Sequential(nn.Conv2d(64, 32, 3, bias=False))
+    conv.output_layers = []
+    reparam.apply(conv, "scaled_weight_std")
+    with torch.no_grad():
+        y = conv(torch.randn(4, 64, 12, 12))
+    assert y.var().item() == pytest.approx(1, abs=0.1)
+
+
+def test_weight_norm_starts_at_the_weight_and_learns_its_length(model):
+    before = deepcopy(model)
+    reparam.apply(model, "weight_norm")
+    for name in ("first", "grouped"):
+        conv = getattr(model, name)
+        w = getattr(before, name).weight
+        torch.testing.assert_close(conv.weight, w)
+        with torch.no_grad():
+            conv.parametrizations.weight.original0.mul_(3)
+            conv.parametrizations.weight.original1.mul_(5)
+        torch.testing.assert_close(conv.weight, 3 * w)
+
+
+def test_spectral_norm_has_largest_singular_value_one(model):
+    reparam.apply(model, "spectral_norm")
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    for _ in range(100):
+        model(x)
+    for conv in (model.first, model.grouped):
+        largest = torch.linalg.matrix_norm(conv.weight.flatten(1), 2)
+        torch.testing.assert_close(largest, torch.ones_like(largest))
+
+
+def test_spectral_norm_iterates_in_training_and_not_in_evaluation(model):
+    reparam.apply(model, "spectral_norm")
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    vectors = model.first.parametrizations.weight[0]._u
+    nn.init.normal_(model.first.parametrizations.weight.original)
+    before = vectors.clone()
+    model.eval()
+    assert torch.equal(model(x), model(x))
+    assert torch.equal(vectors, before)
+    model.train()(x)
+    assert not torch.equal(vectors, before)
+
+
+# What every reparametrisation promises.
+
+every_reparam = pytest.mark.parametrize(
+    "name", [name for name in reparam.REPARAMS if name != "none"]
+)
+
+
+@every_reparam
 @pytest.mark.parametrize("conv", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
-def test_weight_std_reaches_every_kind_of_convolution(conv):
-    model = nn.Sequential(conv(3, 4, 3))
-    model.output_layers = []
-    reparam.apply(model, "weight_std")
-    means = model[0].weight.flatten(1).mean(1)
-    torch.testing.assert_close(means, torch.zeros(4), rtol=0, atol=1e-6)
+def test_it_reaches_every_kind_of_convolution(name, conv):
+    model = nn.Sequential(conv(3, 4, 3), nn.ReLU(), conv(4, 4, 3))
+    model.output_layers = [model[2]]
+    reparam.apply(model, name)
+    assert parametrize.is_parametrized(model[0], "weight")
+    assert not parametrize.is_parametrized(model[2])
+    model(torch.randn(2, 3, *(6,) * (model[0].weight.dim() - 2))).sum().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
 
 
-def test_weight_std_survives_a_copy_and_a_state_dict(model):
-    reparam.apply(model, "weight_std")
+@every_reparam
+def test_it_draws_the_same_for_one_seed_and_leaves_the_stream_alone(name):
+    def made(seed: int) -> Network:
+        torch.manual_seed(seed)
+        model = Network()
+        stream = torch.get_rng_state()
+        reparam.apply(model, name)
+        assert torch.equal(torch.get_rng_state(), stream)
+        model(torch.zeros(1, 3, 8, 8))
+        assert torch.equal(torch.get_rng_state(), stream)
+        return model
+
+    first, again = made(0).state_dict(), made(0).state_dict()
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+@every_reparam
+def test_it_survives_a_copy_and_a_state_dict(name, model):
+    reparam.apply(model, name)
+    model.eval()
     twin = deepcopy(model)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     assert torch.equal(twin(x), model(x))
-    nn.init.normal_(twin.first.parametrizations.weight.original)
+    for parameter in twin.first.parametrizations.parameters():
+        nn.init.normal_(parameter)
     assert not torch.equal(twin(x), model(x))
     twin.load_state_dict(model.state_dict())
     assert torch.equal(twin(x), model(x))
+
+
+@every_reparam
+@pytest.mark.parametrize("task", ["cnn", "style"])
+def test_every_task_with_convolutions_runs_with_it(name, task, run):
+    overrides = [*SMALL[task], f"reparam={name}", "norm=group", "norm.num_groups=4"]
+    finished = run(*overrides, "batch_size=4", "budget.max_steps=2")
+    assert finished.status == "ok", finished.error
+    assert all(value is not None for value in finished.metrics.values())
 
 
 def test_none_leaves_the_model_alone(model):
@@ -88,11 +199,13 @@ def test_a_model_without_inner_convolutions_is_refused(head):
         reparam.apply(model, "weight_std")
 
 
-def test_a_convolution_with_one_weight_per_channel_is_refused():
+@pytest.mark.parametrize("name", ["weight_std", "scaled_weight_std"])
+def test_a_convolution_with_one_weight_per_channel_is_refused(name):
     model = nn.Sequential(nn.Conv2d(8, 8, 1, groups=8))
     model.output_layers = []
-    with pytest.raises(Incompatible, match=r"more than one weight .* \(8, 1, 1, 1\)"):
-        reparam.apply(model, "weight_std")
+    message = rf"reparam={name} .*more than one weight .* \(8, 1, 1, 1\)"
+    with pytest.raises(Incompatible, match=message):
+        reparam.apply(model, name)
 
 
 def test_an_unknown_name_is_refused(model):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from torch.nn import functional as F
 from normbench.data import cache
 from normbench.data.base import Photographs
 from normbench.errors import RequestError
-from normbench.tasks.base import NormFactory
+from normbench.norms import NormFactory
+from normbench.tasks.base import NormFactory as AnyNorm
 from normbench.tasks.style import Style, gram, relative_error
 
 CPU = torch.device("cpu")
@@ -72,18 +74,25 @@ def photographs() -> Photographs:
     )
 
 
+def in_styles(photographs: Photographs, styles: int) -> Photographs:
+    """The same crops, to be drawn in several styles."""
+    generator = torch.Generator().manual_seed(1)
+    pictures = smooth(styles, SIDE, generator)
+    return replace(photographs, styles=pictures, key=f"{styles} styles")
+
+
 @pytest.fixture
 def task(photographs: Photographs) -> Style:
     return Style(photographs, CPU, width=4, blocks=1)
 
 
-def build(task: Style, norm: NormFactory = instance) -> nn.Module:
+def build(task: Style, norm: AnyNorm = instance) -> nn.Module:
     torch.manual_seed(0)
     return task.build(norm)
 
 
 @pytest.mark.parametrize("norm", [instance, batch, identity])
-def test_it_learns_one_batch(task: Style, norm: NormFactory) -> None:
+def test_it_learns_one_batch(task: Style, norm: AnyNorm) -> None:
     model, index = build(task, norm), torch.arange(4)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     losses = []
@@ -185,6 +194,56 @@ def test_the_style_has_no_style_loss_against_itself(task: Style) -> None:
     assert of_a_crop.item() > 0.05
 
 
+def test_crop_i_is_drawn_in_style_i_mod_their_number(photographs: Photographs) -> None:
+    photographs = in_styles(photographs, 3)
+    task = Style(photographs, CPU, width=4, blocks=1)
+    assert task.conditions == 3
+    index = torch.tensor([5, 7, 9])
+    crops, condition = task.inputs(index)
+    assert torch.equal(crops, photographs.crops[index])
+    assert condition.dtype == torch.int64 and condition.tolist() == [2, 1, 0]
+    with torch.no_grad():
+        _, style = task.terms(photographs.styles[condition], index)
+    torch.testing.assert_close(style, torch.zeros(3), rtol=0, atol=1e-6)
+    with torch.no_grad():
+        _, style = task.terms(photographs.styles[condition.roll(1)], index)
+    assert (style > 0.005).all()
+
+
+def test_every_norm_is_told_the_style(photographs: Photographs) -> None:
+    told = []
+
+    class Told(StandIn):
+        def forward(
+            self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+        ) -> Tensor:
+            told.append(condition)
+            return super().forward(x, mask, condition)
+
+    def norm(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
+        return Told(nn.Identity(), activation)
+
+    task = Style(in_styles(photographs, 2), CPU, width=4, blocks=2)
+    task.loss(build(task, norm), torch.tensor([1, 2, 3]))
+    assert len(told) == 7
+    assert all(c is not None and c.tolist() == [1, 0, 1] for c in told)
+
+
+def test_a_norm_by_condition_draws_one_crop_in_several_styles(
+    photographs: Photographs,
+) -> None:
+    task = Style(in_styles(photographs, 2), CPU, width=4, blocks=1)
+    factory = NormFactory("conditional_instance", {"conditions": 2}, 4, conditions=2)
+    model = build(task, factory)
+    with torch.no_grad():
+        for norm in factory.modules:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+        crop = task.crops[:1].expand(2, -1, -1, -1)
+        first, second = model(crop, torch.tensor([0, 1]))
+        assert not torch.allclose(first, second)
+        torch.testing.assert_close(model(crop[:1]), first[None])
+
+
 def test_gram_is_the_second_moment_of_the_channels() -> None:
     x = torch.tensor([[[[1.0, 3.0]], [[2.0, -2.0]]]])
     assert gram(x).tolist() == [[[5.0, -2.0], [-2.0, 4.0]]]
@@ -220,20 +279,24 @@ def test_evaluation_of_the_training_split_looks_at_eval_crops(
     task = Style(photographs, CPU, width=4, blocks=1, eval_crops=4)
     model = build(task).eval()
     with torch.no_grad():
-        loss = task.loss(model, torch.tensor([0, 4, 8, 12])).item()
+        loss = task.loss(model, torch.arange(4)).item()
     assert task.evaluate(model, "train", 2)["loss"] == pytest.approx(loss, rel=1e-5)
 
 
-def test_pictures_show_crops_and_the_style_above_outputs(task: Style) -> None:
+@pytest.mark.parametrize("styles", [1, 3])
+def test_pictures_show_crops_and_styles_above_outputs(
+    photographs: Photographs, styles: int
+) -> None:
+    task = Style(in_styles(photographs, styles), CPU, width=4, blocks=1)
     model = build(task).eval()
     (grid,) = task.pictures(model).values()
     test = task.splits["test"]
-    assert grid.shape == (3, 2 * SIDE, (len(test) + 1) * SIDE)
+    assert grid.shape == (3, 2 * SIDE, (len(test) + styles) * SIDE)
     assert grid.dtype == torch.float32
     assert grid.min() >= 0 and grid.max() <= 1
     assert torch.equal(grid[:, :SIDE, :SIDE], task.crops[test[0]])
     with torch.no_grad():
-        output = model(task.crops[test])
+        output = model(*task.inputs(test))
     torch.testing.assert_close(grid[:, SIDE:, SIDE : 2 * SIDE], output[1])
 
 
@@ -284,7 +347,10 @@ index = torch.arange(2)
 splits = {"train": index, "val": index, "test": index}
 data = Photographs(torch.rand(2, 3, 16, 16), torch.rand(1, 3, 16, 16), "x", splits)
 task = Style(data, torch.device("cpu"), width=4)
-model = task.build(lambda channels, activation=None: torch.nn.Identity())
+class Nothing(torch.nn.Module):
+    def forward(self, x, mask=None, condition=None):
+        return x
+model = task.build(lambda channels, activation=None: Nothing())
 task.loss(model, index).backward()
 print(sorted({"timm", "torchvision", "skimage"} & sys.modules.keys()))
 """

@@ -57,6 +57,7 @@ class Photographs:
     """Square crops of photographs, and style pictures.
 
     `crops` (N, 3, H, W) float32 in [0, 1]; `styles` (S, 3, H', W') float32 in [0, 1].
+    Crop i is to be drawn in style i mod S.
     `key` identifies their pixels: the same key, the same tensors.
     """
 

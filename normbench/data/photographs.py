@@ -1,13 +1,13 @@
-"""Crops of the photographs shipped inside scikit-image, and a style picture."""
+"""Crops of the photographs shipped inside scikit-image, and style pictures."""
 
 import hashlib
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 from torch import Tensor
 
 from normbench.data.base import Data, Photographs, Splits
@@ -33,16 +33,24 @@ STYLES = {
     "grass": "grass.png",
     "gravel": "gravel.png",
 }
+StyleName = Literal["immunohistochemistry", "brick", "grass", "gravel"]
 STYLE_PART = 256
 """Side of the centre square of a style picture that is used, in its own pixels."""
 STYLE_SIDE = 128
 """Side of that square after scaling."""
 
 
-class PhotographCrops(Data, name="photographs"):
-    """Square crops of seven colour photographs, and one style picture.
+def _distinct(names: list[StyleName]) -> list[StyleName]:
+    if len(set(names)) < len(names):
+        raise ValueError("Each style can be there once")
+    return names
 
-    `crops` (train + val + test, 3, crop, crop); `styles` (1, 3, 128, 128). Test crops
+
+class PhotographCrops(Data, name="photographs"):
+    """Square crops of seven colour photographs, and one or several style pictures.
+
+    `crops` (train + val + test, 3, crop, crop); `styles` (S, 3, 128, 128), in the order
+    that they are named in: crop i is to be drawn in style i mod S. Test crops
     are always of the cat. The seed draws the positions and the photograph that is kept
     for validation; the training crops are of the other five, as evenly as their number
     allows. Source: scikit-image; public domain or CC0, but for the motorcycle (from the
@@ -54,9 +62,9 @@ class PhotographCrops(Data, name="photographs"):
     def __init__(
         self,
         *,
-        style: Literal[
-            "immunohistochemistry", "brick", "grass", "gravel"
-        ] = "immunohistochemistry",
+        styles: Annotated[
+            list[StyleName], Field(min_length=1), AfterValidator(_distinct)
+        ] = ["immunohistochemistry"],  # noqa: B006 - never changed
         crop: PositiveInt = 64,
         shorter_side: PositiveInt = 128,
         train_crops: PositiveInt = 800,
@@ -67,7 +75,7 @@ class PhotographCrops(Data, name="photographs"):
             raise RequestError(
                 f"data.crop={crop} does not fit into data.shorter_side={shorter_side}"
             )
-        self.style = style
+        self.styles = styles
         self.crop = crop
         self.shorter_side = shorter_side
         self.train_crops = train_crops
@@ -100,16 +108,16 @@ class PhotographCrops(Data, name="photographs"):
                 crops.append(_random_crop(pictures[name], self.crop, generator))
         return Photographs(
             crops=torch.stack(crops).float() / 255,
-            styles=pictures["style"][None].float() / 255,
+            styles=torch.stack([pictures[name] for name in self.styles]).float() / 255,
             # The pixels, not the files: another decoder or resampling is another key.
             key=digest({"format": FORMAT, "seed": seed, **vars(self)}, pictures),
             splits=splits,
         )
 
     def _pictures(self) -> dict[str, Tensor]:
-        """The scaled pictures, (3, H, W) uint8: content by file name, and "style"."""
+        """The scaled pictures, (3, H, W) uint8, by file name; styles by their own."""
         paths = {name: _path(name) for name in (*CONTENT, HELD_OUT)}
-        paths["style"] = _path(STYLES[self.style])
+        paths |= {name: _path(STYLES[name]) for name in self.styles}
         identity = {
             "format": FORMAT,
             "pillow": version("pillow"),
@@ -129,7 +137,7 @@ class PhotographCrops(Data, name="photographs"):
             with Image.open(path) as file:
                 picture = file.convert("RGB")
             width, height = picture.size
-            if name == "style":
+            if name in STYLES:
                 left, top = (width - STYLE_PART) // 2, (height - STYLE_PART) // 2
                 box = (left, top, left + STYLE_PART, top + STYLE_PART)
                 size = (STYLE_SIDE, STYLE_SIDE)

@@ -32,6 +32,8 @@ class Norm(nn.Module):
     that one training forward at momentum 1 leaves exactly that forward's statistics.
     A norm may leave a scalar in `penalty` at each training forward, to be added to the
     loss. A norm that cannot work with its arguments or its input raises Incompatible.
+    Its forward runs on the meta device too: no `.item()`, no `if` on a tensor's value.
+    A call checks types and shapes first (`check_input`), so that `forward` need not.
     """
 
     name: ClassVar[str]
@@ -53,6 +55,10 @@ class Norm(nn.Module):
     """Parameters have the spatial shape of the first input; no other shape works."""
 
     penalty: Tensor | None = None
+    deterministic: bool = True
+    """Evaluation is a function: it draws nothing and leaves every buffer as it was."""
+    conditions: int | None = None
+    """How many affine maps `condition` chooses from; None where it is ignored."""
     eps: float
     momentum: float
     running_mean: Tensor
@@ -67,6 +73,13 @@ class Norm(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
+
+    def __call__(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        check_input(self, x, mask, condition)
+        y: Tensor = super().__call__(x, mask, condition)
+        return y
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
@@ -86,10 +99,14 @@ def affine_parameters(
     return nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
 
-def register_running_statistics(norm: Norm) -> None:
-    """Give `norm` the buffers of torch.nn.BatchNorm1d: two of shape (C,), a counter."""
-    norm.register_buffer("running_mean", torch.zeros(norm.channels))
-    norm.register_buffer("running_var", torch.ones(norm.channels))
+def register_running_statistics(norm: Norm, channels: int | None = None) -> None:
+    """Give `norm` the buffers of torch.nn.BatchNorm1d: two of shape (C,), a counter.
+
+    `channels` where it is not all of them that have running statistics.
+    """
+    channels = norm.channels if channels is None else channels
+    norm.register_buffer("running_mean", torch.zeros(channels))
+    norm.register_buffer("running_var", torch.ones(channels))
     norm.register_buffer("num_batches_tracked", torch.tensor(0))
 
 
@@ -104,8 +121,11 @@ def batch_norm(
         count = x.numel() // x.shape[1]
         require_several(count, norm, x, "raise norm_batch or the resolution")
         norm.num_batches_tracked.add_(1)
-    return F.batch_norm(
-        x,
+    tokens = x.transpose(1, -1)
+    # torch's kernel on (N, C, T) copies; on the (N * T, C) that lies there it does not.
+    flat = x.dim() == 3 and tokens.is_contiguous()
+    y = F.batch_norm(
+        tokens.reshape(-1, norm.channels) if flat else x,
         norm.running_mean,
         norm.running_var,
         weight,
@@ -114,6 +134,93 @@ def batch_norm(
         momentum=norm.momentum,
         eps=norm.eps,
     )
+    return y.view(tokens.shape).transpose(1, -1) if flat else y
+
+
+def batch_count(norm: Norm, x: Tensor, mask: Tensor | None) -> Tensor | int:
+    """The number of (real) values per channel; of a mask a scalar on the device, >= 1.
+
+    Raises Incompatible where it is below 2; where asking a mask would wait for the
+    device or break a compiled graph, `update_running_statistics` leaves such a batch
+    out instead.
+    """
+    if mask is None:
+        count = x.numel() // x.shape[1]
+        require_several(count, norm, x, "raise norm_batch or the resolution")
+        return count
+    real = mask.sum()
+    may_ask = mask.device.type == "cpu" and not torch.compiler.is_compiling()
+    if may_ask and real <= 1:
+        raise Incompatible(
+            f"norm={norm.name} needs more than one real position per norm batch, "
+            f"and a mask of shape {tuple(mask.shape)} has {int(real)}; "
+            "raise norm_batch"
+        )
+    return real.clamp(min=1)
+
+
+def batch_moments(
+    x: Tensor, mask: Tensor | None, count: Tensor | int
+) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (C,) of `count` (real) values, in float32 at least."""
+    over = [0, *range(2, x.dim())]
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    if mask is None:
+        var, mean = torch.var_mean(wide, over, correction=0)
+        return mean, var
+    real = mask.unsqueeze(1)
+    mean = torch.where(real, wide, 0).sum(over) / count
+    centred = torch.where(real, wide - per_channel(mean, x), 0)
+    return mean, centred.square().sum(over) / count
+
+
+def clean_pads(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` with 0 where a masked position is not finite.
+
+    Zero gradient times NaN is NaN: it would reach weight and real positions.
+    """
+    return torch.where(mask.unsqueeze(1) | x.isfinite(), x, 0)
+
+
+def standardise(
+    norm: Norm,
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> Tensor:
+    """weight * (x - mean) / sqrt(var + norm.eps) + bias, in the type of `x`.
+
+    mean, weight, bias: (C,); var: (C,) or a scalar for all channels.
+    """
+    scale = torch.rsqrt(var + norm.eps)
+    if weight is not None:
+        scale = scale * weight
+    y = (x - per_channel(mean, x)) * per_channel(scale, x)
+    if bias is not None:
+        y = y + per_channel(bias, x)
+    return y.to(x.dtype)
+
+
+@torch.no_grad()
+def update_running_statistics(
+    norm: Norm, mean: Tensor | None, var: Tensor, count: Tensor | int
+) -> None:
+    """Move the running statistics towards `mean` and the unbiased `var`; count it.
+
+    A `count` on the device that is below 2 moves nothing.
+    """
+    step: Tensor | float = norm.momentum
+    if isinstance(count, int):
+        unbiased = var * (count / (count - 1))
+    else:
+        step = norm.momentum * (count > 1).to(norm.running_var.dtype)
+        unbiased = var * (count / (count - 1).clamp(min=1))
+    if mean is not None:
+        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), step)
+    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), step)
+    norm.num_batches_tracked.add_(1)
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
@@ -130,10 +237,50 @@ def require_several(count: int, norm: Norm, x: Tensor, advice: str) -> None:
         )
 
 
+def require_groups(num_groups: int, norm: Norm) -> None:
+    """Raise Incompatible unless `num_groups` divides the channels of `norm`."""
+    if norm.channels % num_groups:
+        divisors = [n for n in range(1, norm.channels + 1) if norm.channels % n == 0]
+        raise Incompatible(
+            f"norm={norm.name}: norm.num_groups={num_groups} does not divide "
+            f"{norm.channels} channels; these do: {', '.join(map(str, divisors))}"
+        )
+
+
+def check_input(
+    norm: Norm, x: Tensor, mask: Tensor | None, condition: Tensor | None
+) -> None:
+    """Raise RequestError where the contract of Norm does not hold for an argument.
+
+    Looks at types and shapes only. An input without values, such as a sequence of
+    length 0, is Incompatible: it depends on the data.
+    """
+    if not x.is_floating_point() or x.dim() < 2 or x.shape[1] != norm.channels:
+        raise RequestError(
+            f"norm={norm.name} was given an input of shape {tuple(x.shape)} and type "
+            f"{x.dtype}; it needs (N, {norm.channels}, ...), floating point"
+        )
+    if x.numel() == 0:
+        raise Incompatible(
+            f"norm={norm.name} was given an input of shape {tuple(x.shape)}, which has "
+            "no values; it needs one sample and one position at least"
+        )
+    if mask is not None:
+        check_mask(mask, norm, x)
+    if condition is not None and (
+        condition.dtype != torch.int64 or condition.shape != x.shape[:1]
+    ):
+        raise RequestError(
+            f"norm={norm.name} was given a condition of shape {tuple(condition.shape)} "
+            f"and type {condition.dtype}; an input of shape {tuple(x.shape)} needs "
+            f"({x.shape[0]},), int64"
+        )
+
+
 def check_mask(mask: Tensor, norm: Norm, x: Tensor) -> None:
     """Raise RequestError unless `mask` is (N, *spatial) bool for `x` (N, C, *spatial).
 
-    For norms that read the mask: a wrong shape could broadcast.
+    Every call of a norm does it: a mask of another shape could broadcast.
     """
     expected = (x.shape[0], *x.shape[2:])
     if mask.dtype != torch.bool or mask.shape != expected:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normbench.errors import Incompatible
 from normbench.norms.base import Norm, make
 from normbench.norms.ghost import Ghost
 
@@ -16,7 +17,8 @@ class NormFactory:
     `options` are those of the norm `name`; `norm_batch` is the number of samples that
     share statistics. `forwards_per_step` is how many training forwards a norm makes in
     one optimiser step (batch size / norm_batch): together they move running statistics
-    as far as one forward at the norm's own momentum would.
+    as far as one forward at the norm's own momentum would. `conditions` is how many
+    conditions the samples come in.
 
     `modules` lists what was made, in order: each norm, or the Ghost around it.
     Raises RequestError for an unknown name or option, Incompatible as the norm does.
@@ -28,11 +30,13 @@ class NormFactory:
         options: Mapping[str, Any],
         norm_batch: int,
         forwards_per_step: int = 1,
+        conditions: int = 1,
     ) -> None:
         self.name = name
         self.options = dict(options)
         self.norm_batch = norm_batch
         self.forwards_per_step = forwards_per_step
+        self.conditions = conditions
         self.modules: list[Norm | Ghost] = []
 
     def __call__(
@@ -41,6 +45,12 @@ class NormFactory:
         # A norm may draw its first weights; the model's own must not depend on that.
         with torch.random.fork_rng(devices=[]):
             norm = make(self.name, channels, **self.options)
+        if norm.conditions is not None and norm.conditions < self.conditions:
+            raise Incompatible(
+                f"norm.conditions={norm.conditions} is how many affine maps there are, "
+                f"and the samples come in {self.conditions} conditions; set "
+                f"norm.conditions={self.conditions}"
+            )
         if norm.differs_in_eval:
             norm.momentum = 1 - (1 - norm.momentum) ** (1 / self.forwards_per_step)
         module = Ghost(norm, self.norm_batch) if norm.uses_other_samples else norm

@@ -11,8 +11,12 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.errors import Incompatible
-from normbench.norms.base import Norm, affine_parameters, require_several
+from normbench.norms.base import (
+    Norm,
+    affine_parameters,
+    require_groups,
+    require_several,
+)
 
 
 class GroupNorm(Norm, name="group"):
@@ -28,12 +32,7 @@ class GroupNorm(Norm, name="group"):
         affine: bool = True,
     ) -> None:
         super().__init__(channels)
-        if channels % num_groups:
-            divisors = [n for n in range(1, channels + 1) if channels % n == 0]
-            raise Incompatible(
-                f"norm.num_groups={num_groups} does not divide {channels} channels; "
-                f"these do: {', '.join(map(str, divisors))}"
-            )
+        require_groups(num_groups, self)
         self.num_groups = num_groups
         self.eps = eps
         self.weight, self.bias = affine_parameters(channels, affine)

@@ -43,6 +43,9 @@ class Task(ABC):
     fixed_spatial: bool = True
     """Every batch has the same spatial shape."""
 
+    conditions: int = 1
+    """How many conditions the samples come in; if several, `inputs` has each one's."""
+
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = name

@@ -19,7 +19,7 @@ from normbench.data.cache import Parsed, cached
 from normbench.errors import RequestError
 from normbench.tasks.base import NormFactory, Task, full_batches
 
-FORMAT = 1
+FORMAT = 2
 
 CONTENT_LAYER = perceptual.STRIDES.index(8)
 """The feature that must stay that of the photograph."""
@@ -35,7 +35,8 @@ class Style(Task, name="style"):
     """Stylise photographs: the perceptual loss of a feed-forward generator.
 
     With F_l the features of the frozen perceptual network at layer l, G_l their Gram
-    matrix over positions (`gram`), y the output for the crop x, and s the style:
+    matrix over positions (`gram`), y the output for the crop x, and s its style, which
+    is i mod S for crop i and S styles, in training and in evaluation:
 
         content = |F_c(y) - F_c(x)|^2 / |F_c(x)|^2        c: the layer of stride 8
         style   = mean over l of |G_l(y) - G_l(s)|^2 / |G_l(s)|^2
@@ -70,6 +71,7 @@ class Style(Task, name="style"):
             )
         self.crops = data.crops.to(device)
         self.styles = data.styles.to(device)
+        self.conditions = len(self.styles)
         self.key = data.key
         self.splits = data.splits
         self.width, self.blocks = width, blocks
@@ -79,8 +81,10 @@ class Style(Task, name="style"):
     def build(self, norm: NormFactory) -> nn.Module:
         return Generator(norm, width=self.width, blocks=self.blocks)
 
-    def inputs(self, index: Tensor) -> tuple[Tensor]:
-        return (self.crops[index.to(self.crops.device)],)
+    def inputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Crops (B, 3, H, W) and the condition (B,) int64: the style of each."""
+        index = index.to(self.crops.device)
+        return self.crops[index], index % self.conditions
 
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
         content, style = self.terms(model(*self.inputs(index)), index)
@@ -91,11 +95,11 @@ class Style(Task, name="style"):
     ) -> dict[str, float]:
         """Means of "loss", "content" and "style" over the samples of `split`.
 
-        Of the training split, over `eval_crops` at most, evenly spaced.
+        Of the training split, over the first `eval_crops` at most.
         """
         index = self.splits[split]
         if split == "train":
-            index = index[:: -(-len(index) // self.eval_crops)]
+            index = index[: self.eval_crops]
         terms = []
         with torch.no_grad():
             for batch, count in full_batches(index, batch_size):
@@ -109,27 +113,27 @@ class Style(Task, name="style"):
         }
 
     def pictures(self, model: nn.Module) -> dict[str, Tensor]:
-        """ "stylised": test crops and the style picture above, outputs below."""
-        test = self.splits["test"]
-        shown = test[:: -(-len(test) // PICTURES)]
+        """ "stylised": test crops and styles above, each crop in its style below."""
+        crops, condition = self.inputs(self.splits["test"][:PICTURES])
         with torch.no_grad():
-            outputs = model(*self.inputs(shown))
-        crops = self.crops[shown.to(self.crops.device)]
-        style = F.interpolate(
-            self.styles[:1], crops.shape[2:], mode="bilinear", antialias=True
+            outputs = model(crops, condition)
+        styles = F.interpolate(
+            self.styles, crops.shape[2:], mode="bilinear", antialias=True
         )
-        blank = torch.ones_like(style)
-        above, below = torch.cat([crops, style]), torch.cat([outputs, blank])
+        blank = torch.ones_like(styles)
+        above, below = torch.cat([crops, styles]), torch.cat([outputs, blank])
         grid = torch.cat([torch.cat([*row], 2) for row in (above, below)], 1)
         return {"stylised": grid.clamp(0, 1).cpu()}
 
     def terms(self, output: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Content and style loss, each (B,), of pictures for the samples `index`."""
         features = self.perceptual(output)
-        target = self.content_targets[index.to(output.device)]
+        index = index.to(output.device)
+        target = self.content_targets[index]
         content = relative_error(features[CONTENT_LAYER], target)
+        style = index % self.conditions
         styles = [
-            relative_error(gram(feature), wanted)
+            relative_error(gram(feature), wanted[style])
             for feature, wanted in zip(features, self.style_targets, strict=True)
         ]
         return content, torch.stack(styles).mean(0)
@@ -141,10 +145,7 @@ class Style(Task, name="style"):
 
     @property
     def style_targets(self) -> list[Tensor]:
-        """Gram matrix (1, C, C) of the style at each layer.
-
-        Of several style pictures, what they have in common: the mean.
-        """
+        """Gram matrices (S, C, C) of the styles at each layer."""
         return [self._targets[f"style{i}"] for i in range(len(perceptual.STRIDES))]
 
     @cached_property
@@ -168,7 +169,7 @@ class Style(Task, name="style"):
         ]
         targets = {"content": torch.cat(content).cpu()}
         for i, feature in enumerate(self.perceptual(self.styles)):
-            targets[f"style{i}"] = gram(feature).mean(0, keepdim=True).cpu()
+            targets[f"style{i}"] = gram(feature).cpu()
         return Parsed(targets)
 
 
@@ -179,7 +180,7 @@ def gram(features: Tensor) -> Tensor:
 
 
 def relative_error(x: Tensor, target: Tensor) -> Tensor:
-    """|x - target|^2 / |target|^2 of each sample: (N, ...), (N or 1, ...) -> (N,)."""
+    """|x - target|^2 / |target|^2 of each sample: (N, ...), (N, ...) -> (N,)."""
     error = (x - target).square().flatten(1).sum(1)
     return error / target.square().flatten(1).sum(1)
 
@@ -187,6 +188,8 @@ def relative_error(x: Tensor, target: Tensor) -> Tensor:
 class Generator(nn.Module):
     """(N, 3, H, W) in [0, 1] -> the same, for even H and W from 6 on.
 
+    `condition` (N,) int64, the style of each sample, goes to every norm: those with
+    several affine maps choose by it, and nothing else in the network knows of styles.
     Residual blocks at half the resolution, between a strided convolution and a nearest
     upsampling (Odena et al. 2016: without checkerboards). Reflection at every border,
     so that no frame of zeros tells a norm's input apart from the picture's.
@@ -198,19 +201,21 @@ class Generator(nn.Module):
         self.norm1 = norm(width, nn.ReLU)
         self.conv2 = conv(width, 2 * width, 3, stride=2)
         self.norm2 = norm(2 * width, nn.ReLU)
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(norm, 2 * width) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            ResidualBlock(norm, 2 * width) for _ in range(blocks)
         )
         self.conv3 = conv(2 * width, width, 3)
         self.norm3 = norm(width, nn.ReLU)
         self.head = conv(width, 3, 9, bias=True)
         self.output_layers = [self.head]
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm1(self.conv1(x))
-        x = self.blocks(self.norm2(self.conv2(x)))
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        x = self.norm1(self.conv1(x), condition=condition)
+        x = self.norm2(self.conv2(x), condition=condition)
+        for block in self.blocks:
+            x = block(x, condition)
         x = F.interpolate(x, scale_factor=2, mode="nearest")
-        x = self.norm3(self.conv3(x))
+        x = self.norm3(self.conv3(x), condition=condition)
         return torch.sigmoid(self.head(x))
 
 
@@ -227,8 +232,9 @@ class ResidualBlock(nn.Module):
         self.conv2 = conv(channels, channels, 3)
         self.norm2 = norm(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm2(self.conv2(self.norm1(self.conv1(x))))
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        y: Tensor = self.norm1(self.conv1(x), condition=condition)
+        y = self.norm2(self.conv2(y), condition=condition)
         return x + y
 
 

@@ -1,0 +1,203 @@
+"""The command that measures a norm on tensors: footprint."""
+
+import json as jsonlib
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from normbench.cli.options import ConfigDir, Json, Modules, exit_codes
+from normbench.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from normbench.probes.portrait import Portrait
+    from normbench.report.panel import Panel
+
+
+class Inputs(StrEnum):
+    """The tasks, which differ in the shape of what they give a norm."""
+
+    cnn = "cnn"
+    transformer = "transformer"
+    style = "style"
+
+
+def _complete(incomplete: str) -> list[str]:
+    from normbench.choices import choices
+
+    return [name for name in choices("norm") if name.startswith(incomplete)]
+
+
+def footprint(
+    norms: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NORM...",
+            help="Names of `list norms`; norm.KEY=VALUE is for those that have KEY, "
+            "such as: batch group norm.num_groups=2",
+            autocompletion=_complete,
+            show_default=False,
+        ),
+    ],
+    task: Annotated[
+        Inputs,
+        typer.Option("--task", help="Whose inputs: images, or sequences with a mask."),
+    ] = Inputs.cnn,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            help="Folder for the picture: footprint.svg and footprint.png.",
+            show_default=False,
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+    module: Modules = None,
+    json: Json = False,
+) -> None:
+    """Measure which inputs each output depends on, and what leaves it unchanged."""
+    with exit_codes():
+        from normbench.probes.portrait import fitting, portrait
+
+        chosen = _options(norms, task, config_dir, module)
+        _make(output)
+        channels = fitting(list(chosen.values()))
+        sequence = task is Inputs.transformer
+        portraits = [
+            portrait(name, options, channels, sequence)
+            for name, options in chosen.items()
+        ]
+        panels = [panel for one in portraits for panel in _panels(one)]
+        if json:
+            plain = [one.plain() for one in portraits]
+            typer.echo(jsonlib.dumps(plain, indent=2))
+        else:
+            _print(portraits, panels)
+        if output is not None:
+            from normbench.report.cubes import draw
+
+            for file in draw(panels, output):
+                typer.echo(f"wrote {file}", err=True)
+
+
+def _options(
+    words: Sequence[str],
+    task: Inputs,
+    config_dir: Path | None,
+    modules: Sequence[str] | None,
+) -> dict[str, dict[str, Any]]:
+    """The checked options of each norm that `words` name, by that name."""
+    from normbench.config import compose
+    from normbench.errors import RequestError, did_you_mean
+    from normbench.provenance import import_modules
+
+    import_modules(modules or ())
+    overrides = {word.partition("=")[0]: word for word in words if "=" in word}
+    names = list(dict.fromkeys(word for word in words if "=" not in word))
+    if not names:
+        raise RequestError("name a norm, such as: normbench footprint batch")
+    chosen, known = {}, set()
+    for name in names:
+        base = [f"task={task}", f"norm={name}"]
+        norm = compose(base, config_dir).norm
+        keys = {f"norm.{key}" for key in norm if key != "name"}
+        known |= keys
+        own = [word for key, word in overrides.items() if key in keys]
+        chosen[name] = compose([*base, *own], config_dir).norm if own else norm
+    for key in overrides.keys() - known:
+        raise RequestError(
+            f"{key} is not an option of {', '.join(names)}; {did_you_mean(key, known)}"
+        )
+    return chosen
+
+
+def _panels(portrait: "Portrait") -> "Iterator[Panel]":
+    """What to draw: one output of each part, in training without a mask."""
+    from normbench.report.panel import Panel
+
+    train = portrait.footprints[0]
+    for part in train.either.parts:
+        yield Panel(
+            title=portrait.name,
+            words=f"{part.where}: {part.words}" if part.where else part.words,
+            spatial=portrait.shape[2:],
+            output=part.output,
+            value=train.value.entries[part.output],
+            gradient=train.gradient.entries[part.output],
+        )
+
+
+def _make(folder: Path | None) -> None:
+    """The folder for the picture, before time is spent on it."""
+    from normbench.errors import RequestError
+
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"--output {folder} cannot be made: {error.strerror}"
+        ) from None
+
+
+def _print(portraits: "Sequence[Portrait]", panels: "Sequence[Panel]") -> None:
+    from normbench.probes.invariance import TOLERANCE
+    from normbench.report.panel import text
+
+    print_table(
+        [row for one in portraits for row in _footprint_rows(one)],
+        title="An output entry depends on, of an input "
+        + " x ".join(map(str, portraits[0].shape)),
+    )
+    typer.echo()
+    typer.echo(text(panels))
+    typer.echo()
+    print_table(
+        [row for one in portraits for row in _invariance_rows(one)],
+        title=f"Relative change of the output when the input changes; yes: invariant, "
+        f"below {TOLERANCE:.0e}",
+    )
+
+
+def _footprint_rows(portrait: "Portrait") -> Iterator[dict[str, Any]]:
+    """A row for all modes that agree; two where value and gradient do not."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    masked = any(f.value.mask is not None for f in portrait.footprints)
+    for one in portrait.footprints:
+        mask = "" if not masked else "no" if one.value.mask is None else "yes"
+        seen = {"": one.value}
+        if not one.agree:
+            seen = {"value": one.value, "gradient": one.gradient}
+        for what, dependence in seen.items():
+            key = (mask, what, dependence.words, dependence.count)
+            rows.setdefault(key, []).append(one.mode)
+    for (mask, what, words, count), modes in rows.items():
+        yield {
+            "norm": portrait.name,
+            "mode": " ".join([", ".join(modes), what]).strip(),
+            **({"mask": mask} if masked else {}),
+            "depends on": words,
+            "entries": count,
+        }
+
+
+def _invariance_rows(portrait: "Portrait") -> Iterator[dict[str, Any]]:
+    columns: list[dict[str, str]] = []
+    for train in (True, False):
+        cells = {}
+        for one in portrait.invariances:
+            change, holds = (
+                (one.train, one.holds_in_train)
+                if train
+                else (one.eval, one.holds_in_eval)
+            )
+            cells[one.to.value] = (
+                "-" if change is None else "yes" if holds else f"{change:.2g}"
+            )
+        columns.append(cells)
+    same = columns[0] == columns[1]
+    modes = ["train, eval"] if same else ["train", "eval"]
+    for mode, cells in zip(modes, columns, strict=False):
+        yield {"norm": portrait.name, "mode": mode, **cells}

@@ -1,0 +1,51 @@
+"""Filter response normalization with its thresholded linear unit (Singh & Krishnan
+2020).
+
+y = max(weight * x / sqrt(mean(x**2) + eps) + bias, tau), with the mean of each sample
+and channel over positions, masked ones included; no mean is subtracted. With
+`learnable_eps`, eps + |eps_learned| takes the place of eps, which the paper asks for
+where there is one position: without it, the result would be the sign of x.
+weight, bias, tau: (C,); eps_learned: one scalar, 1e-4 at first. As timm's
+FilterResponseNormTlu2d, whose eps is 1e-5; 1e-6 is the paper's.
+"""
+
+import torch
+from pydantic import PositiveFloat
+from torch import Tensor, nn
+
+from normbench.norms.base import Norm, per_channel, require_several
+
+
+class FilterResponseNorm(Norm, name="filter_response"):
+    source = "Singh & Krishnan 2020"
+    axes = "one sample, one channel, all positions"
+    contains_activation = True
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: PositiveFloat = 1e-6,
+        learnable_eps: bool = False,
+    ) -> None:
+        super().__init__(channels)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.tau = nn.Parameter(torch.zeros(channels))
+        self.eps_learned = nn.Parameter(torch.tensor(1e-4)) if learnable_eps else None
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        eps: Tensor | float = self.eps
+        if self.eps_learned is None:
+            advice = "raise the resolution or the length, or set norm.learnable_eps"
+            require_several(x[0, 0].numel(), self, x, advice)
+        else:
+            eps = eps + self.eps_learned.abs()
+        positions = tuple(range(2, x.dim()))
+        mean_square = x.square().mean(positions, keepdim=True) if positions else x * x
+        scale = per_channel(self.weight, x) * torch.rsqrt(mean_square + eps)
+        y = torch.addcmul(per_channel(self.bias, x), x, scale)
+        return torch.maximum(y, per_channel(self.tau, x))

@@ -1,0 +1,110 @@
+"""Group normalization over groups of channels that need not be adjacent (GroupNorm: Wu
+& He 2018).
+
+y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
+of each sample and group of C / num_groups channels over the group's channels and
+positions, masked ones included. Group g has, in the order
+    contiguous           channels g * C / num_groups and on: `group` itself
+    strided              channels g, g + num_groups, g + 2 * num_groups, ...
+    random_fixed         channels that `permutation_seed` drew once
+    random_each_forward  channels drawn anew at every forward, evaluation included: the
+                         flaw of a public test of GroupNorm, reproduced
+weight, bias: (C,), of the channels as they come in. permutation: (C,) int64, a buffer
+of strided and random_fixed. forwards: (2,) int64, a buffer of random_each_forward: how
+many in training, and how many in evaluation since, which leave those in training alone.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn import functional as F
+
+from normbench.norms.base import (
+    Norm,
+    affine_parameters,
+    require_groups,
+    require_several,
+)
+
+
+class PermutedGroupNorm(Norm, name="group_permuted"):
+    source = "Wu & He 2018; permutations: folklore"
+    axes = "one sample, one group of channels, all positions"
+
+    permutation: Tensor
+    forwards: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_groups: PositiveInt = 8,
+        order: Literal[
+            "contiguous", "strided", "random_fixed", "random_each_forward"
+        ] = "random_fixed",
+        permutation_seed: NonNegativeInt = 0,
+        eps: PositiveFloat = 1e-5,
+        affine: bool = True,
+    ) -> None:
+        super().__init__(channels)
+        require_groups(num_groups, self)
+        self.num_groups = num_groups
+        self.order = order
+        self.permutation_seed = permutation_seed
+        self.eps = eps
+        self.weight, self.bias = affine_parameters(channels, affine)
+        self.deterministic = order != "random_each_forward"
+        if order == "strided":
+            strided = torch.arange(channels).view(-1, num_groups).t().flatten()
+            self.register_buffer("permutation", strided)
+        elif order == "random_fixed":
+            drawn = draw(channels, permutation_seed, torch.tensor(0))
+            self.register_buffer("permutation", drawn)
+        elif order == "random_each_forward":
+            self.register_buffer("forwards", torch.zeros(2, dtype=torch.int64))
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        count = x[0].numel() // self.num_groups
+        require_several(count, self, x, "use fewer groups or a higher resolution")
+        if self.order == "contiguous":
+            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        if self.order == "random_each_forward":
+            permutation = self._next_permutation()
+        else:
+            permutation = self.permutation
+        weight = None if self.weight is None else self.weight[permutation]
+        bias = None if self.bias is None else self.bias[permutation]
+        permuted = x.index_select(1, permutation)
+        y = F.group_norm(permuted, self.num_groups, weight, bias, self.eps)
+        return y.index_select(1, permutation.argsort())
+
+    def _next_permutation(self) -> Tensor:
+        training, evaluation = self.forwards.unbind()
+        if self.training:
+            training.add_(1)
+            evaluation.zero_()
+        else:
+            evaluation.add_(1)
+        return draw(self.channels, self.permutation_seed, (training << 32) + evaluation)
+
+
+def draw(channels: int, seed: int, count: Tensor) -> Tensor:
+    """Permutation number `count` (int64 scalar) of a stream of its own: (C,) int64.
+
+    The channels in the order of their hashes (SplitMix64, Steele et al. 2014), on the
+    device of `count`, the same on every device.
+    """
+    channel = torch.arange(channels, device=count.device)
+    return _mix(channel + _mix(count + _mix(count.new_full((), seed)))).argsort()
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64 on int64, which wraps; the masks make its shifts logical."""
+    z = z + -0x61C8864680B583EB
+    z = (z ^ ((z >> 30) & (1 << 34) - 1)) * -0x40A7B892E31B1A47
+    z = (z ^ ((z >> 27) & (1 << 37) - 1)) * -0x6B2FB644ECCEEE15
+    return z ^ ((z >> 31) & (1 << 33) - 1)

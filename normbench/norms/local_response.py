@@ -1,0 +1,40 @@
+"""Local response normalization (Krizhevsky et al. 2012).
+
+y = x / (k + alpha * sum(x**2)) ** beta, with the sum over the `size` channels around
+the entry's own, at its position; beyond the first and last channel it counts zeros.
+No parameters. As torch.nn.LocalResponseNorm, which divides alpha by `size`; the
+defaults are the paper's (torch: alpha = 1e-4 / size, k = 1).
+"""
+
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn import functional as F
+
+from normbench.norms.base import Norm
+
+
+class LocalResponseNorm(Norm, name="local_response"):
+    source = "Krizhevsky et al. 2012"
+    axes = "one sample, a window of channels, one position"
+    honours_mask = True
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        size: PositiveInt = 5,
+        alpha: PositiveFloat = 1e-4,
+        beta: PositiveFloat = 0.75,
+        k: PositiveFloat = 2.0,
+    ) -> None:
+        super().__init__(channels)
+        self.size = size
+        self.alpha, self.beta, self.k = alpha, beta, k
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        positions = x.unsqueeze(2) if x.dim() == 2 else x.flatten(2)
+        alpha = self.alpha * self.size
+        y = F.local_response_norm(positions, self.size, alpha, self.beta, self.k)
+        return y.view(x.shape)

@@ -1,0 +1,1 @@
+"""What a norm does, measured on tensors: no training."""

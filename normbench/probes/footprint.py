@@ -1,0 +1,458 @@
+"""The footprint of a norm: which input entries each output entry depends on.
+
+Measured twice, entry by entry, in float64. `value`: one input entry is changed, and
+the outputs that change are noted. `gradient`: the non-zeros of the Jacobian, as the
+backward pass gives it. They differ where a norm lets no gradient through a statistic,
+or has a backward pass of its own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from normbench.norms.base import Norm
+from normbench.probes.base import Mode, Subject, modes, subject
+
+Bools = NDArray[np.bool_]
+
+TOLERANCE = 1e-12
+"""Relative to the largest output or derivative; rounding stays far below."""
+AGREEING = 8
+"""A footprint is final when so many further random states in a row add nothing."""
+STATES = 32
+"""In how many random states a norm is looked at, at most."""
+ASKED = 16
+"""How many sets a further state is asked about: the smallest, the oddest, any."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Output entries with one description: all, or those of some channels."""
+
+    where: str
+    """"" for all outputs, else such as "channels 0-3"."""
+    words: str
+    """Such as "one sample, one group of 4 channels, all positions"."""
+    entries: tuple[int, int]
+    """How many inputs such an output depends on: the least and the most."""
+    output: tuple[int, int, int]
+    """One such output, with the most entries: sample, channel, position."""
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """Which inputs each output depends on, as an array and in words."""
+
+    entries: Bools
+    """(N, C, P, N, C, P), P positions: output first, then input. Outputs at masked
+    positions depend on nothing here: nobody reads them."""
+    mask: Bools | None
+    """(N, P), True where real; None where the norm was given no mask."""
+    parts: tuple[Part, ...]
+
+    @property
+    def words(self) -> str:
+        """All parts, such as "channels 0-3: ...; channels 4-7: ..."."""
+        return "; ".join(
+            f"{part.where}: {part.words}" if part.where else part.words
+            for part in self.parts
+        )
+
+    @property
+    def count(self) -> str:
+        """The number of entries, such as "144", or "3-5" where outputs differ."""
+        low = min(part.entries[0] for part in self.parts)
+        high = max(part.entries[1] for part in self.parts)
+        return str(low) if low == high else f"{low}-{high}"
+
+    def same(self, other: "Dependence") -> bool:
+        """Each output depends on the same inputs in `other`."""
+        return bool((self.entries == other.entries).all())
+
+    @property
+    def other_samples(self) -> bool:
+        """Some output depends on another sample."""
+        between = _any(self.entries, (1, 2, 4, 5))
+        return bool(between[~np.eye(len(between), dtype=np.bool_)].any())
+
+    @property
+    def masked_positions(self) -> bool:
+        """Some output depends on a masked position."""
+        if self.mask is None:
+            return False
+        return bool(_any(self.entries, (0, 1, 2, 4))[~self.mask].any())
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What outputs depend on in one mode."""
+
+    mode: Mode
+    value: Dependence
+    gradient: Dependence
+
+    @property
+    def agree(self) -> bool:
+        """The gradient sees what the value depends on."""
+        return self.value.same(self.gradient)
+
+    @property
+    def either(self) -> Dependence:
+        """Value or gradient."""
+        return describe(self.value.entries | self.gradient.entries, self.value.mask)
+
+
+def footprints(
+    norm: Norm, shape: Sequence[int], masked: bool = False
+) -> tuple[Footprint, ...]:
+    """The footprints of `norm` on inputs of `shape`, one per mode; `norm` is untouched.
+
+    In training its counters say that any warm-up is over; that it computes otherwise at
+    its first step is a footprint of its own, left out where it is the same.
+    """
+    shape = tuple(shape)
+    train, *rest = modes(norm)
+    with torch.random.fork_rng(devices=[]):
+        found = {train: _footprint(norm, shape, train, masked)}
+        for mode in rest:
+            if same_function(norm, shape, train, mode, masked):
+                found[mode] = replace(found[train], mode=mode)
+            else:
+                found[mode] = _footprint(norm, shape, mode, masked)
+    first = found.get(Mode.first)
+    if first and first.value.same(found[train].value):
+        if first.gradient.same(found[train].gradient):
+            del found[Mode.first]
+    return tuple(found.values())
+
+
+def same_function(
+    norm: Norm, shape: Sequence[int], a: Mode, b: Mode, masked: bool = False
+) -> bool:
+    """Whether `norm` gives the same bits in both modes, forward and backward."""
+    with torch.random.fork_rng(devices=[]):
+        for seed in range(AGREEING):
+            one, other = (subject(norm, shape, mode, seed, masked) for mode in (a, b))
+            if not torch.equal(one(one.x), other(other.x)):
+                return False
+            steps = _steps(one)
+            if not torch.equal(_Backward(one)(steps), _Backward(other)(steps)):
+                return False
+    return True
+
+
+def _footprint(
+    norm: Norm, shape: tuple[int, ...], mode: Mode, masked: bool
+) -> Footprint:
+    def draw(seed: int) -> Subject:
+        return subject(norm, shape, mode, seed, masked)
+
+    mask = draw(0).mask
+    real = None if mask is None else mask.flatten(1).numpy()
+    outputs = np.ones(int(np.prod(shape)), dtype=bool)
+    if real is not None:
+        outputs = np.repeat(real[:, None], shape[1], axis=1).reshape(-1)
+    split = (*shape[:2], int(np.prod(shape[2:])))
+    value, gradient = (
+        describe(_union(draw, outputs, *way).reshape(*split, *split), real)
+        for way in ((_changes, _changes_more), (_jacobian, _jacobian_more))
+    )
+    return Footprint(mode, value, gradient)
+
+
+def _union(
+    draw: Callable[[int], Subject],
+    outputs: Bools,
+    measure: Callable[[Subject], Bools],
+    more: Callable[[Subject, Bools, Bools], bool],
+) -> Bools:
+    """(outputs, inputs): all dependences seen in any random state.
+
+    One state may hide some, behind a rectifier, a threshold or a maximum. So others are
+    asked, a few calls each, whether an output depends on more; one that says so is
+    measured too.
+    """
+    depends = measure(draw(0)) & outputs[:, None]
+    agreeing = 0
+    for seed in range(1, STATES):
+        one = draw(seed)
+        if _adds(more, one, depends, outputs):
+            depends |= measure(one) & outputs[:, None]
+            agreeing = 0
+        else:
+            agreeing += 1
+        if agreeing == AGREEING:
+            break
+    return depends
+
+
+def _adds(
+    more: Callable[[Subject, Bools, Bools], bool],
+    one: Subject,
+    depends: Bools,
+    outputs: Bools,
+) -> bool:
+    """Whether an output is seen to depend on more, of those that are asked about."""
+    packed = np.packbits(depends, axis=1)
+    keys = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").ravel()
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    for index in _suspects(depends[first].sum(axis=1), first, one):
+        having = (which == index) & outputs
+        row = depends[first[index]]
+        if having.any() and not row.all() and more(one, having, row):
+            return True
+    return False
+
+
+def _suspects(
+    sizes: NDArray[np.int64], first: NDArray[np.int64], one: Subject
+) -> list[int]:
+    """Which distinct sets to ask about: their size, or its rarity in their channel."""
+    channel = first // one.x[0, 0].numel() % one.x.shape[1]
+    _, kind, counts = np.unique(
+        np.stack([channel, sizes]), axis=1, return_inverse=True, return_counts=True
+    )
+    dice = np.random.default_rng(int(one.x.numel() + sizes.sum()))
+    orders = (
+        np.argsort(sizes, kind="stable"),
+        np.argsort(counts[kind.ravel()], kind="stable"),
+        dice.permutation(len(sizes)),
+    )
+    return sorted({int(index) for order in orders for index in order[:ASKED]})
+
+
+@torch.no_grad()
+def _changes(one: Subject) -> Bools:
+    """By perturbation: for each output, the inputs that change it."""
+    x = one.x.clone()
+    entries, steps = x.view(-1), _steps(one)
+    before = one(x).reshape(-1)
+    after = torch.empty(len(entries), len(before), dtype=x.dtype)
+    for index, step in enumerate(steps):
+        was = entries[index].clone()
+        entries[index] += step
+        after[index] = one(x).reshape(-1)
+        entries[index] = was
+    return _numpy(_differs(after, before).T)
+
+
+@torch.no_grad()
+def _changes_more(one: Subject, outputs: Bools, row: Bools) -> bool:
+    """Whether any of `outputs` changes when all inputs outside of `row` do."""
+    steps = torch.where(torch.from_numpy(row), 0.0, _steps(one)).view(one.x.shape)
+    changed = _differs(one(one.x + steps), one(one.x)).reshape(-1)
+    return bool((_numpy(changed) & outputs).any())
+
+
+def _steps(one: Subject) -> Tensor:
+    """By how much each input is changed: 0.5 to 1.5, up or down."""
+    dice = torch.Generator().manual_seed(one.x.numel())
+    draw = torch.rand(one.x.numel(), generator=dice, dtype=one.x.dtype) * 2 - 1
+    return draw + draw.sign() / 2
+
+
+def _differs(after: Tensor, before: Tensor) -> Tensor:
+    return (after - before).abs() > TOLERANCE * (1 + before.abs().max())
+
+
+def _jacobian(one: Subject) -> Bools:
+    """By autograd: for each output, the inputs with a derivative.
+
+    A backward pass that is not linear in the output's gradient has the one of a zero
+    gradient taken off; one that changes buffers starts each time from the same.
+    """
+    backward = _Backward(one)
+    cotangent = torch.zeros(one.x.numel(), dtype=one.x.dtype)
+    at_zero = backward(cotangent)
+    rows = torch.empty(len(cotangent), len(cotangent), dtype=one.x.dtype)
+    for index in range(len(cotangent)):
+        cotangent[index] = 1
+        rows[index] = backward(cotangent) - at_zero
+        cotangent[index] = 0
+    return _numpy(_nonzero(rows))
+
+
+def _jacobian_more(one: Subject, outputs: Bools, row: Bools) -> bool:
+    """Whether a loss of `outputs` has derivatives outside of `row`."""
+    backward = _Backward(one)
+    cotangent = torch.where(torch.from_numpy(outputs), _steps(one), 0.0)
+    gradient = backward(cotangent) - backward(torch.zeros_like(cotangent))
+    return bool((_numpy(_nonzero(gradient)) & ~row).any())
+
+
+def _nonzero(gradient: Tensor) -> Tensor:
+    return gradient.abs() > TOLERANCE * gradient.abs().max()
+
+
+class _Backward:
+    """Gradient of the outputs -> gradient of the inputs, both flat."""
+
+    def __init__(self, one: Subject) -> None:
+        self.one = one
+        self._forward()
+
+    def _forward(self) -> None:
+        self.norm = self.one.copy()
+        self.x = self.one.x.clone().requires_grad_()
+        self.y = self.one.on(self.norm, self.x)
+        self.state = self._state()
+
+    def __call__(self, cotangent: Tensor) -> Tensor:
+        if not self.y.requires_grad:
+            return torch.zeros_like(cotangent)
+        if self._state() != self.state:
+            self._forward()
+        (gradient,) = torch.autograd.grad(
+            self.y,
+            self.x,
+            cotangent.view(self.y.shape),
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        return gradient.reshape(-1).clone()
+
+    def _state(self) -> list[tuple[int, int]]:
+        return [(id(buffer), buffer._version) for buffer in self.norm.buffers()]
+
+
+def _numpy(bools: Tensor) -> Bools:
+    array: Bools = bools.contiguous().numpy()
+    return array
+
+
+def describe(entries: Bools, mask: Bools | None = None) -> Dependence:
+    """Dependence (N, C, P, N, C, P) in words.
+
+    The set of each output is written as a union of boxes, one choice each of samples,
+    channels and positions; outputs with the same words make a part.
+    """
+    samples, channels, positions = entries.shape[:3]
+    near = _any(entries, (0, 2, 3, 5))  # (C, C): the channels that an output reads
+    boxes = _boxes(entries, near, mask)
+    count = samples * channels * positions
+    sets = entries.reshape(count, count)
+    covered = np.zeros_like(sets)
+    chosen: list[list[str]] = [[] for _ in range(count)]
+    real = np.ones(count, dtype=bool)
+    if mask is not None:
+        real = np.repeat(mask[:, None], channels, axis=1).reshape(-1)
+    for name, box in boxes:
+        fits = ~(box & ~sets).any(axis=1)
+        adds = fits & (box & ~covered).any(axis=1) & real
+        covered |= box & adds[:, None]
+        for output in np.flatnonzero(adds):
+            chosen[output].append(name)
+    exact = (covered == sets).all(axis=1)
+    channel_words = [_channel_words(near, c) for c in range(channels)]
+
+    outputs: dict[str, list[int]] = {}
+    for output in np.flatnonzero(real):
+        words = " + ".join(chosen[output]) or "nothing"
+        if not exact[output]:
+            words = "an irregular set of entries"
+        channel = output // positions % channels
+        words = words.replace(_NEAR, channel_words[channel])
+        outputs.setdefault(words, []).append(int(output))
+    return Dependence(entries, mask, _parts(outputs, sets, entries.shape[:3]))
+
+
+def _any(entries: Bools, axes: tuple[int, ...]) -> Bools:
+    return np.asarray(entries.any(axis=axes))
+
+
+_NEAR = "<channels>"
+
+
+def _boxes(entries: Bools, near: Bools, mask: Bools | None) -> list[tuple[str, Bools]]:
+    """Every box in words, as (outputs, inputs); the largest first."""
+    samples, channels, positions = entries.shape[:3]
+    one = {size: np.eye(size, dtype=bool) for size in entries.shape[:3]}
+    of_samples = {"one sample": one[samples], "all samples": _all(samples)}
+    of_channels = {
+        "one channel": one[channels],
+        _NEAR: near,
+        "all channels": _all(channels),
+    }
+    of_positions = {"one position": one[positions], "all positions": _all(positions)}
+    everywhere = np.ones((samples, positions), dtype=bool)
+    boxes = []
+    for (s, sample), (c, channel), (p, position) in product(
+        of_samples.items(), of_channels.items(), of_positions.items()
+    ):
+        kinds = [(p, everywhere)]
+        if mask is not None and p == "all positions":
+            kinds.append(("all real positions", mask))
+        for words, allowed in kinds:
+            box = (
+                sample[:, None, None, :, None, None]
+                & channel[None, :, None, None, :, None]
+                & position[None, None, :, None, None, :]
+                & allowed[None, None, None, :, None, :]
+            )
+            boxes.append((f"{s}, {c}, {words}", box.reshape(entries[0, 0, 0].size, -1)))
+    return sorted(boxes, key=lambda pair: -int(pair[1].sum()))
+
+
+def _all(size: int) -> Bools:
+    return np.ones((size, size), dtype=bool)
+
+
+def _channel_words(near: Bools, channel: int) -> str:
+    """What to call the channels that an output of `channel` reads."""
+    read = near[channel]
+    if read.all() and len(read) > 1:
+        return "all channels"
+    if read.sum() <= 1:
+        return "one channel"
+    if (near[read] == read).all():
+        return f"one group of {read.sum()} channels"
+    return f"a window of {near.sum(axis=1).max()} channels"
+
+
+def _parts(
+    outputs: dict[str, list[int]], sets: Bools, shape: tuple[int, ...]
+) -> tuple[Part, ...]:
+    total = sum(len(members) for members in outputs.values())
+    where = {
+        words: sorted({member // shape[2] % shape[1] for member in members})
+        for words, members in outputs.items()
+    }
+    by_channel = sum(len(channels) for channels in where.values()) == len(
+        set().union(*where.values())
+    )
+    parts = []
+    for words, members in outputs.items():
+        sizes = sets[members].sum(axis=1)
+        place = f"channels {_runs(where[words])}"
+        if not by_channel:
+            place = f"{len(members) / total:.0%} of outputs"
+        index = np.unravel_index(np.array(members), shape)
+        # The most entries; then what stands in front in a drawing.
+        best = np.lexsort((index[2], -index[1], index[0], -sizes))[0]
+        output: Any = tuple(int(axis[best]) for axis in index)
+        parts.append(
+            Part(
+                where=place if len(outputs) > 1 else "",
+                words=words,
+                entries=(int(sizes.min()), int(sizes.max())),
+                output=output,
+            )
+        )
+    return tuple(parts)
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """Sorted numbers, runs joined: "0-3, 6"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)

@@ -1,0 +1,1 @@
+"""Measurements as pictures and text: plain data and arrays in, no torch."""

@@ -1,0 +1,85 @@
+"""One output entry of a norm and what it depends on, for a drawing or as text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+
+MOST_POSITIONS = 9
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One output entry of a norm, and what it depends on."""
+
+    title: str
+    words: str
+    spatial: tuple[int, ...]
+    output: tuple[int, int, int]
+    """Sample, channel, position; drawn best in the first sample and position."""
+    value: Bools
+    """(N, C, P): the inputs that its value depends on."""
+    gradient: Bools
+    """(N, C, P): the inputs that its gradient sees."""
+
+    @property
+    def count(self) -> int:
+        """How many inputs it depends on, by value or gradient."""
+        return int((self.value | self.gradient).sum())
+
+    def kinds(self) -> NDArray[np.str_]:
+        """(N, C, P): the key of COLOURS for each entry."""
+        kinds = np.full(self.value.shape, "none", dtype="<U8")
+        kinds[self.value & self.gradient] = "both"
+        kinds[self.value & ~self.gradient] = "value"
+        kinds[~self.value & self.gradient] = "gradient"
+        kinds[self.output] = "output"
+        return kinds
+
+    def drawn_positions(self) -> range:
+        """All positions, or of many only the output's row of the image."""
+        positions = self.value.shape[2]
+        if positions <= MOST_POSITIONS or not self.spatial:
+            return range(positions)
+        width = self.spatial[-1]
+        start = self.output[2] // width * width
+        return range(start, start + width)
+
+
+MARKS = "# all positions  + some  . none; the output is at @ (all) or O (some)"
+
+
+def text(panels: Sequence[Panel], width: int = 100) -> str:
+    """The panels as grids of samples (rows) and channels (columns), side by side."""
+    blocks = [_grid(panel) for panel in panels]
+    lines: list[str] = []
+    while blocks:
+        row = [blocks.pop(0)]
+        while blocks and _width([*row, blocks[0]]) <= width:
+            row.append(blocks.pop(0))
+        height = max(len(block) for block in row)
+        for index in range(height):
+            cells = [
+                (block[index] if index < len(block) else "").ljust(_width([block]))
+                for block in row
+            ]
+            lines.append("   ".join(cells).rstrip())
+        lines.append("")
+    return "\n".join([*lines, MARKS])
+
+
+def _width(blocks: Sequence[Sequence[str]]) -> int:
+    return sum(max(map(len, block)) for block in blocks) + 3 * (len(blocks) - 1)
+
+
+def _grid(panel: Panel) -> list[str]:
+    either = panel.value | panel.gradient
+    samples, channels = either.shape[:2]
+    marks = np.where(either.all(2), "#", np.where(either.any(2), "+", "."))
+    marks[panel.output[:2]] = "@" if either[panel.output[:2]].all() else "O"
+    header = "N\\C " + " ".join(str(c % 10) for c in range(channels))
+    body = [f"{n:>3} " + " ".join(marks[n]) for n in range(samples)]
+    return [panel.title, header, *body]

@@ -1,0 +1,411 @@
+"""Footprints and invariances: known ones, what norms declare, the pictures."""
+
+import json
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from conftest import Command
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from normbench.cli import app
+from normbench.norms import REGISTRY, Norm, names
+from normbench.probes.base import Mode
+from normbench.probes.footprint import (
+    Footprint,
+    describe,
+    footprints,
+    same_function,
+)
+from normbench.probes.invariance import Change, Invariance, invariances
+from normbench.probes.portrait import build, fitting, portrait
+from normbench.report.cubes import COLOURS, colour, draw, faces
+from normbench.report.panel import Panel, text
+
+SVG = "{http://www.w3.org/2000/svg}"
+every_norm = pytest.mark.parametrize("name", names())
+
+
+def small(name: str, masked: bool = False) -> tuple[Norm, tuple[int, ...]]:
+    """A norm, and the shape of an input on which its footprint takes little time."""
+    channels = fitting([REGISTRY.options(name, {}) | {"name": name}])
+    spatial = (7,) if masked else (3, 3)
+    return build({"name": name}, channels), (3, channels, *spatial)
+
+
+@cache
+def measured(name: str, masked: bool = False) -> dict[Mode, Footprint]:
+    norm, shape = small(name, masked)
+    return {one.mode: one for one in footprints(norm, shape, masked)}
+
+
+def general(words: str) -> str:
+    """Measured words as a class declares them: no numbers, of channels or of parts."""
+    words = re.sub(r"channels [\d, -]+: ", "", words)
+    words = re.sub(r"(group|window) of \d+ channels", r"\1 of channels", words)
+    return words
+
+
+def parts(words: str) -> set[str]:
+    return set(re.split(r"; | \+ ", words))
+
+
+# What is known.
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words", "entries"),
+    [
+        ("batch", {}, "all samples, one channel, all positions", 144),
+        ("layer_sample", {}, "one sample, all channels, all positions", 288),
+        ("instance", {}, "one sample, one channel, all positions", 36),
+        ("layer_position", {}, "one sample, all channels, one position", 8),
+        (
+            "group",
+            {"num_groups": 2},
+            "one sample, one group of 4 channels, all positions",
+            144,
+        ),
+        ("none", {}, "one sample, one channel, one position", 1),
+    ],
+)
+def test_known_footprints(name, options, words, entries):
+    norm = build({"name": name, **options}, 8)
+    train = footprints(norm, (4, 8, 6, 6))[0]
+    for seen in (train.value, train.gradient):
+        assert seen.words == words
+        assert seen.count == str(entries)
+        assert (seen.entries.sum((3, 4, 5)) == entries).all()
+
+
+def test_a_footprint_leaves_the_norm_and_the_random_stream_alone():
+    norm = build({"name": "batch"}, 8)
+    before = {key: value.clone() for key, value in norm.state_dict().items()}
+    state = torch.random.get_rng_state()
+    first = footprints(norm, (3, 8, 2, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for key, value in norm.state_dict().items():
+        assert torch.equal(value, before[key])
+    again = footprints(norm, (3, 8, 2, 2))
+    assert all(a.value.same(b.value) for a, b in zip(first, again, strict=True))
+
+
+def test_masked_statistics_stop_at_the_mask():
+    masked, plain = (
+        measured(name, True)["train"] for name in ("batch_masked", "batch")
+    )
+    assert masked.value.words == "all samples, one channel, all real positions"
+    assert not masked.value.masked_positions
+    assert plain.value.words == "all samples, one channel, all positions"
+    assert plain.value.masked_positions
+
+
+# What norms declare.
+
+
+@every_norm
+def test_declared_axes_are_those_measured_in_training(name):
+    found = measured(name)
+    training = [one.either for mode, one in found.items() if mode is not Mode.eval]
+    entries = np.logical_or.reduce([one.entries for one in training])
+    words = general(describe(entries).words)
+    assert parts(words) == parts(REGISTRY.get(name).axes)
+
+
+@every_norm
+def test_declared_traits_are_those_measured(name):
+    norm, shape = small(name)
+    found = measured(name)
+    training = [one.either for mode, one in found.items() if mode is not Mode.eval]
+    assert norm.uses_other_samples == any(one.other_samples for one in training)
+    assert not found[Mode.eval].either.other_samples
+    assert norm.differs_in_eval != same_function(norm, shape, Mode.train, Mode.eval)
+
+
+@every_norm
+def test_declared_exact_gradients_see_what_the_value_depends_on(name):
+    if REGISTRY.get(name).exact_gradient:
+        assert all(one.agree for one in measured(name).values())
+
+
+@every_norm
+def test_declared_masks_are_honoured(name):
+    if REGISTRY.get(name).fixed_spatial:
+        pytest.skip("works on one length only")
+    found = measured(name, masked=True).values()
+    assert REGISTRY.get(name).honours_mask != any(
+        one.either.masked_positions for one in found
+    )
+
+
+# What hides: gradients that are stopped or made up, outputs that are dead, dice.
+
+
+class Toy(Norm, name="toy-footprint"):
+    """A norm of one statistic, made as the test asks."""
+
+    def __init__(self, kind: str, channels: int = 4) -> None:
+        super().__init__(channels)
+        self.kind = kind
+        self.register_buffer("forwards", torch.tensor(0))
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+    ) -> Tensor:
+        mean = x.mean((0, 2), keepdim=True)
+        self.forwards.add_(1)
+        if self.kind == "stopped":
+            return x - mean.detach()
+        if self.kind == "rectified":
+            return (x - mean).relu()
+        if self.kind == "warm-up":
+            return x - mean if int(self.forwards) == 1 else x
+        if self.kind == "dice":
+            return x + torch.randn(x.shape)
+        return x + 0 * mean
+
+
+# Only `names()` of the package are tested: a toy is no norm of the catalogue.
+REGISTRY._classes.pop("toy-footprint")
+
+BATCH, OWN = (
+    "all samples, one channel, all positions",
+    "one sample, one channel, one pos",
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "gradient"),
+    [
+        ("stopped", BATCH, OWN),
+        ("rectified", BATCH, BATCH),
+        ("warm-up", OWN, OWN),
+        ("dice", OWN, OWN),
+        ("none", OWN, OWN),
+    ],
+)
+def test_value_and_gradient_are_told_apart(kind, value, gradient):
+    train = footprints(Toy(kind), (3, 4, 5))[0]
+    assert train.value.words.startswith(value)
+    assert train.gradient.words.startswith(gradient)
+    assert train.agree == (value == gradient)
+
+
+def test_a_warm_up_has_a_footprint_of_its_own():
+    found = {one.mode: one for one in footprints(Toy("warm-up"), (3, 4, 5))}
+    assert found[Mode.first].value.words == BATCH
+    assert Mode.first not in {one.mode for one in footprints(Toy("dice"), (3, 4, 5))}
+
+
+def test_words_of_outputs_that_differ():
+    entries = np.zeros((2, 4, 3, 2, 4, 3), dtype=bool)
+    for n, c, p in np.ndindex(2, 4, 3):
+        if c < 2:
+            entries[n, c, p, n, :2] = True
+        else:
+            entries[n, c, p, :, c] = True
+    found = describe(entries)
+    assert found.words == (
+        "channels 0-1: one sample, one group of 2 channels, all positions; "
+        "channels 2-3: all samples, one channel, all positions"
+    )
+    assert found.count == "6"
+    assert [part.output for part in found.parts] == [(0, 1, 0), (0, 3, 0)]
+    entries[0, 0, 0, 1, 3, 2] = True
+    assert "irregular" in describe(entries).words
+
+
+# Invariances, by algebra.
+
+NOTHING = {"order", "pads"}
+GLOBAL = {"order", "gain", "bias", "weights"}
+PER_CHANNEL = GLOBAL | {"gain/channel", "bias/channel"}
+
+
+@pytest.mark.parametrize(
+    ("name", "holds"),
+    [
+        ("none", NOTHING),
+        ("affine", NOTHING),
+        ("instance", PER_CHANNEL),
+        ("batch", PER_CHANNEL),
+        ("batch_masked", PER_CHANNEL | {"pads"}),
+        ("layer_sample", GLOBAL),
+        ("group", GLOBAL),
+        ("layer_position", GLOBAL | {"pads"}),
+        ("rms", (GLOBAL | {"pads"}) - {"bias"}),
+    ],
+)
+def test_invariances_in_training(name, holds):
+    norm = build({"name": name}, 16)
+    found = invariances(norm, (4, 16, 6, 6))
+    assert {one.to.value for one in found if one.holds_in_train} == holds
+    changes = [one.train for one in found]
+    assert all(change is not None for change in changes)
+    assert all(change < 1e-12 or change > 1e-2 for change in changes), changes
+
+
+def test_evaluation_with_running_statistics_is_affine():
+    found = {one.to: one for one in invariances(build({"name": "batch"}, 8), (4, 8, 9))}
+    assert {to.value for to, one in found.items() if one.holds_in_eval} == NOTHING
+    assert found[Change.gain].holds_in_train
+
+
+def test_pads_are_not_asked_of_a_norm_with_one_shape():
+    found = {
+        one.to: one for one in invariances(build({"name": "layer_shape"}, 8), (4, 8, 9))
+    }
+    assert found[Change.pads] == Invariance(Change.pads, None, None)
+    assert found[Change.pads].holds_in_train is None
+
+
+# Pictures.
+
+
+def panel(name: str, channels: int = 8, **options: object) -> Panel:
+    train = portrait(name, {"name": name, **options}, channels).footprints[0]
+    part = train.either.parts[0]
+    return Panel(
+        title=name,
+        words=part.words,
+        spatial=(6, 6),
+        output=part.output,
+        value=train.value.entries[part.output],
+        gradient=train.gradient.entries[part.output],
+    )
+
+
+def test_the_visible_faces_are_those_of_the_measured_entries():
+    drawn = {
+        name: Counter((face.side, face.kind) for face in faces(panel(name, **options)))
+        for name, options in (
+            ("batch", {}),
+            ("layer_sample", {}),
+            ("group", {"num_groups": 2}),
+        )
+    }
+    # N = 4, C = 8, one row of 6 positions; the output itself is a corner.
+    for seen in drawn.values():
+        assert seen.total() == 4 * 8 + 8 * 6 + 4 * 6
+        assert seen["top", "output"] == seen["side", "output"] == 1
+    sides = ("top", "front", "side")
+    assert [drawn["batch"][side, "both"] for side in sides] == [3, 5, 23]
+    assert [drawn["layer_sample"][side, "both"] for side in sides] == [7, 47, 5]
+    assert [drawn["group"][side, "both"] for side in sides] == [3, 23, 5]
+
+
+def test_the_svg_has_a_shape_of_its_colour_for_every_face(tmp_path):
+    shown = [panel("batch"), panel("instance")]
+    svg, png = draw(shown, tmp_path / "new")
+    fills = Counter(
+        match.group(1)
+        for element in ElementTree.parse(svg).iter()
+        if (match := re.search(r"fill: (#[0-9a-f]{6})", element.get("style", "")))
+        and element.tag in {f"{SVG}path", f"{SVG}use"}
+    )
+    wanted = Counter(
+        "#" + "".join(f"{round(part * 255):02x}" for part in colour(face))
+        for one in shown
+        for face in faces(one)
+    )
+    legend = Counter([COLOURS["both"], COLOURS["output"]])
+    for fill, count in wanted.items():
+        assert fills[fill] == count + legend[fill], fill
+
+    with Image.open(png) as image:
+        image.load()
+        assert image.width > 800
+        assert image.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+    before = svg.read_bytes(), png.read_bytes()
+    assert before == tuple(file.read_bytes() for file in draw(shown, tmp_path))
+
+
+def test_what_only_the_value_or_the_gradient_depends_on_has_its_own_colour():
+    train = footprints(Toy("stopped", 2), (2, 2, 3))[0]
+    one = Panel(
+        "toy", "", (3,), (0, 1, 0), train.value.entries[0, 1, 0],
+        train.gradient.entries[0, 1, 0],
+    )  # fmt: skip
+    assert Counter(one.kinds().ravel().tolist()) == {"none": 6, "value": 5, "output": 1}
+
+
+def test_the_picture_as_text():
+    grid = text([panel("batch"), panel("layer_position")]).splitlines()
+    assert grid[0].split() == ["batch", "layer_position"]
+    assert grid[2] == "  0 . . . . . . . @     0 + + + + + + + O"
+    assert grid[3] == "  1 . . . . . . . #     1 . . . . . . . ."
+
+
+# The command.
+
+
+def test_the_command_prints_json_and_writes_pictures(command: Command, tmp_path: Path):
+    arguments = ["batch", "group", "norm.num_groups=2", "--task", "transformer"]
+    done = command("footprint", *arguments, "--json", "--output", "pictures")
+    assert done.returncode == 0, done.stderr
+    batch, group = json.loads(done.stdout)
+    assert (batch["name"], group["name"]) == ("batch", "group")
+    assert group["norm"]["num_groups"] == 2
+    assert group["shape"] == [4, 8, 9]
+    modes = {(mode["mode"], mode["mask"]): mode for mode in batch["modes"]}
+    assert modes["train", True]["value"]["entries"] == [36, 36]
+    assert modes["eval", False]["value"]["entries"] == [1, 1]
+    assert all(mode["agree"] for mode in modes.values())
+    holds = {one["to"]: one["holds_in_train"] for one in batch["invariances"]}
+    assert holds["channel_gain"] is True
+    assert holds["pads"] is False
+    assert {file.name for file in (tmp_path / "pictures").iterdir()} == {
+        "footprint.svg",
+        "footprint.png",
+    }
+    ElementTree.parse(tmp_path / "pictures" / "footprint.svg")
+
+
+def test_the_command_prints_a_table_of_100_columns_with_the_alias():
+    done = CliRunner().invoke(app, ["footprint", "layer", "instance"])
+    assert done.exit_code == 0, done.stderr
+    assert "one sample, all channels, all positions" in done.stdout
+    assert "one sample, one channel, all positions" in done.stdout
+    assert all(len(line.rstrip()) <= 100 for line in done.stdout.splitlines())
+
+
+def test_a_norm_of_ones_own_is_measured(tmp_path: Path):
+    (tmp_path / "norm").mkdir()
+    (tmp_path / "norm" / "halves.yaml").write_text(
+        "# Two groups\nname: group\nnum_groups: 2\n"
+    )
+    arguments = ["footprint", "halves", "--config-dir", str(tmp_path), "--json"]
+    done = CliRunner().invoke(app, arguments)
+    (halves,) = json.loads(done.stdout)
+    assert halves["name"] == "halves"
+    assert halves["modes"][0]["value"]["words"] == (
+        "one sample, one group of 4 channels, all positions"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["grop"], ["norm=grop", "'group'"]),
+        (["norm.eps=1"], ["name a norm"]),
+        (["batch", "norm.num_groups=2"], ["norm.num_groups", "batch"]),
+        (["group", "norm.num_groups=two"], ["norm.num_groups", "two"]),
+        (["batch", "--output", "file"], ["--output file"]),
+    ],
+)
+def test_a_wrong_request_exits_with_2(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    told = CliRunner().invoke(app, ["footprint", *arguments])
+    assert told.exit_code == 2, told.stderr
+    assert told.stdout == ""
+    assert told.stderr.startswith("error: ")
+    for word in words:
+        assert word in told.stderr
