@@ -233,7 +233,7 @@ def test_completion_offers_groups_and_choices(command: Command) -> None:
         capture_output=True,
         text=True,
     )
-    assert offered.stdout.split() == ["norm=group"]
+    assert offered.stdout.split() == ["norm=group", "norm=group_permuted"]
 
 
 def test_the_same_run_is_not_done_twice_at_once(tmp_path: Path) -> None:

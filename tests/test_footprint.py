@@ -20,12 +20,12 @@ from normbench.norms import REGISTRY, Norm, names
 from normbench.probes.base import Mode
 from normbench.probes.footprint import (
     Footprint,
-    describe,
     footprints,
     same_function,
 )
 from normbench.probes.invariance import Change, Invariance, invariances
 from normbench.probes.portrait import build, fitting, portrait
+from normbench.probes.words import describe
 from normbench.report.cubes import COLOURS, colour, draw, faces
 from normbench.report.panel import Panel, text
 

@@ -43,7 +43,10 @@ ALLOWED = {
     "norms.factory": {"norms.base", "norms.ghost"},
     "norms.__init__": {"norms"},
     "probes": {"norms.base", "probes.base"},
-    "probes.portrait": {"norms.base", "probes.footprint", "probes.invariance"},
+    "probes.words": set(),
+    "probes.footprint": {"norms.base", "probes.base", "probes.words"},
+    "probes.portrait": {"norms.base", "probes.footprint", "probes.invariance"}
+    | {"probes.words"},
     "report.cubes": {"report.panel"},
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
     | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},

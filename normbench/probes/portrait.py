@@ -8,8 +8,9 @@ import torch
 
 from normbench.errors import Incompatible
 from normbench.norms.base import REGISTRY, Norm, make
-from normbench.probes.footprint import Dependence, Footprint, footprints
+from normbench.probes.footprint import Footprint, footprints
 from normbench.probes.invariance import TOLERANCE, Invariance, invariances
+from normbench.probes.words import Dependence
 
 SAMPLES = 4
 IMAGE = (6, 6)

@@ -1,0 +1,201 @@
+"""A dependence in words: "one sample, one group of 4 channels, all positions"."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Output entries with one description: all, or those of some channels."""
+
+    where: str
+    """"" for all outputs, else such as "channels 0-3"."""
+    words: str
+    """Such as "one sample, one group of 4 channels, all positions"."""
+    entries: tuple[int, int]
+    """How many inputs such an output depends on: the least and the most."""
+    output: tuple[int, int, int]
+    """One such output, with the most entries: sample, channel, position."""
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """Which inputs each output depends on, as an array and in words."""
+
+    entries: Bools
+    """(N, C, P, N, C, P), P positions: output first, then input. Outputs at masked
+    positions depend on nothing here: nobody reads them."""
+    mask: Bools | None
+    """(N, P), True where real; None where the norm was given no mask."""
+    parts: tuple[Part, ...]
+
+    @property
+    def words(self) -> str:
+        """All parts, such as "channels 0-3: ...; channels 4-7: ..."."""
+        return "; ".join(
+            f"{part.where}: {part.words}" if part.where else part.words
+            for part in self.parts
+        )
+
+    @property
+    def count(self) -> str:
+        """The number of entries, such as "144", or "3-5" where outputs differ."""
+        low = min(part.entries[0] for part in self.parts)
+        high = max(part.entries[1] for part in self.parts)
+        return str(low) if low == high else f"{low}-{high}"
+
+    def same(self, other: "Dependence") -> bool:
+        """Each output depends on the same inputs in `other`."""
+        return bool((self.entries == other.entries).all())
+
+    @property
+    def other_samples(self) -> bool:
+        """Some output depends on another sample."""
+        between = _any(self.entries, (1, 2, 4, 5))
+        return bool(between[~np.eye(len(between), dtype=np.bool_)].any())
+
+    @property
+    def masked_positions(self) -> bool:
+        """Some output depends on a masked position."""
+        if self.mask is None:
+            return False
+        return bool(_any(self.entries, (0, 1, 2, 4))[~self.mask].any())
+
+
+def describe(entries: Bools, mask: Bools | None = None) -> Dependence:
+    """Dependence (N, C, P, N, C, P) in words.
+
+    The set of each output is written as a union of boxes, one choice each of samples,
+    channels and positions; outputs with the same words make a part.
+    """
+    samples, channels, positions = entries.shape[:3]
+    near = _any(entries, (0, 2, 3, 5))  # (C, C): the channels that an output reads
+    boxes = _boxes(entries, near, mask)
+    count = samples * channels * positions
+    sets = entries.reshape(count, count)
+    covered = np.zeros_like(sets)
+    chosen: list[list[str]] = [[] for _ in range(count)]
+    real = np.ones(count, dtype=bool)
+    if mask is not None:
+        real = np.repeat(mask[:, None], channels, axis=1).reshape(-1)
+    for name, box in boxes:
+        fits = ~(box & ~sets).any(axis=1)
+        adds = fits & (box & ~covered).any(axis=1) & real
+        covered |= box & adds[:, None]
+        for output in np.flatnonzero(adds):
+            chosen[output].append(name)
+    exact = (covered == sets).all(axis=1)
+    channel_words = [_channel_words(near, c) for c in range(channels)]
+
+    outputs: dict[str, list[int]] = {}
+    for output in np.flatnonzero(real):
+        words = " + ".join(chosen[output]) or "nothing"
+        if not exact[output]:
+            words = "an irregular set of entries"
+        channel = output // positions % channels
+        words = words.replace(_NEAR, channel_words[channel])
+        outputs.setdefault(words, []).append(int(output))
+    return Dependence(entries, mask, _parts(outputs, sets, entries.shape[:3]))
+
+
+def _any(entries: Bools, axes: tuple[int, ...]) -> Bools:
+    return np.asarray(entries.any(axis=axes))
+
+
+_NEAR = "<channels>"
+
+
+def _boxes(entries: Bools, near: Bools, mask: Bools | None) -> list[tuple[str, Bools]]:
+    """Every box in words, as (outputs, inputs); the largest first."""
+    samples, channels, positions = entries.shape[:3]
+    one = {size: np.eye(size, dtype=bool) for size in entries.shape[:3]}
+    of_samples = {"one sample": one[samples], "all samples": _all(samples)}
+    of_channels = {
+        "one channel": one[channels],
+        _NEAR: near,
+        "all channels": _all(channels),
+    }
+    of_positions = {"one position": one[positions], "all positions": _all(positions)}
+    everywhere = np.ones((samples, positions), dtype=bool)
+    boxes = []
+    for (s, sample), (c, channel), (p, position) in product(
+        of_samples.items(), of_channels.items(), of_positions.items()
+    ):
+        kinds = [(p, everywhere)]
+        if mask is not None and p == "all positions":
+            kinds.append(("all real positions", mask))
+        for words, allowed in kinds:
+            box = (
+                sample[:, None, None, :, None, None]
+                & channel[None, :, None, None, :, None]
+                & position[None, None, :, None, None, :]
+                & allowed[None, None, None, :, None, :]
+            )
+            boxes.append((f"{s}, {c}, {words}", box.reshape(entries[0, 0, 0].size, -1)))
+    return sorted(boxes, key=lambda pair: -int(pair[1].sum()))
+
+
+def _all(size: int) -> Bools:
+    return np.ones((size, size), dtype=bool)
+
+
+def _channel_words(near: Bools, channel: int) -> str:
+    """What to call the channels that an output of `channel` reads."""
+    read = near[channel]
+    if read.all() and len(read) > 1:
+        return "all channels"
+    if read.sum() <= 1:
+        return "one channel"
+    if (near[read] == read).all():
+        return f"one group of {read.sum()} channels"
+    return f"a window of {near.sum(axis=1).max()} channels"
+
+
+def _parts(
+    outputs: dict[str, list[int]], sets: Bools, shape: tuple[int, ...]
+) -> tuple[Part, ...]:
+    total = sum(len(members) for members in outputs.values())
+    where = {
+        words: sorted({member // shape[2] % shape[1] for member in members})
+        for words, members in outputs.items()
+    }
+    by_channel = sum(len(channels) for channels in where.values()) == len(
+        set().union(*where.values())
+    )
+    parts = []
+    for words, members in outputs.items():
+        sizes = sets[members].sum(axis=1)
+        place = f"channels {_runs(where[words])}"
+        if not by_channel:
+            place = f"{len(members) / total:.0%} of outputs"
+        index = np.unravel_index(np.array(members), shape)
+        # The most entries; then what stands in front in a drawing.
+        best = np.lexsort((index[2], -index[1], index[0], -sizes))[0]
+        output: Any = tuple(int(axis[best]) for axis in index)
+        parts.append(
+            Part(
+                where=place if len(outputs) > 1 else "",
+                words=words,
+                entries=(int(sizes.min()), int(sizes.max())),
+                output=output,
+            )
+        )
+    return tuple(parts)
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """Sorted numbers, runs joined: "0-3, 6"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
