@@ -9,7 +9,7 @@ import yaml
 
 from normbench.choices import choices, description
 from normbench.config import compose, resolve
-from normbench.errors import Incompatible
+from normbench.errors import RequestError
 from normbench.experiment import check, make_task
 from normbench.norms import REGISTRY, Norm
 from normbench.schema import Options
@@ -23,7 +23,8 @@ class Facts:
     """One choice of `norm=`: what it is, and what was found by building it.
 
     `parameters` is a formula in the channels C. `tasks` are those whose default network
-    it works in. An alias, which means another norm in each task, has only its tasks.
+    it works in. An alias, which means another norm in each task, has only its tasks; a
+    class that no imported module has, none.
     """
 
     name: str
@@ -48,7 +49,7 @@ def catalogue(config_dir: Path | None = None) -> list[Facts]:
         for name, file in files.items():
             try:
                 check(resolve(plain | {"norm": _section(file)}), task)
-            except Incompatible:
+            except RequestError:  # or of a class that is in no module imported so far
                 continue
             working[name].append(task_name)
     return [_facts(name, file, working[name]) for name, file in files.items()]

@@ -21,22 +21,15 @@ class WeightStd(nn.Module):
     output channel has a single weight.
     """
 
-    name = "weight_std"
-
     def __init__(self, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
 
     def forward(self, w: Tensor) -> Tensor:
-        if w[0].numel() <= 1:
-            raise Incompatible(
-                f"reparam={self.name} needs more than one weight per output channel, "
-                f"and a convolution has weights of shape {tuple(w.shape)}"
-            )
-        return F.layer_norm(w, w.shape[1:], eps=self.eps)
+        return _standardised(w, self.eps, "weight_std")
 
 
-class ScaledWeightStd(WeightStd):
+class ScaledWeightStd(nn.Module):
     """Scaled weight standardization (Brock et al. 2021).
 
     gain * (w - mean) / sqrt((var + eps) * fan_in): as WeightStd, with fan_in the number
@@ -46,16 +39,24 @@ class ScaledWeightStd(WeightStd):
     convolution does not know what comes before it. As timm's ScaledStdConv2d.
     """
 
-    name = "scaled_weight_std"
-
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
-        super().__init__(eps)
+        super().__init__()
+        self.eps = eps
         self.gain = nn.Parameter(torch.ones(channels))
 
     def forward(self, w: Tensor) -> Tensor:
         gain = self.gain.view(-1, *(1,) * (w.dim() - 1))
         scale = gain / math.sqrt(w[0].numel())
-        return super().forward(w) * scale
+        return _standardised(w, self.eps, "scaled_weight_std") * scale
+
+
+def _standardised(w: Tensor, eps: float, reparam: str) -> Tensor:
+    if w[0].numel() <= 1:
+        raise Incompatible(
+            f"reparam={reparam} needs more than one weight per output channel, "
+            f"and a convolution has weights of shape {tuple(w.shape)}"
+        )
+    return F.layer_norm(w, w.shape[1:], eps=eps)
 
 
 def _weight_std(convolution: nn.Module) -> None:

@@ -39,7 +39,7 @@ ALLOWED = {
     "tracking": {"record", "schema"},
     "provenance": {"schema"},
     "record": {"schema"},
-    "norms": {"norms.base"},
+    "norms": {"norms.base", "norms.statistics"},
     "norms.factory": {"norms.base", "norms.ghost"},
     "norms.__init__": {"norms"},
     "probes": {"norms.base", "probes.base"},

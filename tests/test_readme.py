@@ -10,6 +10,7 @@ import pytest
 from conftest import SMALL, Command
 
 from normbench.config import compose
+from normbench.norms import names
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -36,6 +37,18 @@ def test_the_overrides_compose(arguments: list[str]) -> None:
     overrides = [word for word in arguments if "=" in word]
     if "--config-dir" not in arguments:
         assert compose(overrides)
+
+
+def test_the_readme_names_every_norm() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in names() if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("arguments", shown("footprint") + shown("bench"), ids=" ".join)
+def test_the_norms_it_measures_exist(arguments: list[str]) -> None:
+    named = [word for word in arguments if not word.startswith("-") and word != "norms"]
+    if "--config-dir" not in arguments:
+        assert set(named) <= set(names())
 
 
 def test_the_readme_shows_commands() -> None:

@@ -11,13 +11,8 @@ too.
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from normbench.norms.base import (
-    Momentum,
-    Norm,
-    affine_parameters,
-    batch_norm,
-    register_running_statistics,
-)
+from normbench.norms.base import Momentum, Norm, affine_parameters
+from normbench.norms.statistics import batch_norm, register_running_statistics
 
 
 class BatchNorm(Norm, name="batch"):

@@ -20,11 +20,10 @@ from normbench.norms.base import (
     Momentum,
     Norm,
     affine_parameters,
-    batch_norm,
-    register_running_statistics,
     require_groups,
     require_several,
 )
+from normbench.norms.statistics import batch_norm, register_running_statistics
 
 
 class BatchGroupNorm(Norm, name="batch_group"):

@@ -14,14 +14,8 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench.norms.base import (
-    Momentum,
-    Norm,
-    affine_parameters,
-    batch_norm,
-    register_running_statistics,
-    require_several,
-)
+from normbench.norms.base import Momentum, Norm, affine_parameters, require_several
+from normbench.norms.statistics import batch_norm, register_running_statistics
 
 
 class BatchInstanceNorm(Norm, name="batch_instance"):

@@ -10,10 +10,8 @@ weight, bias, running_mean, running_var: (C,). Equals torch.nn.BatchNorm1d on x[
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from normbench.norms.base import (
-    Momentum,
-    Norm,
-    affine_parameters,
+from normbench.norms.base import Momentum, Norm, affine_parameters
+from normbench.norms.statistics import (
     batch_count,
     batch_moments,
     batch_norm,

@@ -18,10 +18,8 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from normbench.norms.base import (
-    Momentum,
-    Norm,
-    affine_parameters,
+from normbench.norms.base import Momentum, Norm, affine_parameters
+from normbench.norms.statistics import (
     batch_count,
     batch_moments,
     batch_norm,

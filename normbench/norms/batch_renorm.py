@@ -21,10 +21,8 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from normbench.norms.base import (
-    Momentum,
-    Norm,
-    affine_parameters,
+from normbench.norms.base import Momentum, Norm, affine_parameters
+from normbench.norms.statistics import (
     batch_moments,
     batch_norm,
     register_running_statistics,

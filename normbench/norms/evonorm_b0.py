@@ -13,13 +13,8 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from normbench.norms.base import (
-    Momentum,
-    Norm,
-    per_channel,
-    require_several,
-    update_running_statistics,
-)
+from normbench.norms.base import Momentum, Norm, per_channel, require_several
+from normbench.norms.statistics import update_running_statistics
 
 
 class EvoNormB0(Norm, name="evonorm_b0"):

@@ -12,10 +12,8 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from normbench.norms.base import (
-    Momentum,
-    Norm,
-    affine_parameters,
+from normbench.norms.base import Momentum, Norm, affine_parameters
+from normbench.norms.statistics import (
     batch_count,
     standardise,
     update_running_statistics,

@@ -13,14 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from normbench.errors import Incompatible
-from normbench.norms.base import (
-    Momentum,
-    Norm,
-    affine_parameters,
-    batch_norm,
-    register_running_statistics,
-    require_several,
-)
+from normbench.norms.base import Momentum, Norm, affine_parameters, require_several
+from normbench.norms.statistics import batch_norm, register_running_statistics
 
 
 class InstanceBatchNorm(Norm, name="ibn"):

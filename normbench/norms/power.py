@@ -24,14 +24,8 @@ from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from normbench.norms.base import (
-    Momentum,
-    Norm,
-    affine_parameters,
-    batch_count,
-    clean_pads,
-    per_channel,
-)
+from normbench.norms.base import Momentum, Norm, affine_parameters, per_channel
+from normbench.norms.statistics import batch_count, clean_pads
 
 
 class PowerNorm(Norm, name="power"):

@@ -14,12 +14,9 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from normbench.norms.base import (
-    Momentum,
-    Norm,
-    affine_parameters,
+from normbench.norms.base import Momentum, Norm, affine_parameters, require_several
+from normbench.norms.statistics import (
     register_running_statistics,
-    require_several,
     update_running_statistics,
 )
 
