@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import Timer
 
 from normbench.errors import Incompatible, RequestError, did_you_mean
-from normbench.experiment import choose_device
+from normbench.network import choose_device
 from normbench.norms import REGISTRY, make
 
 SHAPES = {

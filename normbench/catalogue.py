@@ -10,7 +10,7 @@ import yaml
 from normbench.choices import choices, description
 from normbench.config import compose, resolve
 from normbench.errors import RequestError
-from normbench.experiment import check, make_task
+from normbench.network import check, make_task
 from normbench.norms import REGISTRY, Norm
 from normbench.schema import Options
 from normbench.tasks.base import REGISTRY as TASKS

@@ -1,6 +1,5 @@
 """One run: the only place that puts norm, task, data, record and tracker together."""
 
-import json
 import math
 import time
 import traceback
@@ -8,31 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.parameter import is_lazy
 
-from normbench import evaluation, record, reparam, train
+from normbench import evaluation, record, train
 from normbench.config import run_id
-from normbench.data.base import REGISTRY as DATA
-from normbench.errors import Incompatible, RequestError
+from normbench.errors import Incompatible
+from normbench.network import build, check, choose_device, make_task
 from normbench.norms.base import REGISTRY as NORMS
-from normbench.norms.factory import NormFactory
 from normbench.progress import Observer, Silent
 from normbench.provenance import environment
 from normbench.schema import (
     Environment,
-    Options,
     RunConfig,
     RunRecord,
     Seconds,
     Status,
 )
-from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
 from normbench.tracking import Tracker, open_tracker
 
@@ -71,101 +65,6 @@ def run_one(
         writer.finish(finished)
     tracker.finish(finished.metrics, ok=finished.status == "ok")
     return finished
-
-
-def incompatible(config: RunConfig) -> str | None:
-    """Why this norm cannot work in this network, or None where it can."""
-    try:
-        check(config, make_task(config, torch.device("cpu")))
-    except Incompatible as reason:
-        return str(reason)
-    return None
-
-
-def check(config: RunConfig, task: Task) -> None:
-    """Raise RequestError where `config` cannot be run on `task`.
-
-    The network is built and given one micro-batch on the meta device: its real
-    channels and shapes, without their computation.
-    """
-    samples = len(task.splits["train"])
-    if config.batch_size > samples:
-        raise RequestError(
-            f"batch_size={config.batch_size} is above the {samples} training samples "
-            f"of data={config.data['name']}; at most {samples} is possible"
-        )
-    where = f"norm={config.norm['name']} cannot work in task={task.name}"
-    if NORMS.get(config.norm["name"]).fixed_spatial and not task.fixed_spatial:
-        raise Incompatible(
-            f"{where}: it has parameters for each position, and here batches differ "
-            "in length; task.padding=max_length makes them alike"
-        )
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-            network = build(config, task)
-            first = task.splits["train"][: config.batch_size // config.accumulate]
-            network.model.train()(*(t.to("meta") for t in task.inputs(first)))
-    except Incompatible as reason:
-        raise Incompatible(f"{where}: {reason}") from None
-    except (RuntimeError, NotImplementedError) as error:
-        raise Incompatible(
-            f"{where}: its forward fails on the meta device, where every network is "
-            f"checked first: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available[name]:
-        here = [name for name, yes in available.items() if yes]
-        raise RequestError(f"device={name} is not here; available: {', '.join(here)}")
-    return torch.device(name)
-
-
-def make_task(config: RunConfig, device: torch.device) -> Task:
-    """The task of `config` on its data, which a process loads once."""
-    data = _load(config.data["name"], json.dumps(_options(config.data)), config.seed)
-    task: Any = TASKS.get(config.task["name"])
-    made: Task = task(data, device, **_options(config.task))
-    return made
-
-
-@lru_cache(maxsize=2)
-def _load(name: str, options: str, seed: int) -> Any:
-    return DATA.get(name)(**json.loads(options)).load(seed)
-
-
-def _options(section: Options) -> Options:
-    return {key: value for key, value in section.items() if key != "name"}
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network, and the factory that made the norms in it."""
-
-    model: nn.Module
-    norms: NormFactory
-
-
-def build(config: RunConfig, task: Task) -> Network:
-    """A new network; its weights come from the global random stream."""
-    norms = NormFactory(
-        config.norm["name"],
-        _options(config.norm),
-        norm_batch=config.norm_batch,
-        forwards_per_step=config.batch_size // config.norm_batch,
-        conditions=task.conditions,
-    )
-    model = task.build(norms)
-    reparam.apply(model, config.reparam)
-    return Network(model, norms)
 
 
 @dataclass

@@ -31,6 +31,7 @@ NUMERICAL_SOURCE = (
     "tasks",
     "data",
     "evaluation.py",
+    "network.py",
     "train.py",
     "experiment.py",
     "reparam.py",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import SMALL, Run
 
-from normbench import experiment, record
+from normbench import network, record
 from normbench.choices import choices
 from normbench.config import compose, run_id
 from normbench.errors import RequestError
@@ -31,9 +31,9 @@ def composed(task: str, *overrides: str) -> RunConfig:
 
 
 def made(config: RunConfig) -> tuple[Task, torch.nn.Module]:
-    task = experiment.make_task(config, torch.device("cpu"))
+    task = network.make_task(config, torch.device("cpu"))
     torch.manual_seed(config.seed)
-    return task, experiment.build(config, task).model
+    return task, network.build(config, task).model
 
 
 @pytest.mark.parametrize(("task", "norm"), TASK_NORMS)
@@ -42,7 +42,7 @@ def test_every_task_runs_a_step_with_every_norm(
 ) -> None:
     groups = ["norm.num_groups=4"] if "num_groups" in options(norm) else []
     overrides = [*SMALL[task], *ONE_STEP, f"norm={norm}", "batch_size=4", *groups]
-    if reason := experiment.incompatible(compose(overrides)):
+    if reason := network.incompatible(compose(overrides)):
         assert (task, norm) == ("transformer", "layer_shape"), reason
         overrides.append("task.padding=max_length")
     finished = run(*overrides)
@@ -247,35 +247,35 @@ def test_a_config_is_checked_on_the_network_before_anything_is_written(
 
 
 def test_incompatible_is_a_value() -> None:
-    reason = experiment.incompatible(
+    reason = network.incompatible(
         compose(["task=cnn", "norm=group", "norm.num_groups=5"])
     )
     assert reason is not None
     assert "num_groups" in reason
-    assert experiment.incompatible(compose(["task=cnn", "norm=group"])) is None
+    assert network.incompatible(compose(["task=cnn", "norm=group"])) is None
     two_styles = ["task=style", "data.styles=[brick,grass]"]
     one_map = ["norm=conditional_instance", "norm.conditions=1"]
-    assert experiment.incompatible(compose([*two_styles, "norm=instance"])) is None
-    reason = experiment.incompatible(compose([*two_styles, *one_map]))
+    assert network.incompatible(compose([*two_styles, "norm=instance"])) is None
+    reason = network.incompatible(compose([*two_styles, *one_map]))
     assert reason is not None
     assert "norm.conditions=2" in reason
     needs_convolutions = compose(["task=transformer", "reparam=weight_std"])
-    assert "convolution" in (experiment.incompatible(needs_convolutions) or "")
+    assert "convolution" in (network.incompatible(needs_convolutions) or "")
 
 
 def test_checking_leaves_the_random_stream_alone() -> None:
     config = composed("cnn", "norm=batch")
-    task = experiment.make_task(config, torch.device("cpu"))
+    task = network.make_task(config, torch.device("cpu"))
     before = torch.get_rng_state()
-    experiment.check(config, task)
+    network.check(config, task)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_here_is_refused() -> None:
     with pytest.raises(RequestError, match="device=cuda"):
-        experiment.choose_device("cuda")
-    assert experiment.choose_device("auto") == torch.device("cpu")
+        network.choose_device("cuda")
+    assert network.choose_device("auto") == torch.device("cpu")
 
 
 def test_parameters_are_counted_and_the_peak_rate_is_scaled(run: Run) -> None:

@@ -5,7 +5,7 @@ import torch
 from conftest import SMALL
 
 from normbench.config import compose
-from normbench.experiment import build, make_task
+from normbench.network import build, make_task
 from normbench.tasks.base import Task
 
 
