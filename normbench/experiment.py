@@ -1,4 +1,4 @@
-"""One run: the only place that puts norm, task, data, record and tracker together."""
+"""One run: its network trained, evaluated, recorded and mirrored."""
 
 import math
 import time
