@@ -1,7 +1,9 @@
 """What can go wrong, as one family.
 
 NormbenchError          what was asked for could not be done: exit code 1
+├── Stopped             the run was told to stop, and can be taken up again
 └── RequestError        the request was wrong: exit code 2, nothing was written
+    ├── Busy            another process is doing this run
     └── Incompatible    this norm cannot work in this network: a sweep skips the cell
 
 A run that diverges or raises is not an error of the program: it is a record with
@@ -16,8 +18,16 @@ class NormbenchError(Exception):
     """Base of every error that normbench raises on purpose."""
 
 
+class Stopped(NormbenchError):
+    """The run was told to stop; the message says where the same command goes on."""
+
+
 class RequestError(NormbenchError):
     """The request was wrong; the message names the key, the value and what is right."""
+
+
+class Busy(RequestError):
+    """Another process is doing this run."""
 
 
 class Incompatible(RequestError):

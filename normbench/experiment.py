@@ -3,7 +3,7 @@
 import math
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from normbench import evaluation, record, train
+from normbench import checkpoint, evaluation, record, train
 from normbench.config import run_id
-from normbench.errors import Incompatible
+from normbench.errors import Incompatible, Stopped
 from normbench.network import build, check, choose_device, make_task
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.progress import Observer, Silent
-from normbench.provenance import environment
+from normbench.provenance import comes_from_this_code, environment
 from normbench.schema import (
     Environment,
     RunConfig,
@@ -37,13 +38,32 @@ def run_one(
     *,
     modules: Sequence[str] = (),
     observer: Observer | None = None,
+    redo_stale: bool = False,
+    stop: Callable[[], bool] | None = None,
 ) -> RunRecord:
-    """Train, evaluate and record the run that `config` asks for.
+    """The record of the run that `config` asks for: found, or trained and evaluated.
 
-    `modules` are the user's own, already imported. Raises RequestError (Incompatible
-    where the norm cannot work in the network) before anything is written; what goes
-    wrong after that is a record with the status "diverged", "skipped" or "failed".
+    A finished run is not done again, nor one that another process has finished just
+    now; with `redo_stale`, one from other code is. A run that was interrupted goes on
+    from its last checkpoint. `modules` are the user's own, already imported.
+
+    `stop` is asked after every step; once it says so, the run is saved and Stopped is
+    raised. Raises RequestError (Busy where another process is doing the run,
+    Incompatible where the norm cannot work in the network) before anything is written;
+    what goes wrong after that is a record with the status "diverged", "skipped" or
+    "failed".
     """
+    folder = record.run_folder(results, run_id(config))
+
+    def found() -> RunRecord | None:
+        there = record.read(folder)
+        if there is None or not record.satisfies(folder, there, config):
+            return None
+        fresh = not redo_stale or comes_from_this_code(there.environment, modules)
+        return there if fresh else None
+
+    if finished := found():
+        return finished
     so_far = _SoFar()
     observer = observer or Silent()
     torch.set_num_threads(config.threads)
@@ -51,10 +71,26 @@ def run_one(
     ran_on = environment(device, modules)
     task = make_task(config, device)
     check(config, task)
-    with record.RunWriter(results, run_id(config), config) as writer:
-        tracker = open_tracker(config, run_id(config), results, observer.note)
+    with record.RunWriter(results, run_id(config)) as writer:
+        if finished := found():  # another process did it since
+            return finished
+        identity = _identity(config, ran_on)
+        state = checkpoint.latest(writer.folder, identity, observer.warn)
+        writer.begin(config, resume_at=state.history if state else None)
+        if state:
+            so_far.resume(state)
+            observer.note(f"going on from step {state.step}")
+        tracker = open_tracker(
+            config, run_id(config), results, observer.note, observer.warn
+        )
+        saving = _Saving(identity, state, stop or (lambda: False))
         try:
-            _train_and_evaluate(config, task, device, writer, tracker, observer, so_far)
+            _train_and_evaluate(
+                config, task, device, writer, tracker, observer, so_far, saving
+            )
+        except Stopped:
+            tracker.finish({}, ok=False)
+            raise
         except Incompatible as reason:  # some norms only find out on a certain batch
             so_far.status, so_far.error = "skipped", str(reason)
         except Exception:
@@ -62,8 +98,10 @@ def run_one(
         finally:
             observer.close()
         finished = _outcome(config, task, ran_on, so_far)
-        writer.finish(finished)
-    tracker.finish(finished.metrics, ok=finished.status == "ok")
+        try:
+            writer.finish(finished)
+        finally:
+            tracker.finish(finished.metrics, ok=finished.status == "ok")
     return finished
 
 
@@ -83,6 +121,14 @@ class _SoFar:
     error: str | None = None
     setup: float = 0.0
     evaluate: float = 0.0
+    earlier: Seconds = field(
+        default_factory=lambda: Seconds(setup=0.0, train=0.0, evaluate=0.0)
+    )
+
+    def resume(self, state: checkpoint.State) -> None:
+        """Count what was done up to `state` as done."""
+        self.step, self.started = state.step, state.started
+        self.earlier = Seconds(**state.seconds)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -100,11 +146,99 @@ class _SoFar:
         self.metrics = {f"test/{task.primary_metric}": None}
 
     def seconds(self) -> Seconds:
-        """Until now; what is neither set-up nor evaluation is training."""
+        """Until now; what is neither set-up nor evaluation is training.
+
+        Of a run that was interrupted, the seconds that led to its result.
+        """
         total = time.perf_counter() - self.began
         setup = self.setup or total
         training = total - setup - self.evaluate
-        return Seconds(setup=setup, train=training, evaluate=self.evaluate)
+        return Seconds(
+            setup=self.earlier.setup + setup,
+            train=self.earlier.train + training,
+            evaluate=self.earlier.evaluate + self.evaluate,
+        )
+
+
+def _identity(config: RunConfig, ran_on: Environment) -> dict[str, Any]:
+    """What must not change between the two halves of a run, nor of its history."""
+    return {
+        "source": ran_on.source_hash,
+        "modules": ran_on.modules,
+        "torch": str(torch.__version__),
+        "device": ran_on.device,
+        "threads": ran_on.threads,
+        "evaluations": config.evaluations,
+        "log_every": config.log_every,
+    }
+
+
+@dataclass
+class _Saving:
+    """What a run goes on from, and when it leaves that for the next process."""
+
+    identity: Mapping[str, Any]
+    state: checkpoint.State | None
+    stop: Callable[[], bool]
+
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> tuple[int, list[Tensor]]:
+        """Set all to the state there is; the steps done, and their losses not told."""
+        if self.state is None:
+            return 0, []
+        model.load_state_dict(self.state.model)
+        optimizer.load_state_dict(dict(self.state.optimizer))
+        checkpoint.set_random_states(self.state.random, device)
+        return self.state.step, [loss.to(device) for loss in self.state.pending]
+
+    def after_each_step(
+        self,
+        every: int | None,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        writer: record.RunWriter,
+        observer: Observer,
+        so_far: _SoFar,
+    ) -> Callable[[int, Sequence[Tensor]], None]:
+        """A callback of `fit` that saves where it is time to, and raises Stopped."""
+        saved = self.state.step if self.state else 0
+        warned = False
+
+        def save(step: int, pending: Sequence[Tensor]) -> None:
+            nonlocal saved, warned
+            try:
+                state = checkpoint.State(
+                    identity=self.identity,
+                    step=step,
+                    model=model.state_dict(),
+                    optimizer=optimizer.state_dict(),
+                    random=checkpoint.random_states(device),
+                    pending=pending,
+                    history=writer.flushed_history(),
+                    started=so_far.started,
+                    seconds=so_far.seconds().model_dump(),
+                )
+                checkpoint.save(writer.folder, state)
+                saved = step
+            except OSError as error:
+                if not warned:
+                    observer.warn(
+                        f"no checkpoint can be written to {writer.folder} "
+                        f"({error.strerror}); the run goes on without"
+                    )
+                warned = True
+
+        def after_step(step: int, pending: Sequence[Tensor]) -> None:
+            stopping = self.stop()
+            if stopping or (every and step % every == 0):
+                save(step, pending)
+            if stopping:
+                where = f"goes on from step {saved}" if saved else "starts it again"
+                raise Stopped(f"stopped after step {step}; the same command {where}")
+
+        return after_step
 
 
 def _train_and_evaluate(
@@ -115,6 +249,7 @@ def _train_and_evaluate(
     tracker: Tracker,
     observer: Observer,
     so_far: _SoFar,
+    saving: _Saving,
 ) -> None:
     torch.manual_seed(config.seed)
     network = build(config, task)
@@ -152,6 +287,7 @@ def _train_and_evaluate(
             tell(evaluation.evaluate(task, model, evaluation.HELD_OUT, at_a_time))
 
     observer.start(f"{task.name} {config.norm['name']} b{config.batch_size}", steps)
+    start, pending = saving.restore(model, optimizer, device)
     so_far.setup = time.perf_counter() - so_far.began
     diverged_at = train.fit(
         model,
@@ -167,6 +303,12 @@ def _train_and_evaluate(
         log=log,
         evaluate_at=_evenly(steps, config.evaluations or config.budget.epochs),
         evaluate=evaluate,
+        after_step=saving.after_each_step(
+            config.checkpoint.every,
+            *(model, optimizer, device, writer, observer, so_far),
+        ),
+        start=start,
+        pending=pending,
     )
     if diverged_at is not None:
         so_far.diverge(diverged_at, task)

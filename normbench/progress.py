@@ -19,11 +19,12 @@ from rich.progress import (
 
 
 class Observer(Protocol):
-    """Follows one run. Its methods are called in this order, `log` and `note` often."""
+    """Follows one run. Its methods are called in this order, but `note` and `warn`."""
 
     def start(self, title: str, steps: int) -> None: ...
     def log(self, row: Mapping[str, Any]) -> None: ...
     def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -37,6 +38,9 @@ class Silent:
         pass
 
     def note(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
         pass
 
     def close(self) -> None:
@@ -73,6 +77,11 @@ class Bar:
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
 
+    def warn(self, text: str) -> None:
+        self._progress.console.print(
+            f"warning: {text}", markup=False, highlight=False, style="yellow"
+        )
+
     def close(self) -> None:
         self._progress.stop()
 
@@ -106,6 +115,9 @@ class Lines:
     def note(self, text: str) -> None:
         with suppress(BrokenPipeError):
             print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        self.note(f"warning: {text}")
 
     def close(self) -> None:
         pass

@@ -2,13 +2,15 @@
 
 `results/runs/<2 hex>/<run_id>/` holds `config.yaml`, `history.jsonl` (closed after
 every row), pictures, `weights.safetensors` where asked for, and `result.json`, which
-appears by one atomic rename: a folder without it is a run that did not finish.
+appears by one atomic rename: a folder without it is a run that did not finish, and that
+its checkpoints take up again.
 """
 
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from normbench.errors import NormbenchError, RequestError, did_you_mean
+from normbench.errors import Busy, NormbenchError, RequestError, did_you_mean
 from normbench.schema import RunConfig, RunRecord
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ LOCK = ".lock"
 RESULT = "result.json"
 HISTORY = "history.jsonl"
 WEIGHTS = "weights.safetensors"
+CHECKPOINT = "checkpoint.pt"
+PREVIOUS_CHECKPOINT = "checkpoint.previous.pt"
 
 
 def run_folder(results: Path, run_id: str) -> Path:
@@ -36,39 +40,64 @@ def run_folder(results: Path, run_id: str) -> Path:
 class RunWriter:
     """Writes one run's folder, which is this process's own until the `with` ends.
 
-    What an earlier try left there is removed, but for its result, which stands until
-    `finish` replaces it.
+    The lock is the operating system's, on a file that stays: it ends with the process,
+    however that ends.
     """
 
-    def __init__(self, results: Path, run_id: str, config: RunConfig) -> None:
-        """Raises RequestError where the folder cannot be written, or is another's."""
+    def __init__(self, results: Path, run_id: str) -> None:
+        """Raises Busy where another has the folder, RequestError where none can."""
         self.folder = run_folder(results, run_id)
         self._lock = FileLock(self.folder / LOCK)
-        try:
+        with self._writing(results):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(blocking=False)
-            for left_over in self.folder.iterdir():
-                if left_over.name not in {LOCK, RESULT}:
-                    left_over.unlink()
-            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            write_atomically(self.folder / "config.yaml", text)
-            (self.folder / HISTORY).touch()
-        except Timeout:
-            raise RequestError(
-                f"run {run_id} is being done by another process, in {self.folder}"
-            ) from None
-        except OSError as error:
-            self._lock.release()
-            raise RequestError(
-                f"--results {results} cannot be written: {error.strerror} "
-                f"({error.filename}); name a folder that can"
-            ) from None
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                raise Busy(
+                    f"run {run_id} is being done by another process, in {self.folder}"
+                ) from None
+        self._results = results
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *reason: object) -> None:
         self._lock.release()
+
+    def begin(self, config: RunConfig, resume_at: int | None = None) -> None:
+        """Make the folder ready for the first row, or for the next one.
+
+        What an earlier try left there is removed, but for its result, which stands
+        until `finish` replaces it. To resume, its checkpoints and the first `resume_at`
+        bytes of its history stay too. Raises RequestError where that is not possible.
+        """
+        kept = {LOCK, RESULT}
+        if resume_at is not None:
+            kept |= {CHECKPOINT, PREVIOUS_CHECKPOINT, HISTORY}
+        with self._writing(self._results):
+            for left_over in self.folder.iterdir():
+                if left_over.name not in kept:
+                    left_over.unlink()
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+            write_atomically(self.folder / "config.yaml", text)
+            with (self.folder / HISTORY).open("ab") as file:
+                file.truncate(resume_at or 0)
+
+    @contextmanager
+    def _writing(self, results: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RequestError(
+                f"--results {results} cannot be written: {error.strerror} "
+                f"({error.filename}); name a folder that can"
+            ) from None
+
+    def flushed_history(self) -> int:
+        """The length of the history in bytes, once all of it is on the disk."""
+        with (self.folder / HISTORY).open("ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to the history."""
@@ -102,6 +131,8 @@ class RunWriter:
         text = record.model_dump_json(indent=2) + "\n"
         try:
             write_atomically(self.folder / RESULT, text)
+            for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
+                (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise NormbenchError(
                 f"the run ended ({record.status}), but its record cannot be written to "
@@ -110,11 +141,14 @@ class RunWriter:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `path` whole or not at all."""
+    """Write `path` whole or not at all, whether the process or the machine stops."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     data = content.encode() if isinstance(content, str) else content
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

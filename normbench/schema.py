@@ -51,6 +51,12 @@ class Budget(_Frozen):
     max_steps: PositiveInt | None
 
 
+class Checkpoint(_Frozen):
+    """How often an unfinished run is saved: every so many optimiser steps, or never."""
+
+    every: PositiveInt | None
+
+
 class TrackerConfig(_Frozen):
     """Where a run is mirrored to; `mode` and the rest are those of wandb.init."""
 
@@ -90,11 +96,13 @@ class RunConfig(_Frozen):
     evaluations: PositiveInt | None
     log_every: PositiveInt | None
     keep_weights: bool
+    checkpoint: Checkpoint = Checkpoint(every=None)
     tracker: TrackerConfig
 
 
 NOT_HASHED = frozenset(
-    {"device", "threads", "evaluations", "log_every", "keep_weights", "tracker"}
+    {"device", "threads", "evaluations", "log_every", "keep_weights", "checkpoint"}
+    | {"tracker"}
 )
 """Fields of RunConfig that say how a run is done, not what it is.
 

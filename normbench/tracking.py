@@ -1,7 +1,8 @@
 """Where a run is mirrored to: Weights & Biases, or nowhere.
 
 A mirror never changes a metric and never ends a run: whatever it raises becomes one
-note, after which it is silent.
+warning, after which it is silent. Every row goes to its own step, so that a run taken
+up again under its id repeats rows and adds none.
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import Any, Literal, Protocol
 from normbench.record import finite
 from normbench.schema import RunConfig
 
-Note = Callable[[str], None]
+Tell = Callable[[str], None]
 Mode = Literal["offline", "online", "disabled"]
 
 
@@ -44,21 +45,21 @@ class NoTracker:
 
 
 def open_tracker(
-    config: RunConfig, run_id: str, results: Path, note: Note
+    config: RunConfig, run_id: str, results: Path, note: Tell, warn: Tell
 ) -> "Tracker":
-    """The tracker that `config` asks for; `note` gets the one line it may print."""
+    """The tracker that `config` asks for; `note` gets one line, `warn` any failure."""
     if config.tracker.name == "none" or config.tracker.mode == "disabled":
         return NoTracker()
-    return WandbTracker(config, run_id, results, note)
+    return WandbTracker(config, run_id, results, note, warn)
 
 
 class WandbTracker:
     """Mirrors one run to Weights & Biases; its files are in `<results>/wandb`."""
 
     def __init__(
-        self, config: RunConfig, run_id: str, results: Path, note: Note
+        self, config: RunConfig, run_id: str, results: Path, note: Tell, warn: Tell
     ) -> None:
-        self._note = note
+        self._warn = warn
         self._run: Any = None
         try:
             try:
@@ -66,7 +67,7 @@ class WandbTracker:
             except Exception as error:
                 if config.tracker.mode == "offline":
                     raise
-                note(f"W&B is not reachable ({_first_line(error)}); logging offline")
+                warn(f"W&B is not reachable ({_first_line(error)}); logging offline")
                 _forget_failed_run()
                 self._run = _init(config, run_id, results, "offline")
         except Exception as error:
@@ -75,14 +76,14 @@ class WandbTracker:
             note(_how_to_view(self._run))
 
     def log(self, row: Mapping[str, Any]) -> None:
-        self._guard(lambda run: run.log(_present(row)))
+        self._guard(lambda run: run.log(_present(row), step=row["step"]))
 
     def pictures(self, step: int, files: Mapping[str, Path]) -> None:
         def send(run: Any) -> None:
             import wandb
 
             images = {name: wandb.Image(str(path)) for name, path in files.items()}
-            run.log({"step": step, **images})
+            run.log({"step": step, **images}, step=step)
 
         self._guard(send)
 
@@ -104,7 +105,7 @@ class WandbTracker:
 
     def _give_up(self, error: Exception) -> None:
         self._run = None
-        self._note(
+        self._warn(
             f"W&B failed ({_first_line(error)}); the run goes on, its record is kept"
         )
 

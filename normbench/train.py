@@ -24,6 +24,9 @@ def fit(
     log: Callable[[int, float, float], None],
     evaluate_at: frozenset[int],
     evaluate: Callable[[int], None],
+    after_step: Callable[[int, Sequence[Tensor]], None] | None = None,
+    start: int = 0,
+    pending: Sequence[Tensor] = (),
 ) -> int | None:
     """Train `model` for `steps` optimiser steps, numbered from 1.
 
@@ -33,12 +36,17 @@ def fit(
     gets the mean loss since the last call; `evaluate(step)` finds the model in
     evaluation mode. Losses stay on the device in between.
 
+    `after_step(step, pending)` ends each step, with the micro-batches' losses that
+    `log` has not told yet. Together with the states of model, optimiser and random
+    streams, these are all there is: given as `start` and `pending`, training goes on
+    as if it had not been interrupted.
+
     Returns the step whose loss was not finite, at which training ended, or None.
     """
     penalised: list[Any] = [m for m in model.modules() if hasattr(m, "penalty")]
-    losses: list[Tensor] = []
+    losses = list(pending)
     model.train()
-    for step in range(1, steps + 1):
+    for step in range(start + 1, steps + 1):
         lr = learning_rate(step)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -69,6 +77,8 @@ def fit(
             model.eval()
             evaluate(step)
             model.train()
+        if after_step is not None:
+            after_step(step, losses)
     model.eval()
     return None
 

@@ -24,7 +24,15 @@ ALLOWED = {
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
     | {"provenance", "record"},
     "__main__": {"cli"},
-    "experiment": {"config", "evaluation", "network", "norms.base", "progress"}
+    "checkpoint": {"record"},
+    "experiment": {
+        "checkpoint",
+        "config",
+        "evaluation",
+        "network",
+        "norms.base",
+        "progress",
+    }
     | {"provenance", "record", "schema", "tasks.base", "tracking", "train"},
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
     | {"tasks.base"},

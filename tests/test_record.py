@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from normbench import record
 from normbench.config import compose, run_id
-from normbench.errors import NormbenchError, RequestError
+from normbench.errors import Busy, NormbenchError, RequestError
 from normbench.schema import Environment, RunRecord, Seconds
 
 
@@ -52,7 +53,8 @@ A_RECORD = a_record()
 
 
 def written(results: Path, finished: RunRecord) -> Path:
-    with record.RunWriter(results, finished.run_id, finished.config) as writer:
+    with record.RunWriter(results, finished.run_id) as writer:
+        writer.begin(finished.config)
         writer.finish(finished)
     return writer.folder
 
@@ -92,7 +94,8 @@ def test_a_record_cut_at_any_byte_is_no_record(tmp_path: Path) -> None:
 
 def test_history_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
     config = compose([])
-    writer = record.RunWriter(tmp_path, run_id(config), config)
+    writer = record.RunWriter(tmp_path, run_id(config))
+    writer.begin(config)
     writer.log({"step": 1, "train/batch_loss": 2.5})
     writer.log({"step": 2, "train/batch_loss": math.nan})
     rows = record.read_history(writer.folder)
@@ -108,10 +111,12 @@ def test_history_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
 
 def test_a_second_try_starts_from_an_empty_folder(tmp_path: Path) -> None:
     config = compose([])
-    with record.RunWriter(tmp_path, run_id(config), config) as first:
+    with record.RunWriter(tmp_path, run_id(config)) as first:
+        first.begin(config)
         first.log({"step": 1})
         (first.folder / "left-over.png").touch()
-    second = record.RunWriter(tmp_path, run_id(config), config)
+    second = record.RunWriter(tmp_path, run_id(config))
+    second.begin(config)
     assert record.read_history(second.folder) == []
     assert not (second.folder / "left-over.png").exists()
 
@@ -176,24 +181,26 @@ def test_a_results_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     config = compose([])
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match="--results"):
-        record.RunWriter(tmp_path / "file", run_id(config), config)
+        record.RunWriter(tmp_path / "file", run_id(config))
 
 
 def test_a_folder_belongs_to_one_writer_at_a_time(tmp_path: Path) -> None:
     config = compose([])
-    with record.RunWriter(tmp_path, run_id(config), config) as writer:
+    with record.RunWriter(tmp_path, run_id(config)) as writer:
+        writer.begin(config)
         writer.log({"step": 1})
-        with pytest.raises(RequestError, match="another process"):
-            record.RunWriter(tmp_path, run_id(config), config)
+        with pytest.raises(Busy, match="another process"):
+            record.RunWriter(tmp_path, run_id(config))
         assert record.read_history(writer.folder) == [{"step": 1}]
-    with record.RunWriter(tmp_path, run_id(config), config):
+    with record.RunWriter(tmp_path, run_id(config)):
         pass
 
 
 def test_a_result_stands_until_the_next_try_has_its_own(tmp_path: Path) -> None:
     finished = a_record()
     folder = written(tmp_path, finished)
-    with record.RunWriter(tmp_path, finished.run_id, finished.config) as writer:
+    with record.RunWriter(tmp_path, finished.run_id) as writer:
+        writer.begin(finished.config)
         assert record.read(folder) == finished
         better = finished.model_copy(update={"steps": 11})
         writer.finish(better)
@@ -221,12 +228,12 @@ def test_a_record_that_cannot_be_written_leaves_nothing_behind(
 ) -> None:
     finished = a_record()
 
-    def full(path: Path, data: bytes) -> None:
-        path.touch()
+    def full(file: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with record.RunWriter(tmp_path, finished.run_id, finished.config) as writer:
-        monkeypatch.setattr(Path, "write_bytes", full)
+    with record.RunWriter(tmp_path, finished.run_id) as writer:
+        writer.begin(finished.config)
+        monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(NormbenchError, match="No space left"):
             writer.finish(finished)
     assert {f.name for f in writer.folder.iterdir()} == {

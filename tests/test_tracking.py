@@ -70,13 +70,17 @@ def test_the_tracker_does_not_change_a_metric(run: Run, tmp_path: Path) -> None:
 class Notes(Silent):
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.warnings: list[str] = []
 
     def note(self, text: str) -> None:
         self.texts.append(text)
 
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
 
 @pytest.mark.parametrize("when", ["init", "log", "finish"])
-def test_a_tracker_that_fails_is_one_note_and_the_run_goes_on(
+def test_a_tracker_that_fails_is_one_warning_and_the_run_goes_on(
     when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import wandb
@@ -95,7 +99,7 @@ def test_a_tracker_that_fails_is_one_note_and_the_run_goes_on(
     config = compose([*SMALL["cnn"], "budget=smoke", *WANDB])
     finished = run_one(config, tmp_path, observer=notes)
     assert finished.status == "ok"
-    failed = [text for text in notes.texts if "No space left" in text]
+    failed = [text for text in notes.warnings if "No space left" in text]
     assert len(failed) == 1
     assert "goes on" in failed[0]
     wandb.teardown()

@@ -57,7 +57,7 @@ def exit_codes() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, RequestError) else 1) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command starts the run again", err=True)
+        typer.echo("interrupted; the same command takes it up again", err=True)
         raise typer.Exit(130) from None
     except BrokenPipeError:
         sys.stderr.close()

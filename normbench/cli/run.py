@@ -1,6 +1,9 @@
 """Commands that run something: train, config."""
 
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +35,8 @@ def train(
     """Train one network with one norm, and record the run.
 
     A run that is finished already is not run again. Exit code 0: done; 1: the run
-    failed, diverged or was skipped; 2: the request was wrong; 130: interrupted.
+    failed, diverged or was skipped; 2: the request was wrong; 130: interrupted, and
+    the same command goes on.
     """
     with exit_codes():
         config = _composed(overrides, config_dir, module)
@@ -52,11 +56,20 @@ def train(
                     err=True,
                 )
         else:
+            from normbench.errors import Stopped
             from normbench.experiment import run_one
 
-            finished = run_one(
-                config, results, modules=module or (), observer=_observer()
-            )
+            try:
+                with _stopping() as stop:
+                    finished = run_one(
+                        *(config, results),
+                        modules=module or (),
+                        observer=_observer(),
+                        stop=stop,
+                    )
+            except Stopped as stopped:
+                typer.echo(f"interrupted; {stopped}", err=True)
+                raise typer.Exit(130) from None
         if json:
             typer.echo(finished.model_dump_json(indent=2))
         else:
@@ -97,6 +110,25 @@ def _composed(
 
     import_modules(modules or ())
     return compose(overrides or (), config_dir)
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; a second one is a KeyboardInterrupt."""
+    pressed = False
+
+    def press(*_: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _observer() -> "Observer":

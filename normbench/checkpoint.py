@@ -1,0 +1,124 @@
+"""Checkpoints of an unfinished run: whole or not at all, and checked when read.
+
+A file is MAGIC, the SHA-256 of the payload (32 bytes), and the payload, a `State` as
+`torch.save` writes it. The one before it stays as `checkpoint.previous.pt`.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normbench.record import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT, write_atomically
+
+MAGIC = b"normbench checkpoint 1\n"
+HEADER = len(MAGIC) + hashlib.sha256().digest_size
+
+
+@dataclass(frozen=True)
+class State:
+    """All that training goes on from.
+
+    `step` optimiser steps are done, which is also the position in the order of the
+    data; `pending` are the losses that no row tells yet; the history is `history` bytes
+    long. `identity` is what must be the same for the numbers to be the same.
+    """
+
+    identity: Mapping[str, Any]
+    step: int
+    model: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    random: Sequence[Tensor]
+    pending: Sequence[Tensor]
+    history: int
+    started: str
+    seconds: Mapping[str, float]
+
+
+class _Damaged(Exception):
+    """The file is there, but is not what was written."""
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """The states of the random streams that a run on `device` draws from."""
+    states = [torch.get_rng_state()]
+    if device.type != "cpu":
+        states.append(torch.get_device_module(device).get_rng_state())
+    return states
+
+
+def set_random_states(states: Sequence[Tensor], device: torch.device) -> None:
+    """Undo what was drawn since `random_states(device)` were these."""
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.get_device_module(device).set_rng_state(state)
+
+
+def save(folder: Path, state: State) -> None:
+    """Write `state` as the folder's checkpoint; the last one becomes the previous.
+
+    Raises OSError where the disk does not take it: then the last one stands.
+    """
+    buffer = io.BytesIO()
+    plain = {field.name: getattr(state, field.name) for field in fields(State)}
+    plain["pending"] = torch.stack(list(state.pending)) if state.pending else None
+    torch.save(plain, buffer)
+    payload = buffer.getvalue()
+    latest = folder / CHECKPOINT
+    if latest.exists():
+        latest.replace(folder / PREVIOUS_CHECKPOINT)
+    write_atomically(latest, MAGIC + hashlib.sha256(payload).digest() + payload)
+
+
+def latest(
+    folder: Path, identity: Mapping[str, Any], warn: Callable[[str], None]
+) -> State | None:
+    """The last state in `folder` to go on from, or None to start from the beginning.
+
+    A damaged file is removed. A state of another `identity` does not count, nor does
+    one whose history is longer than the one in `folder`. `warn` is told, in one line,
+    why it is not the very last one.
+    """
+    damaged = []
+    state = None
+    history = folder / HISTORY
+    length = history.stat().st_size if history.exists() else 0
+    for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
+        try:
+            state = _read(folder / name)
+        except FileNotFoundError:
+            continue
+        except (_Damaged, OSError) as error:
+            damaged.append(f"{folder / name} is damaged ({error})")
+            (folder / name).unlink()  # lest it becomes the previous one
+            continue
+        if state.history <= length:
+            break
+        damaged.append(f"the history in {folder} is shorter than at {name}")
+        state = None
+    if state is not None and state.identity != identity:
+        changed = [key for key in identity if identity[key] != state.identity.get(key)]
+        damaged.append(f"{folder / CHECKPOINT} is of another {', '.join(changed)}")
+        state = None
+    if damaged:
+        where = f"goes on from step {state.step}" if state else "starts again"
+        warn(f"{'; '.join(damaged)}: the run {where}")
+    return state
+
+
+def _read(path: Path) -> State:
+    content = path.read_bytes()
+    payload = content[HEADER:]
+    if content[:HEADER] != MAGIC + hashlib.sha256(payload).digest():
+        raise _Damaged("its checksum does not match")
+    try:
+        plain = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        pending = plain.pop("pending")
+        return State(**plain, pending=[] if pending is None else pending.unbind())
+    except Exception as error:  # whole, but of what torch does not load as data
+        raise _Damaged(f"torch cannot load it: {type(error).__name__}") from None
