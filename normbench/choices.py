@@ -1,5 +1,6 @@
 """The yaml files that can be named, found without importing what they name."""
 
+from functools import cache
 from pathlib import Path
 
 from normbench.errors import RequestError
@@ -11,9 +12,11 @@ def config_root() -> Path:
     return package if package.is_dir() else Path(__file__).parents[1] / "configs"
 
 
-def groups() -> list[str]:
+@cache
+def groups() -> tuple[str, ...]:
     """The config groups, such as `norm`."""
-    return sorted(folder.name for folder in config_root().iterdir() if folder.is_dir())
+    folders = (folder for folder in config_root().iterdir() if folder.is_dir())
+    return tuple(sorted(folder.name for folder in folders))
 
 
 def choices(group: str, config_dir: Path | None = None) -> dict[str, Path]:

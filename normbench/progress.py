@@ -2,8 +2,10 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -17,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from normbench.schema import RunConfig, RunRecord
+
 
 class Observer(Protocol):
     """Follows one run. Its methods are called in this order, but `note` and `warn`."""
@@ -24,6 +28,21 @@ class Observer(Protocol):
     def start(self, title: str, steps: int) -> None: ...
     def log(self, row: Mapping[str, Any]) -> None: ...
     def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class SweepObserver(Protocol):
+    """Follows a sweep: one `start`, then ends in any order, then `close`.
+
+    `left` are the seconds that the rest should take, None while nothing is known.
+    """
+
+    def start(self, missing: int, left: float | None) -> None: ...
+    def began(self, run_id: str, config: RunConfig) -> None: ...
+    def ended(self, record: RunRecord, left: float | None) -> None: ...
+    def unrecorded(self, run_id: str, reason: str) -> None: ...
+    def waiting(self, run_id: str) -> None: ...
     def warn(self, text: str) -> None: ...
     def close(self) -> None: ...
 
@@ -121,3 +140,141 @@ class Lines:
 
     def close(self) -> None:
         pass
+
+
+def title(config: RunConfig) -> str:
+    """What tells a run from its neighbours, in a few words."""
+    norm_batch = f"/{config.norm_batch}" * (config.norm_batch != config.batch_size)
+    reparam = f"+{config.reparam}" * (config.reparam != "none")
+    return (
+        f"{config.task['name']} {config.norm['name']}{reparam} "
+        f"b{config.batch_size}{norm_batch} lr {config.lr:g} s{config.seed}"
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: "40 s", "3 min", "2.5 h"."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+@dataclass
+class Tally:
+    """How far a sweep has come: the statuses of the runs that ended, and the rest."""
+
+    missing: int = 0
+    running: dict[str, str] = field(default_factory=dict)
+    statuses: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, str] = field(default_factory=dict)
+    unrecorded: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> int:
+        return self.statuses.total() + len(self.unrecorded)
+
+    def words(self) -> str:
+        """Such as "11 ok, 1 failed, 2 running"."""
+        counts = [f"{count} {status}" for status, count in self.statuses.items()]
+        if self.unrecorded:
+            counts.append(f"{len(self.unrecorded)} without a record")
+        if self.running:
+            counts.append(f"{len(self.running)} running")
+        return ", ".join(counts)
+
+
+class SweepProgress:
+    """A line for each run that ends; on a terminal, a bar over the sweep below them.
+
+    A reader that went away (`| head`) does not end a sweep.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.tally = Tally()
+        self._said: set[str] = set()
+        self._console = console
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", start=False)
+
+    def start(self, missing: int, left: float | None) -> None:
+        self.tally.missing = missing
+        self._say(f"{missing} runs to do, about {duration(left)}")
+        self._bar.start_task(self._task)
+        self._bar.update(self._task, total=missing)
+        self._bar.start()
+
+    def began(self, run_id: str, config: RunConfig) -> None:
+        self.tally.running[run_id] = title(config)
+        self._show(None)
+
+    def ended(self, record: RunRecord, left: float | None) -> None:
+        self.tally.running.pop(record.run_id, None)
+        self.tally.statuses[record.status] += 1
+        if record.status == "failed":
+            self.tally.failures[record.run_id] = _last_line(record.error)
+        where = f"[{self.tally.ended}/{self.tally.missing}] {record.run_id[:8]}"
+        line = f"{where}  {title(record.config)}  {_outcome(record)}"
+        self._say(line if self._bar.live.is_started else f"{line}  {_left(left)}")
+        self._show(left)
+
+    def unrecorded(self, run_id: str, reason: str) -> None:
+        self.tally.running.pop(run_id, None)
+        self.tally.unrecorded[run_id] = reason
+        self._say(f"{run_id[:8]}  no record: {_last_line(reason)}")
+        self._show(None)
+
+    def waiting(self, run_id: str) -> None:
+        self.tally.running.pop(run_id, None)
+        self._once(f"waiting for run {run_id}, which another process is doing")
+
+    def warn(self, text: str) -> None:
+        self._once(f"warning: {text}")
+
+    def close(self) -> None:
+        self._bar.stop()
+
+    def _once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        with suppress(BrokenPipeError):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self, left: float | None) -> None:
+        running = list(self.tally.running.values())[:4]
+        words = [self.tally.words(), *([_left(left)] if left is not None else [])]
+        self._bar.update(
+            self._task,
+            completed=self.tally.ended,
+            description="; ".join([*words, *running]),
+        )
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f"{duration(seconds)} left"
+
+
+def _outcome(record: RunRecord) -> str:
+    spent = record.seconds.setup + record.seconds.train + record.seconds.evaluate
+    value = record.metrics.get(record.primary_metric)
+    if record.status == "ok" and value is not None:
+        return f"{record.primary_metric} {value:.4f}  {spent:.1f} s"
+    if record.status == "diverged":
+        return f"diverged at step {record.diverged_at}"
+    return f"{record.status}: {_last_line(record.error)}"
+
+
+def _last_line(text: str | None) -> str:
+    return (text or "").strip().rpartition("\n")[2]

@@ -67,6 +67,18 @@ class TrackerConfig(_Frozen):
     group: str | None = None
 
 
+class LocalEngine(_Frozen):
+    """Processes of this machine that do the runs of a sweep.
+
+    `workers` is how many, None = one a core; `timeout` the seconds after which a run
+    is given up, None = never.
+    """
+
+    name: Literal["local"]
+    workers: PositiveInt | None
+    timeout: PositiveFloat | None
+
+
 class RunConfig(_Frozen):
     """Everything one run is asked for, resolved: no aliases, no open defaults.
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli import bench, footprint, look, run
+from normbench.cli import bench, footprint, look, run, sweep
 
 app = typer.Typer(
     name="normbench",
@@ -15,6 +15,9 @@ app = typer.Typer(
 )
 app.command()(run.train)
 app.command()(run.config)
+app.command()(sweep.sweep)
+app.command()(sweep.status)
+app.command()(sweep.rerun)
 app.command("list")(look.list_)
 app.command()(look.show)
 app.command("results")(look.results_)

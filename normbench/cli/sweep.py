@@ -1,0 +1,286 @@
+"""Commands about many runs: sweep, status, rerun."""
+
+import json as jsonlib
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from normbench.cli.options import (
+    RESULTS,
+    ConfigDir,
+    Json,
+    Modules,
+    Overrides,
+    Results,
+    exit_codes,
+)
+from normbench.cli.tables import number, print_table
+
+if TYPE_CHECKING:
+    from normbench.plan import Forecast, Plan, Standing
+    from normbench.progress import Tally
+    from normbench.schema import RunRecord
+
+Arms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arm",
+        metavar="OVERRIDES",
+        help="A grid of its own, beside the others; repeatable: "
+        '--arm "norm=group norm.num_groups=2,4" --arm norm=batch',
+    ),
+]
+
+
+def sweep(
+    overrides: Overrides = None,
+    arm: Arms = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, and how long.")
+    ] = False,
+    redo_stale: Annotated[
+        bool,
+        typer.Option("--redo-stale", help="Do runs again that come from other code."),
+    ] = False,
+    skip_failed: Annotated[
+        bool, typer.Option("--skip-failed", help="Leave failed runs as they are.")
+    ] = False,
+    results: Results = RESULTS,
+    config_dir: ConfigDir = None,
+    module: Modules = None,
+    json: Json = False,
+) -> None:
+    """Do every run of a grid: norm=batch,group batch_size=2,8 seed=range(0,8).
+
+    Values are Hydra's: A,B,C, range(START,STOP,STEP), choice(...), and glob(*) over
+    yaml files. Everything is checked before the first run; a norm that cannot work in
+    its network is skipped. Saying the same command again does what is missing.
+
+    Exit code 0: every run is done (a run that diverged is); 1: some failed; 2: the
+    request was wrong; 130: interrupted.
+    """
+    with exit_codes():
+        from rich.console import Console
+
+        from normbench.engines.local import cores, run_all
+        from normbench.plan import Forecast, make_plan, standing
+        from normbench.progress import SweepProgress
+        from normbench.provenance import import_modules
+        from normbench.record import all_records
+
+        import_modules(module or ())
+        plan = make_plan(overrides or (), arm or (), config_dir)
+        now = standing(
+            plan,
+            results,
+            module or (),
+            redo_stale=redo_stale,
+            skip_failed=skip_failed,
+        )
+        seen = now.finished.values() if now.finished else all_records(results)[0]
+        forecast = Forecast(seen, now.missing, plan.engine.workers or cores())
+        if dry_run:
+            _print_dry_run(_dry_run(plan, now, forecast, results), json)
+            return
+        _say_what_is_left_out(plan, now)
+        progress = SweepProgress(Console(stderr=True))
+        if now.missing:
+            signal.signal(signal.SIGTERM, _interrupt)
+            run_all(
+                now.missing,
+                results,
+                plan.engine,
+                forecast,
+                progress,
+                modules=module or (),
+                redo_stale=redo_stale,
+            )
+        if json:
+            records = standing(plan, results).finished.values()
+            plain = [finished.model_dump(mode="json") for finished in records]
+            typer.echo(jsonlib.dumps(plain, indent=2))
+        else:
+            _print_end(progress.tally, now, results)
+    if progress.tally.failures or progress.tally.unrecorded:
+        raise typer.Exit(1)
+
+
+def status(
+    overrides: Overrides = None,
+    arm: Arms = None,
+    results: Results = RESULTS,
+    config_dir: ConfigDir = None,
+    module: Modules = None,
+    json: Json = False,
+) -> None:
+    """Say how far a sweep has come, or, without overrides, all runs in the folder.
+
+    A run is `running` while a process holds the lock of its folder, `interrupted` when
+    it was begun and no process does it.
+    """
+    with exit_codes():
+        from collections import Counter
+
+        from normbench import record
+        from normbench.plan import make_plan
+        from normbench.provenance import import_modules
+
+        import_modules(module or ())
+        if overrides or arm:
+            plan = make_plan(overrides or (), arm or (), config_dir)
+            ids = list(plan.runs)
+            counts = Counter(record.state(results, run_id) for run_id in ids)
+            counts["skipped"] += len(plan.skipped)
+        else:
+            ids = record.run_ids(results)
+            counts = Counter(record.state(results, run_id) for run_id in ids)
+        row = {"runs": counts.total(), **{s: counts[s] for s in record.STATES}}
+        if json:
+            typer.echo(jsonlib.dumps(row, indent=2))
+        else:
+            print_table([row], title=f"runs in {results}")
+
+
+def rerun(
+    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="Or its beginning.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            help="Folder for the new record.  [default: reruns/TIME in --results]",
+            show_default=False,
+        ),
+    ] = None,
+    results: Results = RESULTS,
+    module: Modules = None,
+    json: Json = False,
+) -> None:
+    """Do a finished run again in a fresh folder, and compare the metrics.
+
+    Exit code 0: they are identical to the last bit; 1: they are not, or the run failed.
+    """
+    with exit_codes():
+        from datetime import datetime
+
+        from normbench import record
+        from normbench.cli.run import observer
+        from normbench.errors import RequestError
+        from normbench.experiment import run_one
+        from normbench.provenance import import_modules
+
+        before = record.read(record.find(results, run))
+        if before is None:
+            raise RequestError(f"run {run} has no valid record to compare with")
+        fresh = output or results / "reruns" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
+        modules = module or list(before.environment.modules)
+        import_modules(modules)
+        after = run_one(before.config, fresh, modules=modules, observer=observer())
+        identical = after.metrics == before.metrics and after.status == before.status
+        if json:
+            outcome = {
+                "run_id": before.run_id,
+                "identical": identical,
+                "before": before.model_dump(mode="json"),
+                "after": after.model_dump(mode="json"),
+            }
+            typer.echo(jsonlib.dumps(outcome, indent=2))
+        else:
+            _print_comparison(before, after)
+            typer.echo(f"run {after.run_id}  {record.run_folder(fresh, after.run_id)}")
+            typer.echo("identical" if identical else "not identical")
+    if not identical:
+        raise typer.Exit(1)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _dry_run(
+    plan: "Plan", now: "Standing", forecast: "Forecast", results: Path
+) -> dict[str, Any]:
+    from normbench.plan import bytes_of_a_run
+    from normbench.record import run_folder
+
+    done = [run_folder(results, run_id) for run_id in list(now.finished)[:100]]
+    each = bytes_of_a_run(done)
+    return {
+        "runs": len(plan.runs),
+        "finished": len(now.finished),
+        "failed": len(now.failed),
+        "stale": len(now.stale),
+        "skipped": len(plan.skipped),
+        "missing": len(now.missing),
+        "seconds": forecast.seconds(),
+        "bytes": None if each is None else each * len(now.missing),
+        "reasons": sorted(set(plan.skipped.values())),
+    }
+
+
+def _print_dry_run(outlook: Mapping[str, Any], json: bool) -> None:
+    from normbench.progress import duration
+
+    if json:
+        typer.echo(jsonlib.dumps(outlook, indent=2))
+        return
+    size = outlook["bytes"]
+    shown = {
+        **outlook,
+        "time": f"about {duration(outlook['seconds'])}"
+        if outlook["seconds"] is not None
+        else "unknown: no run like these is finished",
+        "disk": "unknown: no run of these is finished"
+        if size is None
+        else f"about {size / 2**20:.1f} MiB",
+    }
+    for key in ("runs", "finished", "stale", "failed", "skipped", "missing"):
+        typer.echo(f"{key:<9} {shown[key]}")
+    typer.echo(f"time      {shown['time']}\ndisk      {shown['disk']}")
+    for reason in outlook["reasons"]:
+        typer.echo(f"skipped: {reason}")
+
+
+def _say_what_is_left_out(plan: "Plan", now: "Standing") -> None:
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    if now.finished:
+        say(f"{len(now.finished)} of {len(plan.runs)} runs are finished already")
+    if stale := len(now.stale & now.finished.keys()):
+        say(f"{stale} of them come from other code; --redo-stale does them again")
+    if now.left:
+        say(f"{len(now.left)} failed and are left as they are")
+    for reason in sorted(set(plan.skipped.values())):
+        count = sum(each == reason for each in plan.skipped.values())
+        say(f"{count} skipped: {reason}")
+
+
+def _print_end(tally: "Tally", now: "Standing", results: Path) -> None:
+    for run_id, reason in {**tally.failures, **tally.unrecorded}.items():
+        typer.echo(f"{run_id}  {reason}", err=True)
+    ended = f"{tally.ended} runs: {tally.words()}; " if tally.ended else ""
+    total = len(now.finished) + tally.statuses.total() - tally.statuses["failed"]
+    typer.echo(f"{ended}{total} finished, in {results}")
+
+
+def _print_comparison(before: "RunRecord", after: "RunRecord") -> None:
+    was, now = before.environment, after.environment
+    rows = [
+        {
+            "metric": key,
+            "before": number(before.metrics.get(key)),
+            "after": number(after.metrics.get(key)),
+            "same": "yes"
+            if before.metrics.get(key) == after.metrics.get(key)
+            else "NO",
+        }
+        for key in {**before.metrics, **after.metrics}
+    ]
+    print_table(rows, title="")
+    for field in type(was).model_fields:
+        if getattr(was, field) != getattr(now, field):
+            typer.echo(f"{field}: {getattr(was, field)} -> {getattr(now, field)}")

@@ -1,0 +1,1 @@
+"""What does the runs of a plan: processes of this machine."""

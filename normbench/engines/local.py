@@ -1,0 +1,348 @@
+"""The engine `local`: processes of this machine, each doing one run after another.
+
+A worker is spawned, imports torch once, and does runs until there are none left. It
+holds the lock of the run's folder while it works, so that two sweeps never do a run
+twice; the parent only plans, listens and replaces. Nothing is lost with a process: what
+is finished is on disk, and a run that was going on resumes from its checkpoint.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+
+from normbench.errors import Busy, NormbenchError, Stopped
+from normbench.experiment import record_failure, run_one
+from normbench.plan import Forecast
+from normbench.progress import Silent, SweepObserver
+from normbench.provenance import import_modules
+from normbench.schema import LocalEngine, RunConfig, RunRecord
+
+ATTEMPTS = 2
+"""How often a run is begun whose worker dies, before it is recorded as failed."""
+PATIENCE = 1.5
+"""Seconds that workers have to write their checkpoints when they are told to stop."""
+RETRY = 0.5
+"""Seconds before asking again for a run that another process is doing."""
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_all(
+    runs: Mapping[str, RunConfig],
+    results: Path,
+    engine: LocalEngine,
+    forecast: Forecast,
+    observer: SweepObserver,
+    *,
+    modules: Sequence[str] = (),
+    redo_stale: bool = False,
+) -> None:
+    """Do every one of `runs` (by run id) that is not finished, and record it.
+
+    A run whose worker dies is tried once more, then recorded as failed, as is one that
+    takes longer than the engine's timeout; the others go on. A run that another
+    process is doing is waited for. `observer` hears of every end. An interrupt
+    (KeyboardInterrupt) lets the workers write their checkpoints first; another one
+    does not.
+    """
+    pool = _Pool(runs, results, engine, forecast, observer, modules, redo_stale)
+    observer.start(len(runs), forecast.seconds())
+    try:
+        pool.work()
+    except KeyboardInterrupt:
+        pool.stop()
+        raise
+    finally:
+        pool.kill()
+        observer.close()
+
+
+@dataclass(frozen=True)
+class _Began:
+    pass
+
+
+@dataclass(frozen=True)
+class _Ended:
+    record: RunRecord
+
+
+@dataclass(frozen=True)
+class _DoneElsewhere:
+    pass
+
+
+@dataclass(frozen=True)
+class _Unrecorded:
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Warning:
+    text: str
+
+
+_Message = _Began | _Ended | _DoneElsewhere | _Unrecorded | _Warning
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    run_id: str | None = None
+    deadline: float | None = None
+
+
+class _Pool:
+    """The workers, what they do, and what is left to do."""
+
+    def __init__(
+        self,
+        runs: Mapping[str, RunConfig],
+        results: Path,
+        engine: LocalEngine,
+        forecast: Forecast,
+        observer: SweepObserver,
+        modules: Sequence[str],
+        redo_stale: bool,
+    ) -> None:
+        self.runs = runs
+        self.results, self.modules, self.redo_stale = results, modules, redo_stale
+        self.size = min(engine.workers or cores(), len(runs))
+        self.timeout = engine.timeout
+        self.forecast, self.observer = forecast, observer
+        self.queue = deque(runs)
+        self.elsewhere: dict[str, float] = {}  # run id -> when to ask for it again
+        self.deaths: Counter[str] = Counter()
+        self.workers: list[_Worker] = []
+
+    def work(self) -> None:
+        """Until every run has come to an end."""
+        while True:
+            self._assign()
+            busy = [worker for worker in self.workers if worker.run_id is not None]
+            if not busy and not self.elsewhere:
+                break
+            wait(
+                [part for w in busy for part in (w.connection, w.process.sentinel)],
+                self._until_next_event(busy),
+            )
+            for worker in busy:
+                self._hear(worker)
+                self._expire(worker)
+        for worker in self.workers:
+            worker.connection.close()  # the end of its work: it leaves by itself
+
+    def stop(self) -> None:
+        """Tell the workers to write their checkpoints and leave, and give them time."""
+        for worker in self.workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + PATIENCE
+        for worker in self.workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+
+    def kill(self) -> None:
+        """End what is still there; workers without work need a moment to leave."""
+        deadline = time.monotonic() + PATIENCE
+        for worker in self.workers:
+            if worker.run_id is None:
+                worker.process.join(max(0.0, deadline - time.monotonic()))
+            worker.process.kill()
+            worker.process.join()
+
+    def _assign(self) -> None:
+        now = time.monotonic()
+        for run_id in [key for key, at in self.elsewhere.items() if at <= now]:
+            del self.elsewhere[run_id]
+            self.queue.append(run_id)
+        self.workers = [w for w in self.workers if w.run_id or w.process.is_alive()]
+        idle = [worker for worker in self.workers if worker.run_id is None]
+        while self.queue:
+            if idle:
+                worker = idle.pop()
+            elif len(self.workers) < self.size:
+                worker = self._hire()
+            else:
+                return
+            worker.run_id = self.queue.popleft()
+            try:
+                worker.connection.send(self.runs[worker.run_id])
+            except OSError:
+                self._bury(worker)
+
+    def _hire(self) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_work,
+            args=(theirs, self.results, tuple(self.modules), self.redo_stale),
+        )
+        process.start()
+        theirs.close()  # so that a dead worker is the end of the connection
+        worker = _Worker(process, ours)
+        self.workers.append(worker)
+        return worker
+
+    def _until_next_event(self, busy: Sequence[_Worker]) -> float | None:
+        times = [worker.deadline for worker in busy if worker.deadline is not None]
+        times += self.elsewhere.values()
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _hear(self, worker: _Worker) -> None:
+        """Everything that `worker` has said; its death last."""
+        try:
+            while worker.connection.poll():
+                self._handle(worker, worker.connection.recv())
+        except (EOFError, OSError):
+            worker.process.join()
+        if not worker.process.is_alive():
+            self._bury(worker)
+
+    def _handle(self, worker: _Worker, message: _Message) -> None:
+        run_id = worker.run_id
+        assert run_id is not None
+        match message:
+            case _Began():
+                self.observer.began(run_id, self.runs[run_id])
+                if self.timeout is not None:
+                    worker.deadline = time.monotonic() + self.timeout
+                return
+            case _Warning(text):
+                self.observer.warn(text)
+                return
+            case _Ended(record):
+                self._record(record)
+            case _DoneElsewhere():
+                self.elsewhere[run_id] = time.monotonic() + RETRY
+                self.observer.waiting(run_id)
+            case _Unrecorded(reason):
+                self._lose(run_id, reason)
+        worker.run_id = worker.deadline = None
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker has died: its run is begun once more, or given up."""
+        worker.process.join()
+        worker.connection.close()
+        self.workers.remove(worker)
+        run_id = worker.run_id
+        if run_id is None:
+            return
+        how = _how_it_died(worker.process.exitcode)
+        self.deaths[run_id] += 1
+        if self.deaths[run_id] < ATTEMPTS:
+            self.observer.warn(f"the worker of run {run_id} {how}; it begins once more")
+            self.queue.appendleft(run_id)
+        else:
+            self._give_up(run_id, f"its worker {how}, {ATTEMPTS} times")
+
+    def _expire(self, worker: _Worker) -> None:
+        run_id, deadline = worker.run_id, worker.deadline
+        if run_id is None or deadline is None or time.monotonic() < deadline:
+            return
+        worker.process.kill()
+        worker.process.join()
+        worker.connection.close()
+        self.workers.remove(worker)
+        self._give_up(run_id, f"took longer than engine.timeout={self.timeout:g} s")
+
+    def _give_up(self, run_id: str, reason: str) -> None:
+        try:
+            record = record_failure(
+                self.runs[run_id], self.results, reason, modules=self.modules
+            )
+        except NormbenchError as error:
+            self._lose(run_id, f"{reason}; {error}")
+        else:
+            self._record(record)
+
+    def _record(self, record: RunRecord) -> None:
+        self.forecast.learn(record)
+        self.observer.ended(record, self.forecast.seconds())
+
+    def _lose(self, run_id: str, reason: str) -> None:
+        self.forecast.give_up(run_id, self.runs[run_id])
+        self.observer.unrecorded(run_id, reason)
+
+
+def _how_it_died(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return f"was killed by {signal.Signals(-exitcode).name}"
+    return f"ended with exit code {exitcode}"
+
+
+class _Whisper(Silent):
+    """What a worker passes on of a run that it does: warnings."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def warn(self, text: str) -> None:
+        self._connection.send(_Warning(text))
+
+
+def _work(
+    connection: Connection, results: Path, modules: Sequence[str], redo_stale: bool
+) -> None:
+    """The life of a worker: runs come by `connection` until it is closed."""
+    parent = os.getppid()
+    idle, told_to_stop = True, False
+
+    def terminate(signum: int, frame: FrameType | None) -> None:
+        nonlocal told_to_stop
+        told_to_stop = True
+        if idle:
+            sys.exit(128 + signum)
+
+    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, terminate)
+    import_modules(modules)
+    while True:
+        try:
+            config: RunConfig = connection.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        idle = False
+        connection.send(_Began())
+        message: _Message
+        try:
+            message = _Ended(
+                run_one(
+                    config,
+                    results,
+                    modules=modules,
+                    observer=_Whisper(connection),
+                    redo_stale=redo_stale,
+                    stop=lambda: told_to_stop or os.getppid() != parent,
+                )
+            )
+        except Busy:
+            message = _DoneElsewhere()
+        except Stopped:
+            sys.exit(128 + signal.SIGTERM)
+        except NormbenchError as error:
+            message = _Unrecorded(str(error))
+        except Exception:
+            message = _Unrecorded(traceback.format_exc())
+        try:
+            connection.send(message)
+        except BrokenPipeError:
+            return  # the parent is gone; what it wanted is on disk
+        idle = True
+        if told_to_stop:
+            sys.exit(128 + signal.SIGTERM)

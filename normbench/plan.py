@@ -1,0 +1,288 @@
+"""A sweep -> the runs it needs, minus those that are done."""
+
+import itertools
+import json
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
+from hydra.errors import HydraException
+
+from normbench import network, record
+from normbench.choices import choices, groups
+from normbench.config import Composer, engine, parse, resolve, run_id
+from normbench.errors import Incompatible, RequestError
+from normbench.provenance import comes_from_this_code
+from normbench.schema import LocalEngine, RunConfig, RunRecord
+
+MOST_RUNS = 1_000_000
+"""More than that are a slip of the pen."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a sweep by their ids, each once, in the order they were asked for.
+
+    `skipped` are those that cannot work, with the reason; they are not in `runs`.
+    """
+
+    runs: dict[str, RunConfig]
+    skipped: dict[str, str]
+    engine: LocalEngine
+
+
+def make_plan(
+    overrides: Sequence[str],
+    arms: Sequence[str] = (),
+    config_dir: Path | None = None,
+) -> Plan:
+    """The grid of `overrides` (Hydra's sweep grammar), or a union of such grids.
+
+    Each of `arms` is a text of overrides, as on a command line: with arms, the plan is
+    the union of their grids, each over `overrides` and the arm's own, which win.
+    Everything is validated. Raises RequestError where any run is wrong; a norm that
+    cannot work in its network is skipped, with the reason.
+    """
+    compose = Composer(config_dir)
+    runs: dict[str, RunConfig] = {}
+    engines: set[LocalEngine] = set()
+    for arm in arms or ("",):
+        for cell in _grid([*overrides, *_words(arm)], config_dir):
+            values = _composed(compose, cell, arms)
+            engines.add(engine(values.pop("engine")))
+            config = resolve(values)
+            runs.setdefault(run_id(config), config)
+    if len(engines) > 1:
+        raise RequestError("engine is of the sweep, not of a run; name one value of it")
+    skipped = _incompatible(runs)
+    kept = {key: config for key, config in runs.items() if key not in skipped}
+    return Plan(kept, skipped, engines.pop())
+
+
+def _words(arm: str) -> list[str]:
+    try:
+        return shlex.split(arm)
+    except ValueError as error:
+        raise RequestError(f"--arm {arm!r}: {error}") from None
+
+
+def _grid(
+    overrides: Sequence[str], config_dir: Path | None
+) -> Iterator[tuple[Override, ...]]:
+    """Every combination, the last override's values varying fastest."""
+    axes = {}
+    for text in overrides:
+        override = parse(text, config_dir)
+        axes[override.get_key_element()] = _values(override, config_dir)
+    size = 1
+    for values in axes.values():
+        size *= len(values)
+    if size > MOST_RUNS:
+        raise RequestError(f"{size:,} runs are more than {MOST_RUNS:,}; name fewer")
+    return itertools.product(*axes.values())
+
+
+def _values(override: Override, config_dir: Path | None) -> list[Override]:
+    """The overrides of one value each that a sweep override stands for."""
+    if not override.is_sweep_override():
+        return [override]
+    key, text = override.get_key_element(), override.input_line
+    values: Iterable[str]
+    swept = override.value()
+    if isinstance(swept, Glob):
+        if key not in groups():
+            raise RequestError(
+                f"{text!r}: glob chooses among yaml files; {key} has none"
+            )
+        known = list(choices(key, config_dir))
+        values = swept.filter(known)
+        if not values:
+            raise RequestError(f"{text!r} matches none of {', '.join(known)}")
+    elif override.is_interval_sweep():
+        raise RequestError(
+            f"{text!r} has no end of values; write range(START,STOP,STEP) or a list"
+        )
+    else:
+        if isinstance(swept, RangeSweep) and not swept.step:
+            raise RequestError(f"{text!r}: the step of a range cannot be 0")
+        try:
+            values = list(override.sweep_string_iterator())
+        except HydraException as error:
+            raise RequestError(f"{text!r}: {error}") from None
+        if not values:
+            raise RequestError(f"{text!r} has no values")
+    return [parse(f"{key}={value}", config_dir) for value in values]
+
+
+def _composed(
+    compose: Composer, cell: Sequence[Override], arms: Sequence[str]
+) -> dict[str, Any]:
+    try:
+        return compose(cell)
+    except RequestError as error:
+        if arms or not any(o.key_or_group in groups() for o in cell):
+            raise
+        raise RequestError(
+            f"{error}\nin {' '.join(str(o.input_line) for o in cell)}; where choices "
+            "have different keys, give each a grid of its own: "
+            '--arm "norm=group norm.num_groups=2,4" --arm norm=batch'
+        ) from None
+
+
+def _incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
+    """The reason of each run whose norm cannot work, asked once for equal networks."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for key, config in runs.items():
+        alike[_network_key(config)].append(key)
+    skipped = {}
+    cpu = torch.device("cpu")
+    for keys in alike.values():
+        config = runs[keys[0]]
+        try:
+            network.check(config, network.make_task(config, cpu))
+        except Incompatible as reason:
+            skipped |= dict.fromkeys(keys, str(reason))
+    return skipped
+
+
+_NETWORK = ("task", "data", "norm", "reparam", "batch_size", "accumulate", "norm_batch")
+
+
+def _network_key(config: RunConfig) -> str:
+    """Equal for runs whose networks meet batches of the same shape."""
+    return json.dumps([getattr(config, name) for name in _NETWORK], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How much of a plan is done: each run's id is in one of the first three.
+
+    `finished` are the records that satisfy the plan, `missing` the runs to do, `left`
+    the failed ones that are to be left as they are; `stale` are the runs with a record
+    that comes from other code, `failed` those with a record of a failure.
+    """
+
+    finished: dict[str, RunRecord]
+    missing: dict[str, RunConfig]
+    left: dict[str, RunRecord]
+    stale: frozenset[str]
+    failed: frozenset[str]
+
+
+def standing(
+    plan: Plan,
+    results: Path,
+    modules: Sequence[str] = (),
+    *,
+    redo_stale: bool = False,
+    skip_failed: bool = False,
+) -> Standing:
+    """Look up the runs of `plan` under `results`.
+
+    With `redo_stale`, runs that come from other code than this are missing; with
+    `skip_failed`, those that failed are not.
+    """
+    finished, missing, left = {}, {}, {}
+    stale, failed = set(), set()
+    for key, config in plan.runs.items():
+        folder = record.run_folder(results, key)
+        found = record.read(folder)
+        if found is None:
+            missing[key] = config
+            continue
+        fresh = comes_from_this_code(found.environment, modules)
+        if not fresh:
+            stale.add(key)
+        if found.status == "failed":
+            failed.add(key)
+            if skip_failed:
+                left[key] = found
+                continue
+        if record.satisfies(folder, found, config) and (fresh or not redo_stale):
+            finished[key] = found
+        else:
+            missing[key] = config
+    return Standing(finished, missing, left, frozenset(stale), frozenset(failed))
+
+
+class Forecast:
+    """How long runs take, learnt from records: the mean of the runs most like each."""
+
+    def __init__(
+        self, seen: Iterable[RunRecord], missing: Mapping[str, RunConfig], workers: int
+    ) -> None:
+        self._workers = workers
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+        self._left: dict[str, set[str]] = defaultdict(set)
+        self._cells: dict[str, RunConfig] = {}
+        for finished in seen:
+            self.learn(finished)
+        for key, config in missing.items():
+            cell = next(_likenesses(config))
+            self._left[cell].add(key)
+            self._cells.setdefault(cell, config)
+
+    def learn(self, finished: RunRecord) -> None:
+        """From a run that went to its end; it is no longer missing."""
+        likenesses = list(_likenesses(finished.config))
+        self._left[likenesses[0]].discard(finished.run_id)
+        if finished.status in {"ok", "diverged"}:
+            spent = finished.seconds
+            total = spent.setup + spent.train + spent.evaluate
+            for likeness in likenesses:
+                self._seconds[likeness].append(total)
+
+    def give_up(self, run_id: str, config: RunConfig) -> None:
+        """A run that left no record is no longer waited for."""
+        self._left[next(_likenesses(config))].discard(run_id)
+
+    def seconds(self) -> float | None:
+        """Until every missing run is done; None while no run like one of them is known.
+
+        A cell of which nothing is known counts as the mean of those that are.
+        """
+        known, unknown, total = 0, 0, 0.0
+        for cell, keys in self._left.items():
+            if not keys:
+                continue
+            each = self._of(self._cells[cell])
+            if each is None:
+                unknown += len(keys)
+            else:
+                known += len(keys)
+                total += each * len(keys)
+        if not known:
+            return None if unknown else 0.0
+        total += unknown * total / known
+        return total / max(1, min(self._workers, known + unknown))
+
+    def _of(self, config: RunConfig) -> float | None:
+        for likeness in _likenesses(config):
+            if seen := self._seconds.get(likeness):
+                return mean(seen)
+        return None
+
+
+def _likenesses(config: RunConfig) -> Iterator[str]:
+    """What a run has in common with others, the most first: all but rates and seed."""
+    task, data = config.task, config.data
+    work = [task, data, config.budget.model_dump()]
+    sizes = [config.batch_size, config.accumulate]
+    norm = [config.norm, config.reparam, config.norm_batch]
+    for alike in ([work, sizes, norm], [work, sizes], [work]):
+        yield json.dumps(alike, sort_keys=True)
+
+
+def bytes_of_a_run(folders: Iterable[Path]) -> int | None:
+    """The mean size of finished runs' folders in bytes; None where there are none."""
+    sizes = [
+        sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        for folder in folders
+    ]
+    return round(mean(sizes)) if sizes else None
