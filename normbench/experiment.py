@@ -28,6 +28,7 @@ from normbench.schema import (
     Seconds,
     Status,
 )
+from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
 from normbench.tracking import Tracker, open_tracker
 
@@ -97,11 +98,27 @@ def run_one(
             so_far.status, so_far.error = "failed", traceback.format_exc()
         finally:
             observer.close()
-        finished = _outcome(config, task, ran_on, so_far)
+        finished = _outcome(config, ran_on, so_far)
         try:
             writer.finish(finished)
         finally:
             tracker.finish(finished.metrics, ok=finished.status == "ok")
+    return finished
+
+
+def record_failure(
+    config: RunConfig, results: Path, reason: str, *, modules: Sequence[str] = ()
+) -> RunRecord:
+    """Record, from outside, that the process of a run could not end it.
+
+    Its history and checkpoints stay. Raises Busy where a process is doing the run,
+    NormbenchError where the record cannot be written.
+    """
+    so_far = _SoFar(status="failed", error=reason)
+    ran_on = environment(choose_device(config.device), modules)
+    with record.RunWriter(results, run_id(config)) as writer:
+        finished = _outcome(config, ran_on, so_far)
+        writer.finish(finished)
     return finished
 
 
@@ -348,9 +365,8 @@ def _peak_lr(config: RunConfig) -> float:
     )
 
 
-def _outcome(
-    config: RunConfig, task: Task, ran_on: Environment, so_far: _SoFar
-) -> RunRecord:
+def _outcome(config: RunConfig, ran_on: Environment, so_far: _SoFar) -> RunRecord:
+    task = TASKS.get(config.task["name"])
     samples = so_far.step * config.batch_size
     seconds = so_far.seconds()
     return RunRecord(

@@ -43,6 +43,7 @@ class SweepObserver(Protocol):
     def ended(self, record: RunRecord, left: float | None) -> None: ...
     def unrecorded(self, run_id: str, reason: str) -> None: ...
     def waiting(self, run_id: str) -> None: ...
+    def stopping(self) -> None: ...
     def warn(self, text: str) -> None: ...
     def close(self) -> None: ...
 
@@ -152,10 +153,8 @@ def title(config: RunConfig) -> str:
     )
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float) -> str:
     """Seconds as a person says them: "40 s", "3 min", "2.5 h"."""
-    if seconds is None:
-        return "unknown"
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -208,7 +207,8 @@ class SweepProgress:
 
     def start(self, missing: int, left: float | None) -> None:
         self.tally.missing = missing
-        self._say(f"{missing} runs to do, about {duration(left)}")
+        about = "" if left is None else f", about {duration(left)}"
+        self._say(f"{missing} runs to do{about}")
         self._bar.start_task(self._task)
         self._bar.update(self._task, total=missing)
         self._bar.start()
@@ -236,6 +236,9 @@ class SweepProgress:
     def waiting(self, run_id: str) -> None:
         self.tally.running.pop(run_id, None)
         self._once(f"waiting for run {run_id}, which another process is doing")
+
+    def stopping(self) -> None:
+        self._say("stopping after this step; Ctrl-C again stops at once")
 
     def warn(self, text: str) -> None:
         self._once(f"warning: {text}")

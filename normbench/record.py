@@ -12,14 +12,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from normbench.errors import Busy, NormbenchError, RequestError, did_you_mean
-from normbench.schema import RunConfig, RunRecord
+from normbench.schema import RunConfig, RunRecord, Status
 
 if TYPE_CHECKING:
     from torch import Tensor  # records are read where there is no torch
@@ -131,6 +131,8 @@ class RunWriter:
         text = record.model_dump_json(indent=2) + "\n"
         try:
             write_atomically(self.folder / RESULT, text)
+            if record.status == "failed":
+                return  # it may get further the next time, from where it was
             for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
                 (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
@@ -199,6 +201,34 @@ def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool
     if record is None or record.status == "failed":
         return False
     return not config.keep_weights or (folder / WEIGHTS).is_file()
+
+
+STATES = (*get_args(Status), "running", "interrupted", "missing")
+"""What a run can be: how it ended, or that it has not."""
+
+
+def state(results: Path, run_id: str) -> str:
+    """One of STATES: `running` is a run whose lock is held, `interrupted` one that was
+    begun and that no process is doing.
+    """
+    folder = run_folder(results, run_id)
+    if not (folder / LOCK).exists():
+        return "missing"
+    try:
+        with FileLock(folder / LOCK, blocking=False):
+            found = read(folder)
+    except Timeout:
+        return "running"
+    return found.status if found else "interrupted"
+
+
+def run_ids(results: Path) -> list[str]:
+    """The ids of all runs that have a folder, finished or not, sorted."""
+    return sorted(
+        folder.name
+        for folder in results.glob("[0-9a-f][0-9a-f]/*")
+        if folder.name.startswith(folder.parent.name) and folder.is_dir()
+    )
 
 
 def all_records(results: Path) -> tuple[list[RunRecord], list[Path]]:

@@ -64,7 +64,7 @@ def train(
                     finished = run_one(
                         *(config, results),
                         modules=module or (),
-                        observer=_observer(),
+                        observer=observer(),
                         stop=stop,
                     )
             except Stopped as stopped:
@@ -131,7 +131,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _observer() -> "Observer":
+def observer() -> "Observer":
     from rich.console import Console
 
     from normbench.progress import Bar, Lines

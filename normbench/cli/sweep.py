@@ -227,19 +227,19 @@ def _print_dry_run(outlook: Mapping[str, Any], json: bool) -> None:
     if json:
         typer.echo(jsonlib.dumps(outlook, indent=2))
         return
-    size = outlook["bytes"]
+    seconds, size = outlook["seconds"], outlook["bytes"]
     shown = {
         **outlook,
-        "time": f"about {duration(outlook['seconds'])}"
-        if outlook["seconds"] is not None
-        else "unknown: no run like these is finished",
-        "disk": "unknown: no run of these is finished"
+        "time": "unknown: no run like these is finished"
+        if seconds is None
+        else f"about {duration(seconds)}",
+        "disk": "unknown: none of these is finished"
         if size is None
-        else f"about {size / 2**20:.1f} MiB",
+        else f"about {max(1, round(size / 1024)):,} KiB",
     }
-    for key in ("runs", "finished", "stale", "failed", "skipped", "missing"):
+    counts = ("runs", "finished", "stale", "failed", "skipped", "missing")
+    for key in (*counts, "time", "disk"):
         typer.echo(f"{key:<9} {shown[key]}")
-    typer.echo(f"time      {shown['time']}\ndisk      {shown['disk']}")
     for reason in outlook["reasons"]:
         typer.echo(f"skipped: {reason}")
 

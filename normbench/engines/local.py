@@ -150,6 +150,7 @@ class _Pool:
 
     def stop(self) -> None:
         """Tell the workers to write their checkpoints and leave, and give them time."""
+        self.observer.stopping()
         for worker in self.workers:
             worker.process.terminate()
         deadline = time.monotonic() + PATIENCE
