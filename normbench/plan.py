@@ -140,7 +140,7 @@ def _incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
     alike: dict[str, list[str]] = defaultdict(list)
     for key, config in runs.items():
         alike[_network_key(config)].append(key)
-    skipped = {}
+    skipped: dict[str, str] = {}
     cpu = torch.device("cpu")
     for keys in alike.values():
         config = runs[keys[0]]
