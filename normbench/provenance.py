@@ -114,7 +114,8 @@ def _git() -> tuple[str | None, bool | None]:
     try:
         commit, status = (
             subprocess.run(
-                ["git", "-C", str(root), *arguments],
+                # A run takes no lock that a `git commit` beside it would meet.
+                ["git", "--no-optional-locks", "-C", str(root), *arguments],
                 capture_output=True,
                 text=True,
                 check=True,

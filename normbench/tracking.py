@@ -5,14 +5,18 @@ warning, after which it is silent. Every row goes to its own step, so that a run
 up again under its id repeats rows and adds none.
 """
 
+import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from normbench.record import finite
 from normbench.schema import RunConfig
+
+_BLOCK = 2**16
+"""Bytes: more than W&B's service writes at a time."""
 
 Tell = Callable[[str], None]
 Mode = Literal["offline", "online", "disabled"]
@@ -62,18 +66,22 @@ class WandbTracker:
         self._warn = warn
         self._run: Any = None
         try:
-            try:
-                self._run = _init(config, run_id, results, config.tracker.mode)
-            except Exception as error:
-                if config.tracker.mode == "offline":
-                    raise
-                warn(f"W&B is not reachable ({_first_line(error)}); logging offline")
-                _forget_failed_run()
-                self._run = _init(config, run_id, results, "offline")
+            with _debug_log_may_fail():
+                self._run = self._open(config, run_id, results)
         except Exception as error:
             self._give_up(error)
         else:
             note(_how_to_view(self._run))
+
+    def _open(self, config: RunConfig, run_id: str, results: Path) -> Any:
+        try:
+            return _init(config, run_id, results, config.tracker.mode)
+        except Exception as error:
+            if config.tracker.mode == "offline":
+                raise
+            self._warn(f"W&B is not reachable ({_first_line(error)}); logging offline")
+            _forget_failed_run()
+            return _init(config, run_id, results, "offline")
 
     def log(self, row: Mapping[str, Any]) -> None:
         self._guard(lambda run: run.log(_present(row), step=row["step"]))
@@ -91,6 +99,7 @@ class WandbTracker:
         def send(run: Any) -> None:
             run.summary.update(dict(metrics))
             run.finish(exit_code=0 if ok else 1)
+            _try_to_write(Path(run.dir))
 
         self._guard(send)
         self._run = None
@@ -99,7 +108,8 @@ class WandbTracker:
         if self._run is None:
             return
         try:
-            send(self._run)
+            with _debug_log_may_fail():
+                send(self._run)
         except Exception as error:
             self._give_up(error)
 
@@ -140,6 +150,26 @@ def _init(config: RunConfig, run_id: str, results: Path, mode: Mode) -> Any:
     run.define_metric("step")
     run.define_metric("*", step_metric="step", summary="none")
     return run
+
+
+@contextmanager
+def _debug_log_may_fail() -> Iterator[None]:
+    """Else each line that W&B cannot write to its own log is a traceback on stderr."""
+    before = logging.raiseExceptions
+    logging.raiseExceptions = False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
+
+
+def _try_to_write(folder: Path) -> None:
+    """Raises OSError where W&B's folder is full: its service drops rows in silence."""
+    probe = folder / ".probe"
+    try:
+        probe.write_bytes(bytes(_BLOCK))
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _forget_failed_run() -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import SMALL, Command, Run
 
-from normbench import record
+from normbench import network, record
+from normbench.config import compose
 from normbench.progress import Silent
 
 WANDB = ["tracker=wandb", "tracker.mode=offline"]
@@ -85,7 +87,6 @@ def test_a_tracker_that_fails_is_one_warning_and_the_run_goes_on(
 ) -> None:
     import wandb
 
-    from normbench.config import compose
     from normbench.experiment import run_one
 
     def broken(*args: Any, **kwargs: Any) -> None:
@@ -117,7 +118,6 @@ def test_a_wandb_folder_that_cannot_be_written_does_not_end_the_run(
 def test_the_console_shows_one_line_of_it(
     run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from normbench.config import compose
     from normbench.experiment import run_one
 
     notes = Notes()
@@ -145,3 +145,26 @@ def test_online_without_a_server_falls_back_to_offline(
     assert "wandb leet" in about_it[1]
     assert "wandb:" not in done.stderr
     assert list((tmp_path / "results" / "runs" / "wandb").glob("offline-run-*"))
+
+
+@pytest.mark.parametrize("kilobytes", [5, 16])
+def test_a_wandb_folder_that_is_full_is_one_warning(
+    kilobytes: int, tmp_path: Path
+) -> None:
+    """No file may grow beyond the limit: W&B's log hits it, or its last check does."""
+    config = compose([*SMALL["cnn"]])
+    network.make_task(config, torch.device("cpu"))  # what is cached is written here
+    overrides = " ".join([*SMALL["cnn"], "budget=smoke", "log_every=10", *WANDB])
+    train = f"'{sys.executable}' -B -m normbench train {overrides}"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f {kilobytes}; exec {train}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    failed = [line for line in done.stderr.splitlines() if "W&B failed" in line]
+    assert len(failed) == 1, done.stderr
+    (result,) = tmp_path.rglob("result.json")
+    assert json.loads(result.read_text())["status"] == "ok"
