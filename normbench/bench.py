@@ -95,7 +95,7 @@ def measure(
     except Incompatible as reason:
         return Cost(name, shape, incompatible=str(reason))
     ours = step(lambda x: norm(x, None, condition), view)
-    found = reference(name, size[1], options, tokens=x.dim() == 3)
+    found = reference(name, size, options)
     if found is None:
         count = per_block(ours)
         times = [block(ours, count) for _ in range(blocks)]
@@ -116,17 +116,20 @@ def measure(
 
 
 def reference(
-    name: str, channels: int, options: dict[str, Any], *, tokens: bool
+    name: str, size: tuple[int, ...], options: dict[str, Any]
 ) -> Reference | None:
     """The fastest known layer of torch or timm that computes the same, if there is one.
 
-    timm's are there only where timm is installed.
+    `size` is (N, C, *spatial), of tokens where there is one spatial dimension. timm's
+    are there only where timm is installed.
     """
+    channels, tokens = size[1], len(size) == 3
     groups = options.get("num_groups", 8)
     in_torch: dict[str, Callable[[], Reference]] = {
         "batch": lambda: _batch(channels, tokens),
         "batch_masked": lambda: _batch(channels, tokens),
         "layer_sample": lambda: Reference("nn.GroupNorm(1)", nn.GroupNorm(1, channels)),
+        "layer_shape": lambda: Reference("nn.LayerNorm", nn.LayerNorm(size[1:])),
         "instance": lambda: Reference(
             "nn.GroupNorm(C)", nn.GroupNorm(channels, channels)
         ),

@@ -9,20 +9,22 @@ import yaml
 
 from normbench.choices import choices, description
 from normbench.config import compose, resolve
-from normbench.errors import RequestError
+from normbench.errors import Incompatible, RequestError
 from normbench.network import check, make_task
 from normbench.norms import REGISTRY, Norm
 from normbench.schema import Options
 from normbench.tasks.base import REGISTRY as TASKS
 
-CHANNELS = 16
+CHANNELS = 96
+"""Many numbers of groups divide it."""
 
 
 @dataclass(frozen=True)
 class Facts:
     """One choice of `norm=`: what it is, and what was found by building it.
 
-    `parameters` is a formula in the channels C. `tasks` are those whose default network
+    `parameters` is a formula in the channels C, None where 96 are not among them.
+    `tasks` are those whose default network
     it works in. An alias, which means another norm in each task, has only its tasks; a
     class that no imported module has, none.
     """
@@ -40,7 +42,10 @@ class Facts:
 
 
 def catalogue(config_dir: Path | None = None) -> list[Facts]:
-    """Facts of every norm that can be named, a user's own included."""
+    """Facts of every norm that can be named, a user's own included.
+
+    Raises RequestError, with the file, for a yaml that no run could take.
+    """
     files = choices("norm", config_dir)
     working = {name: list[str]() for name in files}
     for task_name in TASKS.names():
@@ -56,8 +61,14 @@ def catalogue(config_dir: Path | None = None) -> list[Facts]:
 
 
 def _section(file: Path) -> Options:
-    section: Options = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return section
+    try:
+        section = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise RequestError(f"{file} is not yaml: {error}") from None
+    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+        raise RequestError(f"{file} needs a line `name: NORM`")
+    options: Options = section
+    return options
 
 
 def _facts(name: str, file: Path, tasks: list[str]) -> Facts:
@@ -67,6 +78,12 @@ def _facts(name: str, file: Path, tasks: list[str]) -> Facts:
         nothing = (None,) * 7
         return Facts(name, description(file), *nothing, tasks)
     cls = REGISTRY.get(class_name)
+    try:
+        parameters = _parameters(class_name, section)
+    except Incompatible:
+        parameters = None
+    except RequestError as error:
+        raise RequestError(f"{file}: {error}") from None
     year = re.search(r"\d{4}$", cls.source)
     return Facts(
         name=name,
@@ -74,7 +91,7 @@ def _facts(name: str, file: Path, tasks: list[str]) -> Facts:
         source=cls.source,
         year=int(year.group()) if year else None,
         axes=cls.axes,
-        parameters=_parameters(class_name, section),
+        parameters=parameters,
         uses_other_samples=cls.uses_other_samples,
         differs_in_eval=cls.differs_in_eval,
         honours_mask=cls.honours_mask,

@@ -1,7 +1,12 @@
 """What `list norms` says of each norm."""
 
+from pathlib import Path
+
+import pytest
+
 from normbench.catalogue import catalogue
 from normbench.choices import choices
+from normbench.errors import RequestError
 from normbench.norms import REGISTRY
 from normbench.tasks.base import REGISTRY as TASKS
 
@@ -30,3 +35,35 @@ def test_every_norm_has_its_facts() -> None:
 
 def test_every_norm_works_in_some_task() -> None:
     assert all(norm.tasks for norm in catalogue())
+
+
+def test_a_users_yaml_is_among_them(tmp_path: Path) -> None:
+    (tmp_path / "norm").mkdir()
+    for groups in (32, 5):
+        (tmp_path / "norm" / f"group{groups}.yaml").write_text(
+            f"# {groups} groups\nname: group\nnum_groups: {groups}\n"
+        )
+    facts = {norm.name: norm for norm in catalogue(tmp_path)}
+    assert facts["group32"].parameters == "2 C"
+    assert facts["group32"].description == "32 groups"
+    assert facts["group5"].parameters is None  # 5 divides no power of two
+    assert facts["group5"].tasks == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "needs a line `name: NORM`"),
+        ("num_groups: 2\n", "needs a line `name: NORM`"),
+        ("name: [\n", "is not yaml"),
+        ("name: group\ngroups: 2\n", ": norm.groups is not an option of norm=group"),
+    ],
+)
+def test_a_yaml_that_no_run_could_take_is_named(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "norm").mkdir()
+    file = tmp_path / "norm" / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(RequestError, match=f"mine.yaml ?{message}"):
+        catalogue(tmp_path)

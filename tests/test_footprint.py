@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from normbench.cli import app
 from normbench.norms import REGISTRY, Norm, names
-from normbench.probes.base import Mode
+from normbench.probes.base import Mode, subject
 from normbench.probes.footprint import (
     Footprint,
     footprints,
@@ -136,6 +136,21 @@ def test_declared_exact_gradients_see_what_the_value_depends_on(name):
 
 
 @every_norm
+def test_declared_inexact_gradients_are_inexact_in_some_mode(name):
+    norm, shape = small(name)
+    exact = []
+    with torch.random.fork_rng(devices=[]):
+        for mode in Mode:
+            one = subject(norm, shape, mode, seed=0)
+            exact.append(
+                torch.autograd.gradcheck(
+                    one, one.x.requires_grad_(), fast_mode=True, raise_exception=False
+                )
+            )
+    assert all(exact) == REGISTRY.get(name).exact_gradient
+
+
+@every_norm
 def test_declared_masks_are_honoured(name):
     if REGISTRY.get(name).fixed_spatial:
         pytest.skip("works on one length only")
@@ -226,7 +241,7 @@ def test_words_of_outputs_that_differ():
 
 NOTHING = {"order", "pads"}
 GLOBAL = {"order", "gain", "bias", "weights"}
-PER_CHANNEL = GLOBAL | {"gain/channel", "bias/channel"}
+PER_CHANNEL = GLOBAL | {"channel gain", "channel bias"}
 
 
 @pytest.mark.parametrize(
@@ -301,15 +316,20 @@ def test_the_visible_faces_are_those_of_the_measured_entries():
     assert [drawn["group"][side, "both"] for side in sides] == [3, 23, 5]
 
 
-def test_the_svg_has_a_shape_of_its_colour_for_every_face(tmp_path):
-    shown = [panel("batch"), panel("instance")]
-    svg, png = draw(shown, tmp_path / "new")
-    fills = Counter(
+def filled(svg: Path) -> Counter[str]:
+    """How many shapes of each colour a picture has."""
+    return Counter(
         match.group(1)
         for element in ElementTree.parse(svg).iter()
         if (match := re.search(r"fill: (#[0-9a-f]{6})", element.get("style", "")))
         and element.tag in {f"{SVG}path", f"{SVG}use"}
     )
+
+
+def test_the_svg_has_a_shape_of_its_colour_for_every_face(tmp_path):
+    shown = [panel("batch"), panel("instance")]
+    svg, png = draw(shown, tmp_path / "new")
+    fills = filled(svg)
     wanted = Counter(
         "#" + "".join(f"{round(part * 255):02x}" for part in colour(face))
         for one in shown
@@ -327,6 +347,14 @@ def test_the_svg_has_a_shape_of_its_colour_for_every_face(tmp_path):
     assert before == tuple(file.read_bytes() for file in draw(shown, tmp_path))
 
 
+def test_the_picture_in_the_readme_is_what_the_command_draws(tmp_path):
+    norms = ["batch", "layer_sample", "instance", "group", "norm.num_groups=2"]
+    arguments = ["footprint", *norms, "--output", str(tmp_path)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    shown = Path(__file__).parents[1] / "docs" / "footprint.svg"
+    assert filled(shown) == filled(tmp_path / "footprint.svg")
+
+
 def test_what_only_the_value_or_the_gradient_depends_on_has_its_own_colour():
     train = footprints(Toy("stopped", 2), (2, 2, 3))[0]
     one = Panel(
@@ -337,7 +365,7 @@ def test_what_only_the_value_or_the_gradient_depends_on_has_its_own_colour():
 
 
 def test_the_picture_as_text():
-    grid = text([panel("batch"), panel("layer_position")]).splitlines()
+    grid = text([panel("batch"), panel("layer_position")], 100).splitlines()
     assert grid[0].split() == ["batch", "layer_position"]
     assert grid[2] == "  0 . . . . . . . @     0 + + + + + + + O"
     assert grid[3] == "  1 . . . . . . . #     1 . . . . . . . ."

@@ -560,6 +560,26 @@ def test_evaluation_differs_only_where_the_norm_says_so(case):
 
 
 @every_case
+def test_is_odd_at_first_unless_it_says_that_it_contains_an_activation(case):
+    x = sample(4, C, 5)
+    norm = make(case[0], C, **case[1]).double()
+    odd = torch.allclose(once(norm, -x), -once(norm, x))
+    assert odd != norm.contains_activation
+
+
+@every_norm
+def test_works_on_one_spatial_shape_only_where_it_says_so(name):
+    norm = make(name, C)
+    norm(torch.randn(2, C, 4, 3))
+    try:
+        norm(torch.randn(2, C, 5, 3))
+    except Incompatible:
+        assert norm.fixed_spatial
+    else:
+        assert not norm.fixed_spatial
+
+
+@every_case
 def test_evaluation_is_a_function_unless_the_norm_says_no(case):
     norm, x = made(case, (4, C, 5)), sample(4, C, 5)
     with torch.no_grad():

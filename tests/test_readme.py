@@ -1,8 +1,12 @@
 """Every command that the documents show is one that works."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -10,7 +14,7 @@ import pytest
 from conftest import SMALL, Command
 
 from normbench.config import compose
-from normbench.norms import names
+from normbench.norms import REGISTRY, names
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -39,9 +43,27 @@ def test_the_overrides_compose(arguments: list[str]) -> None:
         assert compose(overrides)
 
 
-def test_the_readme_names_every_norm() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert [name for name in names() if f"`{name}`" not in text] == []
+def test_the_readme_sorts_norms_by_what_they_declare() -> None:
+    """A new norm need not be in it: `list norms` has all."""
+    table = (ROOT / "README.md").read_text().partition("| an output depends on |")[2]
+    rows = [row.split("|") for row in table.partition("\n\n")[0].splitlines()[2:]]
+    listed = {what.strip(): re.findall(r"`(\w+)`", cell) for _, what, cell, _ in rows}
+    assert sum(map(len, listed.values())) > 20
+    for what, norms in listed.items():
+        for name in norms:
+            assert what in dependence(REGISTRY.get(name).axes), name
+
+
+def dependence(axes: str) -> list[str]:
+    """The README's words for what an output depends on."""
+    if "all samples" in axes:
+        return ["other samples", "both"]
+    _, channels, positions = axes.split(", ")
+    if positions == "one position":
+        return ["itself" if channels == "one channel" else "its position's channels"]
+    if channels == "one channel":
+        return ["its sample's channel"]
+    return ["its sample's group of channels, or all"]
 
 
 @pytest.mark.parametrize("arguments", shown("footprint") + shown("bench"), ids=" ".join)
@@ -68,17 +90,22 @@ def test_the_files_it_names_exist(document: Path) -> None:
             assert (ROOT / name).exists(), name
 
 
+def recipe(module: Path, config: Path) -> None:
+    """Write the two files of the recipe for a norm into these folders."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for language, file in (
+        ("python", module / "half.py"),
+        ("yaml", config / "half.yaml"),
+    ):
+        (content,) = re.findall(rf"^ *```{language}\n(.*?)```", text, FLAGS)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(content))
+
+
 def test_the_recipe_for_a_norm_works_to_the_letter(
     command: Command, tmp_path: Path
 ) -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    module, config = (
-        textwrap.dedent(re.findall(rf"^ *```{language}\n(.*?)```", text, FLAGS)[0])
-        for language in ("python", "yaml")
-    )
-    (tmp_path / "half.py").write_text(module)
-    (tmp_path / "mine" / "norm").mkdir(parents=True)
-    (tmp_path / "mine" / "norm" / "half.yaml").write_text(config)
+    recipe(tmp_path, tmp_path / "mine" / "norm")
     for task in SMALL:
         small = [*SMALL[task], "budget=smoke", "budget.max_steps=1", "tracker=none"]
         words = [*shown("train")[-1], *small]
@@ -88,3 +115,24 @@ def test_the_recipe_for_a_norm_works_to_the_letter(
         assert json.loads(done.stdout)["config"]["norm"] == {"name": "half", "by": 2.0}
     (footprint,) = [words for words in shown("footprint") if "half" in words]
     assert command("footprint", *footprint).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_recipe_in_the_repository_passes_the_suite(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for part in ("normbench", "configs", "tests", "scripts"):
+        shutil.copytree(ROOT / part, copy / part)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    recipe(copy / "normbench" / "norms", copy / "configs" / "norm")
+    suite = ["norms", "footprint", "norm_factory", "imports", "bench", "experiment"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-k", "half", "-m", "not slow"]
+        + [f"tests/test_{name}.py" for name in suite],
+        cwd=copy,
+        env=os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 60

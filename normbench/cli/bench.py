@@ -1,8 +1,9 @@
 """Commands that measure speed: bench norms."""
 
 import json as jsonlib
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -45,7 +46,17 @@ def norms(
         if json:
             typer.echo(jsonlib.dumps(costs, indent=2))
         else:
-            rows = [
-                {k: "-" if v is None else v for k, v in cost.items()} for cost in costs
-            ]
-            print_table(rows, title="forward + backward")
+            print_table([_row(cost) for cost in costs], title="forward + backward")
+
+
+def _row(cost: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {
+        "norm": cost["norm"],
+        "shape": cost["shape"],
+        "us": cost["microseconds"],
+        "peak KiB": cost["peak_kib"],
+        "ratio": cost["ratio"],
+        "reference us": cost["reference_microseconds"],
+        "reference": cost["reference"] or cost["incompatible"],
+    }
+    return {key: "-" if value is None else value for key, value in shown.items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normbench.cli.options import ConfigDir, Json, Modules, exit_codes
-from normbench.cli.tables import print_table
+from normbench.cli.tables import print_table, width
 
 if TYPE_CHECKING:
     from normbench.probes.portrait import Portrait
@@ -152,7 +152,7 @@ def _print(portraits: "Sequence[Portrait]", panels: "Sequence[Panel]") -> None:
         + " x ".join(map(str, portraits[0].shape)),
     )
     typer.echo()
-    typer.echo(text(panels))
+    typer.echo(text(panels, min(100, width())))
     typer.echo()
     print_table(
         [row for one in portraits for row in _invariance_rows(one)],

@@ -49,7 +49,9 @@ class Norm(nn.Module):
     exact_gradient: ClassVar[bool] = True
     """The backward pass is the derivative of the forward pass."""
     contains_activation: ClassVar[bool] = False
-    """The norm ends in its own non-linearity; the model adds none."""
+    """The norm ends in its own non-linearity; the model adds none.
+
+    A new norm without one is odd: norm(-x) = -norm(x)."""
     fixed_spatial: ClassVar[bool] = False
     """Parameters have the spatial shape of the first input; no other shape works."""
 

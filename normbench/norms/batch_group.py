@@ -52,7 +52,7 @@ class BatchGroupNorm(Norm, name="batch_group"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        count = x[0].numel() // self.num_groups
+        count = x.shape[1:].numel() // self.num_groups
         require_several(count, self, x, "use fewer groups or a higher resolution")
         y = batch_norm(self, x, self.weight, self.bias)
         weight, bias = (

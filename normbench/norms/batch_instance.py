@@ -41,7 +41,9 @@ class BatchInstanceNorm(Norm, name="batch_instance"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        require_several(x[0, 0].numel(), self, x, "raise the resolution or the length")
+        require_several(
+            x.shape[2:].numel(), self, x, "raise the resolution or the length"
+        )
         gate: Tensor = self.gate
         if self.training:
             # The parameter itself: through a clamp one at an end has no gradient, and

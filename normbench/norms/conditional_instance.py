@@ -35,7 +35,9 @@ class ConditionalInstanceNorm(Norm, name="conditional_instance"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        require_several(x[0, 0].numel(), self, x, "raise the resolution or the length")
+        require_several(
+            x.shape[2:].numel(), self, x, "raise the resolution or the length"
+        )
         if condition is None:
             weight, bias = self.weight[0], self.bias[0]
             return F.group_norm(x, self.channels, weight, bias, self.eps)

@@ -42,7 +42,9 @@ class EvoNormB0(Norm, name="evonorm_b0"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        require_several(x[0, 0].numel(), self, x, "raise the resolution or the length")
+        require_several(
+            x.shape[2:].numel(), self, x, "raise the resolution or the length"
+        )
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         instance_var, mean = torch.var_mean(wide.flatten(2), 2, correction=0)
         var = self.running_var

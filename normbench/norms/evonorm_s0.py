@@ -37,7 +37,7 @@ class EvoNormS0(Norm, name="evonorm_s0"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        count = x[0].numel() // self.num_groups
+        count = x.shape[1:].numel() // self.num_groups
         require_several(count, self, x, "use fewer groups or a higher resolution")
         per_group = self.channels // self.num_groups
         groups = x.view(len(x), self.num_groups, per_group, *x.shape[2:])

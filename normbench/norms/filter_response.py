@@ -41,7 +41,7 @@ class FilterResponseNorm(Norm, name="filter_response"):
         eps: Tensor | float = self.eps
         if self.eps_learned is None:
             advice = "raise the resolution or the length, or set norm.learnable_eps"
-            require_several(x[0, 0].numel(), self, x, advice)
+            require_several(x.shape[2:].numel(), self, x, advice)
         else:
             eps = eps + self.eps_learned.abs()
         positions = tuple(range(2, x.dim()))

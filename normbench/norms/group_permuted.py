@@ -68,7 +68,7 @@ class PermutedGroupNorm(Norm, name="group_permuted"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        count = x[0].numel() // self.num_groups
+        count = x.shape[1:].numel() // self.num_groups
         require_several(count, self, x, "use fewer groups or a higher resolution")
         if self.order == "contiguous":
             return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -47,7 +47,9 @@ class InstanceBatchNorm(Norm, name="ibn"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        require_several(x[0, 0].numel(), self, x, "raise the resolution or the length")
+        require_several(
+            x.shape[2:].numel(), self, x, "raise the resolution or the length"
+        )
         half = self.channels // 2
         (w1, w2), (b1, b2) = (
             (None, None) if p is None else p.split(half)

@@ -27,6 +27,8 @@ class InstanceNorm(Norm, name="instance"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        require_several(x[0, 0].numel(), self, x, "raise the resolution or the length")
+        require_several(
+            x.shape[2:].numel(), self, x, "raise the resolution or the length"
+        )
         # The same as F.instance_norm, and 1.7 times as fast on a CPU.
         return F.group_norm(x, self.channels, self.weight, self.bias, self.eps)

@@ -27,5 +27,5 @@ class LayerNormSample(Norm, name="layer_sample"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        require_several(x[0].numel(), self, x, "use more channels")
+        require_several(x.shape[1:].numel(), self, x, "use more channels")
         return F.group_norm(x, 1, self.weight, self.bias, self.eps)

@@ -35,7 +35,7 @@ class LayerNormShape(Norm, name="layer_shape"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        require_several(x[0].numel(), self, x, "use more channels")
+        require_several(x.shape[1:].numel(), self, x, "use more channels")
         self._materialise((self.channels, *x.shape[2:]))
         if self.weight.shape != x.shape[1:]:
             raise Incompatible(

@@ -48,7 +48,9 @@ class SwitchableNorm(Norm, name="switchable"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        require_several(x[0, 0].numel(), self, x, "raise the resolution or the length")
+        require_several(
+            x.shape[2:].numel(), self, x, "raise the resolution or the length"
+        )
         mean, var = self._mix(x)
         scale = torch.rsqrt(var + self.eps)
         shift = -mean * scale

@@ -52,7 +52,7 @@ class Panel:
 MARKS = "# all positions  + some  . none; the output is at @ (all) or O (some)"
 
 
-def text(panels: Sequence[Panel], width: int = 100) -> str:
+def text(panels: Sequence[Panel], width: int) -> str:
     """The panels as grids of samples (rows) and channels (columns), side by side."""
     blocks = [_grid(panel) for panel in panels]
     lines: list[str] = []
