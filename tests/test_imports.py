@@ -16,10 +16,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What may be imported, besides errors and registry, by the module on the left; a
 # package stands for all in it.
 ALLOWED = {
-    "cli.__init__": {"cli.bench", "cli.footprint", "cli.look", "cli.run"},
+    "cli.__init__": {"cli.bench", "cli.footprint", "cli.look", "cli.results"}
+    | {"cli.run"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
-    | {"record"},
+    | {"query", "record"},
+    "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
     "cli.options": {"choices"},
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
     | {"provenance", "record"},
@@ -33,6 +35,8 @@ ALLOWED = {
     "catalogue": {"choices", "config", "network", "norms", "schema", "tasks.base"},
     "config": {"choices", "data.base", "norms.base", "reparam", "schema", "tasks.base"},
     "tracking": {"record", "schema"},
+    "query": {"schema", "stats"},
+    "parquet": {"record"},
     "provenance": {"schema"},
     "record": {"schema"},
     "norms": {"norms.base", "norms.statistics"},
@@ -60,12 +64,17 @@ ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli", "progress"},
     "matplotlib": {"report"},
+    "pyarrow": {"parquet"},
+    "scipy": {"stats"},
 }
 WITHOUT_TORCH = {
     "cli",
     "report",
     "schema",
     "record",
+    "query",
+    "parquet",
+    "stats",
     "errors",
     "registry",
     "choices",
@@ -143,6 +152,8 @@ def test_every_permission_is_used() -> None:
     [
         ("import normbench.cli", {"torch", "hydra", "numpy", "rich", "pydantic"}),
         ("import normbench.record", {"torch", "hydra", "numpy"}),
+        ("import normbench.query", {"torch", "hydra", "numpy"}),
+        ("import normbench.stats", {"torch", "hydra", "scipy.stats"}),
         ("import normbench.config", {"wandb", "timm", "torchvision", "mlxtend"}),
         ("import normbench.experiment", {"wandb", "timm", "torchvision", "mlxtend"}),
     ],

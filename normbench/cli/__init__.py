@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli import bench, footprint, look, run
+from normbench.cli import bench, footprint, look, results, run
 
 app = typer.Typer(
     name="normbench",
@@ -17,7 +17,7 @@ app.command()(run.train)
 app.command()(run.config)
 app.command("list")(look.list_)
 app.command()(look.show)
-app.command("results")(look.results_)
+app.command()(results.results)
 app.command()(footprint.footprint)
 app.add_typer(bench.app, name="bench")
 
