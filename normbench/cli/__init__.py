@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli import bench, footprint, look, results, run
+from normbench.cli import bench, footprint, look, results, run, sync
 
 app = typer.Typer(
     name="normbench",
@@ -18,6 +18,7 @@ app.command()(run.config)
 app.command("list")(look.list_)
 app.command()(look.show)
 app.command()(results.results)
+app.command()(sync.sync)
 app.command()(footprint.footprint)
 app.add_typer(bench.app, name="bench")
 
