@@ -16,10 +16,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What may be imported, besides errors and registry, by the module on the left; a
 # package stands for all in it.
 ALLOWED = {
-    "cli.__init__": {"cli.bench", "cli.footprint", "cli.look", "cli.run"},
+    "cli.__init__": {"cli.bench", "cli.footprint", "cli.look", "cli.results"}
+    | {"cli.run", "cli.sync"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
-    | {"record"},
+    | {"query", "record"},
+    "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
+    "cli.sync": {"cli.options", "sync"},
     "cli.options": {"choices"},
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
     | {"provenance", "record"},
@@ -41,6 +44,9 @@ ALLOWED = {
     "catalogue": {"choices", "config", "network", "norms", "schema", "tasks.base"},
     "config": {"choices", "data.base", "norms.base", "reparam", "schema", "tasks.base"},
     "tracking": {"record", "schema"},
+    "sync": {"record"},
+    "query": {"schema", "stats"},
+    "parquet": {"record"},
     "provenance": {"schema"},
     "record": {"schema"},
     "norms": {"norms.base", "norms.statistics"},
@@ -68,12 +74,18 @@ ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli", "progress"},
     "matplotlib": {"report"},
+    "pyarrow": {"parquet"},
+    "scipy": {"stats"},
 }
 WITHOUT_TORCH = {
     "cli",
     "report",
     "schema",
     "record",
+    "query",
+    "parquet",
+    "stats",
+    "sync",
     "errors",
     "registry",
     "choices",
@@ -151,6 +163,9 @@ def test_every_permission_is_used() -> None:
     [
         ("import normbench.cli", {"torch", "hydra", "numpy", "rich", "pydantic"}),
         ("import normbench.record", {"torch", "hydra", "numpy"}),
+        ("import normbench.query", {"torch", "hydra", "numpy"}),
+        ("import normbench.stats", {"torch", "hydra", "scipy.stats"}),
+        ("import normbench.sync", {"torch", "hydra", "numpy", "wandb"}),
         ("import normbench.config", {"wandb", "timm", "torchvision", "mlxtend"}),
         ("import normbench.experiment", {"wandb", "timm", "torchvision", "mlxtend"}),
     ],

@@ -1,6 +1,7 @@
 """Records on disk: what is written is read back, and nothing half-written counts."""
 
 import errno
+import gc
 import json
 import math
 import os
@@ -152,31 +153,6 @@ def test_find_takes_unique_beginnings(tmp_path: Path) -> None:
         record.find(tmp_path, "zzzz")
 
 
-def test_where_selects_by_config_status_and_metric(tmp_path: Path) -> None:
-    records = [
-        a_record("norm=group", "norm.num_groups=4", "batch_size=2"),
-        a_record("norm=group", "batch_size=8"),
-        a_record("norm=batch", status="diverged", metrics={"test/error": None}),
-    ]
-
-    def ids(*where: str) -> list[int]:
-        kept = record.matching(records, where)
-        return [records.index(finished) for finished in kept]
-
-    assert ids() == [0, 1, 2]
-    assert ids("norm=group") == [0, 1]
-    assert ids("norm.num_groups=4") == [0]
-    assert ids("batch_size=8", "norm=group") == [1]
-    assert ids("status=diverged") == [2]
-    assert ids("test/error=0.25") == [0, 1]
-    assert ids("test/error=null") == [2]
-    assert ids("norm=instance") == []
-    with pytest.raises(RequestError, match="batch_size"):
-        ids("batchsize=2")
-    with pytest.raises(RequestError, match="KEY=VALUE"):
-        ids("norm")
-
-
 def test_a_results_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     config = compose([])
     (tmp_path / "file").touch()
@@ -223,6 +199,28 @@ def test_a_record_of_another_format_is_refused_not_overwritten(tmp_path: Path) -
         record.read(folder)
 
 
+def test_a_damaged_record_is_named_and_an_unfinished_run_is_not(
+    tmp_path: Path,
+) -> None:
+    whole, torn, unfinished = (a_record(f"seed={seed}") for seed in range(3))
+    for finished in (whole, torn, unfinished):
+        written(tmp_path, finished)
+    path = record.run_folder(tmp_path, torn.run_id) / record.RESULT
+    path.write_bytes(b'{"run_id": "\xff')
+    (record.run_folder(tmp_path, unfinished.run_id) / record.RESULT).unlink()
+    assert record.all_records(tmp_path) == ([whole], [path])
+    assert gc.isenabled()
+
+
+def test_a_run_is_running_while_its_writer_has_the_folder(tmp_path: Path) -> None:
+    config = compose([])
+    folder = record.run_folder(tmp_path, run_id(config))
+    assert not record.is_running(folder)
+    with record.RunWriter(tmp_path, run_id(config), config):
+        assert record.is_running(folder)
+    assert not record.is_running(folder)
+
+
 def test_a_record_that_cannot_be_written_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,21 +239,3 @@ def test_a_record_that_cannot_be_written_leaves_nothing_behind(
         "config.yaml",
         "history.jsonl",
     }
-
-
-@pytest.mark.parametrize(
-    ("condition", "found"),
-    [
-        ("lr=1e-1", True),
-        ("lr=.1", True),
-        ("lr=fast", False),
-        ("norm_weight_decay=false", True),
-        ("seed=false", False),
-        ("clip=null", True),
-        ("norm={", False),
-        ("norm=*x", False),
-        ("budget.max_steps=null", True),
-    ],
-)
-def test_where_reads_values_as_a_person_types_them(condition: str, found: bool) -> None:
-    assert bool(record.matching([A_RECORD], [condition])) == found

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli import bench, footprint, look, run, sweep
+from normbench.cli import bench, footprint, look, results, run, sweep, sync
 
 app = typer.Typer(
     name="normbench",
@@ -20,7 +20,8 @@ app.command()(sweep.status)
 app.command()(sweep.rerun)
 app.command("list")(look.list_)
 app.command()(look.show)
-app.command("results")(look.results_)
+app.command()(results.results)
+app.command()(sync.sync)
 app.command()(footprint.footprint)
 app.add_typer(bench.app, name="bench")
 

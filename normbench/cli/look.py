@@ -1,8 +1,7 @@
-"""Commands that look: list, show, results."""
+"""Commands that look: list, show."""
 
 import json as jsonlib
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -107,66 +106,8 @@ def show(
             _print_record(finished, folder)
 
 
-def results_(
-    results: Results = RESULTS,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--where",
-            metavar="KEY=VALUE",
-            help="Only runs whose config or record has this value; repeatable.",
-        ),
-    ] = None,
-    json: Json = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a row a run.")] = False,
-) -> None:
-    """Print a table of all runs."""
-    with exit_codes():
-        from normbench import record
-        from normbench.errors import RequestError
-
-        if json and csv:
-            raise RequestError("--json and --csv exclude each other")
-        if not results.is_dir():
-            raise RequestError(
-                f"--results {results} is not a folder; `normbench train` makes it"
-            )
-        everything, damaged = record.all_records(results)
-        for path in damaged:
-            typer.echo(f"left out, not a valid record: {path}", err=True)
-        records = record.matching(everything, where or ())
-        if json:
-            typer.echo(
-                jsonlib.dumps([r.model_dump(mode="json") for r in records], indent=2)
-            )
-        elif csv:
-            _print_csv(records)
-        else:
-            rows = [_summary(finished) for finished in records]
-            print_table(rows, title=f"{len(rows)} runs in {results}")
-
-
-def _summary(finished: "RunRecord") -> dict[str, Any]:
-    config, metric = finished.config, finished.primary_metric
-    value = finished.metrics.get(metric)
-    return {
-        "run_id": finished.run_id,
-        "status": finished.status,
-        "task": config.task["name"],
-        "data": config.data["name"],
-        "norm": config.norm["name"],
-        "reparam": config.reparam,
-        "batch_size": config.batch_size,
-        "norm_batch": config.norm_batch,
-        "lr": config.lr,
-        "seed": config.seed,
-        "metric": metric,
-        "value": "-" if value is None else f"{value:.4f}",
-    }
-
-
 def _print_record(finished: "RunRecord", folder: Path) -> None:
-    from normbench.record import flat
+    from normbench.query import flat
 
     plain = finished.model_dump(mode="json", exclude={"config", "metrics"})
     for key, item in plain.items():
@@ -180,18 +121,3 @@ def _print_record(finished: "RunRecord", folder: Path) -> None:
     for key, item in finished.metrics.items():
         typer.echo(f"  {key:<26} {number(item)}")
     typer.echo(f"\n{folder}")
-
-
-def _print_csv(records: Sequence["RunRecord"]) -> None:
-    import csv
-
-    from normbench.record import flat
-
-    rows = [
-        {"run_id": r.run_id, "status": r.status, **flat(r.config), **r.metrics}
-        for r in records
-    ]
-    columns = dict.fromkeys(key for row in rows for key in row)
-    writer = csv.DictWriter(sys.stdout, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)

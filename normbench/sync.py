@@ -1,0 +1,158 @@
+"""Offline W&B runs to the server, by wandb's own `sync` in a process of its own.
+
+wandb marks what it has uploaded (`run-<id>.wandb.synced`). It also marks a run whose
+history or summary the server refused, after one line that says so: that mark is taken
+away here, so that the next sync tries again.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from normbench.errors import NormbenchError, RequestError
+from normbench.record import is_running, run_folder
+
+OFFLINE = re.compile(r"offline-run-\d{8}_\d{6}-(?P<run_id>[0-9a-f]+)")
+RUN_ERROR = re.compile(r"ERROR \[\S*/(?P<run_id>[0-9a-f]+)\]")
+AT_ONCE = 500
+"""Folders that one client process is given."""
+
+PATIENCE = {
+    f"WANDB_X_{client}_RETRY_{limit}": value
+    for client in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
+    for limit, value in {"MAX": "3", "WAIT_MAX_SECONDS": "5"}.items()
+}
+"""wandb's own would be days."""
+
+
+@dataclass(frozen=True)
+class Offline:
+    """The offline W&B folders under a results folder, each list oldest first."""
+
+    waiting: list[Path]
+    synced: list[Path]
+    running: list[Path]
+    """Of runs that a process is doing now: a part of them would pass for all."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the folders that were waiting; why, of the first that failed."""
+
+    uploaded: list[Path]
+    failed: list[Path]
+    reason: str | None
+
+
+def offline_runs(results: Path) -> Offline:
+    """What normbench wrote to `<results>/wandb` without a server.
+
+    Raises RequestError where `results` is not a folder.
+    """
+    if not results.is_dir():
+        raise RequestError(f"--results {results} is not a folder")
+    found = Offline([], [], [])
+    for folder in sorted((results / "wandb").glob("offline-run-*")):
+        name = OFFLINE.fullmatch(folder.name)
+        if name is None or not _log(folder).is_file():
+            continue
+        run = run_folder(results, name["run_id"])
+        if not run.is_dir():
+            continue
+        if _mark(folder).exists():
+            found.synced.append(folder)
+        elif is_running(run):
+            found.running.append(folder)
+        else:
+            found.waiting.append(folder)
+    return found
+
+
+def upload(folders: Sequence[Path], results: Path, patience: float) -> Outcome:
+    """Upload `folders`, oldest first where they are of one run.
+
+    Gives up when nothing has been uploaded for `patience` seconds. Raises
+    NormbenchError where wandb has no key to log in with.
+    """
+    reasons: list[str] = []
+    for start in range(0, len(folders), AT_ONCE):
+        some = folders[start : start + AT_ONCE]
+        told, in_time = _client(some, results, patience)
+        if "API key" in told and not any(_mark(folder).exists() for folder in some):
+            raise NormbenchError(_not_logged_in(told))
+        refused = {error["run_id"] for error in RUN_ERROR.finditer(told)}
+        for folder in some:
+            if _run_id(folder) in refused:
+                _mark(folder).unlink(missing_ok=True)
+        reasons += re.findall(r"ERROR (.*)", told) or told.splitlines()[-1:]
+        if not in_time:
+            reasons.insert(0, f"nothing was uploaded for {patience:g} seconds")
+            break
+    uploaded = [folder for folder in folders if _mark(folder).exists()]
+    failed = [folder for folder in folders if folder not in set(uploaded)]
+    return Outcome(uploaded, failed, reasons[0] if failed else None)
+
+
+def _client(
+    folders: Sequence[Path], results: Path, patience: float
+) -> tuple[str, bool]:
+    """What `wandb sync` printed, and whether it came to its end."""
+    command = [sys.executable, "-m", "wandb", "sync", "-n", "4"]
+    ours = {"WANDB_DIR": str(results.resolve()), "WANDB_MODE": "online"}
+    ours |= {"WANDB_SILENT": "false"}  # what it prints says what failed
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
+        process = subprocess.Popen(
+            [*command, *(str(folder.resolve()) for folder in folders)],
+            env=PATIENCE | os.environ | ours,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            ended = _wait(process, folders, patience)
+        finally:
+            process.kill()  # wandb-core ends with the process that started it
+            process.wait()
+        printed.seek(0)
+        return printed.read(), ended
+
+
+def _wait(
+    process: subprocess.Popen[bytes], folders: Sequence[Path], patience: float
+) -> bool:
+    done, since = 0, time.monotonic()
+    while time.monotonic() - since < patience:
+        try:
+            process.wait(timeout=0.2)
+            return True
+        except subprocess.TimeoutExpired:
+            marked = sum(_mark(folder).exists() for folder in folders)
+            if marked > done:
+                done, since = marked, time.monotonic()
+    return False
+
+
+def _not_logged_in(told: str) -> str:
+    line = next(line for line in told.splitlines() if "API key" in line)
+    return (
+        f"not logged in to W&B ({line.removeprefix('Error: ').strip()}); "
+        "run `wandb login`, or set WANDB_API_KEY; nothing was uploaded"
+    )
+
+
+def _run_id(folder: Path) -> str:
+    return folder.name.rpartition("-")[2]
+
+
+def _log(folder: Path) -> Path:
+    return folder / f"run-{_run_id(folder)}.wandb"
+
+
+def _mark(folder: Path) -> Path:
+    return folder / f"run-{_run_id(folder)}.wandb.synced"

@@ -1,0 +1,165 @@
+"""Uploading offline runs: wandb's own client against a server on the loopback."""
+
+import shutil
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, Command, Run
+from wandb_server import Received, serving
+
+from normbench import record
+from normbench.schema import RunRecord
+from normbench.sync import offline_runs
+
+OFFLINE = [*SMALL["cnn"], "tracker=wandb", "tracker.mode=offline"]
+RUNS = Path("results/runs")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Where `command` finds the runs."""
+    return tmp_path / RUNS
+
+
+def by_step(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
+    """What was logged at each optimiser step; the keys that begin with _ are W&B's."""
+    steps: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        logged = {k: v for k, v in row.items() if v is not None and k[0] != "_"}
+        steps.setdefault(row["step"], {}).update(logged)
+    return steps
+
+
+def assert_equals_the_record(
+    received: Received, finished: RunRecord, results: Path
+) -> None:
+    config = finished.config.model_dump(mode="json")
+    assert {key: received.config[key] for key in config} == config
+    rows = record.read_history(record.run_folder(results, finished.run_id))
+    assert by_step(received.history) == by_step(rows)
+    assert by_step(rows).keys() == set(range(1, 11))
+    summary = {key: received.summary[key] for key in finished.metrics}
+    assert summary == finished.metrics
+    assert received.tags == ["norm:batch", "bs:32"]
+    assert received.group == "cnn-mnist5k"
+    assert received.exit_codes == [0]
+
+
+def test_the_server_receives_what_the_record_says(
+    run: Run, command: Command, results: Path
+) -> None:
+    finished = run(*OFFLINE, results=results)
+    (folder,) = offline_runs(results).waiting
+    with serving() as server:
+        listed = command("sync", "--dry-run")
+        assert listed.returncode == 0, listed.stderr
+        assert folder.name in listed.stdout
+        assert "1 would be uploaded" in listed.stdout
+        assert server.requests == 0
+
+        done = command("sync", **server.environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "1 uploaded, 0 failed\n"
+        assert server.runs.keys() == {finished.run_id}
+        assert_equals_the_record(server.runs[finished.run_id], finished, results)
+
+        before = server.requests
+        again = command("sync", **server.environment)
+        assert again.returncode == 0
+        assert "1 skipped, uploaded already" in again.stdout
+        assert server.requests == before
+
+
+@pytest.mark.parametrize("refused", ["/graphql", "/files"])
+def test_what_the_server_refuses_has_failed_and_is_tried_again(
+    refused: str, run: Run, command: Command, results: Path
+) -> None:
+    finished = run(*OFFLINE, results=results)
+    with serving(refused) as server:
+        failed = command("sync", **server.environment)
+        assert server.requests > 0
+    assert failed.returncode == 1
+    assert failed.stdout == "0 uploaded, 1 failed\n"
+    assert failed.stderr.startswith("error: ")
+    assert "tries again" in failed.stderr
+    with serving() as server:
+        done = command("sync", **server.environment)
+        assert done.stdout == "1 uploaded, 0 failed\n"
+        assert_equals_the_record(server.runs[finished.run_id], finished, results)
+
+
+def test_two_folders_of_one_run_are_uploaded_oldest_first(
+    run: Run, command: Command, results: Path
+) -> None:
+    run(*OFFLINE, "tracker.group=first", results=results)
+    time.sleep(1.1)  # wandb names a folder by the second
+    finished = run(*OFFLINE, "tracker.group=second", results=results)
+    first, second = offline_runs(results).waiting
+    assert first.name < second.name
+    with serving() as server:
+        done = command("sync", **server.environment)
+        assert done.stdout == "2 uploaded, 0 failed\n", done.stderr
+        received = server.runs[finished.run_id]
+    assert received.exit_codes == [0, 0]
+    assert received.group == "second"
+
+
+def test_a_server_that_never_answers_is_given_up(
+    run: Run, command: Command, results: Path
+) -> None:
+    run(*OFFLINE, results=results)
+    with socket.create_server(("127.0.0.1", 0)) as silent, serving() as server:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        where = server.environment | {"WANDB_BASE_URL": url}
+        failed = command("sync", "--timeout", "5", **where)
+    assert failed.returncode == 1
+    assert failed.stdout == "0 uploaded, 1 failed\n"
+    assert "nothing was uploaded for 5 seconds" in failed.stderr
+
+
+@pytest.mark.parametrize("key", ["", "short"])
+def test_without_a_key_it_says_how_to_log_in(
+    key: str, run: Run, command: Command, results: Path, tmp_path: Path
+) -> None:
+    run(*OFFLINE, results=results)
+    url = "http://127.0.0.1:9"
+    told = command("sync", WANDB_API_KEY=key, WANDB_BASE_URL=url, HOME=str(tmp_path))
+    assert told.returncode == 1
+    assert told.stdout == ""
+    assert "wandb login" in told.stderr
+    assert len(told.stderr.splitlines()) <= 3
+
+
+def test_it_takes_only_runs_of_normbench_that_have_ended(
+    run: Run, command: Command, results: Path
+) -> None:
+    finished = run(*OFFLINE, results=results)
+    (folder,) = offline_runs(results).waiting
+    for name in ("offline-run-20260101_000000-abc", "offline-run-mine"):
+        foreign = folder.with_name(name)
+        shutil.copytree(folder, foreign)
+        (foreign / f"run-{finished.run_id}.wandb").rename(foreign / "run-abc.wandb")
+    (folder.with_name(f"offline-run-20260101_000001-{finished.run_id}")).mkdir()
+    with record.RunWriter(results, finished.run_id, finished.config):
+        assert offline_runs(results).running == [folder]
+        told = command("sync")
+        assert "nothing to upload" in told.stdout
+        assert "1 left for later, running" in told.stdout
+    assert offline_runs(results).waiting == [folder]
+
+
+def test_nothing_to_upload_is_no_error(command: Command, results: Path) -> None:
+    results.mkdir(parents=True)
+    told = command("sync")
+    assert told.returncode == 0
+    assert told.stdout == f"nothing to upload in {RUNS / 'wandb'}\n"
+
+
+def test_a_folder_that_is_not_there_is_a_wrong_request(command: Command) -> None:
+    told = command("sync", "--results", "nowhere")
+    assert told.returncode == 2
+    assert told.stderr.startswith("error: --results nowhere")

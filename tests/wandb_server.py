@@ -1,0 +1,164 @@
+"""A W&B server on the loopback, as far as uploading a run goes.
+
+It speaks what wandb's own client uses for that: GraphQL's `UpsertBucket`,
+`RunResumeStatus` and `CreateRunFiles`, the PUT of each file, and `file_stream`. What it
+received can be compared with a record. It knows no users and no pages.
+"""
+
+import gzip
+import json
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+API_KEY = "0" * 40
+"""A key of the right form; any is let in."""
+
+
+@dataclass
+class Received:
+    """What one run's uploads left."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    display_name: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    exit_codes: list[int] = field(default_factory=list)
+    """One for each upload that came to its end."""
+
+
+class Server(ThreadingHTTPServer):
+    """Keeps what it receives in `runs`, by id; paths that start with one of `refused`
+    are answered with status 500."""
+
+    daemon_threads = True
+
+    def __init__(self, refused: tuple[str, ...] = ()) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.refused = refused
+        self.runs: dict[str, Received] = {}
+        self.requests = 0
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes wandb's client use this server, and give up soon."""
+        url = f"http://127.0.0.1:{self.server_port}"
+        soon = {
+            f"WANDB_X_{client}_RETRY_WAIT_{bound}_SECONDS": "1"
+            for client in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
+            for bound in ("MIN", "MAX")
+        }
+        soon["WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL"] = "1"
+        return {"WANDB_BASE_URL": url, "WANDB_API_KEY": API_KEY, **soon}
+
+
+@contextmanager
+def serving(*refused: str) -> Iterator[Server]:
+    """A server that runs until the `with` ends."""
+    with Server(refused) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def _take(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.server.requests += 1
+        status, answer = 200, {}
+        if self.path.startswith(self.server.refused):
+            status = 500
+        elif self.path == "/graphql":
+            answer = {"data": self._graphql(json.loads(body))}
+        elif self.path.endswith("/file_stream"):
+            self._stream(json.loads(body))
+        elif self.path.startswith("/storage/"):
+            _, _, run_id, name = self.path.split("/", 3)
+            self.server.runs[run_id].files[name] = body
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = do_PUT = _take
+
+    def _graphql(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        given = {k: v for k, v in request["variables"].items() if v is not None}
+        match request["operationName"]:
+            case "UpsertBucket":
+                run = self.server.runs.setdefault(given["name"], Received())
+                config = json.loads(given.get("config", "{}"))
+                run.config |= {key: item["value"] for key, item in config.items()}
+                run.display_name = given.get("displayName", run.display_name)
+                run.group = given.get("groupName", run.group)
+                run.tags = given.get("tags", run.tags)
+                bucket = self._bucket(given["name"]) | {
+                    "project": {"name": given["project"], "entity": {"name": "someone"}}
+                }
+                return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+            case "RunResumeStatus":
+                known = given["name"] in self.server.runs
+                bucket = self._bucket(given["name"]) if known else None
+                return {"model": {"name": given["project"], "bucket": bucket}}
+            case "CreateRunFiles":
+                url = f"http://127.0.0.1:{self.server.server_port}/storage"
+                files = [
+                    {"name": name, "uploadUrl": f"{url}/{given['run']}/{name}"}
+                    for name in given["files"]
+                ]
+                return {"createRunFiles": {"runID": given["run"], "files": files}}
+        return {}
+
+    def _bucket(self, run_id: str) -> dict[str, Any]:
+        run = self.server.runs[run_id]
+        config = {key: {"value": value} for key, value in run.config.items()}
+        return {
+            "id": run_id,
+            "name": run_id,
+            "displayName": run.display_name,
+            "tags": run.tags,
+            "config": json.dumps(config),
+            "summaryMetrics": json.dumps(run.summary),
+            "historyLineCount": len(run.history),
+            "eventsLineCount": 0,
+            "logLineCount": 0,
+            "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
+            "eventsTail": "[]",
+        }
+
+    def _stream(self, request: Mapping[str, Any]) -> None:
+        run = self.server.runs[self.path.split("/")[-2]]
+        for name, chunk in request.get("files", {}).items():
+            rows = [json.loads(line) for line in chunk["content"]]
+            if name == "wandb-history.jsonl":
+                run.history[chunk["offset"] :] = rows
+            elif name == "wandb-summary.json":
+                run.summary = rows[-1]
+        if request.get("complete"):
+            run.exit_codes.append(request["exitcode"])
