@@ -143,6 +143,12 @@ class Lines:
         pass
 
 
+def run_observer() -> Observer:
+    """A bar where stderr is a terminal, else lines."""
+    console = Console(stderr=True)
+    return Bar(console) if console.is_terminal else Lines()
+
+
 def title(config: RunConfig) -> str:
     """What tells a run from its neighbours, in a few words."""
     norm_batch = f"/{config.norm_batch}" * (config.norm_batch != config.batch_size)

@@ -29,6 +29,8 @@ LOCK = ".lock"
 RESULT = "result.json"
 HISTORY = "history.jsonl"
 WEIGHTS = "weights.safetensors"
+MOMENT = 0.1
+"""Seconds: more than one who asks whether a run is being done holds its lock."""
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS_CHECKPOINT = "checkpoint.previous.pt"
 
@@ -52,7 +54,7 @@ class RunWriter:
         with self._writing(results):
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
-                self._lock.acquire(blocking=False)
+                self._lock.acquire(timeout=MOMENT, poll_interval=MOMENT / 10)
             except Timeout:
                 raise Busy(
                     f"run {run_id} is being done by another process, in {self.folder}"
@@ -205,23 +207,21 @@ def state(results: Path, run_id: str) -> str:
     begun and that no process is doing.
     """
     folder = run_folder(results, run_id)
-    if not (folder / LOCK).exists():
-        return "missing"
-    try:
-        with FileLock(folder / LOCK, blocking=False):
-            found = read(folder)
-    except Timeout:
+    if is_running(folder):
         return "running"
-    return found.status if found else "interrupted"
+    found = read(folder)
+    if found is not None:
+        return found.status
+    return "interrupted" if (folder / HISTORY).exists() else "missing"
 
 
 def run_ids(results: Path) -> list[str]:
     """The ids of all runs that have a folder, finished or not, sorted."""
-    return sorted(
+    return [
         folder.name
-        for folder in results.glob("[0-9a-f][0-9a-f]/*")
+        for folder in _run_folders(results)
         if folder.name.startswith(folder.parent.name) and folder.is_dir()
-    )
+    ]
 
 
 def all_records(results: Path) -> tuple[list[RunRecord], list[Path]]:

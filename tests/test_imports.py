@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # package stands for all in it.
 ALLOWED = {
     "cli.__init__": {"cli.bench", "cli.footprint", "cli.look", "cli.results"}
-    | {"cli.run", "cli.sync"},
+    | {"cli.run", "cli.sweep", "cli.sync"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"query", "record"},
@@ -26,17 +26,15 @@ ALLOWED = {
     "cli.options": {"choices"},
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
     | {"provenance", "record"},
+    "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment", "plan"}
+    | {"progress", "provenance", "record"},
     "__main__": {"cli"},
+    "engines": {"experiment", "plan", "progress", "provenance", "schema"},
+    "plan": {"choices", "config", "network", "provenance", "record", "schema"},
+    "progress": {"schema"},
     "checkpoint": {"record"},
-    "experiment": {
-        "checkpoint",
-        "config",
-        "evaluation",
-        "network",
-        "norms.base",
-        "progress",
-    }
-    | {"provenance", "record", "schema", "tasks.base", "tracking", "train"},
+    "experiment": {"checkpoint", "config", "evaluation", "network", "norms.base"}
+    | {"progress", "provenance", "record", "schema", "tasks.base", "tracking", "train"},
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
     | {"tasks.base"},
     "evaluation": {"norms", "tasks.base"},

@@ -21,7 +21,6 @@ from normbench.cli.options import (
 from normbench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
-    from normbench.progress import Observer
     from normbench.schema import RunConfig, RunRecord
 
 
@@ -58,13 +57,14 @@ def train(
         else:
             from normbench.errors import Stopped
             from normbench.experiment import run_one
+            from normbench.progress import run_observer
 
             try:
                 with _stopping() as stop:
                     finished = run_one(
                         *(config, results),
                         modules=module or (),
-                        observer=observer(),
+                        observer=run_observer(),
                         stop=stop,
                     )
             except Stopped as stopped:
@@ -129,15 +129,6 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         yield lambda: pressed
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def observer() -> "Observer":
-    from rich.console import Console
-
-    from normbench.progress import Bar, Lines
-
-    console = Console(stderr=True)
-    return Bar(console) if console.is_terminal else Lines()
 
 
 def _print_outcome(finished: "RunRecord") -> None:

@@ -167,9 +167,9 @@ def rerun(
         from datetime import datetime
 
         from normbench import record
-        from normbench.cli.run import observer
         from normbench.errors import RequestError
         from normbench.experiment import run_one
+        from normbench.progress import run_observer
         from normbench.provenance import import_modules
 
         before = record.read(record.find(results, run))
@@ -178,7 +178,7 @@ def rerun(
         fresh = output or results / "reruns" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
         modules = module or list(before.environment.modules)
         import_modules(modules)
-        after = run_one(before.config, fresh, modules=modules, observer=observer())
+        after = run_one(before.config, fresh, modules=modules, observer=run_observer())
         identical = after.metrics == before.metrics and after.status == before.status
         if json:
             outcome = {
