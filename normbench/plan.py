@@ -53,26 +53,27 @@ def make_plan(
     runs: dict[str, RunConfig] = {}
     engines: set[LocalEngine] = set()
     for arm in arms or ("",):
-        for cell in _grid([*overrides, *_words(arm)], config_dir):
+        for cell in grid([*overrides, *words(arm)], config_dir):
             values = _composed(compose, cell, arms)
             engines.add(engine(values.pop("engine")))
             config = resolve(values)
             runs.setdefault(run_id(config), config)
     if len(engines) > 1:
         raise RequestError("engine is of the sweep, not of a run; name one value of it")
-    skipped = _incompatible(runs)
+    skipped = incompatible(runs)
     kept = {key: config for key, config in runs.items() if key not in skipped}
     return Plan(kept, skipped, engines.pop())
 
 
-def _words(arm: str) -> list[str]:
+def words(arm: str) -> list[str]:
+    """The overrides in a text, split as a shell does. Raises RequestError."""
     try:
         return shlex.split(arm)
     except ValueError as error:
         raise RequestError(f"--arm {arm!r}: {error}") from None
 
 
-def _grid(
+def grid(
     overrides: Sequence[str], config_dir: Path | None
 ) -> Iterator[tuple[Override, ...]]:
     """Every combination, the last override's values varying fastest."""
@@ -135,7 +136,7 @@ def _composed(
         ) from None
 
 
-def _incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
+def incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
     """The reason of each run whose norm cannot work, asked once for equal networks."""
     alike: dict[str, list[str]] = defaultdict(list)
     for key, config in runs.items():

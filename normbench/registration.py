@@ -1,0 +1,225 @@
+"""A pre-registered claim: what its yaml says, fixed before the runs.
+
+A claim is one sentence that people repeat, in three parts that are never mixed:
+theorems (true by algebra, checked on tensors), mechanisms (measured quantities) and
+outcomes (trained accuracy or loss). Mechanisms and outcomes are contrasts: for each
+seed a weighted sum of one metric over cells, which the sentence says is greater than 0,
+less, about 0, or not much greater.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from normbench.choices import choices
+from normbench.errors import RequestError, did_you_mean
+from normbench.registry import explain
+
+BUDGETS = ("smoke", "quick", "full")
+BudgetName = Literal["smoke", "quick", "full"]
+Says = Literal["greater", "less", "equal", "not_greater"]
+"""What the sentence says of a contrast: > 0, < 0, within the margin, below it."""
+
+FIRST_TUNING_SEED = 1000
+"""Rates are chosen on seeds from here on, results are of seeds from 0 on."""
+
+
+class _Registered(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
+    )
+
+
+class Theorem(_Registered):
+    """A named check of `normbench.theorems` and how far it may be off."""
+
+    check: str
+    tolerance: Annotated[float, Field(ge=0)]
+
+
+class Contrast(_Registered):
+    """A weighted sum over cells of one metric, for each seed, and what is said of it.
+
+    Give `weights` (cell -> weight), or `slope`, the arm whose least-squares slope of
+    the metric on log2 of its numeric levels it is. `log2` takes the logarithm of the
+    metric first. A mechanism that predicts a number gives it as `expected`: the
+    contrast is then the difference to that.
+    """
+
+    name: str
+    metric: str
+    weights: dict[str, float] | None = None
+    slope: str | None = None
+    log2: bool = False
+    expected: float = 0.0
+    says: Says
+    margin: PositiveFloat
+    reason: str
+    primary: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.weights is None) == (self.slope is None):
+            raise ValueError("A contrast has either weights or a slope")
+        return self
+
+
+class Gate(_Registered):
+    """Whether an arm trained at all: the mean of `metric` over seeds is below `below`.
+
+    An arm passes if it does at one of its levels: what happens at the others is what
+    the design is about. Where chance is a possible result, the same arm must learn at
+    another level.
+    """
+
+    metric: str
+    below: float
+
+
+class Design(_Registered):
+    """Arms x levels, trained, and what is said of them. A cell is "arm@level".
+
+    `common`, `arms` and `levels` are overrides. Of the grid, `cells` are trained
+    (default: all). `rates` are the learning rates (`lr`) tried for each cell on
+    `tuning_seeds` seeds, and further ones by doubling or halving while the best is at
+    an edge, `extend` times at most.
+    """
+
+    question: str
+    common: str
+    arms: Annotated[dict[str, str], Field(min_length=1)]
+    levels: Annotated[dict[str, str], Field(min_length=1)] = {"-": ""}
+    cells: list[str] | None = None
+    rates: Annotated[list[PositiveFloat], Field(min_length=1)]
+    validation: str
+    """The metric that rates are chosen on, of the validation split; lower is better."""
+    tuning_seeds: PositiveInt = 2
+    extend: NonNegativeInt = 2
+    seeds: Annotated[int, Field(ge=6)] = 8
+    seconds: PositiveFloat
+    """Of one run on one core, measured: what the cost of a check is planned with."""
+    gate: Gate
+    contrasts: Annotated[list[Contrast], Field(min_length=1)]
+    probes: list[str] = []
+    """Measured at the end of each run of test seeds, by name."""
+
+    @model_validator(mode="after")
+    def _cells_are_there(self) -> Self:
+        for cell in self.all_cells():
+            self.check_cell(cell)
+        for contrast in self.contrasts:
+            for cell in contrast.weights or {}:
+                self.check_cell(cell)
+                if cell not in self.all_cells():
+                    raise ValueError(f"{cell} of {contrast.name!r} is not trained")
+            if contrast.slope is not None and contrast.slope not in self.arms:
+                raise ValueError(f"slope: {contrast.slope!r} is not an arm")
+        return self
+
+    def check_cell(self, cell: str) -> None:
+        """Raise ValueError unless `cell` is "arm@level" of this design."""
+        arm, _, level = cell.partition("@")
+        if arm not in self.arms:
+            raise ValueError(f"{cell}: no such arm; {did_you_mean(arm, self.arms)}")
+        if level not in self.levels:
+            known = did_you_mean(level, self.levels)
+            raise ValueError(f"{cell}: no such level; {known}")
+
+    def all_cells(self) -> list[str]:
+        """Every cell that is trained."""
+        if self.cells is not None:
+            return self.cells
+        return [f"{arm}@{level}" for arm in self.arms for level in self.levels]
+
+    def overrides(self, cell: str) -> str:
+        """All overrides of a cell, but for its rate and seed."""
+        arm, _, level = cell.partition("@")
+        return " ".join([self.common, self.arms[arm], self.levels[level]])
+
+
+class Measurement(_Registered):
+    """A named measurement of `normbench.measurements` that needs no run of ours."""
+
+    name: str
+    measure: str
+    question: str
+
+
+class Less(_Registered):
+    """What a smaller budget keeps of a design: these cells, and the contrasts of them.
+
+    `overrides` are added to those of every cell.
+    """
+
+    cells: list[str] | None = None
+    overrides: str = ""
+
+
+class Claim(_Registered):
+    """One sentence, its source, and everything that will be counted as evidence."""
+
+    name: str
+    statement: str
+    source: str
+    published: list[str] = []
+    confounds: Annotated[list[str], Field(min_length=1)]
+    theorems: list[Theorem] = []
+    mechanisms: dict[str, Design] = {}
+    measurements: list[Measurement] = []
+    outcomes: dict[str, Design] = {}
+    quick: dict[str, Less] = {}
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        shared = self.mechanisms.keys() & self.outcomes.keys()
+        if shared:
+            raise ValueError(f"{', '.join(shared)} names a mechanism and an outcome")
+        for name, less in self.quick.items():
+            if name not in self.designs():
+                raise ValueError(f"quick: there is no {name!r}")
+            for cell in less.cells or []:
+                self.designs()[name].check_cell(cell)
+        return self
+
+    def designs(self) -> dict[str, Design]:
+        """Mechanisms and outcomes, by name."""
+        return {**self.mechanisms, **self.outcomes}
+
+
+def read_claim(name: str, config_dir: Path | None = None) -> Claim:
+    """The claim called `name`, a user's own included.
+
+    Raises RequestError naming the key, the value and what would be right.
+    """
+    known = choices("claim", config_dir)
+    if name not in known:
+        raise RequestError(f"claim {name!r} is unknown; {did_you_mean(name, known)}")
+    try:
+        plain = yaml.safe_load(known[name].read_text(encoding="utf-8"))
+        claim = Claim(**plain)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        told = " ".join(str(error).split())
+        raise RequestError(f"{known[name]} cannot be read: {told}") from None
+    except ValidationError as error:
+        raise RequestError(f"{known[name]}:\n{explain(error)}") from None
+    if claim.name != name:
+        raise RequestError(f"{known[name]} is called {claim.name!r}; name it {name!r}")
+    return claim
+
+
+def registration_hash(claim: Claim) -> str:
+    """16 hex digits that change with anything that the claim says."""
+    return hashlib.sha256(claim.model_dump_json().encode()).hexdigest()[:16]
