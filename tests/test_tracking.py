@@ -71,7 +71,7 @@ def test_a_run_taken_up_again_is_the_same_run_with_the_same_steps(
 
     def steps(printed: str) -> list[int]:
         rows = [json.loads(line) for line in printed.splitlines()]
-        return [row["history"]["_step"] for row in rows if "history" in row]
+        return [row["history"]["item"]["_step"] for row in rows if "history" in row]
 
     assert steps(first) == [1, 2, 3, 4, 5]
     assert steps(inspected(tmp_path)) == [6, 7, 8, 9, 10]
