@@ -82,7 +82,12 @@ def run_one(
             so_far.resume(state)
             observer.note(f"going on from step {state.step}")
         tracker = open_tracker(
-            config, run_id(config), results, observer.note, observer.warn
+            config,
+            run_id(config),
+            results,
+            resumed=state is not None,
+            note=observer.note,
+            warn=observer.warn,
         )
         saving = _Saving(
             *(identity, state, config.checkpoint.every, stop or (lambda: False)),
