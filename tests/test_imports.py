@@ -21,6 +21,7 @@ ALLOWED = {
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"record"},
     "cli.options": {"choices"},
+    "stats": set(),
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
     | {"provenance", "record"},
     "__main__": {"cli"},
@@ -60,6 +61,7 @@ ONLY_IN = {
     "typer": {"cli"},
     "rich": {"cli", "progress"},
     "matplotlib": {"report"},
+    "scipy": {"stats"},
 }
 WITHOUT_TORCH = {
     "cli",
@@ -70,6 +72,7 @@ WITHOUT_TORCH = {
     "registry",
     "choices",
     "progress",
+    "stats",
 }
 
 
@@ -143,6 +146,7 @@ def test_every_permission_is_used() -> None:
     [
         ("import normbench.cli", {"torch", "hydra", "numpy", "rich", "pydantic"}),
         ("import normbench.record", {"torch", "hydra", "numpy"}),
+        ("import normbench.stats", {"torch", "pydantic", "scipy.stats"}),
         ("import normbench.config", {"wandb", "timm", "torchvision", "mlxtend"}),
         ("import normbench.experiment", {"wandb", "timm", "torchvision", "mlxtend"}),
     ],
