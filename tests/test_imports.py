@@ -89,7 +89,6 @@ WITHOUT_TORCH = {
     "registry",
     "choices",
     "progress",
-    "stats",
 }
 
 
