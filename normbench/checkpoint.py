@@ -41,7 +41,7 @@ class State:
 
 
 class _Damaged(Exception):
-    """The file is there, but is not what was written."""
+    """The file is there, but it, or what goes with it, is not what was written."""
 
 
 def random_states(device: torch.device) -> list[Tensor]:
@@ -80,8 +80,8 @@ def latest(
 ) -> State | None:
     """The last state in `folder` to go on from, or None to start from the beginning.
 
-    A damaged file is removed. A state of another `identity` does not count, nor does
-    one whose history is longer than the one in `folder`. `warn` is told, in one line,
+    A damaged file is removed, as is one whose history is longer than the one there is.
+    A state of another `identity` does not count. `warn` is told, in one line,
     why it is not the very last one.
     """
     damaged = []
@@ -90,17 +90,13 @@ def latest(
     length = history.stat().st_size if history.exists() else 0
     for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
         try:
-            state = _read(folder / name)
+            state = _read(folder / name, length)
+            break
         except FileNotFoundError:
             continue
         except (_Damaged, OSError) as error:
-            damaged.append(f"{folder / name} is damaged ({error})")
+            damaged.append(f"{folder / name} is of no use ({error})")
             (folder / name).unlink()  # lest it becomes the previous one
-            continue
-        if state.history <= length:
-            break
-        damaged.append(f"the history in {folder} is shorter than at {name}")
-        state = None
     if state is not None and state.identity != identity:
         changed = [key for key in identity if identity[key] != state.identity.get(key)]
         damaged.append(f"{folder / CHECKPOINT} is of another {', '.join(changed)}")
@@ -111,7 +107,7 @@ def latest(
     return state
 
 
-def _read(path: Path) -> State:
+def _read(path: Path, history: int) -> State:
     content = path.read_bytes()
     payload = content[HEADER:]
     if content[:HEADER] != MAGIC + hashlib.sha256(payload).digest():
@@ -119,6 +115,9 @@ def _read(path: Path) -> State:
     try:
         plain = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         pending = plain.pop("pending")
-        return State(**plain, pending=[] if pending is None else pending.unbind())
+        state = State(**plain, pending=[] if pending is None else pending.unbind())
     except Exception as error:  # whole, but of what torch does not load as data
         raise _Damaged(f"torch cannot load it: {type(error).__name__}") from None
+    if state.history > history:
+        raise _Damaged("the history is shorter than it was")
+    return state

@@ -82,9 +82,17 @@ def run_one(
             so_far.resume(state)
             observer.note(f"going on from step {state.step}")
         tracker = open_tracker(
-            config, run_id(config), results, observer.note, observer.warn
+            config,
+            run_id(config),
+            results,
+            resumed=state is not None,
+            note=observer.note,
+            warn=observer.warn,
         )
-        saving = _Saving(identity, state, stop or (lambda: False))
+        saving = _Saving(
+            *(identity, state, config.checkpoint.every, stop or (lambda: False)),
+            *(writer, observer.warn),
+        )
         try:
             _train_and_evaluate(
                 config, task, device, writer, tracker, observer, so_far, saving
@@ -196,7 +204,12 @@ class _Saving:
 
     identity: Mapping[str, Any]
     state: checkpoint.State | None
+    every: int | None
     stop: Callable[[], bool]
+    writer: record.RunWriter
+    warn: Callable[[str], None]
+    saved: int = 0
+    warned: bool = False
 
     def restore(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
@@ -207,55 +220,36 @@ class _Saving:
         model.load_state_dict(self.state.model)
         optimizer.load_state_dict(dict(self.state.optimizer))
         checkpoint.set_random_states(self.state.random, device)
+        self.saved = self.state.step
         return self.state.step, [loss.to(device) for loss in self.state.pending]
 
-    def after_each_step(
-        self,
-        every: int | None,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        device: torch.device,
-        writer: record.RunWriter,
-        observer: Observer,
-        so_far: _SoFar,
-    ) -> Callable[[int, Sequence[Tensor]], None]:
-        """A callback of `fit` that saves where it is time to, and raises Stopped."""
-        saved = self.state.step if self.state else 0
-        warned = False
-
-        def save(step: int, pending: Sequence[Tensor]) -> None:
-            nonlocal saved, warned
+    def after_step(
+        self, step: int, last: bool, state: Callable[[], checkpoint.State]
+    ) -> None:
+        """Save `state()` where it is time to; raise Stopped where told to stop."""
+        stopping = self.stop()
+        if stopping or (self.every and (last or step % self.every == 0)):
             try:
-                state = checkpoint.State(
-                    identity=self.identity,
-                    step=step,
-                    model=model.state_dict(),
-                    optimizer=optimizer.state_dict(),
-                    random=checkpoint.random_states(device),
-                    pending=pending,
-                    history=writer.flushed_history(),
-                    started=so_far.started,
-                    seconds=so_far.seconds().model_dump(),
-                )
-                checkpoint.save(writer.folder, state)
-                saved = step
+                checkpoint.save(self.writer.folder, state())
+                self.saved = step
             except OSError as error:
-                if not warned:
-                    observer.warn(
-                        f"no checkpoint can be written to {writer.folder} "
+                if not self.warned:
+                    self.warn(
+                        f"no checkpoint can be written to {self.writer.folder} "
                         f"({error.strerror}); the run goes on without"
                     )
-                warned = True
+                self.warned = True
+        if stopping:
+            self._raise_stopped(step)
 
-        def after_step(step: int, pending: Sequence[Tensor]) -> None:
-            stopping = self.stop()
-            if stopping or (every and step % every == 0):
-                save(step, pending)
-            if stopping:
-                where = f"goes on from step {saved}" if saved else "starts it again"
-                raise Stopped(f"stopped after step {step}; the same command {where}")
+    def between_evaluations(self, steps: int) -> None:
+        """Raise Stopped where told to stop and all steps are saved."""
+        if self.saved == steps and self.stop():
+            self._raise_stopped(steps)
 
-        return after_step
+    def _raise_stopped(self, step: int) -> None:
+        where = f"goes on from step {self.saved}" if self.saved else "starts it again"
+        raise Stopped(f"stopped after step {step}; the same command {where}")
 
 
 def _train_and_evaluate(
@@ -304,6 +298,23 @@ def _train_and_evaluate(
             tell(evaluation.evaluate(task, model, evaluation.HELD_OUT, at_a_time))
 
     observer.start(f"{task.name} {config.norm['name']} b{config.batch_size}", steps)
+
+    def after_step(step: int, pending: Sequence[Tensor]) -> None:
+        def state() -> checkpoint.State:
+            return checkpoint.State(
+                identity=saving.identity,
+                step=step,
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+                random=checkpoint.random_states(device),
+                pending=pending,
+                history=writer.flushed_history(),
+                started=so_far.started,
+                seconds=so_far.seconds().model_dump(),
+            )
+
+        saving.after_step(step, step == steps, state)
+
     start, pending = saving.restore(model, optimizer, device)
     so_far.setup = time.perf_counter() - so_far.began
     diverged_at = train.fit(
@@ -320,10 +331,7 @@ def _train_and_evaluate(
         log=log,
         evaluate_at=_evenly(steps, config.evaluations or config.budget.epochs),
         evaluate=evaluate,
-        after_step=saving.after_each_step(
-            config.checkpoint.every,
-            *(model, optimizer, device, writer, observer, so_far),
-        ),
+        after_step=after_step,
         start=start,
         pending=pending,
     )
@@ -336,7 +344,9 @@ def _train_and_evaluate(
         if not math.isfinite(metrics["train/loss"]):
             so_far.diverge(steps, task)  # the last step did it: no loss came after
             return
+        saving.between_evaluations(steps)
         metrics |= evaluation.evaluate(task, model, evaluation.HELD_OUT, at_a_time)
+        saving.between_evaluations(steps)
         if NORMS.get(config.norm["name"]).differs_in_eval:
             metrics |= evaluation.evaluate_other_statistics(
                 task, model, network.norms.modules, micro_batch

@@ -43,8 +43,7 @@ def run_folder(results: Path, run_id: str) -> Path:
 class RunWriter:
     """Writes one run's folder, which is this process's own until the `with` ends.
 
-    The lock is the operating system's, on a file that stays: it ends with the process,
-    however that ends.
+    The lock is the operating system's: it ends with the process, however that ends.
     """
 
     def __init__(self, results: Path, run_id: str) -> None:

@@ -49,21 +49,38 @@ class NoTracker:
 
 
 def open_tracker(
-    config: RunConfig, run_id: str, results: Path, note: Tell, warn: Tell
+    config: RunConfig,
+    run_id: str,
+    results: Path,
+    *,
+    resumed: bool,
+    note: Tell,
+    warn: Tell,
 ) -> "Tracker":
-    """The tracker that `config` asks for; `note` gets one line, `warn` any failure."""
+    """The tracker that `config` asks for; `note` gets one line, `warn` any failure.
+
+    The rows of a `resumed` run come after those of its first part; any other run
+    replaces what its id had.
+    """
     if config.tracker.name == "none" or config.tracker.mode == "disabled":
         return NoTracker()
-    return WandbTracker(config, run_id, results, note, warn)
+    return WandbTracker(config, run_id, results, resumed, note, warn)
 
 
 class WandbTracker:
     """Mirrors one run to Weights & Biases; its files are in `<results>/wandb`."""
 
     def __init__(
-        self, config: RunConfig, run_id: str, results: Path, note: Tell, warn: Tell
+        self,
+        config: RunConfig,
+        run_id: str,
+        results: Path,
+        resumed: bool,
+        note: Tell,
+        warn: Tell,
     ) -> None:
         self._warn = warn
+        self._resume: Literal["allow"] | None = "allow" if resumed else None
         self._run: Any = None
         try:
             with _debug_log_may_fail():
@@ -75,13 +92,46 @@ class WandbTracker:
 
     def _open(self, config: RunConfig, run_id: str, results: Path) -> Any:
         try:
-            return _init(config, run_id, results, config.tracker.mode)
+            return self._init(config, run_id, results, config.tracker.mode)
         except Exception as error:
             if config.tracker.mode == "offline":
                 raise
             self._warn(f"W&B is not reachable ({_first_line(error)}); logging offline")
             _forget_failed_run()
-            return _init(config, run_id, results, "offline")
+            return self._init(config, run_id, results, "offline")
+
+    def _init(self, config: RunConfig, run_id: str, results: Path, mode: Mode) -> Any:
+        os.environ.setdefault(
+            "WANDB_SILENT", "true"
+        )  # `silent` does not cover the login
+        import wandb
+
+        tracker, task, norm = config.tracker, config.task["name"], config.norm["name"]
+        run = wandb.init(
+            project=tracker.project,
+            entity=tracker.entity,
+            id=run_id,
+            name=f"{task}-{norm}-bs{config.batch_size}-s{config.seed}",
+            group=tracker.group or f"{task}-{config.data['name']}",
+            job_type=task,
+            tags=[f"norm:{norm}", f"bs:{config.batch_size}"],
+            config=config.model_dump(mode="json"),
+            dir=str(results),
+            mode=mode,
+            resume=self._resume,
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=20,
+                x_disable_stats=True,
+                x_save_requirements=False,
+                disable_git=True,
+                disable_code=True,
+            ),
+        )
+        run.define_metric("step")
+        run.define_metric("*", step_metric="step", summary="none")
+        return run
 
     def log(self, row: Mapping[str, Any]) -> None:
         self._guard(lambda run: run.log(_present(row), step=row["step"]))
@@ -120,38 +170,6 @@ class WandbTracker:
         )
 
 
-def _init(config: RunConfig, run_id: str, results: Path, mode: Mode) -> Any:
-    os.environ.setdefault("WANDB_SILENT", "true")  # `silent` does not cover the login
-    import wandb
-
-    tracker, task, norm = config.tracker, config.task["name"], config.norm["name"]
-    run = wandb.init(
-        project=tracker.project,
-        entity=tracker.entity,
-        id=run_id,
-        name=f"{task}-{norm}-bs{config.batch_size}-s{config.seed}",
-        group=tracker.group or f"{task}-{config.data['name']}",
-        job_type=task,
-        tags=[f"norm:{norm}", f"bs:{config.batch_size}"],
-        config=config.model_dump(mode="json"),
-        dir=str(results),
-        mode=mode,
-        resume="allow" if mode == "online" else None,
-        settings=wandb.Settings(
-            silent=True,
-            console="off",
-            init_timeout=20,
-            x_disable_stats=True,
-            x_save_requirements=False,
-            disable_git=True,
-            disable_code=True,
-        ),
-    )
-    run.define_metric("step")
-    run.define_metric("*", step_metric="step", summary="none")
-    return run
-
-
 @contextmanager
 def _debug_log_may_fail() -> Iterator[None]:
     """Else each line that W&B cannot write to its own log is a traceback on stderr."""
@@ -185,7 +203,7 @@ def _how_to_view(run: Any) -> str:
     folder = Path(run.dir).parent
     with suppress(ValueError):
         folder = folder.relative_to(Path.cwd())
-    return f"W&B, offline: `wandb leet {folder}` shows it, `wandb sync` uploads it"
+    return f"W&B, offline: `wandb leet {folder}` shows it, `normbench sync` uploads it"
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:

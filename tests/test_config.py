@@ -1,5 +1,6 @@
 """Overrides to a config: what composes, what is refused, and the identity of a run."""
 
+import json
 import random
 from pathlib import Path
 
@@ -232,3 +233,13 @@ def test_a_user_folder_adds_choices(tmp_path: Path) -> None:
 def test_a_config_dir_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="--config-dir"):
         compose([], tmp_path / "nowhere")
+
+
+def test_a_record_from_before_there_were_checkpoints_is_still_read() -> None:
+    config = compose(["checkpoint.every=7"])
+    plain = config.model_dump(mode="json", exclude={"checkpoint"})
+    before = RunConfig.model_validate_json(json.dumps(plain))
+    assert before.checkpoint.every is None
+    assert run_id(before) == run_id(config)
+    with pytest.raises(RequestError, match=r"checkpoint\.every"):
+        compose(["checkpoint.every=0"])

@@ -216,7 +216,7 @@ def test_a_run_is_running_while_its_writer_has_the_folder(tmp_path: Path) -> Non
     config = compose([])
     folder = record.run_folder(tmp_path, run_id(config))
     assert not record.is_running(folder)
-    with record.RunWriter(tmp_path, run_id(config), config):
+    with record.RunWriter(tmp_path, run_id(config)):
         assert record.is_running(folder)
     assert not record.is_running(folder)
 

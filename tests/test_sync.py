@@ -144,7 +144,7 @@ def test_it_takes_only_runs_of_normbench_that_have_ended(
         shutil.copytree(folder, foreign)
         (foreign / f"run-{finished.run_id}.wandb").rename(foreign / "run-abc.wandb")
     (folder.with_name(f"offline-run-20260101_000001-{finished.run_id}")).mkdir()
-    with record.RunWriter(results, finished.run_id, finished.config):
+    with record.RunWriter(results, finished.run_id):
         assert offline_runs(results).running == [folder]
         told = command("sync")
         assert "nothing to upload" in told.stdout

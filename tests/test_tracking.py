@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from conftest import SMALL, Command, Run
 
 from normbench import network, record
 from normbench.config import compose
+from normbench.errors import Stopped
+from normbench.experiment import run_one
 from normbench.progress import Silent
 
 WANDB = ["tracker=wandb", "tracker.mode=offline"]
 
 
 def inspected(results: Path, *flags: str) -> Any:
-    (folder,) = (results / "wandb").glob("offline-run-*")
+    folder = sorted((results / "wandb").glob("offline-run-*"))[-1]
     leet = Path(sys.executable).with_name("wandb")
     arguments = [leet, "leet", "inspect", *flags, "--json", folder]
     printed = subprocess.run(arguments, capture_output=True, text=True, check=True)
@@ -43,6 +46,36 @@ def test_an_offline_run_reads_back_what_the_record_says(
     steps = {row["step"] for row in record.read_history(folder)}
     assert steps == {1, 2, 3, 4}  # ten crops in batches of four, twice
     assert list((results / "wandb").rglob("*.png"))
+
+
+def test_a_run_taken_up_again_is_the_same_run_with_the_same_steps(
+    run: Run, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(len(asked))
+        return len(asked) == 5
+
+    overrides = [*SMALL["cnn"], "norm=batch", "evaluations=2", *WANDB, "budget=smoke"]
+    with pytest.raises(Stopped):
+        run_one(compose(overrides), tmp_path, stop=stop)
+    first = inspected(tmp_path)
+    time.sleep(1.1)  # W&B names its folders by the second
+    finished = run_one(compose(overrides), tmp_path)
+    folders = [*(tmp_path / "wandb").glob("offline-run-*")]
+    assert {folder.name.split("-")[-1] for folder in folders} == {finished.run_id}
+    assert len(folders) == 2
+    summary = json.loads(inspected(tmp_path, "--summary"))
+    for key, value in finished.metrics.items():
+        assert find(summary, key) == pytest.approx(value), key
+
+    def steps(printed: str) -> list[int]:
+        rows = [json.loads(line) for line in printed.splitlines()]
+        return [row["history"]["item"]["_step"] for row in rows if "history" in row]
+
+    assert steps(first) == [1, 2, 3, 4, 5]
+    assert steps(inspected(tmp_path)) == [6, 7, 8, 9, 10]
 
 
 def find(tree: Any, key: str) -> Any:
@@ -87,8 +120,6 @@ def test_a_tracker_that_fails_is_one_warning_and_the_run_goes_on(
 ) -> None:
     import wandb
 
-    from normbench.experiment import run_one
-
     def broken(*args: Any, **kwargs: Any) -> None:
         raise OSError("No space left on device")
 
@@ -118,8 +149,6 @@ def test_a_wandb_folder_that_cannot_be_written_does_not_end_the_run(
 def test_the_console_shows_one_line_of_it(
     run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from normbench.experiment import run_one
-
     notes = Notes()
     run_one(compose([*SMALL["cnn"], "budget=smoke", *WANDB]), tmp_path, observer=notes)
     assert len(notes.texts) == 1
