@@ -7,13 +7,14 @@ A file is MAGIC, the SHA-256 of the payload (32 bytes), and the payload, a `Stat
 import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from normbench.errors import Stopped
 from normbench.record import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT, write_atomically
 
 MAGIC = b"normbench checkpoint 1\n"
@@ -121,3 +122,56 @@ def _read(path: Path, history: int) -> State:
     if state.history > history:
         raise _Damaged("the history is shorter than it was")
     return state
+
+
+@dataclass
+class Saver:
+    """What a run goes on from, and when it leaves that for the next process."""
+
+    folder: Path
+    identity: Mapping[str, Any]
+    state: State | None
+    _: KW_ONLY
+    every: int | None
+    stop: Callable[[], bool]
+    warn: Callable[[str], None]
+    saved: int = field(default=0, init=False)
+    warned: bool = field(default=False, init=False)
+
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> tuple[int, list[Tensor]]:
+        """Set all to the state there is; the steps done, and their losses not told."""
+        if self.state is None:
+            return 0, []
+        model.load_state_dict(self.state.model)
+        optimizer.load_state_dict(dict(self.state.optimizer))
+        set_random_states(self.state.random, device)
+        self.saved = self.state.step
+        return self.state.step, [loss.to(device) for loss in self.state.pending]
+
+    def after_step(self, step: int, last: bool, state: Callable[[], State]) -> None:
+        """Save `state()` where it is time to; raise Stopped where told to stop."""
+        stopping = self.stop()
+        if stopping or (self.every and (last or step % self.every == 0)):
+            try:
+                save(self.folder, state())
+                self.saved = step
+            except OSError as error:
+                if not self.warned:
+                    self.warn(
+                        f"no checkpoint can be written to {self.folder} "
+                        f"({error.strerror}); the run goes on without"
+                    )
+                self.warned = True
+        if stopping:
+            self._raise_stopped(step)
+
+    def between_evaluations(self, steps: int) -> None:
+        """Raise Stopped where told to stop and all steps are saved."""
+        if self.saved == steps and self.stop():
+            self._raise_stopped(steps)
+
+    def _raise_stopped(self, step: int) -> None:
+        where = f"goes on from step {self.saved}" if self.saved else "starts it again"
+        raise Stopped(f"stopped after step {step}; the same command {where}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from normbench import checkpoint, evaluation, record, train
@@ -19,7 +19,7 @@ from normbench.config import run_id
 from normbench.errors import Incompatible, Stopped
 from normbench.network import build, check, choose_device, make_task
 from normbench.norms.base import REGISTRY as NORMS
-from normbench.progress import Observer, Silent
+from normbench.progress import Observer, Silent, title
 from normbench.provenance import comes_from_this_code, environment
 from normbench.schema import (
     Environment,
@@ -89,14 +89,19 @@ def run_one(
             note=observer.note,
             warn=observer.warn,
         )
-        saving = _Saving(
-            *(identity, state, config.checkpoint.every, stop or (lambda: False)),
-            *(writer, observer.warn),
+        saver = checkpoint.Saver(
+            writer.folder,
+            identity,
+            state,
+            every=config.checkpoint.every,
+            stop=stop or (lambda: False),
+            warn=observer.warn,
         )
         try:
-            _train_and_evaluate(
-                config, task, device, writer, tracker, observer, so_far, saving
-            )
+            run = _Run(config, task, device, writer, tracker, observer, saver, so_far)
+            run.train()
+            if so_far.status == "ok":
+                run.evaluate()
         except Stopped:
             tracker.finish({}, ok=False)
             raise
@@ -164,6 +169,10 @@ class _SoFar:
         finally:
             self.evaluate += time.perf_counter() - began
 
+    def training_begins(self) -> None:
+        """All until now was set-up."""
+        self.setup = time.perf_counter() - self.began
+
     def diverge(self, step: int, task: Task) -> None:
         """The loss after, or of, `step` is not finite."""
         self.step = self.diverged_at = step
@@ -198,168 +207,133 @@ def _identity(config: RunConfig, ran_on: Environment) -> dict[str, Any]:
     }
 
 
-@dataclass
-class _Saving:
-    """What a run goes on from, and when it leaves that for the next process."""
+class _Run:
+    """A network, its optimiser and its data, and all who hear of its training."""
 
-    identity: Mapping[str, Any]
-    state: checkpoint.State | None
-    every: int | None
-    stop: Callable[[], bool]
-    writer: record.RunWriter
-    warn: Callable[[str], None]
-    saved: int = 0
-    warned: bool = False
-
-    def restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
-    ) -> tuple[int, list[Tensor]]:
-        """Set all to the state there is; the steps done, and their losses not told."""
-        if self.state is None:
-            return 0, []
-        model.load_state_dict(self.state.model)
-        optimizer.load_state_dict(dict(self.state.optimizer))
-        checkpoint.set_random_states(self.state.random, device)
-        self.saved = self.state.step
-        return self.state.step, [loss.to(device) for loss in self.state.pending]
-
-    def after_step(
-        self, step: int, last: bool, state: Callable[[], checkpoint.State]
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        device: torch.device,
+        writer: record.RunWriter,
+        tracker: Tracker,
+        observer: Observer,
+        saver: checkpoint.Saver,
+        so_far: _SoFar,
     ) -> None:
-        """Save `state()` where it is time to; raise Stopped where told to stop."""
-        stopping = self.stop()
-        if stopping or (self.every and (last or step % self.every == 0)):
-            try:
-                checkpoint.save(self.writer.folder, state())
-                self.saved = step
-            except OSError as error:
-                if not self.warned:
-                    self.warn(
-                        f"no checkpoint can be written to {self.writer.folder} "
-                        f"({error.strerror}); the run goes on without"
-                    )
-                self.warned = True
-        if stopping:
-            self._raise_stopped(step)
+        torch.manual_seed(config.seed)
+        network = build(config, task)
+        self.config, self.task, self.device = config, task, device
+        self.writer, self.tracker, self.observer = writer, tracker, observer
+        self.saver, self.so_far = saver, so_far
+        self.training = task.splits["train"]
+        self.micro_batch = config.batch_size // config.accumulate
+        self.at_a_time = evaluation.batch_size(task, self.micro_batch)
+        self.model = network.model.to(device)
+        self.norms = network.norms.modules
+        if any(is_lazy(parameter) for parameter in self.model.parameters()):
+            with torch.no_grad():
+                self.model.eval()(*task.inputs(self.training[: self.micro_batch]))
+        so_far.parameters = sum(p.numel() for p in self.model.parameters())
+        self.optimizer = train.make_optimizer(
+            self.model,
+            [] if config.norm_weight_decay else network.norms.parameters(),
+            **config.optimizer.model_dump(),
+        )
+        steps = config.budget.epochs * (len(self.training) // config.batch_size)
+        self.steps = min(steps, config.budget.max_steps or steps)
 
-    def between_evaluations(self, steps: int) -> None:
-        """Raise Stopped where told to stop and all steps are saved."""
-        if self.saved == steps and self.stop():
-            self._raise_stopped(steps)
+    def train(self) -> None:
+        """All steps, from the beginning or from where an earlier process stopped."""
+        config, steps = self.config, self.steps
+        self.observer.start(title(config), steps)
+        start, pending = self.saver.restore(self.model, self.optimizer, self.device)
+        self.so_far.training_begins()
+        diverged_at = train.fit(
+            self.model,
+            self.task.loss,
+            self.optimizer,
+            steps=steps,
+            micro_batches=train.micro_batches(
+                self.training, config.seed, config.batch_size, config.accumulate
+            ),
+            learning_rate=train.warmup_cosine(_peak_lr(config), steps, config.warmup),
+            clip=config.clip,
+            log_every=config.log_every or max(1, steps // 200),
+            log=self._log,
+            evaluate_at=_evenly(steps, config.evaluations or config.budget.epochs),
+            evaluate=self._evaluate_held_out,
+            after_step=self._after_step,
+            start=start,
+            pending=pending,
+        )
+        if diverged_at is not None:
+            self.so_far.diverge(diverged_at, self.task)
 
-    def _raise_stopped(self, step: int) -> None:
-        where = f"goes on from step {self.saved}" if self.saved else "starts it again"
-        raise Stopped(f"stopped after step {step}; the same command {where}")
+    def evaluate(self) -> None:
+        """The metrics of the trained network, its pictures and its weights."""
+        task, model = self.task, self.model
+        with self.so_far.evaluating():
+            metrics = evaluation.evaluate(task, model, ("train",), self.at_a_time)
+            if not math.isfinite(metrics["train/loss"]):
+                # The last step did it: no loss came after.
+                self.so_far.diverge(self.steps, task)
+                return
+            self.saver.between_evaluations(self.steps)
+            held_out = evaluation.HELD_OUT
+            metrics |= evaluation.evaluate(task, model, held_out, self.at_a_time)
+            self.saver.between_evaluations(self.steps)
+            if NORMS.get(self.config.norm["name"]).differs_in_eval:
+                metrics |= evaluation.evaluate_other_statistics(
+                    task, model, self.norms, self.micro_batch
+                )
+            else:
+                metrics |= evaluation.same_under_other_statistics(metrics)
+            self.so_far.metrics = record.finite(metrics)
+            self._tell(metrics)
+            pictures = self.writer.pictures(task.pictures(model))
+            if pictures:
+                self.tracker.pictures(self.so_far.step, pictures)
+            if self.config.keep_weights:
+                self.writer.weights(model.state_dict())
 
+    def _log(self, step: int, loss: float, lr: float) -> None:
+        self.so_far.step = step
+        self._tell({"lr": lr, "train/batch_loss": loss})
 
-def _train_and_evaluate(
-    config: RunConfig,
-    task: Task,
-    device: torch.device,
-    writer: record.RunWriter,
-    tracker: Tracker,
-    observer: Observer,
-    so_far: _SoFar,
-    saving: _Saving,
-) -> None:
-    torch.manual_seed(config.seed)
-    network = build(config, task)
-    model = network.model.to(device)
-    micro_batch = config.batch_size // config.accumulate
-    training = task.splits["train"]
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        with torch.no_grad():
-            model.eval()(*task.inputs(training[:micro_batch]))
-    so_far.parameters = sum(parameter.numel() for parameter in model.parameters())
-    steps = config.budget.epochs * (len(training) // config.batch_size)
-    steps = min(steps, config.budget.max_steps or steps)
-    optimizer = train.make_optimizer(
-        model,
-        [] if config.norm_weight_decay else network.norms.parameters(),
-        **config.optimizer.model_dump(),
-    )
-
-    def tell(row: Mapping[str, Any]) -> None:
-        samples = so_far.step * config.batch_size
-        counts = {"step": so_far.step, "samples": samples}
-        row = {**counts, "epoch": samples / len(training), **row}
-        writer.log(row)
-        tracker.log(row)
-        observer.log(row)
-
-    def log(step: int, loss: float, lr: float) -> None:
-        so_far.step = step
-        tell({"lr": lr, "train/batch_loss": loss})
-
-    at_a_time = evaluation.batch_size(task, micro_batch)
-
-    def evaluate(step: int) -> None:
-        with so_far.evaluating():
-            tell(evaluation.evaluate(task, model, evaluation.HELD_OUT, at_a_time))
-
-    observer.start(f"{task.name} {config.norm['name']} b{config.batch_size}", steps)
-
-    def after_step(step: int, pending: Sequence[Tensor]) -> None:
-        def state() -> checkpoint.State:
-            return checkpoint.State(
-                identity=saving.identity,
-                step=step,
-                model=model.state_dict(),
-                optimizer=optimizer.state_dict(),
-                random=checkpoint.random_states(device),
-                pending=pending,
-                history=writer.flushed_history(),
-                started=so_far.started,
-                seconds=so_far.seconds().model_dump(),
+    def _evaluate_held_out(self, step: int) -> None:
+        with self.so_far.evaluating():
+            held_out = evaluation.HELD_OUT
+            self._tell(
+                evaluation.evaluate(self.task, self.model, held_out, self.at_a_time)
             )
 
-        saving.after_step(step, step == steps, state)
+    def _tell(self, row: Mapping[str, Any]) -> None:
+        step = self.so_far.step
+        samples = step * self.config.batch_size
+        epoch = samples / len(self.training)
+        row = {"step": step, "samples": samples, "epoch": epoch, **row}
+        self.writer.log(row)
+        self.tracker.log(row)
+        self.observer.log(row)
 
-    start, pending = saving.restore(model, optimizer, device)
-    so_far.setup = time.perf_counter() - so_far.began
-    diverged_at = train.fit(
-        model,
-        task.loss,
-        optimizer,
-        steps=steps,
-        micro_batches=train.micro_batches(
-            training, config.seed, config.batch_size, config.accumulate
-        ),
-        learning_rate=train.warmup_cosine(_peak_lr(config), steps, config.warmup),
-        clip=config.clip,
-        log_every=config.log_every or max(1, steps // 200),
-        log=log,
-        evaluate_at=_evenly(steps, config.evaluations or config.budget.epochs),
-        evaluate=evaluate,
-        after_step=after_step,
-        start=start,
-        pending=pending,
-    )
-    if diverged_at is not None:
-        so_far.diverge(diverged_at, task)
-        return
+    def _after_step(self, step: int, pending: Sequence[Tensor]) -> None:
+        self.saver.after_step(
+            step, step == self.steps, lambda: self._state(step, pending)
+        )
 
-    with so_far.evaluating():
-        metrics = evaluation.evaluate(task, model, ("train",), at_a_time)
-        if not math.isfinite(metrics["train/loss"]):
-            so_far.diverge(steps, task)  # the last step did it: no loss came after
-            return
-        saving.between_evaluations(steps)
-        metrics |= evaluation.evaluate(task, model, evaluation.HELD_OUT, at_a_time)
-        saving.between_evaluations(steps)
-        if NORMS.get(config.norm["name"]).differs_in_eval:
-            metrics |= evaluation.evaluate_other_statistics(
-                task, model, network.norms.modules, micro_batch
-            )
-        else:
-            metrics |= evaluation.same_under_other_statistics(metrics)
-        so_far.metrics = record.finite(metrics)
-        tell(metrics)
-        pictures = writer.pictures(task.pictures(model))
-        if pictures:
-            tracker.pictures(so_far.step, pictures)
-        if config.keep_weights:
-            writer.weights(model.state_dict())
+    def _state(self, step: int, pending: Sequence[Tensor]) -> checkpoint.State:
+        return checkpoint.State(
+            identity=self.saver.identity,
+            step=step,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            random=checkpoint.random_states(self.device),
+            pending=pending,
+            history=self.writer.flushed_history(),
+            started=self.so_far.started,
+            seconds=self.so_far.seconds().model_dump(),
+        )
 
 
 def _evenly(steps: int, evaluations: int) -> frozenset[int]:
