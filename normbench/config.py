@@ -22,6 +22,7 @@ from normbench.choices import choices, config_root, groups
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError, did_you_mean
 from normbench.norms.base import REGISTRY as NORMS
+from normbench.probes.trained import PROBES
 from normbench.registry import Registry, explain
 from normbench.reparam import REPARAMS
 from normbench.schema import ADDED_LATER, NOT_HASHED, LocalEngine, RunConfig
@@ -72,6 +73,11 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     except ValidationError as error:
         raise RequestError(_explain_fields(error)) from None
     _check_batch_sizes(checked)
+    for probe in checked.probes:
+        if probe not in PROBES.names():
+            raise RequestError(
+                f"probes={probe} is unknown; {did_you_mean(probe, PROBES.names())}"
+            )
     if checked.reparam not in REPARAMS:
         raise RequestError(
             f"reparam={checked.reparam} is unknown; "

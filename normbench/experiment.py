@@ -1,5 +1,6 @@
 """One run: its network trained, evaluated, recorded and mirrored."""
 
+import copy
 import math
 import time
 import traceback
@@ -19,6 +20,7 @@ from normbench.config import run_id
 from normbench.errors import Incompatible, Stopped
 from normbench.network import build, check, choose_device, make_task
 from normbench.norms.base import REGISTRY as NORMS
+from normbench.probes.trained import PROBES, Trained
 from normbench.progress import Observer, Silent, title
 from normbench.provenance import comes_from_this_code, environment
 from normbench.schema import (
@@ -145,6 +147,7 @@ class _SoFar:
     )
     status: Status = "ok"
     metrics: dict[str, float | None] = field(default_factory=dict)
+    probes: dict[str, float | None] = field(default_factory=dict)
     step: int = 0
     parameters: int = 0
     diverged_at: int | None = None
@@ -296,6 +299,21 @@ class _Run:
                 self.tracker.pictures(self.so_far.step, pictures)
             if self.config.keep_weights:
                 self.writer.weights(model.state_dict())
+            self.so_far.probes = record.finite(self._probe())
+
+    def _probe(self) -> dict[str, float]:
+        """What the config's probes find, each on a copy: they change nothing."""
+        found: dict[str, float] = {}
+        for name in self.config.probes:
+            model, norms = copy.deepcopy((self.model, self.norms))
+            trained = Trained(
+                self.task, model, norms, self.micro_batch, self.config.norm_batch
+            )
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.config.seed)
+                quantities = PROBES.get(name)(trained)
+            found |= {f"{name}/{key}": value for key, value in quantities.items()}
+        return found
 
     def _log(self, step: int, loss: float, lr: float) -> None:
         self.so_far.step = step
@@ -366,6 +384,7 @@ def _outcome(config: RunConfig, ran_on: Environment, so_far: _SoFar) -> RunRecor
         peak_lr=_peak_lr(config),
         diverged_at=so_far.diverged_at,
         error=so_far.error,
+        probes=so_far.probes,
         seconds=seconds,
         samples_per_second=samples / seconds.train if samples else None,
         started=so_far.started,

@@ -194,6 +194,8 @@ def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool
     """Whether a finished run holds all that `config` asks for."""
     if record is None or record.status == "failed":
         return False
+    if not set(config.probes) <= set(record.config.probes):
+        return False
     return not config.keep_weights or (folder / WEIGHTS).is_file()
 
 

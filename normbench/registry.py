@@ -8,7 +8,7 @@ annotations are the types. A yaml can name a registered class and call nothing e
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -80,6 +80,48 @@ class Registry(Generic[T]):
             return dict(schema(**given))
         except ValidationError as error:
             raise RequestError(explain(error, f"{self.kind}.")) from None
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Functions(Generic[F]):
+    """The functions of one kind, by name: a decorator, `@functions("name")`.
+
+    Every module of `package` registers its own on import, and so does a user's module.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._functions: dict[str, F] = {}
+
+    def __call__(self, name: str) -> Callable[[F], F]:
+        def add(function: F) -> F:
+            known = self._functions.get(name)
+            if known is not None and known.__module__ != function.__module__:
+                raise RequestError(
+                    f"{self.kind} {name!r} of {function.__module__} is already the "
+                    f"name of {known.__module__}.{known.__name__}; choose another"
+                )
+            self._functions[name] = function
+            return function
+
+        return add
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        _import_all(self.package)
+        return sorted(self._functions)
+
+    def get(self, name: str) -> F:
+        """The function called `name`; RequestError with close matches if none is."""
+        names = self.names()
+        if name not in self._functions:
+            raise RequestError(
+                f"{self.kind} {name!r} is unknown; {did_you_mean(name, names)}"
+            )
+        return self._functions[name]
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:

@@ -114,7 +114,7 @@ class RunConfig(_Frozen):
 
 NOT_HASHED = frozenset(
     {"device", "threads", "evaluations", "log_every", "keep_weights", "checkpoint"}
-    | {"tracker"}
+    | {"probes", "tracker"}
 )
 """Fields of RunConfig that say how a run is done, not what it is.
 
@@ -157,7 +157,7 @@ class RunRecord(_Frozen):
     `metrics` are "split/name", null where not finite. Errors are fractions in [0, 1],
     losses are means over samples. `diverged_at` is the optimiser step (from 1) whose
     loss was not finite; `error` is the traceback of a failed run, or the reason of a
-    skipped one.
+    skipped one. `probes` are "probe/quantity", of those that the config asks for.
     """
 
     format: Literal[1] = 1
@@ -173,6 +173,7 @@ class RunRecord(_Frozen):
     peak_lr: float
     diverged_at: int | None = None
     error: str | None = None
+    probes: dict[str, float | None] = {}
     seconds: Seconds
     samples_per_second: float | None
     started: str
