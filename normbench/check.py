@@ -18,14 +18,16 @@ from normbench.claims import Rate, Verdict
 from normbench.config import Composer, parse, resolve, run_id
 from normbench.engines.local import cores, run_all
 from normbench.errors import NormbenchError, RequestError
-from normbench.plan import Forecast, Plan, incompatible, standing, words
+from normbench.plan import Forecast, Plan, grid, incompatible, standing, words
 from normbench.progress import SweepObserver
 from normbench.provenance import comes_from_this_code
 from normbench.registration import (
     FIRST_TUNING_SEED,
     BudgetName,
     Claim,
+    Contrast,
     Design,
+    Gate,
     registration_hash,
 )
 from normbench.schema import LocalEngine, RunConfig, RunRecord
@@ -112,6 +114,119 @@ def check(claim: Claim, request: Request, command: str) -> Verdict:
     )
 
 
+def with_arm(claim: Claim, overrides: str) -> Claim:
+    """`claim` with one more arm in each outcome, and exploratory contrasts of it.
+
+    They are the registered ones with this arm in the place of the one that the sentence
+    is about: that of the positive weights.
+    """
+
+    def wider(design: Design) -> Design:
+        cells = design.all_cells()
+        added, contrasts = [], []
+        for contrast in design.contrasts:
+            if not contrast.primary:
+                continue
+            weights = claims.weights_of(contrast, design)
+            about = {_arm(cell) for cell, weight in weights.items() if weight > 0}
+            new = {
+                f"{EXTRA}@{_level(cell)}" if _arm(cell) in about else cell: weight
+                for cell, weight in weights.items()
+            }
+            added += [cell for cell in new if _arm(cell) == EXTRA]
+            contrasts.append(
+                contrast.model_copy(
+                    update={
+                        "name": f"{contrast.name}, for {overrides}",
+                        "weights": new,
+                        "slope": None,
+                        "primary": False,
+                        "exploratory": True,
+                    }
+                )
+            )
+        return design.model_copy(
+            update={
+                "arms": {**design.arms, EXTRA: overrides},
+                "cells": [*cells, *dict.fromkeys(added)],
+                "contrasts": [*design.contrasts, *contrasts],
+            }
+        )
+
+    outcomes = {name: wider(design) for name, design in claim.outcomes.items()}
+    return claim.model_copy(update={"outcomes": outcomes})
+
+
+def comparison(
+    arms: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    metric: str,
+    margin: float,
+    rates: Sequence[float],
+    seeds: int,
+    gate: float,
+) -> Claim:
+    """An unregistered question: how do the other arms differ from the first?
+
+    `arms` and `overrides` are in the grammar of a sweep: each combination of an arm's
+    values is an arm of its own, and each of the overrides' a level. Lower is better.
+    """
+    names = [text for arm in arms for text in _combinations(words(arm))]
+    if len(names) < 2:
+        raise RequestError(
+            f"{len(names)} arms are nothing to compare; name two or more"
+        )
+    levels = {text or "-": text for text in _combinations(overrides)}
+    first, *others = dict.fromkeys(names)
+    contrasts = [
+        Contrast(
+            name=f"{arm} against {first}" + f", {level}" * (level != "-"),
+            metric=metric,
+            weights={f"{arm}@{level}": 1.0, f"{first}@{level}": -1.0},
+            says="less",
+            margin=margin,
+            reason="given on the command line",
+            primary=True,
+            exploratory=True,
+        )
+        for arm in others
+        for level in levels
+    ]
+    design = Design(
+        question="Which arm has the lower metric?",
+        common="",
+        arms={arm: arm for arm in (first, *others)},
+        levels=levels,
+        rates=list(rates),
+        validation=metric.replace("test", "val", 1),
+        seeds=seeds,
+        seconds=10.0,
+        gate=Gate(metric="train/" + metric.partition("/")[2], below=gate),
+        contrasts=contrasts,
+    )
+    return Claim(
+        name="comparison",
+        statement=f"{' and '.join(others)} against {first}",
+        source="asked on the command line",
+        confounds=["rates are tuned for each arm and level", "seeds are paired"],
+        outcomes={"comparison": design},
+    )
+
+
+def _combinations(overrides: Sequence[str]) -> list[str]:
+    cells = grid(overrides, None)
+    return [" ".join(str(each.input_line) for each in cell) for cell in cells]
+
+
+def _arm(cell: str) -> str:
+    return cell.rpartition("@")[0]
+
+
+def _level(cell: str) -> str:
+    return cell.rpartition("@")[2]
+
+
 def cost(claim: Claim, budget: BudgetName) -> Cost:
     """What a check costs on an empty results folder, one further rate a cell included.
 
@@ -158,9 +273,7 @@ def require_committed(name: str, config_dir: Path | None) -> None:
         )
 
 
-def _kept(
-    claim: Claim, name: str, design: Design, budget: BudgetName
-) -> Design | None:
+def _kept(claim: Claim, name: str, design: Design, budget: BudgetName) -> Design | None:
     """What `budget` keeps of a design; None where it leaves it out."""
     if budget == "full":
         return design
@@ -402,8 +515,8 @@ def _caveats(
         all_rates = [rate for cells in rates.values() for rate in cells.values()]
         frozen = sum(rate.frozen for rate in all_rates)
         caveats.append(
-            f"budget {request.budget}: learning rates are those of a full check "
-            f"for {frozen} of {len(all_rates)} cells, the middle of the grid for the rest"
+            f"budget {request.budget}: learning rates are those of a full check for "
+            f"{frozen} of {len(all_rates)} cells, the middle of the grid for the rest"
         )
     stale = sum(
         not comes_from_this_code(each.environment, request.modules) for each in records

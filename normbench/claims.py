@@ -146,7 +146,11 @@ Cells = Mapping[str, Mapping[int, RunRecord]]
 
 
 def judge_theorem(
-    theorem: Theorem, statement: str, deviation: float, control: float | None, detail: str
+    theorem: Theorem,
+    statement: str,
+    deviation: float,
+    control: float | None,
+    detail: str,
 ) -> TheoremVerdict:
     """Whether a finding of a theorem's check is within its tolerance."""
     holds = deviation <= theorem.tolerance
@@ -193,7 +197,7 @@ def judge_design(
             for cell in rates
         ],
         contrasts=contrasts,
-        decision=_together(c.decision for c in contrasts if c.primary),
+        decision=together(c.decision for c in contrasts if c.primary),
     )
 
 
@@ -228,7 +232,7 @@ def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdi
         design.model_copy(
             update={
                 "contrasts": (made := [adjust(c) for c in design.contrasts]),
-                "decision": _together(c.decision for c in made if c.primary),
+                "decision": together(c.decision for c in made if c.primary),
             }
         )
         for design in designs
@@ -236,16 +240,12 @@ def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdi
 
 
 def together(parts: Iterable[Decision]) -> Decision:
-    """Of several parts: one refuted refutes, one equivalent is equivalent, and only
-    all of them together support."""
-    return _together(parts)
-
-
-def _together(parts: Iterable[Decision]) -> Decision:
+    """Of several parts: one that is refuted refutes, and only all of them support."""
     decisions = list(parts)
-    for decisive in ("refuted", "equivalent", "inconclusive", "not tested"):
+    order: tuple[Decision, ...] = ("refuted", "equivalent", "inconclusive")
+    for decisive in (*order, "not tested"):
         if decisive in decisions:
-            return decisive  # type: ignore[return-value]
+            return decisive
     return "supported" if decisions else "not tested"
 
 
@@ -264,6 +264,7 @@ def _judge(
         "margin": contrast.margin,
         "reason": contrast.reason,
         "primary": contrast.primary,
+        "exploratory": contrast.exploratory,
     }
     weights = weights_of(contrast, design)
     missing = [cell for cell in weights if not cells.get(cell)]
@@ -278,7 +279,9 @@ def _judge(
             **told, decision="not tested", because="a smoke check shows that it runs"
         )
     if without:
-        because = f"seeds {', '.join(map(str, without))} have no finite {contrast.metric}"
+        because = (
+            f"seeds {', '.join(map(str, without))} have no finite {contrast.metric}"
+        )
         return ContrastVerdict(**told, decision="inconclusive", because=because)
     if len(values) < 2:
         because = "fewer than two seeds in common"
@@ -489,9 +492,9 @@ def make_verdict(claim: Claim, **parts: Any) -> Verdict:
         published=claim.published,
         confounds=claim.confounds,
         caveats=caveats,
-        theorem=_together(t.decision for t in theorems),
-        mechanism=_together(d.decision for d in mechanisms),
-        outcome=_together(d.decision for d in outcomes),
+        theorem=together(t.decision for t in theorems),
+        mechanism=together(d.decision for d in mechanisms),
+        outcome=together(d.decision for d in outcomes),
         mechanisms=mechanisms,
         outcomes=outcomes,
         **parts,

@@ -68,6 +68,7 @@ class Contrast(_Registered):
     margin: PositiveFloat
     reason: str
     primary: bool = False
+    exploratory: bool = False
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
