@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from normbench import claims, measurements, record, theorems
+from normbench import claims, record, theorems
+from normbench.census import census
 from normbench.choices import choices
 from normbench.claims import Rate, Verdict
 from normbench.config import Composer, parse, resolve, run_id
@@ -102,11 +103,7 @@ def check(claim: Claim, request: Request, command: str) -> Verdict:
         theorems=findings,
         mechanisms=[judged[name] for name in claim.mechanisms if name in judged],
         outcomes=[judged[name] for name in claim.outcomes if name in judged],
-        measurements={
-            each.name: measurements.measure(each.measure)
-            for each in claim.measurements
-            if request.budget != "smoke"
-        },
+        census=census() if claim.census and request.budget != "smoke" else {},
         run_ids=sorted({finished.run_id for finished in everything}),
         command=command,
         started=started,
@@ -526,7 +523,7 @@ def _caveats(
     return caveats
 
 
-def write_verdict(verdict: Verdict, records: Sequence[RunRecord], folder: Path) -> Path:
+def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
     """Write the verdict, and of a full check the records it rests on, to `folder`.
 
     Raises NormbenchError where that is not possible.
@@ -536,7 +533,11 @@ def write_verdict(verdict: Verdict, records: Sequence[RunRecord], folder: Path) 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if full:
-            record.write_compact(folder / "records.jsonl.gz", records)
+            found = (
+                record.read(record.run_folder(results, i)) for i in verdict.run_ids
+            )
+            kept = [each for each in found if each is not None]
+            record.write_compact(folder / "records.jsonl.gz", kept)
         record.write_atomically(path, verdict.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None

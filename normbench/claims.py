@@ -5,12 +5,14 @@ Knows no torch and no hydra: verdicts are made on a laptop from committed record
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from normbench import stats
+from normbench.errors import RequestError
 from normbench.registration import Claim, Contrast, Design, Theorem
 from normbench.schema import RunRecord
 
@@ -132,13 +134,27 @@ class Verdict(_Reported):
     theorems: list[TheoremVerdict]
     mechanisms: list[DesignVerdict]
     outcomes: list[DesignVerdict]
-    measurements: dict[str, Any] = {}
+    census: dict[str, dict[str, int]] = {}
     published: list[str] = []
     confounds: list[str] = []
     run_ids: list[str] = []
     command: str
     started: str
     environment: dict[str, list[str]]
+
+
+def read_verdict(path: Path) -> Verdict | None:
+    """The verdict in a file; None where there is none.
+
+    Raises RequestError where it is damaged or of another version.
+    """
+    try:
+        return Verdict.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        told = str(error).splitlines()[0]
+        raise RequestError(f"{path} is not a verdict ({told}); remove it") from None
 
 
 Cells = Mapping[str, Mapping[int, RunRecord]]

@@ -7,10 +7,12 @@ its checkpoints take up again.
 """
 
 import gc
+import gzip
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -156,6 +158,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_compact(path: Path, records: Iterable[RunRecord]) -> None:
+    """Write records as gzipped JSON lines, by id: equal records give equal bytes."""
+    ordered = sorted(records, key=lambda record: record.run_id)
+    lines = "".join(record.model_dump_json() + "\n" for record in ordered)
+    write_atomically(path, gzip.compress(lines.encode(), mtime=0))
+
+
+def read_compact(path: Path) -> list[RunRecord]:
+    """The records that `write_compact` wrote. Raises RequestError where it cannot be."""
+    try:
+        lines = gzip.decompress(path.read_bytes()).splitlines()
+        return [RunRecord.model_validate_json(line) for line in lines]
+    except (OSError, EOFError, zlib.error, ValidationError) as error:
+        raise RequestError(f"{path} holds no records: {error}") from None
 
 
 def finite(value: Any) -> Any:

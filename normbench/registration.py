@@ -150,14 +150,6 @@ class Design(_Registered):
         return " ".join([self.common, self.arms[arm], self.levels[level]])
 
 
-class Measurement(_Registered):
-    """A named measurement of `normbench.measurements` that needs no run of ours."""
-
-    name: str
-    measure: str
-    question: str
-
-
 class Less(_Registered):
     """What a smaller budget keeps of a design: these cells, and the contrasts of them.
 
@@ -178,7 +170,8 @@ class Claim(_Registered):
     confounds: Annotated[list[str], Field(min_length=1)]
     theorems: list[Theorem] = []
     mechanisms: dict[str, Design] = {}
-    measurements: list[Measurement] = []
+    census: bool = False
+    """Count what the models of torchvision and timm are built with."""
     outcomes: dict[str, Design] = {}
     quick: dict[str, Less] = {}
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli import bench, footprint, look, results, run, sweep, sync
+from normbench.cli import bench, claim, footprint, look, results, run, sweep, sync
 
 app = typer.Typer(
     name="normbench",
@@ -23,6 +23,8 @@ app.command()(look.show)
 app.command()(results.results)
 app.command()(sync.sync)
 app.command()(footprint.footprint)
+app.command()(claim.compare)
+app.add_typer(claim.app, name="claim")
 app.add_typer(bench.app, name="bench")
 
 
