@@ -168,7 +168,7 @@ def write_compact(path: Path, records: Iterable[RunRecord]) -> None:
 
 
 def read_compact(path: Path) -> list[RunRecord]:
-    """The records that `write_compact` wrote. Raises RequestError where it cannot be."""
+    """What `write_compact` wrote. Raises RequestError where that cannot be read."""
     try:
         lines = gzip.decompress(path.read_bytes()).splitlines()
         return [RunRecord.model_validate_json(line) for line in lines]

@@ -9,7 +9,7 @@ less, about 0, or not much greater.
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -27,8 +27,8 @@ from normbench.choices import choices
 from normbench.errors import RequestError, did_you_mean
 from normbench.registry import explain
 
-BUDGETS = ("smoke", "quick", "full")
 BudgetName = Literal["smoke", "quick", "full"]
+BUDGETS: tuple[BudgetName, ...] = get_args(BudgetName)
 Says = Literal["greater", "less", "equal", "not_greater"]
 """What the sentence says of a contrast: > 0, < 0, within the margin, below it."""
 

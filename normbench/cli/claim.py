@@ -66,7 +66,7 @@ def list_(
         from normbench.choices import choices
         from normbench.registration import read_claim
 
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name in choices("claim", config_dir):
             claim = read_claim(name, config_dir)
             verdict = _full_verdict(name, output)
