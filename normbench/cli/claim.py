@@ -25,7 +25,7 @@ from normbench.cli.tables import print_table
 if TYPE_CHECKING:
     from normbench.claims import Verdict
     from normbench.progress import SweepObserver
-    from normbench.registration import Claim
+    from normbench.registration import BudgetName, Claim
 
 app = typer.Typer(help="Sentences about norms, and their verdicts.")
 
@@ -297,7 +297,7 @@ def _rates(verdict: "Verdict | None") -> dict[str, dict[str, float]]:
     }
 
 
-def _print_claim(claim: "Claim", costs: Mapping[str, Mapping[str, Any]]) -> None:
+def _print_claim(claim: "Claim", costs: Mapping["BudgetName", Mapping[str, Any]]) -> None:
     from normbench.progress import duration
     from normbench.theorems import statement
 
