@@ -1,7 +1,9 @@
 """Theorems: each check holds, could have failed, and does fail where it is false."""
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 from normbench import theorems
 from normbench.errors import RequestError
 from normbench.norms import REGISTRY, Norm
+from normbench.provenance import import_modules
 from normbench.reparam import WeightStd
 from normbench.theorems import Finding, base
 
@@ -178,20 +181,20 @@ def test_not_a_number_is_the_largest_deviation_and_the_smallest_control() -> Non
     assert math.isnan(base.difference(torch.tensor([math.nan, 1]), torch.ones(2)))
 
 
-def test_a_user_adds_a_theorem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_for_a_theorem_works_to_the_letter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    (recipe,) = re.findall(r"```python\n((?:(?!```).)*@theorem.*?)```", text, re.S)
+    (tmp_path / "a_theorem_of_mine.py").write_text(recipe)
     monkeypatch.setattr(base, "_CHECKS", {**base._CHECKS})
-
-    @theorems.theorem("mine")
-    def mine() -> Finding:
-        """Mine is true.
-
-        And this says more.
-        """
-        return Finding("all", 0.0, 1.0, "none", "one sentence")
-
-    assert "mine" in theorems.names()
-    assert theorems.statement("mine") == "Mine is true."
-    assert theorems.check("mine").control == 1.0
+    monkeypatch.syspath_prepend(tmp_path)
+    import_modules(["a_theorem_of_mine"])
+    assert "dyt-is-odd" in theorems.names()
+    assert theorems.statement("dyt-is-odd") == (
+        "dyt of the negative is the negative of dyt."
+    )
+    assert theorems.check("dyt-is-odd").holds(0.0)
 
 
 def test_a_name_is_one_modules_and_its_statement_is_written() -> None:
