@@ -45,7 +45,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
-        _import_all(self.package)
+        import_all(self.package)
         return sorted(self._classes)
 
     def get(self, name: str) -> type[T]:
@@ -156,6 +156,7 @@ def _signature_schema(cls: type) -> type[BaseModel]:
 
 
 @cache
-def _import_all(package: str) -> None:
+def import_all(package: str) -> None:
+    """Import every module of `package`, each of which registers what it has."""
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         importlib.import_module(f"{package}.{module.name}")

@@ -56,6 +56,9 @@ ALLOWED = {
     "probes.footprint": {"norms.base", "probes.base", "probes.words"},
     "probes.portrait": {"norms.base", "probes.footprint", "probes.invariance"}
     | {"probes.words"},
+    "theorems": {"config", "network", "norms", "probes", "reparam", "schema"}
+    | {"tasks.base", "theorems", "train"},
+    "theorems.base": set(),
     "report.cubes": {"report.panel"},
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
     | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},

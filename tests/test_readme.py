@@ -97,7 +97,7 @@ def recipe(module: Path, config: Path) -> None:
         ("python", module / "half.py"),
         ("yaml", config / "half.yaml"),
     ):
-        (content,) = re.findall(rf"^ *```{language}\n(.*?)```", text, FLAGS)
+        content, *_ = re.findall(rf"^ *```{language}\n(.*?)```", text, FLAGS)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(textwrap.dedent(content))
 

@@ -1,0 +1,60 @@
+"""What a trained batch costs in evaluation: nothing."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from normbench.norms.base import Norm, make
+from normbench.probes.base import Mode, subject
+from normbench.theorems.base import (
+    Finding,
+    difference,
+    largest,
+    smallest,
+    theorem,
+)
+
+CHANNELS = 16
+
+
+@theorem("batch-folds")
+@torch.no_grad()
+def batch_folds() -> Finding:
+    """batch in evaluation is a fixed affine map that folds into the convolution before.
+
+    The gain and bias of each channel that fit one batch best (least squares), put into
+    the convolution's weights and bias, against the norm on another batch.
+    """
+    dice = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 4, 3, 9, 9, generator=dice, dtype=torch.float64)
+    second = second * 2 + 1
+    weights = torch.randn(CHANNELS, 3, 3, 3, generator=dice, dtype=torch.float64)
+
+    def off(name: str, mode: Mode = Mode.eval) -> float:
+        norm = subject(make(name, CHANNELS), (2, CHANNELS, 7, 7), mode, seed=1).norm
+        gain, bias = _affine_fit(norm, F.conv2d(first, weights))
+        folded = F.conv2d(second, weights * gain[:, None, None, None], bias)
+        return difference(folded, norm(F.conv2d(second, weights)))
+
+    foldable = {name: off(name) for name in ("batch", "frozen_batch", "affine")}
+    controls = {name: off(name) for name in ("group", "layer_sample", "instance")}
+    controls["batch in training"] = off("batch", Mode.train)
+    (worst, deviation), (weakest, control) = largest(foldable), smallest(controls)
+    return Finding(
+        holds_for=", ".join(foldable),
+        deviation=deviation,
+        control=control,
+        control_is=", ".join(controls),
+        detail=f"one convolution gives what convolution and norm give, to "
+        f"{deviation:.1g} ({worst} the worst); in the controls the best fixed affine "
+        f"map is off by {control:.2g} at least ({weakest})",
+    )
+
+
+def _affine_fit(norm: Norm, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The gain and bias (C,) of each channel that are nearest to `norm` on `x`."""
+    over = (0, 2, 3)
+    y = norm(x)
+    mean_x, mean_y = x.mean(over, keepdim=True), y.mean(over, keepdim=True)
+    gain = ((x - mean_x) * (y - mean_y)).sum(over) / (x - mean_x).square().sum(over)
+    return gain, mean_y.flatten() - gain * mean_x.flatten()

@@ -1,0 +1,186 @@
+"""What depends on the other samples of a batch."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from normbench.errors import Incompatible
+from normbench.norms.base import REGISTRY, make
+from normbench.probes.base import Mode, Subject, modes, subject
+from normbench.schema import RunConfig
+from normbench.theorems.base import (
+    Finding,
+    difference,
+    largest,
+    smallest,
+    theorem,
+)
+from normbench.theorems.networks import small, trained, with_norm
+
+SHAPE = (4, 16, 4, 4)
+STATES = 4
+TINY = torch.finfo(torch.float64).tiny
+
+
+@theorem("other-samples")
+def other_samples() -> Finding:
+    """In training, the output of a per-sample norm depends on no other sample.
+
+    Of every registered norm by its `uses_other_samples`: the output of the first sample
+    when the others are replaced, and its gradient in them. In evaluation, with running
+    statistics, neither does the output of any norm.
+    """
+    dependence: dict[tuple[str, Mode], float] = {}
+    unfit = []
+    for name in REGISTRY.names():
+        try:
+            norm = make(name, SHAPE[1])
+        except Incompatible:
+            unfit.append(name)
+            continue
+        for mode in modes(norm):
+            # One random state may hide a path behind a rectifier or a clip.
+            dependence[name, mode] = largest(
+                {
+                    i: _on_others(subject(norm, SHAPE, mode, seed=i))
+                    for i in range(STATES)
+                }
+            )[1]
+    says_yes = {name for name, _ in dependence if REGISTRY.get(name).uses_other_samples}
+    none = {
+        (name, mode): value
+        for (name, mode), value in dependence.items()
+        if name not in says_yes or mode is Mode.eval
+    }
+    in_training = {
+        name: largest(
+            {m: v for (n, m), v in dependence.items() if n == name and m != Mode.eval}
+        )[1]
+        for name in says_yes
+    }
+    (worst, mode), deviation = largest(none)
+    weakest, control = smallest(in_training)
+    says_no = {name for name, _ in dependence} - says_yes
+    return Finding(
+        holds_for="every norm that says it uses no other samples, in training; every "
+        "norm in evaluation with running statistics",
+        deviation=deviation,
+        control=control,
+        control_is="the norms that say they use other samples, in training",
+        detail=f"of {len(says_no)} norms in training, and {len(says_yes)} more in "
+        f"evaluation, the largest dependence is {deviation:.1g} ({worst}, {mode}); of "
+        f"these {len(says_yes)} in training, the smallest is {control:.2g} "
+        f"({weakest}){_left_out(unfit)}",
+    )
+
+
+def _on_others(one: Subject) -> float:
+    """Relative change of the first output by the other samples, or its gradient."""
+    dice = torch.Generator().manual_seed(2)
+    x = one.x.clone().requires_grad_()
+    y = one(x)
+    other = torch.randn(x.shape, generator=dice, dtype=x.dtype) * 2
+    other[0] = one.x[0]
+    changed = difference(one(other)[0].detach(), y[0].detach())
+    if not y.requires_grad:
+        return changed
+    cotangent = torch.randn(y[0].shape, generator=dice, dtype=y.dtype)
+    (gradient,) = torch.autograd.grad(y[0], x, cotangent, materialize_grads=True)
+    size = gradient.abs().amax((1, 2, 3))
+    moved = float(size[1:].max() / size.max().clamp(min=TINY))
+    return largest({"value": changed, "gradient": moved})[1]
+
+
+@theorem("accumulation")
+def accumulation() -> Finding:
+    """Accumulated micro-batches have the gradient of the full batch: per-sample norms.
+
+    The CNN in float64, one step of 16 samples against 2 and 16 micro-batches.
+    """
+
+    def apart(config: RunConfig) -> dict[int, float]:
+        full = trained(config, steps=1)
+        parts = (
+            config.model_copy(update={"accumulate": 16 // size, "norm_batch": size})
+            for size in (8, 1)
+        )
+        return {
+            part.accumulate: trained(part, steps=1).apart(full)["gradients"]
+            for part in parts
+        }
+
+    found, unfit = _per_sample(apart)
+    worst, deviation = largest(found)
+    batch = apart(with_norm(small("cnn"), "batch"))
+    return Finding(
+        holds_for=f"every per-sample norm: {', '.join(found)}",
+        deviation=deviation,
+        control=smallest(batch)[1],
+        control_is="batch, whose statistics are those of the micro-batch",
+        detail=f"the gradients of {len(found)} networks differ by {deviation:.1g} at "
+        f"most ({worst}); with batch, 2 micro-batches move them by {batch[2]:.2g}, "
+        f"16 by {batch[16]:.2g}{_left_out(unfit)}",
+    )
+
+
+@theorem("every-norm-batch")
+def every_norm_batch() -> Finding:
+    """Training and metrics of a per-sample norm are the same bits at every norm_batch.
+
+    The CNN in float32 as runs have it: losses, weights, running statistics and held-out
+    metrics after 3 steps of 16 samples with norm_batch 1, 2, 4 and 8 against 16.
+    """
+
+    def apart(config: RunConfig) -> dict[int, float]:
+        numbers = {
+            size: _numbers(config.model_copy(update={"norm_batch": size}))
+            for size in (16, 8, 4, 2, 1)
+        }
+        full = numbers.pop(16)
+        return {size: float((n - full).abs().max()) for size, n in numbers.items()}
+
+    found, unfit = _per_sample(apart)
+    deviation = largest(found)[1]
+    control = smallest(apart(with_norm(small("cnn"), "batch")))[1]
+    return Finding(
+        holds_for=f"every per-sample norm: {', '.join(found)}",
+        deviation=deviation,
+        control=control,
+        control_is="batch",
+        detail=f"{len(found)} networks after 3 steps differ by {deviation:.1g} in any "
+        f"loss, weight or metric; with batch some number is off by {control:.2g} at "
+        f"least{_left_out(unfit)}",
+    )
+
+
+def _per_sample(
+    apart: Callable[[RunConfig], Mapping[int, float]],
+) -> tuple[dict[str, float], list[str]]:
+    """The largest difference `apart` finds in the CNN, for each per-sample norm.
+
+    And the names of those that cannot work in it.
+    """
+    config = small("cnn")
+    found, unfit = {}, []
+    for name in REGISTRY.names():
+        if not REGISTRY.get(name).uses_other_samples:
+            try:
+                found[name] = largest(apart(with_norm(config, name)))[1]
+            except Incompatible:
+                unfit.append(name)
+    return found, unfit
+
+
+def _numbers(config: RunConfig) -> Tensor:
+    """All that 3 steps leave: losses, weights, statistics, metrics of 64 samples."""
+    run = trained(config, steps=3, dtype=torch.float32)
+    task = run.task
+    task.splits = {**task.splits, "val": task.splits["val"][:64]}
+    metrics = task.evaluate(run.network.model.eval(), "val", 64)
+    tensors = [run.losses, torch.tensor([*metrics.values()]), *run.state.values()]
+    return torch.cat([tensor.double().flatten() for tensor in tensors])
+
+
+def _left_out(unfit: Sequence[str]) -> str:
+    return f"; left out, since they do not fit: {', '.join(unfit)}" if unfit else ""

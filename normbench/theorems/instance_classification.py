@@ -1,0 +1,107 @@
+"""What a classifier with instance normalization cannot read."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from normbench.norms.base import make
+from normbench.theorems.base import (
+    Finding,
+    difference,
+    largest,
+    smallest,
+    theorem,
+)
+
+CHANNELS = 16
+EPS = 1e-18
+
+
+@theorem("instance-then-pooling")
+@torch.no_grad()
+def instance_then_pooling() -> Finding:
+    """Global average pooling of instance is its bias, whatever the input.
+
+    So a head on it knows nothing of the image. With a random gain and bias, on inputs
+    of means and sizes of their own.
+    """
+    dice = torch.Generator().manual_seed(0)
+    x = torch.randn(8, CHANNELS, 6, 6, generator=dice, dtype=torch.float64)
+    x = (
+        x * torch.rand(8, CHANNELS, 1, 1, generator=dice, dtype=torch.float64)
+        + x[:, :, :1, :1]
+    )
+    weight, bias = torch.randn(2, CHANNELS, generator=dice, dtype=torch.float64)
+    pooled = {}
+    for name in ("instance", "group", "layer_sample", "layer_position", "batch"):
+        norm = make(name, CHANNELS).double()
+        norm.load_state_dict({"weight": weight, "bias": bias}, strict=False)
+        pooled[name] = norm(x).mean((2, 3))
+        if name == "instance":
+            after_relu = norm(x).relu().mean((2, 3))
+    off = {name: difference(y, bias.expand_as(y)) for name, y in pooled.items()}
+    deviation = off.pop("instance")
+    weakest, control = smallest(off)
+    between = float(after_relu.std(0).max())
+    return Finding(
+        holds_for="instance directly before pooling",
+        deviation=deviation,
+        control=control,
+        control_is=", ".join(off),
+        detail=f"pooled instance is within {deviation:.1g} of its bias, the others are "
+        f"off by {control:.2g} at least ({weakest}); with a ReLU between, images do "
+        f"differ, by a standard deviation of {between:.2g}",
+    )
+
+
+@theorem("brightness-and-contrast")
+def brightness_and_contrast() -> Finding:
+    """Behind a valid or reflecting convolution, instance loses brightness and contrast.
+
+    A bias and a gain of each image, before a convolution without bias, eps 1e-18. Zero
+    padding leaks brightness: at the border the bias is not one per channel.
+    """
+    dice = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 3, 16, 16, generator=dice, dtype=torch.float64)
+    weights = torch.randn(CHANNELS, 3, 3, 3, generator=dice, dtype=torch.float64)
+    gain = torch.tensor([0.5, 0.8, 1.5, 2.0], dtype=x.dtype)[:, None, None, None]
+    bias = torch.tensor([-0.3, -0.1, 0.2, 0.4], dtype=x.dtype)[:, None, None, None]
+    changes = {
+        "brightness": x + bias,
+        "contrast": (x - 0.5) * gain + 0.5,
+        "both": x * gain + bias,
+    }
+    moved = {
+        (padding, change): difference(
+            _after_convolution(y, weights, padding),
+            _after_convolution(x, weights, padding),
+        )
+        for padding in ("valid", "reflect", "zero")
+        for change, y in changes.items()
+    }
+    without_leak = {key: v for key, v in moved.items() if key[0] != "zero"}
+    (padding, change), deviation = largest(without_leak)
+    control = moved["zero", "brightness"]
+    bright, plain = (
+        _after_convolution(y, weights, "zero") for y in (changes["brightness"], x)
+    )
+    leak = (bright - plain).square()
+    inside = leak[..., 1:-1, 1:-1]
+    border = float(1 - inside.sum() / leak.sum())
+    share = 1 - inside.numel() / leak.numel()
+    return Finding(
+        holds_for="instance after a valid and after a reflect-padded convolution",
+        deviation=deviation,
+        control=control,
+        control_is="instance after a zero-padded convolution, brightness",
+        detail=f"its output moves by {deviation:.1g} at most ({padding}, {change}); "
+        f"zero padding lets brightness move it by {control:.2g}, with {border:.0%} of "
+        f"that energy in the border, {share:.0%} of the entries",
+    )
+
+
+def _after_convolution(x: Tensor, weights: Tensor, padding: str) -> Tensor:
+    if padding == "reflect":
+        x = F.pad(x, (1, 1, 1, 1), mode="reflect")
+    y = F.conv2d(x, weights, padding=1 if padding == "zero" else 0)
+    return make("instance", CHANNELS, eps=EPS, affine=False)(y)

@@ -1,0 +1,83 @@
+"""Which gains and biases of its input a norm takes away.
+
+With eps in the root, a gain is taken away but for eps: eps is 1e-18 here, below the
+rounding of a variance in float64, so that the theorems hold exactly.
+"""
+
+import torch
+from torch import Tensor
+
+from normbench.norms.base import Norm, make
+from normbench.theorems.base import (
+    Finding,
+    difference,
+    largest,
+    smallest,
+    theorem,
+)
+
+SHAPE = (4, 16, 7, 7)
+EPS = 1e-18
+
+
+@theorem("channel-gain-and-bias")
+def channel_gain_and_bias() -> Finding:
+    """instance takes away a gain and a bias of each channel of each sample.
+
+    Gains between 0.5 and 2, biases between -1 and 1, eps 1e-18.
+    """
+    moved = {
+        name: _moved(name, (SHAPE[0], SHAPE[1], 1, 1))
+        for name in ("instance", "group", "layer_sample", "batch")
+    }
+    deviation = moved.pop("instance")
+    at_default = _moved("instance", (SHAPE[0], SHAPE[1], 1, 1), eps=1e-5)
+    weakest, control = smallest(moved)
+    return Finding(
+        holds_for="instance",
+        deviation=deviation,
+        control=control,
+        control_is=", ".join(moved),
+        detail=f"instance moves by {deviation:.1g} ({at_default:.1g} at eps 1e-5); the "
+        f"others by {control:.2g} at least ({weakest})",
+    )
+
+
+@theorem("sample-gain-and-bias")
+def sample_gain_and_bias() -> Finding:
+    """layer_sample, group and instance take away one gain and bias of a whole sample.
+
+    The same for all channels, gains between 0.5 and 2, biases between -1 and 1, eps
+    1e-18.
+    """
+    moved = {
+        name: _moved(name, (SHAPE[0], 1, 1, 1))
+        for name in ("layer_sample", "group", "instance")
+    }
+    worst, deviation = largest(moved)
+    control = _moved("batch", (SHAPE[0], 1, 1, 1))
+    return Finding(
+        holds_for=", ".join(moved),
+        deviation=deviation,
+        control=control,
+        control_is="batch in training, where each sample has its own",
+        detail=f"they move by {deviation:.1g} at most ({worst}), batch by "
+        f"{control:.2g}",
+    )
+
+
+def _moved(name: str, shape: tuple[int, ...], eps: float = EPS) -> float:
+    """How far a gain and a bias of `shape` move the output of norm `name`."""
+    dice = torch.Generator().manual_seed(1)
+    x = torch.randn(SHAPE, generator=dice, dtype=torch.float64) + 0.5
+    gain = torch.rand(shape, generator=dice, dtype=torch.float64) * 1.5 + 0.5
+    bias = torch.rand(shape, generator=dice, dtype=torch.float64) * 2 - 1
+    before, after = (
+        _output(make(name, SHAPE[1], eps=eps), y) for y in (x, gain * x + bias)
+    )
+    return difference(after, before)
+
+
+@torch.no_grad()
+def _output(norm: Norm, x: Tensor) -> Tensor:
+    return norm.double().train()(x)

@@ -1,0 +1,121 @@
+"""Three layers that share the name LayerNorm."""
+
+import torch
+
+from normbench.errors import Incompatible
+from normbench.norms.base import make
+from normbench.probes.base import Mode
+from normbench.probes.footprint import footprints
+from normbench.theorems.base import (
+    Finding,
+    difference,
+    largest,
+    smallest,
+    theorem,
+)
+
+SAMPLES, CHANNELS, POSITIONS = SHAPE = (2, 4, 5)
+
+
+@theorem("layers-that-agree")
+def layers_that_agree() -> Finding:
+    """layer_sample and layer_shape are one function before their affine maps.
+
+    Both as built, on images and on sequences; layer_position is another.
+    """
+    dice = torch.Generator().manual_seed(0)
+    apart: dict[str, dict[str, float]] = {"layer_shape": {}, "layer_position": {}}
+    for kind, shape in {"images": (4, 8, 6, 6), "sequences": (4, 8, 9)}.items():
+        x = torch.randn(shape, generator=dice, dtype=torch.float64) * 2 + 1
+        reference = make("layer_sample", 8, affine=False)(x)
+        for name, found in apart.items():
+            found[kind] = difference(make(name, 8).double()(x).detach(), reference)
+    deviation = largest(apart["layer_shape"])[1]
+    control = smallest(apart["layer_position"])[1]
+    return Finding(
+        holds_for="layer_sample and layer_shape, on images and on sequences",
+        deviation=deviation,
+        control=control,
+        control_is="layer_position",
+        detail=f"layer_shape is {deviation:.1g} from layer_sample, layer_position "
+        f"{control:.2g} at least",
+    )
+
+
+@theorem("layer-footprints")
+def layer_footprints() -> Finding:
+    """layer_sample and layer_shape read a whole sample, layer_position one position.
+
+    The measured footprint, entry by entry, in value and in gradient, against these
+    words; the deviation is the number of entries that differ.
+    """
+    same_sample = torch.eye(SAMPLES, dtype=torch.bool)[:, None, None, :, None, None]
+    same_position = torch.eye(POSITIONS, dtype=torch.bool)[None, None, :, None, None]
+    whole_sample = same_sample.expand(*SHAPE, *SHAPE)
+    one_position = (same_sample & same_position).expand(*SHAPE, *SHAPE)
+    said = {
+        "layer_sample": whole_sample,
+        "layer_shape": whole_sample,
+        "layer_position": one_position,
+    }
+    measured = {}
+    for name in said:
+        (footprint, *_) = footprints(make(name, CHANNELS), SHAPE)
+        assert footprint.mode is Mode.train
+        measured[name] = {
+            "value": torch.from_numpy(footprint.value.entries),
+            "gradient": torch.from_numpy(footprint.gradient.entries),
+        }
+    off = {
+        (name, kind): float((entries != said[name]).sum())
+        for name, kinds in measured.items()
+        for kind, entries in kinds.items()
+    }
+    swapped = {
+        kind: float((entries != whole_sample).sum())
+        for kind, entries in measured["layer_position"].items()
+    }
+    counts = {
+        name: int(kinds["value"].flatten(3).sum(3).max())
+        for name, kinds in measured.items()
+    }
+    return Finding(
+        holds_for=", ".join(said),
+        deviation=largest(off)[1],
+        control=smallest(swapped)[1],
+        control_is="layer_position against the footprint of layer_sample",
+        detail=f"with {CHANNELS} channels and {POSITIONS} positions one output reads "
+        + ", ".join(f"{count} entries in {name}" for name, count in counts.items()),
+    )
+
+
+@theorem("layer-shape-fixes-size")
+def layer_shape_fixes_size() -> Finding:
+    """layer_shape takes inputs of one spatial size, that of its affine map.
+
+    The deviation is how many of four other sizes it accepts after a first one.
+    """
+    sizes = ((5, 6), (6, 5), (7, 7), (3, 12))
+
+    def accepted(name: str) -> float:
+        norm = make(name, 4)
+        norm(torch.randn(2, 4, 6, 6))
+        count = 0
+        for size in sizes:
+            try:
+                norm(torch.randn(2, 4, *size))
+            except Incompatible:
+                continue
+            count += 1
+        return float(count)
+
+    others = {name: accepted(name) for name in ("layer_sample", "layer_position")}
+    deviation, control = accepted("layer_shape"), smallest(others)[1]
+    return Finding(
+        holds_for="layer_shape, once it has seen 6x6",
+        deviation=deviation,
+        control=control,
+        control_is="layer_sample and layer_position",
+        detail=f"of {len(sizes)} other sizes layer_shape accepts {deviation:.0f}, the "
+        f"other two layers {control:.0f}",
+    )

@@ -1,0 +1,133 @@
+"""The real networks, small, trained for a few steps in float64."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from normbench import train
+from normbench.config import compose
+from normbench.network import Network, build, make_task
+from normbench.norms.base import REGISTRY
+from normbench.schema import RunConfig
+from normbench.tasks.base import Task
+from normbench.theorems.base import difference, largest
+
+SMALL = {
+    "cnn": ["task=cnn", "data.size=14", "task.stem_stride=2", "task.width=8"],
+    "transformer": ["task=transformer", "task.width=16", "task.max_length=40"],
+}
+
+
+def small(task: str, *overrides: str) -> RunConfig:
+    """The config of a network of `task` that takes milliseconds a step; batch 16."""
+    return compose([*SMALL[task], "batch_size=16", "tracker=none", *overrides])
+
+
+def with_norm(config: RunConfig, name: str, **options: Any) -> RunConfig:
+    """`config` with another norm, its options checked; it needs no yaml."""
+    norm = {"name": name, **REGISTRY.options(name, options)}
+    return config.model_copy(update={"norm": norm})
+
+
+def built(config: RunConfig, dtype: torch.dtype) -> tuple[Task, Network]:
+    """The task and a network with the weights of the seed, in `dtype`."""
+    task = make_task(config, torch.device("cpu"))
+    torch.manual_seed(config.seed)
+    network = build(config, task)
+    model = in_dtype(network.model, dtype)
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        with torch.no_grad():
+            model.eval()(*task.inputs(task.splits["train"][: config.batch_size]))
+    return task, network
+
+
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """`model` in `dtype`, which takes its inputs in any."""
+    model.register_forward_pre_hook(
+        lambda module, inputs: tuple(
+            x.to(dtype) if x.is_floating_point() else x for x in inputs
+        )
+    )
+    return model.to(dtype)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network after some steps, and what they left."""
+
+    losses: Tensor
+    """(steps,) float64: of each step, before it."""
+    gradients: Mapping[str, Tensor]
+    """Of the last step."""
+    state: Mapping[str, Tensor]
+    """Weights and running statistics, without counters."""
+    task: Task
+    network: Network
+
+    def apart(self, other: "Trained") -> dict[str, float]:
+        """How far losses, gradients, weights and running statistics are apart."""
+        weights = [name for name, _ in self.network.model.named_parameters()]
+        statistics = [name for name in self.state if name not in weights]
+        return {
+            "losses": difference(self.losses, other.losses),
+            "gradients": _apart(self.gradients, other.gradients, self.gradients),
+            "weights": _apart(self.state, other.state, weights),
+            "running statistics": _apart(self.state, other.state, statistics),
+        }
+
+
+def _apart(
+    a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Iterable[str]
+) -> float:
+    return largest({"": 0.0} | {n: difference(a[n], b[n]) for n in names})[1]
+
+
+def trained(
+    config: RunConfig, steps: int, dtype: torch.dtype = torch.float64
+) -> Trained:
+    """The network of `config` after `steps` steps at its learning rate."""
+    task, network = built(config, dtype)
+    return fitted(config, task, network, steps)
+
+
+def fitted(config: RunConfig, task: Task, network: Network, steps: int) -> Trained:
+    """`network`, trained in place for `steps` steps of the one training loop."""
+    model: nn.Module = network.model
+    losses: list[float] = []
+    optimizer = train.make_optimizer(
+        model, network.norms.parameters(), **config.optimizer.model_dump()
+    )
+    train.fit(
+        model,
+        task.loss,
+        optimizer,
+        steps=steps,
+        micro_batches=train.micro_batches(
+            task.splits["train"], config.seed, config.batch_size, config.accumulate
+        ),
+        learning_rate=lambda step: config.lr,
+        clip=None,
+        log_every=1,
+        log=lambda step, loss, lr: losses.append(loss),
+        evaluate_at=frozenset(),
+        evaluate=lambda step: None,
+    )
+    return Trained(
+        losses=torch.tensor(losses, dtype=torch.float64),
+        gradients={
+            name: parameter.grad
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None
+        },
+        state={
+            name: tensor.clone()
+            for name, tensor in model.state_dict().items()
+            if tensor.is_floating_point()
+        },
+        task=task,
+        network=network,
+    )

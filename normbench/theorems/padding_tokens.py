@@ -1,0 +1,233 @@
+"""What padding does to statistics, to evaluation and to training."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from normbench.network import Network, make_task
+from normbench.norms.base import Norm, make
+from normbench.norms.evaluation import use_batch_statistics
+from normbench.schema import RunConfig
+from normbench.tasks.base import Task
+from normbench.theorems.base import (
+    Finding,
+    difference,
+    largest,
+    smallest,
+    theorem,
+)
+from normbench.theorems.networks import Trained, small, trained, with_norm
+
+FIXED_MAP = ("batch", "batch_masked", "batch_regularized", "power")
+"""Norms that, in evaluation, apply a fixed map to each position."""
+PER_TOKEN = ("layer_position", "rms")
+OVER_POSITIONS = ("instance", "group", "layer_sample")
+
+
+@theorem("moments-with-pads")
+def moments_with_pads() -> Finding:
+    """With a share p of pads, the moments of batch are a mixture of pads' and tokens'.
+
+    mean = (1 - p) * mean_v + p * mean_p and var = (1 - p) * var_v + p * var_p
+    + p * (1 - p) * (mean_v - mean_p)**2, v the real tokens and p the pads.
+    """
+    x, mask = _padded(mean=0.7, pads=-1.5)
+    p = float((~mask).double().mean())
+    tokens, pads = x.movedim(1, -1)[mask], x.movedim(1, -1)[~mask]
+    between = p * (1 - p) * (tokens.mean(0) - pads.mean(0)).square()
+    mean = (1 - p) * tokens.mean(0) + p * pads.mean(0)
+    var = (1 - p) * _var(tokens) + p * _var(pads) + between
+    of_pads = float(((var - (1 - p) * _var(tokens)) / var).mean())
+
+    def off(name: str) -> float:
+        norm = _at_momentum_1(name)
+        norm(x, mask)
+        count = int(mask.sum()) if norm.honours_mask else mask.numel()
+        found = norm.running_mean, norm.running_var * (count - 1) / count
+        return largest(
+            {
+                "mean": difference(found[0], mean),
+                "variance": difference(found[1], var),
+            }
+        )[1]
+
+    deviation, control = off("batch"), off("batch_masked")
+    return Finding(
+        holds_for="batch: its running statistics at momentum 1, against the moments of "
+        "tokens and of pads",
+        deviation=deviation,
+        control=control,
+        control_is="batch_masked, whose moments are the tokens' alone",
+        detail=f"with p = {p:.2f} the statistics are off the mixture by "
+        f"{deviation:.1g}; pads and their distance make {of_pads:.0%} of the variance, "
+        f"and without them (batch_masked) the statistics are off by {control:.2g}",
+    )
+
+
+@theorem("zeroed-pads")
+def zeroed_pads() -> Finding:
+    """With a share p of zeros, tokens of mean 0 leave batch 1/sqrt(1-p) too big.
+
+    Their root mean square, for p = 0.25, 0.5 and 0.9; eps is 1e-18.
+    """
+    found: dict[str, dict[float, float]] = {"batch": {}, "batch_masked": {}}
+    sizes = {}
+    for p in (0.25, 0.5, 0.9):
+        x, mask = _padded(mean=0.0, pads=0.0, share=p)
+        for name, off in found.items():
+            y = _at_momentum_1(name, eps=1e-18)(x, mask).movedim(1, -1)[mask]
+            size = y.square().mean(0).sqrt()
+            off[p] = difference(size, torch.full_like(size, 1 / math.sqrt(1 - p)))
+            sizes[name, p] = float(size.mean())
+    (worst, deviation), control = (
+        largest(found["batch"]),
+        smallest(found["batch_masked"])[1],
+    )
+    return Finding(
+        holds_for="batch in training, at p = 0.25, 0.5, 0.9",
+        deviation=deviation,
+        control=control,
+        control_is="batch_masked, which leaves tokens at 1",
+        detail=f"at p = 0.5 tokens leave batch with size {sizes['batch', 0.5]:.4f}, at "
+        f"p = 0.9 with {sizes['batch', 0.9]:.4f}, off by {deviation:.1g} at most "
+        f"(p = {worst}); batch_masked leaves them at {sizes['batch_masked', 0.9]:.4f}",
+    )
+
+
+@theorem("pads-in-evaluation")
+def pads_in_evaluation() -> Finding:
+    """With running statistics, appended right pads change no token's output.
+
+    The Transformer in float64, pre- and post-norm, after 3 steps of training: the
+    outputs of every norm at real tokens, and the logits, of names padded to the longest
+    against names padded to max_length.
+    """
+    moved: dict[str, float] = {}
+    controls: dict[str, float] = {}
+    for position in ("post", "pre"):
+        config, more = _paddings(position)
+        padded_more = make_task(more, torch.device("cpu"))
+        for name in (*FIXED_MAP, *PER_TOKEN):
+            run = trained(with_norm(config, name), steps=3)
+            moved[f"{name}, {position}-norm"] = _moved_by_pads(run, padded_more)
+            if name == "batch":
+                use_batch_statistics(run.network.norms.modules)
+                controls[f"batch with the batch's statistics, {position}-norm"] = (
+                    _moved_by_pads(run, padded_more)
+                )
+        for name in OVER_POSITIONS:
+            run = trained(with_norm(config, name), steps=3)
+            controls[f"{name}, {position}-norm"] = _moved_by_pads(run, padded_more)
+    (worst, deviation), (weakest, control) = largest(moved), smallest(controls)
+    return Finding(
+        holds_for=f"{', '.join((*FIXED_MAP, *PER_TOKEN))}; pre- and post-norm",
+        deviation=deviation,
+        control=control,
+        control_is="batch with the statistics of the batch, and norms over positions: "
+        + ", ".join(OVER_POSITIONS),
+        detail=f"outputs at tokens move by {deviation:.1g} at most ({worst}); in the "
+        f"controls by {control:.2g} at least ({weakest})",
+    )
+
+
+@theorem("pads-in-training")
+def pads_in_training() -> Finding:
+    """Appended right pads change nothing of the training of norms that skip them.
+
+    The Transformer in float64, pre- and post-norm: losses, gradients, weights and
+    running statistics of 3 steps with padding=longest against padding=max_length. AdamW
+    divides a gradient that is rounding alone by its eps, 1e-8: hence above 1e-15.
+    """
+    immune = (*PER_TOKEN, "batch_masked", "batch_regularized", "power")
+    apart: dict[str, dict[str, float]] = {}
+    for position in ("post", "pre"):
+        configs = _paddings(position)
+        for name in (*immune, "batch"):
+            longest, fixed = (trained(with_norm(c, name), steps=3) for c in configs)
+            apart[f"{name}, {position}-norm"] = fixed.apart(longest)
+    of_batch = {key: apart.pop(key) for key in list(apart) if key.startswith("batch,")}
+    worst, deviation = largest({key: largest(a)[1] for key, a in apart.items()})
+    (weakest, what), control = smallest(
+        {(key, what): v for key, a in of_batch.items() for what, v in a.items()}
+    )
+    return Finding(
+        holds_for=f"{', '.join(immune)}; pre- and post-norm",
+        deviation=deviation,
+        control=control,
+        control_is="batch, whose pads are in its statistics",
+        detail=f"losses, gradients, weights and running statistics differ by "
+        f"{deviation:.1g} at most ({worst}); each of batch's by {control:.2g} at least "
+        f"({what}, {weakest.removeprefix('batch, ')})",
+    )
+
+
+def _paddings(position: str) -> tuple[RunConfig, RunConfig]:
+    """The Transformer with batches padded to their longest, and to max_length."""
+    longest, fixed = (
+        small(
+            "transformer", f"task.norm_position={position}", f"task.padding={padding}"
+        )
+        for padding in ("longest", "max_length")
+    )
+    return longest, fixed
+
+
+def _padded(mean: float, pads: float, share: float = 0.4) -> tuple[Tensor, Tensor]:
+    """Sequences (8, 6, 40) float64, a `share` of them right pads, and their mask.
+
+    Tokens are around `mean`, 0 exactly where it is 0; pads around `pads`, all 0 there.
+    """
+    dice = torch.Generator().manual_seed(3)
+    count, length = 8, 40
+    lengths = torch.full((count,), round(length * (1 - share)))
+    lengths += torch.tensor([-2, 2]).repeat(count // 2)
+    mask = torch.arange(length) < lengths[:, None]
+    x = torch.randn(count, 6, length, generator=dice, dtype=torch.float64)
+    real = mask[:, None]
+    x = x - torch.where(real, x, 0).sum((0, 2), keepdim=True) / mask.sum()
+    filled = x * 0.5 + pads if pads else torch.zeros_like(x)
+    return torch.where(real, 2 * x + mean, filled), mask
+
+
+def _var(values: Tensor) -> Tensor:
+    return values.var(0, correction=0)
+
+
+def _at_momentum_1(name: str, **options: Any) -> Norm:
+    return make(name, 6, momentum=1.0, affine=False, **options).double().train()
+
+
+@torch.no_grad()
+def _moved_by_pads(run: Trained, padded_more: Task) -> float:
+    """How far more pads move the norms' outputs at real tokens, and the logits."""
+    index = run.task.splits["test"][:16]
+    tokens, mask = run.task.inputs(index)
+    short = _outputs(run.network, tokens, mask)
+    long = _outputs(run.network, *padded_more.inputs(index))
+    return largest(
+        {
+            place: difference(_at_tokens(b, mask), _at_tokens(a, mask))
+            for place, (a, b) in enumerate(zip(short, long, strict=True))
+        }
+    )[1]
+
+
+def _outputs(network: Network, tokens: Tensor, mask: Tensor) -> list[Tensor]:
+    """Those of every norm (N, C, T), then the logits (N, classes)."""
+    seen: list[Tensor] = []
+    hooks = [
+        norm.register_forward_hook(lambda module, inputs, y: seen.append(y))
+        for norm in network.norms.modules
+    ]
+    logits = network.model(tokens, mask)
+    for hook in hooks:
+        hook.remove()
+    return [*seen, logits]
+
+
+def _at_tokens(y: Tensor, mask: Tensor) -> Tensor:
+    if y.dim() < 3:
+        return y
+    return torch.where(mask[:, None], y[..., : mask.shape[1]], 0)

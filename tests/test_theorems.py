@@ -1,0 +1,219 @@
+"""Theorems: each check holds, could have failed, and does fail where it is false."""
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from normbench import theorems
+from normbench.errors import RequestError
+from normbench.norms import REGISTRY, Norm
+from normbench.provenance import import_modules
+from normbench.reparam import WeightStd
+from normbench.theorems import Finding, base
+
+TOLERANCES = {
+    "accumulation": 1e-12,
+    "batch-folds": 1e-12,
+    "batch-of-one": 1e-12,
+    "brightness-and-contrast": 1e-12,
+    "channel-gain-and-bias": 1e-12,
+    "every-norm-batch": 0.0,
+    "group-ends": 1e-12,
+    "group-permutation": 1e-12,
+    "instance-then-pooling": 1e-12,
+    "layer-footprints": 0.0,
+    "layer-shape-fixes-size": 0.0,
+    "layers-that-agree": 1e-12,
+    "moments-with-pads": 1e-12,
+    "other-samples": 1e-12,
+    "pads-in-evaluation": 1e-12,
+    "pads-in-training": 1e-8,  # AdamW's eps under rounding
+    "sample-gain-and-bias": 1e-12,
+    "weight-std-gain-and-offset": 1e-12,
+    "zeroed-pads": 1e-12,
+}
+Falsify = Callable[[pytest.MonkeyPatch], None]
+
+
+def test_every_check_has_a_tolerance_here() -> None:
+    assert sorted(TOLERANCES) == theorems.names()
+
+
+@pytest.mark.parametrize("name", TOLERANCES)
+def test_it_holds_and_its_control_does_not(name: str) -> None:
+    before = torch.random.get_rng_state(), torch.get_num_threads()
+    finding = theorems.check(name)
+    assert finding.deviation <= TOLERANCES[name]
+    assert finding.control is not None
+    assert finding.control > max(0.01, 1000 * TOLERANCES[name])
+    assert finding.holds(TOLERANCES[name])
+    assert finding.holds_for
+    assert finding.control_is
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert torch.get_num_threads() == before[1]
+
+
+def becomes(name: str, other: str) -> Falsify:
+    """The norm `name` computes what the norm `other` does."""
+
+    def falsify(patch: pytest.MonkeyPatch) -> None:
+        computed = REGISTRY.get(other)
+        for method in {"forward", "_count"} & vars(computed).keys():
+            function = getattr(computed, method)
+            patch.setattr(REGISTRY.get(name), method, function, raising=False)
+
+    return falsify
+
+
+def computes(name: str, function: Callable[[Norm, Tensor], Tensor]) -> Falsify:
+    """The norm `name` computes `function`."""
+
+    def falsify(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(
+            REGISTRY.get(name),
+            "forward",
+            lambda norm, x, mask=None, condition=None: function(norm, x),
+        )
+
+    return falsify
+
+
+def across_samples(norm: Norm, x: Tensor) -> Tensor:
+    return x - x.mean(0)
+
+
+def twice(norm: Norm, x: Tensor) -> Tensor:
+    norm.running_mean = x.mean((0, 2)) * 2
+    return x
+
+
+def only(*names: str) -> Falsify:
+    """There are no other norms: it saves seconds."""
+    return lambda patch: patch.setattr(REGISTRY, "names", lambda: sorted(names))
+
+
+FALSE: dict[str, list[Falsify]] = {
+    "accumulation": [computes("rms", across_samples), only("rms", "batch")],
+    "batch-folds": [becomes("batch", "instance")],
+    "batch-of-one": [becomes("instance", "layer_sample")],
+    "brightness-and-contrast": [becomes("instance", "layer_sample")],
+    "channel-gain-and-bias": [becomes("instance", "layer_sample")],
+    "every-norm-batch": [
+        lambda patch: patch.setattr(REGISTRY.get("batch"), "uses_other_samples", False),
+        only("rms", "batch"),
+    ],
+    "group-ends": [becomes("group", "layer_position")],
+    "group-permutation": [becomes("group_permuted", "group")],
+    "instance-then-pooling": [becomes("instance", "layer_sample")],
+    "layer-footprints": [becomes("layer_sample", "layer_position")],
+    "layer-shape-fixes-size": [
+        computes("layer_shape", lambda norm, x: F.layer_norm(x, x.shape[1:]))
+    ],
+    "layers-that-agree": [becomes("layer_sample", "layer_position")],
+    "moments-with-pads": [computes("batch", twice)],
+    "other-samples": [computes("rms", across_samples)],
+    "pads-in-evaluation": [becomes("layer_position", "instance")],
+    "pads-in-training": [becomes("batch_masked", "batch")],
+    "sample-gain-and-bias": [computes("group", lambda norm, x: x)],
+    "weight-std-gain-and-offset": [
+        lambda patch: patch.setattr(WeightStd, "forward", lambda self, w: w)
+    ],
+    "zeroed-pads": [becomes("batch", "batch_masked")],
+}
+"""For each theorem a change to the program under which it is false."""
+
+
+@pytest.mark.parametrize("name", TOLERANCES)
+def test_it_fails_where_it_is_false(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for falsify in FALSE[name]:
+        falsify(monkeypatch)
+    finding = theorems.check(name)
+    assert finding.deviation > TOLERANCES[name]
+    assert not finding.holds(TOLERANCES[name])
+
+
+@pytest.mark.parametrize(
+    "lying", [("batch", False), ("layer_sample", True)], ids=lambda pair: pair[0]
+)
+def test_a_norm_that_denies_its_trait_is_found(
+    lying: tuple[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, says = lying
+    monkeypatch.setattr(REGISTRY.get(name), "uses_other_samples", says)
+    finding = theorems.check("other-samples")
+    assert not finding.holds(TOLERANCES["other-samples"])
+    assert name in finding.detail
+
+
+def test_a_check_gives_the_same_figures_wherever_the_random_stream_is() -> None:
+    torch.manual_seed(1)
+    first = theorems.check("weight-std-gain-and-offset")
+    torch.manual_seed(2)
+    assert theorems.check("weight-std-gain-and-offset") == first
+
+
+@pytest.mark.parametrize(
+    ("deviation", "control", "holds"),
+    [
+        (0.1, 0.2, True),
+        (0.1, 0.1, False),
+        (0.2, 0.3, False),
+        (0.1, None, True),
+        (math.nan, 0.2, False),
+        (0.1, math.nan, False),
+    ],
+)
+def test_what_holds(deviation: float, control: float | None, holds: bool) -> None:
+    assert Finding("", deviation, control, "", "").holds(0.1) == holds
+
+
+def test_not_a_number_is_the_largest_deviation_and_the_smallest_control() -> None:
+    values = {"a": 1.0, "b": math.nan, "c": 2.0}
+    assert base.largest(values)[0] == base.smallest(values)[0] == "b"
+    assert base.largest({"a": 1.0, "c": 2.0}) == ("c", 2.0)
+    assert base.smallest({"a": 1.0, "c": 2.0}) == ("a", 1.0)
+    assert math.isnan(base.difference(torch.tensor([math.nan, 1]), torch.ones(2)))
+
+
+def test_the_recipe_for_a_theorem_works_to_the_letter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    (recipe,) = re.findall(r"```python\n((?:(?!```).)*@theorem.*?)```", text, re.S)
+    (tmp_path / "a_theorem_of_mine.py").write_text(recipe)
+    monkeypatch.setattr(base, "_CHECKS", {**base._CHECKS})
+    monkeypatch.syspath_prepend(tmp_path)
+    import_modules(["a_theorem_of_mine"])
+    assert "dyt-is-odd" in theorems.names()
+    assert theorems.statement("dyt-is-odd") == (
+        "dyt of the negative is the negative of dyt."
+    )
+    assert theorems.check("dyt-is-odd").holds(0.0)
+
+
+def test_a_name_is_one_modules_and_its_statement_is_written() -> None:
+    def other() -> Finding:
+        """Another."""
+        return Finding("", 0.0, None, "", "")
+
+    def silent() -> Finding:
+        return Finding("", 0.0, None, "", "")
+
+    with pytest.raises(RequestError, match=r"already the name of .*batch_default"):
+        theorems.theorem("batch-folds")(other)
+    with pytest.raises(RequestError, match="no docstring"):
+        theorems.theorem("silent")(silent)
+
+
+@pytest.mark.parametrize("ask", [theorems.check, theorems.statement])
+def test_an_unknown_name_is_answered_with_close_ones(
+    ask: Callable[[str], object],
+) -> None:
+    with pytest.raises(RequestError, match="did you mean 'batch-folds'"):
+        ask("batch-fold")
