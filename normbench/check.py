@@ -293,6 +293,7 @@ def _kept(claim: Claim, name: str, design: Design, budget: BudgetName) -> Design
         update={
             "cells": [cell for cell in design.all_cells() if cell in trained],
             "contrasts": contrasts,
+            "crossovers": [] if budget == "smoke" else design.crossovers,
             "common": f"{design.common} {overrides}".strip(),
         }
     )

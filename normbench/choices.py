@@ -14,9 +14,9 @@ def config_root() -> Path:
 
 @cache
 def groups() -> tuple[str, ...]:
-    """The config groups, such as `norm`."""
+    """The config groups, such as `norm`; claims are yaml too, but no part of a run."""
     folders = (folder for folder in config_root().iterdir() if folder.is_dir())
-    return tuple(sorted(folder.name for folder in folders))
+    return tuple(sorted(f.name for f in folders if f.name != "claim"))
 
 
 def choices(group: str, config_dir: Path | None = None) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from normbench import stats
 from normbench.errors import RequestError
-from normbench.registration import Claim, Contrast, Design, Theorem
+from normbench.registration import Claim, Contrast, Crossing, Design, Theorem
 from normbench.schema import RunRecord
 
 Decision = Literal["supported", "refuted", "equivalent", "inconclusive", "not tested"]
@@ -102,6 +102,24 @@ class ContrastVerdict(_Reported):
     values: dict[str, float] = {}
 
 
+class CrossoverVerdict(_Reported):
+    """The level at which two curves of means meet, with a bootstrap interval.
+
+    `at`, `low` and `high` are null where that is beyond the levels: the shares say on
+    which side. `share_before` of the resamples had the curves in the other order from
+    the first level on, `share_after` had no crossing up to the last.
+    """
+
+    name: str
+    metric: str
+    at: float | None
+    low: float | None
+    high: float | None
+    share_before: float
+    share_after: float
+    n: int
+
+
 class DesignVerdict(_Reported):
     """A mechanism or an outcome: its cells, gate and contrasts."""
 
@@ -110,6 +128,7 @@ class DesignVerdict(_Reported):
     gate: dict[str, bool]
     cells: list[CellSummary]
     contrasts: list[ContrastVerdict]
+    crossovers: list[CrossoverVerdict] = []
     decision: Decision
 
 
@@ -213,6 +232,11 @@ def judge_design(
             for cell in rates
         ],
         contrasts=contrasts,
+        crossovers=[
+            found
+            for crossing in design.crossovers
+            if tested and (found := _crossover(crossing, design, cells)) is not None
+        ],
         decision=together(c.decision for c in contrasts if c.primary),
     )
 
@@ -437,6 +461,51 @@ def _values(
         else:
             values[seed] = total
     return values, without
+
+
+def _crossover(
+    crossing: Crossing, design: Design, cells: Cells
+) -> CrossoverVerdict | None:
+    """None where fewer than two levels or seeds have both arms."""
+    pairs = {}
+    for cell in design.all_cells():
+        arm, _, level = cell.partition("@")
+        below = crossing.below if "@" in crossing.below else f"{crossing.below}@{level}"
+        if arm == crossing.above and cells.get(cell) and cells.get(below):
+            pairs[float(level)] = (cells[cell], cells[below])
+    if len(pairs) < 2:
+        return None
+    levels = sorted(pairs)
+    seeds = sorted(set[int].intersection(*(set(c) for p in pairs.values() for c in p)))
+    if len(seeds) < 2:
+        return None
+
+    def curves(which: int) -> list[list[float | None]]:
+        return [
+            [metric_of(pairs[level][which][seed], crossing.metric) for level in levels]
+            for seed in seeds
+        ]
+
+    above, below_curves = curves(0), curves(1)
+    if any(v is None for rows in (above, below_curves) for row in rows for v in row):
+        return None
+    found = stats.crossover(
+        np.log2(levels), np.array(above), np.array(below_curves), rng=0
+    )
+    at, low, high = (
+        float(2**x) if math.isfinite(x) else None
+        for x in (found.x, found.low, found.high)
+    )
+    return CrossoverVerdict(
+        name=crossing.name,
+        metric=crossing.metric,
+        at=at,
+        low=low,
+        high=high,
+        share_before=found.share_before,
+        share_after=found.share_after,
+        n=found.n,
+    )
 
 
 def _arms(design: Design, cells: Cells) -> list[str]:

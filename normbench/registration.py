@@ -77,6 +77,19 @@ class Contrast(_Registered):
         return self
 
 
+class Crossing(_Registered):
+    """Where, over the numeric levels, an arm meets another: reported, not judged.
+
+    `above` is the arm that should be the higher one at the smallest level; `below` is
+    an arm, or one cell where it is the same at every level.
+    """
+
+    name: str
+    metric: str
+    above: str
+    below: str
+
+
 class Gate(_Registered):
     """Whether an arm trained at all: the mean of `metric` over seeds is below `below`.
 
@@ -113,6 +126,7 @@ class Design(_Registered):
     """Of one run on one core, measured: what the cost of a check is planned with."""
     gate: Gate
     contrasts: Annotated[list[Contrast], Field(min_length=1)]
+    crossovers: list[Crossing] = []
     probes: list[str] = []
     """Measured at the end of each run of test seeds, by name."""
 
@@ -127,6 +141,13 @@ class Design(_Registered):
                     raise ValueError(f"{cell} of {contrast.name!r} is not trained")
             if contrast.slope is not None and contrast.slope not in self.arms:
                 raise ValueError(f"slope: {contrast.slope!r} is not an arm")
+        for crossing in self.crossovers:
+            if crossing.above not in self.arms:
+                raise ValueError(f"above: {crossing.above!r} is not an arm")
+            if "@" in crossing.below:
+                self.check_cell(crossing.below)
+            elif crossing.below not in self.arms:
+                raise ValueError(f"below: {crossing.below!r} is not an arm")
         return self
 
     def check_cell(self, cell: str) -> None:

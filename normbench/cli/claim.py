@@ -297,7 +297,9 @@ def _rates(verdict: "Verdict | None") -> dict[str, dict[str, float]]:
     }
 
 
-def _print_claim(claim: "Claim", costs: Mapping["BudgetName", Mapping[str, Any]]) -> None:
+def _print_claim(
+    claim: "Claim", costs: Mapping["BudgetName", Mapping[str, Any]]
+) -> None:
     from normbench.progress import duration
     from normbench.theorems import statement
 

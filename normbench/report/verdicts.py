@@ -65,6 +65,15 @@ def _design(design: DesignVerdict) -> Iterator[str]:
     scale = max((_reach(c) for c in shown), default=0.0)
     for contrast in design.contrasts:
         yield from _contrast(contrast, scale)
+    for crossing in design.crossovers:
+        at, low, high = (
+            "beyond the levels" if x is None else f"{x:.3g}"
+            for x in (crossing.at, crossing.low, crossing.high)
+        )
+        yield (
+            f"    {'crossover':<13} {crossing.name}: at {at} [{low}, {high}], "
+            f"n {crossing.n}"
+        )
 
 
 def _contrast(contrast: ContrastVerdict, scale: float) -> Iterator[str]:

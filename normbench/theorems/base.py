@@ -8,13 +8,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from normbench.errors import RequestError, did_you_mean
-from normbench.registry import import_all
+from normbench.registry import Functions
 
 K = TypeVar("K")
 Check = Callable[[], "Finding"]
-
-_CHECKS: dict[str, Check] = {}
 
 
 @dataclass(frozen=True)
@@ -41,34 +38,14 @@ class Finding:
         return self.deviation <= tolerance and can_fail
 
 
-def theorem(name: str) -> Callable[[Check], Check]:
-    """Register a check under `name`; the first line of its docstring is the statement.
-
-    A check takes no arguments and is called by `check`. A name belongs to one module.
-    """
-
-    def register(check: Check) -> Check:
-        known = _CHECKS.get(name)
-        if known is not None and known.__module__ != check.__module__:
-            raise RequestError(
-                f"theorem {name!r} of {check.__module__} is already the name of "
-                f"{known.__module__}.{known.__qualname__}; choose another"
-            )
-        if not (check.__doc__ or "").strip():
-            raise RequestError(
-                f"theorem {name!r} of {check.__module__} has no docstring; its first "
-                "line is the statement"
-            )
-        _CHECKS[name] = check
-        return check
-
-    return register
+theorem: Functions[Check] = Functions("theorem", "normbench.theorems")
+"""Registers a check: it takes no arguments, is called by `check`, and the first line of
+its docstring is the statement."""
 
 
 def names() -> list[str]:
     """The names of all checks, sorted."""
-    import_all("normbench.theorems")
-    return sorted(_CHECKS)
+    return theorem.names()
 
 
 def statement(name: str) -> str:
@@ -76,7 +53,7 @@ def statement(name: str) -> str:
 
     Raises RequestError with close matches for an unknown name; so does `check`.
     """
-    return str(_get(name).__doc__).strip().splitlines()[0]
+    return theorem.description(name)
 
 
 def check(name: str) -> Finding:
@@ -85,7 +62,7 @@ def check(name: str) -> Finding:
     The global random stream starts at 0 inside and is as before afterwards; one thread
     does it, for thousands of tiny calls that more threads would only wait in.
     """
-    found = _get(name)
+    found = theorem.get(name)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -94,13 +71,6 @@ def check(name: str) -> Finding:
             return found()
     finally:
         torch.set_num_threads(threads)
-
-
-def _get(name: str) -> Check:
-    known = names()
-    if name not in known:
-        raise RequestError(f"theorem {name!r} is unknown; {did_you_mean(name, known)}")
-    return _CHECKS[name]
 
 
 def difference(a: Tensor, b: Tensor) -> float:
