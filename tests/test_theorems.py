@@ -206,6 +206,7 @@ def test_a_name_is_one_modules_and_its_statement_is_written() -> None:
     def silent() -> Finding:
         return Finding("", 0.0, None, "", "")
 
+    assert "batch-folds" in theorems.names()
     with pytest.raises(RequestError, match=r"already the name of .*batch_default"):
         theorems.theorem("batch-folds")(other)
     with pytest.raises(RequestError, match="no docstring"):
