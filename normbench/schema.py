@@ -122,7 +122,11 @@ NOT_HASHED = frozenset(
 On one machine, only `device` and `threads` can move a metric, by rounding.
 """
 
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {
+    "task.network": "residual",
+    "task.padding": "zeros",  # of cnn; the transformer's has other values
+    "task.conv_groups": 1,
+}
 """Keys that came after records existed, dotted, with the value that changes nothing.
 
 A key with that value is left out of the id, so that those records keep theirs.

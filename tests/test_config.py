@@ -72,6 +72,7 @@ GOLDEN = {
     ("task=cnn", "norm=batch"): "dc7bef483d534b38",
     ("task=transformer", "norm=layer", "seed=3"): "711ce1a21cde5618",
     ("task=style", "norm=instance", "batch_size=2", "accumulate=2"): "f3b159239fdf2daf",
+    ("norm=group_permuted", "task.depth=2", "data.size=14"): "34150116ef4055d0",
 }
 
 
@@ -118,6 +119,9 @@ def test_run_id_ignores_how_it_was_asked_for_and_where_it_runs(same: list[str]) 
         "budget=smoke",
         "optimizer.momentum=0",
         "data.size=14",
+        "task.network=plain",
+        "task.padding=reflect",
+        "task.conv_groups=2",
     ],
 )
 def test_run_id_changes_with_the_science(other: str) -> None:

@@ -28,9 +28,10 @@ from normbench.data.cache import Parsed, cached, digest
 from normbench.data.display_names import DisplayNames, Name, distinct_names
 from normbench.data.mnist5k import Mnist5k
 from normbench.data.photographs import PhotographCrops
+from normbench.data.shapes import Shapes
 from normbench.errors import RequestError
 
-DATA = [Mnist5k, DisplayNames, PhotographCrops]
+DATA = [Mnist5k, DisplayNames, PhotographCrops, Shapes]
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/data/*.yaml"))
 
 
@@ -499,7 +500,7 @@ def together(path, parsed, write=cache._write):
 if sys.argv[1:]:
     cache._write = together
 digests = {}
-for name in ("mnist5k", "display_names", "photographs"):
+for name in ("mnist5k", "display_names", "photographs", "shapes"):
     data = vars(REGISTRY.get(name)().load(7))
     tensors = {k: v for k, v in data.items() if hasattr(v, "dtype")}
     rest = {k: v for k, v in data.items() if k not in tensors and k != "splits"}

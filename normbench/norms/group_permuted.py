@@ -6,12 +6,17 @@ of each sample and group of C / num_groups channels over the group's channels an
 positions, masked ones included. Group g has, in the order
     contiguous           channels g * C / num_groups and on: `group` itself
     strided              channels g, g + num_groups, g + 2 * num_groups, ...
-    random_fixed         channels that `permutation_seed` drew once
+    random_fixed         channels that `permutation_seed` drew once, the same in every
+                         layer of as many channels
+    random_each_layer    channels drawn once for each layer apart, by its place in the
+                         run's random stream and by `permutation_seed`: on a residual
+                         stream, layers that group the same channels in several ways
     random_each_forward  channels drawn anew at every forward, evaluation included: the
                          flaw of a public test of GroupNorm, reproduced
 weight, bias: (C,), of the channels as they come in. permutation: (C,) int64, a buffer
-of strided and random_fixed. forwards: (2,) int64, a buffer of random_each_forward: how
-many in training, and how many in evaluation since, which leave those in training alone.
+of strided, random_fixed and random_each_layer. forwards: (2,) int64, a buffer of
+random_each_forward: how many in training, and how many in evaluation since, which leave
+those in training alone.
 """
 
 from typing import Literal
@@ -42,7 +47,11 @@ class PermutedGroupNorm(Norm, name="group_permuted"):
         *,
         num_groups: PositiveInt = 8,
         order: Literal[
-            "contiguous", "strided", "random_fixed", "random_each_forward"
+            "contiguous",
+            "strided",
+            "random_fixed",
+            "random_each_layer",
+            "random_each_forward",
         ] = "random_fixed",
         permutation_seed: NonNegativeInt = 0,
         eps: PositiveFloat = 1e-5,
@@ -61,6 +70,11 @@ class PermutedGroupNorm(Norm, name="group_permuted"):
             self.register_buffer("permutation", strided)
         elif order == "random_fixed":
             drawn = draw(channels, permutation_seed, torch.tensor(0))
+            self.register_buffer("permutation", drawn)
+        elif order == "random_each_layer":
+            # A hash of it: the weights that are drawn next start from the same state.
+            place = torch.randint(1, 2**62, ())
+            drawn = draw(channels, permutation_seed, place)
             self.register_buffer("permutation", drawn)
         elif order == "random_each_forward":
             self.register_buffer("forwards", torch.zeros(2, dtype=torch.int64))

@@ -1,9 +1,11 @@
-"""A small residual CNN that classifies images.
+"""A small CNN that classifies images: residual, or the same without shortcuts.
 
 He et al. 2016, "Deep Residual Learning for Image Recognition" (basic blocks, the norm
-after each convolution and before the activation).
+after each convolution and before the activation). Grouped convolutions: Krizhevsky et
+al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks".
 """
 
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -12,11 +14,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normbench.data.base import Images
+from normbench.errors import RequestError
 from normbench.tasks.base import NormFactory, Task, classification_metrics
+
+Padding = Literal["zeros", "reflect", "valid"]
 
 
 class CNN(Task, name="cnn"):
-    """Classify images: cross-entropy of a residual network."""
+    """Classify images: cross-entropy of a residual or a plain network.
+
+    Both have a first convolution of `width` channels and stride `stem_stride`, then
+    three stages of `width`, 2 and 4 times `width` channels, each but the first of
+    stride 2, the mean over all positions and a linear classifier. A stage is `depth`
+    blocks of two convolutions with a shortcut (`network` "residual"), or `depth`
+    convolutions, each with a norm and a ReLU ("plain": four in all at depth 1).
+
+    `padding` is that of all 3x3 convolutions; "valid" is none, for plain networks.
+    `conv_groups` parts the channels of all convolutions but the first, which sees all
+    of the picture's: the parts meet in the classifier only.
+    """
 
     data_kind = Images
     primary_metric = "error"
@@ -28,24 +44,48 @@ class CNN(Task, name="cnn"):
         data: Images,
         device: torch.device,
         *,
+        network: Literal["residual", "plain"] = "residual",
         width: PositiveInt = 16,
         depth: PositiveInt = 1,
         stem_stride: Literal[1, 2] = 1,
+        padding: Padding = "zeros",
+        conv_groups: PositiveInt = 1,
     ) -> None:
+        if network == "residual" and padding == "valid":
+            raise RequestError(
+                "task.padding=valid does not work in task.network=residual, where a "
+                "block must keep the size of its input; choose zeros or reflect, or "
+                "task.network=plain"
+            )
+        if width % conv_groups:
+            raise RequestError(
+                f"task.conv_groups={conv_groups} does not divide task.width={width}"
+            )
+        block = BLOCKS[network]
+        strides: list[int] = [stem_stride]
+        for _, _, stride in block_shapes(width, depth):
+            strides += block.strides(stride)
+        _, _, image_height, image_width = data.images.shape
+        require_room(image_height, image_width, strides, padding)
         self.images = data.images.to(device)
         self.labels = data.labels.to(device)
         self.splits = data.splits
         self.classes = len(data.classes)
+        self.block = block
         self.width, self.depth, self.stem_stride = width, depth, stem_stride
+        self.padding, self.conv_groups = padding, conv_groups
 
     def build(self, norm: NormFactory) -> nn.Module:
-        return ResidualNetwork(
+        return Network(
             norm,
+            block=self.block,
             in_channels=self.images.shape[1],
             classes=self.classes,
             width=self.width,
             depth=self.depth,
             stem_stride=self.stem_stride,
+            padding=self.padding,
+            conv_groups=self.conv_groups,
         )
 
     def inputs(self, index: Tensor) -> tuple[Tensor]:
@@ -66,35 +106,35 @@ class CNN(Task, name="cnn"):
         )
 
 
-class ResidualNetwork(nn.Module):
-    """Three stages of `depth` basic blocks, `width`, 2 and 4 times `width` channels.
+class Network(nn.Module):
+    """A convolution, three stages of blocks, the mean over positions, a classifier.
 
-    (N, in_channels, H, W) -> (N, classes). Each stage but the first halves H and W.
+    (N, in_channels, H, W) -> (N, classes).
     """
 
     def __init__(
         self,
         norm: NormFactory,
         *,
+        block: "type[BasicBlock | PlainBlock]",
         in_channels: int,
         classes: int,
         width: int,
         depth: int,
         stem_stride: int,
+        padding: Padding,
+        conv_groups: int,
     ) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(
-            in_channels, width, 3, stride=stem_stride, padding=1, bias=False
-        )
+        self.stem = conv3x3(in_channels, width, stem_stride, padding, groups=1)
         self.norm = norm(width, nn.ReLU)
-        blocks, channels = [], width
-        for stage in range(3):
-            for position in range(depth):
-                stride = 2 if stage > 0 and position == 0 else 1
-                blocks.append(BasicBlock(norm, channels, width << stage, stride))
-                channels = width << stage
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(channels, classes)
+        self.blocks = nn.Sequential(
+            *(
+                block(norm, channels_in, channels, stride, padding, conv_groups)
+                for channels_in, channels, stride in block_shapes(width, depth)
+            )
+        )
+        self.head = nn.Linear(4 * width, classes)
         self.output_layers = [self.head]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,22 +147,109 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, projected where the shape changes."""
 
     def __init__(
-        self, norm: NormFactory, in_channels: int, channels: int, stride: int
+        self,
+        norm: NormFactory,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        padding: Padding,
+        groups: int,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(
-            in_channels, channels, 3, stride=stride, padding=1, bias=False
-        )
+        self.conv1 = conv3x3(in_channels, channels, stride, padding, groups)
         self.norm1 = norm(channels, nn.ReLU)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.conv2 = conv3x3(channels, channels, 1, padding, groups)
         self.norm2 = norm(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False),
+                nn.Conv2d(
+                    in_channels, channels, 1, stride=stride, groups=groups, bias=False
+                ),
                 norm(channels),
             )
+
+    @staticmethod
+    def strides(stride: int) -> tuple[int, ...]:
+        """Those of the 3x3 convolutions, one after the other."""
+        return stride, 1
 
     def forward(self, x: Tensor) -> Tensor:
         residual = self.norm2(self.conv2(self.norm1(self.conv1(x))))
         return F.relu(residual + self.shortcut(x))
+
+
+class PlainBlock(nn.Module):
+    """One 3x3 convolution, its norm, a ReLU."""
+
+    def __init__(
+        self,
+        norm: NormFactory,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        padding: Padding,
+        groups: int,
+    ) -> None:
+        super().__init__()
+        self.conv = conv3x3(in_channels, channels, stride, padding, groups)
+        self.norm = norm(channels, nn.ReLU)
+
+    @staticmethod
+    def strides(stride: int) -> tuple[int, ...]:
+        """That of the convolution."""
+        return (stride,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.conv(x))
+        return y
+
+
+BLOCKS: dict[str, type[BasicBlock | PlainBlock]] = {
+    "residual": BasicBlock,
+    "plain": PlainBlock,
+}
+
+
+def block_shapes(width: int, depth: int) -> Iterator[tuple[int, int, int]]:
+    """(channels in, channels out, stride) of each block of the three stages."""
+    channels_in = width
+    for stage in range(3):
+        for position in range(depth):
+            channels = width << stage
+            yield channels_in, channels, 2 if stage > 0 and position == 0 else 1
+            channels_in = channels
+
+
+def conv3x3(
+    in_channels: int, channels: int, stride: int, padding: Padding, groups: int
+) -> nn.Conv2d:
+    """A convolution without a bias, which the norm after it would take away."""
+    return nn.Conv2d(
+        in_channels,
+        channels,
+        3,
+        stride=stride,
+        padding=0 if padding == "valid" else 1,
+        padding_mode="reflect" if padding == "reflect" else "zeros",
+        groups=groups,
+        bias=False,
+    )
+
+
+def require_room(
+    height: int, width: int, strides: Sequence[int], padding: Padding
+) -> None:
+    """Raise RequestError where 3x3 convolutions of `strides` run out of pixels."""
+    least = {"zeros": 1, "reflect": 2, "valid": 3}[padding]
+    added = 0 if padding == "valid" else 2
+    side = min(height, width)
+    for number, stride in enumerate(strides, 1):
+        if side < least:
+            raise RequestError(
+                f"task.padding={padding} needs {least} pixels a side at each "
+                f"convolution, and of images of {height}x{width} pixels {side} "
+                f"{'is' if side == 1 else 'are'} left at convolution {number}; use "
+                "larger images, fewer convolutions (task.depth) or task.padding=zeros"
+            )
+        side = (side + added - 3) // stride + 1
