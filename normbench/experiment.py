@@ -312,7 +312,8 @@ def _train_and_evaluate(
         optimizer,
         steps=steps,
         micro_batches=train.micro_batches(
-            training, config.seed, config.batch_size, config.accumulate
+            *(training, config.seed, config.batch_size, config.accumulate),
+            batch_by=task.batch_by,
         ),
         learning_rate=train.warmup_cosine(_peak_lr(config), steps, config.warmup),
         clip=config.clip,
@@ -338,8 +339,14 @@ def _train_and_evaluate(
             return
         metrics |= evaluation.evaluate(task, model, evaluation.HELD_OUT, at_a_time)
         if NORMS.get(config.norm["name"]).differs_in_eval:
+            # The split itself is in random order; alike batches are the first epoch's.
+            ordered = training
+            if task.batch_by is not None:
+                ordered = train.epoch_order(
+                    *(training, config.seed, 0, config.batch_size, task.batch_by)
+                )
             metrics |= evaluation.evaluate_other_statistics(
-                task, model, network.norms.modules, micro_batch
+                task, model, network.norms.modules, micro_batch, ordered
             )
         else:
             metrics |= evaluation.same_under_other_statistics(metrics)

@@ -121,7 +121,10 @@ NOT_HASHED = frozenset(
 On one machine, only `device` and `threads` can move a metric, by rounding.
 """
 
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {
+    "task.long_batches": 0.0,
+    "task.batching": "random",
+}
 """Keys that came after records existed, dotted, with the value that changes nothing.
 
 A key with that value is left out of the id, so that those records keep theirs.
