@@ -124,6 +124,7 @@ On one machine, only `device` and `threads` can move a metric, by rounding.
 ADDED_LATER: dict[str, Any] = {
     "task.long_batches": 0.0,
     "task.batching": "random",
+    "data.content": "raw",
 }
 """Keys that came after records existed, dotted, with the value that changes nothing.
 
