@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from normbench.norms import recompute_statistics, use_batch_statistics
 from normbench.tasks.base import Task
@@ -32,16 +32,20 @@ def evaluate(
 
 
 def evaluate_other_statistics(
-    task: Task, model: nn.Module, norms: Sequence[nn.Module], micro_batch: int
+    task: Task,
+    model: nn.Module,
+    norms: Sequence[nn.Module],
+    micro_batch: int,
+    training: Tensor,
 ) -> dict[str, float]:
     """Held-out metrics of a network whose norms differ between training and evaluation.
 
     "test_recomputed/..": the running statistics are replaced by their mean over one
-    pass through the training split ("precise" statistics, Wu & Johnson 2021).
+    pass through the samples `training`, in that order and so in batches like those of
+    training ("precise" statistics, Wu & Johnson 2021).
     "test_batch/..": the norms use each batch's own statistics, as in training. Both on
     a copy, without dropout, `micro_batch` samples at a time, as in training.
     """
-    training = task.splits["train"]
     whole = len(training) // micro_batch * micro_batch
     batches = training[:whole].view(-1, micro_batch).unbind()
 

@@ -258,7 +258,11 @@ class _Run:
             self.optimizer,
             steps=steps,
             micro_batches=train.micro_batches(
-                self.training, config.seed, config.batch_size, config.accumulate
+                self.training,
+                config.seed,
+                config.batch_size,
+                config.accumulate,
+                self.task.batch_by,
             ),
             learning_rate=train.warmup_cosine(_peak_lr(config), steps, config.warmup),
             clip=config.clip,
@@ -288,7 +292,7 @@ class _Run:
             self.saver.between_evaluations(self.steps)
             if NORMS.get(self.config.norm["name"]).differs_in_eval:
                 metrics |= evaluation.evaluate_other_statistics(
-                    task, model, self.norms, self.micro_batch
+                    task, model, self.norms, self.micro_batch, self._in_batches()
                 )
             else:
                 metrics |= evaluation.same_under_other_statistics(metrics)
@@ -300,6 +304,14 @@ class _Run:
             if self.config.keep_weights:
                 self.writer.weights(model.state_dict())
             self.so_far.probes = record.finite(self._probe())
+
+    def _in_batches(self) -> Tensor:
+        """The training samples in an order whose batches are like those of training."""
+        key = self.task.batch_by
+        if key is None:
+            return self.training  # the split itself is in random order
+        size, seed = self.config.batch_size, self.config.seed
+        return train.epoch_order(self.training, seed, 0, size, key)
 
     def _probe(self) -> dict[str, float]:
         """What the config's probes find, each on a copy: they change nothing."""

@@ -126,6 +126,9 @@ ADDED_LATER: dict[str, Any] = {
     "task.network": "residual",
     "task.padding": "zeros",  # of cnn; the transformer's has other values
     "task.conv_groups": 1,
+    "task.long_batches": 0.0,
+    "task.batching": "random",
+    "data.content": "raw",
 }
 """Keys that came after records existed, dotted, with the value that changes nothing.
 

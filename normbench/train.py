@@ -83,18 +83,45 @@ def fit(
     return None
 
 
-def epoch_order(index: Tensor, seed: int, epoch: int) -> Tensor:
-    """`index` (N,) shuffled: a function of the seed and the epoch alone."""
+def epoch_order(
+    index: Tensor,
+    seed: int,
+    epoch: int,
+    batch_size: int = 1,
+    batch_by: Tensor | None = None,
+) -> Tensor:
+    """`index` (N,) shuffled: a function of the seed and the epoch alone.
+
+    With a sort key `batch_by`, one for each sample of the data set, each `batch_size`
+    in a row are alike in it: the shuffled samples, without the remainder, are sorted
+    by it and cut into batches. Those are shuffled, and so is each within, so that its
+    parts (micro-batches, ghost batches) are random draws from it.
+    """
     # Hashed, since generators of seeds that are alike can be, and see 32 bits only.
     digest = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
-    return index[torch.randperm(len(index), generator=generator)]
+    order = index[torch.randperm(len(index), generator=generator)]
+    if batch_by is None:
+        return order
+    # First, so that whoever is left out is so by chance, not for a large key.
+    order = order[: len(order) // batch_size * batch_size]
+    batches = order[batch_by[order].argsort(stable=True)].view(-1, batch_size)
+    batches = batches[torch.randperm(len(batches), generator=generator)]
+    within = torch.rand(batches.shape, generator=generator).argsort(dim=1, stable=True)
+    return batches.gather(1, within).flatten()
 
 
 def micro_batches(
-    index: Tensor, seed: int, batch_size: int, accumulate: int
+    index: Tensor,
+    seed: int,
+    batch_size: int,
+    accumulate: int,
+    batch_by: Tensor | None = None,
 ) -> Callable[[int], Sequence[Tensor]]:
-    """Step (from 1) -> `accumulate` index tensors; an epoch's remainder is dropped."""
+    """Step (from 1) -> `accumulate` index tensors; an epoch's remainder is dropped.
+
+    A step's samples are those of `epoch_order`, whatever `accumulate` is.
+    """
     per_epoch = len(index) // batch_size
     current = -1
     order = index
@@ -103,7 +130,8 @@ def micro_batches(
         nonlocal current, order
         epoch, position = divmod(step - 1, per_epoch)
         if epoch != current:
-            current, order = epoch, epoch_order(index, seed, epoch)
+            current = epoch
+            order = epoch_order(index, seed, epoch, batch_size, batch_by)
         batch = order[position * batch_size : (position + 1) * batch_size]
         return batch.chunk(accumulate) if accumulate > 1 else [batch]
 

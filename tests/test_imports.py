@@ -65,6 +65,7 @@ ALLOWED = {
     "tasks": {"tasks.base", "data.base"},
     "tasks.style": {"tasks.base", "data.base", "data.cache", "perceptual"},
     "data": {"data.base", "data.cache"},
+    "data.photographs": {"data.appearance", "data.base", "data.cache"},
 }
 EVERYWHERE = {"errors", "registry"}
 

@@ -186,6 +186,61 @@ def test_the_order_is_a_function_of_seed_and_step_alone() -> None:
     assert one(1)[0].tolist() != one(6)[0].tolist()
 
 
+KEYED = st.integers(0, 9).flatmap(
+    lambda seed: st.tuples(
+        st.just(seed), st.lists(st.integers(0, 5), min_size=1, max_size=60)
+    )
+)
+
+
+@given(keyed=KEYED, batch_size=st.integers(1, 20), data=st.data())
+def test_batches_by_a_key_are_alike_in_it(
+    keyed: tuple[int, list[int]], batch_size: int, data: st.DataObject
+) -> None:
+    seed, values = keyed
+    batch_size = min(batch_size, len(values))
+    divisors = [d for d in range(1, batch_size + 1) if batch_size % d == 0]
+    accumulate = data.draw(st.sampled_from(divisors))
+    key = torch.tensor([9, *values])  # sample 0 is in another part
+    index = torch.arange(1, len(key))
+    per_epoch = len(values) // batch_size
+
+    def epoch(accumulate: int) -> list[list[int]]:
+        batches = train.micro_batches(index, seed, batch_size, accumulate, key)
+        return [torch.cat([*batches(1 + i)]).tolist() for i in range(per_epoch)]
+
+    batches = epoch(accumulate)
+    assert batches == epoch(1)
+    visited = sorted(sample for batch in batches for sample in batch)
+    assert len(set(visited)) == len(visited) == per_epoch * batch_size
+    # Some order of the batches is a cut of the sorted keys.
+    spans = sorted((key[b].min().item(), key[b].max().item()) for b in batches)
+    assert [end for span in spans for end in span] == sorted(
+        end for span in spans for end in span
+    )
+
+
+def test_batches_by_a_key_come_and_are_filled_in_random_order() -> None:
+    key = torch.arange(4096)
+    order = train.epoch_order(key.flip(0), 0, 0, 64, key)
+    batches = order.view(-1, 64)
+    assert torch.equal(batches.sort(1).values.sort(0).values.flatten(), key)
+    ranks = torch.arange(64).double()
+    firsts, halves = batches.amin(1).double(), batches.double().mean(1)
+    assert torch.corrcoef(torch.stack([ranks, firsts]))[0, 1].abs() < 0.4
+    # What a ghost batch of eight sees is no stretch of the sorted batch.
+    spread = batches.view(64, 8, 8).double().mean(2) - halves[:, None]
+    assert spread.std() == pytest.approx(64 / 12**0.5 / 8**0.5, rel=0.1)
+    assert not torch.equal(order, train.epoch_order(key.flip(0), 0, 1, 64, key))
+
+
+def test_the_samples_that_an_epoch_drops_are_not_those_of_the_largest_key() -> None:
+    key = torch.arange(40)
+    kept = [set(train.epoch_order(key, 0, e, 32, key).tolist()) for e in range(20)]
+    assert {len(samples) for samples in kept} == {32}
+    assert set.union(*kept) == set(range(40))
+
+
 @given(steps=st.integers(1, 300), warmup=st.floats(0, 0.99), peak=st.floats(1e-6, 10))
 def test_the_rate_rises_to_its_peak_then_falls_towards_zero(
     steps: int, warmup: float, peak: float

@@ -1,10 +1,14 @@
 """The Transformer over padded sequences: what pads may change and what they may not."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
-from conftest import SMALL
+from conftest import SMALL, Run
 
+from normbench import train
 from normbench.config import compose
+from normbench.errors import RequestError
 from normbench.network import build, make_task
 from normbench.tasks.base import Task
 
@@ -77,6 +81,140 @@ def test_in_training_batch_norm_sees_the_pads_and_masked_batch_norm_does_not() -
 
     assert change("batch") > 1e-2
     assert change("batch_masked") < 1e-4
+
+
+def epoch(task: Task, batch_size: int = 32, accumulate: int = 1) -> list[torch.Tensor]:
+    """The micro-batches of the first epoch of seed 0."""
+    index = task.splits["train"]
+    batches = train.micro_batches(index, 0, batch_size, accumulate, task.batch_by)
+    steps = range(1, len(index) // batch_size + 1)
+    return [batch for step in steps for batch in batches(step)]
+
+
+def is_long(task: Task, batch: torch.Tensor) -> bool:
+    length = task.inputs(batch)[0].shape[1]
+    longest = int(task.lengths[batch].max())  # type: ignore[attr-defined]
+    assert length in {longest, 64}
+    return length == 64
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_a_share_of_training_batches_is_long(share: float, accumulate: int) -> None:
+    task, _ = made(f"task.long_batches={share}")
+    batches = epoch(task, accumulate=accumulate)
+    long = sum(is_long(task, batch) for batch in batches)
+    sd = (share * (1 - share) * len(batches)) ** 0.5
+    assert abs(long - share * len(batches)) <= 3 * sd
+
+
+def test_which_batches_are_long_depends_on_their_samples_alone() -> None:
+    few, _ = made("task.long_batches=0.1")
+    many, model = made("task.long_batches=0.5", "norm=batch")
+    again, _ = made("task.long_batches=0.5", "norm=layer", "lr=1")
+    batches = epoch(many, batch_size=16)
+    once = [is_long(many, batch) for batch in batches]
+    model.train()(*many.inputs(many.splits["train"][:32]))
+    assert [is_long(many, batch.flip(0)) for batch in batches] == once
+    assert [is_long(again, batch) for batch in reversed(batches)] == once[::-1]
+    # A larger share only adds to them.
+    fewer = [is_long(few, batch) for batch in batches]
+    assert 0 < sum(fewer) < sum(once)
+    assert all(more or not less for more, less in zip(once, fewer, strict=True))
+
+
+def test_held_out_batches_are_padded_to_their_longest() -> None:
+    task, _ = made("task.long_batches=1.0")
+    for part in ("val", "test"):
+        for batch in task.splits[part].split(32):
+            assert not is_long(task, batch)
+    mixed = torch.cat([task.splits["train"][:31], task.splits["test"][:1]])
+    assert not is_long(task, mixed)
+
+
+def test_batches_of_one_length_at_a_fixed_length_differ_in_their_share_of_pads() -> (
+    None
+):
+    def shares(*overrides: str) -> torch.Tensor:
+        task, _ = made("task.padding=max_length", *overrides)
+        masks = [task.inputs(batch)[1] for batch in epoch(task)]
+        assert {mask.shape for mask in masks} == {(32, 64)}
+        return torch.stack([1 - mask.float().mean() for mask in masks])
+
+    random, alike = shares(), shares("task.batching=length")
+    assert alike.mean() == pytest.approx(random.mean().item(), abs=1e-3)
+    assert alike.std() > 4 * random.std()
+    task, _ = made("task.batching=length")
+    pads = [1 - task.inputs(batch)[1].float().mean() for batch in epoch(task)]
+    assert torch.stack(pads).mean() < 0.1
+
+
+def test_long_batches_are_refused_where_every_batch_is_long() -> None:
+    with pytest.raises(RequestError, match=r"task\.long_batches=0\.5 has no meaning"):
+        made("task.long_batches=0.5", "task.padding=max_length")
+    with pytest.raises(RequestError, match=r"task\.long_batches=1\.5"):
+        compose(["task=transformer", "task.long_batches=1.5"])
+
+
+def trained(*overrides: str) -> torch.Tensor:
+    """Logits of 32 test samples, after twenty steps."""
+    task, model = made(*overrides)
+    # A bias before a batch norm has no gradient but rounding, which AdamW scales up to
+    # whole steps; in float64 it stays below its eps.
+    model.double()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model.train()
+    for batch in epoch(task)[:20]:
+        optimizer.zero_grad()
+        torch.autograd.backward(task.loss(model, batch))
+        optimizer.step()
+    with torch.no_grad():
+        logits: torch.Tensor = model.eval()(*task.inputs(task.splits["test"][:32]))
+    return logits
+
+
+@pytest.mark.parametrize("batching", ["random", "length"])
+@pytest.mark.parametrize("change", ["long_batches=0.5", "padding=max_length"])
+@pytest.mark.parametrize(
+    ("norm", "sees_pads"),
+    [("layer", False), ("rms", False), ("batch_masked", False), ("batch", True)],
+)
+def test_pads_that_vary_change_the_training_of_batch_norm_alone(
+    norm: str, sees_pads: bool, change: str, batching: str
+) -> None:
+    same = [f"norm={norm}", f"task.batching={batching}"]
+    natural, padded = trained(*same), trained(*same, f"task.{change}")
+    assert natural.std() > 0.1
+    difference = (padded - natural).abs().max().item()
+    assert difference > 0.05 if sees_pads else difference < 1e-6
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[int]]]:
+    """The batches of every pass that recomputes statistics."""
+    seen: list[list[int]] = []
+
+    def recompute(forward: object, norms: object, batches: object) -> None:
+        assert isinstance(batches, tuple)
+        seen.extend(batch.tolist() for batch in batches)
+
+    monkeypatch.setattr("normbench.evaluation.recompute_statistics", recompute)
+    yield seen
+
+
+@pytest.mark.parametrize("batching", ["random", "length"])
+def test_statistics_are_recomputed_over_batches_like_those_of_training(
+    batching: str, passes: list[list[int]], run: Run
+) -> None:
+    overrides = [*SMALL["transformer"], "norm=batch", f"task.batching={batching}"]
+    run(*overrides, "accumulate=4", "seed=0")
+    task, _ = made(f"task.batching={batching}")
+    if batching == "length":
+        assert passes == [batch.tolist() for batch in epoch(task, accumulate=4)]
+    else:
+        whole = len(task.splits["train"]) // 8 * 8
+        visited = [sample for batch in passes for sample in batch]
+        assert visited == task.splits["train"][:whole].tolist()
 
 
 def test_a_norm_reads_the_stream_through_a_view() -> None:

@@ -10,6 +10,8 @@ import torch
 from pydantic import AfterValidator, Field, PositiveInt
 from torch import Tensor
 
+from normbench.data.appearance import FORMAT as APPEARANCE
+from normbench.data.appearance import equalize_luminance, impose_style
 from normbench.data.base import Data, Photographs, Splits
 from normbench.data.cache import Parsed, cached, digest
 from normbench.errors import RequestError
@@ -55,6 +57,11 @@ class PhotographCrops(Data, name="photographs"):
     for validation; the training crops are of the other five, as evenly as their number
     allows. Source: scikit-image; public domain or CC0, but for the motorcycle (from the
     Middlebury stereo set of 2014), of which no licence is stated.
+
+    `content` says what is done to each crop: nothing (raw), its luminance equalised
+    (contrast), or the statistics of its own style imposed on it (style); see
+    `normbench.data.appearance`. It is then the picture that is to be redrawn, in
+    training and held out, and its content is what is to be kept.
     """
 
     kind = Photographs
@@ -65,6 +72,7 @@ class PhotographCrops(Data, name="photographs"):
         styles: Annotated[
             list[StyleName], Field(min_length=1), AfterValidator(_distinct)
         ] = ["immunohistochemistry"],  # noqa: B006 - never changed
+        content: Literal["raw", "contrast", "style"] = "raw",
         crop: PositiveInt = 64,
         shorter_side: PositiveInt = 128,
         train_crops: PositiveInt = 800,
@@ -76,6 +84,7 @@ class PhotographCrops(Data, name="photographs"):
                 f"data.crop={crop} does not fit into data.shorter_side={shorter_side}"
             )
         self.styles = styles
+        self.content = content
         self.crop = crop
         self.shorter_side = shorter_side
         self.train_crops = train_crops
@@ -106,13 +115,38 @@ class PhotographCrops(Data, name="photographs"):
             for i in torch.randperm(count, generator=generator).tolist():
                 name = sources[part][i % len(sources[part])]
                 crops.append(_random_crop(pictures[name], self.crop, generator))
+        styles = torch.stack([pictures[name] for name in self.styles])
+        # The pixels, not the files: another decoder or resampling is another key.
+        key = digest({"format": FORMAT, "seed": seed, **vars(self)}, pictures)
         return Photographs(
-            crops=torch.stack(crops).float() / 255,
-            styles=torch.stack([pictures[name] for name in self.styles]).float() / 255,
-            # The pixels, not the files: another decoder or resampling is another key.
-            key=digest({"format": FORMAT, "seed": seed, **vars(self)}, pictures),
+            crops=self._with_content(torch.stack(crops), styles, key).float() / 255,
+            styles=styles.float() / 255,
+            key=key,
             splits=splits,
         )
+
+    def _with_content(self, crops: Tensor, styles: Tensor, key: str) -> Tensor:
+        """(N, 3, H, W) uint8, as `content` says; 8 bits as any picture has."""
+        if self.content == "raw":
+            return crops
+
+        def make() -> Parsed:
+            raw = crops.float() / 255
+            if self.content == "contrast":
+                made = equalize_luminance(raw)
+            else:
+                made = torch.empty_like(raw)
+                for i, style in enumerate(styles.float() / 255):
+                    own = slice(i, None, len(styles))
+                    made[own] = impose_style(raw[own], style)
+            return Parsed({"crops": (made * 255).round().to(torch.uint8)})
+
+        identity = {
+            "format": APPEARANCE,
+            "photographs": key,
+            "torch": torch.__version__,
+        }
+        return cached(f"photographs-{self.content}", identity, make).tensors["crops"]
 
     def _pictures(self) -> dict[str, Tensor]:
         """The scaled pictures, (3, H, W) uint8, by file name; styles by their own."""

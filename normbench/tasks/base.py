@@ -46,6 +46,12 @@ class Task(ABC):
     conditions: int = 1
     """How many conditions the samples come in; if several, `inputs` has each one's."""
 
+    batch_by: Tensor | None = None
+    """A sort key (N,), CPU, of every sample: training batches are alike in it.
+
+    None: they are drawn at random, as held-out batches always are.
+    """
+
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = name

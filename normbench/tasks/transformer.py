@@ -4,6 +4,7 @@ Vaswani et al. 2017, "Attention Is All You Need" (post-norm); Xiong et al. 2020,
 Layer Normalization in the Transformer Architecture" (pre-norm).
 """
 
+import hashlib
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -17,7 +18,20 @@ from normbench.tasks.base import NormFactory, Task, classification_metrics
 
 
 class Transformer(Task, name="transformer"):
-    """Classify sequences. Attention, pooling and loss ignore pads; the norm may not."""
+    """Classify sequences. Attention, pooling and loss ignore pads; the norm may not.
+
+    Where the share of pads is to vary between training batches, `long_batches` pads
+    some of them to `max_length`: those whose samples say so by their hash, whatever
+    network sees them, when, and in what order. A batch here is what goes through the
+    network at once, a micro-batch. Batches of validation and test samples are padded
+    to their longest, as they would be in use: what they gain or lose by pads is then
+    what training with pads did. Batches of training samples are padded as in training
+    in evaluation too, and so when statistics are recomputed.
+
+    `batching=length` puts samples of like length together in training; held-out
+    batches stay random. Padded to their longest they have few pads; to `max_length`, a
+    share of them that differs from batch to batch.
+    """
 
     data_kind = Tokens
     primary_metric = "error"
@@ -35,6 +49,8 @@ class Transformer(Task, name="transformer"):
         norm_position: Literal["pre", "post"] = "post",
         padding: Literal["longest", "max_length"] = "longest",
         max_length: PositiveInt = 64,
+        long_batches: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        batching: Literal["random", "length"] = "random",
         padding_side: Literal["right", "left"] = "right",
         zero_pads: bool = False,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
@@ -42,6 +58,12 @@ class Transformer(Task, name="transformer"):
         if width % heads:
             raise RequestError(
                 f"task.width={width} is not a multiple of task.heads={heads}"
+            )
+        if long_batches and padding == "max_length":
+            raise RequestError(
+                f"task.long_batches={long_batches} has no meaning with "
+                "task.padding=max_length, where every batch is padded to max_length; "
+                "set task.padding=longest"
             )
         self.tokens = data.tokens[:, :max_length].to(device)
         self.lengths = data.lengths.clamp(max=max_length)
@@ -51,9 +73,14 @@ class Transformer(Task, name="transformer"):
         self.pad = data.pad
         self.width, self.depth, self.heads = width, depth, heads
         self.norm_position, self.zero_pads = norm_position, zero_pads
-        self.padding, self.padding_side = padding, padding_side
+        self.padding_side = padding_side
         self.max_length, self.dropout = max_length, dropout
         self.fixed_spatial = padding == "max_length"
+        self.long_batches = long_batches
+        self.in_training = torch.zeros(len(self.lengths), dtype=torch.bool)
+        self.in_training[self.splits["train"]] = True
+        if batching == "length":
+            self.batch_by = self.lengths
 
     def build(self, norm: NormFactory) -> nn.Module:
         return Encoder(
@@ -74,8 +101,8 @@ class Transformer(Task, name="transformer"):
         device = self.tokens.device
         # The lengths stay on the CPU: reading T from the device would wait for it.
         lengths = self.lengths[index]
-        longest = int(lengths.max())
-        length = self.max_length if self.padding == "max_length" else longest
+        to_max_length = self.fixed_spatial or self._is_long(index)
+        length = self.max_length if to_max_length else int(lengths.max())
         tokens = self.tokens[index.to(device), :length]
         if tokens.shape[1] < length:
             tokens = F.pad(tokens, (0, length - tokens.shape[1]), value=self.pad)
@@ -85,6 +112,14 @@ class Transformer(Task, name="transformer"):
             return tokens, positions < real
         shifted = (positions - (length - real)) % length
         return tokens.gather(1, shifted), positions >= length - real
+
+    def _is_long(self, index: Tensor) -> bool:
+        """Whether the batch is one of `long_batches`: a function of its set alone."""
+        if not self.long_batches or not bool(self.in_training[index].all()):
+            return False
+        samples = index.sort().values.numpy().tobytes()
+        drawn = int.from_bytes(hashlib.sha256(samples).digest()[:4], "big") / 2**32
+        return drawn < self.long_batches
 
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
         labels = self.labels[index.to(self.labels.device)]
