@@ -45,7 +45,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
-        _import_all(self.package)
+        import_all(self.package)
         return sorted(self._classes)
 
     def get(self, name: str) -> type[T]:
@@ -104,6 +104,11 @@ class Functions(Generic[F]):
                     f"{self.kind} {name!r} of {function.__module__} is already the "
                     f"name of {known.__module__}.{known.__name__}; choose another"
                 )
+            if not (function.__doc__ or "").strip():
+                raise RequestError(
+                    f"{self.kind} {name!r} of {function.__module__} has no docstring; "
+                    "its first line says what it is"
+                )
             self._functions[name] = function
             return function
 
@@ -111,7 +116,7 @@ class Functions(Generic[F]):
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
-        _import_all(self.package)
+        import_all(self.package)
         return sorted(self._functions)
 
     def get(self, name: str) -> F:
@@ -122,6 +127,10 @@ class Functions(Generic[F]):
                 f"{self.kind} {name!r} is unknown; {did_you_mean(name, names)}"
             )
         return self._functions[name]
+
+    def description(self, name: str) -> str:
+        """The first line of its docstring; RequestError as `get`."""
+        return str(self.get(name).__doc__).strip().splitlines()[0]
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
@@ -156,6 +165,7 @@ def _signature_schema(cls: type) -> type[BaseModel]:
 
 
 @cache
-def _import_all(package: str) -> None:
+def import_all(package: str) -> None:
+    """Import every module of `package`, each of which registers what it has."""
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
         importlib.import_module(f"{package}.{module.name}")

@@ -109,6 +109,7 @@ class RunConfig(_Frozen):
     log_every: PositiveInt | None
     keep_weights: bool
     checkpoint: Checkpoint = Checkpoint(every=None)
+    probes: list[str] = []
     tracker: TrackerConfig
 
 
