@@ -78,6 +78,11 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
             raise RequestError(
                 f"probes={probe} is unknown; {did_you_mean(probe, PROBES.names())}"
             )
+        if not issubclass(kind, PROBES.data(probe)):
+            raise RequestError(
+                f"probes={probe} measures networks on {PROBES.data(probe).__name__}; "
+                f"task={task.name} is on {kind.__name__}"
+            )
     if checked.reparam not in REPARAMS:
         raise RequestError(
             f"reparam={checked.reparam} is unknown; "

@@ -245,6 +245,13 @@ class _Run:
         )
         steps = config.budget.epochs * (len(self.training) // config.batch_size)
         self.steps = min(steps, config.budget.max_steps or steps)
+        self.micro_batches = train.micro_batches(
+            self.training,
+            config.seed,
+            config.batch_size,
+            config.accumulate,
+            task.batch_by,
+        )
 
     def train(self) -> None:
         """All steps, from the beginning or from where an earlier process stopped."""
@@ -257,13 +264,7 @@ class _Run:
             self.task.loss,
             self.optimizer,
             steps=steps,
-            micro_batches=train.micro_batches(
-                self.training,
-                config.seed,
-                config.batch_size,
-                config.accumulate,
-                self.task.batch_by,
-            ),
+            micro_batches=self.micro_batches,
             learning_rate=train.warmup_cosine(_peak_lr(config), steps, config.warmup),
             clip=config.clip,
             log_every=config.log_every or max(1, steps // 200),
@@ -316,11 +317,13 @@ class _Run:
     def _probe(self) -> dict[str, float]:
         """What the config's probes find, each on a copy: they change nothing."""
         found: dict[str, float] = {}
+        if not self.config.probes:
+            return found
+        epoch = range(1, len(self.training) // self.config.batch_size + 1)
+        batches = [batch for step in epoch for batch in self.micro_batches(step)]
         for name in self.config.probes:
             model, norms = copy.deepcopy((self.model, self.norms))
-            trained = Trained(
-                self.task, model, norms, self.micro_batch, self.config.norm_batch
-            )
+            trained = Trained(self.task, model, norms, batches, self.config.norm_batch)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.config.seed)
                 quantities = PROBES.get(name)(trained)

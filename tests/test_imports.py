@@ -20,7 +20,7 @@ ALLOWED = {
     | {"cli.run", "cli.sweep", "cli.sync"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
-    | {"query", "record"},
+    | {"probes.trained", "query", "record"},
     "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
     "cli.sync": {"cli.options", "sync"},
     "cli.options": {"choices"},
@@ -35,13 +35,15 @@ ALLOWED = {
     "progress": {"schema"},
     "checkpoint": {"record"},
     "experiment": {"checkpoint", "config", "evaluation", "network", "norms.base"}
-    | {"progress", "provenance", "record", "schema", "tasks.base", "tracking", "train"},
+    | {"probes.trained", "progress", "provenance", "record", "schema", "tasks.base"}
+    | {"tracking", "train"},
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
     | {"tasks.base"},
     "evaluation": {"norms", "tasks.base"},
     "bench": {"network", "norms"},
     "catalogue": {"choices", "config", "network", "norms", "schema", "tasks.base"},
-    "config": {"choices", "data.base", "norms.base", "reparam", "schema", "tasks.base"},
+    "config": {"choices", "data.base", "norms.base", "probes.trained", "reparam"}
+    | {"schema", "tasks.base"},
     "tracking": {"record", "schema"},
     "sync": {"record"},
     "query": {"schema", "stats"},
@@ -52,6 +54,13 @@ ALLOWED = {
     "norms.factory": {"norms.base", "norms.ghost"},
     "norms.__init__": {"norms"},
     "probes": {"norms.base", "probes.base"},
+    "probes.trained": {"tasks.base"},
+    "probes.watch": {"norms.base", "probes.trained"},
+    "probes.statistic_noise": {"probes.trained", "probes.watch"},
+    "probes.pad_statistics": {"data.base", "probes.trained", "probes.watch"},
+    "probes.discrepancy": {"norms.base", "probes.trained", "probes.watch"},
+    "probes.style_leakage": {"data.base", "probes.trained"},
+    "probes.regrouped": {"norms.base", "probes.trained", "probes.watch"},
     "probes.words": set(),
     "probes.footprint": {"norms.base", "probes.base", "probes.words"},
     "probes.portrait": {"norms.base", "probes.footprint", "probes.invariance"}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Listed(StrEnum):
-    """What `list` lists: the plural of a config group."""
+    """What `list` lists: probes, and the plural of a config group."""
 
     norms = "norms"
     tasks = "tasks"
@@ -33,6 +33,7 @@ class Listed(StrEnum):
     budgets = "budgets"
     optimizers = "optimizers"
     trackers = "trackers"
+    probes = "probes"
 
 
 def list_(
@@ -58,6 +59,15 @@ def list_(
             facts = catalogue(config_dir)
             rows = [asdict(norm) for norm in facts]
             shown = [_norm_row(norm) for norm in facts]
+        elif what is Listed.probes:
+            from normbench.probes.trained import PROBES
+            from normbench.provenance import import_modules
+
+            import_modules(module or ())
+            rows = shown = [
+                {"name": name, "description": PROBES.description(name)}
+                for name in PROBES.names()
+            ]
         else:
             rows = shown = [
                 {"name": name, "description": description(file)}

@@ -1,1 +1,1 @@
-"""What a norm does, measured on tensors: no training."""
+"""What a norm does: measured on tensors, and on trained networks."""

@@ -1,14 +1,16 @@
 """The contract of a probe: a mechanism, measured on a trained network.
 
 A probe is a function of a `Trained` network of its own, which it may change, that
-returns named finite numbers; it is called once, at the end of a run that asks for it,
-and nothing it does can change a metric.
+returns named numbers; it is called once, at the end of a run that asks for it, and
+nothing it does can change a metric. The first line of its docstring says what it is. A
+quantity that the network's norm does not have is left out; one that is there but not
+defined, such as a spread over one batch, is nan, and null in the record.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from normbench.registry import Functions
 from normbench.tasks.base import Task
@@ -19,17 +21,46 @@ class Trained:
     """A trained network in evaluation mode, its norms, and the batches it trained on.
 
     `norms` are the modules that normalise, in the order they were made, each a norm or
-    the Ghost around it; they are part of `model`. `micro_batch` samples were forwarded
-    at a time, and `norm_batch` of them shared statistics.
+    the Ghost around it; they are part of `model`. `batches` are the micro-batches of
+    the first epoch, sample indices (B,) int64, each as it was forwarded in training;
+    every `norm_batch` samples in it shared statistics.
     """
 
     task: Task
     model: nn.Module
     norms: Sequence[nn.Module]
-    micro_batch: int
+    batches: Sequence[Tensor]
     norm_batch: int
 
 
 Probe = Callable[[Trained], dict[str, float]]
 
-PROBES: Functions[Probe] = Functions("probe", "normbench.probes")
+
+class Probes(Functions[Probe]):
+    """The probes by name: `@PROBES("name")`, or `@PROBES("name", data=Tokens)`.
+
+    `data` is the kind of data set on which a probe can measure, where it is not any;
+    asking for it on another is an error of the config.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("probe", "normbench.probes")
+        self._data: dict[str, type] = {}
+
+    def __call__(self, name: str, data: type | None = None) -> Callable[[Probe], Probe]:
+        register = super().__call__(name)
+
+        def add(probe: Probe) -> Probe:
+            register(probe)
+            self._data[name] = data or object
+            return probe
+
+        return add
+
+    def data(self, name: str) -> type:
+        """The kind of data that the probe `name` needs: `object` where it is any."""
+        self.get(name)
+        return self._data[name]
+
+
+PROBES = Probes()
