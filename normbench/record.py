@@ -209,7 +209,7 @@ STATES = (*get_args(Status), "running", "interrupted", "missing")
 
 def state(results: Path, run_id: str) -> str:
     """One of STATES: `running` is a run whose lock is held, `interrupted` one that was
-    begun and that no process is doing.
+    begun and that no process is doing. Where nothing can be written, nothing runs.
     """
     folder = run_folder(results, run_id)
     if not (folder / LOCK).exists():
@@ -219,6 +219,8 @@ def state(results: Path, run_id: str) -> str:
             found = read(folder)
     except Timeout:
         return "running"
+    except OSError:
+        found = read(folder)
     return found.status if found else "interrupted"
 
 

@@ -132,11 +132,9 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
 
 def observer() -> "Observer":
-    from rich.console import Console
+    from normbench.progress import Bar, Lines, Terminal
 
-    from normbench.progress import Bar, Lines
-
-    console = Console(stderr=True)
+    console = Terminal()
     return Bar(console) if console.is_terminal else Lines()
 
 
