@@ -378,6 +378,7 @@ def _work(
         import_modules(modules)
     except NormbenchError as error:
         connection.send(_CannotStart(str(error)))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return
     while True:
         try:
@@ -385,6 +386,8 @@ def _work(
             idle = False
             connection.send(_Began())
         except (EOFError, OSError):
+            # Leaving takes a moment, in which there is nothing more to save.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             return  # there are no more runs, or no parent
         try:
             message = _Ended(
