@@ -56,16 +56,7 @@ def run_one(
     what goes wrong after that is a record with the status "diverged", "skipped" or
     "failed".
     """
-    folder = record.run_folder(results, run_id(config))
-
-    def found() -> RunRecord | None:
-        there = record.read(folder)
-        if there is None or not record.satisfies(folder, there, config):
-            return None
-        fresh = not redo_stale or comes_from_this_code(there.environment, modules)
-        return there if fresh else None
-
-    if finished := found():
+    if finished := _found(config, results, modules, redo_stale):
         return finished
     so_far = _SoFar()
     observer = observer or Silent()
@@ -75,8 +66,8 @@ def run_one(
     task = make_task(config, device)
     check(config, task)
     with record.RunWriter(results, run_id(config)) as writer:
-        if finished := found():  # another process did it since
-            return finished
+        if finished := _found(config, results, modules, redo_stale):
+            return finished  # another process did it since
         identity = _identity(config, ran_on)
         state = checkpoint.latest(writer.folder, identity, observer.warn)
         writer.begin(config, resume_at=state.history if state else None)
@@ -121,17 +112,38 @@ def run_one(
     return finished
 
 
+def _found(
+    config: RunConfig, results: Path, modules: Sequence[str], redo_stale: bool
+) -> RunRecord | None:
+    """The record of this run, where it needs not be done."""
+    folder = record.run_folder(results, run_id(config))
+    there = record.read(folder)
+    if there is None or not record.satisfies(folder, there, config):
+        return None
+    fresh = not redo_stale or comes_from_this_code(there.environment, modules)
+    return there if fresh else None
+
+
 def record_failure(
-    config: RunConfig, results: Path, reason: str, *, modules: Sequence[str] = ()
+    config: RunConfig,
+    results: Path,
+    reason: str,
+    *,
+    modules: Sequence[str] = (),
+    redo_stale: bool = False,
 ) -> RunRecord:
     """Record, from outside, that the process of a run could not end it.
 
-    Its history and checkpoints stay. Raises Busy where a process is doing the run,
-    NormbenchError where the record cannot be written.
+    Its history and checkpoints stay. Where the run is finished after all, that record
+    stands and is returned: its process died, or was stuck, after writing it. Raises
+    Busy where a process is doing the run, NormbenchError where the record cannot be
+    written.
     """
     so_far = _SoFar(status="failed", error=reason)
     ran_on = environment(choose_device(config.device), modules)
     with record.RunWriter(results, run_id(config)) as writer:
+        if there := _found(config, results, modules, redo_stale):
+            return there
         finished = _outcome(config, ran_on, so_far)
         writer.finish(finished)
     return finished

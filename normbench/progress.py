@@ -67,6 +67,16 @@ class Silent:
         pass
 
 
+class Terminal(Console):
+    """Standard error, where a reader that went away does not end the program."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True  # rich would exit
+
+
 class Bar:
     """A progress bar with step, loss and time left, for a terminal."""
 
@@ -145,7 +155,7 @@ class Lines:
 
 def run_observer() -> Observer:
     """A bar where stderr is a terminal, else lines."""
-    console = Console(stderr=True)
+    console = Terminal()
     return Bar(console) if console.is_terminal else Lines()
 
 
@@ -191,10 +201,7 @@ class Tally:
 
 
 class SweepProgress:
-    """A line for each run that ends; on a terminal, a bar over the sweep below them.
-
-    A reader that went away (`| head`) does not end a sweep.
-    """
+    """A line for each run that ends; on a terminal, a bar over the sweep below them."""
 
     def __init__(self, console: Console) -> None:
         self.tally = Tally()
@@ -258,8 +265,7 @@ class SweepProgress:
             self._say(line)
 
     def _say(self, line: str) -> None:
-        with suppress(BrokenPipeError):
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _show(self, left: float | None) -> None:
         running = list(self.tally.running.values())[:4]

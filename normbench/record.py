@@ -295,7 +295,10 @@ def _no_garbage() -> Iterator[None]:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process, here or elsewhere, is doing the run in `folder` now."""
+    """Whether a process, here or elsewhere, is doing the run in `folder` now.
+
+    Where nothing can be written, nothing runs.
+    """
     if not (folder / LOCK).is_file():
         return False
     lock = FileLock(folder / LOCK)
@@ -303,6 +306,8 @@ def is_running(folder: Path) -> bool:
         lock.acquire(blocking=False)
     except Timeout:
         return True
+    except OSError:
+        return False
     lock.release()
     return False
 

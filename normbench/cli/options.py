@@ -1,5 +1,6 @@
 """The options that commands share, and the exit codes of their errors."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ def exit_codes() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, RequestError) else 1) from None
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # one more ends it without a word
         typer.echo("interrupted; the same command takes it up again", err=True)
         raise typer.Exit(130) from None
     except BrokenPipeError:

@@ -64,11 +64,9 @@ def sweep(
     request was wrong; 130: interrupted.
     """
     with exit_codes():
-        from rich.console import Console
-
         from normbench.engines.local import cores, run_all
         from normbench.plan import Forecast, make_plan, standing
-        from normbench.progress import SweepProgress
+        from normbench.progress import SweepProgress, Terminal
         from normbench.provenance import import_modules
         from normbench.record import all_records
 
@@ -87,7 +85,7 @@ def sweep(
             _print_dry_run(_dry_run(plan, now, forecast, results), json)
             return
         _say_what_is_left_out(plan, now)
-        progress = SweepProgress(Console(stderr=True))
+        progress = SweepProgress(Terminal())
         if now.missing:
             signal.signal(signal.SIGTERM, _interrupt)
             run_all(

@@ -13,14 +13,16 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
-from normbench.errors import Busy, NormbenchError, Stopped
+from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import record_failure, run_one
 from normbench.plan import Forecast
 from normbench.progress import Silent, SweepObserver
@@ -29,6 +31,8 @@ from normbench.schema import LocalEngine, RunConfig, RunRecord
 
 ATTEMPTS = 2
 """How often a run is begun whose worker dies, before it is recorded as failed."""
+STARTS = 3
+"""How many workers may die one after another without having begun a run."""
 PATIENCE = 1.5
 """Seconds that workers have to write their checkpoints when they are told to stop."""
 RETRY = 0.5
@@ -58,18 +62,24 @@ def run_all(
     takes longer than the engine's timeout; the others go on. A run that another
     process is doing is waited for. `observer` hears of every end. An interrupt
     (KeyboardInterrupt) lets the workers write their checkpoints first; another one
-    does not.
+    does not. Raises RequestError where `modules` cannot be imported by a worker,
+    NormbenchError where workers die before they begin anything.
     """
     pool = _Pool(runs, results, engine, forecast, observer, modules, redo_stale)
-    observer.start(len(runs), forecast.seconds())
     try:
+        observer.start(len(runs), forecast.seconds())
         pool.work()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, NormbenchError):
         pool.stop()
         raise
     finally:
         pool.kill()
         observer.close()
+
+
+@dataclass(frozen=True)
+class _CannotStart:
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,7 @@ class _Warning:
     text: str
 
 
-_Message = _Began | _Ended | _DoneElsewhere | _Unrecorded | _Warning
+_Message = _CannotStart | _Began | _Ended | _DoneElsewhere | _Unrecorded | _Warning
 
 
 @dataclass
@@ -105,7 +115,12 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     run_id: str | None = None
+    began: bool = False
     deadline: float | None = None
+
+    def rest(self) -> None:
+        """It has no run any more."""
+        self.run_id, self.began, self.deadline = None, False, None
 
 
 class _Pool:
@@ -129,6 +144,7 @@ class _Pool:
         self.queue = deque(runs)
         self.elsewhere: dict[str, float] = {}  # run id -> when to ask for it again
         self.deaths: Counter[str] = Counter()
+        self.stillborn = 0
         self.workers: list[_Worker] = []
 
     def work(self) -> None:
@@ -147,24 +163,27 @@ class _Pool:
                 self._expire(worker)
         for worker in self.workers:
             worker.connection.close()  # the end of its work: it leaves by itself
+        self._wait_for_exits()
 
     def stop(self) -> None:
         """Tell the workers to write their checkpoints and leave, and give them time."""
         self.observer.stopping()
         for worker in self.workers:
             worker.process.terminate()
+        self._wait_for_exits()
+
+    def kill(self) -> None:
+        """End what is still there, whatever is pressed meanwhile."""
+        with _held(signal.SIGINT, signal.SIGTERM):
+            for worker in self.workers:
+                worker.process.kill()
+            for worker in self.workers:
+                worker.process.join()
+
+    def _wait_for_exits(self) -> None:
         deadline = time.monotonic() + PATIENCE
         for worker in self.workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
-
-    def kill(self) -> None:
-        """End what is still there; workers without work need a moment to leave."""
-        deadline = time.monotonic() + PATIENCE
-        for worker in self.workers:
-            if worker.run_id is None:
-                worker.process.join(max(0.0, deadline - time.monotonic()))
-            worker.process.kill()
-            worker.process.join()
 
     def _assign(self) -> None:
         now = time.monotonic()
@@ -188,15 +207,19 @@ class _Pool:
 
     def _hire(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_work,
-            args=(theirs, self.results, tuple(self.modules), self.redo_stale),
-        )
-        process.start()
-        theirs.close()  # so that a dead worker is the end of the connection
-        worker = _Worker(process, ours)
-        self.workers.append(worker)
+        resource_tracker.ensure_running()  # lest it comes with the worker, and unmasks
+        # A worker inherits that it does not hear Ctrl-C, which reaches every process
+        # of the terminal: the parent decides what it means.
+        with _held(signal.SIGINT):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_work,
+                args=(theirs, self.results, tuple(self.modules), self.redo_stale),
+            )
+            process.start()
+            theirs.close()  # so that a dead worker is the end of the connection
+            worker = _Worker(process, ours)
+            self.workers.append(worker)
         return worker
 
     def _until_next_event(self, busy: Sequence[_Worker]) -> float | None:
@@ -218,7 +241,10 @@ class _Pool:
         run_id = worker.run_id
         assert run_id is not None
         match message:
+            case _CannotStart(reason):
+                raise RequestError(f"a worker cannot start: {reason}")
             case _Began():
+                worker.began, self.stillborn = True, 0
                 self.observer.began(run_id, self.runs[run_id])
                 if self.timeout is not None:
                     worker.deadline = time.monotonic() + self.timeout
@@ -229,21 +255,26 @@ class _Pool:
             case _Ended(record):
                 self._record(record)
             case _DoneElsewhere():
-                self.elsewhere[run_id] = time.monotonic() + RETRY
-                self.observer.waiting(run_id)
+                self._wait_for(run_id)
             case _Unrecorded(reason):
                 self._lose(run_id, reason)
-        worker.run_id = worker.deadline = None
+        worker.rest()
 
     def _bury(self, worker: _Worker) -> None:
         """A worker has died: its run is begun once more, or given up."""
-        worker.process.join()
-        worker.connection.close()
-        self.workers.remove(worker)
-        run_id = worker.run_id
+        run_id, began = worker.run_id, worker.began
+        how = self._dismiss(worker)
         if run_id is None:
             return
-        how = _how_it_died(worker.process.exitcode)
+        if not began:
+            self.stillborn += 1
+            if self.stillborn == STARTS:
+                raise NormbenchError(
+                    f"{STARTS} workers one after another died before they began a run; "
+                    f"the last one {how}"
+                )
+            self.queue.appendleft(run_id)
+            return
         self.deaths[run_id] += 1
         if self.deaths[run_id] < ATTEMPTS:
             self.observer.warn(f"the worker of run {run_id} {how}; it begins once more")
@@ -256,20 +287,36 @@ class _Pool:
         if run_id is None or deadline is None or time.monotonic() < deadline:
             return
         worker.process.kill()
+        self._dismiss(worker)
+        self._give_up(run_id, f"took longer than engine.timeout={self.timeout:g} s")
+
+    def _dismiss(self, worker: _Worker) -> str:
+        """Forget a worker that is dead, or as good as; how it died."""
         worker.process.join()
         worker.connection.close()
+        worker.rest()
         self.workers.remove(worker)
-        self._give_up(run_id, f"took longer than engine.timeout={self.timeout:g} s")
+        return _how_it_died(worker.process.exitcode)
 
     def _give_up(self, run_id: str, reason: str) -> None:
         try:
             record = record_failure(
-                self.runs[run_id], self.results, reason, modules=self.modules
+                self.runs[run_id],
+                self.results,
+                reason,
+                modules=self.modules,
+                redo_stale=self.redo_stale,
             )
+        except Busy:
+            self._wait_for(run_id)
         except NormbenchError as error:
             self._lose(run_id, f"{reason}; {error}")
         else:
             self._record(record)
+
+    def _wait_for(self, run_id: str) -> None:
+        self.elsewhere[run_id] = time.monotonic() + RETRY
+        self.observer.waiting(run_id)
 
     def _record(self, record: RunRecord) -> None:
         self.forecast.learn(record)
@@ -286,6 +333,19 @@ def _how_it_died(exitcode: int | None) -> str:
     return f"ended with exit code {exitcode}"
 
 
+@contextmanager
+def _held(*signals: signal.Signals) -> Iterator[None]:
+    """Let `signals` wait until this is over; a process started in it never has them."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Whisper(Silent):
     """What a worker passes on of a run that it does: warnings."""
 
@@ -293,14 +353,16 @@ class _Whisper(Silent):
         self._connection = connection
 
     def warn(self, text: str) -> None:
-        self._connection.send(_Warning(text))
+        with suppress(OSError):  # the parent is gone: that does not fail a run
+            self._connection.send(_Warning(text))
 
 
 def _work(
     connection: Connection, results: Path, modules: Sequence[str], redo_stale: bool
 ) -> None:
     """The life of a worker: runs come by `connection` until it is closed."""
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
     idle, told_to_stop = True, False
 
     def terminate(signum: int, frame: FrameType | None) -> None:
@@ -309,18 +371,24 @@ def _work(
         if idle:
             sys.exit(128 + signum)
 
-    # Ctrl-C reaches every process of the terminal; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
-    import_modules(modules)
+    message: _Message
+    try:
+        import_modules(modules)
+    except NormbenchError as error:
+        connection.send(_CannotStart(str(error)))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        return
     while True:
         try:
             config: RunConfig = connection.recv()
-        except (EOFError, ConnectionResetError):
-            return
-        idle = False
-        connection.send(_Began())
-        message: _Message
+            idle = False
+            connection.send(_Began())
+        except (EOFError, OSError):
+            # Leaving takes a moment, in which there is nothing more to save.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            return  # there are no more runs, or no parent
         try:
             message = _Ended(
                 run_one(
@@ -329,7 +397,7 @@ def _work(
                     modules=modules,
                     observer=_Whisper(connection),
                     redo_stale=redo_stale,
-                    stop=lambda: told_to_stop or os.getppid() != parent,
+                    stop=lambda: told_to_stop or os.getppid() != parent.pid,
                 )
             )
         except Busy:
@@ -342,7 +410,7 @@ def _work(
             message = _Unrecorded(traceback.format_exc())
         try:
             connection.send(message)
-        except BrokenPipeError:
+        except OSError:
             return  # the parent is gone; what it wanted is on disk
         idle = True
         if told_to_stop:

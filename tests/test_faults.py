@@ -1,0 +1,712 @@
+"""Sweeps that are hurt on purpose: after each, the same command completes the plan.
+
+The program has no hooks for this. A module of the user's (FAULTS) makes a process kill
+itself, its parent or its group at a chosen write, once; it also counts how often a run
+is begun. Every case ends with the same command, and with the metrics of runs that
+nothing happened to.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+from normbench import record
+from normbench.experiment import record_failure, run_one
+from normbench.plan import make_plan, standing
+from normbench.schema import RunConfig, RunRecord
+
+FAULTS = '''
+"""Kills at chosen writes. In the environment:
+
+AT      {run id: ["what file n whom", ...]}, each done once. At the n-th time (from 1)
+        in a process that `file` of that run is written half (what = half), is about to
+        be renamed to (before), has been renamed to (after) or is about to be removed
+        (unlink), this process (me), its parent (parent) or both (both) are killed.
+DONE    a folder for what was done, and the file `begun`: "run_id first_step pid".
+SLOW    seconds that each row of a history takes.
+"""
+
+import builtins
+import io
+import json
+import multiprocessing
+import os
+import pathlib
+import re
+import signal
+import time
+from collections import Counter
+
+from normbench import record, train
+
+DONE = pathlib.Path(os.environ["DONE"])
+AT = json.loads(os.environ.get("AT", "{}"))
+SLOW = float(os.environ.get("SLOW", "0"))
+IN_A_WORKER = multiprocessing.parent_process() is not None
+(DONE / ("worker" if IN_A_WORKER else "planning")).touch()
+seen = Counter()
+now = None  # the run that this process does
+
+
+def due(what, path):
+    """Whom to hurt now that this happens to `path`, or None."""
+    path = pathlib.Path(path)
+    # A temporary file counts as the one that it becomes.
+    name = re.sub(r"^\\.(.*)\\.\\d+$", r"\\1", path.name)
+    for point in AT.get(path.parent.name, ()) if IN_A_WORKER else ():
+        wanted, file, n, whom = point.split()
+        if (wanted, file) != (what, name):
+            continue
+        key = f"{path.parent.name} {point}"
+        seen[key] += 1
+        if seen[key] == int(n):
+            try:
+                os.close(os.open(DONE / key, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                continue
+            return whom
+    return None
+
+
+def hurt(whom):
+    if whom in ("parent", "both"):
+        parent = os.getppid()
+        os.kill(parent, signal.SIGKILL)
+        while os.getppid() == parent:
+            time.sleep(0.001)
+    if whom in ("me", "both"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HalfWritten:
+    """A file whose next write writes half, and hurts."""
+
+    def __init__(self, file, whom):
+        self.file, self.whom = file, whom
+
+    def write(self, data):
+        self.file.write(data[: len(data) // 2])
+        self.file.flush()
+        hurt(self.whom)
+        return self.file.write(data[len(data) // 2 :]) and len(data)
+
+    def fileno(self):
+        raise io.UnsupportedOperation("Pillow would not call write")
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *reason):
+        self.file.close()
+
+
+def opener(plain):
+    def open(path, mode="r", *args, **kwargs):
+        file = plain(path, mode, *args, **kwargs)
+        writes = mode in ("a", "w", "wb", "w+b") and not isinstance(path, int)
+        whom = due("half", path) if writes else None
+        return HalfWritten(file, whom) if whom else file
+
+    return open
+
+
+def replace(path, target, plain=pathlib.Path.replace):
+    hurt(due("before", target))
+    plain(path, target)
+    hurt(due("after", target))
+
+
+def unlink(path, missing_ok=False, plain=pathlib.Path.unlink):
+    if not path.name.startswith("."):
+        hurt(due("unlink", path))
+    plain(path, missing_ok)
+
+
+def begin(writer, *args, plain=record.RunWriter.begin, **kwargs):
+    global now
+    now = writer.folder.name
+    plain(writer, *args, **kwargs)
+
+
+def log(writer, row, plain=record.RunWriter.log):
+    plain(writer, row)
+    time.sleep(SLOW)
+
+
+def fit(*args, plain=train.fit, **kwargs):
+    line = f"{now} {kwargs['start'] + 1} {os.getpid()}\\n"
+    begun = os.open(DONE / "begun", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    os.write(begun, line.encode())
+    os.close(begun)
+    return plain(*args, **kwargs)
+
+
+builtins.open = opener(builtins.open)
+pathlib.Path.open = opener(pathlib.Path.open)
+pathlib.Path.replace, pathlib.Path.unlink = replace, unlink
+record.RunWriter.begin, record.RunWriter.log = begin, log
+train.fit = fit
+'''
+
+TINY = [*SMALL["cnn"], "tracker=none", "budget=smoke", "budget.max_steps=30"]
+TINY += ["log_every=1", "evaluations=1", "checkpoint.every=5"]
+PATIENCE = 300
+"""Seconds after which a process that should have ended hangs, on any machine."""
+
+Process = subprocess.Popen[str]
+
+
+def wait_until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, f"in vain: {what}"
+        time.sleep(0.02)
+
+
+def alive(group: int) -> bool:
+    """Whether a process group has a member, if only a zombie."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Begun:
+    """One line of DONE/begun: a process begins, or goes on with, a run."""
+
+    run_id: str
+    first_step: int
+    pid: int
+
+
+class Sweep:
+    """One sweep with the module FAULTS, and what became of it."""
+
+    def __init__(
+        self, folder: Path, calm: Callable[[RunConfig], Path], *overrides: str
+    ) -> None:
+        self.folder, self.calm, self.overrides = folder, calm, overrides
+        self.results, self.done = folder / "results" / "runs", folder / "done"
+        self.done.mkdir()
+        (folder / "faults.py").write_text(FAULTS)
+        self.plan = make_plan(overrides)
+        self.ids = list(self.plan.runs)
+        self.finished: dict[str, bytes] = {}  # result.json of those that were finished
+
+    def start(
+        self,
+        at: Mapping[str, Sequence[str]] | None = None,
+        *options: str,
+        slow: float = 0,
+        before: Sequence[str] = (),
+    ) -> Process:
+        """The command, in a session and process group of its own."""
+        program = [sys.executable, "-m", "normbench", "sweep", *self.overrides]
+        environment = {
+            "OMP_NUM_THREADS": "1",
+            "DONE": str(self.done),
+            "AT": json.dumps(at or {}),
+            "SLOW": str(slow),
+        }
+        return subprocess.Popen(
+            [*before, *program, "--module", "faults", *options],
+            cwd=self.folder,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def end(self, process: Process) -> tuple[int, str]:
+        """Exit code and output, once none of its processes is left."""
+        try:
+            # Workers have its output too: this waits for them, orphaned or not.
+            said, _ = process.communicate(timeout=PATIENCE)
+            wait_until(lambda: not alive(process.pid), "its processes are gone")
+        finally:
+            if alive(process.pid):
+                os.killpg(process.pid, signal.SIGKILL)
+        self.look()
+        assert "Traceback" not in said
+        return process.returncode, said
+
+    def run(
+        self, at: Mapping[str, Sequence[str]] | None = None, *options: str
+    ) -> tuple[int, str]:
+        return self.end(self.start(at, *options))
+
+    def complete(self) -> None:
+        """The same command, undisturbed, does the rest."""
+        code, said = self.run()
+        assert code == 0, said
+        self.check()
+
+    def look(self) -> None:
+        """Finished runs stay finished, to the byte; nothing half-written is one."""
+        for key, content in self.finished.items():
+            assert (self.run_folder(key) / record.RESULT).read_bytes() == content
+        for key in self.ids:
+            found = record.read(self.run_folder(key))
+            if found is not None and found.status != "failed":
+                result = self.run_folder(key) / record.RESULT
+                self.finished[key] = result.read_bytes()
+                self.check_one(key, found)
+
+    def check(self) -> None:
+        """All is done, once each."""
+        self.look()
+        assert self.finished.keys() == set(self.ids)
+        assert record.run_ids(self.results) == sorted(self.ids)
+
+    def check_one(self, key: str, found: RunRecord) -> None:
+        """What is finished is as if nothing had ever happened."""
+        here, there = self.run_folder(key), self.calm(self.plan.runs[key])
+        expected = record.read(there)
+        assert expected is not None
+        assert (found.status, found.steps) == ("ok", expected.steps)
+        assert found.metrics == expected.metrics
+        assert record.read_history(here) == record.read_history(there)
+        files = {file.name: file.read_bytes() for file in there.iterdir()}
+        del files[record.RESULT]
+        for name, content in files.items():
+            assert (here / name).read_bytes() == content
+        more = {file.name for file in here.iterdir()} - files.keys()
+        # Killed after the result was there: they are of no use, and do no harm.
+        more -= {record.CHECKPOINT, record.PREVIOUS_CHECKPOINT}
+        assert more == {record.RESULT}
+
+    def run_folder(self, key: str) -> Path:
+        return record.run_folder(self.results, key)
+
+    def begun(self) -> dict[str, list[Begun]]:
+        """By run, in the order of time."""
+        path = self.done / "begun"
+        begun: dict[str, list[Begun]] = {key: [] for key in self.ids}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            key, step, pid = line.split()
+            begun[key].append(Begun(key, int(step), int(pid)))
+        return begun
+
+    def steps(self) -> list[list[int]]:
+        """The steps that each run was begun at, in the order of the plan."""
+        return [[each.first_step for each in tries] for tries in self.begun().values()]
+
+    def wait_for_rows(self, key: str, rows: int) -> None:
+        history = self.run_folder(key) / record.HISTORY
+
+        def there() -> bool:
+            return history.exists() and history.read_bytes().count(b"\n") >= rows
+
+        wait_until(there, f"{rows} rows in {history}")
+
+
+MakeSweep = Callable[..., Sweep]
+
+
+@pytest.fixture(scope="module")
+def calm(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[RunConfig], Path]:
+    """The folder of a run that nothing happens to, done in this process."""
+    results = tmp_path_factory.mktemp("calm")
+
+    def calm(config: RunConfig) -> Path:
+        # Of runs that differ in what is kept alone, the ids are the same.
+        folder = results / f"weights-{config.keep_weights}"
+        return record.run_folder(folder, run_one(config, folder).run_id)
+
+    return calm
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, calm: Callable[[RunConfig], Path]) -> MakeSweep:
+    return lambda *overrides: Sweep(tmp_path, calm, *TINY, *overrides)
+
+
+def test_a_killed_worker_is_replaced_and_its_run_goes_on(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=0,1", "engine.workers=2")
+    first, _ = hurt.ids
+    code, said = hurt.run({first: ["half history.jsonl 8 me"]})
+    assert code == 0, said
+    assert f"the worker of run {first} was killed by SIGKILL" in said
+    assert hurt.steps() == [[1, 6], [1]]
+    hurt.check()
+
+
+def test_workers_whose_parent_is_killed_stop_with_a_checkpoint(
+    sweep: MakeSweep,
+) -> None:
+    hurt = sweep("seed=0,1", "engine.workers=2")
+    first, _ = hurt.ids
+    code, _ = hurt.run({first: ["half history.jsonl 8 parent"]})
+    assert code == -signal.SIGKILL
+    assert first not in hurt.finished
+    hurt.complete()
+    assert hurt.steps()[0] == [1, 9]
+    assert hurt.steps()[1].count(1) == 1
+
+
+def test_a_record_cut_at_any_byte_is_a_run_to_do(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=0")
+    (key,) = hurt.ids
+    whole = hurt.calm(hurt.plan.runs[key])
+    shutil.copytree(whole, hurt.run_folder(key))
+    result = hurt.run_folder(key) / record.RESULT
+    content = result.read_bytes().rstrip()
+    assert list(standing(hurt.plan, hurt.results).finished) == [key]
+    for length in range(len(content)):
+        result.write_bytes(content[:length])
+        assert list(standing(hurt.plan, hurt.results).missing) == [key]
+    hurt.complete()
+    assert hurt.steps() == [[1]]
+
+
+def test_a_run_that_is_finished_is_not_recorded_as_failed(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=0")
+    (config,) = hurt.plan.runs.values()
+    finished = run_one(config, hurt.results)
+    assert record_failure(config, hurt.results, "it hung after that") == finished
+    hurt.check()
+
+
+WRITES = [
+    "half config.yaml 1",
+    "before config.yaml 1",
+    "half history.jsonl 1",
+    "half history.jsonl 28",
+    "half checkpoint.pt 1",
+    "before checkpoint.previous.pt 1",
+    "after checkpoint.previous.pt 1",  # between the two renames
+    "half checkpoint.pt 3",
+    "after checkpoint.pt 2",
+    "half weights.safetensors 1",
+    "before weights.safetensors 1",
+    "after weights.safetensors 1",
+    "half result.json 1",
+    "before result.json 1",
+    "after result.json 1",
+    "unlink checkpoint.pt 1",
+]
+
+
+@pytest.mark.slow
+def test_a_worker_may_be_killed_at_every_write(sweep: MakeSweep) -> None:
+    hurt = sweep(f"seed=range(0,{len(WRITES)})", "keep_weights=true")
+    at = {key: [f"{write} me"] for key, write in zip(hurt.ids, WRITES, strict=True)}
+    code, said = hurt.run(at)
+    assert code == 0, said
+    assert said.count("begins once more") == len(WRITES)
+    begun = dict(zip(WRITES, hurt.steps(), strict=True))
+    assert begun == {
+        "half config.yaml 1": [1],
+        "before config.yaml 1": [1],
+        "half history.jsonl 1": [1, 1],
+        "half history.jsonl 28": [1, 26],
+        "half checkpoint.pt 1": [1, 1],
+        "before checkpoint.previous.pt 1": [1, 6],
+        "after checkpoint.previous.pt 1": [1, 6],
+        "half checkpoint.pt 3": [1, 11],
+        "after checkpoint.pt 2": [1, 11],
+        "half weights.safetensors 1": [1, 31],
+        "before weights.safetensors 1": [1, 31],
+        "after weights.safetensors 1": [1, 31],
+        "half result.json 1": [1, 31],
+        "before result.json 1": [1, 31],
+        "after result.json 1": [1],
+        "unlink checkpoint.pt 1": [1],
+    }
+    hurt.check()
+
+
+@pytest.mark.slow
+def test_all_processes_may_be_killed_at_once(sweep: MakeSweep) -> None:
+    writes = [
+        "half config.yaml 1",
+        "half history.jsonl 7",
+        "after checkpoint.previous.pt 1",
+        "half result.json 1",
+        "after result.json 1",
+    ]
+    hurt = sweep(f"seed=range(0,{len(writes)})", "engine.workers=1")
+    at = {key: [f"{write} both"] for key, write in zip(hurt.ids, writes, strict=True)}
+    for _ in writes:
+        code, said = hurt.run(at)
+        assert code == -signal.SIGKILL, said
+    hurt.complete()
+    assert hurt.steps() == [[1], [1, 6], [1, 6], [1, 31], [1]]
+
+
+@pytest.mark.slow
+def test_a_picture_may_be_half_written(
+    tmp_path: Path, calm: Callable[[RunConfig], Path]
+) -> None:
+    style = [*SMALL["style"], "tracker=none", "budget.max_steps=2", "evaluations=1"]
+    hurt = Sweep(tmp_path, calm, *style, "checkpoint.every=1")
+    (key,) = hurt.ids
+    picture = next(hurt.calm(hurt.plan.runs[key]).glob("*.png"))
+    code, said = hurt.run({key: [f"half {picture.name} 1 me"]})
+    assert code == 0, said
+    assert hurt.steps() == [[1, 3]]
+    hurt.check()
+
+
+@pytest.mark.slow
+def test_a_run_whose_worker_dies_twice_may_be_finished_after_all(
+    sweep: MakeSweep,
+) -> None:
+    hurt = sweep("seed=0,1")
+    failed, finished = hurt.ids
+    history = ["half history.jsonl 8 me", "half history.jsonl 9 me"]
+    at = {failed: history, finished: [history[0], "after result.json 1 me"]}
+    code, said = hurt.run(at)
+    assert code == 1, said
+    assert "1 ok, 1 failed" in said or "1 failed, 1 ok" in said
+    assert set(hurt.finished) == {finished}
+    hurt.complete()
+    assert hurt.steps() == [[1, 6, 11], [1, 6]]
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_worker_moves_its_run_to_another(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=0,1", "engine.workers=2")
+    first, _ = hurt.ids
+    process = hurt.start(slow=0.3)
+    hurt.wait_for_rows(first, 7)
+    os.kill(hurt.begun()[first][0].pid, signal.SIGTERM)
+    code, said = hurt.end(process)
+    assert code == 0, said
+    assert "exit code 143" in said
+    assert hurt.steps()[0][1] > 7
+    hurt.check()
+
+
+def interrupt(process: Process) -> None:
+    """What a terminal does at Ctrl-C."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["once", "twice", "many times", "SIGTERM"])
+def test_an_interrupted_sweep_leaves_no_process(how: str, sweep: MakeSweep) -> None:
+    hurt = sweep("seed=0,1,2", "engine.workers=2")
+    process = hurt.start(slow=0.3)
+    hurt.wait_for_rows(hurt.ids[0], 7)
+    if how == "SIGTERM":
+        os.kill(process.pid, signal.SIGTERM)
+    else:
+        for _ in range({"once": 1, "twice": 2, "many times": 20}[how]):
+            interrupt(process)
+            time.sleep(0.05)
+    code, said = hurt.end(process)
+    # One more while Python itself is ending ends it by the signal.
+    assert code == 130 or (how == "many times" and code == -signal.SIGINT), said
+    assert "interrupted; the same command takes it up again" in said
+    hurt.complete()
+    assert hurt.steps()[0][0] == 1
+    assert hurt.steps()[0][1] > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["planning", "worker"])
+def test_a_sweep_may_be_interrupted_before_its_first_run(
+    when: str, sweep: MakeSweep
+) -> None:
+    hurt = sweep("seed=0,1", "engine.workers=2")
+    process = hurt.start()
+    wait_until((hurt.done / when).exists, when)
+    interrupt(process)
+    code, said = hurt.end(process)
+    assert code == 130, said
+    hurt.complete()
+
+
+@pytest.mark.slow
+def test_racing_sweeps_do_each_run_once(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=range(0,6)", "engine.workers=2")
+    racers = [hurt.start(slow=0.05) for _ in range(3)]
+    for racer in racers:
+        code, said = hurt.end(racer)
+        assert code == 0, said
+    assert hurt.steps() == [[1]] * 6
+    hurt.check()
+
+
+@pytest.mark.slow
+def test_a_worker_may_die_while_it_has_nothing_to_do(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=0,1", "engine.workers=2")
+    first, second = hurt.ids
+    with record.RunWriter(hurt.results, second):
+        process = hurt.start()
+        result = hurt.run_folder(first) / record.RESULT
+        wait_until(result.exists, "the first run is finished")
+        os.kill(hurt.begun()[first][0].pid, signal.SIGKILL)
+    code, said = hurt.end(process)
+    assert code == 0, said
+    assert hurt.steps() == [[1], [1]]
+    hurt.check()
+
+
+@pytest.mark.slow
+def test_a_death_that_is_noticed_after_the_timeout_is_a_death(
+    sweep: MakeSweep,
+) -> None:
+    hurt = sweep("seed=0")
+    (key,) = hurt.ids
+    process = hurt.start(None, "engine.timeout=15", slow=0.3)
+    hurt.wait_for_rows(key, 1)
+    os.kill(process.pid, signal.SIGSTOP)
+    os.kill(hurt.begun()[key][0].pid, signal.SIGKILL)
+    time.sleep(15)
+    os.kill(process.pid, signal.SIGCONT)
+    _, said = hurt.end(process)
+    assert "was killed by SIGKILL; it begins once more" in said
+    hurt.complete()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("does", "code", "words"),
+    [
+        ("raise ImportError('not here')", 2, "a worker cannot start: --module only"),
+        ("os.kill(os.getpid(), 9)", 1, "3 workers one after another died"),
+    ],
+)
+def test_workers_that_cannot_start_end_the_sweep(
+    does: str, code: int, words: str, sweep: MakeSweep
+) -> None:
+    hurt = sweep("seed=range(0,4)", "engine.workers=2")
+    (hurt.folder / "only.py").write_text(
+        "import multiprocessing, os\n"
+        f"if multiprocessing.parent_process() is not None:\n    {does}\n"
+    )
+    ended, said = hurt.run(None, "--module", "only")
+    assert ended == code, said
+    assert words in said
+    assert not hurt.results.exists()
+
+
+@pytest.mark.slow
+def test_the_results_folder_may_be_removed_meanwhile(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=0,1", "engine.workers=2")
+    process = hurt.start(slow=0.1)
+    hurt.wait_for_rows(hurt.ids[0], 7)
+    hurt.results.rename(hurt.folder / "removed")
+    code, said = hurt.end(process)
+    assert code in {0, 1}, said
+    hurt.complete()
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_does_not_end_a_sweep(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=range(0,3)", "engine.workers=1")
+    process = hurt.start()
+    assert process.stdout is not None
+    assert "3 runs to do" in process.stdout.readline()
+    process.stdout.close()
+    process.wait(PATIENCE)
+    hurt.check()
+
+
+def without_root() -> list[str]:
+    """What a command begins with, so that permissions hold for root too."""
+    if os.geteuid() != 0:
+        return []
+    drop = "ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)"  # CAP_DAC_OVERRIDE, for good
+    program = f"import ctypes, os, sys; {drop}; os.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-c", program]
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written_is_named(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=0,1", "engine.workers=2")
+    first, second = hurt.ids
+    run_one(hurt.plan.runs[first], hurt.results)
+    hurt.look()
+    shutil.copytree(hurt.run_folder(first), hurt.run_folder(second))
+    folders = [path for path in hurt.results.rglob("*") if path.is_dir()]
+    for path in [*hurt.results.rglob("*"), hurt.results]:
+        path.chmod(path.stat().st_mode & ~0o222)
+    try:
+        code, said = hurt.end(hurt.start(before=without_root()))
+        assert code == 1
+        assert "cannot be written: Permission denied" in said
+        assert "1 of 2 runs are finished already" in said
+        status = [
+            *without_root(),
+            sys.executable,
+            "-m",
+            "normbench",
+            "status",
+            "--json",
+        ]
+        told = subprocess.run(status, cwd=hurt.folder, capture_output=True, text=True)
+        assert told.returncode == 0, told.stderr
+        assert json.loads(told.stdout)["ok"] == 1
+    finally:
+        for path in [hurt.results, *folders]:
+            path.chmod(0o755)
+        for path in hurt.results.rglob("*"):
+            path.chmod(path.stat().st_mode | 0o200)
+    hurt.complete()
+
+
+@pytest.mark.slow
+def test_files_that_cannot_grow_fail_a_run_for_now(sweep: MakeSweep) -> None:
+    """A full disk, wherever the tests run; files of half a checkpoint still fit."""
+    hurt = sweep("seed=0,1,2", "engine.workers=2")
+    limited = ["bash", "-c", 'ulimit -f 3 && exec "$@"', "bash"]
+    code, said = hurt.end(hurt.start(before=limited))
+    assert code == 1, said
+    assert "no checkpoint can be written" in said
+    assert "File too large" in said
+    assert not hurt.finished
+    hurt.complete()
+    assert hurt.steps() == [[1, 1]] * 3
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MiB at `results` in the working folder."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("only root mounts; a limit on the size of files stands for it")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [0, 16])
+def test_a_disk_may_be_full(left: int, disk: Path, sweep: MakeSweep) -> None:
+    hurt = sweep("seed=0,1,2", "engine.workers=2")
+    run_one(hurt.plan.runs[hurt.ids[0]], hurt.results)
+    ballast = disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    os.truncate(ballast, ballast.stat().st_size - left * 1024)
+    code, said = hurt.run()
+    assert code == 1, said
+    assert "No space left on device" in said
+    ballast.unlink()
+    hurt.complete()
