@@ -164,7 +164,7 @@ train.fit = fit
 
 TINY = [*SMALL["cnn"], "tracker=none", "budget=smoke", "budget.max_steps=30"]
 TINY += ["log_every=1", "evaluations=1", "checkpoint.every=5"]
-PATIENCE = 300
+PATIENCE = 600
 """Seconds after which a process that should have ended hangs, on any machine."""
 
 Process = subprocess.Popen[str]
