@@ -66,7 +66,7 @@ def impose_style(
     histogram of every band of a Laplacian pyramid in each channel, then the histogram
     of each channel, all this `iterations` times, since each undoes a little of the
     others. Histograms are matched by rank, which keeps a band's order: bright stays
-    bright, an edge an edge, unless it is everything's.
+    bright, and an edge an edge.
 
     Equal values (a black sky) have no order: noise below a step of 8 bits gives them
     one, the same in every call, and so they become texture, as Heeger & Bergen's noise
@@ -78,7 +78,8 @@ def impose_style(
     variance, axes = torch.linalg.eigh(_covariance((style - mean)[None])[0])
     scale = variance.clamp(min=_LEAST).sqrt().view(3, 1, 1)
     reference = _mix((style - mean)[None], axes.T) / scale
-    side, size = min(crops.shape[2:]), crops[0, 0].numel()
+    side = min(*crops.shape[2:], *style.shape[1:])
+    size = crops[0, 0].numel()
     bands = [_quantiles(band, size) for band in pyramid(reference, side)]
     pixels = _quantiles(reference, size)
     styled = []
