@@ -21,7 +21,7 @@ from normbench.probes.regrouped import _regroup, regrouped
 from normbench.probes.statistic_noise import statistic_noise
 from normbench.probes.style_leakage import rotation, style_leakage
 from normbench.probes.trained import Trained
-from tests.conftest import SMALL, Command, Run
+from tests.conftest import SMALL, Run
 
 CHANNELS = 32
 
@@ -362,31 +362,3 @@ def test_the_probes_see_the_batches_of_training_in_their_order(
 def test_a_probe_that_cannot_be_is_refused(task: str, probe: str, says: str) -> None:
     with pytest.raises(RequestError, match=f"probes={probe} .*{says}"):
         compose([f"task={task}", f"probes=[{probe}]"])
-
-
-OWN = '''
-from normbench.probes.trained import PROBES, Trained
-
-
-@PROBES("count")
-def count(trained: Trained) -> dict[str, float]:
-    """How many norms the network has.
-
-    Not shown.
-    """
-    return {"norms": len(trained.norms)}
-'''
-
-
-def test_a_probe_of_a_users_own_is_listed_and_recorded(
-    command: Command, tmp_path: Path
-) -> None:
-    (tmp_path / "count.py").write_text(OWN)
-    listed = command("list", "probes", "--module", "count", "--json")
-    assert '"How many norms the network has."' in listed.stdout, listed.stderr
-    assert '"pad_statistics"' in listed.stdout
-    trained = command(
-        *("train", *SMALL["cnn"], "budget=smoke", "tracker=none"),
-        *("probes=[count]", "--module", "count", "--json"),
-    )
-    assert '"count/norms": 9' in trained.stdout, trained.stderr

@@ -90,9 +90,15 @@ def test_the_files_it_names_exist(document: Path) -> None:
             assert (ROOT / name).exists(), name
 
 
+def section(heading: str) -> str:
+    """What CONTRIBUTING.md says under `heading`."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
 def recipe(module: Path, config: Path) -> None:
     """Write the two files of the recipe for a norm into these folders."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
+    text = section("A new norm")
     for language, file in (
         ("python", module / "half.py"),
         ("yaml", config / "half.yaml"),
@@ -115,6 +121,23 @@ def test_the_recipe_for_a_norm_works_to_the_letter(
         assert json.loads(done.stdout)["config"]["norm"] == {"name": "half", "by": 2.0}
     (footprint,) = [words for words in shown("footprint") if "half" in words]
     assert command("footprint", *footprint).returncode == 0
+
+
+def test_the_recipe_for_a_probe_works_to_the_letter(
+    command: Command, tmp_path: Path
+) -> None:
+    (content,) = re.findall(r"```python\n(.*?)```", section("A new probe"), re.DOTALL)
+    (tmp_path / "count.py").write_text(content)
+    listed = command("list", "probes", "--module", "count", "--json")
+    found = {row["name"]: row["description"] for row in json.loads(listed.stdout)}
+    assert found["count"] == "How many norms the network has."
+    assert {"pad_statistics", "statistic_noise"} <= found.keys()
+    words = "probes=[count] --module count"
+    assert f"`normbench train {words}`" in section("A new probe")
+    small = [*SMALL["cnn"], "budget=smoke", "budget.max_steps=1", "tracker=none"]
+    done = command("train", *words.split(), *small, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["probes"] == {"count/norms": 9}
 
 
 @pytest.mark.slow
