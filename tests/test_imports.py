@@ -16,8 +16,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What may be imported, besides errors and registry, by the module on the left; a
 # package stands for all in it.
 ALLOWED = {
-    "cli.__init__": {"cli.bench", "cli.footprint", "cli.look", "cli.results"}
-    | {"cli.run", "cli.sweep", "cli.sync"},
+    "cli.__init__": {"cli.bench", "cli.claim", "cli.footprint", "cli.look"}
+    | {"cli.results", "cli.run", "cli.sweep", "cli.sync"},
+    "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
+    | {"comparison", "progress", "provenance", "registration", "report.registered"}
+    | {"report.verdicts", "schema", "theorems", "trial", "verdict"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"query", "record"},
@@ -30,18 +33,37 @@ ALLOWED = {
     "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment", "plan"}
     | {"progress", "provenance", "record"},
     "__main__": {"cli"},
+    "check": {"census", "choices", "claims", "provenance", "record", "registration"}
+    | {"theorems", "trial", "verdict"},
+    "trial": {"claims", "config", "engines.local", "plan", "progress", "record"}
+    | {"registration", "schema", "verdict"},
+    "comparison": {"plan", "registration"},
+    "claims": {"registration", "schema", "stats", "verdict"},
+    "registration": {"choices"},
+    "verdict": {"registration"},
+    "census": {"data.cache"},
     "engines": {"experiment", "plan", "progress", "provenance", "schema"},
     "plan": {"choices", "config", "network", "provenance", "record", "schema"},
     "progress": {"schema"},
     "checkpoint": {"record"},
     "experiment": {"checkpoint", "config", "evaluation", "network", "norms.base"}
-    | {"progress", "provenance", "record", "schema", "tasks.base", "tracking", "train"},
+    | {
+        "probes.trained",
+        "progress",
+        "provenance",
+        "record",
+        "schema",
+        "tasks.base",
+        "tracking",
+        "train",
+    },
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
     | {"tasks.base"},
     "evaluation": {"norms", "tasks.base"},
     "bench": {"network", "norms"},
     "catalogue": {"choices", "config", "network", "norms", "schema", "tasks.base"},
-    "config": {"choices", "data.base", "norms.base", "reparam", "schema", "tasks.base"},
+    "config": {"choices", "data.base", "norms.base", "probes.trained", "reparam"}
+    | {"schema", "tasks.base"},
     "tracking": {"record", "schema"},
     "sync": {"record"},
     "query": {"schema", "stats"},
@@ -53,6 +75,7 @@ ALLOWED = {
     "norms.__init__": {"norms"},
     "probes": {"norms.base", "probes.base"},
     "probes.words": set(),
+    "probes.trained": {"tasks.base"},
     "probes.footprint": {"norms.base", "probes.base", "probes.words"},
     "probes.portrait": {"norms.base", "probes.footprint", "probes.invariance"}
     | {"probes.words"},
@@ -60,6 +83,8 @@ ALLOWED = {
     | {"tasks.base", "theorems", "train"},
     "theorems.base": set(),
     "report.cubes": {"report.panel"},
+    "report.registered": {"registration", "report.paragraphs"},
+    "report.verdicts": {"report.paragraphs", "verdict"},
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
     | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},
     "tasks": {"tasks.base", "data.base"},
@@ -83,6 +108,9 @@ WITHOUT_TORCH = {
     "cli",
     "report",
     "schema",
+    "registration",
+    "claims",
+    "verdict",
     "record",
     "query",
     "parquet",
@@ -166,6 +194,8 @@ def test_every_permission_is_used() -> None:
         ("import normbench.cli", {"torch", "hydra", "numpy", "rich", "pydantic"}),
         ("import normbench.record", {"torch", "hydra", "numpy"}),
         ("import normbench.query", {"torch", "hydra", "numpy"}),
+        ("import normbench.claims", {"torch", "hydra", "scipy.stats", "matplotlib"}),
+        ("import normbench.report.verdicts", {"torch", "hydra", "numpy", "matplotlib"}),
         ("import normbench.stats", {"torch", "hydra", "pydantic", "scipy.stats"}),
         ("import normbench.sync", {"torch", "hydra", "numpy", "wandb"}),
         ("import normbench.config", {"wandb", "timm", "torchvision", "mlxtend"}),
