@@ -5,179 +5,39 @@ Knows no torch and no hydra: verdicts are made on a laptop from committed record
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from normbench import stats
-from normbench.errors import RequestError
-from normbench.registration import Claim, Contrast, Crossing, Design, Theorem
+from normbench.registration import (
+    Claim,
+    Contrast,
+    Crossing,
+    Design,
+    Says,
+    Theorem,
+    arm_of,
+    level_of,
+)
 from normbench.schema import RunRecord
-
-Decision = Literal["supported", "refuted", "equivalent", "inconclusive", "not tested"]
-"""equivalent: a difference was claimed, and one beyond the margin is excluded."""
+from normbench.verdict import (
+    CellSummary,
+    ContrastVerdict,
+    CrossoverVerdict,
+    Decision,
+    DesignVerdict,
+    Level,
+    Rate,
+    TheoremVerdict,
+    Verdict,
+)
 
 MOST_SEEDS = 200
 """More seeds than that are not suggested."""
 
-
-class _Reported(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TheoremVerdict(_Reported):
-    """`deviation` must be at most `tolerance`, and `control`, where there is one, more:
-    it is where the theorem says that there is a difference."""
-
-    check: str
-    statement: str
-    tolerance: float
-    deviation: float
-    control: float | None
-    detail: str
-    decision: Decision
-
-
-class Rate(_Reported):
-    """The learning rate of a cell, and how it was chosen.
-
-    `validation` is the mean validation metric over the tuning seeds of each rate that
-    was tried, null where a run diverged; `good` are the rates within one margin of the
-    best. `at_edge`: the best is at an end of what was tried. `frozen`: it was chosen by
-    an earlier, fuller check.
-    """
-
-    lr: float
-    validation: dict[str, float | None]
-    good: list[float]
-    at_edge: bool
-    frozen: bool
-
-
-class CellSummary(_Reported):
-    """One cell's runs: the mean of each metric over seeds, and those without one."""
-
-    cell: str
-    rate: Rate
-    n: int
-    mean: dict[str, float]
-    sd: dict[str, float | None]
-    diverged: int
-    failed: int
-    skipped: str | None
-
-
-class ContrastVerdict(_Reported):
-    """One contrast: its effect over paired seeds and what follows from it.
-
-    (`low`, `high`) is the interval of confidence 1 - alpha, (`low_margin`,
-    `high_margin`) that of 1 - 2 alpha, which is held against the margin. `p` is that of
-    the test that would support the claim, `p_adjusted` after Holm over the claim's
-    primary contrasts, `p_sign_flip` that of no difference without a normal model.
-    `seeds_needed` would settle an inconclusive contrast with power .8.
-    """
-
-    name: str
-    metric: str
-    says: str
-    margin: float
-    reason: str
-    primary: bool
-    exploratory: bool = False
-    decision: Decision
-    because: str
-    effect: float | None = None
-    sd: float | None = None
-    n: int = 0
-    low: float | None = None
-    high: float | None = None
-    low_margin: float | None = None
-    high_margin: float | None = None
-    p: float | None = None
-    p_adjusted: float | None = None
-    p_sign_flip: float | None = None
-    seeds_needed: int | None = None
-    values: dict[str, float] = {}
-
-
-class CrossoverVerdict(_Reported):
-    """The level at which two curves of means meet, with a bootstrap interval.
-
-    `at`, `low` and `high` are null where that is beyond the levels: the shares say on
-    which side. `share_before` of the resamples had the curves in the other order from
-    the first level on, `share_after` had no crossing up to the last.
-    """
-
-    name: str
-    metric: str
-    at: float | None
-    low: float | None
-    high: float | None
-    share_before: float
-    share_after: float
-    n: int
-
-
-class DesignVerdict(_Reported):
-    """A mechanism or an outcome: its cells, gate and contrasts."""
-
-    name: str
-    question: str
-    gate: dict[str, bool]
-    cells: list[CellSummary]
-    contrasts: list[ContrastVerdict]
-    crossovers: list[CrossoverVerdict] = []
-    decision: Decision
-
-
-class Verdict(_Reported):
-    """What a check of a claim came to: theorem, mechanism and outcome apart.
-
-    `caveats` are what limits the whole: mixed code or devices, a registration that
-    has changed, rates that were not tuned here.
-    """
-
-    format: Literal[1] = 1
-    claim: str
-    statement: str
-    source: str
-    registration: str
-    budget: str
-    alpha: float
-    caveats: list[str]
-    theorem: Decision
-    mechanism: Decision
-    outcome: Decision
-    theorems: list[TheoremVerdict]
-    mechanisms: list[DesignVerdict]
-    outcomes: list[DesignVerdict]
-    census: dict[str, dict[str, int]] = {}
-    published: list[str] = []
-    confounds: list[str] = []
-    run_ids: list[str] = []
-    command: str
-    started: str
-    environment: dict[str, list[str]]
-
-
-def read_verdict(path: Path) -> Verdict | None:
-    """The verdict in a file; None where there is none.
-
-    Raises RequestError where it is damaged or of another version.
-    """
-    try:
-        return Verdict.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        told = str(error).splitlines()[0]
-        raise RequestError(f"{path} is not a verdict ({told}); remove it") from None
-
-
 Cells = Mapping[str, Mapping[int, RunRecord]]
-"""Of one design: cell -> seed -> record, finished runs only."""
+"""Of one design: cell -> seed -> record, however the run ended."""
 
 
 def judge_theorem(
@@ -194,8 +54,8 @@ def judge_theorem(
         check=theorem.check,
         statement=statement,
         tolerance=theorem.tolerance,
-        deviation=deviation,
-        control=control,
+        deviation=_finite(deviation),
+        control=_finite(control),
         detail=detail,
         decision="inconclusive"
         if not can_fail
@@ -235,7 +95,8 @@ def judge_design(
         crossovers=[
             found
             for crossing in design.crossovers
-            if tested and (found := _crossover(crossing, design, cells)) is not None
+            if tested
+            and (found := _crossover(crossing, design, cells, gate)) is not None
         ],
         decision=together(c.decision for c in contrasts if c.primary),
     )
@@ -244,28 +105,44 @@ def judge_design(
 def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdict]:
     """`designs` with Holm's adjustment over all of their primary contrasts.
 
-    A contrast that is supported only without it becomes inconclusive.
+    A primary contrast that is decided, either way, only without it becomes
+    inconclusive. Those without a p, for want of runs, count as 1.
     """
-    primary = [
-        contrast
-        for design in designs
-        for contrast in design.contrasts
-        if contrast.primary and contrast.p is not None
-    ]
+    primary = [c for design in designs for c in design.contrasts if c.primary]
     if not primary:
         return list(designs)
-    p_values = stats.holm([contrast.p or 0.0 for contrast in primary])
-    by_id = {id(c): float(p) for c, p in zip(primary, p_values, strict=True)}
+
+    def holm(p_values: Iterable[float | None]) -> list[float]:
+        filled = [1.0 if p is None else p for p in p_values]
+        return [float(p) for p in stats.holm(filled)]
+
+    in_favour = holm(c.p for c in primary)
+    against = holm(c.p_against for c in primary)
+    by_id = {
+        id(contrast): both
+        for contrast, *both in zip(primary, in_favour, against, strict=True)
+    }
 
     def adjust(contrast: ContrastVerdict) -> ContrastVerdict:
-        p = by_id.get(id(contrast))
-        if p is None:
+        if contrast.p is None or id(contrast) not in by_id:
             return contrast
-        lost = contrast.decision == "supported" and p >= alpha
-        changes: dict[str, Any] = {"p_adjusted": p}
-        if lost:
+        p, p_against = by_id[id(contrast)]
+        changes: dict[str, Any] = {"p_adjusted": p, "p_against_adjusted": p_against}
+        decisive = p if contrast.decision == "supported" else p_against
+        if contrast.decision in _DECIDED and decisive >= alpha:
+            assert contrast.effect is not None and contrast.sd is not None
             changes["decision"] = "inconclusive"
-            changes["because"] = f"{contrast.because}; not after Holm (p {p:.3g})"
+            changes["because"] = (
+                f"{contrast.because}, but not after Holm over {len(primary)} "
+                f"primary contrasts (p {decisive:.2g})"
+            )
+            changes["seeds_needed"] = _seeds_needed(
+                contrast.says,
+                contrast.effect,
+                contrast.sd,
+                contrast.margin,
+                alpha / len(primary),
+            )
         return contrast.model_copy(update=changes)
 
     return [
@@ -277,6 +154,9 @@ def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdi
         )
         for design in designs
     ]
+
+
+_DECIDED = frozenset({"supported", "refuted", "equivalent"})
 
 
 def together(parts: Iterable[Decision]) -> Decision:
@@ -328,7 +208,7 @@ def _judge(
         return ContrastVerdict(**told, decision="inconclusive", because=because)
     told |= _statistics(list(values.values()), contrast, alpha)
     untrained = sorted(
-        {cell.partition("@")[0] for cell in weights}
+        {arm_of(cell) for cell in weights}
         - {arm for arm, passed in gate.items() if passed}
     )
     if untrained:
@@ -336,7 +216,9 @@ def _judge(
         return ContrastVerdict(**told, decision="inconclusive", because=because)
     decision, because = _decide(contrast.says, told, alpha)
     if decision == "inconclusive":
-        told["seeds_needed"] = _seeds_needed(contrast, told, alpha)
+        told["seeds_needed"] = _seeds_needed(
+            contrast.says, told["effect"], told["sd"], contrast.margin, alpha
+        )
     return ContrastVerdict(**told, decision=decision, because=because)
 
 
@@ -345,13 +227,16 @@ def _statistics(
 ) -> dict[str, Any]:
     t = stats.paired_t_test(values, 1 - alpha)
     both = stats.tost(values, contrast.margin, alpha)
-    upper = stats.non_inferiority(values, contrast.margin, alpha)
-    one_sided = t.p / 2 if (t.mean > 0) == (contrast.says == "greater") else 1 - t.p / 2
-    p = {
-        "greater": min(1.0, 2 * one_sided),
-        "less": min(1.0, 2 * one_sided),
-        "equal": both.p,
-        "not_greater": upper.p,
+    below_margin = stats.non_inferiority(values, contrast.margin, alpha).p
+    above_minus = stats.non_inferiority([-v for v in values], contrast.margin, alpha).p
+    as_said = (t.mean > 0) == (contrast.says == "greater") and t.mean != 0
+    one_sided = t.p / 2 if as_said else 1 - t.p / 2
+    differs, opposite = min(1.0, 2 * one_sided), min(1.0, 2 * (1 - one_sided))
+    p, p_against = {
+        "greater": (differs, min(opposite, both.p)),
+        "less": (differs, min(opposite, both.p)),
+        "equal": (both.p, min(1 - below_margin, 1 - above_minus)),
+        "not_greater": (below_margin, 1 - below_margin),
     }[contrast.says]
     return {
         "effect": t.mean,
@@ -362,67 +247,61 @@ def _statistics(
         "low_margin": both.low,
         "high_margin": both.high,
         "p": p,
+        "p_against": p_against,
         "p_sign_flip": stats.sign_flip_test(values, rng=0).p,
     }
 
 
-def _decide(says: str, told: Mapping[str, Any], alpha: float) -> tuple[Decision, str]:
+def _decide(says: Says, told: Mapping[str, Any], alpha: float) -> tuple[Decision, str]:
     """The rule, by what the sentence says of the contrast."""
     margin = told["margin"]
     within = -margin < told["low_margin"] and told["high_margin"] < margin
+    above, below = told["low"] > 0, told["high"] < 0
+    at_margin = f"the {1 - 2 * alpha:.0%} interval"
     if says in {"greater", "less"}:
+        interval = f"the {1 - alpha:.0%} interval"
         if within:
-            return "equivalent", f"a difference of {margin:g} is excluded"
-        above, below = told["low"] > 0, told["high"] < 0
+            small = "; there is one, but a smaller" if above or below else ""
+            return "equivalent", f"a difference of {margin:g} is excluded{small}"
         if above or below:
             as_said = above == (says == "greater")
             where = "above" if above else "below"
             return (
                 "supported" if as_said else "refuted",
-                f"the interval is {where} 0",
+                f"{interval} is {where} 0",
             )
-        return "inconclusive", "the interval has 0 and more than the margin"
+        return "inconclusive", f"{interval} has 0 in it, and reaches the margin"
     if says == "equal" and within:
-        return "supported", "the interval is within the margin"
+        return "supported", f"{at_margin} is within the margins"
     if says == "not_greater" and told["high_margin"] < margin:
-        return "supported", "the interval is below the margin"
+        return "supported", f"{at_margin} is below the margin"
     beyond = told["low_margin"] > margin
     if beyond or (says == "equal" and told["high_margin"] < -margin):
-        return "refuted", "the interval is beyond the margin"
-    return "inconclusive", "the interval has the margin"
+        return "refuted", f"{at_margin} is beyond the margin"
+    return "inconclusive", f"{at_margin} has the margin in it"
 
 
 def _seeds_needed(
-    contrast: Contrast, told: Mapping[str, Any], alpha: float
+    says: Says, effect: float, sd: float, margin: float, alpha: float
 ) -> int | None:
     """The fewest seeds that would settle it, were the effect what it seems."""
-    effect, sd, margin = told["effect"], told["sd"], contrast.margin
     if not sd:
         return None
+
+    def needed(distance: float, kind: stats.Kind, effect: float = 0.0) -> int | None:
+        return stats.seeds_needed(
+            sd, distance, kind, alpha=alpha, effect=effect, cap=MOST_SEEDS
+        )
+
     ways = []
-    if contrast.says in {"greater", "less"} and effect:
-        ways.append(
-            stats.seeds_needed(
-                sd, abs(effect), "difference", alpha=alpha, cap=MOST_SEEDS
-            )
-        )
-    if abs(effect) < margin:
-        kind: stats.Kind = (
-            "non_inferiority" if contrast.says == "not_greater" else "equivalence"
-        )
-        ways.append(
-            stats.seeds_needed(
-                sd, margin, kind, alpha=alpha, effect=effect, cap=MOST_SEEDS
-            )
-        )
-    elif contrast.says in {"equal", "not_greater"}:
-        beyond = abs(effect) - margin
-        if beyond > 0:
-            ways.append(
-                stats.seeds_needed(
-                    sd, beyond, "non_inferiority", alpha=alpha, cap=MOST_SEEDS
-                )
-            )
+    if says in {"greater", "less"} and effect:
+        ways.append(needed(abs(effect), "difference"))
+    if says == "not_greater" and effect < margin:
+        ways.append(needed(margin, "non_inferiority", effect))
+    elif says != "not_greater" and abs(effect) < margin:
+        ways.append(needed(margin, "equivalence", effect))
+    elif says in {"equal", "not_greater"} and abs(effect) > margin:
+        ways.append(needed(abs(effect) - margin, "non_inferiority"))
     return min((way for way in ways if way is not None), default=None)
 
 
@@ -430,16 +309,21 @@ def weights_of(contrast: Contrast, design: Design) -> dict[str, float]:
     """Cell -> weight; those of a slope are least squares on log2 of the levels."""
     if contrast.weights is not None:
         return contrast.weights
-    cells = [c for c in design.all_cells() if c.partition("@")[0] == contrast.slope]
-    x = np.array([math.log2(float(cell.partition("@")[2])) for cell in cells])
+    cells = [c for c in design.all_cells() if arm_of(c) == contrast.slope]
+    x = np.array([math.log2(float(level_of(cell))) for cell in cells])
     centred = x - x.mean()
     weights = centred / (centred @ centred)
     return dict(zip(cells, weights.tolist(), strict=True))
 
 
 def metric_of(record: RunRecord, metric: str) -> float | None:
-    """The metric of a run; a classifier that diverged is wrong everywhere."""
-    if record.status == "diverged" and metric.endswith("/error"):
+    """The metric of a run, None where it has none that is finite.
+
+    A classifier that diverged is wrong everywhere: its error is 1, but no probe's is.
+    """
+    split, _, name = metric.partition("/")
+    probed = split in record.config.probes
+    if record.status == "diverged" and name == "error" and not probed:
         return 1.0
     return {**record.metrics, **record.probes}.get(metric)
 
@@ -464,14 +348,16 @@ def _values(
 
 
 def _crossover(
-    crossing: Crossing, design: Design, cells: Cells
+    crossing: Crossing, design: Design, cells: Cells, gate: Mapping[str, bool]
 ) -> CrossoverVerdict | None:
-    """None where fewer than two levels or seeds have both arms."""
+    """None where an arm did not train, or fewer than two levels or seeds have both."""
+    if not (gate.get(crossing.above) and gate.get(arm_of(crossing.below))):
+        return None
     pairs = {}
     for cell in design.all_cells():
-        arm, _, level = cell.partition("@")
+        level = level_of(cell)
         below = crossing.below if "@" in crossing.below else f"{crossing.below}@{level}"
-        if arm == crossing.above and cells.get(cell) and cells.get(below):
+        if arm_of(cell) == crossing.above and cells.get(cell) and cells.get(below):
             pairs[float(level)] = (cells[cell], cells[below])
     if len(pairs) < 2:
         return None
@@ -492,10 +378,7 @@ def _crossover(
     found = stats.crossover(
         np.log2(levels), np.array(above), np.array(below_curves), rng=0
     )
-    at, low, high = (
-        float(2**x) if math.isfinite(x) else None
-        for x in (found.x, found.low, found.high)
-    )
+    at, low, high = (_level(x) for x in (found.x, found.low, found.high))
     return CrossoverVerdict(
         name=crossing.name,
         metric=crossing.metric,
@@ -504,18 +387,25 @@ def _crossover(
         high=high,
         share_before=found.share_before,
         share_after=found.share_after,
+        share_several=found.share_several,
         n=found.n,
     )
 
 
+def _level(log2: float) -> Level:
+    if math.isfinite(log2):
+        return float(2**log2)
+    return "before" if log2 < 0 else "after"
+
+
 def _arms(design: Design, cells: Cells) -> list[str]:
-    trained = {cell.partition("@")[0] for cell, runs in cells.items() if runs}
+    trained = {arm_of(cell) for cell, runs in cells.items() if runs}
     return [arm for arm in design.arms if arm in trained]
 
 
 def _passes(design: Design, arm: str, cells: Cells) -> bool:
     for cell, runs in cells.items():
-        if cell.partition("@")[0] != arm or not runs:
+        if arm_of(cell) != arm or not runs:
             continue
         values = [metric_of(record, design.gate.metric) for record in runs.values()]
         finite = [value for value in values if value is not None]
@@ -527,33 +417,38 @@ def _passes(design: Design, arm: str, cells: Cells) -> bool:
 def _summary(
     cell: str, runs: Mapping[int, RunRecord], rate: Rate, skipped: str | None
 ) -> CellSummary:
-    ended = [record for record in runs.values() if record.status == "ok"]
-    metrics = sorted({key for r in ended for key in (*r.metrics, *r.probes)})
+    metrics = sorted({key for r in runs.values() for key in (*r.metrics, *r.probes)})
     mean, sd = {}, {}
     for metric in metrics:
-        values = [metric_of(record, metric) for record in ended]
+        values = [metric_of(record, metric) for record in runs.values()]
         finite = [value for value in values if value is not None]
-        if finite:
+        if len(finite) == len(values):
             interval = stats.mean_interval(finite)
             mean[metric], sd[metric] = interval.mean, interval.sd
+    ended = [record.status for record in runs.values()]
     return CellSummary(
         cell=cell,
         rate=rate,
-        n=len(ended),
+        n=len(runs),
         mean=mean,
         sd=sd,
-        diverged=sum(record.status == "diverged" for record in runs.values()),
-        failed=sum(record.status == "failed" for record in runs.values()),
+        diverged=ended.count("diverged"),
+        failed=ended.count("failed"),
         skipped=skipped,
     )
 
 
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def environment_of(records: Iterable[RunRecord]) -> dict[str, list[str]]:
     """What the runs ran on; more than one value of a key is a mixture."""
-    seen: dict[str, set[str]] = {"source_hash": set(), "device": set(), "torch": set()}
+    seen: dict[str, set[str]] = {"code": set(), "device": set(), "torch": set()}
     for record in records:
         ran_on = record.environment
-        seen["source_hash"].add(ran_on.source_hash)
+        own = [f"{name} {digest}" for name, digest in sorted(ran_on.modules.items())]
+        seen["code"].add(", ".join([ran_on.source_hash, *own]))
         seen["device"].add(ran_on.device)
         seen["torch"].add(ran_on.packages.get("torch", "?"))
     return {key: sorted(values) for key, values in seen.items()}
@@ -564,10 +459,12 @@ def make_verdict(claim: Claim, **parts: Any) -> Verdict:
     designs = adjusted([*parts.pop("mechanisms"), *parts.pop("outcomes")], claim.alpha)
     mechanisms = [d for d in designs if d.name in claim.mechanisms]
     outcomes = [d for d in designs if d.name not in claim.mechanisms]
-    caveats = list(parts.pop("caveats"))
-    for key, values in parts["environment"].items():
-        if len(values) > 1:
-            caveats.insert(0, f"mixed {key}: {', '.join(values)}")
+    mixed = [
+        f"runs of mixed {key}: {' and '.join(values)}"
+        for key, values in parts["environment"].items()
+        if len(values) > 1
+    ]
+    caveats = [*mixed, *parts.pop("caveats")]
     theorems: list[TheoremVerdict] = parts["theorems"]
     return Verdict(
         claim=claim.name,
@@ -578,9 +475,18 @@ def make_verdict(claim: Claim, **parts: Any) -> Verdict:
         confounds=claim.confounds,
         caveats=caveats,
         theorem=together(t.decision for t in theorems),
-        mechanism=together(d.decision for d in mechanisms),
-        outcome=together(d.decision for d in outcomes),
+        mechanism=_of_primaries(mechanisms),
+        outcome=_of_primaries(outcomes),
         mechanisms=mechanisms,
         outcomes=outcomes,
         **parts,
+    )
+
+
+def _of_primaries(designs: Iterable[DesignVerdict]) -> Decision:
+    """Designs that only report, without a primary contrast, have no part in it."""
+    return together(
+        design.decision
+        for design in designs
+        if any(contrast.primary for contrast in design.contrasts)
     )

@@ -8,6 +8,8 @@ less, about 0, or not much greater.
 """
 
 import hashlib
+import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -31,6 +33,17 @@ BudgetName = Literal["smoke", "quick", "full"]
 BUDGETS: tuple[BudgetName, ...] = get_args(BudgetName)
 Says = Literal["greater", "less", "equal", "not_greater"]
 """What the sentence says of a contrast: > 0, < 0, within the margin, below it."""
+
+HELD_OUT = (
+    "val",
+    "test",
+    "val_recomputed",
+    "test_recomputed",
+    "val_batch",
+    "test_batch",
+)
+SPLITS = ("train", *HELD_OUT)
+"""What a metric is of, before its "/"; a probe's name is the other possibility."""
 
 FIRST_TUNING_SEED = 1000
 """Rates are chosen on seeds from here on, results are of seeds from 0 on."""
@@ -60,7 +73,7 @@ class Contrast(_Registered):
 
     name: str
     metric: str
-    weights: dict[str, float] | None = None
+    weights: Annotated[dict[str, float], Field(min_length=1)] | None = None
     slope: str | None = None
     log2: bool = False
     expected: float = 0.0
@@ -73,7 +86,9 @@ class Contrast(_Registered):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.weights is None) == (self.slope is None):
-            raise ValueError("A contrast has either weights or a slope")
+            raise ValueError("a contrast has either weights or a slope")
+        if self.weights is not None and not all(self.weights.values()):
+            raise ValueError("a weight is 0; leave the cell out")
         return self
 
 
@@ -132,27 +147,75 @@ class Design(_Registered):
 
     @model_validator(mode="after")
     def _cells_are_there(self) -> Self:
+        for name in (*self.arms, *self.levels):
+            if "@" in name:
+                raise ValueError(f"{name!r} has an @, which parts arm and level")
         for cell in self.all_cells():
             self.check_cell(cell)
         for contrast in self.contrasts:
             for cell in contrast.weights or {}:
-                self.check_cell(cell)
-                if cell not in self.all_cells():
-                    raise ValueError(f"{cell} of {contrast.name!r} is not trained")
-            if contrast.slope is not None and contrast.slope not in self.arms:
-                raise ValueError(f"slope: {contrast.slope!r} is not an arm")
+                self._check_trained(cell, contrast.name)
+            if contrast.slope is not None:
+                if contrast.slope not in self.arms:
+                    known = did_you_mean(contrast.slope, self.arms)
+                    raise ValueError(f"slope: no arm {contrast.slope!r}; {known}")
+                self._check_numeric(contrast.slope, contrast.name)
         for crossing in self.crossovers:
-            if crossing.above not in self.arms:
-                raise ValueError(f"above: {crossing.above!r} is not an arm")
-            if "@" in crossing.below:
-                self.check_cell(crossing.below)
-            elif crossing.below not in self.arms:
-                raise ValueError(f"below: {crossing.below!r} is not an arm")
+            for arm in (crossing.above, crossing.below):
+                if "@" in arm:
+                    self._check_trained(arm, crossing.name)
+                elif arm not in self.arms:
+                    known = did_you_mean(arm, self.arms)
+                    raise ValueError(f"{crossing.name!r}: no arm {arm!r}; {known}")
+            if "@" in crossing.above:
+                raise ValueError(f"above: {crossing.above!r} is a cell, not an arm")
+            self._check_numeric(crossing.above, crossing.name)
         return self
+
+    @model_validator(mode="after")
+    def _names_are_right(self) -> Self:
+        if self.validation.partition("/")[0] not in ("val", "val_recomputed"):
+            raise ValueError(
+                f"validation: {self.validation!r} is not of the validation split, "
+                "such as val/error"
+            )
+        measured = [self.gate.metric, *(each.metric for each in self.contrasts)]
+        for metric in (
+            self.validation,
+            *measured,
+            *(c.metric for c in self.crossovers),
+        ):
+            split, _, quantity = metric.partition("/")
+            if not quantity or split not in (*SPLITS, *self.probes):
+                known = did_you_mean(split, (*SPLITS, *self.probes))
+                raise ValueError(
+                    f"{metric!r} is not SPLIT/METRIC or PROBE/QUANTITY; {known}"
+                )
+        for name, count in Counter(each.name for each in self.contrasts).items():
+            if count > 1:
+                raise ValueError(f"{count} contrasts are called {name!r}")
+        return self
+
+    def _check_trained(self, cell: str, what: str) -> None:
+        self.check_cell(cell)
+        if cell not in self.all_cells():
+            raise ValueError(f"{cell} of {what!r} is not trained; add it to cells")
+
+    def _check_numeric(self, arm: str, what: str) -> None:
+        levels = [level_of(c) for c in self.all_cells() if arm_of(c) == arm]
+        if len(levels) < 2:
+            raise ValueError(f"{what!r} needs two levels of {arm} or more")
+        for level in levels:
+            try:
+                positive = float(level) > 0
+            except ValueError:
+                positive = False
+            if not positive:
+                raise ValueError(f"{what!r}: level {level!r} is not a number above 0")
 
     def check_cell(self, cell: str) -> None:
         """Raise ValueError unless `cell` is "arm@level" of this design."""
-        arm, _, level = cell.partition("@")
+        arm, level = arm_of(cell), level_of(cell)
         if arm not in self.arms:
             raise ValueError(f"{cell}: no such arm; {did_you_mean(arm, self.arms)}")
         if level not in self.levels:
@@ -167,14 +230,15 @@ class Design(_Registered):
 
     def overrides(self, cell: str) -> str:
         """All overrides of a cell, but for its rate and seed."""
-        arm, _, level = cell.partition("@")
-        return " ".join([self.common, self.arms[arm], self.levels[level]])
+        return " ".join(
+            [self.common, self.arms[arm_of(cell)], self.levels[level_of(cell)]]
+        )
 
 
 class Less(_Registered):
     """What a smaller budget keeps of a design: these cells, and the contrasts of them.
 
-    `overrides` are added to those of every cell.
+    `overrides` are added to those of every cell, and win.
     """
 
     cells: list[str] | None = None
@@ -204,14 +268,28 @@ class Claim(_Registered):
             raise ValueError(f"{', '.join(shared)} names a mechanism and an outcome")
         for name, less in self.quick.items():
             if name not in self.designs():
-                raise ValueError(f"quick: there is no {name!r}")
+                known = did_you_mean(name, self.designs())
+                raise ValueError(f"quick: there is no {name!r}; {known}")
+            trained = self.designs()[name].all_cells()
             for cell in less.cells or []:
-                self.designs()[name].check_cell(cell)
+                if cell not in trained:
+                    known = did_you_mean(cell, trained)
+                    raise ValueError(f"quick.{name}: {cell} is not trained; {known}")
         return self
 
     def designs(self) -> dict[str, Design]:
         """Mechanisms and outcomes, by name."""
         return {**self.mechanisms, **self.outcomes}
+
+
+def arm_of(cell: str) -> str:
+    """The arm of "arm@level"."""
+    return cell.partition("@")[0]
+
+
+def level_of(cell: str) -> str:
+    """The level of "arm@level"."""
+    return cell.partition("@")[2]
 
 
 def read_claim(name: str, config_dir: Path | None = None) -> Claim:
@@ -236,5 +314,10 @@ def read_claim(name: str, config_dir: Path | None = None) -> Claim:
 
 
 def registration_hash(claim: Claim) -> str:
-    """16 hex digits that change with anything that the claim says."""
-    return hashlib.sha256(claim.model_dump_json().encode()).hexdigest()[:16]
+    """16 hex digits that change with anything that the claim says.
+
+    What has its default is left out, so that a key that is added to the schema later
+    does not change those of the claims before it.
+    """
+    plain = claim.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

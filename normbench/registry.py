@@ -141,6 +141,8 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         message = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "missing":
             lines.append(f"{key} is missing")
+        elif mistake["type"] == "value_error" and isinstance(mistake["input"], dict):
+            lines.append(f"{key}: {message}" if key else message)
         else:
             lines.append(
                 f"{key}={mistake['input']!r}: {message[0].lower()}{message[1:]}"

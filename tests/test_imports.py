@@ -16,8 +16,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What may be imported, besides errors and registry, by the module on the left; a
 # package stands for all in it.
 ALLOWED = {
-    "cli.__init__": {"cli.bench", "cli.footprint", "cli.look", "cli.results"}
-    | {"cli.run", "cli.sweep", "cli.sync"},
+    "cli.__init__": {"cli.bench", "cli.claim", "cli.footprint", "cli.look"}
+    | {"cli.results", "cli.run", "cli.sweep", "cli.sync"},
+    "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
+    | {"comparison", "progress", "provenance", "registration", "report.registered"}
+    | {"report.verdicts", "schema", "theorems", "trial", "verdict"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"probes.trained", "query", "record"},
@@ -30,6 +33,15 @@ ALLOWED = {
     "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment", "plan"}
     | {"progress", "provenance", "record"},
     "__main__": {"cli"},
+    "check": {"census", "choices", "claims", "provenance", "record", "registration"}
+    | {"theorems", "trial", "verdict"},
+    "trial": {"claims", "config", "engines.local", "plan", "progress", "record"}
+    | {"registration", "schema", "verdict"},
+    "comparison": {"plan", "registration"},
+    "claims": {"registration", "schema", "stats", "verdict"},
+    "registration": {"choices"},
+    "verdict": {"registration"},
+    "census": {"data.cache"},
     "engines": {"experiment", "plan", "progress", "provenance", "schema"},
     "plan": {"choices", "config", "network", "provenance", "record", "schema"},
     "progress": {"schema"},
@@ -69,6 +81,8 @@ ALLOWED = {
     | {"tasks.base", "theorems", "train"},
     "theorems.base": set(),
     "report.cubes": {"report.panel"},
+    "report.registered": {"registration", "report.paragraphs"},
+    "report.verdicts": {"report.paragraphs", "verdict"},
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
     | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},
     "tasks": {"tasks.base", "data.base"},
@@ -93,6 +107,9 @@ WITHOUT_TORCH = {
     "cli",
     "report",
     "schema",
+    "registration",
+    "claims",
+    "verdict",
     "record",
     "query",
     "parquet",
@@ -126,10 +143,11 @@ def imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"relative import in {path}"
             assert node.module is not None
-            if node.module in {"normbench", "normbench.norms", "normbench.cli"}:
+            if (PACKAGE.parent / node.module.replace(".", "/")).is_dir():
                 for alias in node.names:
                     inner = f"{node.module}.{alias.name}".replace(".", "/")
-                    is_module = (PACKAGE.parent / f"{inner}.py").exists()
+                    where = PACKAGE.parent / inner
+                    is_module = where.is_dir() or where.with_suffix(".py").exists()
                     yield f"{node.module}.{alias.name}" if is_module else node.module
             else:
                 yield node.module
@@ -176,6 +194,8 @@ def test_every_permission_is_used() -> None:
         ("import normbench.cli", {"torch", "hydra", "numpy", "rich", "pydantic"}),
         ("import normbench.record", {"torch", "hydra", "numpy"}),
         ("import normbench.query", {"torch", "hydra", "numpy"}),
+        ("import normbench.claims", {"torch", "hydra", "scipy.stats", "matplotlib"}),
+        ("import normbench.report.verdicts", {"torch", "hydra", "numpy", "matplotlib"}),
         ("import normbench.stats", {"torch", "hydra", "pydantic", "scipy.stats"}),
         ("import normbench.sync", {"torch", "hydra", "numpy", "wandb"}),
         ("import normbench.config", {"wandb", "timm", "torchvision", "mlxtend"}),

@@ -3,7 +3,7 @@
 import json as jsonlib
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,16 +20,19 @@ from normbench.cli.options import (
     exit_codes,
 )
 from normbench.cli.sweep import Arms
-from normbench.cli.tables import print_table
+from normbench.cli.tables import print_table, width
 
 if TYPE_CHECKING:
-    from normbench.claims import Verdict
+    from normbench.check import Cost
     from normbench.progress import SweepObserver
-    from normbench.registration import BudgetName, Claim
+    from normbench.registration import Claim
+    from normbench.verdict import Verdict
 
 app = typer.Typer(help="Sentences about norms, and their verdicts.")
 
 CLAIMS = Path("results/claims")
+WIDEST = 120
+"""Columns of text that is still easy to read."""
 
 
 class Budget(StrEnum):
@@ -51,6 +54,11 @@ Workers = Annotated[
 ]
 
 
+RedoStale = Annotated[
+    bool, typer.Option("--redo-stale", help="Do runs of other code again.")
+]
+
+
 def _complete(incomplete: str) -> list[str]:
     from normbench.choices import choices
 
@@ -65,6 +73,7 @@ def list_(
     with exit_codes():
         from normbench.choices import choices
         from normbench.registration import read_claim
+        from normbench.report.verdicts import decisions
 
         rows: list[dict[str, Any]] = []
         for name in choices("claim", config_dir):
@@ -83,8 +92,12 @@ def list_(
             typer.echo(jsonlib.dumps(rows, indent=2))
             return
         for row in rows:
+            verdict = _full_verdict(row["name"], output)
+            if verdict is not None:
+                row["mechanism"] = decisions(verdict.mechanisms)
+                row["outcome"] = decisions(verdict.outcomes)
             if row.pop("changed"):
-                row["name"] += " (the yaml has changed since)"
+                row["name"] += " (its yaml has changed since the verdict)"
         shown = [{k: "-" if v is None else v for k, v in r.items()} for r in rows]
         print_table(shown, title="claims")
 
@@ -106,23 +119,29 @@ def show(
         from normbench.check import cost
         from normbench.provenance import import_modules
         from normbench.registration import BUDGETS, read_claim, registration_hash
+        from normbench.report import registered, verdicts
+        from normbench.theorems import statement
 
         import_modules(module or ())
         claim = read_claim(name, config_dir)
-        costs = {budget: asdict(cost(claim, budget)) for budget in BUDGETS}
+        costs = {budget: cost(claim, budget) for budget in BUDGETS}
+        verdict = _full_verdict(name, output)
+        changed = _changed(claim, verdict)
         if json:
             plain = claim.model_dump(mode="json")
-            plain |= {"registration": registration_hash(claim), "cost": costs}
+            plain |= {"registration": registration_hash(claim)}
+            plain |= {"cost": {budget: asdict(each) for budget, each in costs.items()}}
+            plain |= {"verdict": verdict and verdict.model_dump(mode="json")}
+            plain |= {"changed": changed}
             typer.echo(jsonlib.dumps(plain, indent=2))
-        else:
-            _print_claim(claim, costs)
-            verdict = _full_verdict(name, output)
-            if verdict:
-                from normbench.report.verdicts import text
-
-                if _changed(claim, verdict):
-                    typer.echo("\nthe yaml has changed since this verdict:")
-                typer.echo(f"\n{text(verdict)}")
+            return
+        said = {each.check: statement(each.check) for each in claim.theorems}
+        lines = [_cost(budget, each) for budget, each in costs.items()]
+        typer.echo(registered.text(claim, said, lines, _columns()))
+        if verdict:
+            if changed:
+                typer.echo("\nthe yaml has changed since this verdict:")
+            typer.echo(f"\n{verdicts.text(verdict, _columns())}")
 
 
 @app.command()
@@ -147,6 +166,7 @@ def check(
         ),
     ] = None,
     workers: Workers = None,
+    redo_stale: RedoStale = False,
     results: Results = RESULTS,
     output: Output = CLAIMS,
     config_dir: ConfigDir = None,
@@ -166,35 +186,43 @@ def check(
         from normbench.registration import read_claim
         from normbench.report.verdicts import text
         from normbench.schema import LocalEngine
+        from normbench.trial import Request
 
         import_modules(module or ())
+        if everything and names:
+            raise RequestError(
+                f"--all has {', '.join(names)} in it; say one of the two"
+            )
         wanted = list(choices("claim", config_dir)) if everything else names or []
         if not wanted:
             raise RequestError("name a claim, or say --all; `claim list` has them")
+        wanted = list(dict.fromkeys(wanted))
         registered = [read_claim(name, config_dir) for name in wanted]
         if budget == "full":
             for claim in registered:
                 checking.require_committed(claim.name, config_dir)
-        verdicts = []
+        trials = []
         for claim in registered:
-            known = _full_verdict(claim.name, output)
-            request = checking.Request(
+            request = Request(
                 results=results,
                 budget=budget.value,
                 engine=LocalEngine(name="local", workers=workers, timeout=None),
                 observe=_observe(claim.name),
                 config_dir=config_dir,
                 modules=module or (),
-                frozen=_rates(known),
+                frozen=_rates(claim, _full_verdict(claim.name, output)),
+                redo_stale=redo_stale,
             )
-            asked = checking.with_arm(claim, arm) if arm else claim
-            verdict = checking.check(asked, request, _again())
+            trials.append(checking.prepare(claim, request, arm))
+        verdicts = []
+        for claim, trial in zip(registered, trials, strict=True):
+            verdict = checking.check(claim, trial, _again())
             verdicts.append(verdict)
+            if not json:
+                typer.echo(text(verdict, _columns()))
             if not arm:
                 path = checking.write_verdict(verdict, results, output / claim.name)
-            if not json:
-                typer.echo(text(verdict))
-                typer.echo("" if arm else f"\nwrote {path}\n")
+                typer.echo(f"\nwrote {path}\n", err=json)
         if json:
             plain = [verdict.model_dump(mode="json") for verdict in verdicts]
             typer.echo(jsonlib.dumps(plain, indent=2))
@@ -215,6 +243,7 @@ def compare(
         float, typer.Option(help="An arm trained if its training metric is below.")
     ] = 0.5,
     workers: Workers = None,
+    redo_stale: RedoStale = False,
     results: Results = RESULTS,
     config_dir: ConfigDir = None,
     module: Modules = None,
@@ -227,10 +256,12 @@ def compare(
     """
     with exit_codes():
         from normbench import check as checking
+        from normbench.comparison import comparison
         from normbench.errors import RequestError
         from normbench.provenance import import_modules
         from normbench.report.verdicts import text
         from normbench.schema import LocalEngine
+        from normbench.trial import Request
 
         import_modules(module or ())
         try:
@@ -239,7 +270,7 @@ def compare(
             raise RequestError(
                 f"--rates {rates!r} is not a list of numbers, such as 0.05,0.1,0.2"
             ) from None
-        claim = checking.comparison(
+        claim = comparison(
             arm or (),
             overrides or (),
             metric=metric,
@@ -248,16 +279,18 @@ def compare(
             seeds=seeds,
             gate=gate,
         )
-        request = checking.Request(
+        request = Request(
             results=results,
             budget="full",
             engine=LocalEngine(name="local", workers=workers, timeout=None),
             observe=_observe("compare"),
             config_dir=config_dir,
             modules=module or (),
+            redo_stale=redo_stale,
         )
-        verdict = checking.check(claim, request, _again())
-        typer.echo(verdict.model_dump_json(indent=2) if json else text(verdict))
+        verdict = checking.check(claim, checking.prepare(claim, request), _again())
+        plain = verdict.model_dump_json(indent=2)
+        typer.echo(plain if json else text(verdict, _columns()))
 
 
 def _observe(what: str) -> "Callable[[str], SweepObserver]":
@@ -277,7 +310,7 @@ def _again() -> str:
 
 
 def _full_verdict(name: str, output: Path) -> "Verdict | None":
-    from normbench.claims import read_verdict
+    from normbench.verdict import read_verdict
 
     return read_verdict(output / name / "verdict.json")
 
@@ -288,8 +321,9 @@ def _changed(claim: "Claim", verdict: "Verdict | None") -> bool:
     return verdict is not None and verdict.registration != registration_hash(claim)
 
 
-def _rates(verdict: "Verdict | None") -> dict[str, dict[str, float]]:
-    if verdict is None:
+def _rates(claim: "Claim", verdict: "Verdict | None") -> dict[str, dict[str, float]]:
+    """The rates that a full check of this very registration chose."""
+    if verdict is None or _changed(claim, verdict):
         return {}
     return {
         design.name: {cell.cell: cell.rate.lr for cell in design.cells}
@@ -297,52 +331,12 @@ def _rates(verdict: "Verdict | None") -> dict[str, dict[str, float]]:
     }
 
 
-def _print_claim(
-    claim: "Claim", costs: Mapping["BudgetName", Mapping[str, Any]]
-) -> None:
+def _cost(budget: str, cost: "Cost") -> str:
     from normbench.progress import duration
-    from normbench.theorems import statement
 
-    typer.echo(f"{claim.name}: {claim.statement}\nsource: {claim.source}")
-    _print_list("published (theirs)", claim.published)
-    _print_list("confounds", claim.confounds)
-    theorems = [
-        f"{statement(each.check)} (within {each.tolerance:g})"
-        for each in claim.theorems
-    ]
-    _print_list("theorems", theorems)
-    for kind, designs in (
-        ("mechanism", claim.mechanisms),
-        ("outcome", claim.outcomes),
-    ):
-        for name, design in designs.items():
-            typer.echo(f"\n{kind} {name}: {design.question}")
-            typer.echo(f"  common   {design.common}")
-            for arm, text in design.arms.items():
-                typer.echo(f"  arm      {arm}: {text}")
-            for level, text in design.levels.items():
-                typer.echo(f"  level    {level}: {text}")
-            rates = ", ".join(f"{lr:g}" for lr in design.rates)
-            typer.echo(
-                f"  {len(design.all_cells())} cells, {design.seeds} seeds; rates "
-                f"{rates} on {design.tuning_seeds} other seeds, by {design.validation}"
-            )
-            for contrast in design.contrasts:
-                star = "*" * contrast.primary
-                typer.echo(
-                    f"  says     {contrast.name}{star}: {contrast.metric} is "
-                    f"{contrast.says.replace('_', ' ')}, margin {contrast.margin:g} "
-                    f"({contrast.reason})"
-                )
-    typer.echo("\n* primary: the verdict rests on these, adjusted by Holm")
-    for budget, each in costs.items():
-        runs = each["tuning_runs"] + each["test_runs"]
-        time = duration(each["core_seconds"] / 2)
-        typer.echo(f"{budget:<6} {runs} runs, about {time} on two cores")
+    runs, time = cost.tuning_runs + cost.test_runs, duration(cost.core_seconds / 2)
+    return f"{budget:<6} {runs} runs, about {time} on two cores"
 
 
-def _print_list(title: str, lines: Sequence[str]) -> None:
-    if lines:
-        typer.echo(f"{title}:")
-    for line in lines:
-        typer.echo(f"  - {line}")
+def _columns() -> int:
+    return min(width(), WIDEST)

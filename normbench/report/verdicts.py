@@ -3,102 +3,173 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from normbench.claims import ContrastVerdict, DesignVerdict, TheoremVerdict, Verdict
+from normbench.report.paragraphs import paragraph
+from normbench.verdict import (
+    CellSummary,
+    ContrastVerdict,
+    CrossoverVerdict,
+    DesignVerdict,
+    TheoremVerdict,
+    Verdict,
+)
 
-WIDTH = 41
+PLOT = 41
 """Characters of a plotted interval; odd, so that 0 is in the middle."""
+DETAIL = 18
+"""Columns before what is said of a contrast."""
 
 
-def text(verdict: Verdict) -> str:
-    """The whole verdict, for a terminal."""
-    return "\n".join(_lines(verdict))
+def text(verdict: Verdict, width: int = 88) -> str:
+    """The whole verdict, for a terminal; what limits it comes first."""
+    return "\n".join(_lines(verdict, width))
 
 
-def _lines(verdict: Verdict) -> Iterator[str]:
-    yield f"{verdict.claim}: {verdict.statement}"
-    yield f"source: {verdict.source}"
+def decisions(designs: Sequence[DesignVerdict]) -> str:
+    """The decision of each design that has a primary contrast; one word for one.
+
+    Designs are separate questions: they are not merged here.
+    """
+    decided = {
+        design.name: design.decision
+        for design in designs
+        if any(contrast.primary for contrast in design.contrasts)
+    }
+    if len(decided) < 2:
+        return "".join(decided.values()) or "not tested"
+    return ", ".join(f"{name} {decision}" for name, decision in decided.items())
+
+
+def _lines(verdict: Verdict, width: int) -> Iterator[str]:
     for caveat in verdict.caveats:
-        yield f"note: {caveat}"
+        yield paragraph("note: ", caveat, width)
+    yield paragraph(f"{verdict.claim}: ", verdict.statement, width)
+    yield paragraph("source: ", verdict.source, width)
     yield ""
     yield f"THEOREM    {verdict.theorem}"
     for theorem in verdict.theorems:
-        yield from _theorem(theorem)
-    for title, decision, designs in (
-        ("MECHANISM", verdict.mechanism, verdict.mechanisms),
-        ("OUTCOME", verdict.outcome, verdict.outcomes),
+        yield from _theorem(theorem, width)
+    for title, designs in (
+        ("MECHANISM", verdict.mechanisms),
+        ("OUTCOME", verdict.outcomes),
     ):
         yield ""
-        yield f"{title:<10} {decision}"
+        yield paragraph(f"{title:<11}", decisions(designs), width)
         for design in designs:
-            yield from _design(design)
+            yield from _design(design, verdict.alpha, width)
     if verdict.census:
         yield ""
+        yield "CENSUS     default norms of the models in"
         for zoo, counts in verdict.census.items():
             shown = ", ".join(f"{name} {count}" for name, count in counts.items())
-            yield f"  {zoo}: {shown}"
+            yield paragraph(f"{zoo}: ", shown, width, indent=2)
+    if verdict.published:
+        yield ""
     for published in verdict.published:
-        yield f"published: {published}"
+        yield paragraph("published: ", published, width)
     yield ""
     yield f"reproduce: {verdict.command}"
 
 
-def _theorem(theorem: TheoremVerdict) -> Iterator[str]:
+def _theorem(theorem: TheoremVerdict, width: int) -> Iterator[str]:
     control = "" if theorem.control is None else f"; control {theorem.control:.2g}"
-    yield f"  {theorem.decision:<13} {theorem.statement}"
-    yield (
-        f"  {'':<13} deviation {theorem.deviation:.2g} "
-        f"(tolerance {theorem.tolerance:.2g}){control}"
+    off = "not finite" if theorem.deviation is None else f"{theorem.deviation:.2g}"
+    yield paragraph(f"{theorem.decision:<14}", theorem.statement, width, indent=2)
+    yield paragraph(
+        "",
+        f"deviation {off} (tolerance {theorem.tolerance:.2g}){control}",
+        width,
+        indent=DETAIL - 2,
     )
 
 
-def _design(design: DesignVerdict) -> Iterator[str]:
+def _design(design: DesignVerdict, alpha: float, width: int) -> Iterator[str]:
     failed = [arm for arm, passed in design.gate.items() if not passed]
-    yield f"  {design.name}: {design.question}"
+    yield paragraph(f"{design.name}: ", design.question, width, indent=2)
     if failed:
-        yield f"    did not train: {', '.join(failed)}"
+        yield paragraph("did not train: ", ", ".join(failed), width, indent=4)
+    metric = design.contrasts[0].metric if design.contrasts else None
     for cell in design.cells:
-        if cell.skipped:
-            yield f"    skipped {cell.cell}: {cell.skipped}"
-        elif cell.diverged or cell.failed:
-            yield f"    {cell.cell}: {cell.diverged} diverged, {cell.failed} failed"
+        yield paragraph(f"{cell.cell}: ", _cell(cell, metric), width, indent=4)
     shown = [c for c in design.contrasts if c.effect is not None]
     scale = max((_reach(c) for c in shown), default=0.0)
     for contrast in design.contrasts:
-        yield from _contrast(contrast, scale)
+        yield from _contrast(contrast, scale, alpha, width)
     for crossing in design.crossovers:
-        at, low, high = (
-            "beyond the levels" if x is None else f"{x:.3g}"
-            for x in (crossing.at, crossing.low, crossing.high)
-        )
-        yield (
-            f"    {'crossover':<13} {crossing.name}: at {at} [{low}, {high}], "
-            f"n {crossing.n}"
-        )
+        yield paragraph(f"{'crossover':<14}", _crossover(crossing), width, indent=4)
 
 
-def _contrast(contrast: ContrastVerdict, scale: float) -> Iterator[str]:
+def _cell(cell: CellSummary, metric: str | None) -> str:
+    if cell.skipped:
+        return f"skipped, {cell.skipped}"
+    ends = (("diverged", cell.diverged), ("failed", cell.failed))
+    parts = [f"n {cell.n}", *(f"{n} {end}" for end, n in ends if n)]
+    if metric in cell.mean:
+        sd = cell.sd.get(metric)
+        spread = "" if sd is None else f" sd {sd:.4f}"
+        parts.insert(0, f"{metric} {cell.mean[metric]:.4f}{spread}")
+    rate = cell.rate
+    parts.append(f"lr {rate.lr:g}" + " (of a full check)" * rate.frozen)
+    if len(rate.validation) > 1:
+        tried = ", ".join(
+            f"{lr}: {'-' if value is None else f'{value:.4f}'}"
+            for lr, value in rate.validation.items()
+        )
+        good = " ".join(f"{lr:g}" for lr in rate.good) or "none"
+        edge = ", at the edge" * rate.at_edge
+        parts.append(f"good {good}{edge}; validation by lr {tried}")
+    return ", ".join(parts)
+
+
+def _crossover(crossing: CrossoverVerdict) -> str:
+    at, low, high = (
+        f"{x} the levels" if isinstance(x, str) else f"{x:.3g}"
+        for x in (crossing.at, crossing.low, crossing.high)
+    )
+    several = ""
+    if crossing.share_several >= 0.05:
+        several = f"; {crossing.share_several:.0%} of resamples cross more than once"
+    return f"{crossing.name}: at {at} [{low}, {high}], n {crossing.n}{several}"
+
+
+def _contrast(
+    contrast: ContrastVerdict, scale: float, alpha: float, width: int
+) -> Iterator[str]:
     marks = "*" * contrast.primary + " (exploratory)" * contrast.exploratory
-    yield f"    {contrast.decision:<13} {contrast.name}{marks}"
-    if contrast.effect is None:
-        yield f"    {'':<13} {contrast.because}"
-        return
-    yield f"    {'':<13} {numbers(contrast)}"
-    if scale > 0:
-        yield f"    {'':<13} {plot(contrast, scale)}"
+    label = f"{contrast.decision:<14}"
+    yield paragraph(label, f"{contrast.name}{marks}", width, indent=4)
+    if contrast.effect is not None:
+        yield paragraph("", numbers(contrast, alpha), width, indent=DETAIL)
+        if scale > 0:
+            yield " " * DETAIL + plot(contrast, scale)
     needed = contrast.seeds_needed
     settle = f"; about {needed} seeds would settle it" if needed else ""
-    yield f"    {'':<13} {contrast.because}{settle}"
+    yield paragraph("", f"{contrast.because}{settle}", width, indent=DETAIL)
 
 
-def numbers(contrast: ContrastVerdict) -> str:
-    """Effect, interval, n and margin of a contrast that has them."""
-    p = contrast.p if contrast.p_adjusted is None else contrast.p_adjusted
-    assert contrast.effect is not None and contrast.low is not None
-    assert contrast.high is not None and p is not None
+def interval(contrast: ContrastVerdict) -> tuple[float, float, bool]:
+    """The interval that the decision rests on; True where it is the wider one, of
+    confidence 1 - alpha, and not that of 1 - 2 alpha."""
+    wide = contrast.says in {"greater", "less"}
+    low, high = (
+        (contrast.low, contrast.high)
+        if wide
+        else (contrast.low_margin, contrast.high_margin)
+    )
+    assert low is not None and high is not None
+    return low, high, wide
+
+
+def numbers(contrast: ContrastVerdict, alpha: float) -> str:
+    """Effect, interval, n, p and margin of a contrast that has them."""
+    low, high, wide = interval(contrast)
+    confidence = 1 - alpha if wide else 1 - 2 * alpha
+    holm = contrast.p_adjusted is not None
+    p = contrast.p_adjusted if holm else contrast.p
+    assert contrast.effect is not None and p is not None
     return (
-        f"{contrast.metric} {contrast.effect:+.4f} "
-        f"[{contrast.low:+.4f}, {contrast.high:+.4f}], n {contrast.n}, "
-        f"p {p:.2g}, margin {contrast.margin:g}"
+        f"{contrast.metric} {contrast.effect:+.4f}, {confidence:.0%} "
+        f"[{low:+.4f}, {high:+.4f}], n {contrast.n}, p {p:.2g}{' (Holm)' * holm}, "
+        f"margin {contrast.margin:g}"
     )
 
 
@@ -107,15 +178,15 @@ def plot(contrast: ContrastVerdict, scale: float) -> str:
 
     "  (  |  ) --o--" says: above the margin.
     """
-    assert contrast.effect is not None and contrast.low is not None
-    assert contrast.high is not None
+    low, high, _ = interval(contrast)
+    assert contrast.effect is not None
 
     def place(value: float) -> int:
         share = (value / scale + 1) / 2
-        return min(WIDTH - 1, max(0, round(share * (WIDTH - 1))))
+        return min(PLOT - 1, max(0, round(share * (PLOT - 1))))
 
-    line = [" "] * WIDTH
-    for i in range(place(contrast.low), place(contrast.high) + 1):
+    line = [" "] * PLOT
+    for i in range(place(low), place(high) + 1):
         line[i] = "-"
     line[place(0.0)] = "|"
     line[place(-contrast.margin)] = "("

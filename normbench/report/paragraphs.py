@@ -1,0 +1,16 @@
+"""Lines for a terminal that break between words, under where they began."""
+
+import textwrap
+
+
+def paragraph(label: str, text: str, width: int, *, indent: int = 0) -> str:
+    """`label`, then `text`, whose further lines begin below its first."""
+    first = " " * indent + label
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

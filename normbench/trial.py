@@ -1,0 +1,342 @@
+"""The runs of a claim: composed, done, and looked up by what they are for.
+
+They are ordinary runs under the results folder, shared with sweeps and with other
+claims: what is finished is not done again, and an interrupted check goes on.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from normbench import claims, record
+from normbench.config import Composer, parse, resolve, run_id
+from normbench.engines.local import cores, run_all
+from normbench.errors import NormbenchError, RequestError, did_you_mean
+from normbench.plan import Forecast, Plan, incompatible, standing, words
+from normbench.progress import SweepObserver
+from normbench.registration import (
+    FIRST_TUNING_SEED,
+    BudgetName,
+    Claim,
+    Contrast,
+    Design,
+    arm_of,
+)
+from normbench.schema import LocalEngine, RunConfig, RunRecord
+from normbench.verdict import Rate
+
+QUICK_SEEDS = 6
+SMOKE = "budget.epochs=1 budget.max_steps=10 evaluations=1"
+"""What a smoke check has of every run."""
+OF_THE_TRIAL = frozenset({"lr", "seed", "probes", "tracker", "engine"})
+"""Keys that a design says elsewhere, or that say nothing of a run."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a check is done; `observe` makes what follows each round of runs.
+
+    `frozen` are the rates of an earlier full check: design -> cell -> rate.
+    """
+
+    results: Path
+    budget: BudgetName
+    engine: LocalEngine
+    observe: Callable[[str], SweepObserver]
+    config_dir: Path | None = None
+    modules: Sequence[str] = ()
+    frozen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    redo_stale: bool = False
+
+
+def kept(claim: Claim, budget: BudgetName) -> dict[str, Design]:
+    """The designs of `claim` as `budget` does them; those that it leaves out are not.
+
+    A contrast goes with any of its cells; a slope stays over two levels or more.
+    """
+    designs = {}
+    for name, design in claim.designs().items():
+        less = claim.quick.get(name)
+        if budget == "full":
+            designs[name] = design
+        elif less is None or less.cells != []:
+            cells = None if less is None else less.cells
+            overrides = "" if less is None else less.overrides
+            if budget == "smoke":
+                first, *_ = sorted(design.contrasts, key=lambda c: not c.primary)
+                cells = list(claims.weights_of(first, design))[:2]
+                overrides = f"{overrides} {SMOKE}"
+            designs[name] = _reduced(design, cells, overrides, budget)
+    return designs
+
+
+def _reduced(
+    design: Design, cells: Sequence[str] | None, overrides: str, budget: BudgetName
+) -> Design:
+    trained = set(design.all_cells() if cells is None else cells)
+
+    def stays(contrast: Contrast) -> bool:
+        if contrast.slope is not None:
+            return sum(arm_of(cell) == contrast.slope for cell in trained) > 1
+        return set(contrast.weights or {}) <= trained
+
+    levels = {
+        level: f"{text} {overrides}".strip() for level, text in design.levels.items()
+    }
+    return design.model_copy(
+        update={
+            "cells": [cell for cell in design.all_cells() if cell in trained],
+            "contrasts": [each for each in design.contrasts if stays(each)],
+            "crossovers": [] if budget == "smoke" else design.crossovers,
+            "levels": levels,
+        }
+    )
+
+
+def seeds_of(design: Design, budget: BudgetName) -> int:
+    """How many test seeds a cell has."""
+    return {"smoke": 1, "quick": QUICK_SEEDS, "full": design.seeds}[budget]
+
+
+class Trial:
+    """The runs of some designs.
+
+    `skipped` are the cells that cannot work, with the reason: design -> cell -> reason.
+    `records` are all runs that were looked up, by id, however they ended.
+    """
+
+    def __init__(self, designs: Mapping[str, Design], request: Request) -> None:
+        """Compose every cell. Raises RequestError where one cannot be."""
+        self.designs, self.request = designs, request
+        self.skipped: dict[str, dict[str, str]] = {}
+        self.records: dict[str, RunRecord] = {}
+        self._compose = Composer(request.config_dir)
+        for name, design in designs.items():
+            first = {cell: self._first(name, cell) for cell in design.all_cells()}
+            reasons = incompatible(dict(first.values()))
+            self.skipped[name] = {
+                cell: reasons[key] for cell, (key, _) in first.items() if key in reasons
+            }
+
+    def config(
+        self, name: str, cell: str, lr: float, seed: int, *, probes: bool = False
+    ) -> RunConfig:
+        """What one run of a cell of the design `name` is asked for."""
+        design = self.designs[name]
+        lines = words(design.overrides(cell))
+        try:
+            # The last word on a key counts; a choice of a group comes before its keys.
+            latest = {line.partition("=")[0]: line for line in lines}
+            for key in latest.keys() & OF_THE_TRIAL:
+                raise RequestError(
+                    f"{latest[key]} cannot be part of an arm or a level: "
+                    "rates and probes are the design's, seeds are all the same"
+                )
+            measured = ",".join(design.probes) if probes else ""
+            own = [f"lr={lr!r}", f"seed={seed}", f"probes=[{measured}]", "tracker=none"]
+            parsed = [
+                parse(line, self.request.config_dir)
+                for line in (*latest.values(), *own)
+            ]
+            for override in parsed:
+                if override.is_sweep_override():
+                    raise RequestError(
+                        f"{override.input_line} names several values; a cell has one"
+                    )
+            return resolve(self._compose(parsed))
+        except RequestError as error:
+            raise RequestError(f"{name}, {cell}: {error}") from None
+
+    def rates(self) -> dict[str, dict[str, Rate]]:
+        """The rate of every cell of every design: chosen, or as it was frozen."""
+        if self.request.budget != "full":
+            return {name: self._frozen(name) for name in self.designs}
+        tried = {
+            name: {cell: sorted(set(design.rates)) for cell in self._working(name)}
+            for name, design in self.designs.items()
+        }
+        most = {
+            name: {
+                cell: len(rates) + self.designs[name].extend
+                for cell, rates in c.items()
+            }
+            for name, c in tried.items()
+        }
+        while True:
+            seen = self._tune(tried)
+            chosen = {
+                name: {c: choose(self.designs[name], seen[name][c]) for c in cells}
+                for name, cells in tried.items()
+            }
+            further = False
+            for name, cells in chosen.items():
+                for cell, rate in cells.items():
+                    known = tried[name][cell]
+                    if rate.at_edge and len(known) < most[name][cell]:
+                        low = rate.lr == known[0]
+                        new = known[0] / 2 if low else known[-1] * 2
+                        tried[name][cell] = sorted([*known, new])
+                        further = True
+            if not further:
+                return {name: chosen[name] | self._unworkable(name) for name in chosen}
+
+    def cells(
+        self, rates: Mapping[str, Mapping[str, Rate]]
+    ) -> dict[str, dict[str, dict[int, RunRecord]]]:
+        """Design -> cell -> seed -> record, of the test seeds at the cells' rates."""
+        wanted = {
+            (name, cell, seed): self.config(
+                name, cell, rates[name][cell].lr, seed, probes=True
+            )
+            for name, design in self.designs.items()
+            for cell in self._working(name)
+            for seed in range(seeds_of(design, self.request.budget))
+        }
+        self._do("test seeds", list(wanted.values()))
+        cells: dict[str, dict[str, dict[int, RunRecord]]] = {
+            name: {cell: {} for cell in self._working(name)} for name in self.designs
+        }
+        for (name, cell, seed), config in wanted.items():
+            cells[name][cell][seed] = self.records[run_id(config)]
+        for name, design in self.designs.items():
+            measured = [r for runs in cells[name].values() for r in runs.values()]
+            for metric in (design.gate.metric, *(c.metric for c in design.contrasts)):
+                require_metric(metric, measured)
+        return cells
+
+    def _tune(
+        self, tried: Mapping[str, Mapping[str, Sequence[float]]]
+    ) -> dict[str, dict[str, dict[float, list[RunRecord]]]]:
+        wanted = {
+            (name, cell, lr, seed): self.config(name, cell, lr, seed)
+            for name, cells in tried.items()
+            for cell, rates in cells.items()
+            if len(self.designs[name].rates) > 1
+            for lr in rates
+            for seed in range(
+                FIRST_TUNING_SEED,
+                FIRST_TUNING_SEED + self.designs[name].tuning_seeds,
+            )
+        }
+        self._do("rates", list(wanted.values()))
+        seen: dict[str, dict[str, dict[float, list[RunRecord]]]] = {
+            name: {cell: {lr: [] for lr in rates} for cell, rates in cells.items()}
+            for name, cells in tried.items()
+        }
+        for (name, cell, lr, _), config in wanted.items():
+            seen[name][cell][lr].append(self.records[run_id(config)])
+        for name, cells in seen.items():
+            tuned = [r for c in cells.values() for runs in c.values() for r in runs]
+            require_metric(self.designs[name].validation, tuned)
+        return seen
+
+    def _do(self, what: str, configs: Sequence[RunConfig]) -> None:
+        """Finish all of `configs` and take their records, those of failures too.
+
+        Raises NormbenchError where a run has left no record at all.
+        """
+        request = self.request
+        runs: dict[str, RunConfig] = {}
+        for config in configs:
+            key = run_id(config)
+            # Designs may share a run and measure different things on it.
+            probes = {*config.probes, *(runs[key].probes if key in runs else ())}
+            runs[key] = config.model_copy(update={"probes": sorted(probes)})
+        plan = Plan(runs, {}, request.engine)
+        now = standing(
+            plan, request.results, request.modules, redo_stale=request.redo_stale
+        )
+        if now.missing:
+            seen = now.finished.values() or record.all_records(request.results)[0]
+            workers = request.engine.workers or cores()
+            run_all(
+                now.missing,
+                request.results,
+                request.engine,
+                Forecast(seen, now.missing, workers),
+                request.observe(f"{what}, {len(now.finished)} of {len(runs)} are done"),
+                modules=request.modules,
+                redo_stale=request.redo_stale,
+            )
+        found = {
+            key: record.read(record.run_folder(request.results, key)) for key in runs
+        }
+        self.records |= {key: each for key, each in found.items() if each is not None}
+        lost = [key for key, each in found.items() if each is None]
+        if lost:
+            raise NormbenchError(
+                f"{len(lost)} of {len(runs)} runs left no record ({lost[0]}, ..); "
+                "the same command does them again"
+            )
+
+    def _first(self, name: str, cell: str) -> tuple[str, RunConfig]:
+        """Whether a cell works does not depend on rate and seed."""
+        lr = self.designs[name].rates[0]
+        config = self.config(name, cell, lr, 0, probes=True)
+        return run_id(config), config
+
+    def _working(self, name: str) -> list[str]:
+        skipped = self.skipped[name]
+        return [c for c in self.designs[name].all_cells() if c not in skipped]
+
+    def _unworkable(self, name: str) -> dict[str, Rate]:
+        lr = self.designs[name].rates[0]
+        nothing = Rate(lr=lr, validation={}, good=[], at_edge=False, frozen=False)
+        return dict.fromkeys(self.skipped[name], nothing)
+
+    def _frozen(self, name: str) -> dict[str, Rate]:
+        design = self.designs[name]
+        middle = sorted(design.rates)[len(design.rates) // 2]
+        known = self.request.frozen.get(name, {})
+        return {
+            cell: Rate(
+                lr=known.get(cell, middle),
+                validation={},
+                good=[],
+                at_edge=False,
+                frozen=cell in known,
+            )
+            for cell in design.all_cells()
+        }
+
+
+def choose(design: Design, seen: Mapping[float, Sequence[RunRecord]]) -> Rate:
+    """The rate with the best mean validation metric.
+
+    Where every rate diverged, the lowest is the best of them, and at the edge. One rate
+    that is the only one is not tuned, and at no edge.
+    """
+    validation: dict[float, float | None] = {}
+    for lr, records in sorted(seen.items()):
+        values = [claims.metric_of(each, design.validation) for each in records]
+        finite = [value for value in values if value is not None]
+        whole = len(finite) == design.tuning_seeds
+        validation[lr] = statistics.mean(finite) if whole else None
+    rates = list(validation)
+    scores = {lr: value for lr, value in validation.items() if value is not None}
+    best = min(scores, key=lambda lr: scores[lr], default=rates[0])
+    quantity = design.validation.partition("/")[2]
+    margins = [
+        each.margin
+        for each in design.contrasts
+        if each.metric.partition("/")[2] == quantity and not each.log2
+    ]
+    within = scores.get(best, 0.0) + min(margins, default=0.0)
+    return Rate(
+        lr=best,
+        validation={f"{lr:g}": value for lr, value in validation.items()},
+        good=[lr for lr, value in scores.items() if value <= within],
+        at_edge=len(rates) > 1 and best in {rates[0], rates[-1]},
+        frozen=False,
+    )
+
+
+def require_metric(metric: str, records: Sequence[RunRecord]) -> None:
+    """Raise RequestError where runs went to their end and none has this metric."""
+    ended = [each for each in records if each.status == "ok"]
+    known = {key for each in ended for key in (*each.metrics, *each.probes)}
+    if ended and metric not in known:
+        raise RequestError(
+            f"no run has the metric {metric!r}; {did_you_mean(metric, known)}"
+        )
