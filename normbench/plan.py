@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -77,22 +78,25 @@ def grid(
     overrides: Sequence[str], config_dir: Path | None
 ) -> Iterator[tuple[Override, ...]]:
     """Every combination, the last override's values varying fastest."""
-    axes = {}
+    axes: dict[str, list[str]] = {}
     for text in overrides:
         override = parse(text, config_dir)
         axes[override.get_key_element()] = _values(override, config_dir)
-    size = 1
-    for values in axes.values():
-        size *= len(values)
+    size = math.prod(len(values) for values in axes.values())
     if size > MOST_RUNS:
-        raise RequestError(f"{size:,} runs are more than {MOST_RUNS:,}; name fewer")
-    return itertools.product(*axes.values())
+        raise RequestError(f"more than {MOST_RUNS:,} runs; name fewer")
+    return itertools.product(
+        *([parse(text, config_dir) for text in values] for values in axes.values())
+    )
 
 
-def _values(override: Override, config_dir: Path | None) -> list[Override]:
-    """The overrides of one value each that a sweep override stands for."""
+def _values(override: Override, config_dir: Path | None) -> list[str]:
+    """The overrides of one value each that a sweep override stands for.
+
+    Of more than MOST_RUNS, one too many.
+    """
     if not override.is_sweep_override():
-        return [override]
+        return [str(override.input_line)]
     key, text = override.get_key_element(), override.input_line
     values: Iterable[str]
     swept = override.value()
@@ -113,12 +117,14 @@ def _values(override: Override, config_dir: Path | None) -> list[Override]:
         if isinstance(swept, RangeSweep) and not swept.step:
             raise RequestError(f"{text!r}: the step of a range cannot be 0")
         try:
-            values = list(override.sweep_string_iterator())
+            values = list(
+                itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1)
+            )
         except HydraException as error:
             raise RequestError(f"{text!r}: {error}") from None
         if not values:
             raise RequestError(f"{text!r} has no values")
-    return [parse(f"{key}={value}", config_dir) for value in values]
+    return [f"{key}={value}" for value in values]
 
 
 def _composed(

@@ -350,6 +350,7 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on(sweep: MakeSweep) -> No
     hurt.check()
 
 
+@pytest.mark.slow
 def test_workers_whose_parent_is_killed_stop_with_a_checkpoint(
     sweep: MakeSweep,
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_norm_that_cannot_work_is_skipped_and_the_rest_is_done(
     assert "1 finished" in done.stdout
 
 
+@pytest.mark.slow
 def test_runs_of_other_code_are_counted_and_done_again_when_asked(
     command: Command, odd: list[str], tmp_path: Path
 ) -> None:
