@@ -33,6 +33,7 @@ class Listed(StrEnum):
     budgets = "budgets"
     optimizers = "optimizers"
     trackers = "trackers"
+    engines = "engines"
     probes = "probes"
 
 
