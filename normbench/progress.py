@@ -205,6 +205,7 @@ class SweepProgress:
 
     def __init__(self, console: Console) -> None:
         self.tally = Tally()
+        self._left: float | None = None
         self._said: set[str] = set()
         self._console = console
         self._bar = Progress(
@@ -220,6 +221,7 @@ class SweepProgress:
 
     def start(self, missing: int, left: float | None) -> None:
         self.tally.missing = missing
+        self._left = left
         about = "" if left is None else f", about {duration(left)}"
         self._say(f"{missing} runs to do{about}")
         self._bar.start_task(self._task)
@@ -228,7 +230,7 @@ class SweepProgress:
 
     def began(self, run_id: str, config: RunConfig) -> None:
         self.tally.running[run_id] = title(config)
-        self._show(None)
+        self._show()
 
     def ended(self, record: RunRecord, left: float | None) -> None:
         self.tally.running.pop(record.run_id, None)
@@ -237,14 +239,15 @@ class SweepProgress:
             self.tally.failures[record.run_id] = _last_line(record.error)
         where = f"[{self.tally.ended}/{self.tally.missing}] {record.run_id[:8]}"
         line = f"{where}  {title(record.config)}  {_outcome(record)}"
-        self._say(line if self._bar.live.is_started else f"{line}  {_left(left)}")
-        self._show(left)
+        self._left = left
+        self._say(line if self._bar.live.is_started else f"{line}{self._time_left()}")
+        self._show()
 
     def unrecorded(self, run_id: str, reason: str) -> None:
         self.tally.running.pop(run_id, None)
         self.tally.unrecorded[run_id] = reason
         self._say(f"{run_id[:8]}  no record: {_last_line(reason)}")
-        self._show(None)
+        self._show()
 
     def waiting(self, run_id: str) -> None:
         self.tally.running.pop(run_id, None)
@@ -267,18 +270,16 @@ class SweepProgress:
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _show(self, left: float | None) -> None:
+    def _show(self) -> None:
         running = list(self.tally.running.values())[:4]
-        words = [self.tally.words(), *([_left(left)] if left is not None else [])]
         self._bar.update(
             self._task,
             completed=self.tally.ended,
-            description="; ".join([*words, *running]),
+            description="; ".join([self.tally.words() + self._time_left(), *running]),
         )
 
-
-def _left(seconds: float | None) -> str:
-    return "" if seconds is None else f"{duration(seconds)} left"
+    def _time_left(self) -> str:
+        return "" if self._left is None else f"  {duration(self._left)} left"
 
 
 def _outcome(record: RunRecord) -> str:
