@@ -140,6 +140,26 @@ def test_the_recipe_for_a_probe_works_to_the_letter(
     assert json.loads(done.stdout)["probes"] == {"count/norms": 9}
 
 
+def test_the_recipe_for_a_claim_works_to_the_letter(
+    command: Command, tmp_path: Path
+) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    _, content, *_ = re.findall(r"^ *```yaml\n(.*?)```", text, FLAGS)
+    file = tmp_path / "mine" / "claim" / "norm-or-none.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    shows, quick, full = [words for words in shown("claim") if "norm-or-none" in words]
+    assert "is below 0" in command("claim", *shows).stdout
+    refused = command("claim", *full)
+    assert refused.returncode == 2
+    assert "is not committed" in refused.stderr
+    done = command("claim", *quick, "--json", timeout=300)
+    assert done.returncode == 0, done.stderr
+    (verdict,) = json.loads(done.stdout)
+    assert (verdict["theorem"], verdict["outcome"]) == ("supported", "supported")
+    assert "norm-or-none/verdict.quick.json" in done.stderr
+
+
 @pytest.mark.slow
 def test_the_recipe_in_the_repository_passes_the_suite(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
