@@ -119,7 +119,8 @@ def show(
         from normbench.check import cost
         from normbench.provenance import import_modules
         from normbench.registration import BUDGETS, read_claim, registration_hash
-        from normbench.report import registered, verdicts
+        from normbench.report.registered import text as registration_text
+        from normbench.report.verdicts import text
         from normbench.theorems import statement
 
         import_modules(module or ())
@@ -137,11 +138,11 @@ def show(
             return
         said = {each.check: statement(each.check) for each in claim.theorems}
         lines = [_cost(budget, each) for budget, each in costs.items()]
-        typer.echo(registered.text(claim, said, lines, _columns()))
+        typer.echo(registration_text(claim, said, lines, _columns()))
         if verdict:
             if changed:
                 typer.echo("\nthe yaml has changed since this verdict:")
-            typer.echo(f"\n{verdicts.text(verdict, _columns())}")
+            typer.echo(f"\n{text(verdict, _columns())}")
 
 
 @app.command()
