@@ -1,6 +1,7 @@
 """What every test shares: a cache folder of its own, one thread, and how to run."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from normbench.experiment import run_one
 from normbench.schema import RunRecord
 
 torch.set_num_threads(1)
+# A suite that was started in the background ignores Ctrl-C, and so would what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Run = Callable[..., RunRecord]
 Command = Callable[..., subprocess.CompletedProcess[str]]

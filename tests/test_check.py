@@ -202,6 +202,7 @@ def test_designs_that_share_a_run_measure_what_either_asks(
         return {}
 
     monkeypatch.setitem(PROBES._functions, "one", probe)
+    monkeypatch.setitem(PROBES._data, "one", object)
     plain = a_claim(rates=[0.1]).model_dump(exclude_defaults=True)
     contrast = plain["outcomes"]["digits"]["contrasts"][0]
     plain["outcomes"]["other"] = copy.deepcopy(plain["outcomes"]["digits"])

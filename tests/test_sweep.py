@@ -80,6 +80,7 @@ def test_a_sweep_does_what_is_missing_and_says_how_far_it_is(command: Command) -
     assert json.loads(command("status", "--json").stdout)["ok"] == 2
 
 
+@pytest.mark.slow
 def test_every_end_of_a_run_is_recorded_and_the_others_go_on(
     command: Command, odd: list[str]
 ) -> None:
