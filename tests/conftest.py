@@ -15,7 +15,7 @@ from normbench.experiment import run_one
 from normbench.schema import RunRecord
 
 torch.set_num_threads(1)
-# A suite that was started in the background ignores Ctrl-C, and so would what it starts.
+# A suite started in the background ignores Ctrl-C, and so would what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Run = Callable[..., RunRecord]

@@ -34,7 +34,7 @@ ALLOWED = {
     | {"progress", "provenance", "record"},
     "__main__": {"cli"},
     "check": {"census", "choices", "claims", "provenance", "record", "registration"}
-    | {"trial", "verdict"},
+    | {"theorems", "trial", "verdict"},
     "trial": {"claims", "config", "engines.local", "plan", "progress", "record"}
     | {"registration", "schema", "verdict"},
     "comparison": {"plan", "registration"},
