@@ -76,7 +76,8 @@ def check(config: RunConfig, task: Task) -> None:
     """Raise RequestError where `config` cannot be run on `task`.
 
     The network is built and given one micro-batch on the meta device: its real
-    channels and shapes, without their computation.
+    channels and shapes, without their computation. A process does that once for all
+    runs of the same `shapes`.
     """
     samples = len(task.splits["train"])
     if config.batch_size > samples:
@@ -84,6 +85,8 @@ def check(config: RunConfig, task: Task) -> None:
             f"batch_size={config.batch_size} is above the {samples} training samples "
             f"of data={config.data['name']}; at most {samples} is possible"
         )
+    if shapes(config) in _checked:
+        return
     where = f"norm={config.norm['name']} cannot work in task={task.name}"
     if NORMS.get(config.norm["name"]).fixed_spatial and not task.fixed_spatial:
         raise Incompatible(
@@ -102,6 +105,16 @@ def check(config: RunConfig, task: Task) -> None:
             f"{where}: its forward fails on the meta device, where every network is "
             f"checked first: {str(error).splitlines()[0]}"
         ) from error
+    _checked.add(shapes(config))
+
+
+_SHAPES = ("task", "data", "norm", "reparam", "batch_size", "accumulate", "norm_batch")
+_checked: set[str] = set()
+
+
+def shapes(config: RunConfig) -> str:
+    """Equal for runs whose networks meet batches of the same shapes."""
+    return json.dumps([getattr(config, name) for name in _SHAPES], sort_keys=True)
 
 
 def incompatible(config: RunConfig) -> str | None:

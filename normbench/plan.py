@@ -146,7 +146,7 @@ def incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
     """The reason of each run whose norm cannot work, asked once for equal networks."""
     alike: dict[str, list[str]] = defaultdict(list)
     for key, config in runs.items():
-        alike[_network_key(config)].append(key)
+        alike[network.shapes(config)].append(key)
     skipped: dict[str, str] = {}
     cpu = torch.device("cpu")
     for keys in alike.values():
@@ -156,14 +156,6 @@ def incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
         except Incompatible as reason:
             skipped |= dict.fromkeys(keys, str(reason))
     return skipped
-
-
-_NETWORK = ("task", "data", "norm", "reparam", "batch_size", "accumulate", "norm_batch")
-
-
-def _network_key(config: RunConfig) -> str:
-    """Equal for runs whose networks meet batches of the same shape."""
-    return json.dumps([getattr(config, name) for name in _NETWORK], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -197,9 +189,12 @@ def standing(
     """
     finished, missing, left = {}, {}, {}
     stale, failed = set(), set()
+    with record.no_garbage():
+        records = {
+            key: record.read(record.run_folder(results, key)) for key in plan.runs
+        }
     for key, config in plan.runs.items():
-        folder = record.run_folder(results, key)
-        found = record.read(folder)
+        folder, found = record.run_folder(results, key), records[key]
         if found is None:
             missing[key] = config
             continue

@@ -246,7 +246,7 @@ def run_ids(results: Path) -> list[str]:
 def all_records(results: Path) -> tuple[list[RunRecord], list[Path]]:
     """Every finished run under `results`, by id, and the results that are damaged."""
     records, damaged = [], []
-    with _no_garbage():
+    with no_garbage():
         for folder in _run_folders(results):
             try:
                 data = (folder / RESULT).read_bytes()
@@ -280,7 +280,7 @@ def _run_folders(results: Path) -> list[Path]:
 
 
 @contextmanager
-def _no_garbage() -> Iterator[None]:
+def no_garbage() -> Iterator[None]:
     """Without the cyclic collector, which would walk all records again and again.
 
     It takes half of the time of reading many.

@@ -357,6 +357,7 @@ def wait_for(process: subprocess.Popen[str], seen: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_taken_up_by_the_same_command(tmp_path: Path) -> None:
     whole, _ = ended(training(tmp_path))
     results = tmp_path / "killed"

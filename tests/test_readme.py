@@ -140,6 +140,7 @@ def test_the_recipe_for_a_probe_works_to_the_letter(
     assert json.loads(done.stdout)["probes"] == {"count/norms": 9}
 
 
+@pytest.mark.slow
 def test_the_recipe_for_a_claim_works_to_the_letter(
     command: Command, tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def test_every_end_of_a_run_is_recorded_and_the_others_go_on(
     assert "3 failed and are left" in left.stderr
 
 
+@pytest.mark.slow
 def test_a_diverged_run_is_an_outcome_and_is_not_done_again(command: Command) -> None:
     grid = [*TINY, "tracker=none", "budget=smoke", "norm=none", "lr=1e30", "warmup=0.0"]
     done = command("sweep", *grid)
@@ -148,6 +149,7 @@ def test_a_wrong_plan_is_refused_and_writes_nothing(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_a_run_can_be_done_again_and_compared(
     command: Command, odd: list[str], tmp_path: Path
 ) -> None:
