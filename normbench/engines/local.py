@@ -406,7 +406,7 @@ def _work(
             sys.exit(128 + signal.SIGTERM)
         except NormbenchError as error:
             message = _Unrecorded(str(error))
-        except Exception:
+        except Exception:  # whatever it was, the other runs go on
             message = _Unrecorded(traceback.format_exc())
         try:
             connection.send(message)
