@@ -9,6 +9,7 @@ from pathlib import Path
 from normbench import claims, record, theorems
 from normbench.census import census
 from normbench.choices import choices
+from normbench.contrasts import weights_of
 from normbench.errors import NormbenchError, RequestError
 from normbench.provenance import comes_from_this_code
 from normbench.registration import (
@@ -113,7 +114,7 @@ def with_arm(design: Design, overrides: str) -> Design:
     for contrast in design.contrasts:
         if not contrast.primary:
             continue
-        weights = claims.weights_of(contrast, design)
+        weights = weights_of(contrast, design)
         about = arm_of(max(weights, key=lambda cell: weights[cell]))
         new = {
             f"{EXTRA}@{level_of(cell)}" if arm_of(cell) == about else cell: weight

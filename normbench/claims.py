@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from normbench import stats
+from normbench.contrasts import Cells, judge, metric_of, seeds_needed
 from normbench.registration import (
     Claim,
-    Contrast,
     Crossing,
     Design,
-    Says,
     Theorem,
     arm_of,
     level_of,
@@ -32,12 +31,6 @@ from normbench.verdict import (
     TheoremVerdict,
     Verdict,
 )
-
-MOST_SEEDS = 200
-"""More seeds than that are not suggested."""
-
-Cells = Mapping[str, Mapping[int, RunRecord]]
-"""Of one design: cell -> seed -> record, however the run ended."""
 
 
 def judge_theorem(
@@ -80,7 +73,7 @@ def judge_design(
     """
     gate = {arm: _passes(design, arm, cells) for arm in _arms(design, cells)}
     contrasts = [
-        _judge(contrast, design, cells, gate, alpha, tested)
+        judge(contrast, design, cells, rates, gate, alpha, tested)
         for contrast in design.contrasts
     ]
     return DesignVerdict(
@@ -136,7 +129,7 @@ def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdi
                 f"{contrast.because}, but not after Holm over {len(primary)} "
                 f"primary contrasts (p {decisive:.2g})"
             )
-            changes["seeds_needed"] = _seeds_needed(
+            changes["seeds_needed"] = seeds_needed(
                 contrast.says,
                 contrast.effect,
                 contrast.sd,
@@ -167,184 +160,6 @@ def together(parts: Iterable[Decision]) -> Decision:
         if decisive in decisions:
             return decisive
     return "supported" if decisions else "not tested"
-
-
-def _judge(
-    contrast: Contrast,
-    design: Design,
-    cells: Cells,
-    gate: Mapping[str, bool],
-    alpha: float,
-    tested: bool,
-) -> ContrastVerdict:
-    told: dict[str, Any] = {
-        "name": contrast.name,
-        "metric": contrast.metric,
-        "says": contrast.says,
-        "margin": contrast.margin,
-        "reason": contrast.reason,
-        "primary": contrast.primary,
-        "exploratory": contrast.exploratory,
-    }
-    weights = weights_of(contrast, design)
-    missing = [cell for cell in weights if not cells.get(cell)]
-    if missing:
-        because = f"no runs of {', '.join(missing)}"
-        return ContrastVerdict(**told, decision="not tested", because=because)
-    values, without = _values(contrast, weights, cells)
-    told |= {"values": {str(seed): value for seed, value in values.items()}}
-    told |= {"n": len(values)}
-    if not tested:
-        return ContrastVerdict(
-            **told, decision="not tested", because="a smoke check shows that it runs"
-        )
-    if without:
-        because = (
-            f"seeds {', '.join(map(str, without))} have no finite {contrast.metric}"
-        )
-        return ContrastVerdict(**told, decision="inconclusive", because=because)
-    if len(values) < 2:
-        because = "fewer than two seeds in common"
-        return ContrastVerdict(**told, decision="inconclusive", because=because)
-    told |= _statistics(list(values.values()), contrast, alpha)
-    untrained = sorted(
-        {arm_of(cell) for cell in weights}
-        - {arm for arm, passed in gate.items() if passed}
-    )
-    if untrained:
-        because = f"gate: {', '.join(untrained)} did not train"
-        return ContrastVerdict(**told, decision="inconclusive", because=because)
-    decision, because = _decide(contrast.says, told, alpha)
-    if decision == "inconclusive":
-        told["seeds_needed"] = _seeds_needed(
-            contrast.says, told["effect"], told["sd"], contrast.margin, alpha
-        )
-    return ContrastVerdict(**told, decision=decision, because=because)
-
-
-def _statistics(
-    values: Sequence[float], contrast: Contrast, alpha: float
-) -> dict[str, Any]:
-    t = stats.paired_t_test(values, 1 - alpha)
-    both = stats.tost(values, contrast.margin, alpha)
-    below_margin = stats.non_inferiority(values, contrast.margin, alpha).p
-    above_minus = stats.non_inferiority([-v for v in values], contrast.margin, alpha).p
-    as_said = (t.mean > 0) == (contrast.says == "greater") and t.mean != 0
-    one_sided = t.p / 2 if as_said else 1 - t.p / 2
-    differs, opposite = min(1.0, 2 * one_sided), min(1.0, 2 * (1 - one_sided))
-    p, p_against = {
-        "greater": (differs, min(opposite, both.p)),
-        "less": (differs, min(opposite, both.p)),
-        "equal": (both.p, min(1 - below_margin, 1 - above_minus)),
-        "not_greater": (below_margin, 1 - below_margin),
-    }[contrast.says]
-    return {
-        "effect": t.mean,
-        "sd": t.sd,
-        "n": t.n,
-        "low": t.low,
-        "high": t.high,
-        "low_margin": both.low,
-        "high_margin": both.high,
-        "p": p,
-        "p_against": p_against,
-        "p_sign_flip": stats.sign_flip_test(values, rng=0).p,
-    }
-
-
-def _decide(says: Says, told: Mapping[str, Any], alpha: float) -> tuple[Decision, str]:
-    """The rule, by what the sentence says of the contrast."""
-    margin = told["margin"]
-    within = -margin < told["low_margin"] and told["high_margin"] < margin
-    above, below = told["low"] > 0, told["high"] < 0
-    at_margin = f"the {1 - 2 * alpha:.0%} interval"
-    if says in {"greater", "less"}:
-        interval = f"the {1 - alpha:.0%} interval"
-        if within:
-            small = "; there is one, but a smaller" if above or below else ""
-            return "equivalent", f"a difference of {margin:g} is excluded{small}"
-        if above or below:
-            as_said = above == (says == "greater")
-            where = "above" if above else "below"
-            return (
-                "supported" if as_said else "refuted",
-                f"{interval} is {where} 0",
-            )
-        return "inconclusive", f"{interval} has 0 in it, and reaches the margin"
-    if says == "equal" and within:
-        return "supported", f"{at_margin} is within the margins"
-    if says == "not_greater" and told["high_margin"] < margin:
-        return "supported", f"{at_margin} is below the margin"
-    beyond = told["low_margin"] > margin
-    if beyond or (says == "equal" and told["high_margin"] < -margin):
-        return "refuted", f"{at_margin} is beyond the margin"
-    return "inconclusive", f"{at_margin} has the margin in it"
-
-
-def _seeds_needed(
-    says: Says, effect: float, sd: float, margin: float, alpha: float
-) -> int | None:
-    """The fewest seeds that would settle it, were the effect what it seems."""
-    if not sd:
-        return None
-
-    def needed(distance: float, kind: stats.Kind, effect: float = 0.0) -> int | None:
-        return stats.seeds_needed(
-            sd, distance, kind, alpha=alpha, effect=effect, cap=MOST_SEEDS
-        )
-
-    ways = []
-    if says in {"greater", "less"} and effect:
-        ways.append(needed(abs(effect), "difference"))
-    if says == "not_greater" and effect < margin:
-        ways.append(needed(margin, "non_inferiority", effect))
-    elif says != "not_greater" and abs(effect) < margin:
-        ways.append(needed(margin, "equivalence", effect))
-    elif says in {"equal", "not_greater"} and abs(effect) > margin:
-        ways.append(needed(abs(effect) - margin, "non_inferiority"))
-    return min((way for way in ways if way is not None), default=None)
-
-
-def weights_of(contrast: Contrast, design: Design) -> dict[str, float]:
-    """Cell -> weight; those of a slope are least squares on log2 of the levels."""
-    if contrast.weights is not None:
-        return contrast.weights
-    cells = [c for c in design.all_cells() if arm_of(c) == contrast.slope]
-    x = np.array([math.log2(float(level_of(cell))) for cell in cells])
-    centred = x - x.mean()
-    weights = centred / (centred @ centred)
-    return dict(zip(cells, weights.tolist(), strict=True))
-
-
-def metric_of(record: RunRecord, metric: str) -> float | None:
-    """The metric of a run, None where it has none that is finite.
-
-    A classifier that diverged is wrong everywhere: its error is 1, but no probe's is.
-    """
-    split, _, name = metric.partition("/")
-    probed = split in record.config.probes
-    if record.status == "diverged" and name == "error" and not probed:
-        return 1.0
-    return {**record.metrics, **record.probes}.get(metric)
-
-
-def _values(
-    contrast: Contrast, weights: Mapping[str, float], cells: Cells
-) -> tuple[dict[int, float], list[int]]:
-    """The contrast of every seed that all its cells have, and seeds without a value."""
-    seeds = sorted(set.intersection(*(set(cells[cell]) for cell in weights)))
-    values, without = {}, []
-    for seed in seeds:
-        total = -contrast.expected
-        for cell, weight in weights.items():
-            value = metric_of(cells[cell][seed], contrast.metric)
-            if value is None or (contrast.log2 and value <= 0):
-                without.append(seed)
-                break
-            total += weight * (math.log2(value) if contrast.log2 else value)
-        else:
-            values[seed] = total
-    return values, without
 
 
 def _crossover(

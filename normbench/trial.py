@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from normbench import claims, record
+from normbench import record
 from normbench.config import Composer, parse, resolve, run_id
+from normbench.contrasts import metric_of, weights_of
 from normbench.engines.local import cores, run_all
 from normbench.errors import NormbenchError, RequestError, did_you_mean
 from normbench.plan import Forecast, Plan, incompatible, standing, words
@@ -65,7 +66,7 @@ def kept(claim: Claim, budget: BudgetName) -> dict[str, Design]:
             overrides = "" if less is None else less.overrides
             if budget == "smoke":
                 first, *_ = sorted(design.contrasts, key=lambda c: not c.primary)
-                cells = list(claims.weights_of(first, design))[:2]
+                cells = list(weights_of(first, design))[:2]
                 overrides = f"{overrides} {SMOKE}"
             designs[name] = _reduced(design, cells, overrides, budget)
     return designs
@@ -309,7 +310,7 @@ def choose(design: Design, seen: Mapping[float, Sequence[RunRecord]]) -> Rate:
     """
     validation: dict[float, float | None] = {}
     for lr, records in sorted(seen.items()):
-        values = [claims.metric_of(each, design.validation) for each in records]
+        values = [metric_of(each, design.validation) for each in records]
         finite = [value for value in values if value is not None]
         whole = len(finite) == design.tuning_seeds
         validation[lr] = statistics.mean(finite) if whole else None

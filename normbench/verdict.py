@@ -77,7 +77,12 @@ class ContrastVerdict(_Reported):
     the test that would support what is said, `p_against` that of the one that would
     refute it or find no difference worth the name; the adjusted ones are after Holm
     over the claim's primary contrasts. `p_sign_flip` is that of no difference, without
-    a normal model. `seeds_needed` would settle an inconclusive contrast with power .8.
+    a normal model. `above` is the share of seeds on which the contrast is above 0, ties
+    half, with its exact interval: of two arms and an error, the probability that the
+    one subtracted improves on the other. `at_one_rate` has, by learning rate, the same
+    contrast of the validation metric with every cell at that rate, the mean of the
+    tuning seeds; it has no part in the decision. `seeds_needed` would settle an
+    inconclusive contrast with power .8.
     """
 
     name: str
@@ -101,6 +106,10 @@ class ContrastVerdict(_Reported):
     p_against: float | None = None
     p_against_adjusted: float | None = None
     p_sign_flip: float | None = None
+    above: float | None = None
+    above_low: float | None = None
+    above_high: float | None = None
+    at_one_rate: dict[str, float] = {}
     seeds_needed: int | None = None
     values: dict[str, float] = {}
 

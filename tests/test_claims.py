@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_record import A_RECORD
 
-from normbench import claims
+from normbench import claims, contrasts
+from normbench.contrasts import metric_of, weights_of
 from normbench.errors import RequestError
 from normbench.registration import Claim, Contrast, Design, Gate, Says, Theorem
 from normbench.report.verdicts import decisions, text
@@ -117,6 +118,38 @@ def test_what_is_said_and_what_is_seen_give_the_decision(
     assert verdict.decision == contrast.decision
     assert contrast.n == 8
     assert contrast.effect == pytest.approx(SITUATIONS[situation].mean())
+
+
+def test_a_contrast_tells_how_often_seeds_agree_and_what_one_rate_for_all_gives() -> (
+    None
+):
+    def a_rate(lr: float, validation: dict[str, float | None]) -> Rate:
+        return Rate(
+            lr=lr, validation=validation, good=[lr], at_edge=False, frozen=False
+        )
+
+    rates = {
+        "a@-": a_rate(0.1, {"0.1": 0.2, "0.2": 0.3, "0.4": None}),
+        "b@-": a_rate(0.2, {"0.1": 0.25, "0.2": 0.2, "0.4": 0.1, "0.8": 0.4}),
+    }
+    design = a_design(a_contrast("less"), validation="val/error", rates=[0.1, 0.2])
+    runs = pair([-0.1] * 6 + [0.1, 0.0])
+    numbered = {cell: dict(enumerate(of_cell)) for cell, of_cell in runs.items()}
+    judged = claims.judge_design("made_up", design, numbered, rates, {}, 0.05)
+    (c,) = judged.contrasts
+    assert c.above == pytest.approx(1.5 / 8)
+    assert c.above_low is not None and c.above_high is not None
+    assert c.above_low < c.above < c.above_high
+    assert c.at_one_rate == pytest.approx({"0.1": -0.05, "0.2": 0.1})
+    told = " ".join(text(a_verdict(judged)).split())
+    assert "above 0 on 19% of seeds [0%, 65%]" in told
+    assert "every cell at one lr 0.1: -0.0500, 0.2: +0.1000" in told
+
+
+def test_a_metric_that_rates_are_not_chosen_on_has_nothing_at_one_rate() -> None:
+    design = a_design(a_contrast("less"), validation="val/loss")
+    (c,) = judge(design, pair([0.1] * 6)).contrasts
+    assert c.at_one_rate == {}
 
 
 @given(
@@ -287,12 +320,12 @@ def test_a_run_that_diverged_is_wrong_everywhere_and_is_counted() -> None:
     cells = pair([-0.05] * 8)
     diverged = a_run(None, status="diverged")
     cells["a@-"][3] = diverged
-    assert claims.metric_of(diverged, "test/error") == 1.0
-    assert claims.metric_of(diverged, "test/loss") is None
+    assert metric_of(diverged, "test/error") == 1.0
+    assert metric_of(diverged, "test/loss") is None
     probed = diverged.model_copy(
         update={"config": diverged.config.model_copy(update={"probes": ["regrouped"]})}
     )
-    assert claims.metric_of(probed, "regrouped/error") is None
+    assert metric_of(probed, "regrouped/error") is None
     verdict = judge(a_design(), cells)
     (contrast,) = verdict.contrasts
     assert contrast.n == 8
@@ -335,7 +368,7 @@ LEVELS = {"1": "", "2": "", "8": ""}
 def test_a_slope_is_least_squares_on_log2_of_the_levels() -> None:
     contrast = a_contrast("less", weights=None, slope="a", margin=0.001)
     design = a_design(contrast, levels=LEVELS)
-    weights = claims.weights_of(contrast, design)
+    weights = weights_of(contrast, design)
     x, y = [0.0, 1.0, 3.0], [0.4, 0.3, 0.2]
     assert sum(w * v for w, v in zip(weights.values(), y, strict=True)) == (
         pytest.approx(np.polyfit(x, y, 1)[0])
@@ -475,7 +508,8 @@ SIMULATED = 400
 @pytest.fixture
 def seeds_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes nearly all of the time, and has no part in a decision."""
-    monkeypatch.setattr(claims, "_seeds_needed", lambda *_: None)
+    for module in (claims, contrasts):
+        monkeypatch.setattr(module, "seeds_needed", lambda *_: None)
 
 
 def simulated(says: Says, effects: Sequence[float], sd: float = 0.01) -> list[Any]:

@@ -33,12 +33,13 @@ ALLOWED = {
     "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment", "plan"}
     | {"progress", "provenance", "record"},
     "__main__": {"cli"},
-    "check": {"census", "choices", "claims", "provenance", "record", "registration"}
-    | {"theorems", "trial", "verdict"},
-    "trial": {"claims", "config", "engines.local", "plan", "progress", "record"}
+    "check": {"census", "choices", "claims", "contrasts", "provenance", "record"}
+    | {"registration", "theorems", "trial", "verdict"},
+    "trial": {"config", "contrasts", "engines.local", "plan", "progress", "record"}
     | {"registration", "schema", "verdict"},
     "comparison": {"plan", "registration"},
-    "claims": {"registration", "schema", "stats", "verdict"},
+    "claims": {"contrasts", "registration", "schema", "stats", "verdict"},
+    "contrasts": {"registration", "schema", "stats", "verdict"},
     "registration": {"choices"},
     "verdict": {"registration"},
     "census": {"data.cache"},
@@ -109,6 +110,7 @@ WITHOUT_TORCH = {
     "schema",
     "registration",
     "claims",
+    "contrasts",
     "verdict",
     "record",
     "query",

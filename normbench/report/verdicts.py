@@ -141,6 +141,8 @@ def _contrast(
         yield paragraph("", numbers(contrast, alpha), width, indent=DETAIL)
         if scale > 0:
             yield " " * DETAIL + plot(contrast, scale)
+        for line in (_seeds_above(contrast), _at_one_rate(contrast)):
+            yield from [paragraph("", line, width, indent=DETAIL)] if line else []
     needed = contrast.seeds_needed
     settle = f"; about {needed} seeds would settle it" if needed else ""
     yield paragraph("", f"{contrast.because}{settle}", width, indent=DETAIL)
@@ -171,6 +173,19 @@ def numbers(contrast: ContrastVerdict, alpha: float) -> str:
         f"[{low:+.4f}, {high:+.4f}], n {contrast.n}, p {p:.2g}{' (Holm)' * holm}, "
         f"margin {contrast.margin:g}"
     )
+
+
+def _seeds_above(contrast: ContrastVerdict) -> str:
+    share, low, high = contrast.above, contrast.above_low, contrast.above_high
+    if share is None:
+        return ""
+    return f"above 0 on {share:.0%} of seeds [{low:.0%}, {high:.0%}]"
+
+
+def _at_one_rate(contrast: ContrastVerdict) -> str:
+    effects = (f"{lr}: {effect:+.4f}" for lr, effect in contrast.at_one_rate.items())
+    told = ", ".join(effects)
+    return f"on tuning seeds, every cell at one lr {told}" if told else ""
 
 
 def plot(contrast: ContrastVerdict, scale: float) -> str:
