@@ -27,6 +27,8 @@ EVALUATION_AND_START_UP = 1.17
 """What a run costs beside its seconds, as a factor; measured."""
 SMOKE_SECONDS = 3.0
 """Of ten steps and their evaluation, at most."""
+RECORDS = "records.jsonl.gz"
+"""The records that a full check rests on, beside its verdict."""
 EXTRA = "extra"
 """The arm that a check is given beside the registered ones."""
 
@@ -233,6 +235,20 @@ def _left_out(claim: Claim, designs: Mapping[str, Design]) -> list[str]:
     ]
 
 
+def restore_records(folder: Path, results: Path) -> None:
+    """Make the records beside a full check's verdict in `folder` finished runs.
+
+    Raises RequestError where there are none.
+    """
+    path = folder / RECORDS
+    if not path.is_file():
+        raise RequestError(
+            f"{path} is not there: no full check has been done whose records could be "
+            "taken; leave --from-records out to do the runs"
+        )
+    record.restore(results, record.read_compact(path))
+
+
 def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
     """Write the verdict, and of a full check the records it rests on, to `folder`.
 
@@ -247,7 +263,7 @@ def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
                 record.read(record.run_folder(results, i)) for i in verdict.run_ids
             )
             kept = [each for each in found if each is not None]
-            record.write_compact(folder / "records.jsonl.gz", kept)
+            record.write_compact(folder / RECORDS, kept)
         record.write_atomically(path, verdict.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None

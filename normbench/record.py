@@ -176,6 +176,18 @@ def read_compact(path: Path) -> list[RunRecord]:
         raise RequestError(f"{path} holds no records: {error}") from None
 
 
+def restore(results: Path, records: Iterable[RunRecord]) -> None:
+    """Make each of `records` a finished run under `results`, where it is none yet.
+
+    Such a run has an empty history, no pictures and no weights.
+    """
+    for record in records:
+        if read(run_folder(results, record.run_id)) is None:
+            with RunWriter(results, record.run_id) as writer:
+                writer.begin(record.config)
+                writer.finish(record)
+
+
 def finite(value: Any) -> Any:
     """`value` with every float that is not finite as None: JSON has no NaN."""
     if isinstance(value, float) and not math.isfinite(value):

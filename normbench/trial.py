@@ -30,7 +30,7 @@ from normbench.verdict import Rate
 QUICK_SEEDS = 6
 SMOKE = "budget.epochs=1 budget.max_steps=10 evaluations=1"
 """What a smoke check has of every run."""
-OF_THE_TRIAL = frozenset({"lr", "seed", "probes", "tracker", "engine"})
+OF_THE_TRIAL = frozenset({"lr", "seed", "probes", "tracker", "engine", "keep_weights"})
 """Keys that a design says elsewhere, or that say nothing of a run."""
 
 
@@ -135,7 +135,8 @@ class Trial:
                     "rates and probes are the design's, seeds are all the same"
                 )
             measured = ",".join(design.probes) if probes else ""
-            own = [f"lr={lr!r}", f"seed={seed}", f"probes=[{measured}]", "tracker=none"]
+            own = [f"lr={lr!r}", f"seed={seed}", f"probes=[{measured}]"]
+            own += ["tracker=none", "keep_weights=false"]
             parsed = [
                 parse(line, self.request.config_dir)
                 for line in (*latest.values(), *own)

@@ -450,7 +450,24 @@ def test_a_quick_check_takes_its_rates_and_runs(folder: Path) -> None:
     assert plain["budget"] == "quick"
     assert all(c["rate"]["frozen"] for c in plain["outcomes"][0]["cells"])
     quick = verdict_of(folder, "verdict.quick.json").outcomes[0].contrasts
-    assert quick == verdict_of(folder).outcomes[0].contrasts
+    full = verdict_of(folder).outcomes[0].contrasts
+    assert all(contrast.at_one_rate for contrast in full)
+    assert quick == [c.model_copy(update={"at_one_rate": {}}) for c in full]
+
+
+@pytest.mark.slow
+def test_a_verdict_is_made_again_from_the_records_beside_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "results" / "runs")
+    again = ["claim", "check", "tiny", *MINE, "--budget", "full", "--from-records"]
+    done = normbench(tmp_path, *again)
+    assert done.returncode == 0, done.stderr
+    assert "test seeds" not in done.stderr  # none was to be done
+    old, new = verdict_of(folder), verdict_of(tmp_path)
+    unlike = {"started": "", "command": ""}
+    assert new.model_copy(update=unlike) == old.model_copy(update=unlike)
 
 
 @pytest.mark.slow
@@ -528,6 +545,10 @@ def test_compare_goes_the_same_road(folder: Path) -> None:
         (["claim", "check", "tiny", "--arm", "norm=batch lr=1"], "lr=1 cannot"),
         (["compare", "--arm", "norm=batch"], "two arms"),
         (["compare", "--rates", "a,b"], "not a list of numbers"),
+        (
+            ["claim", "check", "tiny", "--from-records"],
+            "results/claims/tiny/records.jsonl.gz is not there",
+        ),
     ],
 )
 def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(

@@ -53,6 +53,15 @@ def a_record(*overrides: str, **changes: Any) -> RunRecord:
 A_RECORD = a_record()
 
 
+def test_restored_records_are_finished_runs_and_replace_none(tmp_path: Path) -> None:
+    here, gone = a_record("seed=1"), a_record("seed=2", metrics={"test/error": None})
+    folder = written(tmp_path, here)
+    record.restore(tmp_path, [here.model_copy(update={"steps": 11}), gone])
+    assert record.read(folder) == here
+    assert record.read(record.run_folder(tmp_path, gone.run_id)) == gone
+    assert record.state(tmp_path, gone.run_id) == "ok"
+
+
 def written(results: Path, finished: RunRecord) -> Path:
     with record.RunWriter(results, finished.run_id) as writer:
         writer.begin(finished.config)

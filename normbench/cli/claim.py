@@ -166,6 +166,13 @@ def check(
             help="One more arm, reported apart, such as norm=mine",
         ),
     ] = None,
+    from_records: Annotated[
+        bool,
+        typer.Option(
+            "--from-records",
+            help="Take the runs that the verdict in --output rests on for done.",
+        ),
+    ] = False,
     workers: Workers = None,
     redo_stale: RedoStale = False,
     results: Results = RESULTS,
@@ -202,6 +209,9 @@ def check(
         if budget == "full":
             for claim in registered:
                 checking.require_committed(claim.name, config_dir)
+        if from_records:
+            for claim in registered:
+                checking.restore_records(output / claim.name, results)
         trials = []
         for claim in registered:
             request = Request(
