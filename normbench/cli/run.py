@@ -114,7 +114,7 @@ def _composed(
 
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed; a second one is a KeyboardInterrupt."""
+    """Whether Ctrl-C was pressed or SIGTERM came; again, it is a KeyboardInterrupt."""
     pressed = False
 
     def press(*_: object) -> None:
@@ -124,11 +124,13 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         pressed = True
         os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
-    before = signal.signal(signal.SIGINT, press)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, press) for number in numbers]
     try:
         yield lambda: pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _print_outcome(finished: "RunRecord") -> None:
