@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import hydra
 import yaml
@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from normbench.choices import choices, config_root, groups
 from normbench.data.base import REGISTRY as DATA
@@ -25,7 +25,7 @@ from normbench.norms.base import REGISTRY as NORMS
 from normbench.probes.trained import PROBES
 from normbench.registry import Registry, explain
 from normbench.reparam import REPARAMS
-from normbench.schema import ADDED_LATER, NOT_HASHED, LocalEngine, RunConfig
+from normbench.schema import ADDED_LATER, NOT_HASHED, Engine, RunConfig
 from normbench.tasks.base import REGISTRY as TASKS
 
 
@@ -91,12 +91,36 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     return checked
 
 
-def engine(section: Mapping[str, Any]) -> LocalEngine:
+_ENGINE: TypeAdapter[Engine] = TypeAdapter(
+    Annotated[Engine, Field(discriminator="name")]
+)
+
+
+def engine(section: Mapping[str, Any]) -> Engine:
     """The checked `engine` section of a composed config: how a sweep is done."""
     try:
-        return LocalEngine(**section)
+        return _ENGINE.validate_python(section)
     except ValidationError as error:
-        raise RequestError(explain(error, "engine.")) from None
+        told = explain(error, "engine.")
+        # The loc of what a choice of several types has wrong begins with the choice.
+        prefix = f"engine.{section.get('name')}."
+        raise RequestError(told.replace(prefix, "engine.")) from None
+
+
+def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> Engine:
+    """The engine that `overrides` ask for. Raises RequestError where they ask for more.
+
+    Such as engine=ray, engine.workers=4.
+    """
+    parsed = [parse(text, config_dir) for text in overrides]
+    for override in parsed:
+        key = str(override.key_or_group)
+        if key.partition(".")[0] != "engine" or override.is_sweep_override():
+            raise RequestError(
+                f"{override.input_line!r} is no one engine; write engine=NAME "
+                "engine.KEY=VALUE"
+            )
+    return engine(Composer(config_dir)(parsed)["engine"])
 
 
 def run_id(config: RunConfig) -> str:

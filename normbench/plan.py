@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from normbench.choices import choices, groups
 from normbench.config import Composer, engine, parse, resolve, run_id
 from normbench.errors import Incompatible, RequestError
 from normbench.provenance import comes_from_this_code
-from normbench.schema import LocalEngine, RunConfig, RunRecord
+from normbench.schema import Engine, RunConfig, RunRecord
 
 MOST_RUNS = 1_000_000
 """More than that are a slip of the pen."""
@@ -35,7 +36,7 @@ class Plan:
 
     runs: dict[str, RunConfig]
     skipped: dict[str, str]
-    engine: LocalEngine
+    engine: Engine
 
 
 def make_plan(
@@ -52,11 +53,13 @@ def make_plan(
     """
     compose = Composer(config_dir)
     runs: dict[str, RunConfig] = {}
-    engines: set[LocalEngine] = set()
+    engines: list[Engine] = []
     for arm in arms or ("",):
         for cell in grid([*overrides, *words(arm)], config_dir):
             values = _composed(compose, cell, arms)
-            engines.add(engine(values.pop("engine")))
+            asked = engine(values.pop("engine"))
+            if asked not in engines:
+                engines.append(asked)
             config = resolve(values)
             runs.setdefault(run_id(config), config)
     if len(engines) > 1:
@@ -66,12 +69,45 @@ def make_plan(
     return Plan(kept, skipped, engines.pop())
 
 
-def words(arm: str) -> list[str]:
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` shares of a plan: number `index`, from 0."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From "I/N". Raises RequestError."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        index, count = map(int, found.groups()) if found else (0, 0)
+        if index >= count:
+            right = f"I from 0 to {count - 1}" if count else "such as 0/4"
+            raise RequestError(f"--shard {text!r} is none; write I/N, {right}")
+        return cls(index, count)
+
+    def of(self, plan: Plan) -> Plan:
+        """The runs whose ids, as numbers, have the remainder `index` by `count`.
+
+        A run is in the same share whatever else is asked for.
+        """
+
+        def has(key: str) -> bool:
+            return int(key, 16) % self.count == self.index
+
+        return Plan(
+            {key: config for key, config in plan.runs.items() if has(key)},
+            {key: reason for key, reason in plan.skipped.items() if has(key)},
+            plan.engine,
+        )
+
+
+def words(text: str, option: str = "--arm") -> list[str]:
     """The overrides in a text, split as a shell does. Raises RequestError."""
     try:
-        return shlex.split(arm)
+        return shlex.split(text)
     except ValueError as error:
-        raise RequestError(f"--arm {arm!r}: {error}") from None
+        raise RequestError(f"{option} {text!r}: {error}") from None
 
 
 def grid(
@@ -214,12 +250,15 @@ def standing(
 
 
 class Forecast:
-    """How long runs take, learnt from records: the mean of the runs most like each."""
+    """How long runs take, learnt from records: the mean of the runs most like each.
+
+    An engine that finds out how many runs go side by side says so in `workers`.
+    """
 
     def __init__(
         self, seen: Iterable[RunRecord], missing: Mapping[str, RunConfig], workers: int
     ) -> None:
-        self._workers = workers
+        self.workers = workers
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._left: dict[str, set[str]] = defaultdict(set)
         self._cells: dict[str, RunConfig] = {}
@@ -262,7 +301,7 @@ class Forecast:
         if not known:
             return None if unknown else 0.0
         total += unknown * total / known
-        return total / max(1, min(self._workers, known + unknown))
+        return total / max(1, min(self.workers, known + unknown))
 
     def _of(self, config: RunConfig) -> float | None:
         for likeness in _likenesses(config):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor  # records are read where there is no torch
 
 LOCK = ".lock"
+CONFIG = "config.yaml"
 RESULT = "result.json"
 HISTORY = "history.jsonl"
 WEIGHTS = "weights.safetensors"
@@ -83,7 +84,7 @@ class RunWriter:
                 if left_over.name not in kept:
                     left_over.unlink()
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            write_atomically(self.folder / "config.yaml", text)
+            write_atomically(self.folder / CONFIG, text)
             with (self.folder / HISTORY).open("ab") as file:
                 file.truncate(resume_at or 0)
 

@@ -79,6 +79,44 @@ class LocalEngine(_Frozen):
     timeout: PositiveFloat | None
 
 
+class RayEngine(_Frozen):
+    """Tasks of a Ray cluster, each doing `runs_per_task` runs one after another.
+
+    `address` is the cluster's, None = one on this machine, for this sweep alone;
+    `workers` how many tasks there are at a time, None = as many as it has room for.
+    `cpus` and `gpus` are what Ray keeps for a task.
+    """
+
+    name: Literal["ray"]
+    address: str | None
+    workers: PositiveInt | None
+    runs_per_task: PositiveInt
+    cpus: PositiveInt
+    gpus: Annotated[float, Field(ge=0)]
+
+
+class SlurmEngine(_Frozen):
+    """A Slurm job array, submitted by submitit, each job doing a share of the runs.
+
+    `workers` is how many jobs; `minutes`, `cpus`, `gpus` and `partition` are what each
+    of them asks for, `options` any more of submitit's parameters. The cluster "local"
+    stands for Slurm with processes of this machine, to try it out.
+    """
+
+    name: Literal["slurm"]
+    cluster: Literal["slurm", "local"]
+    workers: PositiveInt
+    minutes: PositiveInt
+    cpus: PositiveInt
+    gpus: Annotated[int, Field(ge=0)]
+    partition: str | None
+    options: dict[str, bool | int | float | str]
+
+
+Engine = LocalEngine | RayEngine | SlurmEngine
+"""What does the runs of a plan; each of them has `workers`."""
+
+
 class RunConfig(_Frozen):
     """Everything one run is asked for, resolved: no aliases, no open defaults.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from normbench import record
 from normbench.config import Composer, parse, resolve, run_id
 from normbench.contrasts import metric_of, weights_of
-from normbench.engines.local import cores, run_all
+from normbench.engines import parallel, run_all
 from normbench.errors import NormbenchError, RequestError, did_you_mean
 from normbench.plan import Forecast, Plan, incompatible, standing, words
 from normbench.progress import SweepObserver
@@ -24,7 +24,7 @@ from normbench.registration import (
     Design,
     arm_of,
 )
-from normbench.schema import LocalEngine, RunConfig, RunRecord
+from normbench.schema import Engine, RunConfig, RunRecord
 from normbench.verdict import Rate
 
 QUICK_SEEDS = 6
@@ -43,7 +43,7 @@ class Request:
 
     results: Path
     budget: BudgetName
-    engine: LocalEngine
+    engine: Engine
     observe: Callable[[str], SweepObserver]
     config_dir: Path | None = None
     modules: Sequence[str] = ()
@@ -251,12 +251,11 @@ class Trial:
         )
         if now.missing:
             seen = now.finished.values() or record.all_records(request.results)[0]
-            workers = request.engine.workers or cores()
             run_all(
                 now.missing,
                 request.results,
                 request.engine,
-                Forecast(seen, now.missing, workers),
+                Forecast(seen, now.missing, parallel(request.engine)),
                 request.observe(f"{what}, {len(now.finished)} of {len(runs)} are done"),
                 modules=request.modules,
                 redo_stale=request.redo_stale,

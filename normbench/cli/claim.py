@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from normbench.check import Cost
     from normbench.progress import SweepObserver
     from normbench.registration import Claim
+    from normbench.schema import Engine
     from normbench.verdict import Verdict
 
 app = typer.Typer(help="Sentences about norms, and their verdicts.")
@@ -54,6 +55,14 @@ Workers = Annotated[
 ]
 
 
+EngineOverrides = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="OVERRIDES",
+        help='What does the runs, such as "engine=ray engine.address=auto".',
+    ),
+]
 RedoStale = Annotated[
     bool, typer.Option("--redo-stale", help="Do runs of other code again.")
 ]
@@ -173,6 +182,7 @@ def check(
             help="Take the runs that the verdict in --output rests on for done.",
         ),
     ] = False,
+    engine: EngineOverrides = None,
     workers: Workers = None,
     redo_stale: RedoStale = False,
     results: Results = RESULTS,
@@ -193,7 +203,6 @@ def check(
         from normbench.provenance import import_modules
         from normbench.registration import read_claim
         from normbench.report.verdicts import text
-        from normbench.schema import LocalEngine
         from normbench.trial import Request
 
         import_modules(module or ())
@@ -212,12 +221,13 @@ def check(
         if from_records:
             for claim in registered:
                 checking.restore_records(output / claim.name, results)
+        asked = _engine(engine, workers, config_dir)
         trials = []
         for claim in registered:
             request = Request(
                 results=results,
                 budget=budget.value,
-                engine=LocalEngine(name="local", workers=workers, timeout=None),
+                engine=asked,
                 observe=_observe(claim.name),
                 config_dir=config_dir,
                 modules=module or (),
@@ -253,6 +263,7 @@ def compare(
     gate: Annotated[
         float, typer.Option(help="An arm trained if its training metric is below.")
     ] = 0.5,
+    engine: EngineOverrides = None,
     workers: Workers = None,
     redo_stale: RedoStale = False,
     results: Results = RESULTS,
@@ -271,7 +282,6 @@ def compare(
         from normbench.errors import RequestError
         from normbench.provenance import import_modules
         from normbench.report.verdicts import text
-        from normbench.schema import LocalEngine
         from normbench.trial import Request
 
         import_modules(module or ())
@@ -293,7 +303,7 @@ def compare(
         request = Request(
             results=results,
             budget="full",
-            engine=LocalEngine(name="local", workers=workers, timeout=None),
+            engine=_engine(engine, workers, config_dir),
             observe=_observe("compare"),
             config_dir=config_dir,
             modules=module or (),
@@ -302,6 +312,16 @@ def compare(
         verdict = checking.check(claim, checking.prepare(claim, request), _again())
         plain = verdict.model_dump_json(indent=2)
         typer.echo(plain if json else text(verdict, _columns()))
+
+
+def _engine(
+    overrides: str | None, workers: int | None, config_dir: Path | None
+) -> "Engine":
+    from normbench.config import compose_engine
+    from normbench.plan import words
+
+    engine = compose_engine(words(overrides or "", "--engine"), config_dir)
+    return engine.model_copy(update={"workers": workers} if workers else {})
 
 
 def _observe(what: str) -> "Callable[[str], SweepObserver]":

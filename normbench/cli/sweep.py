@@ -39,6 +39,14 @@ Arms = Annotated[
 def sweep(
     overrides: Overrides = None,
     arm: Arms = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Do one of N shares of the runs, I from 0 to N-1.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and how long.")
     ] = False,
@@ -58,20 +66,24 @@ def sweep(
 
     Values are Hydra's: A,B,C, range(START,STOP,STEP), choice(...), and glob(*) over
     yaml files. Everything is checked before the first run; a norm that cannot work in
-    its network is skipped. Saying the same command again does what is missing.
+    its network is skipped. Saying the same command again does what is missing. On
+    several machines that share --results: --shard, engine=slurm or engine=ray.
 
     Exit code 0: every run is done (a run that diverged is); 1: some failed; 2: the
     request was wrong; 130: interrupted.
     """
     with exit_codes():
-        from normbench.engines.local import cores, run_all
-        from normbench.plan import Forecast, make_plan, standing
+        from normbench.engines import parallel, run_all
+        from normbench.plan import Forecast, Shard, make_plan, standing
         from normbench.progress import SweepProgress, Terminal
         from normbench.provenance import import_modules
         from normbench.record import all_records
 
         import_modules(module or ())
+        mine = None if shard is None else Shard.parse(shard)
         plan = make_plan(overrides or (), arm or (), config_dir)
+        if mine is not None:
+            plan = mine.of(plan)
         now = standing(
             plan,
             results,
@@ -80,7 +92,7 @@ def sweep(
             skip_failed=skip_failed,
         )
         seen = now.finished.values() if now.finished else all_records(results)[0]
-        forecast = Forecast(seen, now.missing, plan.engine.workers or cores())
+        forecast = Forecast(seen, now.missing, parallel(plan.engine))
         if dry_run:
             _print_dry_run(_dry_run(plan, now, forecast, results), json)
             return

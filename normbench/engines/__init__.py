@@ -1,1 +1,78 @@
-"""What does the runs of a plan: processes of this machine."""
+"""What does the runs of a plan: processes of this machine, or of others.
+
+Every engine does the same with a run, and tells of it by its record on disk alone, so
+that several of them can work on one results folder at a time.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from normbench.schema import Engine, LocalEngine, RayEngine, RunConfig
+
+if TYPE_CHECKING:
+    from normbench.plan import Forecast
+    from normbench.progress import SweepObserver
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def parallel(engine: Engine) -> int:
+    """How many runs go side by side.
+
+    A Ray cluster that was not asked yet counts as this machine.
+    """
+    return engine.workers or cores()
+
+
+def run_all(
+    runs: Mapping[str, RunConfig],
+    results: Path,
+    engine: Engine,
+    forecast: "Forecast",
+    observer: "SweepObserver",
+    *,
+    modules: Sequence[str] = (),
+    redo_stale: bool = False,
+) -> None:
+    """Do every one of `runs` (by run id) that is not finished, and record it.
+
+    A run whose process dies is tried once more, then recorded as failed; the others go
+    on. A run that another process is doing is waited for. `observer` hears of every
+    end. An interrupt (KeyboardInterrupt) lets the runs write their checkpoints first;
+    another one does not. Raises RequestError where the engine cannot be had or
+    `modules` cannot be imported by a worker, NormbenchError where workers die before
+    they begin anything.
+    """
+    if isinstance(engine, LocalEngine):
+        from normbench.engines import local
+
+        local.run_all(
+            *(runs, results, engine, forecast, observer),
+            modules=modules,
+            redo_stale=redo_stale,
+        )
+        return
+    if isinstance(engine, RayEngine):
+        from normbench.engines import ray
+
+        ray.run_all(
+            *(runs, results, engine, forecast, observer),
+            modules=modules,
+            redo_stale=redo_stale,
+        )
+    else:
+        from normbench.engines import slurm
+
+        slurm.run_all(
+            *(runs, results, engine, forecast, observer),
+            modules=modules,
+            redo_stale=redo_stale,
+        )

@@ -22,6 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
+from normbench.engines import cores
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import record_failure, run_one
 from normbench.plan import Forecast
@@ -37,13 +38,6 @@ PATIENCE = 1.5
 """Seconds that workers have to write their checkpoints when they are told to stop."""
 RETRY = 0.5
 """Seconds before asking again for a run that another process is doing."""
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run_all(

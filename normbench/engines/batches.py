@@ -1,0 +1,386 @@
+"""Runs in batches, on machines that share the results folder: for `ray` and `slurm`.
+
+A batch is done by one process, one run after another (`work`). The one that follows
+them (`follow`) reads the records: what is finished is on disk, whoever did it. A batch
+that was told to stop leaves checkpoints, and what is left of it is handed out again.
+"""
+
+import signal
+import threading
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from normbench import record
+from normbench.errors import Busy, NormbenchError, RequestError, Stopped
+from normbench.experiment import record_failure, run_one
+from normbench.plan import Forecast
+from normbench.progress import Silent, SweepObserver
+from normbench.provenance import import_modules
+from normbench.schema import RunConfig, RunRecord
+
+LOOK = 0.5
+"""Seconds between two looks at the records."""
+RETRY = 5.0
+"""Seconds before asking again for a run that another process is doing."""
+ATTEMPTS = 2
+"""How often a run is begun whose process dies, before it is recorded as failed."""
+STARTS = 3
+"""How many batches may die one after another without having begun a run."""
+PATIENCE = 30.0
+"""Seconds that processes have to write their checkpoints when they are told to stop."""
+UNSEEN = 60.0
+"""Seconds until a record that was written elsewhere must be seen: NFS may take them."""
+
+Batch = dict[str, RunConfig]
+"""Some of the runs, by id."""
+
+
+@dataclass
+class Report:
+    """What the process of a batch says when it leaves.
+
+    `ended` have a record, `elsewhere` are being done by other processes, `unrecorded`
+    could not be recorded, with the reason; those in none of them are left.
+    """
+
+    ended: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+    unrecorded: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    cannot_start: str | None = None
+
+
+@dataclass(frozen=True)
+class Died:
+    """The process of a batch left without a report; `how` goes after "it"."""
+
+    how: str
+
+
+JobT = TypeVar("JobT")
+
+
+class Cluster(Protocol[JobT]):
+    """Where batches are done: at most `slots` at a time, of `batch_size` runs each."""
+
+    slots: int
+    batch_size: int
+
+    def submit(self, batches: Sequence[Batch]) -> list[JobT]:
+        """Have `work` done on each batch, by a process each."""
+
+    def wait(self, jobs: Sequence[JobT], seconds: float) -> None:
+        """Until one of `jobs` may have ended, and for `seconds` at most."""
+
+    def outcome(self, job: JobT) -> Report | Died | None:
+        """How `job` ended; None while it has not."""
+
+    def stop(self, job: JobT) -> None:
+        """Have its process write a checkpoint and leave."""
+
+
+def work(
+    batch: Batch, results: Path, modules: Sequence[str], redo_stale: bool
+) -> Report:
+    """Do the runs of `batch`: what a process of a cluster is for.
+
+    SIGTERM, SIGINT or SIGUSR2 stops it after the step that is going on, with a
+    checkpoint.
+    """
+    report = Report()
+    with _told_to_stop() as stop:
+        try:
+            import_modules(modules)
+        except NormbenchError as error:
+            report.cannot_start = str(error)
+            return report
+        for run_id, config in batch.items():
+            if stop():
+                break
+            try:
+                run_one(
+                    config,
+                    results,
+                    modules=modules,
+                    observer=_Whisper(report.warnings),
+                    redo_stale=redo_stale,
+                    stop=stop,
+                )
+                report.ended.append(run_id)
+            except Busy:
+                report.elsewhere.append(run_id)
+            except Stopped:
+                break
+            except NormbenchError as error:
+                report.unrecorded[run_id] = str(error)
+            except Exception:  # whatever it was, the other runs go on
+                report.unrecorded[run_id] = traceback.format_exc()
+    return report
+
+
+class _Whisper(Silent):
+    """What a process passes on of a run that it does: warnings."""
+
+    def __init__(self, warnings: list[str]) -> None:
+        self._warnings = warnings
+
+    def warn(self, text: str) -> None:
+        self._warnings.append(text)
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether a signal has come that asks this process to leave."""
+    told = threading.Event()
+    names = ("SIGTERM", "SIGINT", "SIGUSR2")  # the last is submitit's, before a timeout
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        signal.signal(number, lambda *_: told.set())
+    try:
+        yield told.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def follow(
+    cluster: Cluster[JobT],
+    runs: Mapping[str, RunConfig],
+    results: Path,
+    forecast: Forecast,
+    observer: SweepObserver,
+    modules: Sequence[str],
+    redo_stale: bool,
+) -> None:
+    """Have every one of `runs` done by `cluster`, as `engines.run_all` says."""
+    forecast.workers = cluster.slots
+    follower = _Follower(
+        cluster, runs, results, forecast, observer, modules, redo_stale
+    )
+    try:
+        observer.start(len(runs), forecast.seconds())
+        follower.follow()
+    except (KeyboardInterrupt, NormbenchError):
+        follower.stop()
+        raise
+    finally:
+        observer.close()
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """The times (ns) of two files of a run, by which it is seen to begin and to end."""
+
+    config: int | None
+    result: int | None
+
+    @classmethod
+    def of(cls, folder: Path) -> "_Trace":
+        return cls(_changed(folder / record.CONFIG), _changed(folder / record.RESULT))
+
+
+def _changed(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+@dataclass
+class _Flying(Generic[JobT]):
+    """A batch that a job does: what is not seen to have ended of it."""
+
+    job: JobT
+    left: Batch
+    before: dict[str, _Trace]
+    begun: set[str] = field(default_factory=set)
+
+
+class _Follower(Generic[JobT]):
+    """The batches that are being done, and what is left to do."""
+
+    def __init__(
+        self,
+        cluster: Cluster[JobT],
+        runs: Mapping[str, RunConfig],
+        results: Path,
+        forecast: Forecast,
+        observer: SweepObserver,
+        modules: Sequence[str],
+        redo_stale: bool,
+    ) -> None:
+        self.cluster, self.runs, self.results = cluster, runs, results
+        self.forecast, self.observer = forecast, observer
+        self.modules, self.redo_stale = modules, redo_stale
+        keys, size = list(runs), cluster.batch_size
+        count = -(-len(keys) // size)
+        # Dealt like cards, so that neighbours, which take like times, are in all.
+        self.queue = deque([self._batch(keys[i::count]) for i in range(count)])
+        self.elsewhere: dict[str, float] = {}  # run id -> when to ask for it again
+        self.flying: list[_Flying[JobT]] = []
+        self.deaths: Counter[str] = Counter()
+        self.stillborn = 0
+
+    def follow(self) -> None:
+        """Until every run has come to an end."""
+        while True:
+            self._submit()
+            if not self.flying and not self.elsewhere:
+                return
+            self.cluster.wait([each.job for each in self.flying], LOOK)
+            for each in list(self.flying):
+                outcome = self.cluster.outcome(each.job)
+                self._look(each)
+                if outcome is not None:
+                    self.flying.remove(each)
+                    self._land(each, outcome)
+
+    def stop(self) -> None:
+        """Tell what is going on to write checkpoints and leave, and give it time."""
+        self.observer.stopping()
+        for each in self.flying:
+            self.cluster.stop(each.job)
+        deadline = time.monotonic() + PATIENCE
+        while self.flying and time.monotonic() < deadline:
+            self.cluster.wait([each.job for each in self.flying], LOOK)
+            for each in list(self.flying):
+                if self.cluster.outcome(each.job) is not None:
+                    self.flying.remove(each)
+                    self._look(each)
+
+    def _batch(self, keys: Sequence[str]) -> Batch:
+        return {key: self.runs[key] for key in keys}
+
+    def _submit(self) -> None:
+        now = time.monotonic()
+        again = [key for key, at in self.elsewhere.items() if at <= now]
+        for key in again:
+            del self.elsewhere[key]
+        if again:
+            self.queue.append(self._batch(again))
+        free = min(len(self.queue), self.cluster.slots - len(self.flying))
+        if free < 1:
+            return
+        batches = [self.queue.popleft() for _ in range(free)]
+        before = [
+            {key: _Trace.of(record.run_folder(self.results, key)) for key in batch}
+            for batch in batches
+        ]
+        jobs = self.cluster.submit(batches)
+        self.flying += [
+            _Flying(job, dict(batch), traces)
+            for job, batch, traces in zip(jobs, batches, before, strict=True)
+        ]
+
+    def _look(self, each: _Flying[JobT]) -> None:
+        """Tell which runs of a batch have begun and ended since the last look."""
+        for key, config in list(each.left.items()):
+            folder = record.run_folder(self.results, key)
+            before, now = each.before[key], _Trace.of(folder)
+            if now.config != before.config and key not in each.begun:
+                each.begun.add(key)
+                self.observer.began(key, config)
+            if now.result != before.result and (found := record.read(folder)):
+                del each.left[key]
+                self._record(found)
+
+    def _land(self, each: _Flying[JobT], outcome: Report | Died) -> None:
+        """A job has left: what is left of its batch is handed out again."""
+        if isinstance(outcome, Died):
+            self._bury(each, outcome.how)
+            return
+        if outcome.cannot_start is not None:
+            raise RequestError(f"a worker cannot start: {outcome.cannot_start}")
+        self.stillborn = 0
+        for text in outcome.warnings:
+            self.observer.warn(text)
+        for key, reason in outcome.unrecorded.items():
+            if each.left.pop(key, None):
+                self._lose(key, reason)
+        for key in outcome.elsewhere:
+            if each.left.pop(key, None):
+                self._wait_for(key)
+        self._see(each, outcome.ended)
+        if each.left:
+            self.queue.append(each.left)
+
+    def _see(self, each: _Flying[JobT], ended: Sequence[str]) -> None:
+        """The records of runs that another machine says have one."""
+        deadline = time.monotonic() + UNSEEN
+        for key in ended:
+            if key not in each.left:
+                continue
+            folder = record.run_folder(self.results, key)
+            while (found := record.read(folder)) is None:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(LOOK)
+            del each.left[key]
+            if found is not None:
+                self._record(found)
+            else:
+                self._lose(
+                    key,
+                    f"it is recorded where it was done, and not in {self.results} "
+                    "here: is that a folder of all machines?",
+                )
+
+    def _bury(self, each: _Flying[JobT], how: str) -> None:
+        """The process of a batch died: of the run it was at, or of something else.
+
+        That run goes on in a batch of its own; where it was in one, it is given up.
+        """
+        if not each.left:
+            return
+        self.stillborn = 0 if each.begun else self.stillborn + 1
+        if self.stillborn == STARTS:
+            raise NormbenchError(
+                f"{STARTS} workers one after another died before they began a run; "
+                f"the last one {how}"
+            )
+        begun = [key for key in each.left if key in each.begun]
+        key = begun[0] if begun else next(iter(each.left))
+        config = each.left.pop(key)
+        self.deaths[key] += 1
+        if self.deaths[key] == ATTEMPTS:
+            self._give_up(key, config, f"its worker {how}, {ATTEMPTS} times")
+        else:
+            self.observer.warn(f"the worker of run {key} {how}; it begins once more")
+            self.queue.appendleft({key: config})
+        if each.left:
+            self.queue.appendleft(each.left)
+
+    def _give_up(self, key: str, config: RunConfig, reason: str) -> None:
+        try:
+            failed = record_failure(
+                config,
+                self.results,
+                reason,
+                modules=self.modules,
+                redo_stale=self.redo_stale,
+            )
+        except Busy:
+            self._wait_for(key)
+        except NormbenchError as error:
+            self._lose(key, f"{reason}; {error}")
+        else:
+            self._record(failed)
+
+    def _wait_for(self, key: str) -> None:
+        self.elsewhere[key] = time.monotonic() + RETRY
+        self.observer.waiting(key)
+
+    def _record(self, found: RunRecord) -> None:
+        self.forecast.learn(found)
+        self.observer.ended(found, self.forecast.seconds())
+
+    def _lose(self, key: str, reason: str) -> None:
+        self.forecast.give_up(key, self.runs[key])
+        self.observer.unrecorded(key, reason)

@@ -1,0 +1,114 @@
+"""The engine `slurm`: a job array, submitted by submitit, each job a share of the runs.
+
+The command that submits it stays and follows the records. What a job leaves, whose time
+is up or that is preempted, is submitted again and resumes. Where the command itself is
+gone, the jobs go on; the same command then waits for them, and does what they leave.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from normbench.engines.batches import Batch, Died, Report, follow, work
+from normbench.errors import NormbenchError, RequestError
+from normbench.plan import Forecast
+from normbench.progress import SweepObserver
+from normbench.schema import RunConfig, SlurmEngine
+
+
+def run_all(
+    runs: Mapping[str, RunConfig],
+    results: Path,
+    engine: SlurmEngine,
+    forecast: Forecast,
+    observer: SweepObserver,
+    *,
+    modules: Sequence[str] = (),
+    redo_stale: bool = False,
+) -> None:
+    """As `engines.run_all`; RequestError where submitit or Slurm is not there.
+
+    What the jobs print is in `<results>/slurm`.
+    """
+    cluster = _Slurm(engine, results.resolve(), len(runs), modules, redo_stale)
+    follow(cluster, runs, results, forecast, observer, modules, redo_stale)
+
+
+class _Slurm:
+    """The cluster, by submitit's executor."""
+
+    def __init__(
+        self,
+        engine: SlurmEngine,
+        results: Path,
+        runs: int,
+        modules: Sequence[str],
+        redo_stale: bool,
+    ) -> None:
+        try:
+            import submitit
+        except ImportError:
+            raise RequestError(
+                "engine=slurm needs submitit, which is not installed; "
+                "pip install 'normbench[slurm]'"
+            ) from None
+        self.slots = min(engine.workers, runs)
+        self.batch_size = -(-runs // self.slots)
+        self._arguments = (results, tuple(modules), redo_stale)
+        asked: dict[str, Any] = {
+            "name": "normbench",
+            "timeout_min": engine.minutes,
+            "cpus_per_task": engine.cpus,
+            "gpus_per_node": engine.gpus,
+            "slurm_partition": engine.partition,
+            **engine.options,
+        }
+        try:
+            self._executor = submitit.AutoExecutor(
+                results / "slurm", cluster=engine.cluster
+            )
+            self._executor.update_parameters(
+                **{key: value for key, value in asked.items() if value is not None}
+            )
+        except OSError as error:
+            raise RequestError(
+                f"--results {results} cannot be written: {error.strerror} "
+                f"({error.filename}); name a folder that can"
+            ) from None
+        except (RuntimeError, NameError, TypeError, ValueError) as error:
+            told = " ".join(str(error).split())
+            raise RequestError(f"engine.cluster={engine.cluster}: {told}") from None
+
+    def submit(self, batches: Sequence[Batch]) -> list[Any]:
+        try:
+            return list(
+                self._executor.map_array(
+                    work, batches, *(repeat(each) for each in self._arguments)
+                )
+            )
+        except Exception as error:  # sbatch's refusals have no class of their own
+            raise NormbenchError(f"submitit cannot submit: {error}") from error
+
+    def wait(self, jobs: Sequence[Any], seconds: float) -> None:
+        time.sleep(seconds)
+
+    def outcome(self, job: Any) -> Report | Died | None:
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        if not job.done():
+            return None
+        try:
+            report: Report = job.result()
+        except FailedJobError as error:
+            told = str(error).strip().splitlines()[-1]
+            raise NormbenchError(
+                f"job {job.job_id} cannot do runs: {told}; see {job.paths.stderr}"
+            ) from None
+        except UncompletedJobError:
+            return Died(f"(job {job.job_id}) left no result; see {job.paths.stderr}")
+        return report
+
+    def stop(self, job: Any) -> None:
+        job.cancel(check=False)
