@@ -67,6 +67,13 @@ def open_tracker(
     return WandbTracker(config, run_id, results, resumed, note, warn)
 
 
+def has_key() -> bool:
+    """Whether W&B finds a key to log in with here. Asks no server, and not whose."""
+    import wandb
+
+    return bool(wandb.api.api_key)
+
+
 class WandbTracker:
     """Mirrors one run to Weights & Biases; its files are in `<results>/wandb`."""
 

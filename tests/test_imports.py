@@ -16,11 +16,18 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What may be imported, besides errors and registry, by the module on the left; a
 # package stands for all in it.
 ALLOWED = {
-    "cli.__init__": {"cli.bench", "cli.claim", "cli.footprint", "cli.look"}
+    "cli.__init__": {
+        "cli.bench",
+        "cli.claim",
+        "cli.doctor",
+        "cli.footprint",
+        "cli.look",
+    }
     | {"cli.results", "cli.run", "cli.sweep", "cli.sync"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
-    | {"comparison", "progress", "provenance", "registration", "report.registered"}
-    | {"report.verdicts", "schema", "theorems", "trial", "verdict"},
+    | {"comparison", "config", "plan", "progress", "provenance", "registration"}
+    | {"report.registered", "report.verdicts", "theorems", "trial", "verdict"},
+    "cli.doctor": {"cli.options", "config", "doctor", "provenance"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"probes.trained", "query", "record"},
@@ -30,12 +37,12 @@ ALLOWED = {
     "stats": set(),
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
     | {"provenance", "record"},
-    "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment", "plan"}
+    "cli.sweep": {"cli.options", "cli.tables", "engines", "experiment", "plan"}
     | {"progress", "provenance", "record"},
     "__main__": {"cli"},
     "check": {"census", "choices", "claims", "contrasts", "provenance", "record"}
     | {"registration", "theorems", "trial", "verdict"},
-    "trial": {"config", "contrasts", "engines.local", "plan", "progress", "record"}
+    "trial": {"config", "contrasts", "engines", "plan", "progress", "record"}
     | {"registration", "schema", "verdict"},
     "comparison": {"plan", "registration"},
     "claims": {"contrasts", "registration", "schema", "stats", "verdict"},
@@ -43,7 +50,10 @@ ALLOWED = {
     "registration": {"choices"},
     "verdict": {"registration"},
     "census": {"data.cache"},
-    "engines": {"experiment", "plan", "progress", "provenance", "schema"},
+    "engines": {"engines", "experiment", "plan", "progress", "provenance", "record"}
+    | {"schema"},
+    "doctor": {"data.cache", "engines", "network", "norms.base", "provenance", "schema"}
+    | {"tasks.base", "tracking", "train"},
     "plan": {"choices", "config", "network", "provenance", "record", "schema"},
     "progress": {"schema"},
     "checkpoint": {"record"},
@@ -102,6 +112,8 @@ ONLY_IN = {
     "rich": {"cli", "progress"},
     "matplotlib": {"report"},
     "pyarrow": {"parquet"},
+    "ray": {"engines.ray"},
+    "submitit": {"engines.slurm"},
     "scipy": {"stats"},
 }
 WITHOUT_TORCH = {

@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli import bench, claim, footprint, look, results, run, sweep, sync
+from normbench.cli import (
+    bench,
+    claim,
+    doctor,
+    footprint,
+    look,
+    results,
+    run,
+    sweep,
+    sync,
+)
 
 app = typer.Typer(
     name="normbench",
@@ -15,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(run.train)
 app.command()(run.config)
+app.command()(doctor.doctor)
 app.command()(sweep.sweep)
 app.command()(sweep.status)
 app.command()(sweep.rerun)

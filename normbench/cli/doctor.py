@@ -1,0 +1,57 @@
+"""The command that looks before anything runs: doctor."""
+
+import json as jsonlib
+from collections.abc import Sequence
+
+import typer
+
+from normbench.cli.options import (
+    RESULTS,
+    ConfigDir,
+    Json,
+    Modules,
+    Overrides,
+    Results,
+    exit_codes,
+)
+
+
+def doctor(
+    overrides: Overrides = None,
+    results: Results = RESULTS,
+    config_dir: ConfigDir = None,
+    module: Modules = None,
+    json: Json = False,
+) -> None:
+    """Say what is installed, present and fitting, and which traps a config has.
+
+    Looks at packages, device, data, W&B login, disk and code, and, for this config, at
+    batch sizes, statistics, weight decay and learning rate. Trains nothing. Exit code
+    0: it can run; 1: there is an error; 2: the request was wrong.
+    """
+    with exit_codes():
+        from dataclasses import asdict
+
+        from normbench.config import compose, compose_engine
+        from normbench.doctor import examine
+        from normbench.provenance import import_modules
+
+        import_modules(module or ())
+        config = compose(overrides or (), config_dir)
+        engine = compose_engine(_of_engine(overrides or ()), config_dir)
+        findings = examine(config, engine, results, module or ())
+        if json:
+            plain = [asdict(finding) for finding in findings]
+            typer.echo(jsonlib.dumps(plain, indent=2))
+        else:
+            for finding in findings:
+                typer.echo(f"{finding.level:<8} {finding.what}: {finding.why}")
+                if finding.do:
+                    typer.echo(f"{'':<8} -> {finding.do}")
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _of_engine(overrides: Sequence[str]) -> list[str]:
+    keys = {text: text.partition("=")[0].lstrip("+~") for text in overrides}
+    return [text for text, key in keys.items() if key.partition(".")[0] == "engine"]
