@@ -76,7 +76,7 @@ class Cluster(Protocol[JobT]):
         """Have `work` done on each batch, by a process each."""
 
     def wait(self, jobs: Sequence[JobT], seconds: float) -> None:
-        """Until one of `jobs` may have ended, and for `seconds` at most."""
+        """Until one of `jobs`, if there are any, may have ended; `seconds` at most."""
 
     def outcome(self, job: JobT) -> Report | Died | None:
         """How `job` ended; None while it has not."""
@@ -251,7 +251,11 @@ class _Follower(Generic[JobT]):
         while self.flying and time.monotonic() < deadline:
             self.cluster.wait([each.job for each in self.flying], LOOK)
             for each in list(self.flying):
-                if self.cluster.outcome(each.job) is not None:
+                try:
+                    ended = self.cluster.outcome(each.job) is not None
+                except NormbenchError:
+                    ended = True  # why it all ends is told already
+                if ended:
                     self.flying.remove(each)
                     self._look(each)
 

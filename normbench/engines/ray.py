@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,7 +40,7 @@ def run_all(
 ) -> None:
     """As `engines.run_all`; RequestError where Ray is not installed or not reached."""
     with _connected(engine, len(runs)):
-        cluster = _Ray(engine, results.resolve(), modules, redo_stale)
+        cluster = _Ray(engine, results.resolve(), len(runs), modules, redo_stale)
         follow(cluster, runs, results, forecast, observer, modules, redo_stale)
 
 
@@ -50,6 +51,7 @@ class _Ray:
         self,
         engine: RayEngine,
         results: Path,
+        runs: int,
         modules: Sequence[str],
         redo_stale: bool,
     ) -> None:
@@ -66,7 +68,7 @@ class _Ray:
                 f"Ray has: {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
             )
         self.slots = engine.workers or int(room)
-        self.batch_size = engine.runs_per_task
+        self.batch_size = min(engine.runs_per_task, -(-runs // self.slots))
         self._arguments = (results, tuple(modules), redo_stale)
         self._work = ray.remote(
             num_cpus=engine.cpus, num_gpus=engine.gpus, max_retries=ATTEMPTS - 1
@@ -78,7 +80,10 @@ class _Ray:
     def wait(self, jobs: Sequence[Any], seconds: float) -> None:
         import ray
 
-        ray.wait(list(jobs), num_returns=1, timeout=seconds)
+        if jobs:
+            ray.wait(list(jobs), num_returns=1, timeout=seconds)
+        else:
+            time.sleep(seconds)
 
     def outcome(self, job: Any) -> Report | Died | None:
         import ray

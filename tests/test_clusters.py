@@ -1,0 +1,112 @@
+"""Sweeps on engines beyond this machine, for real: Ray on this machine, Slurm's local
+stand-in. Their processes are killed and stopped in the middle of a run.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_faults import TINY, Sweep
+
+from normbench import record
+from normbench.experiment import run_one
+from normbench.schema import RunConfig
+
+pytestmark = pytest.mark.slow
+
+RAY = ["engine=ray", "engine.workers=2", "engine.runs_per_task=2"]
+SLURM = ["engine=slurm", "engine.cluster=local", "engine.workers=2"]
+LOCAL = ["engine=local", "engine.workers=2"]
+
+MakeSweep = Callable[..., Sweep]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> MakeSweep:
+    """A sweep of tiny runs, each compared with one that nothing happens to."""
+
+    def calm(config: RunConfig) -> Path:
+        folder = tmp_path / "calm"
+        return record.run_folder(folder, run_one(config, folder).run_id)
+
+    return lambda *overrides: Sweep(tmp_path, calm, *TINY, *overrides)
+
+
+def hurt_first(hurt: Sweep, number: signal.Signals) -> tuple[int, str]:
+    """Send `number` to the process of the first run, in the middle of it."""
+    process = hurt.start(None, slow=0.3)
+    hurt.wait_for_rows(hurt.ids[0], 7)
+    os.kill(hurt.begun()[hurt.ids[0]][0].pid, number)
+    return hurt.end(process)
+
+
+@pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
+def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(
+    engine: list[str], sweep: MakeSweep
+) -> None:
+    hurt = sweep("seed=range(0,4)", *engine)
+    code, said = hurt_first(hurt, signal.SIGKILL)
+    assert code == 0, said
+    first, *others = hurt.steps()
+    assert first == [1, 6]
+    assert others == [[1]] * 3
+    before, after = hurt.begun()[hurt.ids[0]]
+    assert before.pid != after.pid
+    hurt.check()
+
+
+@pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
+def test_a_process_that_is_told_to_stop_leaves_a_checkpoint(
+    engine: list[str], sweep: MakeSweep
+) -> None:
+    hurt = sweep("seed=range(0,4)", *engine)
+    code, said = hurt_first(hurt, signal.SIGTERM)
+    assert code == 0, said
+    first, *others = hurt.steps()
+    assert first[0] == 1
+    assert first[1] > 7
+    assert len(first) == 2
+    assert others == [[1]] * 3
+    hurt.check()
+
+
+@pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
+def test_an_interrupted_sweep_is_completed_by_another_engine(
+    engine: list[str], sweep: MakeSweep
+) -> None:
+    hurt = sweep("seed=range(0,4)", *engine)
+    process = hurt.start(None, slow=0.3)
+    hurt.wait_for_rows(hurt.ids[0], 7)
+    process.send_signal(signal.SIGINT)
+    code, said = hurt.end(process)
+    assert code == 130, said
+    assert hurt.ids[0] not in hurt.finished
+    hurt.overrides = (*TINY, "seed=range(0,4)", *LOCAL)
+    hurt.complete()
+    assert hurt.steps()[0][0] == 1
+    assert hurt.steps()[0][1] > 7
+
+
+def test_engines_share_a_folder_at_a_time(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=range(0,6)", *SLURM)
+    one = hurt.start(None, slow=0.1)
+    hurt.overrides = (*TINY, "seed=range(0,6)", *LOCAL)
+    other = hurt.start(None, slow=0.1)
+    for process in (one, other):
+        code, said = hurt.end(process)
+        assert code == 0, said
+    assert hurt.steps() == [[1]] * 6
+    hurt.check()
+
+
+def test_shards_make_the_whole(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=range(0,4)", "engine.workers=1")
+    first = hurt.start(None, "--shard", "0/2")
+    second = hurt.start(None, "--shard", "1/2")
+    for process in (first, second):
+        code, said = hurt.end(process)
+        assert code == 0, said
+    assert hurt.steps() == [[1]] * 4
+    hurt.check()

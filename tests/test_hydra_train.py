@@ -1,0 +1,124 @@
+"""The `@hydra.main` door: the same configs, checks and records, by Hydra's own ways."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import SMALL
+from test_sweep import ODD
+
+from normbench import record
+from normbench.config import compose, resolve, run_id
+from normbench.experiment import run_one
+from normbench.schema import RunRecord
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "hydra_train.py"
+SMOKE = [*SMALL["cnn"], "tracker=none", "budget=smoke"]
+
+Door = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Door:
+    """Run scripts/hydra_train.py ARGUMENTS in an empty folder."""
+    (tmp_path / "odd_norm.py").write_text(ODD)
+    (tmp_path / "mine" / "norm").mkdir(parents=True)
+    (tmp_path / "mine" / "norm" / "odd.yaml").write_text("name: odd\ndoes: works\n")
+
+    def door(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(SCRIPT), *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    return door
+
+
+def records(folder: Path) -> dict[str, RunRecord]:
+    found, damaged = record.all_records(folder / "results" / "runs")
+    assert not damaged
+    return {each.run_id: each for each in found}
+
+
+def test_it_composes_what_train_does(door: Door, tmp_path: Path) -> None:
+    asked = [*SMOKE, "norm=group", "norm.num_groups=4", "batch_size=8"]
+    printed = door(*asked, "--cfg", "job")
+    assert printed.returncode == 0, printed.stderr
+    values = yaml.safe_load(printed.stdout)
+    assert values.pop("modules") == []
+    assert resolve(values) == compose(asked)
+    assert not (tmp_path / "results").exists()
+
+
+def test_it_refuses_what_train_does(door: Door, tmp_path: Path) -> None:
+    refused = door(*SMOKE, "batch_size=8", "norm_batch=3")
+    assert refused.returncode == 1
+    assert "norm_batch=3 does not divide" in refused.stderr
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_multirun_leaves_the_records_of_a_sweep(
+    launcher: str, door: Door, tmp_path: Path
+) -> None:
+    done = door("-m", *SMOKE, "norm=affine,group", f"hydra/launcher={launcher}")
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path)
+    configs = [compose([*SMOKE, f"norm={norm}"]) for norm in ("affine", "group")]
+    assert found.keys() == {run_id(config) for config in configs}
+    for config in configs:
+        expected = run_one(config, tmp_path / "calm")
+        assert found[expected.run_id].metrics == expected.metrics
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_recorded_and_the_others_go_on(
+    door: Door, tmp_path: Path
+) -> None:
+    odd = ["--config-dir", "mine", "modules=[odd_norm]", "norm=odd"]
+    done = door("-m", *odd, *SMOKE, "norm.does=raises,works")
+    assert done.returncode == 1
+    assert "odd on purpose" in done.stderr
+    statuses = {r.config.norm["does"]: r.status for r in records(tmp_path).values()}
+    assert statuses == {"raises": "failed", "works": "ok"}
+
+
+@pytest.mark.slow
+def test_a_failed_trial_does_not_end_a_study(door: Door, tmp_path: Path) -> None:
+    study = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid"]
+    study += ["hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.n_jobs=1"]
+    odd = ["--config-dir", "mine", "modules=[odd_norm]", "norm=odd"]
+    # At 1e30 the loss is not finite: that run diverges, and is the worst.
+    space = ["norm.does=choice(raises,works)", "lr=choice(0.1,1e30)"]
+    done = door(*study, *odd, *SMOKE, "warmup=0.0", *space)
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path).values()
+    statuses = sorted(each.status for each in found)
+    assert statuses == ["diverged", "failed", "failed", "ok"]
+    (best,) = [each for each in found if each.status == "ok"]
+    (results,) = tmp_path.glob("multirun/*/optimization_results.yaml")
+    told = yaml.safe_load(results.read_text())
+    assert told["best_value"] == pytest.approx(best.metrics["test/error"])
+    assert told["best_params"] == {"norm.does": "works", "lr": 0.1}
+    assert math.isfinite(told["best_value"])
+
+
+@pytest.mark.slow
+def test_what_is_finished_is_not_run_again(door: Door, tmp_path: Path) -> None:
+    asked = [*SMOKE, "norm=affine"]
+    before = run_one(compose(asked), tmp_path / "results" / "runs")
+    assert door(*asked).returncode == 0
+    assert json.loads(records(tmp_path)[before.run_id].model_dump_json()) == json.loads(
+        before.model_dump_json()
+    )

@@ -1,0 +1,77 @@
+"""configs/wandb_sweep.yaml: the commands that a W&B agent makes of it, without W&B."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb.wandb_agent
+import yaml
+
+from normbench.choices import config_root
+from normbench.config import compose
+from normbench.plan import make_plan
+from normbench.schema import RunConfig
+
+SWEEP = yaml.safe_load((config_root() / "wandb_sweep.yaml").read_text())
+
+
+def agent_command(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, values: dict[str, Any]
+) -> list[str]:
+    """What wandb's own agent starts for one choice of the sweep's parameters."""
+    started: list[list[str]] = []
+
+    class Process:
+        def __init__(self, command: list[str], **more: Any) -> None:
+            started.append(command)
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WANDB_RUN_ID", "")  # the agent sets it: so that it is undone
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", "")
+    monkeypatch.setattr(wandb.wandb_agent, "AgentProcess", Process)
+    agent = wandb.wandb_agent.Agent.__new__(wandb.wandb_agent.Agent)
+    agent._sweep_command = list(SWEEP["command"])
+    agent._function = agent._in_jupyter = None
+    agent._forward_signals = False
+    agent._run_processes = {}
+    arguments = {key: {"value": value} for key, value in values.items()}
+    agent._command_run({"run_id": "r", "program": SWEEP["program"], "args": arguments})
+    (command,) = started
+    return command
+
+
+def choices() -> dict[str, list[Any]]:
+    return {
+        key: given["values"] if "values" in given else [given["value"]]
+        for key, given in SWEEP["parameters"].items()
+    }
+
+
+def test_an_agent_trains_what_the_sweep_asks_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[RunConfig] = []
+    first_and_last = {key: [v[0], v[-1]] for key, v in choices().items()}
+    for cell in itertools.product(*first_and_last.values()):
+        values = dict(zip(first_and_last, cell, strict=True))
+        command = agent_command(monkeypatch, tmp_path, values)
+        assert command[:3] == ["/usr/bin/env", "normbench", "train"]
+        config = compose(command[3:])
+        assert (config.batch_size, config.seed) == (
+            values["batch_size"],
+            values["seed"],
+        )
+        assert config.tracker.mode == "online"
+        asked.append(config)
+    assert len({config.norm["name"] for config in asked}) == 2
+
+
+def test_its_grid_is_a_plan_whose_metric_there_is() -> None:
+    overrides = [
+        f"{key}={','.join(map(str, values))}" for key, values in choices().items()
+    ]
+    plan = make_plan(overrides)
+    assert len(plan.runs) == 81
+    assert not plan.skipped
+    assert SWEEP["metric"] == {"name": "val/error", "goal": "minimize"}
