@@ -98,9 +98,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_recipe_for_a_claim(folder / "mine")
     (folder / "results").mkdir()
     (folder / "results" / "claims").symlink_to(ROOT / "results" / "claims")
-    for seed in range(2):
-        own = [*SMALL["cnn"], "budget=smoke", "tracker=none", f"seed={seed}"]
-        run_one(compose(own), folder / "results" / "runs")
+    for small in SMALL.values():
+        config = compose([*small, "budget=smoke", "budget.max_steps=1", "tracker=none"])
+        run_one(config, folder / "results" / "runs")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     return folder
 
@@ -180,7 +180,7 @@ def try_git(line: str, folder: Path) -> None:
     subprocess.run(["bash", "-c", line], cwd=folder, env=os.environ | who, check=True)
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", commands(), ids=lambda line: " ".join(words_of(line)))
 def test_a_command_that_is_shown_works(
     line: str, reader: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
