@@ -81,6 +81,12 @@ ALLOWED = {
     | {"tasks.base", "theorems", "train"},
     "theorems.base": set(),
     "report.cubes": {"report.panel"},
+    "report.drawing": {"record"},
+    "report.figures": {"registration", "report.drawing", "report.palette", "stats"}
+    | {"report.published", "report.series", "report.verdicts", "verdict"},
+    "report.palette": {"verdict"},
+    "report.published": set(),
+    "report.series": {"report.drawing", "report.palette"},
     "report.registered": {"registration", "report.paragraphs"},
     "report.verdicts": {"report.paragraphs", "verdict"},
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}

@@ -1,0 +1,248 @@
+"""Means with their intervals, as curves over numbers and as dots in rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from normbench.report.drawing import INK, PAPER
+from normbench.report.palette import Look, look
+
+BAND = 0.2
+"""Opacity of an interval that is an area."""
+LINE = 9.5
+"""Points from one direct label to the next."""
+_MORE_MARKERS, _MORE_LINES = "DPv<>XpH", ("--", "-.", ":")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mean and the ends of its interval, which are None for want of runs."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+    def reach(self) -> tuple[float, float]:
+        """How far below and above the mean the interval goes."""
+        if self.low is None or self.high is None:
+            return 0.0, 0.0
+        return self.mean - self.low, self.high - self.mean
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points by level, drawn in one look; `hollow` where another series has it full."""
+
+    label: str
+    look: Look
+    points: Mapping[str, Point]
+    hollow: bool = False
+
+    def face(self) -> str:
+        """What its markers are filled with."""
+        return PAPER if self.hollow else self.look.colour
+
+
+def dressed(
+    points: Mapping[str, Mapping[str, Point]], norms: Mapping[str, str]
+) -> list[Series]:
+    """A series for each label, in the look of its norm, `norms[label]`.
+
+    The first of several with one norm has that norm's look, the others its colour.
+    """
+    made: list[Series] = []
+    for label, its in points.items():
+        norm = norms.get(label, label)
+        same = [each for each in made if norms.get(each.label, each.label) == norm]
+        own = look(norm)
+        if same:
+            taken = {each.look.marker for each in same}
+            free = [marker for marker in _MORE_MARKERS if marker not in taken]
+            line = _MORE_LINES[(len(same) - 1) % len(_MORE_LINES)]
+            own = own._replace(marker=(free or ["o"])[0], line=line)
+        made.append(Series(label, own, its, hollow=bool(same)))
+    return made
+
+
+def theirs(series: Series) -> Series:
+    """A series as one that others published."""
+    return replace(series, hollow=True, look=series.look._replace(line=":"))
+
+
+def numeric(levels: Sequence[str]) -> bool:
+    """Whether the levels are two numbers above 0 or more, for a logarithmic axis."""
+    try:
+        return len({float(level) for level in levels if float(level) > 0}) > 1 and all(
+            float(level) > 0 for level in levels
+        )
+    except ValueError:
+        return False
+
+
+def curves(axes: Axes, series: Sequence[Series], height: float) -> None:
+    """Means over a log2 axis, with bands, each labelled at its end.
+
+    `height` is about that of the axes in inches, for labels that do not overlap. A
+    series with one point has a dotted line through it: it is measured there alone.
+    """
+    levels = sorted({level for each in series for level in each.points}, key=float)
+    for each in series:
+        ordered = sorted(each.points, key=float)
+        x = np.array([float(level) for level in ordered])
+        y = np.array([each.points[level].mean for level in ordered])
+        below, above = np.array([each.points[level].reach() for level in ordered]).T
+        color = each.look.colour
+        if len(x) == 1:
+            axes.axhline(y[0], color=color, linestyle=":", linewidth=0.9)
+            axes.axhspan(
+                y[0] - below[0], y[0] + above[0], color=color, alpha=BAND / 2, lw=0
+            )
+        else:
+            axes.fill_between(x, y - below, y + above, color=color, alpha=BAND, lw=0)
+        axes.plot(
+            x,
+            y,
+            color=color,
+            linestyle=each.look.line,
+            marker=each.look.marker,
+            markerfacecolor=each.face(),
+        )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator([float(level) for level in levels]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.grid(visible=False, axis="x")
+    _label_ends(axes, series, height)
+
+
+def _label_ends(axes: Axes, series: Sequence[Series], height: float) -> None:
+    ends = [each.points[max(each.points, key=float)].mean for each in series]
+    shares = [float(axes.transAxes.inverted().transform(p)[1]) for p in _at(axes, ends)]
+    for each, y in zip(series, spread(shares, LINE / (72 * height)), strict=True):
+        key_and_label(axes, each, y)
+
+
+def _at(axes: Axes, values: Sequence[float]) -> list[tuple[float, float]]:
+    axes.get_ylim()  # settles what is still to be scaled
+    return [tuple(axes.transData.transform((1.0, value))) for value in values]
+
+
+def key_and_label(axes: Axes, series: Series, y: float) -> None:
+    """The marker of a series and its name, right of the axes at the share `y`."""
+    axes.plot(
+        [1.02, 1.06, 1.1],
+        [y, y, y],
+        transform=axes.transAxes,
+        clip_on=False,
+        color=series.look.colour,
+        linestyle=series.look.line,
+        marker=series.look.marker,
+        markerfacecolor=series.face(),
+        markevery=[1],
+    )
+    axes.text(
+        1.13, y, series.label, transform=axes.transAxes, va="center", fontsize=7.5
+    )
+
+
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Places near `wanted`, in their order, at least `gap` apart; centred as a whole.
+
+    Groups that touch move together: each is centred on the mean of what it wants.
+    """
+    groups: list[list[int]] = []
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+
+    def start(group: Sequence[int]) -> float:
+        middle = sum(wanted[i] for i in group) / len(group)
+        return middle - gap * (len(group) - 1) / 2
+
+    for i in order:
+        groups.append([i])
+        while len(groups) > 1 and (
+            start(groups[-1]) < start(groups[-2]) + gap * len(groups[-2])
+        ):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    places = [0.0] * len(wanted)
+    for group in groups:
+        for rank, i in enumerate(group):
+            places[i] = start(group) + rank * gap
+    return places
+
+
+def rows(series: Sequence[Series], levels: Sequence[str]) -> dict[tuple[str, str], int]:
+    """(label, level) -> line from the top: levels apart, series in them together."""
+    placed: dict[tuple[str, str], int] = {}
+    line = 0
+    for level in levels:
+        for each in series:
+            if level in each.points:
+                placed[each.label, level] = line
+                line += 1
+        line += len(levels) > 1
+    return placed
+
+
+def within_possible(axes: Axes, metric: str, axis: str) -> None:
+    """End an axis of shares a little beyond 0 and 1, whatever an interval says."""
+    if metric.rpartition("/")[2] not in ("error", "accuracy"):
+        return
+    low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
+    edge = 0.03 * (high - low)
+    limits = max(low, -edge), min(high, 1 + edge)
+    if axis == "x":
+        axes.set_xlim(*limits)
+    else:
+        axes.set_ylim(*limits)
+
+
+def dots(
+    axes: Axes,
+    series: Sequence[Series],
+    places: Mapping[tuple[str, str], int],
+) -> None:
+    """Each point in its line, with its interval."""
+    for each in series:
+        drawn = {
+            places[each.label, level]: point
+            for level, point in each.points.items()
+            if (each.label, level) in places
+        }
+        if not drawn:
+            continue
+        axes.errorbar(
+            [point.mean for point in drawn.values()],
+            list(drawn),
+            xerr=np.array([point.reach() for point in drawn.values()]).T,
+            linestyle="none",
+            color=each.look.colour,
+            marker=each.look.marker,
+            markerfacecolor=each.face(),
+            elinewidth=1.3,
+        )
+    bottom = max(places.values(), default=0)
+    axes.set_ylim(bottom + 0.8, -0.8)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def name_rows(
+    axes: Axes, places: Mapping[tuple[str, str], int], names: Mapping[str, str]
+) -> None:
+    """Write what the lines are: the levels, or the series where there is one level."""
+    levels = list(dict.fromkeys(level for _, level in places))
+    if len(levels) == 1:
+        ticks = {float(line): label for (label, _), line in places.items()}
+    else:
+        lines = {
+            level: [line for (_, own), line in places.items() if own == level]
+            for level in levels
+        }
+        ticks = {sum(its) / len(its): level for level, its in lines.items()}
+        for its in list(lines.values())[1:]:
+            axes.axhline(its[0] - 1, color=INK, alpha=0.16, linewidth=0.5)
+    axes.set_yticks(list(ticks), [names.get(text, text) for text in ticks.values()])
