@@ -25,6 +25,8 @@ Format = Literal["svg", "png"]
 
 COLUMN, PAGE = 3.5, 7.16
 """Widths in inches of one column, and of both, of a two-column paper."""
+SMALL = 6.5
+"""Points: of what is told below a figure, or about a part of it."""
 INK, PAPER = "#24292e", "#ffffff"
 DOTS_PER_INCH = 300
 STYLE: Any = {
