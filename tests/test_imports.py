@@ -82,7 +82,7 @@ ALLOWED = {
     "theorems": {"config", "network", "norms", "probes", "reparam", "schema"}
     | {"tasks.base", "theorems", "train"},
     "theorems.base": set(),
-    "report.cubes": {"report.panel"},
+    "report.cubes": {"report.drawing", "report.panel"},
     "report.drawing": {"record"},
     "report.figures": {"registration", "report.drawing", "report.forest", "stats"}
     | {"report.palette", "report.published", "report.series", "report.verdicts"}

@@ -184,16 +184,17 @@ def _key_and_label(axes: Axes, series: Series, y: float) -> None:
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Places near `wanted`, in their order, at least `gap` apart; centred as a whole.
+    """Places near `wanted`, in their order, `gap` apart or more, in [0, 1] if they fit.
 
-    Groups that touch move together: each is centred on the mean of what it wants.
+    Those that touch move together: a group is centred on the mean of what it wants.
     """
     groups: list[list[int]] = []
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
 
     def start(group: Sequence[int]) -> float:
         middle = sum(wanted[i] for i in group) / len(group)
-        return middle - gap * (len(group) - 1) / 2
+        height = gap * (len(group) - 1)
+        return max(0.0, min(1.0 - height, middle - height / 2))
 
     for i in order:
         groups.append([i])

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -18,15 +17,17 @@ from normbench.report.series import (
     MOST_CURVES,
     STEPS,
     Point,
-    Series,
     check_count,
     dressed,
     label_ends,
     measured,
+    within_possible,
 )
 
 WINDOWS = 60
 """Points of a curve: each is the mean of the rows of a history in so many steps."""
+MARKERS = 6
+"""Of a curve; there are as many points as windows."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,22 @@ def of_histories(groups: Sequence[Group], metric: str) -> Figure:
         axes = made.subplots()
         for each in series:
             x, mean, half = traces[each.label]
-            axes.plot(x, mean, color=each.look.colour, linestyle=each.look.line)
+            axes.plot(
+                x,
+                mean,
+                color=each.look.colour,
+                linestyle=each.look.line,
+                marker=each.look.marker,
+                markerfacecolor=each.face(),
+                markevery=max(1, len(x) // MARKERS),
+            )
             axes.fill_between(
                 x, mean - half, mean + half, color=each.look.colour, alpha=BAND, lw=0
             )
         axes.grid(visible=False, axis="x")
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=list(STEPS)))
-        _label_without_markers(axes, series, height - 0.7)
+        within_possible(axes, metric, "y")
+        label_ends(axes, series, height - 0.7)
         axes.set_xlabel("optimiser step")
         axes.set_ylabel(measured(metric))
         made.supxlabel(told, x=0.01, ha="left", fontsize=SMALL)
@@ -100,7 +110,10 @@ def of_histories(groups: Sequence[Group], metric: str) -> Figure:
 def _windows(
     histories: Sequence[Sequence[Mapping[str, Any]]], metric: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None:
-    """Steps, the mean over runs in each window, and half of its interval."""
+    """The middle of each window, the mean over runs in it, and half of its interval.
+
+    None where no history has the metric.
+    """
     rows_of = [
         [(row["step"], row[metric]) for row in history if row.get(metric) is not None]
         for history in histories
@@ -111,25 +124,16 @@ def _windows(
     last = max(run[-1, 0] for run in runs)
     most = max(len(run) for run in runs)
     edges = np.linspace(0, last, min(WINDOWS, most) + 1)
-    sums = np.full((len(runs), len(edges) - 1), np.nan)
+    steps, values = np.full((2, len(runs), len(edges) - 1), np.nan)
     for row, run in enumerate(runs):
         window = np.clip(np.searchsorted(edges, run[:, 0]) - 1, 0, len(edges) - 2)
         for index in np.unique(window):
-            sums[row, index] = run[window == index, 1].mean()
-    filled = ~np.isnan(sums).all(0)
-    sums = sums[:, filled]
-    n = (~np.isnan(sums)).sum(0)
-    mean = np.nanmean(sums, axis=0)
-    half = np.zeros_like(mean)
-    for index in np.flatnonzero(n > 1):
-        sd = float(np.nanstd(sums[:, index], ddof=1))
-        half[index] = stats.half_width(sd, int(n[index]))
-    return edges[1:][filled], mean, half
-
-
-def _label_without_markers(axes: Axes, series: Sequence[Series], height: float) -> None:
-    bare = [
-        Series(each.label, each.look._replace(marker=""), each.points)
-        for each in series
-    ]
-    label_ends(axes, bare, height)
+            steps[row, index], values[row, index] = run[window == index].mean(0)
+    filled = ~np.isnan(values).all(0)
+    steps, values = steps[:, filled], values[:, filled]
+    half = np.zeros(values.shape[1])
+    for index, n in enumerate((~np.isnan(values)).sum(0)):
+        if n > 1:
+            sd = float(np.nanstd(values[:, index], ddof=1))
+            half[index] = stats.half_width(sd, int(n))
+    return np.nanmean(steps, axis=0), np.nanmean(values, axis=0), half
