@@ -167,6 +167,7 @@ def _cube(axes: Axes, panel: Panel) -> None:
     axes.set_title(
         _caption(panel),
         fontsize=SMALL,
+        loc="center",
         pad=2,
         linespacing=1.2,
     )

@@ -136,6 +136,9 @@ def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else _NO_METADATA
     with style():
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # it would move things at every drawing
         figure.savefig(
             buffer,
             format=kind,
