@@ -17,33 +17,39 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # package stands for all in it.
 ALLOWED = {
     "cli.__init__": {"cli.bench", "cli.claim", "cli.footprint", "cli.look"}
-    | {"cli.results", "cli.run", "cli.sweep", "cli.sync"},
+    | {"cli.results", "cli.run", "cli.sweep", "cli.sync", "cli.watch"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
-    | {"comparison", "progress", "provenance", "registration", "report.registered"}
-    | {"report.verdicts", "schema", "theorems", "trial", "verdict"},
+    | {"comparison", "manifest", "progress", "provenance", "registration"}
+    | {"report.registered", "report.verdicts", "schema", "theorems", "trial"}
+    | {"verdict"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"probes.trained", "query", "record"},
     "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
     "cli.sync": {"cli.options", "sync"},
+    "cli.watch": {"cli.options", "cli.tables", "progress", "watch"},
     "cli.options": {"choices"},
     "stats": set(),
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
     | {"provenance", "record"},
-    "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment", "plan"}
-    | {"progress", "provenance", "record"},
+    "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment"}
+    | {"forecast", "manifest", "plan", "progress", "provenance", "record"},
     "__main__": {"cli"},
     "check": {"census", "choices", "claims", "provenance", "record", "registration"}
     | {"theorems", "trial", "verdict"},
-    "trial": {"claims", "config", "engines.local", "plan", "progress", "record"}
-    | {"registration", "schema", "verdict"},
+    "trial": {"claims", "config", "engines.local", "forecast", "manifest", "plan"}
+    | {"progress", "record", "registration", "schema", "verdict"},
     "comparison": {"plan", "registration"},
     "claims": {"registration", "schema", "stats", "verdict"},
     "registration": {"choices"},
     "verdict": {"registration"},
     "census": {"data.cache"},
-    "engines": {"experiment", "plan", "progress", "provenance", "schema"},
-    "plan": {"choices", "config", "network", "provenance", "record", "schema"},
+    "engines": {"experiment", "forecast", "progress", "provenance", "schema"},
+    "plan": {"choices", "config", "manifest", "network", "provenance", "record"}
+    | {"schema"},
+    "forecast": {"schema"},
+    "manifest": {"record", "schema"},
+    "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
     "progress": {"schema"},
     "checkpoint": {"record"},
     "experiment": {"checkpoint", "config", "evaluation", "network", "norms.base"}
@@ -119,6 +125,9 @@ WITHOUT_TORCH = {
     "registry",
     "choices",
     "progress",
+    "forecast",
+    "manifest",
+    "watch",
 }
 
 
@@ -198,6 +207,7 @@ def test_every_permission_is_used() -> None:
         ("import normbench.report.verdicts", {"torch", "hydra", "numpy", "matplotlib"}),
         ("import normbench.stats", {"torch", "hydra", "pydantic", "scipy.stats"}),
         ("import normbench.sync", {"torch", "hydra", "numpy", "wandb"}),
+        ("import normbench.watch", {"torch", "hydra", "numpy"}),
         ("import normbench.config", {"wandb", "timm", "torchvision", "mlxtend"}),
         ("import normbench.experiment", {"wandb", "timm", "torchvision", "mlxtend"}),
     ],

@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli import bench, claim, footprint, look, results, run, sweep, sync
+from normbench.cli import (
+    bench,
+    claim,
+    footprint,
+    look,
+    results,
+    run,
+    sweep,
+    sync,
+    watch,
+)
 
 app = typer.Typer(
     name="normbench",
@@ -17,6 +27,7 @@ app.command()(run.train)
 app.command()(run.config)
 app.command()(sweep.sweep)
 app.command()(sweep.status)
+app.command()(watch.watch)
 app.command()(sweep.rerun)
 app.command("list")(look.list_)
 app.command()(look.show)
