@@ -16,7 +16,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What may be imported, besides errors and registry, by the module on the left; a
 # package stands for all in it.
 ALLOWED = {
-    "cli.__init__": {"cli.bench", "cli.claim", "cli.footprint", "cli.look"}
+    "cli.__init__": {"cli.bench", "cli.claim", "cli.dashboard", "cli.footprint"}
+    | {"cli.look"}
     | {"cli.results", "cli.run", "cli.sweep", "cli.sync", "cli.watch"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
     | {"comparison", "manifest", "progress", "provenance", "registration"}
@@ -27,6 +28,7 @@ ALLOWED = {
     | {"probes.trained", "query", "record"},
     "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
     "cli.sync": {"cli.options", "sync"},
+    "cli.dashboard": {"cli.claim", "cli.options", "report.dashboard", "verdict"},
     "cli.watch": {"cli.options", "cli.tables", "progress", "watch"},
     "cli.options": {"choices"},
     "stats": set(),
@@ -87,6 +89,7 @@ ALLOWED = {
     | {"tasks.base", "theorems", "train"},
     "theorems.base": set(),
     "report.cubes": {"report.panel"},
+    "report.dashboard": {"report.verdicts", "verdict"},
     "report.registered": {"registration", "report.paragraphs"},
     "report.verdicts": {"report.paragraphs", "verdict"},
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
@@ -102,7 +105,8 @@ EVERYWHERE = {"errors", "registry"}
 ONLY_IN = {
     "hydra": {"config", "plan"},
     "omegaconf": {"config", "plan"},
-    "wandb": {"tracking"},
+    "wandb": {"tracking", "report.dashboard"},
+    "wandb_workspaces": {"report.dashboard"},
     "typer": {"cli"},
     "rich": {"cli", "progress"},
     "matplotlib": {"report"},

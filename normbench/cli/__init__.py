@@ -7,6 +7,7 @@ import typer
 from normbench.cli import (
     bench,
     claim,
+    dashboard,
     footprint,
     look,
     results,
@@ -33,6 +34,7 @@ app.command("list")(look.list_)
 app.command()(look.show)
 app.command()(results.results)
 app.command()(sync.sync)
+app.command()(dashboard.dashboard)
 app.command()(footprint.footprint)
 app.command()(claim.compare)
 app.add_typer(claim.app, name="claim")
