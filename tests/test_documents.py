@@ -57,6 +57,8 @@ TRIED = {
     "compare": "normbench.check.check",
     "config": TO_ITS_END,
     "footprint": "normbench.probes.portrait.portrait",
+    "dashboard": TO_ITS_END,
+    "dashboard --publish": "normbench.report.dashboard.publish",
     "list": "normbench.catalogue.catalogue",
     "plot": TO_ITS_END,
     "rerun": "normbench.experiment.run_one",
@@ -66,6 +68,7 @@ TRIED = {
     "sweep": "normbench.engines.local.run_all",
     "sync": TO_ITS_END,
     "train": "normbench.experiment.run_one",
+    "watch": TO_ITS_END,
 }
 """How a command that is shown is tried: to its end, or up to the function that takes
 long, needs a network or an account. All before it, parsing, composing, planning, is

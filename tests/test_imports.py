@@ -16,11 +16,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What may be imported, besides errors and registry, by the module on the left; a
 # package stands for all in it.
 ALLOWED = {
-    "cli.__init__": {"cli.bench", "cli.claim", "cli.footprint", "cli.look"}
-    | {"cli.plot", "cli.results", "cli.run", "cli.sweep", "cli.sync"},
+    "cli.__init__": {"cli.bench", "cli.claim", "cli.dashboard", "cli.footprint"}
+    | {"cli.look", "cli.plot", "cli.results", "cli.run", "cli.sweep", "cli.sync"}
+    | {"cli.watch"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
-    | {"comparison", "progress", "provenance", "registration", "report.registered"}
-    | {"report.verdicts", "schema", "theorems", "trial", "verdict"},
+    | {"comparison", "manifest", "progress", "provenance", "registration"}
+    | {"report.registered", "report.verdicts", "schema", "theorems", "trial"}
+    | {"verdict"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"probes.trained", "query", "record"},
@@ -28,25 +30,31 @@ ALLOWED = {
     "cli.plot": {"choices", "cli.claim", "cli.options", "query", "record"}
     | {"registration", "report", "verdict"},
     "cli.sync": {"cli.options", "sync"},
+    "cli.dashboard": {"cli.claim", "cli.options", "report.dashboard", "verdict"},
+    "cli.watch": {"cli.options", "cli.tables", "progress", "watch"},
     "cli.options": {"choices"},
     "stats": set(),
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
     | {"provenance", "record"},
-    "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment", "plan"}
-    | {"progress", "provenance", "record"},
+    "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment"}
+    | {"forecast", "manifest", "plan", "progress", "provenance", "record"},
     "__main__": {"cli"},
     "check": {"census", "choices", "claims", "contrasts", "provenance", "record"}
     | {"registration", "theorems", "trial", "verdict"},
-    "trial": {"config", "contrasts", "engines.local", "plan", "progress", "record"}
-    | {"registration", "schema", "verdict"},
+    "trial": {"config", "contrasts", "engines.local", "forecast", "manifest", "plan"}
+    | {"progress", "record", "registration", "schema", "verdict"},
     "comparison": {"plan", "registration"},
     "claims": {"contrasts", "registration", "schema", "stats", "verdict"},
     "contrasts": {"registration", "schema", "stats", "verdict"},
     "registration": {"choices"},
     "verdict": {"registration"},
     "census": {"data.cache"},
-    "engines": {"experiment", "plan", "progress", "provenance", "schema"},
-    "plan": {"choices", "config", "network", "provenance", "record", "schema"},
+    "engines": {"experiment", "forecast", "progress", "provenance", "schema"},
+    "plan": {"choices", "config", "manifest", "network", "provenance", "record"}
+    | {"schema"},
+    "forecast": {"schema"},
+    "manifest": {"record", "schema"},
+    "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
     "progress": {"schema"},
     "checkpoint": {"record"},
     "experiment": {"checkpoint", "config", "evaluation", "network", "norms.base"}
@@ -84,6 +92,7 @@ ALLOWED = {
     | {"tasks.base", "theorems", "train"},
     "theorems.base": set(),
     "report.cubes": {"report.drawing", "report.panel"},
+    "report.dashboard": {"report.verdicts", "verdict"},
     "report.drawing": {"record"},
     "report.figures": {"registration", "report.drawing", "report.forest", "stats"}
     | {"report.palette", "report.published", "report.series", "report.verdicts"}
@@ -111,7 +120,8 @@ EVERYWHERE = {"errors", "registry"}
 ONLY_IN = {
     "hydra": {"config", "plan"},
     "omegaconf": {"config", "plan"},
-    "wandb": {"tracking"},
+    "wandb": {"tracking", "report.dashboard"},
+    "wandb_workspaces": {"report.dashboard"},
     "typer": {"cli"},
     "rich": {"cli", "progress"},
     "matplotlib": {"report"},
@@ -135,6 +145,9 @@ WITHOUT_TORCH = {
     "registry",
     "choices",
     "progress",
+    "forecast",
+    "manifest",
+    "watch",
 }
 
 
@@ -214,6 +227,7 @@ def test_every_permission_is_used() -> None:
         ("import normbench.report.verdicts", {"torch", "hydra", "numpy", "matplotlib"}),
         ("import normbench.stats", {"torch", "hydra", "pydantic", "scipy.stats"}),
         ("import normbench.sync", {"torch", "hydra", "numpy", "wandb"}),
+        ("import normbench.watch", {"torch", "hydra", "numpy"}),
         ("import normbench.config", {"wandb", "timm", "torchvision", "mlxtend"}),
         ("import normbench.experiment", {"wandb", "timm", "torchvision", "mlxtend"}),
     ],

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -45,6 +46,11 @@ Modules = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RESULTS = Path("results/runs")
+
+
+def interrupt(signum: int, frame: FrameType | None) -> None:
+    """A handler that makes a signal what Ctrl-C is."""
+    raise KeyboardInterrupt
 
 
 @contextmanager
