@@ -13,7 +13,7 @@ from normbench.report.series import measured
 from normbench.report.verdicts import interval
 from normbench.verdict import ContrastVerdict, DesignVerdict
 
-MOST_MARGINS = 8.0
+MOST_MARGINS = 10.0
 """Where the axis ends: what is beyond has an arrow, and its number."""
 SAID = {"greater": "> 0", "less": "< 0", "equal": "= 0", "not_greater": "not > 0"}
 

@@ -259,6 +259,11 @@ def dots(
             markerfacecolor=each.face(),
             elinewidth=1.3,
         )
+    firsts: dict[str, int] = {}
+    for (_, level), line in places.items():
+        firsts.setdefault(level, line)
+    for line in list(firsts.values())[1:]:
+        axes.axhline(line - 1, color=INK, alpha=0.16, linewidth=0.5)
     bottom = max(places.values(), default=0)
     axes.set_ylim(bottom + 0.8, -0.8)
     axes.grid(visible=False, axis="y")
@@ -280,8 +285,6 @@ def name_rows(axes: Axes, places: Mapping[tuple[str, str], int]) -> None:
             for level in levels
         }
         ticks = {sum(its) / len(its): level for level, its in lines.items()}
-        for its in list(lines.values())[1:]:
-            axes.axhline(its[0] - 1, color=INK, alpha=0.16, linewidth=0.5)
     axes.set_yticks(list(ticks), list(ticks.values()))
 
 
