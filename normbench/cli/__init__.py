@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli import bench, claim, footprint, look, results, run, sweep, sync
+from normbench.cli import (
+    bench,
+    claim,
+    footprint,
+    look,
+    report,
+    results,
+    run,
+    sweep,
+    sync,
+)
 
 app = typer.Typer(
     name="normbench",
@@ -21,6 +31,7 @@ app.command()(sweep.rerun)
 app.command("list")(look.list_)
 app.command()(look.show)
 app.command()(results.results)
+app.command()(report.report)
 app.command()(sync.sync)
 app.command()(footprint.footprint)
 app.command()(claim.compare)
