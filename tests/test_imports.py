@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # package stands for all in it.
 ALLOWED = {
     "cli.__init__": {"cli.bench", "cli.claim", "cli.footprint", "cli.look"}
-    | {"cli.results", "cli.run", "cli.sweep", "cli.sync"},
+    | {"cli.plot", "cli.results", "cli.run", "cli.sweep", "cli.sync"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
     | {"comparison", "progress", "provenance", "registration", "report.registered"}
     | {"report.verdicts", "schema", "theorems", "trial", "verdict"},
@@ -25,6 +25,8 @@ ALLOWED = {
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"probes.trained", "query", "record"},
     "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
+    "cli.plot": {"choices", "cli.claim", "cli.options", "query", "record"}
+    | {"registration", "report", "schema", "verdict"},
     "cli.sync": {"cli.options", "sync"},
     "cli.options": {"choices"},
     "stats": set(),
@@ -80,13 +82,19 @@ ALLOWED = {
     "theorems": {"config", "network", "norms", "probes", "reparam", "schema"}
     | {"tasks.base", "theorems", "train"},
     "theorems.base": set(),
-    "report.cubes": {"report.panel"},
+    "report.cubes": {"report.drawing", "report.panel"},
     "report.drawing": {"record"},
-    "report.figures": {"registration", "report.drawing", "report.palette", "stats"}
-    | {"report.published", "report.series", "report.verdicts", "verdict"},
+    "report.figures": {"registration", "report.drawing", "report.forest", "stats"}
+    | {"report.palette", "report.published", "report.series", "report.verdicts"}
+    | {"verdict"},
+    "report.forest": {"report.drawing", "report.palette", "report.series", "verdict"}
+    | {"report.verdicts"},
     "report.palette": {"verdict"},
+    "report.gallery": {"report.drawing", "report.series"},
     "report.published": set(),
+    "report.runs": {"query", "report.drawing", "report.series"},
     "report.series": {"report.drawing", "report.palette"},
+    "report.training": {"report.drawing", "report.series", "stats"},
     "report.registered": {"registration", "report.paragraphs"},
     "report.verdicts": {"report.paragraphs", "verdict"},
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}

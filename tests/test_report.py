@@ -19,9 +19,9 @@ from normbench.report import page
 from normbench.report.columns import pack, points_for, spread
 from normbench.report.cubes import faces
 from normbench.report.footprints import MEASURED, cubes
-from normbench.report.gallery import MOST, gallery
 from normbench.report.material import gather
 from normbench.report.panel import read
+from normbench.report.pictures import MOST, gallery
 from normbench.schema import RunRecord
 
 

@@ -9,6 +9,7 @@ from normbench.cli import (
     claim,
     footprint,
     look,
+    plot,
     report,
     results,
     run,
@@ -31,6 +32,7 @@ app.command()(sweep.rerun)
 app.command("list")(look.list_)
 app.command()(look.show)
 app.command()(results.results)
+app.command()(plot.plot)
 app.command()(report.report)
 app.command()(sync.sync)
 app.command()(footprint.footprint)

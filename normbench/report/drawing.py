@@ -25,6 +25,8 @@ Format = Literal["svg", "png"]
 
 COLUMN, PAGE = 3.5, 7.16
 """Widths in inches of one column, and of both, of a two-column paper."""
+SMALL = 6.5
+"""Points: of what is told below a figure, or about a part of it."""
 INK, PAPER = "#24292e", "#ffffff"
 DOTS_PER_INCH = 300
 STYLE: Any = {
@@ -134,6 +136,9 @@ def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else _NO_METADATA
     with style():
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # it would move things at every drawing
         figure.savefig(
             buffer,
             format=kind,

@@ -20,8 +20,8 @@ from normbench.errors import NormbenchError
 from normbench.registration import Claim
 from normbench.report import footprints
 from normbench.report.columns import DIGITS, Packed, pack, points_for
-from normbench.report.gallery import QUALITY, Gallery, gallery
 from normbench.report.material import Material, why
+from normbench.report.pictures import QUALITY, Gallery, gallery
 from normbench.report.verdicts import interval
 from normbench.schema import RunRecord
 from normbench.verdict import (

@@ -1,19 +1,27 @@
 """Means with their intervals, as curves over numbers and as dots in rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from normbench.errors import RequestError
 from normbench.report.drawing import INK, PAPER
 from normbench.report.palette import Look, look
 
 BAND = 0.2
 """Opacity of an interval that is an area."""
+STEPS = (1, 2, 2.5, 5, 10)
+"""Of ticks: what people count in."""
 LINE = 9.5
 """Points from one direct label to the next."""
+MOST_CURVES, MOST_ROWS = 16, 80
+"""Of one figure: more are not told apart."""
+MOST_CHARACTERS = 30
+"""Below an axis of one column, in one line."""
 _MORE_MARKERS, _MORE_LINES = "DPv<>XpH", ("--", "-.", ":")
 
 
@@ -45,31 +53,54 @@ class Series:
         """What its markers are filled with."""
         return PAPER if self.hollow else self.look.colour
 
+    def key(self) -> Line2D:
+        """Its marker and name, for a legend."""
+        return Line2D(
+            [],
+            [],
+            linestyle="none",
+            color=self.look.colour,
+            marker=self.look.marker,
+            markerfacecolor=self.face(),
+            label=self.label,
+        )
+
 
 def dressed(
     points: Mapping[str, Mapping[str, Point]], norms: Mapping[str, str]
 ) -> list[Series]:
     """A series for each label, in the look of its norm, `norms[label]`.
 
-    The first of several with one norm has that norm's look, the others its colour.
+    Of several with one norm, the first, or the one that is called like it, has that
+    norm's look, and the others its colour.
     """
-    made: list[Series] = []
-    for label, its in points.items():
-        norm = norms.get(label, label)
-        same = [each for each in made if norms.get(each.label, each.label) == norm]
+    looks: dict[str, Look] = {}
+    taken: dict[str, set[str]] = {}
+    for label in sorted(points, key=lambda label: norms[label] != label):
+        norm = norms[label]
         own = look(norm)
-        if same:
-            taken = {each.look.marker for each in same}
-            free = [marker for marker in _MORE_MARKERS if marker not in taken]
-            line = _MORE_LINES[(len(same) - 1) % len(_MORE_LINES)]
+        rank = len(taken.setdefault(norm, set()))
+        if rank:
+            free = [marker for marker in _MORE_MARKERS if marker not in taken[norm]]
+            line = _MORE_LINES[(rank - 1) % len(_MORE_LINES)]
             own = own._replace(marker=(free or ["o"])[0], line=line)
-        made.append(Series(label, own, its, hollow=bool(same)))
-    return made
+        taken[norm].add(own.marker)
+        looks[label] = own
+    return [
+        Series(label, looks[label], its, hollow=looks[label] != look(norms[label]))
+        for label, its in points.items()
+    ]
 
 
-def theirs(series: Series) -> Series:
-    """A series as one that others published."""
-    return replace(series, hollow=True, look=series.look._replace(line=":"))
+def measured(metric: str) -> str:
+    """A metric in words: "test error"."""
+    split, _, name = metric.partition("/")
+    return f"{split} {name}".replace("_", " ")
+
+
+def axis_label(key: str) -> str:
+    """A config key in words."""
+    return key.replace("_", " ")
 
 
 def numeric(levels: Sequence[str]) -> bool:
@@ -82,11 +113,10 @@ def numeric(levels: Sequence[str]) -> bool:
         return False
 
 
-def curves(axes: Axes, series: Sequence[Series], height: float) -> None:
-    """Means over a log2 axis, with bands, each labelled at its end.
+def curves(axes: Axes, series: Sequence[Series]) -> None:
+    """Means over a log2 axis, with bands.
 
-    `height` is about that of the axes in inches, for labels that do not overlap. A
-    series with one point has a dotted line through it: it is measured there alone.
+    A series with one point has a dotted line through it: it is measured there alone.
     """
     levels = sorted({level for each in series for level in each.points}, key=float)
     for each in series:
@@ -114,15 +144,20 @@ def curves(axes: Axes, series: Sequence[Series], height: float) -> None:
     axes.xaxis.set_major_locator(FixedLocator([float(level) for level in levels]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    if sum(len(level) + 2 for level in levels) > MOST_CHARACTERS:
+        axes.tick_params(axis="x", rotation=45)
     axes.grid(visible=False, axis="x")
-    _label_ends(axes, series, height)
 
 
-def _label_ends(axes: Axes, series: Sequence[Series], height: float) -> None:
+def label_ends(axes: Axes, series: Sequence[Series], height: float) -> None:
+    """Name each curve at its right end, once the limits of the axes are settled.
+
+    `height` is about that of the axes in inches, for labels that do not overlap.
+    """
     ends = [each.points[max(each.points, key=float)].mean for each in series]
     shares = [float(axes.transAxes.inverted().transform(p)[1]) for p in _at(axes, ends)]
     for each, y in zip(series, spread(shares, LINE / (72 * height)), strict=True):
-        key_and_label(axes, each, y)
+        _key_and_label(axes, each, y)
 
 
 def _at(axes: Axes, values: Sequence[float]) -> list[tuple[float, float]]:
@@ -130,7 +165,7 @@ def _at(axes: Axes, values: Sequence[float]) -> list[tuple[float, float]]:
     return [tuple(axes.transData.transform((1.0, value))) for value in values]
 
 
-def key_and_label(axes: Axes, series: Series, y: float) -> None:
+def _key_and_label(axes: Axes, series: Series, y: float) -> None:
     """The marker of a series and its name, right of the axes at the share `y`."""
     axes.plot(
         [1.02, 1.06, 1.1],
@@ -149,16 +184,17 @@ def key_and_label(axes: Axes, series: Series, y: float) -> None:
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Places near `wanted`, in their order, at least `gap` apart; centred as a whole.
+    """Places near `wanted`, in their order, `gap` apart or more, in [0, 1] if they fit.
 
-    Groups that touch move together: each is centred on the mean of what it wants.
+    Those that touch move together: a group is centred on the mean of what it wants.
     """
     groups: list[list[int]] = []
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
 
     def start(group: Sequence[int]) -> float:
         middle = sum(wanted[i] for i in group) / len(group)
-        return middle - gap * (len(group) - 1) / 2
+        height = gap * (len(group) - 1)
+        return max(0.0, min(1.0 - height, middle - height / 2))
 
     for i in order:
         groups.append([i])
@@ -230,13 +266,14 @@ def dots(
     axes.spines["left"].set_visible(False)
 
 
-def name_rows(
-    axes: Axes, places: Mapping[tuple[str, str], int], names: Mapping[str, str]
-) -> None:
+def name_rows(axes: Axes, places: Mapping[tuple[str, str], int]) -> None:
     """Write what the lines are: the levels, or the series where there is one level."""
     levels = list(dict.fromkeys(level for _, level in places))
     if len(levels) == 1:
-        ticks = {float(line): label for (label, _), line in places.items()}
+        ticks = {
+            float(line): f"{label}@{level}".removesuffix("@-")
+            for (label, level), line in places.items()
+        }
     else:
         lines = {
             level: [line for (_, own), line in places.items() if own == level]
@@ -245,4 +282,13 @@ def name_rows(
         ticks = {sum(its) / len(its): level for level, its in lines.items()}
         for its in list(lines.values())[1:]:
             axes.axhline(its[0] - 1, color=INK, alpha=0.16, linewidth=0.5)
-    axes.set_yticks(list(ticks), [names.get(text, text) for text in ticks.values()])
+    axes.set_yticks(list(ticks), list(ticks.values()))
+
+
+def check_count(what: str, count: int, most: int) -> None:
+    """Raise RequestError where there are too many to tell apart."""
+    if count > most:
+        raise RequestError(
+            f"{count} {what} are too many to tell apart (at most {most}); choose some "
+            "with --where"
+        )

@@ -95,7 +95,7 @@ def _design(design: DesignVerdict, alpha: float, width: int) -> Iterator[str]:
     for contrast in design.contrasts:
         yield from _contrast(contrast, scale, alpha, width)
     for crossing in design.crossovers:
-        yield paragraph(f"{'crossover':<14}", _crossover(crossing), width, indent=4)
+        yield paragraph(f"{'crossover':<14}", crossover(crossing), width, indent=4)
 
 
 def _cell(cell: CellSummary, metric: str | None) -> str:
@@ -120,7 +120,8 @@ def _cell(cell: CellSummary, metric: str | None) -> str:
     return ", ".join(parts)
 
 
-def _crossover(crossing: CrossoverVerdict) -> str:
+def crossover(crossing: CrossoverVerdict) -> str:
+    """Where two curves cross, its interval, and how sure it is that they do."""
     at, low, high = (
         f"{x} the levels" if isinstance(x, str) else f"{x:.3g}"
         for x in (crossing.at, crossing.low, crossing.high)
