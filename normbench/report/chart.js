@@ -59,9 +59,9 @@ function lineChart(lines, options) {
 
 function scalesOf(lines, { logX, logY }) {
   const usable = (y) => y !== null && y !== undefined && (!logY || y > 0);
-  const points = lines.flatMap((line) => line.points).filter(([, y]) => usable(y));
-  if (!points.length) return null;
-  const xs = points.map(([x]) => x);
+  const points = lines.flatMap((line) => line.points);
+  if (!points.some(([, y]) => usable(y))) return null;
+  const xs = points.map(([x]) => x); // also where a value is not finite: that is told
   const ys = points.flatMap(([, ...y]) => y).filter(usable);
   const x = axis(xs, logX, CHART.left, CHART.width - CHART.right);
   const y = axis(ys, logY, CHART.height - CHART.bottom, CHART.top);
