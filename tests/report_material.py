@@ -106,13 +106,21 @@ def write_hostile(results: Path, claims: Path) -> None:
     write_compact(claims / name / "records.jsonl.gz", [template()])
 
 
-def write_style(results: Path, number: int, name: str, colour: str) -> None:
+def write_style(
+    results: Path,
+    number: int,
+    name: str,
+    colour: str,
+    *,
+    content: str = "navy",
+    data: Mapping[str, Any] | None = None,
+) -> None:
     """A style run with its picture: two crops and a style above, two outputs below."""
-    data = {"name": "photographs", "styles": ["brick"], "crop": 8}
+    fed = {"name": "photographs", "styles": ["brick"], "crop": 8, **(data or {})}
     task = {"name": "style", "width": 8}
-    config = {"norm": norm(name), "data": data, "task": task}
+    config = {"norm": norm(name), "data": fed, "task": task}
     record = write_run(results, number, config=config)
     picture = Image.new("RGB", (24, 16), "white")
-    picture.paste("navy", (0, 0, 16, 8))
+    picture.paste(content, (0, 0, 16, 8))
     picture.paste(colour, (0, 8, 16, 16))
     picture.save(run_folder(results, record.run_id) / "stylised.png")

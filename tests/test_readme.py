@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL, Command
+from typer.testing import CliRunner
 
+from normbench.cli import app
 from normbench.config import compose
 from normbench.norms import REGISTRY, names
 
@@ -71,6 +73,17 @@ def test_the_norms_it_measures_exist(arguments: list[str]) -> None:
     named = [word for word in arguments if not word.startswith("-") and word != "norms"]
     if "--config-dir" not in arguments:
         assert set(named) <= set(names())
+
+
+@pytest.mark.parametrize("arguments", shown("plot"), ids=" ".join)
+def test_what_it_draws_can_be_asked_for(arguments: list[str], tmp_path: Path) -> None:
+    """Without runs here, those of runs are refused for that, and for nothing else."""
+    words = [*arguments, "--output-dir", str(tmp_path / "figures"), "--format", "svg"]
+    done = CliRunner().invoke(app, ["plot", *words], env={"NORMBENCH_RESULTS": "none"})
+    if arguments[0].startswith("-"):
+        assert "`normbench train` makes it" in done.output
+    else:
+        assert done.exit_code == 0, done.output
 
 
 def test_the_readme_shows_commands() -> None:

@@ -240,6 +240,17 @@ def test_every_norm_is_in_the_gallery_before_a_second_picture_of_one(
     assert last.run_id not in {one.run_id for one in shown.contents[0].outputs}
 
 
+def test_contents_are_told_apart_by_what_their_runs_agree_in(tmp_path: Path) -> None:
+    """Also where a record of older code lacks a key that newer ones have."""
+    runs = tmp_path / "runs"
+    write_style(runs, 1, "batch", "red", content="blue")
+    write_style(runs, 2, "group", "red", content="blue")
+    write_style(runs, 3, "batch", "red", content="navy", data={"content": "contrast"})
+    shown = gallery(gather(runs, tmp_path / "claims"))
+    assert [one.what for one in shown.contents] == ["", "data.content contrast"]
+    assert [len(one.outputs) for one in shown.contents] == [2, 1]
+
+
 def test_footprints_are_drawn_face_by_face_from_what_was_measured() -> None:
     panels = read(MEASURED)
     assert {"batch", "layer_sample", "instance", "group"} <= {p.title for p in panels}

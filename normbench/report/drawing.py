@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from normbench.errors import RequestError
 from normbench.record import write_atomically
@@ -71,6 +72,8 @@ STYLE: Any = {
     "ytick.major.width": 0.6,
 }
 _NO_METADATA: dict[str, None] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_FONT = "font-family: 'DejaVu Sans'"
+"""Its letters are as wide as Verdana's, which more computers have."""
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -136,7 +139,7 @@ def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else _NO_METADATA
     with style():
-        if figure.get_layout_engine() is not None:
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # it would move things at every drawing
         figure.savefig(
@@ -148,7 +151,8 @@ def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
         )
     if kind == "png":
         return buffer.getvalue()
-    return _NOT_XML.sub("", buffer.getvalue().decode()).encode()
+    text = _NOT_XML.sub("", buffer.getvalue().decode())
+    return text.replace(_FONT, f"{_FONT}, Verdana, sans-serif").encode()
 
 
 def _inline(document: bytes, title: str, description: str) -> str:
@@ -167,6 +171,10 @@ def _inline(document: bytes, title: str, description: str) -> str:
             element.set(key, value)
     for metadata in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(metadata)
+    for parent in root.findall(f"{{{_SVG}}}defs"):
+        for rule in parent.findall(f"{{{_SVG}}}style"):
+            parent.remove(rule)  # it is for all of a page, not for this figure
+    root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}
     root.set("role", "img")
     texts = {"title": title, "desc": description}
     for place, (tag, text) in enumerate((t, x) for t, x in texts.items() if x):

@@ -104,13 +104,16 @@ def _apart(groups: Sequence[Sequence[Strip]]) -> list[str]:
     def agreed(runs: Sequence[Mapping[str, Any]], key: str) -> bool:
         return all(run.get(key) == runs[0].get(key) for run in runs)
 
+    everything = [run for runs in flat for run in runs]
     keys = [
         key
-        for key in (flat[0][0] if flat else ())
-        if all(agreed(runs, key) for runs in flat)
-        and any(runs[0].get(key) != flat[0][0][key] for runs in flat)
+        for key in dict.fromkeys(key for run in everything for key in run)
+        if all(agreed(runs, key) for runs in flat) and not agreed(everything, key)
     ]
-    return [", ".join(f"{key} {runs[0][key]}" for key in keys) for runs in flat]
+    return [
+        ", ".join(f"{key} {runs[0][key]}" for key in keys if key in runs[0])
+        for runs in flat
+    ]
 
 
 def _content(strips: Sequence[Strip], what: str) -> Content:
