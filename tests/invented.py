@@ -41,7 +41,7 @@ def verdict(claim: Claim) -> Verdict:
 
 
 def _design(name: str, design: Design, random: Random) -> DesignVerdict:
-    metrics = {contrast.metric for contrast in design.contrasts}
+    metrics = sorted({contrast.metric for contrast in design.contrasts})
     return DesignVerdict(
         name=name,
         question=design.question,

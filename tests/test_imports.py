@@ -26,7 +26,7 @@ ALLOWED = {
     | {"probes.trained", "query", "record"},
     "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
     "cli.plot": {"choices", "cli.claim", "cli.options", "query", "record"}
-    | {"registration", "report", "schema", "verdict"},
+    | {"registration", "report", "verdict"},
     "cli.sync": {"cli.options", "sync"},
     "cli.options": {"choices"},
     "stats": set(),

@@ -93,7 +93,8 @@ def style() -> Iterator[None]:
 
 def figure(width: float, height: float, title: str, description: str = "") -> Figure:
     """An empty figure of `width` x `height` inches; what is in it never overlaps."""
-    made = Figure(figsize=(width, height), layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.08)
+    made = Figure((width, height), dpi=DOTS_PER_INCH, layout=layout)
     made.set_label(f"{title}\n{description}")
     return made
 
@@ -140,7 +141,8 @@ def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else _NO_METADATA
     with style():
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-            figure.draw_without_rendering()
+            for _ in range(2):  # the second knows the ticks that the first led to
+                figure.draw_without_rendering()
             figure.set_layout_engine("none")  # it would move things at every drawing
         figure.savefig(
             buffer,
@@ -175,6 +177,7 @@ def _inline(document: bytes, title: str, description: str) -> str:
         for rule in parent.findall(f"{{{_SVG}}}style"):
             parent.remove(rule)  # it is for all of a page, not for this figure
     root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}
+    root.set("overflow", "visible")  # letters of another font may be wider
     root.set("role", "img")
     texts = {"title": title, "desc": description}
     for place, (tag, text) in enumerate((t, x) for t, x in texts.items() if x):

@@ -306,7 +306,10 @@ def _dots(
         axes.set_axis_off()
     drawn = [
         *((series, measured(metric)) for metric, series in panels.items()),
-        *((series, _theirs(of)) for of, series in beside_ours),
+        *(
+            (series, textwrap.fill(_theirs(of), 40 if columns < 3 else 28))
+            for of, series in beside_ours
+        ),
     ]
     for axes, (series, label) in zip(grid.flat, drawn, strict=False):
         dots(axes, series, places)

@@ -58,8 +58,8 @@ _OTHERS = ("#d2527c", "#a8703a", "#6f8f1f", "#2f9e62", "#8f6ad6", "#c2569e", "#4
 _MARKERS, _LINES = "oDsv^<>pP", ("-", "--", "-.", ":")
 
 DECISIONS: dict[Decision, Look] = {
-    "supported": Look("#14804a", "o", "-"),
-    "refuted": Look("#d1371f", "X", "-"),
+    "supported": Look("#1a9850", "o", "-"),
+    "refuted": Look("#e0452c", "X", "-"),
     "equivalent": Look("#9a5fd0", "s", "-"),
     "inconclusive": Look("#a07a00", "D", "--"),
     "not tested": Look("#7d858d", "x", ":"),
