@@ -1,7 +1,8 @@
 // A chart of lines: drawn as SVG, read off by pointer or arrow keys, and told as a table.
 
 const SVG = "http://www.w3.org/2000/svg";
-const CHART = { width: 720, height: 340, left: 64, right: 14, top: 26, bottom: 40 };
+const CHART = { height: 340, left: 64, right: 16, top: 26, bottom: 40 };
+const WIDEST = 720;
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 4"];
 const FEW_POINTS = 12;
 const MOST_IN_READOUT = 12;
@@ -26,7 +27,7 @@ function element(name, properties = {}, ...children) {
 }
 
 // `lines`: {label, colour, dash, points: [[x, y, low?, high?], ...]}, y null where not
-// finite. Options: title, xLabel, yLabel, logX (powers of two), logY.
+// finite. Options: title, xLabel, yLabel, width (of its place, in pixels), logX, logY.
 function lineChart(lines, options) {
   const scales = scalesOf(lines, options);
   if (!scales) {
@@ -36,7 +37,7 @@ function lineChart(lines, options) {
   const dots = svg("g");
   const picture = svg(
     "svg",
-    { viewBox: `0 0 ${CHART.width} ${CHART.height}`, "aria-hidden": "true", focusable: "false" },
+    { viewBox: `0 0 ${scales.width} ${CHART.height}`, "aria-hidden": "true", focusable: "false" },
     ...gridOf(scales, options),
     ...lines.map((line) => bandPath(line, scales)),
     ...lines.map((line) => linePath(line, scales)),
@@ -57,15 +58,16 @@ function lineChart(lines, options) {
   );
 }
 
-function scalesOf(lines, { logX, logY }) {
+function scalesOf(lines, { width, logX, logY }) {
+  const wide = Math.min(WIDEST, width); // text keeps its size on a phone
   const usable = (y) => y !== null && y !== undefined && (!logY || y > 0);
   const points = lines.flatMap((line) => line.points);
   if (!points.some(([, y]) => usable(y))) return null;
   const xs = points.map(([x]) => x); // also where a value is not finite: that is told
   const ys = points.flatMap(([, ...y]) => y).filter(usable);
-  const x = axis(xs, logX, CHART.left, CHART.width - CHART.right);
+  const x = axis(xs, logX, CHART.left, wide - CHART.right);
   const y = axis(ys, logY, CHART.height - CHART.bottom, CHART.top);
-  return { x, y, usable, at: [...new Set(xs)].sort((a, b) => a - b) };
+  return { x, y, usable, width: wide, at: [...new Set(xs)].sort((a, b) => a - b) };
 }
 
 // A function from values to pixels, and the values to mark.
@@ -106,9 +108,9 @@ function logTicks(low, high) {
   }
 }
 
-function gridOf({ x, y }, { xLabel, yLabel }) {
+function gridOf({ x, y, width }, { xLabel, yLabel }) {
   const bottom = CHART.height - CHART.bottom;
-  const right = CHART.width - CHART.right;
+  const right = width - CHART.right;
   const label = (text, attributes) => svg("text", attributes, text);
   return [
     ...y.ticks.flatMap((tick) => [
@@ -191,7 +193,7 @@ function followPointer(chart, parts) {
   };
   chart.addEventListener("pointermove", (event) => {
     const box = parts.picture.getBoundingClientRect();
-    const pixel = ((event.clientX - box.left) / box.width) * CHART.width;
+    const pixel = ((event.clientX - box.left) / box.width) * scales.width;
     move(nearest(scales.at.map((x) => scales.x.place(x)), pixel));
   });
   chart.addEventListener("keydown", (event) => {
@@ -244,9 +246,9 @@ function showAt(x, { lines, scales, options, cross, dots, readout }) {
     there.length > MOST_IN_READOUT ? `and ${there.length - MOST_IN_READOUT} more, in the table` : "",
   );
   readout.hidden = false;
-  const right = pixel > CHART.width / 2;
-  readout.style.left = right ? "" : `calc(${(100 * pixel) / CHART.width}% + 0.7rem)`;
-  readout.style.right = right ? `calc(${100 - (100 * pixel) / CHART.width}% + 0.7rem)` : "";
+  const share = (100 * pixel) / scales.width;
+  readout.style.left = share > 50 ? "" : `calc(${share}% + 0.7rem)`;
+  readout.style.right = share > 50 ? `calc(${100 - share}% + 0.7rem)` : "";
   return [head, ...values.map(([label, value]) => `${label}: ${value}`)].join("; ");
 }
 

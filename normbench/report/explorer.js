@@ -426,7 +426,7 @@ function cellControls(context) {
 }
 
 // The metric against the first numeric key of the cells, a line for each of the others.
-function cellChart({ runs, state }, cells, by) {
+function cellChart({ runs, state, parts }, cells, by) {
   const numeric = by.findIndex((_, i) => {
     const values = new Set(cells.filter((cell) => cell.n).map((cell) => cell.values[i]));
     return values.size > 1 && [...values].every((value) => typeof value === "number");
@@ -450,6 +450,7 @@ function cellChart({ runs, state }, cells, by) {
   const above = cells.every((cell) => !cell.n || cell.values[numeric] > 0);
   const chart = lineChart(dashed(lines), {
     title: `${state.metric} by ${by[numeric]}: mean of the runs that are ok, band from the least to the greatest`,
+    width: parts.table.clientWidth,
     xLabel: by[numeric],
     yLabel: state.metric,
     logX: above,
@@ -493,6 +494,7 @@ function drawCurves(context) {
   const without = lines.filter((line) => !line.points.length).length;
   const chart = lineChart(dashed(lines.filter((line) => line.points.length)), {
     title: state.view === "runs" ? `${state.curve} of the chosen runs` : `${state.curve} of the chosen cells: mean, and band from the least to the greatest run`,
+    width: parts.table.clientWidth,
     xLabel: "step",
     yLabel: state.curve,
     logY: state.logY,
