@@ -216,9 +216,8 @@ def test_curves_tell_their_values_to_pointer_and_keyboard(
     assert told.startswith("step 3; ")
     assert told.count("not finite") == 2
     page.get_by_text("These values as a table").click()
-    assert page.get_by_role(
-        "table", name=re.compile(r"^train\/batch_loss")
-    ).is_visible()
+    table = page.get_by_role("table", name=re.compile(r"^train\/batch_loss"))
+    expect(table).to_be_visible()
 
 
 def test_two_runs_are_compared_key_by_key(small: Path, open_page: Open) -> None:
