@@ -61,6 +61,8 @@ TRIED = {
     "dashboard --publish": "normbench.report.dashboard.publish",
     "list": "normbench.catalogue.catalogue",
     "plot": TO_ITS_END,
+    "report": TO_ITS_END,
+    "report --open": "webbrowser.open",
     "rerun": "normbench.experiment.run_one",
     "results": TO_ITS_END,
     "show": TO_ITS_END,

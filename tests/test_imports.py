@@ -17,8 +17,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # package stands for all in it.
 ALLOWED = {
     "cli.__init__": {"cli.bench", "cli.claim", "cli.dashboard", "cli.footprint"}
-    | {"cli.look", "cli.plot", "cli.results", "cli.run", "cli.sweep", "cli.sync"}
-    | {"cli.watch"},
+    | {"cli.look", "cli.plot", "cli.report", "cli.results", "cli.run", "cli.sweep"}
+    | {"cli.sync", "cli.watch"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
     | {"comparison", "manifest", "progress", "provenance", "registration"}
     | {"report.registered", "report.verdicts", "schema", "theorems", "trial"}
@@ -91,6 +91,16 @@ ALLOWED = {
     "theorems": {"config", "network", "norms", "probes", "reparam", "schema"}
     | {"tasks.base", "theorems", "train"},
     "theorems.base": set(),
+    "cli.report": {"cli.claim", "cli.options", "report.document", "report.material"},
+    "report.columns": {"record", "report.material", "schema"},
+    "report.document": {"record", "report.figures", "report.material", "report.page"}
+    | {"report.palette"},
+    "report.footprints": {"report.cubes", "report.panel"},
+    "report.material": {"choices", "query", "record", "registration", "schema"}
+    | {"verdict"},
+    "report.page": {"registration", "report.columns", "report.footprints", "schema"}
+    | {"report.material", "report.pictures", "report.verdicts", "verdict"},
+    "report.pictures": {"query", "report.material", "schema"},
     "report.cubes": {"report.drawing", "report.panel"},
     "report.dashboard": {"report.verdicts", "verdict"},
     "report.drawing": {"record"},
@@ -225,6 +235,7 @@ def test_every_permission_is_used() -> None:
         ("import normbench.query", {"torch", "hydra", "numpy"}),
         ("import normbench.claims", {"torch", "hydra", "scipy.stats", "matplotlib"}),
         ("import normbench.report.verdicts", {"torch", "hydra", "numpy", "matplotlib"}),
+        ("import normbench.report.document", {"torch", "hydra", "rich", "wandb"}),
         ("import normbench.stats", {"torch", "hydra", "pydantic", "scipy.stats"}),
         ("import normbench.sync", {"torch", "hydra", "numpy", "wandb"}),
         ("import normbench.watch", {"torch", "hydra", "numpy"}),

@@ -11,6 +11,7 @@ from normbench.cli import (
     footprint,
     look,
     plot,
+    report,
     results,
     run,
     sweep,
@@ -35,6 +36,7 @@ app.command("list")(look.list_)
 app.command()(look.show)
 app.command()(results.results)
 app.command()(plot.plot)
+app.command()(report.report)
 app.command()(sync.sync)
 app.command()(dashboard.dashboard)
 app.command()(footprint.footprint)
