@@ -70,7 +70,7 @@ TRIED = {
     "sweep": "normbench.engines.local.run_all",
     "sync": TO_ITS_END,
     "train": "normbench.experiment.run_one",
-    "watch": TO_ITS_END,
+    "watch": "normbench.watch.Watch",
 }
 """How a command that is shown is tried: to its end, or up to the function that takes
 long, needs a network or an account. All before it, parsing, composing, planning, is
