@@ -62,7 +62,7 @@ TRIED = {
     "list": "normbench.catalogue.catalogue",
     "plot": TO_ITS_END,
     "report": TO_ITS_END,
-    "report --open": "webbrowser.open",
+    "report --open": "typer.launch",
     "rerun": "normbench.experiment.run_one",
     "results": TO_ITS_END,
     "show": TO_ITS_END,
