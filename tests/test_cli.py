@@ -200,6 +200,7 @@ class Halve(Norm, name="halve"):
 """
 
 
+@pytest.mark.slow
 def test_a_norm_of_ones_own_is_one_file_and_one_yaml(
     command: Command, tmp_path: Path
 ) -> None:

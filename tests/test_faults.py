@@ -340,6 +340,7 @@ def sweep(tmp_path: Path, calm: Callable[[RunConfig], Path]) -> MakeSweep:
     return lambda *overrides: Sweep(tmp_path, calm, *TINY, *overrides)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_run_goes_on(sweep: MakeSweep) -> None:
     hurt = sweep("seed=0,1", "engine.workers=2")
     first, _ = hurt.ids
@@ -364,6 +365,7 @@ def test_workers_whose_parent_is_killed_stop_with_a_checkpoint(
     assert hurt.steps()[1].count(1) == 1
 
 
+@pytest.mark.slow
 def test_a_record_cut_at_any_byte_is_a_run_to_do(sweep: MakeSweep) -> None:
     hurt = sweep("seed=0")
     (key,) = hurt.ids

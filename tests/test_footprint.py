@@ -356,6 +356,7 @@ def test_the_picture_in_the_readme_is_what_the_command_draws(tmp_path):
     assert filled(shown) == filled(tmp_path / "footprint.svg")
 
 
+@pytest.mark.slow
 def test_the_footprints_of_the_report_are_what_the_command_measures(tmp_path):
     shown = read(MEASURED)
     names = list(dict.fromkeys(one.title for one in shown))
