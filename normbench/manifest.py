@@ -66,7 +66,7 @@ class Announcement:
         except OSError as error:
             raise RequestError(
                 f"--results {self._results} cannot be written: {error.strerror} "
-                f"({error.filename}); name a folder that can"
+                f"({error.filename or self._folder}); name a folder that can"
             ) from None
 
 
