@@ -42,6 +42,7 @@ def unpacked(html: str) -> dict[str, Any]:
     return plain
 
 
+@pytest.mark.slow
 def test_the_committed_verdicts_make_a_page_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from normbench.cli import app\n"
