@@ -136,7 +136,8 @@ class Trial:
             for key in latest.keys() & OF_THE_TRIAL:
                 raise RequestError(
                     f"{latest[key]} cannot be part of an arm or a level: "
-                    "rates and probes are the design's, seeds are all the same"
+                    "rates and probes are the design's, seeds are all the same, "
+                    "and a verdict needs no weights"
                 )
             measured = ",".join(design.probes) if probes else ""
             own = [f"lr={lr!r}", f"seed={seed}", f"probes=[{measured}]"]

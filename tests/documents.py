@@ -82,6 +82,13 @@ def write_recipe_for_a_norm(module: Path, config: Path) -> None:
         file.write_text(code("A new norm", language))
 
 
+def write_recipe_for_a_data_set(module: Path, config: Path) -> None:
+    """Write the two files of the recipe for a data set into these folders."""
+    config.mkdir(parents=True, exist_ok=True)
+    (module / "stripes.py").write_text(code("A new data set", "python"))
+    (config / "stripes.yaml").write_text(code("A new data set", "yaml"))
+
+
 def write_recipe_for_a_probe(module: Path) -> None:
     (module / "count.py").write_text(code("A new probe", "python"))
 

@@ -188,7 +188,10 @@ def test_it_is_published_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(built.ws.Workspace, "save", lambda self: done.append("view"))
     monkeypatch.setattr(built.ws.Workspace, "url", "here")
     monkeypatch.setattr(built.wr.Report, "url", "there")
-    assert built.publish(verdicts(), "normbench", "someone") == ["here", "there"]
+    assert built.publish(verdicts(), "normbench", "someone") == {
+        "workspace": "here",
+        "report": "there",
+    }
     assert done[2:] == ["save", "view"]
 
 

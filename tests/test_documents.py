@@ -28,6 +28,7 @@ from documents import (
     without_blocks,
     words_of,
     write_recipe_for_a_claim,
+    write_recipe_for_a_data_set,
     write_recipe_for_a_norm,
     write_recipe_for_a_probe,
 )
@@ -37,7 +38,8 @@ from typer.testing import CliRunner
 from normbench.choices import choices
 from normbench.cli import app
 from normbench.config import compose
-from normbench.contrasts import _decide
+from normbench.contrasts import decide
+from normbench.data.base import REGISTRY as DATA
 from normbench.experiment import run_one
 from normbench.norms import REGISTRY
 from normbench.probes.trained import PROBES
@@ -101,6 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     write_recipe_for_a_norm(folder, folder / "mine" / "norm")
     write_recipe_for_a_probe(folder)
+    write_recipe_for_a_data_set(folder, folder / "mine" / "data")
     write_recipe_for_a_claim(folder / "mine")
     shutil.copytree(ROOT / "results" / "claims", folder / "results" / "claims")
     for small in SMALL.values():
@@ -112,13 +115,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """In that folder; norms and probes that a command registers are gone afterwards."""
+    """In that folder; what a command registers is gone afterwards."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delenv("NORMBENCH_RESULTS", raising=False)
-    REGISTRY.names(), PROBES.names()
-    monkeypatch.setattr(REGISTRY, "_classes", dict(REGISTRY._classes))
-    monkeypatch.setattr(REGISTRY, "_schemas", dict(REGISTRY._schemas))
+    PROBES.names()
+    for registry in (REGISTRY, DATA):
+        registry.names()
+        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+        monkeypatch.setattr(registry, "_schemas", dict(registry._schemas))
     monkeypatch.setattr(PROBES, "_functions", dict(PROBES._functions))
     monkeypatch.setattr(PROBES, "_data", dict(PROBES._data))
     before = signal.getsignal(signal.SIGTERM)
@@ -378,4 +383,4 @@ def test_pictures_of_intervals_are_decided_as_they_say() -> None:
             low, high = float(min(marks)), float(max(marks))
             told = {"margin": 6.0, "low": low, "high": high}
             told |= {"low_margin": low, "high_margin": high}
-            assert _decide(says, told, alpha=0.05)[0] == decision, line
+            assert decide(says, told, alpha=0.05)[0] == decision, line

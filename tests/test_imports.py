@@ -30,7 +30,7 @@ ALLOWED = {
     "cli.plot": {"choices", "cli.claim", "cli.options", "query", "record"}
     | {"registration", "report", "verdict"},
     "cli.sync": {"cli.options", "sync"},
-    "cli.dashboard": {"cli.claim", "cli.options", "report.dashboard", "verdict"},
+    "cli.dashboard": {"cli.options", "report.dashboard", "verdict"},
     "cli.watch": {"cli.options", "cli.tables", "progress", "watch"},
     "cli.options": {"choices"},
     "stats": set(),
@@ -91,7 +91,7 @@ ALLOWED = {
     "theorems": {"config", "network", "norms", "probes", "reparam", "schema"}
     | {"tasks.base", "theorems", "train"},
     "theorems.base": set(),
-    "cli.report": {"cli.claim", "cli.options", "report.document", "report.material"},
+    "cli.report": {"cli.options", "report.document", "report.material"},
     "report.columns": {"record", "report.material", "schema"},
     "report.document": {"record", "report.figures", "report.material", "report.page"}
     | {"report.palette"},

@@ -15,6 +15,7 @@ from documents import (
     arguments_of,
     section,
     write_recipe_for_a_claim,
+    write_recipe_for_a_data_set,
     write_recipe_for_a_norm,
     write_recipe_for_a_probe,
 )
@@ -32,6 +33,18 @@ def test_the_recipe_for_a_norm_works_to_the_letter(
         assert json.loads(done.stdout)["config"]["norm"] == {"name": "half", "by": 2.0}
     (footprint,) = [words for words in arguments_of("footprint") if "half" in words]
     assert command("footprint", *footprint).returncode == 0
+
+
+def test_the_recipe_for_a_data_set_works_to_the_letter(
+    command: Command, tmp_path: Path
+) -> None:
+    write_recipe_for_a_data_set(tmp_path, tmp_path / "mine" / "data")
+    (shown,) = [words for words in arguments_of("train") if "data=stripes" in words]
+    done = command("train", *shown, "task.width=8", "tracker=none", "--json")
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)
+    assert run["config"]["data"]["samples"] == 500
+    assert run["metrics"]["test/error"] < 0.1
 
 
 def test_the_recipe_for_a_probe_works_to_the_letter(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normbench.cli.options import (
+    CLAIMS,
     RESULTS,
     ConfigDir,
     Json,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Sentences about norms, and their verdicts.")
 
-CLAIMS = Path("results/claims")
 WIDEST = 120
 """Columns of text that is still easy to read."""
 

@@ -1,13 +1,11 @@
 """The command that shows the runs in the W&B app: dashboard."""
 
 import json as jsonlib
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from normbench.cli.claim import CLAIMS
-from normbench.cli.options import Json, exit_codes
+from normbench.cli.options import CLAIMS, Claims, Json, exit_codes
 
 
 def dashboard(
@@ -25,9 +23,7 @@ def dashboard(
             show_default=False,
         ),
     ] = None,
-    claims: Annotated[
-        Path, typer.Option("--claims", help="Folder of the verdicts, one a claim.")
-    ] = CLAIMS,
+    claims: Claims = CLAIMS,
     json: Json = False,
 ) -> None:
     """Build a W&B workspace and a report over the runs of a project, as code.
@@ -44,10 +40,8 @@ def dashboard(
         verdicts = [verdict for verdict in found if verdict is not None]
         if publish:
             addresses = built.publish(verdicts, project, entity)
-            if json:
-                typer.echo(jsonlib.dumps(addresses, indent=2))
-            for address in addresses if not json else ():
-                typer.echo(address)
+            plain = jsonlib.dumps(addresses, indent=2)
+            typer.echo(plain if json else "\n".join(addresses.values()))
             return
         shown = built.dashboard(verdicts, project, entity)
         if json:

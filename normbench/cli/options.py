@@ -46,6 +46,10 @@ Modules = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RESULTS = Path("results/runs")
+Claims = Annotated[
+    Path, typer.Option("--claims", help="Folder of the verdicts, one a claim.")
+]
+CLAIMS = Path("results/claims")
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normbench.cli.claim import CLAIMS, Budget
-from normbench.cli.options import RESULTS, ConfigDir, Json, Results, exit_codes
+from normbench.cli.claim import Budget
+from normbench.cli.options import (
+    CLAIMS,
+    RESULTS,
+    Claims,
+    ConfigDir,
+    Json,
+    Results,
+    exit_codes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,9 +86,7 @@ def plot(
         Budget, typer.Option(help="Of the check whose verdict is drawn.")
     ] = Budget.full,
     results: Results = RESULTS,
-    claims: Annotated[
-        Path, typer.Option(help="Folder of the verdicts, one a claim.")
-    ] = CLAIMS,
+    claims: Claims = CLAIMS,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -146,7 +152,7 @@ def plot(
             for file in drawing.save(figure, stem, formats)
         ]
         if json:
-            typer.echo(jsonlib.dumps([str(file) for file in files], indent=2))
+            typer.echo(jsonlib.dumps([{"file": str(file)} for file in files], indent=2))
         else:
             for file in files:
                 typer.echo(file)

@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normbench.cli.claim import CLAIMS
-from normbench.cli.options import RESULTS, ConfigDir, Json, Results, exit_codes
+from normbench.cli.options import (
+    CLAIMS,
+    RESULTS,
+    Claims,
+    ConfigDir,
+    Json,
+    Results,
+    exit_codes,
+)
 
 if TYPE_CHECKING:
     from normbench.report.page import Page
@@ -31,9 +38,7 @@ def report(
         bool, typer.Option("--open", help="Show it in the browser.")
     ] = False,
     results: Results = RESULTS,
-    claims: Annotated[
-        Path, typer.Option("--claims", help="Folder of the verdicts, one a claim.")
-    ] = CLAIMS,
+    claims: Claims = CLAIMS,
     config_dir: ConfigDir = None,
     json: Json = False,
 ) -> None:

@@ -181,8 +181,10 @@ def outline(shown: Dashboard) -> str:
     return "\n".join(lines)
 
 
-def publish(verdicts: Sequence[Verdict], project: str, entity: str | None) -> list[str]:
-    """Save both, new, and their addresses.
+def publish(
+    verdicts: Sequence[Verdict], project: str, entity: str | None
+) -> dict[str, str]:
+    """Save the workspace and the report, as new ones; the address of each.
 
     Raises NormbenchError where nobody is logged in, where W&B does not answer and where
     it refuses: then neither is there.
@@ -207,7 +209,7 @@ def publish(verdicts: Sequence[Verdict], project: str, entity: str | None) -> li
         except BaseException:
             shown.report.delete()
             raise
-        return [shown.workspace.url, shown.report.url]
+        return {"workspace": shown.workspace.url, "report": shown.report.url}
     except NormbenchError:
         raise
     except Exception as error:  # the client raises what it likes
