@@ -20,7 +20,8 @@ from normbench.engines import batches, run_all
 from normbench.engines.batches import Batch, Died, Report, follow, work
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import run_one
-from normbench.plan import Forecast, Plan, Shard, make_plan
+from normbench.forecast import Forecast
+from normbench.plan import Plan, Shard, make_plan
 from normbench.schema import RayEngine, RunConfig, RunRecord, SlurmEngine
 
 TINY = ["task=cnn", "data.size=14", "task.stem_stride=2", "task.width=8"]

@@ -7,13 +7,17 @@ import typer
 from normbench.cli import (
     bench,
     claim,
+    dashboard,
     doctor,
     footprint,
     look,
+    plot,
+    report,
     results,
     run,
     sweep,
     sync,
+    watch,
 )
 
 app = typer.Typer(
@@ -28,11 +32,15 @@ app.command()(run.config)
 app.command()(doctor.doctor)
 app.command()(sweep.sweep)
 app.command()(sweep.status)
+app.command()(watch.watch)
 app.command()(sweep.rerun)
 app.command("list")(look.list_)
 app.command()(look.show)
 app.command()(results.results)
+app.command()(plot.plot)
+app.command()(report.report)
 app.command()(sync.sync)
+app.command()(dashboard.dashboard)
 app.command()(footprint.footprint)
 app.command()(claim.compare)
 app.add_typer(claim.app, name="claim")

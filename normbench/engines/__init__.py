@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from normbench.schema import Engine, LocalEngine, RayEngine, RunConfig
 
 if TYPE_CHECKING:
-    from normbench.plan import Forecast
+    from normbench.forecast import Forecast
     from normbench.progress import SweepObserver
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from normbench.engines import cores
 from normbench.engines.batches import ATTEMPTS, Batch, Died, Report, follow, work
 from normbench.errors import NormbenchError, RequestError
-from normbench.plan import Forecast
+from normbench.forecast import Forecast
 from normbench.progress import SweepObserver
 from normbench.schema import RayEngine, RunConfig
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from normbench.engines.batches import Batch, Died, Report, follow, work
 from normbench.errors import NormbenchError, RequestError
-from normbench.plan import Forecast
+from normbench.forecast import Forecast
 from normbench.progress import SweepObserver
 from normbench.schema import RunConfig, SlurmEngine
 
