@@ -29,7 +29,7 @@ ALLOWED = {
     "cli.options": {"choices"},
     "stats": set(),
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
-    | {"provenance", "record"},
+    | {"parallel", "provenance", "record"},
     "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment", "plan"}
     | {"progress", "provenance", "record"},
     "__main__": {"cli"},
@@ -43,13 +43,13 @@ ALLOWED = {
     "registration": {"choices"},
     "verdict": {"registration"},
     "census": {"data.cache"},
-    "engines": {"experiment", "plan", "progress", "provenance", "schema"},
+    "engines": {"experiment", "network", "plan", "progress", "provenance", "schema"},
     "plan": {"choices", "config", "network", "provenance", "record", "schema"},
     "progress": {"schema"},
     "checkpoint": {"record"},
     "experiment": {"checkpoint", "config", "evaluation", "network", "norms.base"}
-    | {"probes.trained", "progress", "provenance", "record", "schema", "tasks.base"}
-    | {"tracking", "train"},
+    | {"norms.statistics", "parallel", "probes.trained", "progress", "provenance"}
+    | {"record", "schema", "tasks.base", "tracking", "train"},
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
     | {"tasks.base"},
     "evaluation": {"norms", "tasks.base"},

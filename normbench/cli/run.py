@@ -21,6 +21,7 @@ from normbench.cli.options import (
 from normbench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
+    from normbench.parallel import World
     from normbench.schema import RunConfig, RunRecord
 
 
@@ -37,7 +38,7 @@ def train(
     failed, diverged or was skipped; 2: the request was wrong; 130: interrupted, and
     the same command goes on.
     """
-    with exit_codes():
+    with exit_codes(), _world() as world:
         config = _composed(overrides, config_dir, module)
         from normbench import record
         from normbench.config import run_id
@@ -45,7 +46,7 @@ def train(
 
         folder = record.run_folder(results, run_id(config))
         finished = record.read(folder)
-        if record.satisfies(folder, finished, config):
+        if world.size == 1 and record.satisfies(folder, finished, config):
             assert finished is not None
             typer.echo("this run is finished already; its record:", err=True)
             if not comes_from_this_code(finished.environment, module or ()):
@@ -60,17 +61,20 @@ def train(
             from normbench.progress import run_observer
 
             try:
-                with _stopping() as stop:
+                with _stopping(world) as stop:
                     finished = run_one(
                         *(config, results),
                         modules=module or (),
-                        observer=run_observer(),
+                        observer=run_observer() if world.first else None,
                         stop=stop,
+                        world=world,
                     )
             except Stopped as stopped:
                 typer.echo(f"interrupted; {stopped}", err=True)
                 raise typer.Exit(130) from None
-        if json:
+        if not world.first:
+            pass  # the first process prints
+        elif json:
             typer.echo(finished.model_dump_json(indent=2))
         else:
             _print_outcome(finished)
@@ -113,8 +117,20 @@ def _composed(
 
 
 @contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed; a second one is a KeyboardInterrupt."""
+def _world() -> "Iterator[World]":
+    from normbench.parallel import joined
+
+    with joined() as world:
+        yield world
+
+
+@contextmanager
+def _stopping(world: "World") -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed; a second one is a KeyboardInterrupt.
+
+    Among several processes SIGTERM means the same: torchrun's, when it is to end, or
+    has lost one of them.
+    """
     pressed = False
 
     def press(*_: object) -> None:
@@ -124,11 +140,13 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         pressed = True
         os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
-    before = signal.signal(signal.SIGINT, press)
+    signals = [signal.SIGINT, *([signal.SIGTERM] if world.size > 1 else [])]
+    before = {number: signal.signal(number, press) for number in signals}
     try:
         yield lambda: pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print_outcome(finished: "RunRecord") -> None:
