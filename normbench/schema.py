@@ -141,6 +141,13 @@ A key with that value is left out of the id, so that those records keep theirs.
 """
 
 
+class Skipped(_Frozen):
+    """A run of a plan that is not done: its norm cannot work in its network."""
+
+    config: RunConfig
+    reason: str
+
+
 class Seconds(_Frozen):
     """Wall-clock seconds of a run's parts; they add up to nearly all of it."""
 

@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli import bench, claim, footprint, look, results, run, sweep, sync
+from normbench.cli import (
+    bench,
+    claim,
+    dashboard,
+    footprint,
+    look,
+    plot,
+    report,
+    results,
+    run,
+    sweep,
+    sync,
+    watch,
+)
 
 app = typer.Typer(
     name="normbench",
@@ -17,11 +30,15 @@ app.command()(run.train)
 app.command()(run.config)
 app.command()(sweep.sweep)
 app.command()(sweep.status)
+app.command()(watch.watch)
 app.command()(sweep.rerun)
 app.command("list")(look.list_)
 app.command()(look.show)
 app.command()(results.results)
+app.command()(plot.plot)
+app.command()(report.report)
 app.command()(sync.sync)
+app.command()(dashboard.dashboard)
 app.command()(footprint.footprint)
 app.command()(claim.compare)
 app.add_typer(claim.app, name="claim")

@@ -24,8 +24,8 @@ from types import FrameType
 
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import record_failure, run_one
+from normbench.forecast import Forecast
 from normbench.network import choose_device
-from normbench.plan import Forecast
 from normbench.progress import Silent, SweepObserver
 from normbench.provenance import import_modules
 from normbench.schema import LocalEngine, RunConfig, RunRecord
