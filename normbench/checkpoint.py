@@ -26,19 +26,21 @@ class State:
     """All that training goes on from.
 
     `step` optimiser steps are done, which is also the position in the order of the
-    data; `pending` are the losses that no row tells yet; the history is `history` bytes
-    long. `identity` is what must be the same for the numbers to be the same.
+    data; `random` are the random streams of each process; `pending` are the losses that
+    no row tells yet; the history is `history` bytes long. `identity` is what must be
+    the same for the numbers to be the same.
     """
 
     identity: Mapping[str, Any]
     step: int
     model: Mapping[str, Any]
     optimizer: Mapping[str, Any]
-    random: Sequence[Tensor]
+    random: Sequence[Sequence[Tensor]]
     pending: Sequence[Tensor]
     history: int
     started: str
     seconds: Mapping[str, float]
+    scaler: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Damaged(Exception):
@@ -126,36 +128,53 @@ def _read(path: Path, history: int) -> State:
 
 @dataclass
 class Saver:
-    """What a run goes on from, and when it leaves that for the next process."""
+    """What a run goes on from, and when it leaves that for the next process.
 
-    folder: Path
+    Without a folder it leaves nothing: another process of the run does that. `agree` is
+    what processes make of one's wish to stop.
+    """
+
+    folder: Path | None
     identity: Mapping[str, Any]
     state: State | None
     _: KW_ONLY
     every: int | None
     stop: Callable[[], bool]
+    agree: Callable[[bool], bool]
     warn: Callable[[str], None]
     saved: int = field(default=0, init=False)
     warned: bool = field(default=False, init=False)
 
     def restore(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler | None,
+        device: torch.device,
+        rank: int,
     ) -> tuple[int, list[Tensor]]:
-        """Set all to the state there is; the steps done, and their losses not told."""
+        """Set all to the state there is; the steps done, and their losses not told.
+
+        `rank` is that of this process among those of the run.
+        """
         if self.state is None:
             return 0, []
         model.load_state_dict(self.state.model)
         optimizer.load_state_dict(dict(self.state.optimizer))
-        set_random_states(self.state.random, device)
+        if scaler is not None:
+            scaler.load_state_dict(dict(self.state.scaler))
+        set_random_states(self.state.random[rank], device)
         self.saved = self.state.step
         return self.state.step, [loss.to(device) for loss in self.state.pending]
 
     def after_step(self, step: int, last: bool, state: Callable[[], State]) -> None:
         """Save `state()` where it is time to; raise Stopped where told to stop."""
-        stopping = self.stop()
+        stopping = self.agree(self.stop())
         if stopping or (self.every and (last or step % self.every == 0)):
             try:
-                save(self.folder, state())
+                now = state()
+                if self.folder is not None:
+                    save(self.folder, now)
                 self.saved = step
             except OSError as error:
                 if not self.warned:

@@ -4,22 +4,32 @@ import copy
 import math
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from normbench import checkpoint, evaluation, record, train
 from normbench.config import run_id
-from normbench.errors import Incompatible, Stopped
-from normbench.network import build, check, choose_device, make_task
+from normbench.errors import Busy, Incompatible, NormbenchError, RequestError, Stopped
+from normbench.network import (
+    build,
+    check,
+    choose_device,
+    make_task,
+    require_compiler,
+)
 from normbench.norms.base import REGISTRY as NORMS
+from normbench.norms.statistics import shared_by
+from normbench.parallel import World
 from normbench.probes.trained import PROBES, Trained
 from normbench.progress import Observer, Silent, title
 from normbench.provenance import comes_from_this_code, environment
@@ -32,7 +42,9 @@ from normbench.schema import (
 )
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
-from normbench.tracking import Tracker, open_tracker
+from normbench.tracking import NoTracker, Tracker, open_tracker
+
+ALONE = World()
 
 
 def run_one(
@@ -43,6 +55,7 @@ def run_one(
     observer: Observer | None = None,
     redo_stale: bool = False,
     stop: Callable[[], bool] | None = None,
+    world: World = ALONE,
 ) -> RunRecord:
     """The record of the run that `config` asks for: found, or trained and evaluated.
 
@@ -55,46 +68,79 @@ def run_one(
     Incompatible where the norm cannot work in the network) before anything is written;
     what goes wrong after that is a record with the status "diverged", "skipped" or
     "failed".
+
+    The processes of a `world` do it together. The first one does what is said here of
+    files; where it dies, one that is left records the failure. Where another fails, it
+    raises NormbenchError, and the first one records why.
     """
-    if finished := _found(config, results, modules, redo_stale):
+    if finished := world.from_first(
+        lambda: _found(config, results, modules, redo_stale)
+    ):
         return finished
     so_far = _SoFar()
     observer = observer or Silent()
     torch.set_num_threads(config.threads)
-    device = choose_device(config.device)
-    ran_on = environment(device, modules)
+    device = world.device(choose_device(config.device))
+    _require_equal_shares(config, world.size)
+    if config.compile:
+        require_compiler(device)
+    ran_on = _environment(config, device, modules, world.size)
     task = make_task(config, device)
     check(config, task)
-    with record.RunWriter(results, run_id(config)) as writer:
-        if finished := _found(config, results, modules, redo_stale):
-            return finished  # another process did it since
-        identity = _identity(config, ran_on)
-        state = checkpoint.latest(writer.folder, identity, observer.warn)
-        writer.begin(config, resume_at=state.history if state else None)
-        if state:
-            so_far.resume(state)
-            observer.note(f"going on from step {state.step}")
-        tracker = open_tracker(
-            config,
-            run_id(config),
-            results,
-            resumed=state is not None,
-            note=observer.note,
-            warn=observer.warn,
-        )
+    identity = _identity(config, ran_on)
+    with ExitStack() as stack:
+        writers: list[record.RunWriter] = []
+
+        def begin() -> RunRecord | checkpoint.State | None:
+            writer = stack.enter_context(record.RunWriter(results, run_id(config)))
+            if finished := _found(config, results, modules, redo_stale):
+                return finished  # another process did it since
+            state = checkpoint.latest(writer.folder, identity, observer.warn)
+            writer.begin(config, resume_at=state.history if state else None)
+            writers.append(writer)
+            return state
+
+        begun = world.from_first(begin)
+        if isinstance(begun, RunRecord):
+            return begun
+        if begun:
+            so_far.resume(begun)
+            observer.note(f"going on from step {begun.step}")
+        tracker: Tracker = NoTracker()
+        if world.first:
+            tracker = open_tracker(
+                config,
+                run_id(config),
+                results,
+                resumed=begun is not None,
+                note=observer.note,
+                warn=observer.warn,
+            )
         saver = checkpoint.Saver(
-            writer.folder,
+            writers[0].folder if writers else None,
             identity,
-            state,
+            begun,
             every=config.checkpoint.every,
             stop=stop or (lambda: False),
+            agree=world.any,
             warn=observer.warn,
         )
+
+        def finish() -> RunRecord:
+            finished = _outcome(config, ran_on, so_far)
+            try:
+                writers[0].finish(finished)
+            finally:
+                tracker.finish(finished.metrics, ok=finished.status == "ok")
+            return finished
+
         try:
-            run = _Run(config, task, device, writer, tracker, observer, saver, so_far)
+            writer = writers[0] if writers else record.NoWriter()
+            outlets = writer, tracker, observer
+            run = _Run(config, task, device, world, outlets, saver, so_far)
             run.train()
             if so_far.status == "ok":
-                run.evaluate()
+                world.from_first(run.evaluate)
         except Stopped:
             tracker.finish({}, ok=False)
             raise
@@ -104,12 +150,38 @@ def run_one(
             so_far.status, so_far.error = "failed", traceback.format_exc()
         finally:
             observer.close()
-        finished = _outcome(config, ran_on, so_far)
-        try:
-            writer.finish(finished)
-        finally:
-            tracker.finish(finished.metrics, ok=finished.status == "ok")
+        if so_far.status in {"ok", "diverged"}:
+            return world.from_first(finish)
+        if not world.first:
+            _leave(config, results, modules, so_far, world)
+        so_far.hear_of_others(world)
+        finished = finish()
+        world.leave_word("recorded", finished.status)
     return finished
+
+
+def _leave(
+    config: RunConfig,
+    results: Path,
+    modules: Sequence[str],
+    so_far: "_SoFar",
+    world: World,
+) -> NoReturn:
+    """End a process that is not the first; the others lose it, and hear why.
+
+    The first one records the run, unless it is what was lost.
+    """
+    world.leave_word(so_far.status, str(so_far.error))
+    if not world.words("recorded"):
+        reason = f"process {world.rank} of {world.size} lost the first: {so_far.error}"
+        with suppress(Busy):
+            record_failure(
+                config, results, reason, modules=modules, processes=world.size
+            )
+    last = str(so_far.error).strip().splitlines()[-1]
+    raise NormbenchError(
+        f"process {world.rank} of {world.size} {so_far.status}: {last}"
+    )
 
 
 def _found(
@@ -131,6 +203,7 @@ def record_failure(
     *,
     modules: Sequence[str] = (),
     redo_stale: bool = False,
+    processes: int = 1,
 ) -> RunRecord:
     """Record, from outside, that the process of a run could not end it.
 
@@ -140,7 +213,8 @@ def record_failure(
     written.
     """
     so_far = _SoFar(status="failed", error=reason)
-    ran_on = environment(choose_device(config.device), modules)
+    device = choose_device(config.device)
+    ran_on = _environment(config, device, modules, processes)
     with record.RunWriter(results, run_id(config)) as writer:
         if there := _found(config, results, modules, redo_stale):
             return there
@@ -194,6 +268,13 @@ class _SoFar:
         self.status = "diverged"
         self.metrics = {f"test/{task.primary_metric}": None}
 
+    def hear_of_others(self, world: World) -> None:
+        """Why this process lost another, where that one could still say so."""
+        for rank, reason in world.words("skipped").items():
+            self.status, self.error = "skipped", f"process {rank}: {reason}"
+        for rank, reason in world.words("failed").items():
+            self.error = f"process {rank}: {reason}\n{self.error}"
+
     def seconds(self) -> Seconds:
         """Until now; what is neither set-up nor evaluation is training.
 
@@ -206,6 +287,37 @@ class _SoFar:
             setup=self.earlier.setup + setup,
             train=self.earlier.train + training,
             evaluate=self.earlier.evaluate + self.evaluate,
+        )
+
+
+def _environment(
+    config: RunConfig, device: torch.device, modules: Sequence[str], processes: int
+) -> Environment:
+    ways = {"compiled": config.compile, "channels last": config.channels_last}
+    return environment(
+        device,
+        modules,
+        processes=processes,
+        device_batch_size=config.batch_size // processes,
+        how=[way for way, used in ways.items() if used],
+    )
+
+
+def _require_equal_shares(config: RunConfig, processes: int) -> None:
+    """Raise RequestError unless `processes` can each take a share of every batch."""
+    micro_batch = config.batch_size // config.accumulate
+    share, rest = divmod(micro_batch, processes)
+    if rest:
+        raise RequestError(
+            f"batch_size={config.batch_size} in accumulate={config.accumulate} "
+            f"micro-batches gives {micro_batch} samples at a time, which {processes} "
+            "processes cannot share equally; choose a multiple of "
+            f"{processes * config.accumulate}"
+        )
+    if share % config.norm_batch and config.norm_batch % share:
+        raise RequestError(
+            f"norm_batch={config.norm_batch} neither divides the {share} samples that "
+            f"each of {processes} processes has at a time nor is a multiple of them"
         )
 
 
@@ -230,21 +342,23 @@ class _Run:
         config: RunConfig,
         task: Task,
         device: torch.device,
-        writer: record.RunWriter,
-        tracker: Tracker,
-        observer: Observer,
+        world: World,
+        outlets: tuple[record.RunWriter | record.NoWriter, Tracker, Observer],
         saver: checkpoint.Saver,
         so_far: _SoFar,
     ) -> None:
         torch.manual_seed(config.seed)
-        network = build(config, task)
+        network = build(config, task, world.size)
         self.config, self.task, self.device = config, task, device
-        self.writer, self.tracker, self.observer = writer, tracker, observer
+        self.world = world
+        self.writer, self.tracker, self.observer = outlets
         self.saver, self.so_far = saver, so_far
         self.training = task.splits["train"]
         self.micro_batch = config.batch_size // config.accumulate
         self.at_a_time = evaluation.batch_size(task, self.micro_batch)
         self.model = network.model.to(device)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.norms = network.norms.modules
         if any(is_lazy(parameter) for parameter in self.model.parameters()):
             with torch.no_grad():
@@ -255,6 +369,10 @@ class _Run:
             [] if config.norm_weight_decay else network.norms.parameters(),
             **config.optimizer.model_dump(),
         )
+        self.scaler = None
+        if config.precision == "fp16":
+            self.scaler = torch.amp.GradScaler(device.type)
+        self.replica = _Replica(config, task, self.model, self.norms, device, world)
         steps = config.budget.epochs * (len(self.training) // config.batch_size)
         self.steps = min(steps, config.budget.max_steps or steps)
         self.micro_batches = train.micro_batches(
@@ -269,11 +387,13 @@ class _Run:
         """All steps, from the beginning or from where an earlier process stopped."""
         config, steps = self.config, self.steps
         self.observer.start(title(config), steps)
-        start, pending = self.saver.restore(self.model, self.optimizer, self.device)
+        start, pending = self.saver.restore(
+            *(self.model, self.optimizer, self.scaler, self.device, self.world.rank)
+        )
         self.so_far.training_begins()
         diverged_at = train.fit(
-            self.model,
-            self.task.loss,
+            self.replica.model,
+            self.replica.loss,
             self.optimizer,
             steps=steps,
             micro_batches=self.micro_batches,
@@ -286,6 +406,8 @@ class _Run:
             after_step=self._after_step,
             start=start,
             pending=pending,
+            scaler=self.scaler,
+            average=self.world.mean,
         )
         if diverged_at is not None:
             self.so_far.diverge(diverged_at, self.task)
@@ -347,6 +469,8 @@ class _Run:
         self._tell({"lr": lr, "train/batch_loss": loss})
 
     def _evaluate_held_out(self, step: int) -> None:
+        if not self.world.first:
+            return
         with self.so_far.evaluating():
             held_out = evaluation.HELD_OUT
             self._tell(
@@ -363,6 +487,7 @@ class _Run:
         self.observer.log(row)
 
     def _after_step(self, step: int, pending: Sequence[Tensor]) -> None:
+        self.replica.agree_on_statistics()
         self.saver.after_step(
             step, step == self.steps, lambda: self._state(step, pending)
         )
@@ -373,12 +498,66 @@ class _Run:
             step=step,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
-            random=checkpoint.random_states(self.device),
+            random=self.world.each(checkpoint.random_states(self.device)),
             pending=pending,
+            scaler={} if self.scaler is None else self.scaler.state_dict(),
             history=self.writer.flushed_history(),
             started=self.so_far.started,
             seconds=self.so_far.seconds().model_dump(),
         )
+
+
+class _Replica:
+    """What one process trains: the network, or its copy among several.
+
+    `model` and `loss` are for `train.fit`; `loss` is of this process's share of the
+    samples, in the config's precision.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        model: nn.Module,
+        norms: Sequence[nn.Module],
+        device: torch.device,
+        world: World,
+    ) -> None:
+        self.task, self.world = task, world
+        self.share = config.batch_size // config.accumulate // world.size
+        sharing = max(1, config.norm_batch // self.share)
+        self.group = world.neighbours(sharing)
+        self.statistics: list[Tensor] = []
+        if sharing < world.size and NORMS.get(config.norm["name"]).differs_in_eval:
+            buffers = [buffer for norm in norms for buffer in norm.buffers()]
+            self.statistics = [b for b in buffers if b.is_floating_point()]
+        self.model: nn.Module = model
+        if config.compile:
+            self.model = cast(nn.Module, torch.compile(model))
+        self.loss = task.loss if world.size == 1 else self._loss_of_share
+        if world.size > 1:
+            if not world.first:
+                # Else every process would drop out the same of its samples.
+                torch.manual_seed(train.seed_of("process", config.seed, world.rank))
+            with warnings.catch_warnings():
+                # Its new name is not in every torch that this runs with.
+                warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+                self.model = DistributedDataParallel(
+                    self.model, broadcast_buffers=False, gradient_as_bucket_view=True
+                )
+        if config.precision != "fp32":
+            dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+            self.loss = torch.autocast(device.type, dtype)(self.loss)
+
+    def agree_on_statistics(self) -> None:
+        """One set of running statistics, where processes have met other samples."""
+        self.world.average(self.statistics)
+
+    def _loss_of_share(self, model: nn.Module, index: Tensor) -> Tensor:
+        first = self.world.rank * self.share
+        share = index[first : first + self.share]
+        with shared_by(self.group):
+            return self.task.loss_of_share(model, share, index)
 
 
 def _evenly(steps: int, evaluations: int) -> frozenset[int]:

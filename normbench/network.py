@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -19,18 +19,37 @@ from normbench.tasks.base import Task
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device called `name`; "auto" is CUDA where there is one, else MPS, else CPU.
+
+    Raises RequestError where it is not here.
+    """
     available = {
-        "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
+        "cpu": True,
     }
+    here = [name for name, yes in available.items() if yes]
+    if name == "auto":
+        name = here[0]
     if not available[name]:
-        here = [name for name, yes in available.items() if yes]
         raise RequestError(f"device={name} is not here; available: {', '.join(here)}")
     return torch.device(name)
+
+
+@cache
+def require_compiler(device: torch.device) -> None:
+    """Raise RequestError where torch.compile does not work for `device`.
+
+    Compiles something small, which takes seconds the first time.
+    """
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.zeros(2, device=device))
+    except Exception as error:  # a compiler, its headers, Triton: what is missing tells
+        told = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise RequestError(
+            f"compile=true does not work for device={device.type} here: {told}; set "
+            "compile=false, or install what is missing (on the CPU, a C++ compiler)"
+        ) from None
 
 
 def make_task(config: RunConfig, device: torch.device) -> Task:
@@ -58,13 +77,17 @@ class Network:
     norms: NormFactory
 
 
-def build(config: RunConfig, task: Task) -> Network:
-    """A new network; its weights come from the global random stream."""
+def build(config: RunConfig, task: Task, processes: int = 1) -> Network:
+    """A new network; its weights come from the global random stream.
+
+    `processes` is how many train it, each with an equal share of every micro-batch.
+    """
+    share = config.batch_size // config.accumulate // processes
     norms = NormFactory(
         config.norm["name"],
         _options(config.norm),
         norm_batch=config.norm_batch,
-        forwards_per_step=config.batch_size // config.norm_batch,
+        forwards_per_step=config.accumulate * max(1, share // config.norm_batch),
         conditions=task.conditions,
     )
     model = task.build(norms)
@@ -84,6 +107,17 @@ def check(config: RunConfig, task: Task) -> None:
         raise RequestError(
             f"batch_size={config.batch_size} is above the {samples} training samples "
             f"of data={config.data['name']}; at most {samples} is possible"
+        )
+    if config.channels_last and not task.has_images:
+        raise RequestError(
+            f"channels_last=true is for images, and task={task.name} has none; leave "
+            "it out"
+        )
+    if config.precision == "fp16" and not NORMS.get(config.norm["name"]).loss_scaling:
+        raise Incompatible(
+            f"norm={config.norm['name']} cannot work with precision=fp16, whose scale "
+            "of the loss changes while its backward pass remembers gradients; "
+            "precision=bf16 needs no scale"
         )
     if shapes(config) in _checked:
         return
@@ -108,7 +142,10 @@ def check(config: RunConfig, task: Task) -> None:
     _checked.add(shapes(config))
 
 
-_SHAPES = ("task", "data", "norm", "reparam", "batch_size", "accumulate", "norm_batch")
+_SHAPES = (
+    *("task", "data", "norm", "reparam", "batch_size", "accumulate", "norm_batch"),
+    "precision",
+)
 _checked: set[str] = set()
 
 

@@ -40,8 +40,18 @@ NUMERICAL_SOURCE = (
 """What, inside the package, decides a run's numbers."""
 
 
-def environment(device: torch.device, modules: Sequence[str]) -> Environment:
-    """What this process runs on; `modules` are the user's own, already imported."""
+def environment(
+    device: torch.device,
+    modules: Sequence[str],
+    *,
+    processes: int = 1,
+    device_batch_size: int | None = None,
+    how: Sequence[str] = (),
+) -> Environment:
+    """What this process runs on; `modules` are the user's own, already imported.
+
+    `how` are the ways of using the device that may round otherwise than the plain one.
+    """
     commit, dirty = _git()
     return Environment(
         normbench=version("normbench"),
@@ -52,8 +62,10 @@ def environment(device: torch.device, modules: Sequence[str]) -> Environment:
         packages=_packages(),
         python=platform.python_version(),
         platform=platform.platform(),
-        device=_device_name(device),
+        device=", ".join([_device_name(device, processes), *how]),
         threads=torch.get_num_threads(),
+        processes=processes,
+        device_batch_size=device_batch_size,
     )
 
 
@@ -139,7 +151,8 @@ def _packages() -> dict[str, str]:
     return versions
 
 
-def _device_name(device: torch.device) -> str:
+def _device_name(device: torch.device, processes: int) -> str:
+    name = device.type
     if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return device.type
+        name = f"cuda ({torch.cuda.get_device_name(device)})"
+    return name if processes == 1 else f"{processes} x {name}"

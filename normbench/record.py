@@ -147,6 +147,22 @@ class RunWriter:
             ) from None
 
 
+class NoWriter:
+    """Writes nothing: for the processes of a run that are not its first."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        pass
+
+    def flushed_history(self) -> int:
+        return 0
+
+    def pictures(self, pictures: "Mapping[str, Tensor]") -> dict[str, Path]:
+        return {}
+
+    def weights(self, state: "Mapping[str, Tensor]") -> None:
+        pass
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `path` whole or not at all, whether the process or the machine stops."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -138,11 +138,14 @@ class RunConfig(_Frozen):
     batch_size: PositiveInt
     accumulate: PositiveInt
     norm_batch: PositiveInt
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     budget: Budget
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     threads: Annotated[int, Field(ge=1, le=1024)]
+    compile: bool = False
+    channels_last: bool = False
     evaluations: PositiveInt | None
     log_every: PositiveInt | None
     keep_weights: bool
@@ -152,12 +155,13 @@ class RunConfig(_Frozen):
 
 
 NOT_HASHED = frozenset(
-    {"device", "threads", "evaluations", "log_every", "keep_weights", "checkpoint"}
-    | {"probes", "tracker"}
+    {"device", "threads", "compile", "channels_last", "evaluations", "log_every"}
+    | {"keep_weights", "checkpoint", "probes", "tracker"}
 )
 """Fields of RunConfig that say how a run is done, not what it is.
 
-On one machine, only `device` and `threads` can move a metric, by rounding.
+On one machine, only `device`, `threads`, `compile` and `channels_last` can move a
+metric, by rounding; a record's environment has them.
 """
 
 ADDED_LATER: dict[str, Any] = {
@@ -167,6 +171,7 @@ ADDED_LATER: dict[str, Any] = {
     "task.long_batches": 0.0,
     "task.batching": "random",
     "data.content": "raw",
+    "precision": "fp32",
 }
 """Keys that came after records existed, dotted, with the value that changes nothing.
 
@@ -190,7 +195,12 @@ class Seconds(_Frozen):
 
 
 class Environment(_Frozen):
-    """What a run ran on; recorded, never hashed into its id."""
+    """What a run ran on; recorded, never hashed into its id.
+
+    `device` is all that may round differently: its name, then "compiled" and
+    "channels last" where they were asked for; of several processes "2 x cpu". Each of
+    these `processes` had `device_batch_size` samples of a step.
+    """
 
     normbench: str
     git_commit: str | None
@@ -202,6 +212,8 @@ class Environment(_Frozen):
     platform: str
     device: str
     threads: int
+    processes: int = 1
+    device_batch_size: int | None = None
 
 
 class RunRecord(_Frozen):

@@ -3,10 +3,12 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
 
@@ -27,6 +29,8 @@ def fit(
     after_step: Callable[[int, Sequence[Tensor]], None] | None = None,
     start: int = 0,
     pending: Sequence[Tensor] = (),
+    scaler: torch.amp.GradScaler | None = None,
+    average: Callable[[Tensor], Tensor] | None = None,
 ) -> int | None:
     """Train `model` for `steps` optimiser steps, numbered from 1.
 
@@ -41,6 +45,10 @@ def fit(
     streams, these are all there is: given as `start` and `pending`, training goes on
     as if it had not been interrupted.
 
+    `scaler` scales the loss, for gradients in float16; its state counts among these.
+    Where `model` is one replica of several, `loss` is of its share of the samples, and
+    `average` makes of a replica's losses (L,) the mean of all of them.
+
     Returns the step whose loss was not finite, at which training ended, or None.
     """
     penalised: list[Any] = [m for m in model.modules() if hasattr(m, "penalty")]
@@ -53,20 +61,30 @@ def fit(
         batches = micro_batches(step)
         optimizer.zero_grad(set_to_none=True)
         for index in batches:
-            batch_loss = loss(model, index)
-            losses.append(batch_loss.detach())
-            for module in penalised:
-                if module.penalty is not None:
-                    batch_loss = batch_loss + module.penalty
-                    module.penalty = None  # it holds the step's graph
-            if len(batches) > 1:
-                batch_loss = batch_loss / len(batches)
-            torch.autograd.backward(batch_loss)
+            with _unsynchronised(model, index is not batches[-1]):
+                batch_loss = loss(model, index)
+                losses.append(batch_loss.detach())
+                for module in penalised:
+                    if module.penalty is not None:
+                        batch_loss = batch_loss + module.penalty
+                        module.penalty = None  # it holds the step's graph
+                if len(batches) > 1:
+                    batch_loss = batch_loss / len(batches)
+                if scaler is not None:
+                    batch_loss = scaler.scale(batch_loss)
+                torch.autograd.backward(batch_loss)
         if clip is not None:
+            if scaler is not None:
+                scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
         if step % log_every == 0 or step == steps or step in evaluate_at:
-            values = torch.stack(losses).tolist()
+            told = torch.stack(losses)
+            values = (told if average is None else average(told)).tolist()
             first = step - (len(values) // len(batches)) + 1
             losses.clear()
             for position, value in enumerate(values):
@@ -83,6 +101,22 @@ def fit(
     return None
 
 
+def _unsynchronised(model: nn.Module, wanted: bool) -> AbstractContextManager[None]:
+    """Replicas' gradients are averaged once a step, with its last micro-batch."""
+    if wanted and isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return nullcontext()
+
+
+def seed_of(what: str, *numbers: int) -> int:
+    """The seed of a stream of its own.
+
+    Hashed, since generators of seeds that are alike can be, and see 32 bits only.
+    """
+    digest = hashlib.sha256(" ".join(map(str, (what, *numbers))).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
 def epoch_order(
     index: Tensor,
     seed: int,
@@ -97,9 +131,7 @@ def epoch_order(
     by it and cut into batches. Those are shuffled, and so is each within, so that its
     parts (micro-batches, ghost batches) are random draws from it.
     """
-    # Hashed, since generators of seeds that are alike can be, and see 32 bits only.
-    digest = hashlib.sha256(f"order {seed} {epoch}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+    generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
     order = index[torch.randperm(len(index), generator=generator)]
     if batch_by is None:
         return order

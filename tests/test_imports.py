@@ -36,7 +36,7 @@ ALLOWED = {
     "cli.options": {"choices"},
     "stats": set(),
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
-    | {"provenance", "record"},
+    | {"parallel", "provenance", "record"},
     "cli.sweep": {"cli.options", "cli.tables", "engines", "experiment", "forecast"}
     | {"manifest", "plan", "progress", "provenance", "record"},
     "__main__": {"cli"},
@@ -50,8 +50,8 @@ ALLOWED = {
     "registration": {"choices"},
     "verdict": {"registration"},
     "census": {"data.cache"},
-    "engines": {"engines", "experiment", "forecast", "progress", "provenance", "record"}
-    | {"schema"},
+    "engines": {"engines", "experiment", "forecast", "network", "progress"}
+    | {"provenance", "record", "schema"},
     "doctor": {"data.cache", "engines", "network", "norms.base", "provenance", "schema"}
     | {"tasks.base", "tracking", "train"},
     "plan": {"choices", "config", "manifest", "network", "provenance", "record"}
@@ -62,8 +62,8 @@ ALLOWED = {
     "progress": {"schema"},
     "checkpoint": {"record"},
     "experiment": {"checkpoint", "config", "evaluation", "network", "norms.base"}
-    | {"probes.trained", "progress", "provenance", "record", "schema", "tasks.base"}
-    | {"tracking", "train"},
+    | {"norms.statistics", "parallel", "probes.trained", "progress", "provenance"}
+    | {"record", "schema", "tasks.base", "tracking", "train"},
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
     | {"tasks.base"},
     "evaluation": {"norms", "tasks.base"},

@@ -21,6 +21,7 @@ from normbench.cli.options import (
 from normbench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
+    from normbench.parallel import World
     from normbench.schema import RunConfig, RunRecord
 
 
@@ -37,7 +38,7 @@ def train(
     failed, diverged or was skipped; 2: the request was wrong; 130: interrupted, and
     the same command goes on.
     """
-    with exit_codes():
+    with exit_codes(), _world() as world:
         config = _composed(overrides, config_dir, module)
         from normbench import record
         from normbench.config import run_id
@@ -45,7 +46,7 @@ def train(
 
         folder = record.run_folder(results, run_id(config))
         finished = record.read(folder)
-        if record.satisfies(folder, finished, config):
+        if world.size == 1 and record.satisfies(folder, finished, config):
             assert finished is not None
             typer.echo("this run is finished already; its record:", err=True)
             if not comes_from_this_code(finished.environment, module or ()):
@@ -64,13 +65,16 @@ def train(
                     finished = run_one(
                         *(config, results),
                         modules=module or (),
-                        observer=run_observer(),
+                        observer=run_observer() if world.first else None,
                         stop=stop,
+                        world=world,
                     )
             except Stopped as stopped:
                 typer.echo(f"interrupted; {stopped}", err=True)
                 raise typer.Exit(130) from None
-        if json:
+        if not world.first:
+            pass  # the first process prints
+        elif json:
             typer.echo(finished.model_dump_json(indent=2))
         else:
             _print_outcome(finished)
@@ -110,6 +114,14 @@ def _composed(
 
     import_modules(modules or ())
     return compose(overrides or (), config_dir)
+
+
+@contextmanager
+def _world() -> "Iterator[World]":
+    from normbench.parallel import joined
+
+    with joined() as world:
+        yield world
 
 
 @contextmanager

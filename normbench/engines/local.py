@@ -26,6 +26,7 @@ from normbench.engines import cores
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import record_failure, run_one
 from normbench.forecast import Forecast
+from normbench.network import choose_device
 from normbench.progress import Silent, SweepObserver
 from normbench.provenance import import_modules
 from normbench.schema import LocalEngine, RunConfig, RunRecord
@@ -56,9 +57,11 @@ def run_all(
     takes longer than the engine's timeout; the others go on. A run that another
     process is doing is waited for. `observer` hears of every end. An interrupt
     (KeyboardInterrupt) lets the workers write their checkpoints first; another one
-    does not. Raises RequestError where `modules` cannot be imported by a worker,
-    NormbenchError where workers die before they begin anything.
+    does not. Raises RequestError where a device is not here or `modules` cannot be
+    imported by a worker, NormbenchError where workers die before they begin anything.
     """
+    for device in {config.device for config in runs.values()}:
+        choose_device(device)
     pool = _Pool(runs, results, engine, forecast, observer, modules, redo_stale)
     try:
         observer.start(len(runs), forecast.seconds())

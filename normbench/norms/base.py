@@ -11,6 +11,8 @@ from normbench.registry import Registry
 
 REGISTRY: "Registry[Norm]" = Registry("norm", "normbench.norms")
 
+NARROW = (torch.bfloat16, torch.float16)
+
 Momentum = Annotated[float, Field(gt=0, le=1)]
 """The type of an option that weighs the newest statistic, as torch defines it."""
 
@@ -32,7 +34,10 @@ class Norm(nn.Module):
     A norm may leave a scalar in `penalty` at each training forward, to be added to the
     loss. A norm that cannot work with its arguments or its input raises Incompatible.
     Its forward runs on the meta device too: no `.item()`, no `if` on a tensor's value.
-    A call checks types and shapes first (`check_input`), so that `forward` need not.
+    A call checks types and shapes first (`check_input`), so that `forward` need not. An
+    input in 16 bits goes through `forward` in float32, and the result is given back in
+    the input's type, inside autocast and outside; a norm that was itself converted to
+    that type gets the input as it is.
     """
 
     name: ClassVar[str]
@@ -48,6 +53,8 @@ class Norm(nn.Module):
     """What stands at masked positions never changes the others."""
     exact_gradient: ClassVar[bool] = True
     """The backward pass is the derivative of the forward pass."""
+    loss_scaling: ClassVar[bool] = True
+    """The backward pass is linear, so that fp16's scale of the loss cancels."""
     contains_activation: ClassVar[bool] = False
     """The norm ends in its own non-linearity; the model adds none.
 
@@ -79,8 +86,16 @@ class Norm(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
         check_input(self, x, mask, condition)
-        y: Tensor = super().__call__(x, mask, condition)
+        if x.dtype in NARROW and not self._is_in(x.dtype):
+            with torch.autocast(x.device.type, enabled=False):
+                y: Tensor = super().__call__(x.float(), mask, condition)
+            return y.to(x.dtype)
+        y = super().__call__(x, mask, condition)
         return y
+
+    def _is_in(self, dtype: torch.dtype) -> bool:
+        held = (*self.parameters(), *self.buffers())
+        return any(tensor.dtype == dtype for tensor in held)
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None

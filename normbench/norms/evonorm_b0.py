@@ -14,7 +14,11 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from normbench.norms.base import Momentum, Norm, per_channel, require_several
-from normbench.norms.statistics import update_running_statistics
+from normbench.norms.statistics import (
+    pooled,
+    processes,
+    update_running_statistics,
+)
 
 
 class EvoNormB0(Norm, name="evonorm_b0"):
@@ -51,7 +55,8 @@ class EvoNormB0(Norm, name="evonorm_b0"):
         if self.training:
             # The variance within the instances and between them: no second pass.
             var = instance_var.mean(0) + mean.var(0, correction=0)
-            count = x.numel() // self.channels
+            _, var = pooled(mean.mean(0), var)
+            count = x.numel() // self.channels * processes()
             update_running_statistics(self, None, var.detach(), count)
         of_batch = per_channel(torch.sqrt(var + self.eps), x)
         of_instance = torch.sqrt(instance_var + self.eps)

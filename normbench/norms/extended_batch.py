@@ -15,6 +15,8 @@ from torch import Tensor
 from normbench.norms.base import Momentum, Norm, affine_parameters
 from normbench.norms.statistics import (
     batch_count,
+    batch_moments,
+    sharing,
     standardise,
     update_running_statistics,
 )
@@ -46,9 +48,15 @@ class ExtendedBatchNorm(Norm, name="extended_batch"):
     ) -> Tensor:
         mean, var = self.running_mean, self.running_var
         if self.training:
-            batch_count(self, x, None)
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            mean = wide.mean([0, *range(2, x.dim())])
-            var = wide.var(correction=0)
-            update_running_statistics(self, mean.detach(), var.detach(), x.numel())
+            count = batch_count(self, x, None)
+            if sharing() is None:
+                wide = x.to(torch.promote_types(x.dtype, torch.float32))
+                mean = wide.mean([0, *range(2, x.dim())])
+                var = wide.var(correction=0)
+            else:
+                mean, of_channels = batch_moments(x, None, count)
+                var = of_channels.mean() + mean.var(correction=0)
+            update_running_statistics(
+                self, mean.detach(), var.detach(), count * self.channels
+            )
         return standardise(self, x, mean, var, self.weight, self.bias)

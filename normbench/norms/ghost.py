@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from normbench.errors import RequestError
 from normbench.norms.base import Norm
+from normbench.norms.statistics import processes
 
 
 class Ghost(nn.Module):
@@ -13,7 +14,8 @@ class Ghost(nn.Module):
     Called as the norm is. While the norm is in training mode, samples 0 .. norm_batch-1
     share statistics, then the next norm_batch, and so on, each chunk one forward of
     `norm`, in order; its `penalty` is then the mean over the chunks. In evaluation mode
-    it gets the whole batch. Raises RequestError in training where norm_batch does not
+    it gets the whole batch. Where several processes share statistics, each holds an
+    equal part of one chunk. Raises RequestError in training where norm_batch does not
     divide the batch.
     """
 
@@ -25,7 +27,7 @@ class Ghost(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        if not self.norm.training or len(x) == self.norm_batch:
+        if not self.norm.training or len(x) * processes() == self.norm_batch:
             whole: Tensor = self.norm(x, mask, condition)
             return whole
         if len(x) == 0 or len(x) % self.norm_batch:

@@ -20,12 +20,13 @@ An infinity or NaN at a pad counts as 0.
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from normbench.norms.base import Momentum, Norm, affine_parameters, per_channel
-from normbench.norms.statistics import batch_count, clean_pads
+from normbench.norms.statistics import batch_count, clean_pads, sharing, total
 
 
 class PowerNorm(Norm, name="power"):
@@ -35,6 +36,7 @@ class PowerNorm(Norm, name="power"):
     differs_in_eval = True
     honours_mask = True
     exact_gradient = False
+    loss_scaling = False  # `nu` averages gradients, whose scale would change
 
     running_square: Tensor
     nu: Tensor
@@ -78,7 +80,7 @@ class PowerNorm(Norm, name="power"):
         """The mean square to divide by; moves the running one."""
         dtype = self.running_square.dtype
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        square = _mean(wide.square(), real, count).to(dtype)
+        square = _mean(wide.square(), real, count, sharing()).to(dtype)
         if self.momentum == 1:
             used = square
         else:
@@ -92,10 +94,15 @@ class PowerNorm(Norm, name="power"):
         return used
 
 
-def _mean(values: Tensor, real: Tensor | None, count: Tensor | int) -> Tensor:
+def _mean(
+    values: Tensor,
+    real: Tensor | None,
+    count: Tensor | int,
+    group: dist.ProcessGroup | None,
+) -> Tensor:
     if real is not None:
         values = torch.where(real, values, 0)
-    return values.sum([0, *range(2, values.dim())]) / count
+    return total(values.sum([0, *range(2, values.dim())]), group) / count
 
 
 class _Divide(torch.autograd.Function):
@@ -113,6 +120,7 @@ class _Divide(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, inverse, real)
         ctx.nu, ctx.momentum, ctx.count = nu, momentum, count
+        ctx.group = sharing()
         return x * per_channel(inverse, x)
 
     @staticmethod
@@ -126,6 +134,6 @@ class _Divide(torch.autograd.Function):
         if real is not None:
             correction = torch.where(real, correction, 0)
         of_x = ((grad - correction) * scale).to(x.dtype)
-        gamma, lam = (_mean(v * z, real, ctx.count) for v in (z, grad))
+        gamma, lam = (_mean(v * z, real, ctx.count, ctx.group) for v in (z, grad))
         nu.add_(ctx.momentum * (lam - nu * gamma))
         return of_x, None, None, None, None, None

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from normbench.norms.base import Momentum, Norm, affine_parameters, require_several
 from normbench.norms.statistics import (
+    pooled,
+    processes,
     register_running_statistics,
     update_running_statistics,
 )
@@ -66,14 +68,15 @@ class SwitchableNorm(Norm, name="switchable"):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         # All moments follow from those of the instances.
         var, mean = torch.var_mean(wide.flatten(2), 2, correction=0)
-        layer_var, layer_mean = _pooled(mean, var, 1)
+        layer_var, layer_mean = _together(mean, var, 1)
         if self.training:
-            batch_var, batch_mean = _pooled(mean, var, 0)
+            batch_var, batch_mean = _together(mean, var, 0)
+            batch_mean, batch_var = pooled(batch_mean, batch_var)
             update_running_statistics(
                 self,
                 batch_mean.detach().squeeze(0),
                 batch_var.detach().squeeze(0),
-                x.numel() // self.channels,
+                x.numel() // self.channels * processes(),
             )
         else:
             batch_mean, batch_var = self.running_mean, self.running_var
@@ -84,7 +87,7 @@ class SwitchableNorm(Norm, name="switchable"):
         )
 
 
-def _pooled(mean: Tensor, var: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+def _together(mean: Tensor, var: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Variance and mean of equally large parts taken together along `dim`."""
-    between, pooled_mean = torch.var_mean(mean, dim, correction=0, keepdim=True)
-    return var.mean(dim, keepdim=True) + between, pooled_mean
+    between, whole_mean = torch.var_mean(mean, dim, correction=0, keepdim=True)
+    return var.mean(dim, keepdim=True) + between, whole_mean

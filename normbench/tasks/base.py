@@ -43,6 +43,9 @@ class Task(ABC):
     fixed_spatial: bool = True
     """Every batch has the same spatial shape."""
 
+    has_images: ClassVar[bool] = True
+    """What its network sees has rows and columns."""
+
     conditions: int = 1
     """How many conditions the samples come in; if several, `inputs` has each one's."""
 
@@ -75,6 +78,14 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
         """The mean loss over the samples `index` (B,): a scalar with a graph."""
+
+    def loss_of_share(self, model: nn.Module, share: Tensor, index: Tensor) -> Tensor:
+        """The mean loss over `share`, some of the samples `index` that a batch has.
+
+        What a network sees of a sample is what it sees in the whole batch. This is for
+        tasks where that does not depend on the batch.
+        """
+        return self.loss(model, share)
 
     @abstractmethod
     def evaluate(
@@ -122,7 +133,7 @@ def classification_metrics(
     with torch.no_grad():
         for batch, count in full_batches(index, batch_size):
             output = logits(batch)[:count].float()
-            target = labels[batch[:count].to(labels.device)]
+            target = labels[batch[:count].to(labels.device, non_blocking=True)]
             losses.append(F.cross_entropy(output, target, reduction="sum"))
             right = (output.argmax(1) == target) & output.isfinite().all(1)
             wrong.append((~right).sum())

@@ -89,10 +89,10 @@ class CNN(Task, name="cnn"):
         )
 
     def inputs(self, index: Tensor) -> tuple[Tensor]:
-        return (self.images[index.to(self.images.device)],)
+        return (self.images[index.to(self.images.device, non_blocking=True)],)
 
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
-        index = index.to(self.images.device)
+        index = index.to(self.images.device, non_blocking=True)
         return F.cross_entropy(model(self.images[index]), self.labels[index])
 
     def evaluate(

@@ -83,7 +83,7 @@ class Style(Task, name="style"):
 
     def inputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Crops (B, 3, H, W) and the condition (B,) int64: the style of each."""
-        index = index.to(self.crops.device)
+        index = index.to(self.crops.device, non_blocking=True)
         return self.crops[index], index % self.conditions
 
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class Style(Task, name="style"):
     def terms(self, output: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Content and style loss, each (B,), of pictures for the samples `index`."""
         features = self.perceptual(output)
-        index = index.to(output.device)
+        index = index.to(output.device, non_blocking=True)
         target = self.content_targets[index]
         content = relative_error(features[CONTENT_LAYER], target)
         style = index % self.conditions

@@ -37,6 +37,7 @@ class Transformer(Task, name="transformer"):
     primary_metric = "error"
     direction: ClassVar[Literal["minimize", "maximize"]] = "minimize"
     norm_aliases: ClassVar[dict[str, str]] = {"layer": "layer_position"}
+    has_images = False
 
     def __init__(
         self,
@@ -98,12 +99,21 @@ class Transformer(Task, name="transformer"):
 
     def inputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, T) int64 and mask (B, T) bool, True at real tokens."""
+        return self._padded(index, self._length(index))
+
+    def _length(self, index: Tensor) -> int:
+        """What a batch of the samples `index` is padded to.
+
+        Lengths stay on the CPU: reading one from the device would wait for it.
+        """
+        if self.fixed_spatial or self._is_long(index):
+            return self.max_length
+        return int(self.lengths[index].max())
+
+    def _padded(self, index: Tensor, length: int) -> tuple[Tensor, Tensor]:
         device = self.tokens.device
-        # The lengths stay on the CPU: reading T from the device would wait for it.
         lengths = self.lengths[index]
-        to_max_length = self.fixed_spatial or self._is_long(index)
-        length = self.max_length if to_max_length else int(lengths.max())
-        tokens = self.tokens[index.to(device), :length]
+        tokens = self.tokens[index.to(device, non_blocking=True), :length]
         if tokens.shape[1] < length:
             tokens = F.pad(tokens, (0, length - tokens.shape[1]), value=self.pad)
         positions = torch.arange(length, device=device)
@@ -122,8 +132,12 @@ class Transformer(Task, name="transformer"):
         return drawn < self.long_batches
 
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
-        labels = self.labels[index.to(self.labels.device)]
-        return F.cross_entropy(model(*self.inputs(index)), labels)
+        return self.loss_of_share(model, index, index)
+
+    def loss_of_share(self, model: nn.Module, share: Tensor, index: Tensor) -> Tensor:
+        labels = self.labels[share.to(self.labels.device, non_blocking=True)]
+        inputs = self._padded(share, self._length(index))
+        return F.cross_entropy(model(*inputs), labels)
 
     def evaluate(
         self, model: nn.Module, split: str, batch_size: int

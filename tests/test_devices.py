@@ -1,0 +1,309 @@
+"""Devices, precisions, layouts, compilation; and that no step waits for a device."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import SMALL, Command, Run
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from normbench import network, train
+from normbench.config import compose
+from normbench.errors import Incompatible, RequestError
+from normbench.norms import REGISTRY, Norm, make, names
+from normbench.record import run_folder
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+NARROW = [torch.bfloat16, torch.float16]
+every_norm = pytest.mark.parametrize("name", names())
+every_task = pytest.mark.parametrize("task", SMALL)
+
+
+def made(name: str, x: Tensor) -> Norm:
+    """A norm in training, with random parameters in float32."""
+    norm = make(name, x.shape[1])
+    if any(is_lazy(parameter) for parameter in norm.parameters()):
+        norm(torch.zeros(x.shape))
+    for parameter in norm.parameters():
+        nn.init.uniform_(parameter, 0.4, 0.9)
+    return norm.train()
+
+
+@every_norm
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("shape", [(6, 16, 5, 3), (6, 16, 9)], ids=len)
+def test_a_norm_computes_in_float32_and_answers_in_the_type_of_its_input(
+    name: str, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    # Far from 0: in 16 bits the variance would be lost.
+    x = (torch.randn(shape) * 3 + 40).to(dtype)
+    norm = made(name, x)
+    wide_norm = copy.deepcopy(norm)
+    narrow, wide = x.clone().requires_grad_(), x.float().requires_grad_()
+    for training in (True, True, False):
+        y = norm.train(training)(narrow)
+        expected = wide_norm.train(training)(wide)
+        assert y.dtype == dtype
+        assert y.isfinite().all()
+        assert torch.equal(y, expected.to(dtype))
+        grad = torch.linspace(-1, 1, y.numel()).view(y.shape).to(dtype)
+        y.backward(grad)
+        expected.backward(grad.float())
+    assert narrow.grad is not None and wide.grad is not None
+    assert narrow.grad.dtype == dtype
+    torch.testing.assert_close(narrow.grad.float(), wide.grad, rtol=0.03, atol=0.03)
+    for ours, theirs in zip(
+        [*norm.parameters()], [*wide_norm.parameters()], strict=True
+    ):
+        if ours.grad is None:
+            assert theirs.grad is None
+        else:
+            torch.testing.assert_close(ours.grad, theirs.grad)
+    for ours, theirs in zip(norm.buffers(), wide_norm.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@every_norm
+def test_autocast_changes_nothing_inside_a_norm(name: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 16, 5, 3)
+    norm = made(name, x)
+    plain = copy.deepcopy(norm)(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = copy.deepcopy(norm)(x)
+        narrow = copy.deepcopy(norm)(x.bfloat16())
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, plain)
+    assert torch.equal(narrow, copy.deepcopy(norm)(x.bfloat16()))
+
+
+def test_only_power_norm_is_not_safe_under_a_scaled_loss() -> None:
+    """Twice the gradient of the output gives twice that of the input, step for step."""
+    unsafe = []
+    for name in names():
+        torch.manual_seed(0)
+        x = torch.randn(6, 16, 5, 3)
+        first = made(name, x)
+        second = copy.deepcopy(first)
+        for scale in (1.0, 4.0):  # as a scale that grows between two steps
+            grads = []
+            for norm, factor in ((first, 1.0), (second, scale)):
+                leaf = x.clone().requires_grad_()
+                y = norm(leaf)
+                y.backward(torch.linspace(-1, 1, y.numel()).view(y.shape) * factor)
+                assert leaf.grad is not None
+                grads.append(leaf.grad / factor)
+        if not torch.allclose(*grads, rtol=1e-4, atol=1e-6):
+            unsafe.append(name)
+    assert unsafe == [name for name in names() if not REGISTRY.get(name).loss_scaling]
+    assert unsafe == ["power"]
+
+
+@every_task
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_run_in_16_bits_learns_as_one_in_32(
+    task: str, precision: str, run: Run
+) -> None:
+    whole = run(*SMALL[task], "batch_size=4", "lr=0.01")
+    half = run(*SMALL[task], "batch_size=4", "lr=0.01", f"precision={precision}")
+    assert half.status == "ok", half.error
+    assert half.run_id != whole.run_id
+    ours, theirs = half.metrics["train/loss"], whole.metrics["train/loss"]
+    assert ours == pytest.approx(theirs, rel=0.05)
+    assert ours != theirs
+
+
+def test_fp16_resumes_with_its_scale(run: Run, tmp_path: Path) -> None:
+    from normbench.errors import Stopped
+    from normbench.experiment import run_one
+
+    words = [*SMALL["cnn"], "batch_size=4", "precision=fp16", "clip=1", "log_every=3"]
+    whole = run(*words)
+    config = compose(["budget=smoke", "tracker=none", *words])
+    asked = iter([False] * 4 + [True])
+    with pytest.raises(Stopped):
+        run_one(config, tmp_path / "other", stop=lambda: next(asked))
+    resumed = run_one(config, tmp_path / "other")
+    assert resumed.metrics == whole.metrics
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "told"),
+    [
+        (["norm=power", "precision=fp16"], Incompatible, "precision=bf16"),
+        (["task=transformer", "channels_last=true"], RequestError, "channels_last"),
+    ],
+)
+def test_what_does_not_work_together_is_refused(
+    words: list[str], error: type[Exception], told: str, run: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=told):
+        run(*words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_auto_is_cuda_then_mps_then_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    here: set[str] = set()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in here)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in here)
+    chosen = []
+    for device in ("", "mps", "cuda"):
+        here.add(device)
+        chosen.append(network.choose_device("auto").type)
+    assert chosen == ["cpu", "mps", "cuda"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("arguments", [["train"], ["sweep", "seed=0,1"]])
+def test_cuda_without_cuda_is_one_clear_error(
+    arguments: list[str], command: Command, tmp_path: Path
+) -> None:
+    done = command(*arguments, "device=cuda", "tracker=none")
+    assert done.returncode == 2
+    told = "error: device=cuda is not here; available: cpu"
+    assert [line for line in done.stderr.splitlines() if "error" in line] == [told]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_channels_last_is_another_layout_of_the_same_network(run: Run) -> None:
+    plain = run(*SMALL["cnn"])
+    other = run(*SMALL["cnn"], "channels_last=true", "keep_weights=true")
+    assert other.metrics["train/loss"] == pytest.approx(
+        plain.metrics["train/loss"], rel=1e-3
+    )
+    assert other.environment.device == "cpu, channels last"
+
+
+def test_a_missing_compiler_is_told_before_anything_is_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("No working C++ compiler found\nand a long story")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    network.require_compiler.cache_clear()
+    with pytest.raises(RequestError, match=r"No working C\+\+ compiler found; set"):
+        run(*SMALL["cnn"], "compile=true")
+    network.require_compiler.cache_clear()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["batch", "group", "batch_regularized"])
+def test_a_compiled_run_repeats_and_resumes_to_the_bit(
+    norm: str, run: Run, tmp_path: Path
+) -> None:
+    from normbench.errors import Stopped
+    from normbench.experiment import run_one
+
+    words = [*SMALL["cnn"], f"norm={norm}"]
+    plain = run(*words)
+    config = compose(["budget=smoke", "tracker=none", "compile=true", *words])
+    once, again = (run_one(config, tmp_path / name) for name in ("a", "b"))
+    assert once.environment.device == "cpu, compiled"
+    assert once.metrics == again.metrics
+    assert once.metrics["train/loss"] == pytest.approx(
+        plain.metrics["train/loss"], rel=1e-3
+    )
+    asked = iter([False] * 4 + [True])
+    with pytest.raises(Stopped):
+        run_one(config, tmp_path / "c", stop=lambda: next(asked))
+    assert run_one(config, tmp_path / "c").metrics == once.metrics
+    history = run_folder(tmp_path / "c", once.run_id) / "history.jsonl"
+    other = run_folder(tmp_path / "a", once.run_id) / "history.jsonl"
+    assert history.read_bytes() == other.read_bytes()
+
+
+# On the meta device, tensors have no values: what would wait for one, to read it or to
+# make a shape of it, cannot be done. So a step that works there waits for no device.
+
+
+class _Copies(TorchDispatchMode):
+    """Counts the copies to the device, and those among them that would wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_device = self.blocking = self.reads = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        if name in {"_to_copy", "copy_"}:
+            source = args[1] if name == "copy_" else args[0]
+            if source.device != result.device:
+                assert result.device == META, "a copy from the device"
+                self.to_device += 1
+                given = args[2:] or (kwargs.get("non_blocking", False),)
+                self.blocking += not given[0]
+        tensors = [a for a in args if isinstance(a, Tensor) and a.device == META]
+        if tensors and name in {"_local_scalar_dense", "nonzero", "masked_select"}:
+            self.reads += 1
+        return result
+
+
+class _Enough(Exception):
+    pass
+
+
+@every_task
+@every_norm
+def test_no_step_waits_for_the_device(task: str, name: str) -> None:
+    config = compose([*SMALL[task], f"norm={name}", "batch_size=4", "norm_batch=2"])
+    on_cpu = network.make_task(config, CPU)
+    try:
+        network.check(config, on_cpu)
+    except Incompatible as reason:
+        pytest.skip(str(reason))
+    on_device: Any = network.make_task(config, META)
+    if task == "style":
+        targets: dict[str, Tensor] = on_cpu._targets  # type: ignore[attr-defined]
+        on_device.__dict__["_targets"] = {k: t.to(META) for k, t in targets.items()}
+    model = network.build(config, on_cpu).model
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        model(*on_cpu.inputs(torch.arange(4)))
+    model.to(META)
+    copies = _Copies()
+    per_step: list[int] = []
+
+    def after_step(step: int, pending: Sequence[Tensor]) -> None:
+        per_step.append(copies.to_device)
+        if step == 3:
+            raise _Enough
+
+    with copies, pytest.raises(_Enough):
+        train.fit(
+            model,
+            on_device.loss,
+            torch.optim.SGD(model.parameters(), lr=0.1, foreach=True),
+            steps=10,
+            micro_batches=train.micro_batches(on_device.splits["train"], 0, 4, 1),
+            learning_rate=lambda step: 0.1,
+            clip=1.0,
+            log_every=10,
+            log=lambda *row: None,
+            evaluate_at=frozenset(),
+            evaluate=lambda step: None,
+            after_step=after_step,
+        )
+    assert copies.reads == copies.blocking == 0
+    assert 1 <= per_step[0] <= 3
+    assert per_step == [per_step[0] * step for step in (1, 2, 3)]
+
+
+def test_a_step_that_waits_is_found() -> None:
+    """The test above can fail: a norm that reads a value does not pass it."""
+    with _Copies() as copies:
+        torch.zeros(3).to(META)
+        torch.zeros(3).to(META, non_blocking=True)
+    assert (copies.to_device, copies.blocking) == (2, 1)
+    with pytest.raises(RuntimeError):
+        torch.zeros((), device=META).item()

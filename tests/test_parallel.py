@@ -1,0 +1,321 @@
+"""Data parallel, with real processes on gloo: one run, whatever their number."""
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import SMALL
+from torch import Tensor, nn
+
+from normbench.config import compose
+from normbench.errors import RequestError
+from normbench.experiment import run_one
+from normbench.norms import REGISTRY, Ghost, Norm, make, names
+from normbench.norms.statistics import shared_by
+from normbench.parallel import World
+from normbench.record import all_records
+from normbench.schema import RunRecord
+
+SHARING = [name for name in names() if REGISTRY.get(name).uses_other_samples]
+SAMPLES, C, T = 8, 16, 6
+CASES = [(name, masked) for name in SHARING for masked in (False, True)]
+
+Result = dict[str, Tensor]
+
+
+def case(name: str) -> tuple[Norm, Tensor, Tensor, Tensor]:
+    """A norm in float64, an input far from 0, a mask with unequal shares, weights."""
+    torch.manual_seed(0)
+    norm = make(name, C).double().train()
+    for parameter in norm.parameters():
+        nn.init.uniform_(parameter, 0.4, 0.9)
+    scale = torch.linspace(0.5, 3, SAMPLES, dtype=torch.float64)[:, None, None]
+    x = torch.randn(SAMPLES, C, T, dtype=torch.float64) * scale + 2
+    weights = torch.randn(SAMPLES, C, T, dtype=torch.float64)
+    lengths = torch.tensor([6, 6, 5, 6, 1, 2, 1, 1])
+    return norm, x, torch.arange(T) < lengths[:, None], weights
+
+
+def step(
+    module: nn.Module, norm: Norm, x: Tensor, mask: Tensor | None, weights: Tensor
+) -> Result:
+    """Two forwards and backwards of a mean loss: output, gradients, buffers."""
+    for _ in range(2):
+        leaf = x.clone().requires_grad_()
+        y = module(leaf, mask)
+        loss = (y * weights).sum() / len(x)
+        if norm.penalty is not None:
+            loss, norm.penalty = loss + norm.penalty, None
+        loss.backward()
+    assert leaf.grad is not None
+    found = {"output": y.detach(), "input gradient": leaf.grad}
+    for key, parameter in norm.named_parameters():
+        assert parameter.grad is not None
+        found[f"gradient of {key}"] = parameter.grad
+    return found | dict(norm.named_buffers())
+
+
+def work(rank: int, folder: Path, processes: int) -> None:
+    """What one of the processes finds of every case, shared and not."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "store"), processes)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=processes)
+    share = SAMPLES // processes
+    mine = slice(rank * share, (rank + 1) * share)
+    found: dict[str, Result] = {}
+    for name, masked in CASES:
+        norm, x, mask, weights = case(name)
+        own_mask = mask[mine] if masked else None
+        for group in (dist.group.WORLD, None):
+            twin = copy.deepcopy(norm)
+            module = Ghost(twin, SAMPLES if group else share)
+            with shared_by(group):
+                results = step(module, twin, x[mine], own_mask, weights[mine])
+            key = f"{name} {masked} {'shared' if group else 'alone'}"
+            found[key] = results
+    torch.save(found, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
+    """What two processes with four samples each found."""
+    folder = tmp_path_factory.mktemp("two")
+    torch.multiprocessing.spawn(work, (folder, 2), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def together(parts: list[Result]) -> Result:
+    """The result of the whole batch that those of its shares are parts of."""
+    whole = {}
+    for key in parts[0]:
+        values = torch.stack([part[key].double() for part in parts])
+        if key == "output":
+            whole[key] = values.flatten(0, 1)
+        elif key == "input gradient":  # of the mean of the processes' losses
+            whole[key] = values.flatten(0, 1) / len(parts)
+        elif key == "nu":  # an average of gradients, of the process's own loss
+            torch.testing.assert_close(values[0], values[1])
+            whole[key] = values[0] / len(parts)
+        else:
+            whole[key] = values.mean(0)
+            if not key.startswith("gradient"):
+                torch.testing.assert_close(values[0], values[1], rtol=0, atol=0)
+    return whole
+
+
+@pytest.mark.parametrize(("name", "masked"), CASES)
+def test_two_times_four_samples_are_one_times_eight(
+    name: str, masked: bool, found: list[dict[str, Result]]
+) -> None:
+    norm, x, mask, weights = case(name)
+    expected = step(norm, norm, x, mask if masked else None, weights)
+    shared = together([part[f"{name} {masked} shared"] for part in found])
+    assert shared.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(
+            shared[key], value.double(), rtol=1e-10, atol=1e-11, msg=key
+        )
+
+
+@pytest.mark.parametrize(("name", "masked"), CASES)
+def test_without_sharing_they_are_ghost_batches(
+    name: str, masked: bool, found: list[dict[str, Result]]
+) -> None:
+    alone = [part[f"{name} {masked} alone"] for part in found]
+    norm, x, mask, weights = case(name)
+    whole = step(norm, norm, x, mask if masked else None, weights)["output"]
+    assert (torch.cat([part["output"] for part in alone]) - whole).abs().max() > 1e-3
+    for part, mine in zip(alone, (slice(4), slice(4, 8)), strict=True):
+        norm, x, mask, weights = case(name)
+        own_mask = mask[mine] if masked else None
+        expected = step(norm, norm, x[mine], own_mask, weights[mine])
+        for key, value in expected.items():
+            torch.testing.assert_close(part[key], value, msg=key)
+
+
+def test_a_variance_survives_a_large_mean() -> None:
+    """Of squares' sums, float32 would leave nothing: the mean is 1e4, the sd 1."""
+    x = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0)) + 1e4
+    var, mean = torch.var_mean(x, 1, correction=0)
+    pooled = var.mean() + mean.var(correction=0)
+    assert pooled.item() == pytest.approx(x.double().var(correction=0).item(), rel=1e-3)
+    naive = x.square().mean() - x.mean().square()
+    assert abs(naive.item() - 1) > 0.1
+
+
+# Whole runs.
+
+TINY = ["budget=smoke", "tracker=none", "device=cpu", "log_every=2", "batch_size=8"]
+TINY += ["budget.max_steps=4"]
+
+
+@pytest.fixture
+def torchrun(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start `normbench train WORDS` in two processes, with records in `two`."""
+
+    def start(*words: str, processes: int = 2) -> subprocess.Popen[str]:
+        line = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        line += [f"--nproc-per-node={processes}", "-m", "normbench", "train"]
+        return subprocess.Popen(
+            [*line, *words, "--results", str(tmp_path / "two")],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def record_of(folder: Path) -> RunRecord:
+    records, damaged = all_records(folder)
+    assert damaged == []
+    [found] = records
+    return found
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 900
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("cnn", ["norm=batch"]),
+        ("cnn", ["norm=batch", "norm_batch=2", "clip=1"]),
+        ("cnn", ["norm=switchable", "precision=bf16"]),
+        ("transformer", ["norm=batch", "task.long_batches=0.5"]),
+        ("transformer", ["norm=batch_masked", "accumulate=2"]),
+        ("style", ["norm=batch_regularized"]),
+    ],
+)
+def test_a_run_of_two_processes_is_the_run_of_one(
+    task: str,
+    words: list[str],
+    torchrun: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+) -> None:
+    words = [*SMALL[task], *TINY, *words]
+    process = torchrun(*words)
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    two = record_of(tmp_path / "two")
+    one = run_one(compose(words), tmp_path / "one")
+    assert two.run_id == one.run_id
+    assert two.environment.device == "2 x cpu"
+    assert (two.environment.processes, two.environment.device_batch_size) == (2, 4)
+    assert said.count(f"run {two.run_id}") == 1
+    # Running statistics of ghost batches are weighed in another order.
+    rel = 0.02 if "norm_batch=2" in words or "precision=bf16" in words else 1e-4
+    assert two.metrics == pytest.approx(one.metrics, rel=rel, abs=0.02)
+    assert two.metrics["train/loss"] == pytest.approx(
+        one.metrics["train/loss"], rel=rel
+    )
+    histories = [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for folder in ("two", "one")
+        for path in (tmp_path / folder).glob("*/*/history.jsonl")
+    ]
+    losses = [[r["train/batch_loss"] for r in h if "lr" in r] for h in histories]
+    assert losses[0] == pytest.approx(losses[1], rel=rel)
+
+
+@pytest.fixture
+def endless(
+    torchrun: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Two processes in the midst of a run that would take hours, and their ids."""
+    process = torchrun(
+        *SMALL["cnn"], *TINY, "budget.epochs=1000", "budget.max_steps=100000",
+        "checkpoint.every=1",
+    )  # fmt: skip
+    until(lambda: bool(list((tmp_path / "two").glob("*/*/checkpoint.pt"))))
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    by_rank = {}
+    for child in map(int, children.split()):
+        variables = Path(f"/proc/{child}/environ").read_text().split("\0")
+        ranks = [v.removeprefix("RANK=") for v in variables if v.startswith("RANK=")]
+        if ranks:
+            by_rank[int(ranks[0])] = child
+    yield process, [by_rank[0], by_rank[1]]
+    process.kill()
+    process.communicate()
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+@pytest.mark.slow
+@on_linux
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_leaves_a_failed_record(
+    rank: int, endless: tuple[subprocess.Popen[str], list[int]], tmp_path: Path
+) -> None:
+    process, ranks = endless
+    os.kill(ranks[rank], signal.SIGKILL)
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, said
+    failed = record_of(tmp_path / "two")
+    assert failed.status == "failed"
+    assert failed.environment.processes == 2
+    assert ("lost the first" in str(failed.error)) == (rank == 0)
+
+
+@pytest.mark.slow
+@on_linux
+def test_processes_that_are_told_to_stop_leave_a_checkpoint(
+    endless: tuple[subprocess.Popen[str], list[int]], tmp_path: Path
+) -> None:
+    process, _ = endless
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=600)
+    assert "the same command goes on from step" in said
+    assert all_records(tmp_path / "two") == ([], [])
+    assert len(list((tmp_path / "two").glob("*/*/checkpoint.pt"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["batch_size=9"], "batch_size=9 .* choose a multiple of 2"),
+        (["batch_size=8", "accumulate=8"], "1 samples at a time"),
+        (["batch_size=12", "norm_batch=4"], "norm_batch=4 neither divides the 6"),
+    ],
+)
+def test_shares_that_are_not_equal_are_refused(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def from_first(world: World, do: Callable[[], Any]) -> Any:
+        return do()
+
+    monkeypatch.setattr(World, "from_first", from_first)
+    config = compose(["task=cnn", "tracker=none", *words])
+    with pytest.raises(RequestError, match=told):
+        run_one(config, tmp_path / "runs", world=World(size=2))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_more_processes_than_devices_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    world = World(rank=1, size=2, local_rank=1, local_size=2)
+    with pytest.raises(RequestError, match="2 processes need as many cuda devices"):
+        world.device(torch.device("cuda"))
+    assert world.device(torch.device("cpu")) == torch.device("cpu")
