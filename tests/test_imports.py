@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # package stands for all in it.
 ALLOWED = {
     "cli.__init__": {"cli.bench", "cli.claim", "cli.footprint", "cli.look"}
-    | {"cli.results", "cli.run", "cli.sweep", "cli.sync"},
+    | {"cli.results", "cli.run", "cli.stylize", "cli.sweep", "cli.sync"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
     | {"comparison", "progress", "provenance", "registration", "report.registered"}
     | {"report.verdicts", "schema", "theorems", "trial", "verdict"},
@@ -87,8 +87,35 @@ ALLOWED = {
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
     | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},
     "tasks": {"tasks.base", "data.base"},
+    "tasks.cnn": {"tasks.base", "data.augmentation", "data.base", "resnet"},
     "tasks.style": {"tasks.base", "data.base", "data.cache", "perceptual"},
     "data": {"data.base", "data.cache"},
+    "data.augmentation": {"data.base"},
+    "data.files": {"data.cache"},
+    "data.folder": {"data.augmentation", "data.base", "data.cache", "data.files"}
+    | {"data.pictures"},
+    "data.pictures": set(),
+    "data.content_folder": {"data.base", "data.cache", "data.files", "data.pictures"},
+    "perceptual": {"data.downloads"},
+    "stylize": {
+        "data.files",
+        "data.pictures",
+        "norms.base",
+        "norms.factory",
+        "record",
+        "reparam",
+    }
+    | {"schema", "tasks.style"},
+    "cli.stylize": {"cli.options", "provenance", "record", "stylize"},
+    "data.texts": {"data.base", "data.cache", "data.files"},
+    "data.hf": {"data.base", "data.files", "data.texts"},
+    "data.text_csv": {"data.base", "data.files", "data.texts"},
+    "data.display_names": {"data.base", "data.cache", "data.texts"},
+    "data.mnist5k": {"data.augmentation", "data.base", "data.cache"},
+    "data.shapes": {"data.augmentation", "data.base"},
+    "data.downloads": {"data.augmentation", "data.base", "data.cache"},
+    "data.cifar": {"data.augmentation", "data.base", "data.downloads"},
+    "data.mnist": {"data.augmentation", "data.base", "data.downloads"},
     "data.photographs": {"data.appearance", "data.base", "data.cache"},
 }
 EVERYWHERE = {"errors", "registry"}
@@ -98,6 +125,8 @@ ONLY_IN = {
     "hydra": {"config", "plan"},
     "omegaconf": {"config", "plan"},
     "wandb": {"tracking"},
+    "datasets": {"data.hf"},
+    "torchvision": {"census", "resnet", "data.downloads"},
     "typer": {"cli"},
     "rich": {"cli", "progress"},
     "matplotlib": {"report"},

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import material
 import pytest
 from conftest import SMALL, Command
 
@@ -17,7 +18,7 @@ from normbench.config import compose
 from normbench.norms import REGISTRY, names
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+DOCUMENTS = [ROOT / "docs/data.md", ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 COMMAND = re.compile(r"^\s*(?:\$ )?(normbench .*?)(?:\s+#.*)?$", re.MULTILINE)
 
 
@@ -37,10 +38,16 @@ def shown(command: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("arguments", shown("train") + shown("config"), ids=" ".join)
-def test_the_overrides_compose(arguments: list[str]) -> None:
-    overrides = [word for word in arguments if "=" in word]
+def test_the_overrides_compose(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = dict(word.split("=", 1) for word in arguments if "=" in word)
+    files = {"data.path", "data.style_paths", "data.dataset"}
+    if files & given.keys():  # the reader's, instead of which there are some of ours
+        made = material.options(given["data"], tmp_path, monkeypatch)
+        given |= {f"data.{key}": str(value) for key, value in made.items()}
     if "--config-dir" not in arguments:
-        assert compose(overrides)
+        assert compose([f"{key}={value}" for key, value in given.items()])
 
 
 def test_the_readme_sorts_norms_by_what_they_declare() -> None:
@@ -121,6 +128,20 @@ def test_the_recipe_for_a_norm_works_to_the_letter(
         assert json.loads(done.stdout)["config"]["norm"] == {"name": "half", "by": 2.0}
     (footprint,) = [words for words in shown("footprint") if "half" in words]
     assert command("footprint", *footprint).returncode == 0
+
+
+def test_the_recipe_for_a_data_set_works_to_the_letter(
+    command: Command, tmp_path: Path
+) -> None:
+    text = (ROOT / "docs/data.md").read_text()
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    for language, file in (("python", "halves.py"), ("yaml", "mine/data/halves.yaml")):
+        (content,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+        (tmp_path / file).write_text(content)
+    (words,) = [words for words in shown("train") if "data=halves" in words]
+    done = command("train", *words, "budget=smoke", "tracker=none", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["config"]["data"]["name"] == "halves"
 
 
 def test_the_recipe_for_a_probe_works_to_the_letter(

@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli import bench, claim, footprint, look, results, run, sweep, sync
+from normbench.cli import (
+    bench,
+    claim,
+    footprint,
+    look,
+    results,
+    run,
+    stylize,
+    sweep,
+    sync,
+)
 
 app = typer.Typer(
     name="normbench",
@@ -20,6 +30,7 @@ app.command()(sweep.status)
 app.command()(sweep.rerun)
 app.command("list")(look.list_)
 app.command()(look.show)
+app.command()(stylize.stylize)
 app.command()(results.results)
 app.command()(sync.sync)
 app.command()(footprint.footprint)

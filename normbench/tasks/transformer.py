@@ -5,6 +5,7 @@ Layer Normalization in the Transformer Architecture" (pre-norm).
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -101,8 +102,7 @@ class Transformer(Task, name="transformer"):
         device = self.tokens.device
         # The lengths stay on the CPU: reading T from the device would wait for it.
         lengths = self.lengths[index]
-        to_max_length = self.fixed_spatial or self._is_long(index)
-        length = self.max_length if to_max_length else int(lengths.max())
+        length = self._length(index)
         tokens = self.tokens[index.to(device), :length]
         if tokens.shape[1] < length:
             tokens = F.pad(tokens, (0, length - tokens.shape[1]), value=self.pad)
@@ -112,6 +112,17 @@ class Transformer(Task, name="transformer"):
             return tokens, positions < real
         shifted = (positions - (length - real)) % length
         return tokens.gather(1, shifted), positions >= length - real
+
+    def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
+        """ "pad_share": the share of the positions of `batches` that are pads."""
+        positions = sum(len(index) * self._length(index) for index in batches)
+        real = sum(int(self.lengths[index].sum()) for index in batches)
+        return {"pad_share": 1 - real / positions}
+
+    def _length(self, index: Tensor) -> int:
+        """What the batch is padded to."""
+        to_max_length = self.fixed_spatial or self._is_long(index)
+        return self.max_length if to_max_length else int(self.lengths[index].max())
 
     def _is_long(self, index: Tensor) -> bool:
         """Whether the batch is one of `long_batches`: a function of its set alone."""
