@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -288,13 +288,23 @@ def _with_fingerprint(section: Options) -> Options:
     if "fingerprint" not in section:
         return section
     options = {key: value for key, value in section.items() if key != "name"}
-    found = DATA.get(section["name"])(**options).hash_files()
+    found = hash_files(section["name"], json.dumps(options | {"fingerprint": None}))
     if section["fingerprint"] not in {None, found}:
         raise RequestError(
             f"data.fingerprint={section['fingerprint']} is not that of the files: they "
             f"have {found}; they have changed, or the path is another's"
         )
     return section | {"fingerprint": found}
+
+
+@lru_cache(maxsize=16)
+def hash_files(name: str, options: str) -> str:
+    """Once for all runs of a plan; loading the data asks again whether it still holds.
+
+    `options` (JSON) are of the data set `name`. Raises RequestError as it does.
+    """
+    found: str = DATA.get(name)(**json.loads(options)).hash_files()
+    return found
 
 
 def _whole(config: Mapping[str, Any], key: str) -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import Command, Run
 
-from normbench.config import compose, run_id
+from normbench.config import compose, hash_files, run_id
 from normbench.data import text_csv
 from normbench.data.base import REGISTRY, Tokens
 from normbench.errors import RequestError
@@ -28,9 +28,7 @@ def files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
 
 def overrides(name: str, files: dict[str, Any], **more: object) -> list[str]:
     options = files | more
-    given = [
-        f"data.{key}={value}".replace("['", '["') for key, value in options.items()
-    ]
+    given = [f"data.{key}={value}" for key, value in options.items()]
     return [f"task={TASKS[name]}", f"data={name}", *given]
 
 
@@ -64,6 +62,7 @@ def test_the_content_is_the_identity_and_the_place_is_not(
     content[-3] ^= 1
     first.write_bytes(content)
     os.utime(first, ns=(1, 1))
+    hash_files.cache_clear()
     assert run_id(compose(overrides(name, files | places))) != run_id(config)
 
 

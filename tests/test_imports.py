@@ -89,7 +89,7 @@ ALLOWED = {
     "tasks": {"tasks.base", "data.base"},
     "tasks.cnn": {"tasks.base", "data.augmentation", "data.base", "resnet"},
     "tasks.style": {"tasks.base", "data.base", "data.cache", "perceptual"},
-    "data": {"data.base", "data.cache"},
+    "data": {"data.augmentation", "data.base", "data.cache"},
     "data.augmentation": {"data.base"},
     "data.files": {"data.cache"},
     "data.folder": {"data.augmentation", "data.base", "data.cache", "data.files"}
@@ -111,9 +111,6 @@ ALLOWED = {
     "data.hf": {"data.base", "data.files", "data.texts"},
     "data.text_csv": {"data.base", "data.files", "data.texts"},
     "data.display_names": {"data.base", "data.cache", "data.texts"},
-    "data.mnist5k": {"data.augmentation", "data.base", "data.cache"},
-    "data.shapes": {"data.augmentation", "data.base"},
-    "data.downloads": {"data.augmentation", "data.base", "data.cache"},
     "data.cifar": {"data.augmentation", "data.base", "data.downloads"},
     "data.mnist": {"data.augmentation", "data.base", "data.downloads"},
     "data.photographs": {"data.appearance", "data.base", "data.cache"},

@@ -221,6 +221,12 @@ def stylized(
     return call
 
 
+def shown(path: Path) -> Any:
+    """The pixels (H, W, channels) of a picture."""
+    with Image.open(path) as file:
+        return np.asarray(file)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_a_picture_of_any_size_gives_one_of_its_size(
     size: tuple[int, int], trained: tuple[RunRecord, Path]
@@ -249,7 +255,7 @@ def test_the_command_draws_what_the_run_drew(
         assert done.exit_code == 0, done.output
         name = f"crop-{finished.run_id[:8]}-{style}.png"
         assert done.output.strip() == f"out/{name}"
-        outputs.append(np.asarray(Image.open(tmp_path / "out" / name)).astype(int))
+        outputs.append(shown(tmp_path / "out" / name).astype(int))
     assert outputs[0].shape == crop.shape
     assert np.abs(outputs[0] - outputs[1]).max() > 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["crop.png", "out"]
@@ -265,11 +271,11 @@ def test_orientation_transparency_and_grey(stylized: Stylize, tmp_path: Path) ->
     Image.fromarray(clear).save("clear.png")
     done = stylized("lying.jpg", "grey.png", "clear.png", "--json")
     assert done.exit_code == 0, done.output
-    lying, grey, transparent = (Image.open(path) for path in json.loads(done.output))
-    assert (lying.size, lying.mode) == ((21, 40), "RGB")
-    assert (grey.size, grey.mode) == ((31, 17), "RGB")
-    assert (transparent.size, transparent.mode) == ((18, 12), "RGBA")
-    assert np.array_equal(np.asarray(transparent)[:, :, 3], clear[:, :, 3])
+    lying, grey, transparent = map(shown, map(Path, json.loads(done.output)))
+    assert lying.shape == (40, 21, 3)
+    assert grey.shape == (17, 31, 3)
+    assert transparent.shape == (12, 18, 4)
+    assert np.array_equal(transparent[:, :, 3], clear[:, :, 3])
 
 
 @pytest.mark.parametrize(
@@ -334,4 +340,4 @@ def test_stylize_needs_neither_data_nor_perceptual_network(
     )
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "cache").exists()
-    assert Image.open(tmp_path / done.stdout.strip()).size == (33, 21)
+    assert shown(tmp_path / done.stdout.strip()).shape == (21, 33, 3)

@@ -3,9 +3,10 @@
 import copy
 import json
 import logging
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NamedTuple, Self
@@ -90,7 +91,7 @@ class Folder(Data, name="folder"):
         self.fingerprint = fingerprint
 
     def hash_files(self) -> str:
-        given = [[s for s in self._samples() if s.root == root] for root in self.roots]
+        given = [[s for s in self._samples if s.root == root] for root in self.roots]
         prints = [
             files.fingerprint([sample.path for sample in samples], root)
             for root, samples in zip(self.roots, given, strict=True)
@@ -99,9 +100,10 @@ class Folder(Data, name="folder"):
 
     def load(self, seed: int) -> Images:
         """All images that can be decoded; RequestError where a class has none."""
-        files.require(self.fingerprint, self.hash_files())
-        samples = self._samples()
-        pixels, broken = self._decoded([sample.path for sample in samples])
+        found = self.hash_files()
+        files.require(self.fingerprint, found)
+        samples = self._samples
+        pixels, broken = self._decoded([sample.path for sample in samples], found)
         self._report(broken, [sample.path for sample in samples])
         kept = [sample for i, sample in enumerate(samples) if i not in broken]
         classes = sorted({sample.name for sample in samples})
@@ -140,6 +142,7 @@ class Folder(Data, name="folder"):
             facts={"skipped_images": float(len(broken))},
         )
 
+    @cached_property
     def _samples(self) -> list[Sample]:
         """Everything that is named as a picture is, by root and then by name.
 
@@ -169,7 +172,9 @@ class Folder(Data, name="folder"):
             )
         return samples
 
-    def _decoded(self, paths: list[Path]) -> tuple[Tensor | None, dict[int, str]]:
+    def _decoded(
+        self, paths: list[Path], fingerprint: str
+    ) -> tuple[Tensor | None, dict[int, str]]:
         """The images (N, 3, size, size) uint8 where they fit; why the others do not."""
         whole = len(paths) * 3 * self.size**2 <= self.memory_gb * 1e9
 
@@ -186,7 +191,7 @@ class Folder(Data, name="folder"):
 
         identity = {
             "format": FORMAT,
-            "fingerprint": self.hash_files(),
+            "fingerprint": fingerprint,
             "pillow": version("pillow"),
             "size": self.size,
             "whole": whole,
@@ -298,6 +303,11 @@ class _Reading(Dataset[list["Tensor | str"]]):
             return str(error).removeprefix(f"{path} ")
 
 
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C is for the run, which ends the step that it is in."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def loaded(
     paths: Sequence[Path], size: int, order: Tensor, workers: int
 ) -> Iterator[Tensor | str]:
@@ -307,6 +317,7 @@ def loaded(
         batch_size=None,
         num_workers=workers,
         generator=torch.Generator(),  # it draws from the global one otherwise
+        worker_init_fn=_leave_interrupts if workers else None,
     )
     for chunk in loader:
         yield from chunk
