@@ -71,7 +71,7 @@ def judge(
     if untrained:
         because = f"gate: {', '.join(untrained)} did not train"
         return ContrastVerdict(**told, decision="inconclusive", because=because)
-    decision, because = _decide(contrast.says, told, alpha)
+    decision, because = decide(contrast.says, told, alpha)
     if decision == "inconclusive":
         told["seeds_needed"] = seeds_needed(
             contrast.says, told["effect"], told["sd"], contrast.margin, alpha
@@ -127,9 +127,11 @@ def _at_one_rate(
     design: Design,
     rates: Mapping[str, Rate],
 ) -> dict[str, float]:
-    """The contrast of the validation metric, at each rate that all its cells tried."""
-    quantity = design.validation.partition("/")[2]
-    if contrast.log2 or contrast.metric.partition("/")[2] != quantity:
+    """The same contrast on the validation part, at each rate that all its cells tried.
+
+    Only of a metric whose counterpart there is what rates are chosen on.
+    """
+    if contrast.log2 or contrast.metric != design.validation.replace("val", "test", 1):
         return {}
     tried = [rates[cell].validation for cell in weights]
     effects = {}
@@ -176,7 +178,7 @@ def _statistics(
     }
 
 
-def _decide(says: Says, told: Mapping[str, Any], alpha: float) -> tuple[Decision, str]:
+def decide(says: Says, told: Mapping[str, Any], alpha: float) -> tuple[Decision, str]:
     """The rule, by what the sentence says of the contrast."""
     margin = told["margin"]
     within = -margin < told["low_margin"] and told["high_margin"] < margin

@@ -1,7 +1,6 @@
 """A sweep -> the runs it needs, minus those that are done."""
 
 import itertools
-import json
 import math
 import shlex
 from collections import defaultdict
@@ -19,8 +18,9 @@ from normbench import network, record
 from normbench.choices import choices, groups
 from normbench.config import Composer, engine, parse, resolve, run_id
 from normbench.errors import Incompatible, RequestError
+from normbench.manifest import Manifest
 from normbench.provenance import comes_from_this_code
-from normbench.schema import LocalEngine, RunConfig, RunRecord
+from normbench.schema import LocalEngine, RunConfig, RunRecord, Skipped
 
 MOST_RUNS = 1_000_000
 """More than that are a slip of the pen."""
@@ -30,11 +30,11 @@ MOST_RUNS = 1_000_000
 class Plan:
     """The runs of a sweep by their ids, each once, in the order they were asked for.
 
-    `skipped` are those that cannot work, with the reason; they are not in `runs`.
+    `skipped` are those that cannot work; they are not in `runs`.
     """
 
     runs: dict[str, RunConfig]
-    skipped: dict[str, str]
+    skipped: dict[str, Skipped]
     engine: LocalEngine
 
 
@@ -61,7 +61,10 @@ def make_plan(
             runs.setdefault(run_id(config), config)
     if len(engines) > 1:
         raise RequestError("engine is of the sweep, not of a run; name one value of it")
-    skipped = incompatible(runs)
+    skipped = {
+        key: Skipped(config=runs[key], reason=reason)
+        for key, reason in incompatible(runs).items()
+    }
     kept = {key: config for key, config in runs.items() if key not in skipped}
     return Plan(kept, skipped, engines.pop())
 
@@ -213,72 +216,15 @@ def standing(
     return Standing(finished, missing, left, frozenset(stale), frozenset(failed))
 
 
-class Forecast:
-    """How long runs take, learnt from records: the mean of the runs most like each."""
-
-    def __init__(
-        self, seen: Iterable[RunRecord], missing: Mapping[str, RunConfig], workers: int
-    ) -> None:
-        self._workers = workers
-        self._seconds: dict[str, list[float]] = defaultdict(list)
-        self._left: dict[str, set[str]] = defaultdict(set)
-        self._cells: dict[str, RunConfig] = {}
-        for finished in seen:
-            self.learn(finished)
-        for key, config in missing.items():
-            cell = next(_likenesses(config))
-            self._left[cell].add(key)
-            self._cells.setdefault(cell, config)
-
-    def learn(self, finished: RunRecord) -> None:
-        """From a run that went to its end; it is no longer missing."""
-        likenesses = list(_likenesses(finished.config))
-        self._left[likenesses[0]].discard(finished.run_id)
-        if finished.status in {"ok", "diverged"}:
-            spent = finished.seconds
-            total = spent.setup + spent.train + spent.evaluate
-            for likeness in likenesses:
-                self._seconds[likeness].append(total)
-
-    def give_up(self, run_id: str, config: RunConfig) -> None:
-        """A run that left no record is no longer waited for."""
-        self._left[next(_likenesses(config))].discard(run_id)
-
-    def seconds(self) -> float | None:
-        """Until every missing run is done; None while no run like one of them is known.
-
-        A cell of which nothing is known counts as the mean of those that are.
-        """
-        known, unknown, total = 0, 0, 0.0
-        for cell, keys in self._left.items():
-            if not keys:
-                continue
-            each = self._of(self._cells[cell])
-            if each is None:
-                unknown += len(keys)
-            else:
-                known += len(keys)
-                total += each * len(keys)
-        if not known:
-            return None if unknown else 0.0
-        total += unknown * total / known
-        return total / max(1, min(self._workers, known + unknown))
-
-    def _of(self, config: RunConfig) -> float | None:
-        for likeness in _likenesses(config):
-            if seen := self._seconds.get(likeness):
-                return mean(seen)
-        return None
-
-
-def _likenesses(config: RunConfig) -> Iterator[str]:
-    """What a run has in common with others, the most first: all but rates and seed."""
-    task, data = config.task, config.data
-    work = [task, data, config.budget.model_dump()]
-    sizes = [config.batch_size, config.accumulate]
-    norm = [config.norm, config.reparam, config.norm_batch]
-    for alike in ([work, sizes, norm], [work, sizes], [work]):
-        yield json.dumps(alike, sort_keys=True)
+def manifest(title: str, plan: Plan, now: Standing, workers: int) -> Manifest:
+    """What is said of `plan` while its missing runs are done."""
+    return Manifest(
+        title=title,
+        workers=workers,
+        runs=plan.runs,
+        skipped=plan.skipped,
+        todo=list(now.missing),
+    )
 
 
 def bytes_of_a_run(folders: Iterable[Path]) -> int | None:

@@ -173,19 +173,33 @@ def cells(
     are in different cells. Raises RequestError for a key or metric that no record has,
     and for a key that is a section of the config.
     """
-    for key in by:
-        _check_known("--by", key, records)
     check_metrics(metrics, records)
-    groups: dict[tuple[Any, ...], list[RunRecord]] = {}
+    found = []
+    for values, members in groups(records, by):
+        split: dict[str, list[RunRecord]] = {}
+        for record in members:
+            for metric in metrics or (record.primary_metric,):
+                split.setdefault(metric, []).append(record)
+        found += [_cell(values, metric, split[metric]) for metric in sorted(split)]
+    return found
+
+
+def groups(
+    records: Sequence[RunRecord], by: Sequence[str], option: str = "--by"
+) -> list[tuple[dict[str, Any], list[RunRecord]]]:
+    """The runs that agree in `by`, with its values there, in the order of those.
+
+    Raises RequestError, naming `option`, for a key that no record has, and for a
+    section of the config.
+    """
+    for key in by:
+        _check_known(option, key, records)
+    found: dict[tuple[Any, ...], list[RunRecord]] = {}
     for record in records:
-        values = tuple(_cell_value(record, key) for key in by)
-        for metric in metrics or (record.primary_metric,):
-            groups.setdefault((*values, metric), []).append(record)
-    ordered = sorted(groups.items(), key=lambda group: [_rank(v) for v in group[0]])
-    return [
-        _cell(dict(zip(by, values, strict=True)), metric, members)
-        for (*values, metric), members in ordered
-    ]
+        values = tuple(_cell_value(option, record, key) for key in by)
+        found.setdefault(values, []).append(record)
+    ordered = sorted(found.items(), key=lambda group: [_rank(v) for v in group[0]])
+    return [(dict(zip(by, values, strict=True)), its) for values, its in ordered]
 
 
 def mixtures(records: Sequence[RunRecord], by: Sequence[str]) -> list[str]:
@@ -196,7 +210,7 @@ def mixtures(records: Sequence[RunRecord], by: Sequence[str]) -> list[str]:
     first: dict[tuple[Any, ...], RunConfig] = {}
     found: set[str] = set()
     for record in records:
-        cell = tuple(_cell_value(record, key) for key in by)
+        cell = tuple(_cell_value("--by", record, key) for key in by)
         found.update(_differences(first.setdefault(cell, record.config), record.config))
     return sorted(found - set(by))
 
@@ -236,8 +250,8 @@ def _cell(by: dict[str, Any], metric: str, records: Sequence[RunRecord]) -> Cell
     )
 
 
-def _cell_value(record: RunRecord, key: str) -> Any:
-    found = _leaf("--by", record, key)
+def _cell_value(option: str, record: RunRecord, key: str) -> Any:
+    found = _leaf(option, record, key)
     if found is _ABSENT:
         return None
     return json.dumps(found) if isinstance(found, list) else found

@@ -179,10 +179,12 @@ def read_compact(path: Path) -> list[RunRecord]:
 def restore(results: Path, records: Iterable[RunRecord]) -> None:
     """Make each of `records` a finished run under `results`, where it is none yet.
 
-    Such a run has an empty history, no pictures and no weights.
+    Such a run has an empty history, no pictures and no weights. Raises Busy where a
+    process is doing it, RequestError where it cannot be written.
     """
     for record in records:
-        if read(run_folder(results, record.run_id)) is None:
+        found = read(run_folder(results, record.run_id))
+        if found is None or found.status == "failed":
             with RunWriter(results, record.run_id) as writer:
                 writer.begin(record.config)
                 writer.finish(record)

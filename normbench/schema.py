@@ -147,6 +147,13 @@ NOT_HASHED_OF_FILES = frozenset(
 are read. The fingerprint, a hash of what is in them, is in the id."""
 
 
+class Skipped(_Frozen):
+    """A run of a plan that is not done: its norm cannot work in its network."""
+
+    config: RunConfig
+    reason: str
+
+
 class Seconds(_Frozen):
     """Wall-clock seconds of a run's parts; they add up to nearly all of it."""
 

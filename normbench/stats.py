@@ -124,6 +124,11 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> MeanInterval:
     return MeanInterval(*_summary(x, confidence), confidence)
 
 
+def half_width(sd: float, n: int, confidence: float = 0.95) -> float:
+    """Half of the t interval of a mean over `n` >= 2 values: t(n-1) sd / sqrt(n)."""
+    return _t_quantile(n - 1, (1 + confidence) / 2) * sd / sqrt(n)
+
+
 def paired_t_test(differences: ArrayLike, confidence: float = 0.95) -> PairedTest:
     """Paired t test of `differences`, shape (n >= 2,): is their mean zero?
 
@@ -435,7 +440,7 @@ def _t_quantile(df: int, q: float) -> float:
 def _summary(x: Array, confidence: float) -> tuple[float, float, int, float, float]:
     """Mean, sd, n >= 2, and both ends of the t interval."""
     n, mean, sd = len(x), float(x.mean()), float(x.std(ddof=1))
-    half = _t_quantile(n - 1, (1 + confidence) / 2) * sd / sqrt(n)
+    half = half_width(sd, n, confidence)
     return mean, sd, n, mean - half, mean + half
 
 

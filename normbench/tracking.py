@@ -12,8 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from normbench.record import finite
+from normbench import record
 from normbench.schema import RunConfig
+
+RESULTS = "results"
+"""The summary's table: one row, which W&B puts together over the runs of a project."""
 
 _BLOCK = 2**16
 """Bytes: more than W&B's service writes at a time."""
@@ -80,6 +83,8 @@ class WandbTracker:
         warn: Tell,
     ) -> None:
         self._warn = warn
+        self._config, self._run_id = config, run_id
+        self._folder = record.run_folder(results, run_id)
         self._resume: Literal["allow"] | None = "allow" if resumed else None
         self._run: Any = None
         try:
@@ -147,12 +152,36 @@ class WandbTracker:
 
     def finish(self, metrics: Mapping[str, float | None], ok: bool) -> None:
         def send(run: Any) -> None:
-            run.summary.update(dict(metrics))
+            import wandb
+
+            if metrics:
+                row = _row(self._config, self._run_id) | dict(metrics)
+                table = wandb.Table(columns=list(row), data=[list(row.values())])
+                run.summary.update({**metrics, **self._from_the_record(metrics)})
+                run.summary.update({RESULTS: table})
             run.finish(exit_code=0 if ok else 1)
             _try_to_write(Path(run.dir))
 
         self._guard(send)
         self._run = None
+
+    def _from_the_record(
+        self, metrics: Mapping[str, float | None]
+    ) -> dict[str, float | None]:
+        """What the run's probes found, and the least of each validation metric.
+
+        W&B's own minimum would be that of the part of a run after it was resumed.
+        """
+        finished = record.read(self._folder)
+        if finished is None or finished.metrics != dict(metrics):
+            return {}  # it could not be written
+        lowest: dict[str, float] = {}
+        for row in record.read_history(self._folder):
+            for key, value in row.items():
+                if key.startswith("val/") and value is not None:
+                    name = f"min/{key}"
+                    lowest[name] = min(value, lowest.get(name, value))
+        return {**finished.probes, **lowest}
 
     def _guard(self, send: Callable[[Any], None]) -> None:
         if self._run is None:
@@ -207,7 +236,22 @@ def _how_to_view(run: Any) -> str:
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in finite(row).items() if value is not None}
+    finite = record.finite(row)
+    return {key: value for key, value in finite.items() if value is not None}
+
+
+def _row(config: RunConfig, run_id: str) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "task": config.task["name"],
+        "data": config.data["name"],
+        "norm": config.norm["name"],
+        "reparam": config.reparam,
+        "batch_size": config.batch_size,
+        "norm_batch": config.norm_batch,
+        "lr": config.lr,
+        "seed": config.seed,
+    }
 
 
 def _first_line(error: Exception) -> str:

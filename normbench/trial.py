@@ -14,7 +14,9 @@ from normbench.config import Composer, parse, resolve, run_id
 from normbench.contrasts import metric_of, weights_of
 from normbench.engines.local import cores, run_all
 from normbench.errors import NormbenchError, RequestError, did_you_mean
-from normbench.plan import Forecast, Plan, incompatible, standing, words
+from normbench.forecast import Forecast
+from normbench.manifest import Manifest
+from normbench.plan import Plan, incompatible, manifest, standing, words
 from normbench.progress import SweepObserver
 from normbench.registration import (
     FIRST_TUNING_SEED,
@@ -38,6 +40,7 @@ OF_THE_TRIAL = frozenset({"lr", "seed", "probes", "tracker", "engine", "keep_wei
 class Request:
     """How a check is done; `observe` makes what follows each round of runs.
 
+    `announce` hears of each round too, for whoever looks from outside.
     `frozen` are the rates of an earlier full check: design -> cell -> rate.
     """
 
@@ -49,6 +52,7 @@ class Request:
     modules: Sequence[str] = ()
     frozen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     redo_stale: bool = False
+    announce: Callable[[Manifest], None] | None = None
 
 
 def kept(claim: Claim, budget: BudgetName) -> dict[str, Design]:
@@ -132,7 +136,8 @@ class Trial:
             for key in latest.keys() & OF_THE_TRIAL:
                 raise RequestError(
                     f"{latest[key]} cannot be part of an arm or a level: "
-                    "rates and probes are the design's, seeds are all the same"
+                    "rates and probes are the design's, seeds are all the same, "
+                    "and a verdict needs no weights"
                 )
             measured = ",".join(design.probes) if probes else ""
             own = [f"lr={lr!r}", f"seed={seed}", f"probes=[{measured}]"]
@@ -252,6 +257,8 @@ class Trial:
         if now.missing:
             seen = now.finished.values() or record.all_records(request.results)[0]
             workers = request.engine.workers or cores()
+            if request.announce:
+                request.announce(manifest(what, plan, now, workers))
             run_all(
                 now.missing,
                 request.results,

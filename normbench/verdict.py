@@ -80,8 +80,8 @@ class ContrastVerdict(_Reported):
     a normal model. `above` is the share of seeds on which the contrast is above 0, ties
     half, with its exact interval: of two arms and an error, the probability that the
     one subtracted improves on the other. `at_one_rate` has, by learning rate, the same
-    contrast of the validation metric with every cell at that rate, the mean of the
-    tuning seeds; it has no part in the decision. `seeds_needed` would settle an
+    contrast on the validation part with every cell at that rate, the mean of the tuning
+    seeds; it has no part in the decision. `seeds_needed` would settle an
     inconclusive contrast with power .8.
     """
 

@@ -4,8 +4,10 @@ import copy
 import gzip
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -468,6 +470,30 @@ def test_a_verdict_is_made_again_from_the_records_beside_it(
     old, new = verdict_of(folder), verdict_of(tmp_path)
     unlike = {"started": "", "command": ""}
     assert new.model_copy(update=unlike) == old.model_copy(update=unlike)
+
+
+@pytest.mark.slow
+def test_an_interrupted_check_goes_on_where_it_was(tmp_path: Path) -> None:
+    put(real(), tmp_path / "mine")
+    words = [sys.executable, "-m", "normbench", "claim", "check", "tiny", *MINE]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, cwd=tmp_path, **pipes) as first:
+        while runs_in(tmp_path) < 3 and first.poll() is None:
+            time.sleep(0.05)
+        first.send_signal(signal.SIGINT)
+        _, told = first.communicate(timeout=60)
+    assert first.returncode == 130, told
+    assert not list(tmp_path.glob("results/claims/**/verdict*.json"))
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in tmp_path.glob("results/runs/??/*/result.json")
+    }
+    assert 3 <= len(before) < 12
+    again = normbench(tmp_path, *words[3:])
+    assert again.returncode == 0, again.stderr
+    assert f"test seeds, {len(before)} of 12 are done" in again.stderr
+    assert runs_in(tmp_path) == 12
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
 
 
 @pytest.mark.slow

@@ -399,6 +399,7 @@ def test_ctrl_c_saves_the_run_and_says_where_it_goes_on(tmp_path: Path) -> None:
     assert f"going on from step {step}" in errors
 
 
+@pytest.mark.slow
 def test_two_processes_do_one_run_once(tmp_path: Path) -> None:
     first = training(tmp_path)
     wait_for(first, lambda: any(tmp_path.rglob(HISTORY)))

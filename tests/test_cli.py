@@ -200,6 +200,7 @@ class Halve(Norm, name="halve"):
 """
 
 
+@pytest.mark.slow
 def test_a_norm_of_ones_own_is_one_file_and_one_yaml(
     command: Command, tmp_path: Path
 ) -> None:
@@ -268,6 +269,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path) -> None:
     assert json.loads(result.read_text())["status"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_record_of_other_code_is_told_so(command: Command, tmp_path: Path) -> None:
     (tmp_path / "my_norms.py").write_text(MINE)
     own = ["--module", "my_norms"]

@@ -1,19 +1,23 @@
 """Each committed verdict follows from the records beside it, and is of its yaml."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from normbench.check import RECORDS, check, prepare, restore_records
+from normbench.choices import choices
 from normbench.progress import SweepObserver
 from normbench.record import read_compact
 from normbench.registration import read_claim, registration_hash
+from normbench.report.verdicts import decisions
 from normbench.schema import LocalEngine
 from normbench.trial import Request
 from normbench.verdict import DesignVerdict, Verdict, read_verdict
 
 FOLDER = Path(__file__).parents[1] / "results" / "claims"
+README = (Path(__file__).parents[1] / "README.md").read_text()
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/verdict.json"))
 
 
@@ -30,6 +34,18 @@ def test_a_verdict_is_of_the_registration_as_it_stands(name: str) -> None:
     assert verdict.budget == "full"
     records = read_compact(FOLDER / name / RECORDS)
     assert [each.run_id for each in records] == sorted(verdict.run_ids)
+
+
+@pytest.mark.parametrize("name", choices("claim"))
+def test_the_readme_has_the_verdict(name: str) -> None:
+    (row,) = re.findall(rf"^.*\(docs/claims/{name}\.md\) \|.*$", README, re.MULTILINE)
+    told = ["", "", ""]
+    if name in NAMES:
+        verdict = committed(name)
+        mechanism, outcome = decisions(verdict.mechanisms), decisions(verdict.outcomes)
+        told = [verdict.theorem, mechanism, outcome]
+    assert [cell.strip() for cell in row.split("|")[2:5]] == told
+    assert f"[{read_claim(name).statement}]" in row
 
 
 def nothing_is_done(part: str) -> SweepObserver:

@@ -560,6 +560,7 @@ def finish(process: "subprocess.Popen[str]") -> list[Any]:
     return result
 
 
+@pytest.mark.slow
 def test_processes_agree_and_the_second_run_parses_nothing(
     tmp_path: Path, empty_cache: Path
 ) -> None:

@@ -340,6 +340,7 @@ def sweep(tmp_path: Path, calm: Callable[[RunConfig], Path]) -> MakeSweep:
     return lambda *overrides: Sweep(tmp_path, calm, *TINY, *overrides)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_run_goes_on(sweep: MakeSweep) -> None:
     hurt = sweep("seed=0,1", "engine.workers=2")
     first, _ = hurt.ids
@@ -364,6 +365,7 @@ def test_workers_whose_parent_is_killed_stop_with_a_checkpoint(
     assert hurt.steps()[1].count(1) == 1
 
 
+@pytest.mark.slow
 def test_a_record_cut_at_any_byte_is_a_run_to_do(sweep: MakeSweep) -> None:
     hurt = sweep("seed=0")
     (key,) = hurt.ids
@@ -600,7 +602,7 @@ def test_workers_that_cannot_start_end_the_sweep(
     ended, said = hurt.run(None, "--module", "only")
     assert ended == code, said
     assert words in said
-    assert not hurt.results.exists()
+    assert not list(hurt.results.glob("??/*"))
 
 
 @pytest.mark.slow
@@ -646,7 +648,7 @@ def test_a_folder_that_cannot_be_written_is_named(sweep: MakeSweep) -> None:
         path.chmod(path.stat().st_mode & ~0o222)
     try:
         code, said = hurt.end(hurt.start(before=without_root()))
-        assert code == 1
+        assert code == 2  # before any run
         assert "cannot be written: Permission denied" in said
         assert "1 of 2 runs are finished already" in said
         status = [
@@ -697,8 +699,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("left", [0, 16])
-def test_a_disk_may_be_full(left: int, disk: Path, sweep: MakeSweep) -> None:
+@pytest.mark.parametrize(("left", "ends"), [(0, 2), (16, 1)])
+def test_a_disk_may_be_full(left: int, ends: int, disk: Path, sweep: MakeSweep) -> None:
     hurt = sweep("seed=0,1,2", "engine.workers=2")
     run_one(hurt.plan.runs[hurt.ids[0]], hurt.results)
     ballast = disk / "ballast"
@@ -707,7 +709,7 @@ def test_a_disk_may_be_full(left: int, disk: Path, sweep: MakeSweep) -> None:
             file.write(bytes(4096))
     os.truncate(ballast, ballast.stat().st_size - left * 1024)
     code, said = hurt.run()
-    assert code == 1, said
+    assert code == ends, said
     assert "No space left on device" in said
     ballast.unlink()
     hurt.complete()

@@ -27,7 +27,8 @@ from normbench.probes.invariance import Change, Invariance, invariances
 from normbench.probes.portrait import build, fitting, portrait
 from normbench.probes.words import describe
 from normbench.report.cubes import COLOURS, colour, draw, faces
-from normbench.report.panel import Panel, text
+from normbench.report.footprints import MEASURED
+from normbench.report.panel import Panel, read, text
 
 SVG = "{http://www.w3.org/2000/svg}"
 every_norm = pytest.mark.parametrize("name", names())
@@ -355,6 +356,16 @@ def test_the_picture_in_the_readme_is_what_the_command_draws(tmp_path):
     assert filled(shown) == filled(tmp_path / "footprint.svg")
 
 
+@pytest.mark.slow
+def test_the_footprints_of_the_report_are_what_the_command_measures(tmp_path):
+    shown = read(MEASURED)
+    names = list(dict.fromkeys(one.title for one in shown))
+    arguments = [*names, "norm.num_groups=2", "--output", str(tmp_path)]
+    assert CliRunner().invoke(app, ["footprint", *arguments]).exit_code == 0
+    measured = [one.plain() for one in read(tmp_path / "footprint.json")]
+    assert [one.plain() for one in shown] == measured
+
+
 def test_what_only_the_value_or_the_gradient_depends_on_has_its_own_colour():
     train = footprints(Toy("stopped", 2), (2, 2, 3))[0]
     one = Panel(
@@ -392,8 +403,11 @@ def test_the_command_prints_json_and_writes_pictures(command: Command, tmp_path:
     assert {file.name for file in (tmp_path / "pictures").iterdir()} == {
         "footprint.svg",
         "footprint.png",
+        "footprint.json",
     }
     ElementTree.parse(tmp_path / "pictures" / "footprint.svg")
+    drawn = read(tmp_path / "pictures" / "footprint.json")
+    assert [(one.title, one.count) for one in drawn] == [("batch", 36), ("group", 36)]
 
 
 def test_the_command_prints_a_table_of_100_columns_with_the_alias():

@@ -16,35 +16,45 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What may be imported, besides errors and registry, by the module on the left; a
 # package stands for all in it.
 ALLOWED = {
-    "cli.__init__": {"cli.bench", "cli.claim", "cli.footprint", "cli.look"}
-    | {"cli.results", "cli.run", "cli.stylize", "cli.sweep", "cli.sync"},
+    "cli.__init__": {"cli.bench", "cli.claim", "cli.dashboard", "cli.footprint"}
+    | {"cli.look", "cli.plot", "cli.report", "cli.results", "cli.run", "cli.stylize"}
+    | {"cli.sweep", "cli.sync", "cli.watch"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
-    | {"comparison", "progress", "provenance", "registration", "report.registered"}
-    | {"report.verdicts", "schema", "theorems", "trial", "verdict"},
+    | {"comparison", "manifest", "progress", "provenance", "registration"}
+    | {"report.registered", "report.verdicts", "schema", "theorems", "trial"}
+    | {"verdict"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"probes.trained", "query", "record"},
     "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
+    "cli.plot": {"choices", "cli.claim", "cli.options", "query", "record"}
+    | {"registration", "report", "verdict"},
     "cli.sync": {"cli.options", "sync"},
+    "cli.dashboard": {"cli.options", "report.dashboard", "verdict"},
+    "cli.watch": {"cli.options", "cli.tables", "progress", "watch"},
     "cli.options": {"choices"},
     "stats": set(),
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
     | {"provenance", "record"},
-    "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment", "plan"}
-    | {"progress", "provenance", "record"},
+    "cli.sweep": {"cli.options", "cli.tables", "engines.local", "experiment"}
+    | {"forecast", "manifest", "plan", "progress", "provenance", "record"},
     "__main__": {"cli"},
     "check": {"census", "choices", "claims", "contrasts", "provenance", "record"}
     | {"registration", "theorems", "trial", "verdict"},
-    "trial": {"config", "contrasts", "engines.local", "plan", "progress", "record"}
-    | {"registration", "schema", "verdict"},
+    "trial": {"config", "contrasts", "engines.local", "forecast", "manifest", "plan"}
+    | {"progress", "record", "registration", "schema", "verdict"},
     "comparison": {"plan", "registration"},
     "claims": {"contrasts", "registration", "schema", "stats", "verdict"},
     "contrasts": {"registration", "schema", "stats", "verdict"},
     "registration": {"choices"},
     "verdict": {"registration"},
     "census": {"data.cache"},
-    "engines": {"experiment", "plan", "progress", "provenance", "schema"},
-    "plan": {"choices", "config", "network", "provenance", "record", "schema"},
+    "engines": {"experiment", "forecast", "progress", "provenance", "schema"},
+    "plan": {"choices", "config", "manifest", "network", "provenance", "record"}
+    | {"schema"},
+    "forecast": {"schema"},
+    "manifest": {"record", "schema"},
+    "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
     "progress": {"schema"},
     "checkpoint": {"record"},
     "experiment": {"checkpoint", "config", "evaluation", "network", "norms.base"}
@@ -81,7 +91,30 @@ ALLOWED = {
     "theorems": {"config", "network", "norms", "probes", "reparam", "schema"}
     | {"tasks.base", "theorems", "train"},
     "theorems.base": set(),
-    "report.cubes": {"report.panel"},
+    "cli.report": {"cli.options", "report.document", "report.material"},
+    "report.columns": {"record", "report.material", "schema"},
+    "report.document": {"record", "report.figures", "report.material", "report.page"}
+    | {"report.palette"},
+    "report.footprints": {"report.cubes", "report.panel"},
+    "report.material": {"choices", "query", "record", "registration", "schema"}
+    | {"verdict"},
+    "report.page": {"registration", "report.columns", "report.footprints", "schema"}
+    | {"report.material", "report.pictures", "report.verdicts", "verdict"},
+    "report.pictures": {"query", "report.material", "schema"},
+    "report.cubes": {"report.drawing", "report.panel"},
+    "report.dashboard": {"report.verdicts", "verdict"},
+    "report.drawing": {"record"},
+    "report.figures": {"registration", "report.drawing", "report.forest", "stats"}
+    | {"report.palette", "report.published", "report.series", "report.verdicts"}
+    | {"verdict"},
+    "report.forest": {"report.drawing", "report.palette", "report.series", "verdict"}
+    | {"report.verdicts"},
+    "report.palette": {"verdict"},
+    "report.gallery": {"report.drawing", "report.series"},
+    "report.published": set(),
+    "report.runs": {"query", "report.drawing", "report.series"},
+    "report.series": {"report.drawing", "report.palette"},
+    "report.training": {"report.drawing", "report.series", "stats"},
     "report.registered": {"registration", "report.paragraphs"},
     "report.verdicts": {"report.paragraphs", "verdict"},
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
@@ -121,7 +154,8 @@ EVERYWHERE = {"errors", "registry"}
 ONLY_IN = {
     "hydra": {"config", "plan"},
     "omegaconf": {"config", "plan"},
-    "wandb": {"tracking"},
+    "wandb": {"tracking", "report.dashboard"},
+    "wandb_workspaces": {"report.dashboard"},
     "datasets": {"data.hf"},
     "torchvision": {"census", "resnet", "data.downloads"},
     "typer": {"cli"},
@@ -147,6 +181,9 @@ WITHOUT_TORCH = {
     "registry",
     "choices",
     "progress",
+    "forecast",
+    "manifest",
+    "watch",
 }
 
 
@@ -224,8 +261,10 @@ def test_every_permission_is_used() -> None:
         ("import normbench.query", {"torch", "hydra", "numpy"}),
         ("import normbench.claims", {"torch", "hydra", "scipy.stats", "matplotlib"}),
         ("import normbench.report.verdicts", {"torch", "hydra", "numpy", "matplotlib"}),
+        ("import normbench.report.document", {"torch", "hydra", "rich", "wandb"}),
         ("import normbench.stats", {"torch", "hydra", "pydantic", "scipy.stats"}),
         ("import normbench.sync", {"torch", "hydra", "numpy", "wandb"}),
+        ("import normbench.watch", {"torch", "hydra", "numpy"}),
         ("import normbench.config", {"wandb", "timm", "torchvision", "mlxtend"}),
         ("import normbench.experiment", {"wandb", "timm", "torchvision", "mlxtend"}),
     ],

@@ -16,7 +16,8 @@ from test_record import a_record, written
 from normbench.choices import choices, config_root
 from normbench.config import Composer, compose, parse, run_id
 from normbench.errors import RequestError
-from normbench.plan import Forecast, Plan, make_plan, standing
+from normbench.forecast import Forecast
+from normbench.plan import Plan, make_plan, standing
 from normbench.provenance import source_hash
 from normbench.schema import RunRecord, Seconds
 
@@ -135,7 +136,7 @@ def test_a_norm_that_cannot_work_is_skipped_with_the_reason() -> None:
     plan = make_plan([*SMALL, "norm=group", "norm.num_groups=4,5", "seed=0,1"])
     assert [c.norm["num_groups"] for c in plan.runs.values()] == [4, 4]
     assert len(plan.skipped) == 2
-    assert all("norm.num_groups=5" in reason for reason in plan.skipped.values())
+    assert all("norm.num_groups=5" in each.reason for each in plan.skipped.values())
 
 
 @pytest.mark.parametrize(

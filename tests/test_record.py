@@ -60,6 +60,9 @@ def test_restored_records_are_finished_runs_and_replace_none(tmp_path: Path) -> 
     assert record.read(folder) == here
     assert record.read(record.run_folder(tmp_path, gone.run_id)) == gone
     assert record.state(tmp_path, gone.run_id) == "ok"
+    written(tmp_path, here.model_copy(update={"status": "failed"}))
+    record.restore(tmp_path, [here])
+    assert record.read(folder) == here
 
 
 def written(results: Path, finished: RunRecord) -> Path:

@@ -57,6 +57,7 @@ def by_norm(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {record["config"]["norm"]["does"]: record for record in records}
 
 
+@pytest.mark.slow
 def test_a_sweep_does_what_is_missing_and_says_how_far_it_is(command: Command) -> None:
     grid = [*SMOKE, "seed=0,1"]
     before = json.loads(command("sweep", *grid, "--dry-run", "--json").stdout)

@@ -1,8 +1,9 @@
 """A W&B server on the loopback, as far as uploading a run goes.
 
 It speaks what wandb's own client uses for that: GraphQL's `UpsertBucket`,
-`RunResumeStatus` and `CreateRunFiles`, the PUT of each file, and `file_stream`. What it
-received can be compared with a record. It knows no users and no pages.
+`RunResumeStatus`, `CreateRunFiles` and `CreateArtifact`, the PUT of each file, and
+`file_stream`. What it received can be compared with a record. So it tests the upload,
+by the real client, and not the web app: it knows no users, no workspaces and no pages.
 """
 
 import gzip
@@ -26,6 +27,7 @@ class Received:
     config: dict[str, Any] = field(default_factory=dict)
     display_name: str | None = None
     group: str | None = None
+    job_type: str | None = None
     tags: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -109,7 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = _take
 
     def _graphql(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        given = {k: v for k, v in request["variables"].items() if v is not None}
+        variables = request.get("variables", {})
+        given = {k: v for k, v in variables.items() if v is not None}
         match request["operationName"]:
             case "UpsertBucket":
                 run = self.server.runs.setdefault(given["name"], Received())
@@ -117,6 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
                 run.config |= {key: item["value"] for key, item in config.items()}
                 run.display_name = given.get("displayName", run.display_name)
                 run.group = given.get("groupName", run.group)
+                run.job_type = given.get("jobType", run.job_type)
                 run.tags = given.get("tags", run.tags)
                 bucket = self._bucket(given["name"]) | {
                     "project": {"name": given["project"], "entity": {"name": "someone"}}
@@ -133,6 +137,12 @@ class _Handler(BaseHTTPRequestHandler):
                     for name in given["files"]
                 ]
                 return {"createRunFiles": {"runID": given["run"], "files": files}}
+            case "CreateArtifact":
+                # A table is also an artifact; "committed" is that the server has it.
+                it = {"id": "artifact", "state": "COMMITTED"}
+                return {"createArtifact": {"artifact": it | {"artifactSequence": {}}}}
+            case "ServerFeaturesQuery":
+                return {"serverInfo": {"features": []}}
         return {}
 
     def _bucket(self, run_id: str) -> dict[str, Any]:

@@ -7,13 +7,17 @@ import typer
 from normbench.cli import (
     bench,
     claim,
+    dashboard,
     footprint,
     look,
+    plot,
+    report,
     results,
     run,
     stylize,
     sweep,
     sync,
+    watch,
 )
 
 app = typer.Typer(
@@ -27,12 +31,16 @@ app.command()(run.train)
 app.command()(run.config)
 app.command()(sweep.sweep)
 app.command()(sweep.status)
+app.command()(watch.watch)
 app.command()(sweep.rerun)
 app.command("list")(look.list_)
 app.command()(look.show)
 app.command()(stylize.stylize)
 app.command()(results.results)
+app.command()(plot.plot)
+app.command()(report.report)
 app.command()(sync.sync)
+app.command()(dashboard.dashboard)
 app.command()(footprint.footprint)
 app.command()(claim.compare)
 app.add_typer(claim.app, name="claim")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normbench.cli.options import (
+    CLAIMS,
     RESULTS,
     ConfigDir,
     Json,
@@ -24,13 +25,13 @@ from normbench.cli.tables import print_table, width
 
 if TYPE_CHECKING:
     from normbench.check import Cost
+    from normbench.manifest import Announcement, Manifest
     from normbench.progress import SweepObserver
     from normbench.registration import Claim
     from normbench.verdict import Verdict
 
 app = typer.Typer(help="Sentences about norms, and their verdicts.")
 
-CLAIMS = Path("results/claims")
 WIDEST = 120
 """Columns of text that is still easy to read."""
 
@@ -190,6 +191,7 @@ def check(
         from normbench import check as checking
         from normbench.choices import choices
         from normbench.errors import RequestError
+        from normbench.manifest import Announcement
         from normbench.provenance import import_modules
         from normbench.registration import read_claim
         from normbench.report.verdicts import text
@@ -212,6 +214,7 @@ def check(
         if from_records:
             for claim in registered:
                 checking.restore_records(output / claim.name, results)
+        announcement = Announcement(results)
         trials = []
         for claim in registered:
             request = Request(
@@ -223,17 +226,19 @@ def check(
                 modules=module or (),
                 frozen=_rates(claim, _full_verdict(claim.name, output)),
                 redo_stale=redo_stale,
+                announce=_announce(claim.name, announcement),
             )
             trials.append(checking.prepare(claim, request, arm))
         verdicts = []
-        for claim, trial in zip(registered, trials, strict=True):
-            verdict = checking.check(claim, trial, _again())
-            verdicts.append(verdict)
-            if not json:
-                typer.echo(text(verdict, _columns()))
-            if not arm:
-                path = checking.write_verdict(verdict, results, output / claim.name)
-                typer.echo(f"\nwrote {path}\n", err=json)
+        with announcement:
+            for claim, trial in zip(registered, trials, strict=True):
+                verdict = checking.check(claim, trial, _again())
+                verdicts.append(verdict)
+                if not json:
+                    typer.echo(text(verdict, _columns()))
+                if not arm:
+                    path = checking.write_verdict(verdict, results, output / claim.name)
+                    typer.echo(f"\nwrote {path}\n", err=json)
         if json:
             plain = [verdict.model_dump(mode="json") for verdict in verdicts]
             typer.echo(jsonlib.dumps(plain, indent=2))
@@ -269,6 +274,7 @@ def compare(
         from normbench import check as checking
         from normbench.comparison import comparison
         from normbench.errors import RequestError
+        from normbench.manifest import Announcement
         from normbench.provenance import import_modules
         from normbench.report.verdicts import text
         from normbench.schema import LocalEngine
@@ -290,6 +296,7 @@ def compare(
             seeds=seeds,
             gate=gate,
         )
+        announcement = Announcement(results)
         request = Request(
             results=results,
             budget="full",
@@ -298,8 +305,10 @@ def compare(
             config_dir=config_dir,
             modules=module or (),
             redo_stale=redo_stale,
+            announce=_announce("compare", announcement),
         )
-        verdict = checking.check(claim, checking.prepare(claim, request), _again())
+        with announcement:
+            verdict = checking.check(claim, checking.prepare(claim, request), _again())
         plain = verdict.model_dump_json(indent=2)
         typer.echo(plain if json else text(verdict, _columns()))
 
@@ -314,6 +323,14 @@ def _observe(what: str) -> "Callable[[str], SweepObserver]":
         return SweepProgress(Console(stderr=True))
 
     return observe
+
+
+def _announce(what: str, announcement: "Announcement") -> "Callable[[Manifest], None]":
+    def announce(manifest: "Manifest") -> None:
+        title = f"{what}: {manifest.title}"
+        announcement.say(manifest.model_copy(update={"title": title}))
+
+    return announce
 
 
 def _again() -> str:

@@ -49,7 +49,7 @@ def footprint(
         Path | None,
         typer.Option(
             "--output",
-            help="Folder for the picture: footprint.svg and footprint.png.",
+            help="Folder for the picture, footprint.svg and .png, and its data, .json.",
             show_default=False,
         ),
     ] = None,
@@ -78,7 +78,10 @@ def footprint(
         if output is not None:
             from normbench.report.cubes import draw
 
-            for file in draw(panels, output):
+            data = output / "footprint.json"
+            plain = [panel.plain() for panel in panels]
+            data.write_text(jsonlib.dumps(plain, indent=1) + "\n", encoding="utf-8")
+            for file in (*draw(panels, output), data):
                 typer.echo(f"wrote {file}", err=True)
 
 

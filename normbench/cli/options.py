@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -45,6 +46,15 @@ Modules = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RESULTS = Path("results/runs")
+Claims = Annotated[
+    Path, typer.Option("--claims", help="Folder of the verdicts, one a claim.")
+]
+CLAIMS = Path("results/claims")
+
+
+def interrupt(signum: int, frame: FrameType | None) -> None:
+    """A handler that makes a signal what Ctrl-C is."""
+    raise KeyboardInterrupt
 
 
 @contextmanager

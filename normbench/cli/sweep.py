@@ -2,9 +2,9 @@
 
 import json as jsonlib
 import signal
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,11 +17,13 @@ from normbench.cli.options import (
     Overrides,
     Results,
     exit_codes,
+    interrupt,
 )
 from normbench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
-    from normbench.plan import Forecast, Plan, Standing
+    from normbench.forecast import Forecast
+    from normbench.plan import Plan, Standing
     from normbench.progress import Tally
     from normbench.schema import RunRecord
 
@@ -65,7 +67,9 @@ def sweep(
     """
     with exit_codes():
         from normbench.engines.local import cores, run_all
-        from normbench.plan import Forecast, make_plan, standing
+        from normbench.forecast import Forecast
+        from normbench.manifest import Announcement
+        from normbench.plan import make_plan, manifest, standing
         from normbench.progress import SweepProgress, Terminal
         from normbench.provenance import import_modules
         from normbench.record import all_records
@@ -80,23 +84,26 @@ def sweep(
             skip_failed=skip_failed,
         )
         seen = now.finished.values() if now.finished else all_records(results)[0]
-        forecast = Forecast(seen, now.missing, plan.engine.workers or cores())
+        workers = plan.engine.workers or cores()
+        forecast = Forecast(seen, now.missing, workers)
         if dry_run:
             _print_dry_run(_dry_run(plan, now, forecast, results), json)
             return
         _say_what_is_left_out(plan, now)
         progress = SweepProgress(Terminal())
         if now.missing:
-            signal.signal(signal.SIGTERM, _interrupt)
-            run_all(
-                now.missing,
-                results,
-                plan.engine,
-                forecast,
-                progress,
-                modules=module or (),
-                redo_stale=redo_stale,
-            )
+            signal.signal(signal.SIGTERM, interrupt)
+            with Announcement(results) as announcement:
+                announcement.say(manifest("sweep", plan, now, workers))
+                run_all(
+                    now.missing,
+                    results,
+                    plan.engine,
+                    forecast,
+                    progress,
+                    modules=module or (),
+                    redo_stale=redo_stale,
+                )
         if json:
             records = standing(plan, results).finished.values()
             plain = [finished.model_dump(mode="json") for finished in records]
@@ -121,8 +128,6 @@ def status(
     it was begun and no process does it.
     """
     with exit_codes():
-        from collections import Counter
-
         from normbench import record
         from normbench.plan import make_plan
         from normbench.provenance import import_modules
@@ -194,10 +199,6 @@ def rerun(
         raise typer.Exit(1)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def _dry_run(
     plan: "Plan", now: "Standing", forecast: "Forecast", results: Path
 ) -> dict[str, Any]:
@@ -215,7 +216,7 @@ def _dry_run(
         "missing": len(now.missing),
         "seconds": forecast.seconds(),
         "bytes": None if each is None else each * len(now.missing),
-        "reasons": sorted(set(plan.skipped.values())),
+        "reasons": sorted(_reasons(plan)),
     }
 
 
@@ -252,9 +253,12 @@ def _say_what_is_left_out(plan: "Plan", now: "Standing") -> None:
         say(f"{stale} of them come from other code; --redo-stale does them again")
     if now.left:
         say(f"{len(now.left)} failed and are left as they are")
-    for reason in sorted(set(plan.skipped.values())):
-        count = sum(each == reason for each in plan.skipped.values())
+    for reason, count in sorted(_reasons(plan).items()):
         say(f"{count} skipped: {reason}")
+
+
+def _reasons(plan: "Plan") -> Counter[str]:
+    return Counter(each.reason for each in plan.skipped.values())
 
 
 def _print_end(tally: "Tally", now: "Standing", results: Path) -> None:

@@ -24,7 +24,7 @@ from types import FrameType
 
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import record_failure, run_one
-from normbench.plan import Forecast
+from normbench.forecast import Forecast
 from normbench.progress import Silent, SweepObserver
 from normbench.provenance import import_modules
 from normbench.schema import LocalEngine, RunConfig, RunRecord

@@ -6,20 +6,19 @@ off a measured dependence. Files are the same bytes for the same panels.
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from normbench.report.drawing import save, style
 from normbench.report.panel import Panel
 
 Point = tuple[float, float]
@@ -39,7 +38,7 @@ MEANING = {
     "gradient": "its gradient alone sees these",
 }
 SHADE = {"top": 1.0, "front": 0.9, "side": 0.78}
-BACKGROUND, INK, EDGE = "#ffffff", "#212529", "#868e96"
+EDGE = "#868e96"
 PER_ROW = 4
 SMALL = 7.5
 
@@ -86,19 +85,17 @@ def faces(panel: Panel) -> Iterator[Face]:
 
 
 def draw(panels: Sequence[Panel], folder: Path, name: str = "footprint") -> list[Path]:
-    """Write `name`.svg and `name`.png with all panels to `folder`, made if need be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    style: Any = {"svg.hashsalt": "normbench", "font.family": "DejaVu Sans"}
-    files = [folder / f"{name}.svg", folder / f"{name}.png"]
-    metadata: list[Mapping[str, None]] = [
-        {"Date": None, "Creator": None},
-        {"Software": None},
-    ]
-    with mpl.rc_context(style):
-        figure = _figure(panels)
-        for file, without in zip(files, metadata, strict=True):
-            figure.savefig(file, dpi=200, metadata=dict(without))
-    return files
+    """Write `name`.svg and `name`.png with all panels to `folder`, made if need be.
+
+    Raises RequestError where that is not possible.
+    """
+    return save(cubes(panels), folder / name)
+
+
+def cubes(panels: Sequence[Panel]) -> Figure:
+    """All panels as cubes, with what their colours mean."""
+    with style():
+        return _figure(panels)
 
 
 def _figure(panels: Sequence[Panel]) -> Figure:
@@ -107,8 +104,9 @@ def _figure(panels: Sequence[Panel]) -> Figure:
     most = max(len(_caption(panel).splitlines()) for panel in panels)
     head, foot = 0.34 + 1.25 * SMALL * most / 72, 0.36
     width, height = max(2.55 * columns, 5.1), (2.25 + head) * rows
-    figure = Figure(figsize=(width, height + foot), facecolor=BACKGROUND)
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(width, height + foot))
+    told = (f"{p.title}: {p.words}, {p.count} of {p.value.size}" for p in panels)
+    figure.set_label("\n".join(["What one output entry depends on", *told]))
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
         left=0.005,
@@ -131,9 +129,7 @@ def _figure(panels: Sequence[Panel]) -> Figure:
         ],
         loc="lower center",
         ncols=4,
-        frameon=False,
         fontsize=9,
-        labelcolor=INK,
         handlelength=1.1,
         handleheight=1.1,
     )
@@ -156,7 +152,6 @@ def _cube(axes: Axes, panel: Panel) -> None:
     axes.set_ylim(ALONG_C[1] + ALONG_P[1] - 0.45, ALONG_N[1] + 0.15)
     label: dict[str, Any] = {
         "fontsize": 10,
-        "color": INK,
         "ha": "center",
         "va": "center",
     }
@@ -172,7 +167,7 @@ def _cube(axes: Axes, panel: Panel) -> None:
     axes.set_title(
         _caption(panel),
         fontsize=SMALL,
-        color=INK,
+        loc="center",
         pad=2,
         linespacing=1.2,
     )
@@ -185,7 +180,6 @@ def _cube(axes: Axes, panel: Panel) -> None:
         ha="center",
         fontsize=11.5,
         fontweight="bold",
-        color=INK,
     )
 
 

@@ -1,7 +1,10 @@
 """One output entry of a norm and what it depends on, for a drawing or as text."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +50,40 @@ class Panel:
         width = self.spatial[-1]
         start = self.output[2] // width * width
         return range(start, start + width)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it: a bit an entry, in hexadecimal."""
+        return {
+            "title": self.title,
+            "words": self.words,
+            "spatial": list(self.spatial),
+            "output": list(self.output),
+            "shape": list(self.value.shape),
+            "value": np.packbits(self.value).tobytes().hex(),
+            "gradient": np.packbits(self.gradient).tobytes().hex(),
+        }
+
+
+def read(file: Path) -> list[Panel]:
+    """The panels that `normbench footprint --output` wrote to `footprint.json`."""
+    return [_panel(plain) for plain in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def _panel(plain: Mapping[str, Any]) -> Panel:
+    def entries(name: str) -> Bools:
+        packed = np.frombuffer(bytes.fromhex(plain[name]), np.uint8)
+        size = int(np.prod(plain["shape"]))
+        return np.unpackbits(packed, count=size).astype(bool).reshape(plain["shape"])
+
+    sample, channel, position = plain["output"]
+    return Panel(
+        title=plain["title"],
+        words=plain["words"],
+        spatial=tuple(plain["spatial"]),
+        output=(sample, channel, position),
+        value=entries("value"),
+        gradient=entries("gradient"),
+    )
 
 
 MARKS = "# all positions  + some  . none; the output is at @ (all) or O (some)"

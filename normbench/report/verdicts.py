@@ -95,7 +95,7 @@ def _design(design: DesignVerdict, alpha: float, width: int) -> Iterator[str]:
     for contrast in design.contrasts:
         yield from _contrast(contrast, scale, alpha, width)
     for crossing in design.crossovers:
-        yield paragraph(f"{'crossover':<14}", _crossover(crossing), width, indent=4)
+        yield paragraph(f"{'crossover':<14}", crossover(crossing), width, indent=4)
 
 
 def _cell(cell: CellSummary, metric: str | None) -> str:
@@ -120,7 +120,8 @@ def _cell(cell: CellSummary, metric: str | None) -> str:
     return ", ".join(parts)
 
 
-def _crossover(crossing: CrossoverVerdict) -> str:
+def crossover(crossing: CrossoverVerdict) -> str:
+    """Where two curves cross, its interval, and how sure it is that they do."""
     at, low, high = (
         f"{x} the levels" if isinstance(x, str) else f"{x:.3g}"
         for x in (crossing.at, crossing.low, crossing.high)
@@ -150,8 +151,8 @@ def _contrast(
 
 def interval(contrast: ContrastVerdict) -> tuple[float, float, bool]:
     """The interval that the decision rests on; True where it is the wider one, of
-    confidence 1 - alpha, and not that of 1 - 2 alpha."""
-    wide = contrast.says in {"greater", "less"}
+    confidence 1 - alpha, and not that of 1 - 2 alpha, which is held against margins."""
+    wide = contrast.says in {"greater", "less"} and contrast.decision != "equivalent"
     low, high = (
         (contrast.low, contrast.high)
         if wide
@@ -165,14 +166,22 @@ def numbers(contrast: ContrastVerdict, alpha: float) -> str:
     """Effect, interval, n, p and margin of a contrast that has them."""
     low, high, wide = interval(contrast)
     confidence = 1 - alpha if wide else 1 - 2 * alpha
-    holm = contrast.p_adjusted is not None
-    p = contrast.p_adjusted if holm else contrast.p
-    assert contrast.effect is not None and p is not None
+    assert contrast.effect is not None
     return (
         f"{contrast.metric} {contrast.effect:+.4f}, {confidence:.0%} "
-        f"[{low:+.4f}, {high:+.4f}], n {contrast.n}, p {p:.2g}{' (Holm)' * holm}, "
+        f"[{low:+.4f}, {high:+.4f}], n {contrast.n}, {_p(contrast)}, "
         f"margin {contrast.margin:g}"
     )
+
+
+def _p(contrast: ContrastVerdict) -> str:
+    """That of the test which decided: for what was said, or against it."""
+    p, holm, which = contrast.p, contrast.p_adjusted, ""
+    if contrast.decision in {"refuted", "equivalent"}:
+        p, holm, which = contrast.p_against, contrast.p_against_adjusted, " against"
+    number = p if holm is None else holm
+    assert number is not None
+    return f"p {number:.2g}{which}{' (Holm)' * (holm is not None)}"
 
 
 def _seeds_above(contrast: ContrastVerdict) -> str:

@@ -1,0 +1,305 @@
+"""The command that watches a sweep from another terminal: watch."""
+
+import json as jsonlib
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from normbench.cli.options import RESULTS, Json, Results, exit_codes, interrupt
+from normbench.cli.tables import WIDTH, number
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from normbench.watch import Cell, Snapshot, Watch
+
+EVERY = 1.0
+"""Seconds between looks."""
+SHARE = 0.05
+"""Of the time, at most, that looking takes: it is longer between looks at many runs."""
+MARKS = 8
+"""Runs of a cell that have a mark each; of more, a mark stands for several."""
+GAP = 2
+"""Blanks between columns."""
+SHOWN = 4
+"""Running runs, and failures, that are named."""
+
+LOOKS = {
+    "ok": ("■", "#", "green"),
+    "diverged": ("▲", "!", "magenta"),
+    "failed": ("✗", "x", "bold red"),
+    "skipped": ("-", "-", "dim"),
+    "running": ("▶", ">", "bold cyan"),
+    "interrupted": ("◦", "o", "yellow"),
+    "missing": ("·", ".", "dim"),
+}
+"""Each state of a run: its mark, the mark where there is only ASCII, its style."""
+
+
+def watch(
+    results: Results = RESULTS,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print how far it is, and end.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Watch the sweep that is running, or a claim's check, from another terminal.
+
+    Shows every cell of the grid with a mark for each run, the best and the worst cell,
+    and the time left; ends when the sweep does. Reads only files: any number may watch.
+    Where output goes to no terminal, and where no sweep is running, it prints how far
+    the last one is. Ctrl-C ends watching, not the sweep.
+    """
+    with exit_codes():
+        from rich.console import Console
+
+        from normbench.watch import Watch
+
+        seen = Watch(results)
+        if json:
+            typer.echo(jsonlib.dumps(seen.look().plain(), indent=2))
+            return
+        console = Console()
+        if not sys.stdout.isatty():
+            console = Console(width=WIDTH, force_terminal=False)
+        elif not once and not console.is_dumb_terminal:
+            signal.signal(signal.SIGTERM, interrupt)
+            try:
+                _follow(seen, console)
+            except KeyboardInterrupt:
+                console.print()  # below the ^C
+                console.print(_view(seen.look(), console, rows=None))
+                raise typer.Exit(130) from None
+        console.print(_view(seen.look(), console, rows=None))
+
+
+def _follow(seen: "Watch", console: "Console") -> None:
+    """Until no process is at it."""
+    from rich.live import Live
+
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            began = time.monotonic()
+            snapshot = seen.look()
+            live.update(_view(snapshot, console, rows=console.height), refresh=True)
+            if not snapshot.active:
+                return
+            time.sleep(max(EVERY, (time.monotonic() - began) / SHARE))
+
+
+def _view(snapshot: "Snapshot", console: "Console", rows: int | None) -> "Group":
+    """All of it; in at most `rows` lines where that is possible."""
+    from rich.console import Group
+
+    above = list(_head(snapshot, console))
+    below = list(_foot(snapshot, console))
+    if rows is not None:
+        # Of the table: its head and its rule, and a line for each side left out.
+        lines = len(console.render_lines(Group(*above, *below)))
+        rows = max(1, rows - lines - 4)
+    return Group(*above, *_table(snapshot, console, rows), *below)
+
+
+def _head(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
+    from rich.text import Text
+
+    from normbench.progress import duration
+
+    counts = snapshot.states()
+    ended = counts.total() - snapshot.pending()
+    line = Text(", ".join(snapshot.titles), style="bold")
+    line.append(f"  {ended} of {counts.total()} runs have ended", style="not bold")
+    yield line
+    width = min(console.width, 80)
+    states = [state for state in LOOKS for _ in range(counts[state])]
+    yield _marks(states, width, console)
+    said = []
+    if snapshot.rate is not None:
+        said.append(f"{_runs_per(snapshot.rate)} in {duration(snapshot.seconds)}")
+    if not snapshot.pending():
+        said.append("all have ended")
+    elif not snapshot.active:
+        said.append("stopped; the same command takes it up again")
+    elif snapshot.left is not None:
+        said.append(f"about {duration(snapshot.left)} left")
+    yield Text(", ".join(said))
+    legend = Text()
+    for state in LOOKS:
+        if counts[state]:
+            legend.append("  " * bool(legend))
+            legend.append(_mark(state, console), style=LOOKS[state][2])
+            word = "to come" if state == "missing" else state
+            legend.append(f" {counts[state]} {word}")
+    yield legend
+    yield Text()
+
+
+def _foot(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
+    from rich.text import Text
+
+    extremes = snapshot.extremes()
+    if extremes or snapshot.running or snapshot.failures:
+        yield Text()
+    for metric, (best, worst) in extremes.items():
+        for word, cell in (("best", best), ("worst", worst)):
+            yield Text(f"{word:<8} {metric} {number(cell.mean)} (n {cell.n})  ").append(
+                cell.name(), style="bold"
+            )
+    for title in snapshot.running[:SHOWN]:
+        yield Text(f"{'running':<8} {title}", style=LOOKS["running"][2])
+    for run_id, reason in list(snapshot.failures.items())[:SHOWN]:
+        line = Text(f"{'failed':<8} {run_id[:8]}  {reason}", style=LOOKS["failed"][2])
+        line.truncate(console.width, overflow="ellipsis")
+        yield line
+    if (more := len(snapshot.failures) - SHOWN) > 0:
+        yield Text(f"{'':<8} and {more} more; `normbench results` lists them")
+
+
+def _table(
+    snapshot: "Snapshot", console: "Console", most: int | None
+) -> "Iterator[Table | Text]":
+    """Rows by columns where that fits the console, else a row for each cell."""
+    from rich.text import Text
+
+    grid, listed = _grid(snapshot), _list(snapshot)
+    for head, rows, detail in ((*grid, 2), (*grid, 1), (*grid, 0), (*listed, 2)):
+        before, shown, after = _window([row for _, row in rows], most)
+        lines = [
+            [Text(name), *(_cell(cell, console, detail) for cell in row)]
+            for name, row in rows[before : before + shown]
+        ]
+        columns = zip(map(Text, head), *lines, strict=True)
+        if sum(GAP + max(map(len, column)) for column in columns) <= console.width:
+            break
+    if before:
+        yield Text(f"{before} rows above, all ended", style="dim")
+    yield _columns(head, lines)
+    if after:
+        yield Text(f"{after} rows below", style="dim")
+
+
+Rows = Sequence[tuple[str, "Sequence[Cell | None]"]]
+
+
+def _grid(snapshot: "Snapshot") -> tuple[list[str], Rows]:
+    """The key in columns on top, the others beside; a list where there is none."""
+    across = snapshot.column
+    if across is None:
+        return _list(snapshot)
+    values = list(dict.fromkeys(cell.by[across] for cell in snapshot.cells))
+    with suppress(TypeError):  # text and numbers have no order
+        values.sort()
+    rows: dict[str, list[Cell | None]] = {}
+    for cell in snapshot.cells:
+        rest = {key: value for key, value in cell.by.items() if key != across}
+        row = rows.setdefault(_label(rest), [None] * len(values))
+        row[values.index(cell.by[across])] = cell
+    beside = " ".join(key for key in snapshot.by if key != across)
+    head = [f"{beside}, by {across}", *map(str, values)]
+    return head, list(rows.items())
+
+
+def _list(snapshot: "Snapshot") -> tuple[list[str], Rows]:
+    rows = [(_label(cell.by), [cell]) for cell in snapshot.cells]
+    return [" ".join(snapshot.by), "runs"], rows
+
+
+def _label(by: dict[str, object]) -> str:
+    """Values, and the keys of those that do not say themselves what they are."""
+    return " ".join(
+        str(value) if key in {"task", "data", "norm"} else f"{key}={value}"
+        for key, value in by.items()
+        if value is not None
+    )
+
+
+def _window(
+    rows: "Sequence[Sequence[Cell | None]]", most: int | None
+) -> tuple[int, int, int]:
+    """How many rows are before, in and after what is shown of them.
+
+    It begins with the first that has something to come, where not all fit.
+    """
+    from normbench.watch import OPEN
+
+    if most is None or len(rows) <= most:
+        return 0, len(rows), 0
+    pending = (
+        i
+        for i, row in enumerate(rows)
+        if any(cell and OPEN.intersection(cell.states) for cell in row)
+    )
+    before = min(next(pending, 0), len(rows) - most)
+    return before, most, len(rows) - most - before
+
+
+def _columns(head: Sequence[str], lines: "Sequence[Sequence[Text]]") -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP - 1, 0, 0))
+    for name in head:
+        table.add_column(Text(name), no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def _cell(cell: "Cell | None", console: "Console", detail: int) -> "Text":
+    """Marks; with `detail` 1 also the mean, with 2 also how many of many have ended."""
+    from rich.text import Text
+
+    from normbench.watch import OPEN
+
+    if cell is None:
+        return Text()
+    text = _marks(cell.states, MARKS, console)
+    if detail == 2 and (runs := len(cell.states)) > MARKS:
+        ended = sum(state not in OPEN for state in cell.states)
+        text.append(f" {ended}/{runs}")
+    if detail and cell.mean is not None:
+        text.append(f" {number(cell.mean)}")
+    return text
+
+
+def _marks(states: Sequence[str], width: int, console: "Console") -> "Text":
+    """A mark for each run; of more runs than `width`, for equal parts of them.
+
+    No state is left out for being rare.
+    """
+    from rich.text import Text
+
+    if len(states) > width:
+        states = _shares(states, width)
+    text = Text()
+    for state, some in groupby(states):
+        mark = _mark(state, console)
+        text.append(mark * sum(1 for _ in some), style=LOOKS[state][2])
+    return text
+
+
+def _shares(states: Sequence[str], width: int) -> list[str]:
+    counts = {state: states.count(state) for state in LOOKS if state in states}
+    marks = {s: max(1, round(n * width / len(states))) for s, n in counts.items()}
+    while (over := sum(marks.values()) - width) != 0:
+        most = max(marks, key=lambda state: marks[state])
+        marks[most] -= 1 if over > 0 else -1
+    return [state for state, n in marks.items() for _ in range(n)]
+
+
+def _mark(state: str, console: "Console") -> str:
+    mark, plain, _ = LOOKS[state]
+    return plain if console.options.ascii_only else mark
+
+
+def _runs_per(rate: float) -> str:
+    return f"{rate:.1f} runs/min" if rate >= 1 else f"{60 * rate:.1f} runs/h"

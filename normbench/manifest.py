@@ -1,0 +1,85 @@
+"""What a sweep sets out to do, on disk while it runs, for whoever looks from outside.
+
+`results/sweeps/<time>-<process>/` holds `manifest.json.gz` and a lock, which is the
+operating system's and ends with the process. A sweep that begins removes what sweeps
+that have ended left there: the last one stays to be looked at.
+"""
+
+import gzip
+import os
+import shutil
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Self
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from normbench.errors import RequestError
+from normbench.record import LOCK, is_running, write_atomically
+from normbench.schema import RunConfig, Skipped
+
+SWEEPS = "sweeps"
+FILE = "manifest.json.gz"
+
+
+class Manifest(BaseModel):
+    """The runs of a sweep, by id; `todo` are those that it does, or does again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    title: str
+    workers: int
+    runs: dict[str, RunConfig]
+    skipped: dict[str, Skipped]
+    todo: list[str]
+
+
+class Announcement:
+    """Says what this process is doing, from the first `say` until the `with` ends."""
+
+    def __init__(self, results: Path) -> None:
+        self._results = results
+        name = f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}-{os.getpid()}"
+        self._folder = results / SWEEPS / name
+        self._lock = FileLock(self._folder / LOCK)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._lock.release()
+
+    def say(self, manifest: Manifest) -> None:
+        """Replaces what was said before. Raises RequestError where it cannot be."""
+        data = gzip.compress(manifest.model_dump_json().encode(), compresslevel=1)
+        try:
+            if not self._lock.is_locked:
+                self._folder.mkdir(parents=True)
+                self._lock.acquire()
+                for other in folders(self._results):
+                    if not is_running(other):
+                        shutil.rmtree(other, ignore_errors=True)
+            write_atomically(self._folder / FILE, data)
+        except OSError as error:
+            raise RequestError(
+                f"--results {self._results} cannot be written: {error.strerror} "
+                f"({error.filename or self._folder}); name a folder that can"
+            ) from None
+
+
+def folders(results: Path) -> list[Path]:
+    """Those of all sweeps that have said something, the latest last."""
+    return sorted(file.parent for file in (results / SWEEPS).glob(f"*/{FILE}"))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What is said in a sweep's folder. Raises RequestError where that is damaged."""
+    path = folder / FILE
+    try:
+        return Manifest.model_validate_json(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, zlib.error, ValidationError) as error:
+        told = str(error).splitlines()[0]
+        raise RequestError(f"{path} is no manifest ({told}); remove it") from None

@@ -1,0 +1,191 @@
+"""One style for every figure, and figures as files or as part of a page.
+
+Figures are matplotlib's, made without pyplot: nothing here has global state. The label
+of a figure is its title and, from the second line on, what it shows in words; both are
+in its SVG for those who do not see it.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from normbench.errors import RequestError
+from normbench.record import write_atomically
+
+Format = Literal["svg", "png"]
+
+COLUMN, PAGE = 3.5, 7.16
+"""Widths in inches of one column, and of both, of a two-column paper."""
+SMALL = 6.5
+"""Points: of what is told below a figure, or about a part of it."""
+INK, PAPER = "#24292e", "#ffffff"
+DOTS_PER_INCH = 300
+STYLE: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 8,
+    "axes.unicode_minus": True,
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "grid.alpha": 0.16,
+    "grid.color": INK,
+    "grid.linewidth": 0.5,
+    "legend.borderaxespad": 0.0,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "legend.labelcolor": INK,
+    "lines.linewidth": 1.3,
+    "lines.markeredgewidth": 1.1,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "normbench",
+    "text.color": INK,
+    "text.parse_math": False,  # a name may have dollars in it
+    "xtick.color": INK,
+    "xtick.labelsize": 7.5,
+    "xtick.major.size": 2.5,
+    "xtick.major.width": 0.6,
+    "ytick.color": INK,
+    "ytick.labelsize": 7.5,
+    "ytick.major.size": 2.5,
+    "ytick.major.width": 0.6,
+}
+_NO_METADATA: dict[str, None] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+_FONT = "font-family: 'DejaVu Sans'"
+"""Its letters are as wide as Verdana's, which more computers have."""
+_SVG = "http://www.w3.org/2000/svg"
+_XLINK = "http://www.w3.org/1999/xlink"
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_REFERENCE = re.compile(r"(?<=url\(#)[^)]+(?=\))")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Figures are made, and written, in here.
+
+    A character that the font lacks is a box in a PNG; an SVG has it as text.
+    """
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from")
+        yield
+
+
+def figure(width: float, height: float, title: str, description: str = "") -> Figure:
+    """An empty figure of `width` x `height` inches; what is in it never overlaps."""
+    layout = ConstrainedLayoutEngine(w_pad=0.08)
+    made = Figure((width, height), dpi=DOTS_PER_INCH, layout=layout)
+    made.set_label(f"{title}\n{description}")
+    return made
+
+
+def title_of(figure: Figure) -> tuple[str, str]:
+    """The title of a figure, and what it shows in words."""
+    title, _, description = str(figure.get_label()).partition("\n")
+    return title, description
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an <svg> for a page, transparent; text and axes are `currentColor`.
+
+    What is hollow is filled with `--paper`, a page's own colour of its background. Text
+    is text, and what the figure shows in words is its <title> and <desc>. The ids in it
+    occur in no other figure's. Equal figures give equal text.
+    """
+    return _inline(_rendered(figure, "svg", "none"), *title_of(figure))
+
+
+def save(
+    figure: Figure, stem: Path, formats: Sequence[Format] = ("svg", "png")
+) -> list[Path]:
+    """Write `stem`.svg and `stem`.png, whole or not at all, on white.
+
+    The folder is made if need be. Raises RequestError where that is not possible.
+    """
+    drawn = {kind: _rendered(figure, kind, PAPER) for kind in formats}
+    files = []
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for kind, data in drawn.items():
+            files.append(stem.with_name(f"{stem.name}.{kind}"))
+            write_atomically(files[-1], data)
+    except OSError as error:
+        raise RequestError(
+            f"{stem.parent} cannot be written: {error.strerror}; name a folder that can"
+        ) from None
+    return files
+
+
+def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"Software": None} if kind == "png" else _NO_METADATA
+    with style():
+        if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+            for _ in range(2):  # the second knows the ticks that the first led to
+                figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # it would move things at every drawing
+        figure.savefig(
+            buffer,
+            format=kind,
+            dpi=DOTS_PER_INCH,
+            facecolor=background,
+            metadata=metadata,
+        )
+    if kind == "png":
+        return buffer.getvalue()
+    text = _NOT_XML.sub("", buffer.getvalue().decode())
+    return text.replace(_FONT, f"{_FONT}, Verdana, sans-serif").encode()
+
+
+def _inline(document: bytes, title: str, description: str) -> str:
+    prefix = f"f{sha256(document + title.encode('utf-8', 'replace')).hexdigest()[:8]}-"
+    root = ElementTree.fromstring(document)
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key == "id":
+                value = prefix + value
+            elif key == f"{{{_XLINK}}}href" and value.startswith("#"):
+                value = f"#{prefix}{value[1:]}"
+            else:
+                value = _REFERENCE.sub(lambda found: prefix + found[0], value)
+                value = value.replace(INK, "currentColor")
+                value = value.replace(PAPER, "var(--paper, Canvas)")
+            element.set(key, value)
+    for metadata in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(metadata)
+    for parent in root.findall(f"{{{_SVG}}}defs"):
+        for rule in parent.findall(f"{{{_SVG}}}style"):
+            parent.remove(rule)  # it is for all of a page, not for this figure
+    root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}
+    root.set("overflow", "visible")  # letters of another font may be wider
+    root.set("role", "img")
+    texts = {"title": title, "desc": description}
+    for place, (tag, text) in enumerate((t, x) for t, x in texts.items() if x):
+        told = ElementTree.Element(f"{{{_SVG}}}{tag}", {"id": prefix + tag})
+        told.text = _NOT_XML.sub("", text)
+        root.insert(place, told)
+    named = [prefix + tag for tag, text in texts.items() if text]
+    root.set("aria-labelledby", " ".join(named))
+    for name, space in (("", _SVG), ("xlink", _XLINK)):
+        ElementTree.register_namespace(name, space)
+    return ElementTree.tostring(root, encoding="unicode")

@@ -1,0 +1,89 @@
+"""The look of a norm: one colour and marker, the same in every picture and page.
+
+A family has a hue: statistics of the batch are blue to teal, groups green, instances
+purple, layers orange, root mean squares red, functions without statistics yellow, no
+norm grey. Every colour has a contrast of 3 to white and to a dark page (#121212; WCAG
+2.2, 1.4.11), and norms that are drawn together keep apart in simulated deuteranopia and
+protanopia (Machado et al. 2009). The marker says the same once more.
+"""
+
+from hashlib import sha256
+from typing import NamedTuple
+
+from normbench.verdict import Decision
+
+
+class Look(NamedTuple):
+    """How a norm is drawn: a hex colour, a matplotlib marker and line style."""
+
+    colour: str
+    marker: str
+    line: str
+
+
+LOOKS: dict[str, Look] = {
+    "batch": Look("#417ffd", "o", "-"),
+    "batch_masked": Look("#06a2a4", "D", "--"),
+    "batch_regularized": Look("#209aec", "P", "-."),
+    "batch_renorm": Look("#8291c2", "s", "--"),
+    "extended_batch": Look("#1894ff", "v", "-."),
+    "frozen_batch": Look("#556ac1", "X", ":"),
+    "batch_group": Look("#039fc7", "<", "--"),
+    "evonorm_b0": Look("#1e7a7b", ">", ":"),
+    "power": Look("#03779a", "h", "--"),
+    "group": Look("#307e3f", "s", "-"),
+    "group_permuted": Look("#679f83", "d", "--"),
+    "evonorm_s0": Look("#3da626", "<", "-."),
+    "instance": Look("#a349b2", "^", "-"),
+    "conditional_instance": Look("#d056a2", "h", "--"),
+    "filter_response": Look("#c27db0", ">", "-."),
+    "ibn": Look("#c224a6", "D", ":"),
+    "batch_instance": Look("#b77adf", "p", "--"),
+    "switchable": Look("#af2fd9", "*", "-."),
+    "layer": Look("#ed5a14", "v", "-"),
+    "layer_sample": Look("#ed5a14", "v", "-"),
+    "layer_position": Look("#c5864a", "^", "--"),
+    "layer_shape": Look("#a65c48", "p", "-."),
+    "rms": Look("#e66b70", "X", "--"),
+    "scale": Look("#f23144", "d", ":"),
+    "dyt": Look("#9c9700", "*", "-."),
+    "derf": Look("#75711f", "P", ":"),
+    "local_response": Look("#b58307", "H", "--"),
+    "none": Look("#6e6d75", "x", ":"),
+    "affine": Look("#99928c", "+", "--"),
+}
+"""`layer` is another name of layer_sample or, of sequences, of layer_position."""
+
+_OTHERS = ("#d2527c", "#a8703a", "#6f8f1f", "#2f9e62", "#8f6ad6", "#c2569e", "#4f8fb0")
+_MARKERS, _LINES = "oDsv^<>pP", ("-", "--", "-.", ":")
+
+DECISIONS: dict[Decision, Look] = {
+    "supported": Look("#1a9850", "o", "-"),
+    "refuted": Look("#e0452c", "X", "-"),
+    "equivalent": Look("#9a5fd0", "s", "-"),
+    "inconclusive": Look("#a07a00", "D", "--"),
+    "not tested": Look("#7d858d", "x", ":"),
+}
+
+
+def look(norm: str) -> Look:
+    """How `norm` is drawn; one that is not of this package always has the same look."""
+    known = LOOKS.get(norm)
+    if known is not None:
+        return known
+    digest = sha256(norm.encode("utf-8", "surrogatepass")).digest()
+    return Look(
+        _OTHERS[digest[0] % len(_OTHERS)],
+        _MARKERS[digest[1] % len(_MARKERS)],
+        _LINES[digest[2] % len(_LINES)],
+    )
+
+
+def colour(norm: str) -> str:
+    """The hex colour of `norm`."""
+    return look(norm).colour
+
+
+def decision_colour(decision: Decision) -> str:
+    """The hex colour of a decision; write the word too."""
+    return DECISIONS[decision].colour

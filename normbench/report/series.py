@@ -1,0 +1,297 @@
+"""Means with their intervals, as curves over numbers and as dots in rows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from normbench.errors import RequestError
+from normbench.report.drawing import INK, PAPER
+from normbench.report.palette import Look, look
+
+BAND = 0.2
+"""Opacity of an interval that is an area."""
+STEPS = (1, 2, 2.5, 5, 10)
+"""Of ticks: what people count in."""
+LINE = 9.5
+"""Points from one direct label to the next."""
+MOST_CURVES, MOST_ROWS = 16, 80
+"""Of one figure: more are not told apart."""
+MOST_CHARACTERS = 30
+"""Below an axis of one column, in one line."""
+_MORE_MARKERS, _MORE_LINES = "DPv<>XpH", ("--", "-.", ":")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mean and the ends of its interval, which are None for want of runs."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+    def reach(self) -> tuple[float, float]:
+        """How far below and above the mean the interval goes."""
+        if self.low is None or self.high is None:
+            return 0.0, 0.0
+        return self.mean - self.low, self.high - self.mean
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points by level, drawn in one look; `hollow` where another series has it full."""
+
+    label: str
+    look: Look
+    points: Mapping[str, Point]
+    hollow: bool = False
+
+    def face(self) -> str:
+        """What its markers are filled with."""
+        return PAPER if self.hollow else self.look.colour
+
+    def key(self) -> Line2D:
+        """Its marker and name, for a legend."""
+        return Line2D(
+            [],
+            [],
+            linestyle="none",
+            color=self.look.colour,
+            marker=self.look.marker,
+            markerfacecolor=self.face(),
+            label=self.label,
+        )
+
+
+def dressed(
+    points: Mapping[str, Mapping[str, Point]], norms: Mapping[str, str]
+) -> list[Series]:
+    """A series for each label, in the look of its norm, `norms[label]`.
+
+    Of several with one norm, the first, or the one that is called like it, has that
+    norm's look, and the others its colour.
+    """
+    looks: dict[str, Look] = {}
+    taken: dict[str, set[str]] = {}
+    for label in sorted(points, key=lambda label: norms[label] != label):
+        norm = norms[label]
+        own = look(norm)
+        rank = len(taken.setdefault(norm, set()))
+        if rank:
+            free = [marker for marker in _MORE_MARKERS if marker not in taken[norm]]
+            line = _MORE_LINES[(rank - 1) % len(_MORE_LINES)]
+            own = own._replace(marker=(free or ["o"])[0], line=line)
+        taken[norm].add(own.marker)
+        looks[label] = own
+    return [
+        Series(label, looks[label], its, hollow=looks[label] != look(norms[label]))
+        for label, its in points.items()
+    ]
+
+
+def measured(metric: str) -> str:
+    """A metric in words: "test error"."""
+    split, _, name = metric.partition("/")
+    return f"{split} {name}".replace("_", " ")
+
+
+def axis_label(key: str) -> str:
+    """A config key in words."""
+    return key.replace("_", " ")
+
+
+def numeric(levels: Sequence[str]) -> bool:
+    """Whether the levels are two numbers above 0 or more, for a logarithmic axis."""
+    try:
+        return len({float(level) for level in levels if float(level) > 0}) > 1 and all(
+            float(level) > 0 for level in levels
+        )
+    except ValueError:
+        return False
+
+
+def curves(axes: Axes, series: Sequence[Series]) -> None:
+    """Means over a log2 axis, with bands.
+
+    A series with one point has a dotted line through it: it is measured there alone.
+    """
+    levels = sorted({level for each in series for level in each.points}, key=float)
+    for each in series:
+        ordered = sorted(each.points, key=float)
+        x = np.array([float(level) for level in ordered])
+        y = np.array([each.points[level].mean for level in ordered])
+        below, above = np.array([each.points[level].reach() for level in ordered]).T
+        color = each.look.colour
+        if len(x) == 1:
+            axes.axhline(y[0], color=color, linestyle=":", linewidth=0.9)
+            axes.axhspan(
+                y[0] - below[0], y[0] + above[0], color=color, alpha=BAND / 2, lw=0
+            )
+        else:
+            axes.fill_between(x, y - below, y + above, color=color, alpha=BAND, lw=0)
+        axes.plot(
+            x,
+            y,
+            color=color,
+            linestyle=each.look.line,
+            marker=each.look.marker,
+            markerfacecolor=each.face(),
+        )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator([float(level) for level in levels]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    if sum(len(level) + 2 for level in levels) > MOST_CHARACTERS:
+        axes.tick_params(axis="x", rotation=45)
+    axes.grid(visible=False, axis="x")
+
+
+def label_ends(axes: Axes, series: Sequence[Series], height: float) -> None:
+    """Name each curve at its right end, once the limits of the axes are settled.
+
+    `height` is about that of the axes in inches, for labels that do not overlap.
+    """
+    ends = [each.points[max(each.points, key=float)].mean for each in series]
+    shares = [float(axes.transAxes.inverted().transform(p)[1]) for p in _at(axes, ends)]
+    for each, y in zip(series, spread(shares, LINE / (72 * height)), strict=True):
+        _key_and_label(axes, each, y)
+
+
+def _at(axes: Axes, values: Sequence[float]) -> list[tuple[float, float]]:
+    axes.get_ylim()  # settles what is still to be scaled
+    return [tuple(axes.transData.transform((1.0, value))) for value in values]
+
+
+def _key_and_label(axes: Axes, series: Series, y: float) -> None:
+    """The marker of a series and its name, right of the axes at the share `y`."""
+    axes.plot(
+        [1.02, 1.06, 1.1],
+        [y, y, y],
+        transform=axes.transAxes,
+        clip_on=False,
+        color=series.look.colour,
+        linestyle=series.look.line,
+        marker=series.look.marker,
+        markerfacecolor=series.face(),
+        markevery=[1],
+    )
+    axes.text(
+        1.13, y, series.label, transform=axes.transAxes, va="center", fontsize=7.5
+    )
+
+
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Places near `wanted`, in their order, `gap` apart or more, in [0, 1] if they fit.
+
+    Those that touch move together: a group is centred on the mean of what it wants.
+    """
+    groups: list[list[int]] = []
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+
+    def start(group: Sequence[int]) -> float:
+        middle = sum(wanted[i] for i in group) / len(group)
+        height = gap * (len(group) - 1)
+        return max(0.0, min(1.0 - height, middle - height / 2))
+
+    for i in order:
+        groups.append([i])
+        while len(groups) > 1 and (
+            start(groups[-1]) < start(groups[-2]) + gap * len(groups[-2])
+        ):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    places = [0.0] * len(wanted)
+    for group in groups:
+        for rank, i in enumerate(group):
+            places[i] = start(group) + rank * gap
+    return places
+
+
+def rows(series: Sequence[Series], levels: Sequence[str]) -> dict[tuple[str, str], int]:
+    """(label, level) -> line from the top: levels apart, series in them together."""
+    placed: dict[tuple[str, str], int] = {}
+    line = 0
+    for level in levels:
+        for each in series:
+            if level in each.points:
+                placed[each.label, level] = line
+                line += 1
+        line += len(levels) > 1
+    return placed
+
+
+def within_possible(axes: Axes, metric: str, axis: str) -> None:
+    """End an axis of shares a little beyond 0 and 1, whatever an interval says."""
+    if metric.rpartition("/")[2] not in ("error", "accuracy"):
+        return
+    low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
+    edge = 0.03 * (high - low)
+    limits = max(low, -edge), min(high, 1 + edge)
+    if axis == "x":
+        axes.set_xlim(*limits)
+    else:
+        axes.set_ylim(*limits)
+
+
+def dots(
+    axes: Axes,
+    series: Sequence[Series],
+    places: Mapping[tuple[str, str], int],
+) -> None:
+    """Each point in its line, with its interval."""
+    for each in series:
+        drawn = {
+            places[each.label, level]: point
+            for level, point in each.points.items()
+            if (each.label, level) in places
+        }
+        if not drawn:
+            continue
+        axes.errorbar(
+            [point.mean for point in drawn.values()],
+            list(drawn),
+            xerr=np.array([point.reach() for point in drawn.values()]).T,
+            linestyle="none",
+            color=each.look.colour,
+            marker=each.look.marker,
+            markerfacecolor=each.face(),
+            elinewidth=1.3,
+        )
+    firsts: dict[str, int] = {}
+    for (_, level), line in places.items():
+        firsts.setdefault(level, line)
+    for line in list(firsts.values())[1:]:
+        axes.axhline(line - 1, color=INK, alpha=0.16, linewidth=0.5)
+    bottom = max(places.values(), default=0)
+    axes.set_ylim(bottom + 0.8, -0.8)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def name_rows(axes: Axes, places: Mapping[tuple[str, str], int]) -> None:
+    """Write what the lines are: the levels, or the series where there is one level."""
+    levels = list(dict.fromkeys(level for _, level in places))
+    if len(levels) == 1:
+        ticks = {
+            float(line): f"{label}@{level}".removesuffix("@-")
+            for (label, level), line in places.items()
+        }
+    else:
+        lines = {
+            level: [line for (_, own), line in places.items() if own == level]
+            for level in levels
+        }
+        ticks = {sum(its) / len(its): level for level, its in lines.items()}
+    axes.set_yticks(list(ticks), list(ticks.values()))
+
+
+def check_count(what: str, count: int, most: int) -> None:
+    """Raise RequestError where there are too many to tell apart."""
+    if count > most:
+        raise RequestError(
+            f"{count} {what} are too many to tell apart (at most {most}); choose some "
+            "with --where"
+        )

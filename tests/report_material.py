@@ -1,0 +1,126 @@
+"""Records, histories, pictures and verdicts for tests of the report: nothing trains."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from normbench.record import read_compact, run_folder, write_compact
+from normbench.schema import RunRecord
+
+ROOT = Path(__file__).parents[1]
+COMMITTED = ROOT / "results" / "claims"
+IMAGE_TAG = "<img src=x onerror=\"document.title='broken'\">"
+SCRIPT_TAG = "</script><script>document.title='broken'</script>"
+QUOTES = "\" ' ` {{ 7 * 7 }} & <b>"
+
+
+@cache
+def template() -> RunRecord:
+    """A real record of a CNN."""
+    return read_compact(COMMITTED / "layernorm-axes" / "records.jsonl.gz")[0]
+
+
+def write_run(
+    results: Path,
+    number: int,
+    *,
+    config: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float | None] | None = None,
+    losses: list[float | None] | None = None,
+    **fields: Any,
+) -> RunRecord:
+    """A run's folder: `number` makes its id, `losses` its history."""
+    run_id = f"{number:016x}"[::-1]
+    plain = template().model_dump(mode="json") | fields | {"run_id": run_id}
+    plain["config"] |= config or {}
+    plain["metrics"] |= metrics or {}
+    record = RunRecord.model_validate_json(json.dumps(plain))
+    folder = run_folder(results, run_id)
+    folder.mkdir(parents=True)
+    rows = [
+        {"step": i, "samples": 32 * i, "epoch": i / 93, "train/batch_loss": loss}
+        for i, loss in enumerate(losses or [], 1)
+    ]
+    history = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "history.jsonl").write_text(history)
+    (folder / "result.json").write_text(record.model_dump_json())
+    return record
+
+
+def norm(name: str) -> dict[str, Any]:
+    return {"name": name, "eps": 1e-5, "affine": True}
+
+
+def write_small(results: Path) -> list[RunRecord]:
+    """Runs of four norms at three batch sizes, one of them diverged, one failed."""
+    runs = []
+    for i, name in enumerate(["batch", "group", "instance", "layer_sample"]):
+        for j, batch_size in enumerate([2, 8, 32]):
+            error = 0.05 + 0.01 * i + 0.02 * j
+            runs.append(
+                write_run(
+                    results,
+                    16 + 3 * i + j,
+                    config={"norm": norm(name), "batch_size": batch_size},
+                    metrics={"test/error": error},
+                    losses=[2.0 - 0.1 * i, 1.5, None, 1.0 - 0.1 * j, 0.5],
+                )
+            )
+    runs.append(
+        write_run(
+            results,
+            40,
+            config={"norm": norm("batch"), "batch_size": 2, "seed": 7},
+            status="diverged",
+            diverged_at=3,
+            metrics={"test/error": None},
+        )
+    )
+    runs.append(
+        write_run(results, 41, status="failed", error="Traceback\nMemoryError: none")
+    )
+    return runs
+
+
+def write_hostile(results: Path, claims: Path) -> None:
+    """Markup wherever text of a user's own can be."""
+    write_run(
+        results,
+        64,
+        config={"norm": norm(IMAGE_TAG), "data": {"name": SCRIPT_TAG, "note": QUOTES}},
+        losses=[2.0, 1.0],
+    )
+    write_run(results, 65, status="failed", error=f"Traceback\nError: {SCRIPT_TAG}")
+    plain = json.loads((COMMITTED / "layernorm-axes" / "verdict.json").read_text())
+    name = "<img src=x onerror=alert(1)>"
+    plain |= {"claim": name, "statement": SCRIPT_TAG, "source": IMAGE_TAG}
+    plain |= {"caveats": [QUOTES], "confounds": [IMAGE_TAG], "command": QUOTES}
+    plain["outcomes"][0] |= {"name": IMAGE_TAG, "question": SCRIPT_TAG}
+    plain["outcomes"][0]["contrasts"][0] |= {"name": IMAGE_TAG, "reason": QUOTES}
+    (claims / name).mkdir(parents=True)
+    (claims / name / "verdict.json").write_text(json.dumps(plain))
+    write_compact(claims / name / "records.jsonl.gz", [template()])
+
+
+def write_style(
+    results: Path,
+    number: int,
+    name: str,
+    colour: str,
+    *,
+    content: str = "navy",
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """A style run with its picture: two crops and a style above, two outputs below."""
+    fed = {"name": "photographs", "styles": ["brick"], "crop": 8, **(data or {})}
+    task = {"name": "style", "width": 8}
+    config = {"norm": norm(name), "data": fed, "task": task}
+    record = write_run(results, number, config=config)
+    picture = Image.new("RGB", (24, 16), "white")
+    picture.paste(content, (0, 0, 16, 8))
+    picture.paste(colour, (0, 8, 16, 16))
+    picture.save(run_folder(results, record.run_id) / "stylised.png")

@@ -1,0 +1,208 @@
+"""The dashboard: its panels show what runs log, and it is published whole or not."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, Command
+from wandb_server import Received, serving
+
+from normbench import record
+from normbench.config import compose
+from normbench.errors import NormbenchError
+from normbench.experiment import run_one
+from normbench.report import dashboard as built
+from normbench.verdict import Verdict, read_verdict
+
+CLAIMS = Path(__file__).parents[1] / "results" / "claims"
+LOGGED = {
+    "cnn": ["norm=batch"],
+    "transformer": ["norm=batch", "probes=[pad_statistics]", "budget.max_steps=2"],
+    "style": ["norm=instance", "budget.max_steps=1"],
+}
+
+
+def verdicts() -> list[Verdict]:
+    found = [read_verdict(path) for path in sorted(CLAIMS.glob("*/verdict.json"))]
+    return [verdict for verdict in found if verdict is not None]
+
+
+SHOWN = built.dashboard(verdicts(), "normbench", None)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Received]:
+    """What W&B has of a run of each task that was logged and uploaded, by job type."""
+    results = tmp_path_factory.mktemp("runs")
+    for task, overrides in LOGGED.items():
+        offline = ["budget=smoke", "tracker=wandb", "tracker.mode=offline"]
+        finished = run_one(compose([*offline, *SMALL[task], *overrides]), results)
+        assert finished.status == "ok", finished.error
+    with serving() as server:
+        subprocess.run(
+            [sys.executable, "-m", "normbench", "sync", "--results", str(results)],
+            env=os.environ | server.environment,
+            check=True,
+            capture_output=True,
+        )
+    (folder,) = (f for f in results.glob("??/*") if (f / "stylised.png").is_file())
+    style = server.runs[folder.name]
+    (sent,) = (data for name, data in style.files.items() if name.endswith(".png"))
+    assert sent == (folder / "stylised.png").read_bytes()
+    assert record.read(folder) is not None
+    assert {run.job_type for run in server.runs.values()} == set(LOGGED)
+    return {str(run.job_type): run for run in server.runs.values()}
+
+
+def logged(run: Received) -> dict[str, set[str]]:
+    """The keys of a run, by where the app finds them."""
+    media = {"image-file", "table-file"}
+    rows: dict[str, Any] = {}
+    for row in run.history:
+        rows |= row
+    images = {
+        key
+        for key, value in rows.items()
+        if isinstance(value, dict) and value["_type"] in media
+    }
+    return {
+        "config": set(leaves(run.config)),
+        "summary": set(run.summary),
+        "history": rows.keys() - images,
+        "media": images,
+    }
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+@pytest.mark.parametrize("part", SHOWN.parts, ids=lambda part: part.title)
+def test_a_panel_shows_what_runs_log(
+    part: built.Part, runs: Mapping[str, Received]
+) -> None:
+    tasks = list(LOGGED) if part.task is None else [part.task]
+    for panel in part.panels:
+        shown = built.keys(panel)
+        assert any(shown.values())
+        known = [logged(runs[task]) for task in tasks]
+        assert any(
+            all(set(names) <= keys[where] for where, names in shown.items())
+            for keys in known
+        ), f"{shown} is logged by no run of {tasks}"
+    for task in tasks:
+        assert set(part.by) <= logged(runs[task])["config"]
+
+
+def test_a_key_that_nobody_logs_would_be_found(runs: Mapping[str, Received]) -> None:
+    panel = built._scatter("batch_size", "test/eror")
+    keys = logged(runs["cnn"])
+    assert built.keys(panel)["config"] == ["batch_size"]
+    assert not set(built.keys(panel)["summary"]) <= keys["summary"]
+
+
+def test_the_outline_names_all_that_would_be_published() -> None:
+    text = built.outline(SHOWN)
+    for part in SHOWN.parts:
+        assert text.count(f"  {part.title}\n") == 2  # in workspace and report
+        for panel in part.panels:
+            for names in built.keys(panel).values():
+                assert all(name in text for name in names)
+    assert "(your own entity)/normbench" in text
+    assert "someone/digits" in built.outline(built.dashboard([], "digits", "someone"))
+
+
+def test_verdicts_are_three_and_text_cannot_break_the_table() -> None:
+    (one, *_) = verdicts()
+    odd = one.model_copy(update={"statement": "a | b"})
+    _, _, row = built.verdict_table([odd]).splitlines()
+    assert row.startswith(f"| {one.claim} | a \\| b | {one.theorem} | ")
+    assert row.replace("\\|", "").count("|") == 6
+    assert "No claim has a verdict" in built.verdict_table([])
+    for verdict in verdicts():
+        assert verdict.claim in built.outline(SHOWN)
+
+
+def test_the_objects_are_those_of_the_client(command: Command) -> None:
+    told = command("dashboard", "--json", "--claims", str(CLAIMS), "--entity", "me")
+    assert told.returncode == 0, told.stderr
+    plain = json.loads(told.stdout)
+    sections = plain["workspace"]["spec"]["section"]["panelBankConfig"]["sections"]
+    assert [section["name"] for section in sections] == [
+        "Verdicts",
+        *(part.title for part in SHOWN.parts),
+    ]
+    assert plain["report"]["project"]["entityName"] == "me"
+    grids = [b for b in plain["report"]["spec"]["blocks"] if b["type"] == "panel-grid"]
+    assert len(grids) == len(SHOWN.parts)
+    chosen = grids[0]["metadata"]["runSets"][0]["filters"]["filters"]
+    assert [(f["key"]["name"], f["op"], f["value"]) for f in chosen] == [
+        ("jobType", "=", "cnn")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("", "not logged in"),
+        pytest.param("0" * 40, "W&B did not take it", marks=pytest.mark.slow),
+    ],
+)
+def test_who_cannot_publish_is_told_so_once(
+    key: str, said: str, command: Command, tmp_path: Path
+) -> None:
+    nobody = {"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    told = command("dashboard", "--publish", HOME=str(tmp_path), **nobody)
+    assert told.returncode == 1
+    assert told.stdout == ""
+    assert told.stderr.startswith(f"error: {said}")
+    assert "nothing was published" in told.stderr
+    assert len(told.stderr.splitlines()) == 1
+
+
+def test_it_is_published_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    done: list[str] = []
+
+    def refuse(self: object) -> None:
+        raise ValueError("no such view")
+
+    monkeypatch.setattr(wandb, "login", lambda **options: True)
+    monkeypatch.setattr(built.wr.Report, "save", lambda self: done.append("save"))
+    monkeypatch.setattr(built.wr.Report, "delete", lambda self: done.append("delete"))
+    monkeypatch.setattr(built.ws.Workspace, "save", refuse)
+    with pytest.raises(NormbenchError, match=r"no such view.*nothing was published"):
+        built.publish(verdicts(), "normbench", "someone")
+    assert done == ["save", "delete"]
+
+    monkeypatch.setattr(built.ws.Workspace, "save", lambda self: done.append("view"))
+    monkeypatch.setattr(built.ws.Workspace, "url", "here")
+    monkeypatch.setattr(built.wr.Report, "url", "there")
+    assert built.publish(verdicts(), "normbench", "someone") == {
+        "workspace": "here",
+        "report": "there",
+    }
+    assert done[2:] == ["save", "view"]
+
+
+def test_without_the_extra_it_says_how_to_install_it(
+    command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "wandb_workspaces.py").write_text("raise ImportError")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    told = command("dashboard", PYTHONPATH=path)
+    assert told.returncode == 2
+    assert told.stderr == (
+        "error: the dashboard needs wandb-workspaces; install it with: "
+        "pip install 'normbench[dashboard]'\n"
+    )

@@ -1,0 +1,365 @@
+"""Figures: the look of norms, and what is drawn of a verdict."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from xml.etree import ElementTree
+
+import invented
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from normbench.choices import choices
+from normbench.errors import RequestError
+from normbench.registration import read_claim
+from normbench.report import drawing, figures, palette
+from normbench.report.figures import norm_of
+from normbench.report.forest import balanced
+from normbench.report.published import published
+from normbench.report.series import Point, dressed, numeric, spread
+from normbench.verdict import Verdict, read_verdict
+
+Floats = NDArray[np.float64]
+
+COMMITTED = sorted(
+    (Path(__file__).parents[1] / "results" / "claims").glob("*/verdict.json")
+)
+SVG = "{http://www.w3.org/2000/svg}"
+HOSTILE = '<script>alert("$x^2$")</script> & \x00\x0b "]]> id="y" url(#z) \N{SNOWMAN}'
+
+# Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
+DEUTERANOPIA = (
+    (0.367322, 0.860646, -0.227968),
+    (0.280085, 0.672501, 0.047413),
+    (-0.011820, 0.042940, 0.968881),
+)
+PROTANOPIA = (
+    (0.152286, 1.052583, -0.204868),
+    (0.114503, 0.786281, 0.099216),
+    (-0.003882, -0.048116, 1.051998),
+)
+
+
+def linear(colour: str) -> Floats:
+    """Linear RGB of a hex colour (IEC 61966-2-1)."""
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: Floats) -> Floats:
+    """CIELAB, D65, of linear RGB."""
+    to_xyz = np.array(
+        (
+            (0.4124564, 0.3575761, 0.1804375),
+            (0.2126729, 0.7151522, 0.0721750),
+            (0.0193339, 0.1191920, 0.9503041),
+        )
+    )
+    xyz = to_xyz @ np.clip(rgb, 0, 1) / (0.95047, 1.0, 1.08883)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array((116 * y - 16, 500 * (x - y), 200 * (y - z)))
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's contrast ratio."""
+    weights = (0.2126, 0.7152, 0.0722)
+    dark, light = sorted(float(linear(c) @ weights) for c in (one, other))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def together() -> Iterator[tuple[str, set[str]]]:
+    """The norms that a design draws in one figure."""
+    for name in choices("claim"):
+        for design_name, design in read_claim(name).designs().items():
+            arms = {norm_of(arm, design) for arm in design.arms}
+            yield f"{name} {design_name}", arms
+
+
+@pytest.mark.parametrize("norm", choices("norm"))
+def test_every_norm_has_a_look_that_is_seen_on_white_and_on_dark(norm: str) -> None:
+    assert norm in palette.LOOKS
+    for page in ("#ffffff", "#121212"):
+        assert contrast(palette.colour(norm), page) >= 3
+
+
+def test_a_look_is_of_a_norm_that_there_is() -> None:
+    assert palette.LOOKS.keys() == choices("norm").keys()
+
+
+def test_no_two_norms_have_one_look() -> None:
+    own = {norm: look for norm, look in palette.LOOKS.items() if norm != "layer"}
+    assert len(set(own.values())) == len(own)
+    assert len({look.colour for look in own.values()}) == len(own)
+
+
+@pytest.mark.parametrize("named", list(together()), ids=lambda named: str(named[0]))
+def test_norms_of_one_figure_differ_for_every_eye(named: tuple[str, set[str]]) -> None:
+    for one, other in combinations(sorted(named[1]), 2):
+        a, b = linear(palette.colour(one)), linear(palette.colour(other))
+        for matrix in (np.eye(3), DEUTERANOPIA, PROTANOPIA):
+            seen = np.array(matrix)
+            assert np.linalg.norm(lab(seen @ a) - lab(seen @ b)) > 14, (one, other)
+        assert palette.look(one).marker != palette.look(other).marker, (one, other)
+
+
+def test_a_norm_of_ones_own_has_one_look_for_ever() -> None:
+    assert palette.look("mine") == ("#d2527c", "^", "--")
+    for index in range(200):
+        for page in ("#ffffff", "#121212"):
+            assert contrast(palette.colour(f"mine{index}"), page) >= 3
+
+
+def test_decisions_are_seen_on_white_and_on_dark() -> None:
+    for decision in palette.DECISIONS:
+        for page in ("#ffffff", "#121212"):
+            assert contrast(palette.decision_colour(decision), page) >= 3
+    assert len({look.marker for look in palette.DECISIONS.values()}) == 5
+
+
+def test_arms_with_one_norm_share_its_colour_and_have_their_own_marker() -> None:
+    points = {"g1": {}, "group": {"-": Point(1.0)}, "group_ws": {}}
+    made = dressed(points, dict.fromkeys(points, "group"))
+    assert [each.label for each in made] == ["g1", "group", "group_ws"]
+    assert {each.look.colour for each in made} == {palette.colour("group")}
+    assert len({each.look.marker for each in made}) == 3
+    assert [each.hollow for each in made] == [True, False, True]
+    assert made[1].look == palette.look("group")
+
+
+@pytest.mark.parametrize(
+    ("arm", "claim", "design", "norm"),
+    [
+        ("g8", "group-compromise", "between", "group"),
+        ("each_layer", "group-compromise", "adjacency", "group_permuted"),
+        ("layer", "padding-tokens", "usual", "layer_position"),
+        ("layer", "batch-default", "large_batch", "layer"),
+        ("extra", "batch-default", "large_batch", "extra"),
+    ],
+)
+def test_the_norm_of_an_arm(arm: str, claim: str, design: str, norm: str) -> None:
+    assert norm_of(arm, read_claim(claim).designs()[design]) == norm
+
+
+def test_the_norm_of_an_arm_by_its_name_alone() -> None:
+    assert norm_of("batch_masked", None) == "batch_masked"
+    assert norm_of("group_ws", None) == "group"
+    assert norm_of("mine_too", None) == "mine_too"
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
+def test_every_committed_verdict_is_drawn(path: Path) -> None:
+    verdict = read_verdict(path)
+    assert verdict is not None
+    drawn = figures.of_verdict(verdict, read_claim(verdict.claim))
+    for design in (*verdict.mechanisms, *verdict.outcomes):
+        assert {design.name, f"{design.name}-contrasts"} <= drawn.keys()
+        texts = written(figures.svg(drawn[f"{design.name}-contrasts"]))
+        for each in design.contrasts:
+            assert f"{each.effect:+.4f}".replace("-", "\N{MINUS SIGN}") in texts
+            assert each.decision in texts
+
+
+@pytest.mark.parametrize("name", choices("claim"))
+def test_every_design_of_every_claim_can_be_drawn(name: str) -> None:
+    claim = read_claim(name)
+    drawn = figures.of_verdict(invented.verdict(claim), claim)
+    for design_name, design in claim.designs().items():
+        texts = written(figures.svg(drawn[design_name]))
+        arms = {cell.partition("@")[0] for cell in design.all_cells()}
+        assert all(arm in texts for arm in arms)
+        assert f"{design_name}-contrasts" in drawn
+
+
+def written(svg: str) -> str:
+    """All text of an SVG, but for its title and description."""
+    texts = ElementTree.fromstring(svg).iter(f"{SVG}text")
+    return " ".join("".join(text.itertext()) for text in texts)
+
+
+def labels(svg: str) -> list[str]:
+    """Its title and description."""
+    root = ElementTree.fromstring(svg)
+    return [root.findtext(f"{SVG}{tag}") or "" for tag in ("title", "desc")]
+
+
+@pytest.fixture(scope="module")
+def batch() -> Verdict:
+    return invented.verdict(read_claim("batch-size-dependence"))
+
+
+def test_theirs_are_marked_as_theirs(batch: Verdict) -> None:
+    drawn = figures.of_verdict(batch, read_claim(batch.claim))
+    texts = written(figures.svg(drawn["norm_batch"]))
+    assert "theirs: Wu & He 2018" in texts
+    assert "batch, Wu & He 2018" in texts
+    assert "theirs" not in written(figures.svg(drawn["joint_steps"]))
+
+
+def test_published_numbers_name_designs_arms_and_levels() -> None:
+    for each in published():
+        for name, designs in each.shown.items():
+            claim = read_claim(name)
+            for design_name in designs:
+                design = claim.designs()[design_name]
+                levels = {level for its in each.series.values() for level in its}
+                if levels == {"-"}:
+                    assert each.series.keys() <= design.arms.keys()
+                else:
+                    assert levels & design.levels.keys()
+                    assert each.series.keys() <= choices("norm").keys()
+        for its in each.series.values():
+            assert all(0 < value < 1 for value in its.values())
+
+
+def test_published_numbers_are_those_that_the_claims_say() -> None:
+    (he, *_) = published()
+    said = " ".join(read_claim("batch-size-dependence").published)
+    for norm, name in (("batch", "BN"), ("group", "GN")):
+        errors = (he.series[norm][level] for level in ("32", "16", "8", "4", "2"))
+        assert f"{name} {'/'.join(f'{100 * error:.1f}' for error in errors)}" in said
+
+
+def test_an_inline_figure_is_told_and_takes_the_colours_of_its_page(
+    batch: Verdict,
+) -> None:
+    inline = figures.svg(figures.of_verdict(batch)["norm_batch"])
+    root = ElementTree.fromstring(inline)
+    title, description = labels(inline)
+    assert title == "batch-size-dependence, norm_batch"
+    assert "test error: batch@1 " in description
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    assert set((root.get("aria-labelledby") or "").split()) <= set(ids)
+    assert root.get("role") == "img"
+    assert "currentColor" in inline
+    assert drawing.INK not in inline
+    assert drawing.PAPER not in inline
+    assert not inline.startswith("<?xml")
+    assert not list(root.iter(f"{SVG}metadata"))
+
+
+def test_ids_of_two_figures_are_not_shared(batch: Verdict) -> None:
+    found: list[set[str]] = []
+    for drawn in figures.of_verdict(batch).values():
+        inner = figures.svg(drawn)
+        root = ElementTree.fromstring(inner)
+        found.append({e.get("id", "") for e in root.iter()} - {""})
+        for referred in (part.split(")")[0] for part in inner.split("url(#")[1:]):
+            assert referred in found[-1]
+    assert sum(map(len, found)) == len(set().union(*found))
+
+
+def test_equal_figures_are_equal_bytes(batch: Verdict, tmp_path: Path) -> None:
+    one, two = (figures.of_verdict(batch)["joint_steps-contrasts"] for _ in range(2))
+    assert figures.svg(one) == figures.svg(two) == figures.svg(one)
+    first = figures.save(one, tmp_path / "one" / "a.b")
+    second = figures.save(two, tmp_path / "two" / "a.b")
+    assert [file.name for file in first] == ["a.b.svg", "a.b.png"]
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+    ElementTree.fromstring(first[0].read_bytes())
+    assert b"currentColor" not in first[0].read_bytes()
+
+
+def test_hostile_text_stays_text(batch: Verdict) -> None:
+    (design,) = batch.mechanisms
+    contrasts = [design.contrasts[0].model_copy(update={"name": HOSTILE})]
+    cells = [
+        cell.model_copy(update={"cell": f"{HOSTILE}@{index}"})
+        for index, cell in enumerate(design.cells)
+    ]
+    changes = {"contrasts": contrasts, "cells": cells, "question": HOSTILE}
+    hostile = batch.model_copy(
+        update={
+            "claim": HOSTILE,
+            "mechanisms": [design.model_copy(update=changes)],
+            "outcomes": [],
+        }
+    )
+    for drawn in figures.of_verdict(hostile).values():
+        inline = figures.svg(drawn)
+        assert "<script" not in inline
+        tags = {e.tag.removeprefix(SVG) for e in ElementTree.fromstring(inline).iter()}
+        drawn_with = {"svg", "g", "path", "defs", "use", "text", "clipPath", "rect"}
+        assert tags <= drawn_with | {"title", "desc"}
+        assert '<script>alert("$x^2$")</script>' in labels(inline)[0]
+    assert '"$x^2$"' in written(inline)
+
+
+def test_a_folder_that_cannot_be_made_leaves_nothing(
+    batch: Verdict, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    drawn = figures.of_verdict(batch)["joint_steps"]
+    with pytest.raises(RequestError, match="cannot be written"):
+        figures.save(drawn, tmp_path / "file" / "figure")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_cell_without_a_mean_is_left_out_and_named(batch: Verdict) -> None:
+    (design, *_) = batch.outcomes
+    gone = design.cells[0].model_copy(update={"mean": {}, "n": 0, "skipped": "why"})
+    less = design.model_copy(update={"cells": [gone, *design.cells[1:]]})
+    partial = batch.model_copy(update={"outcomes": [less], "mechanisms": []})
+    _, description = labels(figures.svg(figures.of_verdict(partial)[design.name]))
+    assert "skipped: batch@1" in description
+    assert "batch@1 0" not in description
+
+
+def test_a_verdict_without_runs_has_no_figures(batch: Verdict) -> None:
+    empty = batch.model_copy(update={"outcomes": [], "mechanisms": []})
+    assert figures.of_verdict(empty) == {}
+
+
+def test_the_style_does_not_leak(batch: Verdict) -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    figures.svg(figures.of_verdict(batch)["joint_steps"])
+    assert dict(mpl.rcParams) == before
+
+
+def test_figures_need_no_pyplot_and_no_torch() -> None:
+    code = (
+        "import sys, normbench.report.figures, normbench.report.runs\n"
+        "import normbench.report.training, normbench.report.gallery\n"
+        "print({'torch', 'hydra', 'matplotlib.pyplot', 'wandb'} & sys.modules.keys())"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "places"),
+    [
+        ([0.5], [0.5]),
+        ([0.2, 0.8], [0.2, 0.8]),
+        ([0.5, 0.5], [0.45, 0.55]),
+        ([0.55, 0.5], [0.575, 0.475]),
+        ([0.0, 0.0, 0.0], [0.0, 0.1, 0.2]),
+        ([1.0, 0.98, 0.97], [1.0, 0.9, 0.8]),
+        ([], []),
+    ],
+)
+def test_labels_keep_apart_near_where_they_belong(
+    wanted: list[float], places: list[float]
+) -> None:
+    assert spread(wanted, 0.1) == pytest.approx(places)
+
+
+def test_numbers_are_an_axis_and_words_are_rows() -> None:
+    assert numeric(["1", "2", "0.5"])
+    assert not numeric(["1"])
+    assert not numeric(["0", "1"])
+    assert not numeric(["1", "two"])
+    assert not numeric([])
+
+
+def test_lines_of_a_name_are_of_about_one_length() -> None:
+    assert balanced("one two three four", 17) == "one two\nthree four"
+    assert balanced("short", 17) == "short"

@@ -1,0 +1,253 @@
+"""The command that draws: what it writes, and what it says where it cannot."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+from test_record import a_record, written
+from typer.testing import CliRunner
+
+from normbench import record
+from normbench.cli import app
+
+CLAIMS = Path(__file__).parents[1] / "results" / "claims"
+Plot = Callable[..., Result]
+
+
+@pytest.fixture
+def plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plot:
+    """Run `normbench plot ARGUMENTS` in an empty folder, by default to SVG."""
+    monkeypatch.chdir(tmp_path)
+
+    def plot(*arguments: str) -> Result:
+        words = list(arguments)
+        if "--format" not in words:
+            words += ["--format", "svg"]
+        return CliRunner().invoke(app, ["plot", *words])
+
+    return plot
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two norms, two batch sizes, two seeds; one run diverged. Not to be changed."""
+    results = tmp_path_factory.mktemp("results") / "runs"
+    for norm in ("batch", "layer"):
+        for batch_size in (2, 8):
+            for seed in (0, 1):
+                words = (f"norm={norm}", f"batch_size={batch_size}", f"seed={seed}")
+                error = 0.5 / batch_size + 0.01 * seed
+                finished = a_record(*words, metrics={"test/error": error})
+                if (norm, batch_size, seed) == ("layer", 2, 1):
+                    changes = {"status": "diverged", "metrics": {"test/error": None}}
+                    finished = finished.model_copy(update=changes)
+                folder = written(results, finished)
+                rows = [
+                    {"step": step, "train/batch_loss": 2.0 / step}
+                    for step in range(1, 101)
+                ]
+                lines = "".join(json.dumps(row) + "\n" for row in rows)
+                (folder / "history.jsonl").write_text(lines)
+    return results
+
+
+def words_in(file: Path) -> str:
+    """All that is written in a figure."""
+    texts = ElementTree.parse(file).getroot().iter("{http://www.w3.org/2000/svg}text")
+    return " ".join("".join(text.itertext()).strip() for text in texts)
+
+
+def test_a_claim_is_drawn_to_files_whose_paths_are_printed(
+    plot: Plot, tmp_path: Path
+) -> None:
+    done = plot("layernorm-axes", "--claims", str(CLAIMS), "--output-dir", "here")
+    assert done.exit_code == 0, done.output
+    files = [Path(line) for line in done.output.splitlines()]
+    assert files == [Path("here/images.svg"), Path("here/images-contrasts.svg")]
+    assert {file.name for file in (tmp_path / "here").iterdir()} == {
+        file.name for file in files
+    }
+    assert "layer_position" in words_in(files[0])
+
+
+def test_a_claims_figures_are_beside_its_verdict(plot: Plot, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "claims" / "layernorm-axes"
+    folder.mkdir(parents=True)
+    verdict = (CLAIMS / "layernorm-axes" / "verdict.json").read_bytes()
+    (folder / "verdict.json").write_bytes(verdict)
+    (folder / "verdict.quick.json").write_bytes(verdict)
+    assert plot("layernorm-axes").exit_code == 0
+    assert (folder / "figures" / "images.svg").is_file()
+    assert plot("layernorm-axes", "--budget", "quick").exit_code == 0
+    assert (folder / "figures.quick" / "images.svg").is_file()
+
+
+def test_a_stem_gives_files_their_name(plot: Plot, runs: Path) -> None:
+    arguments = ["--claims", str(CLAIMS), "--output", "a/b", "--json"]
+    done = plot("layernorm-axes", *arguments)
+    files = [made["file"] for made in json.loads(done.stdout)]
+    assert files == ["a/b-images.svg", "a/b-images-contrasts.svg"]
+    done = plot("--by", "batch_size", "--results", str(runs), "--output", "one")
+    assert done.output.splitlines()[-1] == "one.svg"
+
+
+def test_means_over_a_number_are_curves(plot: Plot, runs: Path) -> None:
+    done = plot("--by", "batch_size", "--results", str(runs), "--format", "svg,png")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [
+        f"figures/test-error-by-batch_size.{kind}" for kind in ("svg", "png")
+    ]
+    said = words_in(Path("figures/test-error-by-batch_size.svg"))
+    for part in ("batch", "layer_sample", "batch size", "test error", "1-2 runs"):
+        assert part in said
+    assert "1 runs that diverged, failed or were skipped are not in" in said
+    with Image.open("figures/test-error-by-batch_size.png") as image:
+        assert image.width > 1000
+
+
+def test_means_over_words_are_rows(plot: Plot, runs: Path) -> None:
+    done = plot("--by", "norm", "--results", str(runs), "--where", "batch_size=8")
+    assert done.exit_code == 0, done.output
+    assert "note:" not in done.output
+    said = words_in(Path("figures/test-error-by-norm.svg"))
+    assert "batch" in said
+    assert "layer_sample" in said
+
+
+def test_means_over_different_runs_are_told(plot: Plot, runs: Path) -> None:
+    done = plot("--by", "norm", "--results", str(runs))
+    assert done.exit_code == 0
+    assert "differ in batch_size" in done.stderr
+    assert done.stdout == "figures/test-error-by-norm.svg\n"
+
+
+def test_training_curves(plot: Plot, runs: Path) -> None:
+    series = ["--series", "norm,batch_size"]
+    done = plot("--curves", "--results", str(runs), *series)
+    assert done.exit_code == 0, done.output
+    said = words_in(Path("figures/train-batch_loss-curves.svg"))
+    for label in ("batch, 2", "batch, 8", "layer_sample, 2", "optimiser step"):
+        assert label in said
+
+
+def test_a_gallery_has_a_row_for_each_norm(plot: Plot, tmp_path: Path) -> None:
+    for norm in ("instance", "batch"):
+        folder = written(tmp_path / "runs", a_record("task=style", f"norm={norm}"))
+        pixels = np.zeros((16, 24, 3), dtype=np.uint8)
+        pixels[8:, :16] = 200 if norm == "batch" else 100
+        pixels[8:, 16:] = 255
+        Image.fromarray(pixels).save(folder / "stylised.png")
+    done = plot("--gallery", "--results", "runs")
+    assert done.exit_code == 0, done.output
+    assert words_in(Path("figures/gallery.svg")) == "content, style batch instance"
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[::-1].copy()).save(buffer, "png")
+    (folder / "stylised.png").write_bytes(buffer.getvalue())
+    done = plot("--gallery", "--results", "runs")
+    assert done.exit_code == 2
+    assert "different pictures" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["CLAIM", "--by", "--curves"]),
+        (["layernorm-axes", "--curves"], ["one of CLAIM"]),
+        (["layernorm-axis"], ["layernorm-axis", "layernorm-axes"]),
+        (["batch-default"], ["claim check batch-default --budget full"]),
+        (["batch-default", "--budget", "quick"], ["--budget quick"]),
+        (["--curves", "--format", "pdf"], ["--format", "pdf", "svg"]),
+        (["--curves", "--output", "a", "--output-dir", "b"], ["exclude each other"]),
+        (["--curves", "--results", "nowhere"], ["nowhere", "normbench train"]),
+        (["--curves", "--where", "seed=99"], ["no run in which seed=99"]),
+        (["--curves", "--where", "sed=1"], ["sed", "seed"]),
+        (["--curves", "--metric", "train/loss"], ["train/loss", "train/batch_loss"]),
+        (["--curves", "--series", "nrom"], ["--series nrom", "norm"]),
+        (["--by", "batchsize"], ["--by batchsize", "batch_size"]),
+        (["--by", "lr", "--series", "nrom"], ["--series nrom", "norm"]),
+        (["--by", "lr", "--metric", "test/eror"], ["test/eror", "test/error"]),
+        (["--by", "lr", "--where", "status=diverged"], ["no cell has a run"]),
+        (["--gallery"], ["pictures", "style"]),
+    ],
+    ids=lambda part: " ".join(part[:4]),
+)
+def test_what_cannot_be_drawn_is_said_and_leaves_nothing(
+    plot: Plot, runs: Path, arguments: list[str], words: list[str]
+) -> None:
+    if "--results" not in arguments:
+        arguments = [*arguments, "--results", str(runs)]
+    done = plot(*arguments)
+    assert done.exit_code == 2, done.output
+    assert all(word in done.stderr for word in words), done.stderr
+    assert done.stdout == ""
+    assert not Path("figures").exists()
+
+
+def test_metrics_that_do_not_compare_are_not_drawn_together(
+    plot: Plot, runs: Path
+) -> None:
+    shutil.copytree(runs, "copy")
+    written(Path("copy"), a_record("task=style", primary_metric="test/loss"))
+    done = plot("--by", "norm", "--results", "copy")
+    assert done.exit_code == 2
+    assert "test/error, test/loss" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(plot: Plot, runs: Path) -> None:
+    Path("figures").write_text("a file")
+    done = plot("--by", "batch_size", "--results", str(runs))
+    assert done.exit_code == 2
+    assert "figures cannot be written" in done.stderr
+
+
+def test_too_many_curves_are_refused(plot: Plot, tmp_path: Path) -> None:
+    one = a_record()
+    for index in range(36):
+        changes = {"lr": 0.1 + index // 2, "batch_size": 2 + 6 * (index % 2)}
+        config = one.config.model_copy(update=changes)
+        changed = {"run_id": f"{index:016x}", "config": config}
+        written(tmp_path / "runs", one.model_copy(update=changed))
+    done = plot("--by", "batch_size", "--series", "lr", "--results", "runs")
+    assert done.exit_code == 2
+    assert "18 curves are too many" in done.stderr
+
+
+def test_plot_needs_no_torch(runs: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom normbench.cli import app\n"
+        f"app(['plot', '--by', 'batch_size', '--results', {str(runs)!r}], "
+        "standalone_mode=False)\n"
+        "print({'torch', 'hydra', 'wandb', 'matplotlib.pyplot'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_records_of_a_run_are_left_alone(plot: Plot, runs: Path) -> None:
+    before = {f: f.read_bytes() for f in runs.rglob("*") if f.is_file()}
+    assert plot("--by", "batch_size", "--results", str(runs)).exit_code == 0
+    assert {f: f.read_bytes() for f in runs.rglob("*") if f.is_file()} == before
+    assert len(record.all_records(runs)[0]) == 8
+
+
+def test_help_says_what_can_be_drawn() -> None:
+    said = click.unstyle(CliRunner().invoke(app, ["plot", "--help"]).output)
+    for option in ("--by", "--curves", "--gallery", "--output-dir", "--format"):
+        assert option in said

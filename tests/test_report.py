@@ -1,0 +1,281 @@
+"""The command `report`: what it writes, what it says, and what it must not import."""
+
+import base64
+import gzip
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_material import COMMITTED, ROOT, write_run, write_small, write_style
+from typer.testing import CliRunner, Result
+
+from normbench.cli import app
+from normbench.record import read_compact, run_folder
+from normbench.report import page
+from normbench.report.columns import pack, points_for, spread
+from normbench.report.cubes import faces
+from normbench.report.footprints import MEASURED, cubes
+from normbench.report.material import gather
+from normbench.report.panel import read
+from normbench.report.pictures import MOST, gallery
+from normbench.schema import RunRecord
+
+
+def report(tmp_path: Path, *arguments: str) -> Result:
+    folders = [
+        "--results",
+        str(tmp_path / "runs"),
+        "--claims",
+        str(tmp_path / "claims"),
+    ]
+    output = ["--output", str(tmp_path / "report.html")]
+    return CliRunner().invoke(app, ["report", *folders, *output, *arguments])
+
+
+def unpacked(html: str) -> dict[str, Any]:
+    (data,) = re.findall(r'id="data">([^<]*)<', html)
+    plain: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(data)))
+    return plain
+
+
+@pytest.mark.slow
+def test_the_committed_verdicts_make_a_page_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from normbench.cli import app\n"
+        f"app(['report', '--json', '--output', {str(tmp_path / 'page.html')!r}],\n"
+        "    standalone_mode=False)\n"
+        "print({'torch', 'hydra', 'wandb'} & sys.modules.keys(), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.strip() == "set()"
+    told = json.loads(done.stdout)
+    records = {
+        each.run_id
+        for file in COMMITTED.glob("*/records.jsonl.gz")
+        for each in read_compact(file)
+    }
+    assert told["runs"] >= len(records) > 100
+    assert told["bytes"] == (tmp_path / "page.html").stat().st_size < page.MOST_BYTES
+    figures = {Path(file).suffix for file in told["figures"]}
+    assert figures == {".svg", ".png"}
+    assert all(Path(file).is_file() for file in told["figures"])
+    html = (tmp_path / "page.html").read_text()
+    for file in (ROOT / "configs" / "claim").glob("*.yaml"):
+        assert f'id="claim-{file.stem}"' in html
+    without = len(list((ROOT / "configs" / "claim").glob("*.yaml"))) - len(
+        list(COMMITTED.glob("*/verdict.json"))
+    )
+    assert html.count("no verdict yet</td>") == without
+
+
+def test_no_runs_make_a_page_that_says_so(tmp_path: Path) -> None:
+    done = report(tmp_path)
+    assert done.exit_code == 0, done.output
+    html = (tmp_path / "report.html").read_text()
+    assert f"There are no runs in <code>{tmp_path / 'runs'}</code>" in html
+    assert "no verdict yet" in html
+    assert not (tmp_path / "report-figures").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for output in (tmp_path / "file" / "report.html", tmp_path):
+        before = sorted(tmp_path.rglob("*"))
+        done = report(tmp_path, "--output", str(output))
+        assert done.exit_code == 2
+        assert done.stderr.count("\n") == 1
+        assert f"--output {output} cannot be written" in done.stderr
+        assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_figures_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    committed = ["--claims", str(COMMITTED), "--figures", str(tmp_path / "file")]
+    done = report(tmp_path, *committed)
+    assert done.exit_code == 2
+    assert f"{tmp_path / 'file'} cannot be written" in done.stderr
+
+
+def test_equal_material_makes_an_equal_page(tmp_path: Path) -> None:
+    write_small(tmp_path / "runs")
+    write_style(tmp_path / "runs", 80, "group", "red")
+    pages = []
+    for _ in range(2):
+        assert report(tmp_path).exit_code == 0
+        pages.append((tmp_path / "report.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_what_travels_is_what_the_records_hold(tmp_path: Path) -> None:
+    runs = sorted(write_small(tmp_path / "runs"), key=lambda each: each.run_id)
+    assert report(tmp_path).exit_code == 0
+    plain = unpacked((tmp_path / "report.html").read_text())
+    facts = {fact["key"]: fact for fact in plain["facts"]}
+
+    def fact(key: str, run: int) -> Any:
+        codes = facts[key]["codes"]
+        return facts[key]["values"][codes[run] if codes else 0]
+
+    for i, each in enumerate(runs):
+        assert fact("run_id", i) == each.run_id
+        assert fact("norm", i) == each.config.norm["name"]
+        assert fact("optimizer.weight_decay", i) == each.config.optimizer.weight_decay
+        assert fact("status", i) == each.status
+        error = each.metrics["test/error"]
+        assert plain["metrics"]["test/error"][i] == (error and pytest.approx(error))
+    assert facts["task"]["codes"] is None
+    assert set(plain["colours"]) == {each.config.norm["name"] for each in runs}
+    assert [not curves for curves in plain["curves"]] == [
+        each.status != "ok" for each in runs
+    ]
+    at, values = next(filter(None, plain["curves"]))["train/batch_loss"]
+    assert plain["steps"][at] == [1, 2, 3, 4, 5]
+    assert plain["values"][values][2] is None
+    assert "norm" in plain["experiment"]
+    assert not {"seed", "device", "status"} & set(plain["experiment"])
+
+
+def test_long_histories_are_thinned_and_the_page_says_so(tmp_path: Path) -> None:
+    losses: list[float | None] = [1 / (1 + i) for i in range(1000)]
+    write_run(tmp_path / "runs", 1, losses=losses)
+    done = report(tmp_path)
+    assert "note: 1 curves thinned" in done.stderr
+    html = (tmp_path / "report.html").read_text()
+    assert "A curve has at most 200 points here: 1 of 1 curves were thinned" in html
+    (steps,) = unpacked(html)["steps"]
+    assert (len(steps), steps[0], steps[-1]) == (200, 1, 1000)
+
+
+def test_indices_are_spread_evenly() -> None:
+    assert spread(3, 5) == [0, 1, 2]
+    assert spread(9, 5) == [0, 2, 4, 6, 8]
+    assert spread(1000, 7)[-1] == 999
+
+
+def test_a_page_that_grows_too_large_loses_points_then_curves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[float | None] = [(i * 7919 % 1000) / 997 for i in range(190)]
+    for number in range(20):
+        write_run(tmp_path / "runs", number, losses=losses[number:])
+    material = gather(tmp_path / "runs", tmp_path / "claims")
+    whole = page.render(material, {}, {})
+    assert whole.packed.points == points_for(material) == 200
+    bare = pack(material, {}, 0)
+    least = len(whole.html) - len(whole.packed.text) + len(bare.text)
+    monkeypatch.setattr(page, "MOST_BYTES", (least + len(whole.html)) // 2)
+    fewer = page.render(material, {}, {})
+    assert 0 < fewer.packed.points < 200
+    assert fewer.packed.thinned == 20
+    monkeypatch.setattr(page, "MOST_BYTES", least + 200)
+    without = page.render(material, {}, {})
+    assert "Curves are left out" in without.html
+    monkeypatch.setattr(page, "MOST_BYTES", 1000)
+    with pytest.raises(page.NormbenchError, match="20 runs make a page of more than"):
+        page.render(material, {}, {})
+
+
+def test_failures_damage_and_unfinished_runs_are_listed(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    write_small(runs)
+    damaged = write_run(runs, 90)
+    (run_folder(runs, damaged.run_id) / "result.json").write_text("{")
+    begun = write_run(runs, 91)
+    (run_folder(runs, begun.run_id) / "result.json").unlink()
+    unreadable = write_run(runs, 92)
+    (run_folder(runs, unreadable.run_id) / "history.jsonl").unlink()
+    done = report(tmp_path)
+    assert "note: 1 histories unreadable" in done.stderr
+    html = (tmp_path / "report.html").read_text()
+    failures = html.partition('id="failures"')[2]
+    assert "its loss was not finite" in failures
+    assert "MemoryError: none" in failures
+    assert "1 results are damaged" in failures
+    assert damaged.run_id in failures
+    assert "1 runs were begun and have no result" in failures
+    assert begun.run_id in failures
+    assert f"could not be read: {unreadable.run_id}" in html
+
+
+def test_a_quick_check_counts_where_there_is_no_full_one(tmp_path: Path) -> None:
+    claims = tmp_path / "claims" / "layernorm-axes"
+    claims.mkdir(parents=True)
+    plain = json.loads((COMMITTED / "layernorm-axes" / "verdict.json").read_text())
+    plain["budget"] = "quick"
+    (claims / "verdict.quick.json").write_text(json.dumps(plain))
+    assert report(tmp_path).exit_code == 0
+    html = (tmp_path / "report.html").read_text()
+    assert "This is a quick check, not the registered one." in html
+    assert "has changed since this verdict" not in html
+    plain["registration"] = "0" * 16
+    (claims / "verdict.quick.json").write_text(json.dumps(plain))
+    assert report(tmp_path).exit_code == 0
+    assert "has changed since this verdict" in (tmp_path / "report.html").read_text()
+
+
+def test_every_norm_is_in_the_gallery_before_a_second_picture_of_one(
+    tmp_path: Path,
+) -> None:
+    runs = tmp_path / "runs"
+    for number in range(MOST):
+        write_style(runs, number + 1, "affine", "red")
+    last = write_run(runs, 200)
+    write_style(runs, 201, "rms", "blue")
+    shown = gallery(gather(runs, tmp_path / "claims"))
+    # Runs that differ in nothing but their id are one: seeds are not distinguished.
+    assert [one.norm for one in shown.contents[0].outputs] == ["affine", "rms"]
+    assert shown.left_out == MOST - 1
+    assert last.run_id not in {one.run_id for one in shown.contents[0].outputs}
+
+
+def test_contents_are_told_apart_by_what_their_runs_agree_in(tmp_path: Path) -> None:
+    """Also where a record of older code lacks a key that newer ones have."""
+    runs = tmp_path / "runs"
+    write_style(runs, 1, "batch", "red", content="blue")
+    write_style(runs, 2, "group", "red", content="blue")
+    write_style(runs, 3, "batch", "red", content="navy", data={"content": "contrast"})
+    shown = gallery(gather(runs, tmp_path / "claims"))
+    assert [one.what for one in shown.contents] == ["", "data.content contrast"]
+    assert [len(one.outputs) for one in shown.contents] == [2, 1]
+
+
+def test_footprints_are_drawn_face_by_face_from_what_was_measured() -> None:
+    panels = read(MEASURED)
+    assert {"batch", "layer_sample", "instance", "group"} <= {p.title for p in panels}
+    for panel, cube in zip(panels, cubes(), strict=True):
+        drawn = sum(path.count("M") for _, _, path in cube.shapes)
+        assert drawn == len(list(faces(panel)))
+        assert panel.count > 0
+
+
+def test_claims_are_read_from_the_users_own_folder(tmp_path: Path) -> None:
+    own = tmp_path / "mine" / "claim"
+    own.mkdir(parents=True)
+    text = (ROOT / "configs" / "claim" / "layernorm-axes.yaml").read_text()
+    (own / "my-claim.yaml").write_text(text.replace("layernorm-axes", "my-claim"))
+    done = report(tmp_path, "--config-dir", str(tmp_path / "mine"))
+    assert done.exit_code == 0, done.output
+    assert 'id="claim-my-claim"' in (tmp_path / "report.html").read_text()
+
+
+def test_a_run_is_known_by_the_claims_that_rest_on_it(tmp_path: Path) -> None:
+    material = gather(tmp_path / "runs", COMMITTED)
+    (name, *_), run_id = next(
+        (claims, run_id) for run_id, claims in material.claims_of.items()
+    )
+    assert isinstance(name, str)
+    assert run_id in {each.run_id for each in material.records}
+    assert all(isinstance(each, RunRecord) for each in material.records)

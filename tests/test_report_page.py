@@ -1,0 +1,394 @@
+"""The report in a browser: Debian's chromium, driven by playwright.
+
+No browser is downloaded. Where there is none these tests fail, with one line that says
+what to install: a page that nobody opened is not a page that works.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from report_material import (
+    COMMITTED,
+    IMAGE_TAG,
+    QUOTES,
+    SCRIPT_TAG,
+    norm,
+    write_hostile,
+    write_run,
+    write_small,
+    write_style,
+)
+from typer.testing import CliRunner
+
+from normbench import query, record
+from normbench.cli import app
+
+NO_VALUE = "\N{EN DASH}"
+PHONE = {"width": 360, "height": 740}
+DESK = {"width": 1280, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.fail("no `chromium` on the path: apt-get install chromium", False)
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium)
+        yield opened
+        opened.close()
+
+
+@dataclass
+class Opened:
+    """A page, and all that it said and asked for."""
+
+    page: Page
+    said: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+
+Open = Callable[..., Opened]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Open a file; at the end nothing was said, and nothing else was asked for."""
+    opened: list[Opened] = []
+
+    def open_page(file: Path, colours: str = "light", size: object = DESK) -> Opened:
+        page = browser.new_page(viewport=size, color_scheme=colours)  # type: ignore[arg-type]
+        one = Opened(page)
+        opened.append(one)
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: one.said.append(message.text))
+        page.on("pageerror", lambda error: one.said.append(str(error)))
+        page.on("dialog", lambda dialog: one.said.append(dialog.message))
+        page.on("request", lambda request: one.requests.append(request.url))
+        page.goto(file.as_uri())
+        expect(page.locator("#loading")).to_have_count(0)
+        return one
+
+    yield open_page
+    for one in opened:
+        asked = [url for url in one.requests if not url.startswith("data:")]
+        one.page.close()
+        assert one.said == []
+        assert len(asked) == 1
+        assert asked[0].startswith("file://")
+
+
+def written(folder: Path, claims: Path) -> Path:
+    output = folder / "report.html"
+    arguments = ["--results", str(folder / "runs"), "--claims", str(claims)]
+    done = CliRunner().invoke(app, ["report", *arguments, "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    return output
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fourteen runs, two pictures, the committed verdicts."""
+    folder = tmp_path_factory.mktemp("small")
+    write_small(folder / "runs")
+    write_style(folder / "runs", 80, "group", "red")
+    write_style(folder / "runs", 81, "rms", "blue")
+    claims = folder / "claims"
+    # Without records, so that the runs are those above.
+    for name in ("layernorm-axes", "group-compromise"):
+        (claims / name).mkdir(parents=True)
+        shutil.copy(COMMITTED / name / "verdict.json", claims / name)
+    return written(folder, claims)
+
+
+def add_filter(page: Page, key: str, operator: str, value: str) -> None:
+    page.get_by_label("Show runs with").select_option(key)
+    page.get_by_label("that is").select_option(operator)
+    page.get_by_label("Value", exact=True).fill(value)
+    page.get_by_role("button", name="Add filter").click()
+
+
+def column(page: Page, name: str) -> list[str]:
+    """The texts of a column of the explorer's table."""
+    table = page.locator("#explorer table").first
+    heads = table.locator("thead th").all_inner_texts()
+    (index,) = [i for i, head in enumerate(heads) if head.strip() == name]
+    return table.locator(f"tbody tr > :nth-child({index + 1})").all_inner_texts()
+
+
+def choose(page: Page, *numbers: int) -> None:
+    for number in numbers:
+        page.get_by_label(re.compile("^Choose [0-9a-f]{16}$")).nth(number).check()
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        ["norm=batch"],
+        ["norm!=batch"],
+        ["batch_size<=8", "status=ok"],
+        ["test/error>0.08"],
+        ["optimizer.nesterov=true"],
+        ["diverged_at=null"],
+        ["test/error!=0.05"],
+    ],
+    ids=" ".join,
+)
+def test_filters_mean_what_the_command_line_means(
+    small: Path, open_page: Open, conditions: list[str]
+) -> None:
+    page = open_page(small).page
+    for condition in conditions:
+        found = query.CONDITION.fullmatch(condition)
+        assert found is not None
+        add_filter(page, *found.group("key", "sign", "text"))
+    records, _ = record.all_records(small.parent / "runs")
+    wanted = sorted(each.run_id for each in query.matching(records, conditions))
+    assert 0 < len(wanted)
+    assert column(page, "run_id") == wanted
+    assert f"{len(wanted)} of {len(records)} runs" in page.locator("#runs").inner_text()
+    for _ in conditions:
+        page.get_by_role("button", name="Remove the filter").first.click()
+    assert len(column(page, "run_id")) == len(records)
+
+
+def test_an_order_of_text_is_refused(small: Path, open_page: Open) -> None:
+    page = open_page(small).page
+    add_filter(page, "norm", "<", "batch")
+    expect(page.get_by_role("button", name="Remove the filter")).to_have_count(0)
+
+
+def test_a_heading_sorts_and_says_so(small: Path, open_page: Open) -> None:
+    page = open_page(small).page
+    head = page.get_by_role("button", name="test/error", exact=True)
+    head.click()
+    numbers = [float(text) for text in column(page, "test/error") if text != NO_VALUE]
+    assert numbers == sorted(numbers)
+    expect(head).to_be_focused()
+    expect(page.get_by_role("columnheader", name="test/error")).to_have_attribute(
+        "aria-sort", "ascending"
+    )
+    page.keyboard.press("Enter")
+    shown = column(page, "test/error")
+    assert [float(text) for text in shown if text != NO_VALUE] == numbers[::-1]
+    assert shown[-1] == NO_VALUE  # what has no value is last in either direction
+
+
+def test_any_key_can_be_a_column(small: Path, open_page: Open) -> None:
+    page = open_page(small).page
+    page.get_by_text("Columns: any key").click()
+    page.get_by_role("checkbox", name="optimizer.weight_decay").check()
+    assert set(column(page, "optimizer.weight_decay")) == {"0.0005"}
+    page.get_by_role("checkbox", name="optimizer.weight_decay").uncheck()
+    expect(
+        page.get_by_role("columnheader", name="optimizer.weight_decay")
+    ).to_have_count(0)
+
+
+def test_curves_tell_their_values_to_pointer_and_keyboard(
+    small: Path, open_page: Open
+) -> None:
+    page = open_page(small).page
+    add_filter(page, "batch_size", "=", "2")
+    add_filter(page, "status", "=", "ok")
+    choose(page, 0, 1)
+    chart = page.get_by_role("slider", name=re.compile(r"^train\/batch_loss"))
+    chart.hover(position={"x": 70, "y": 90})
+    readout = page.locator(".readout")
+    expect(readout).to_contain_text("step 1")
+    expect(readout).to_contain_text("batch")
+    expect(readout).to_contain_text("1.9")
+    chart.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    told = chart.get_attribute("aria-valuetext")
+    assert told is not None
+    assert told.startswith("step 3; ")
+    assert told.count("not finite") == 2
+    page.get_by_text("These values as a table").click()
+    table = page.get_by_role("table", name=re.compile(r"^train\/batch_loss"))
+    expect(table).to_be_visible()
+
+
+def test_two_runs_are_compared_key_by_key(small: Path, open_page: Open) -> None:
+    page = open_page(small).page
+    add_filter(page, "batch_size", "=", "2")
+    add_filter(page, "status", "=", "ok")
+    choose(page, 0, 1)
+    table = page.get_by_role("table", name=re.compile("^Config, then metrics"))
+    keys = table.locator("tbody th").all_inner_texts()
+    assert keys == ["run_id", "norm", "test/error"]
+    row = table.get_by_role("row", name=re.compile(r"^test\/error"))
+    assert row.locator("td").all_inner_texts() == ["0.05", "0.06", "0.01"]
+    page.get_by_label("only what differs").uncheck()
+    assert len(table.locator("tbody th").all_inner_texts()) > 40
+
+
+def test_cells_are_means_with_their_spread(small: Path, open_page: Open) -> None:
+    page = open_page(small).page
+    page.get_by_text("Cells: mean of runs").click()
+    page.get_by_label("and by").select_option("")
+    page.get_by_label("then by").select_option("")
+    page.get_by_label("Cells by").select_option("norm")
+    page.get_by_label("Metric", exact=True).select_option("test/error")
+    add_filter(page, "norm", "=", "batch")
+    assert column(page, "norm") == ["batch"]
+    named = ("n", "mean", "min", "max", "failures", "without")
+    assert [column(page, name) for name in named] == [
+        ["3"], ["0.0700"], ["0.0500"], ["0.0900"], ["1"], ["0"],
+    ]  # fmt: skip
+    assert "whose runs differ in batch_size" in page.locator("#runs").inner_text()
+    page.get_by_label("then by").select_option("batch_size")
+    assert column(page, "batch_size") == ["2", "8", "32"]
+    chart = page.get_by_role("slider", name=re.compile(r"^test\/error by batch_size"))
+    chart.focus()
+    page.keyboard.press("Home")
+    assert chart.get_attribute("aria-valuetext") == (
+        "batch_size 2; batch: 0.05 (0.05 to 0.05)"
+    )
+    page.get_by_label("Choose batch, batch_size 2").check()
+    expect(
+        page.get_by_role("slider", name=re.compile("of the chosen cells"))
+    ).to_be_visible()
+
+
+def test_the_slider_walks_over_the_outputs(small: Path, open_page: Open) -> None:
+    page = open_page(small).page
+    viewer = page.locator(".viewer")
+    expect(viewer.locator("output")).to_have_text("group")
+    before = viewer.locator(".chosen").get_attribute("src")
+    viewer.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    expect(viewer.locator("output")).to_have_text("rms")
+    after = viewer.locator(".chosen").get_attribute("src")
+    assert after is not None
+    assert after.startswith("data:image/webp")
+    assert after != before
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_it_is_accessible_in_both_themes(
+    small: Path, open_page: Open, colours: str
+) -> None:
+    page = open_page(small, colours).page
+    add_filter(page, "status", "=", "ok")
+    choose(page, 0, 1)
+    page.evaluate(
+        "for (const one of document.querySelectorAll('details')) one.open = true"
+    )
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.get_by_text("Cells: mean of runs").click()
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_the_choice_of_colours_wins(small: Path, open_page: Open) -> None:
+    page = open_page(small, "light").page
+
+    def brightness() -> int:
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        return sum(map(int, re.findall(r"\d+", colour)))
+
+    assert brightness() == 3 * 255
+    page.get_by_label("Dark").check()
+    assert brightness() < 3 * 60
+    page.get_by_label("Auto").check()
+    assert brightness() == 3 * 255
+
+
+def test_a_phone_never_scrolls_sideways(small: Path, open_page: Open) -> None:
+    page = open_page(small, size=PHONE).page
+    page.evaluate(
+        "for (const one of document.querySelectorAll('details')) one.open = true"
+    )
+    choose(page, 0, 1)
+
+    def reach() -> int:
+        return int(page.evaluate("document.documentElement.scrollWidth"))
+
+    assert reach() == PHONE["width"]
+    page.get_by_text("Cells: mean of runs").click()
+    assert reach() == PHONE["width"]
+    page.locator(".verdicts .badge").first.scroll_into_view_if_needed()
+    for badge in page.locator(".verdicts .badge").all():
+        box = badge.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= PHONE["width"]
+
+
+def test_paper_has_what_is_folded_on_the_screen(small: Path, open_page: Open) -> None:
+    page = open_page(small).page
+    folded = page.locator("#claims details:not([open])")
+    assert folded.count() > 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert folded.count() == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert folded.count() > 0
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_markup_in_names_and_values_is_text(tmp_path: Path, open_page: Open) -> None:
+    write_hostile(tmp_path / "runs", tmp_path / "claims")
+    opened = open_page(written(tmp_path, tmp_path / "claims"))
+    page = opened.page
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == 2
+    assert page.title().startswith("normbench")
+    body = opened.text("body")
+    for text in (IMAGE_TAG, SCRIPT_TAG, QUOTES, "<img src=x onerror=alert(1)>"):
+        assert text in body
+    page.get_by_text("Columns: any key").click()
+    page.get_by_role("checkbox", name="data.note").check()
+    assert QUOTES in column(page, "data.note")
+    assert IMAGE_TAG in column(page, "norm")
+    add_filter(page, "norm", "=", IMAGE_TAG)
+    assert column(page, "norm") == [IMAGE_TAG]
+    page.get_by_role("button", name="Remove the filter").click()
+    choose(page, 0, 1)
+    expect(page.get_by_role("table", name=re.compile("^Config, then"))).to_be_visible()
+    page.get_by_text("Cells: mean of runs").click()
+    assert page.locator("img").count() == 0
+    assert page.title().startswith("normbench")
+
+
+@pytest.mark.slow
+def test_ten_thousand_runs_stay_usable(tmp_path: Path, open_page: Open) -> None:
+    losses: list[float | None] = [1 / (1 + i) + (i * 7919 % 13) / 97 for i in range(60)]
+    names = ["batch", "group", "instance", "layer_sample", "rms"]
+    for number in range(10_000):
+        noise = number * 7919 % 10_007 / 10_007
+        write_run(
+            tmp_path / "runs",
+            number << 20,
+            config={"norm": norm(names[number % 5]), "batch_size": 2 ** (number % 7)},
+            metrics={name: noise + i for i, name in enumerate(METRICS)},
+            losses=[noise + (loss or 0) for loss in losses],
+        )
+    file = written(tmp_path, tmp_path / "claims")
+    assert file.stat().st_size < 5 * 2**20
+    page = open_page(file).page
+    expect(page.get_by_role("status")).to_have_text("10,000 of 10,000 runs")
+    add_filter(page, "norm", "=", "group")
+    expect(page.get_by_role("status")).to_have_text("2,000 of 10,000 runs")
+    add_filter(page, "batch_size", "<", "3")
+    assert set(column(page, "norm")) == {"group"}
+    page.get_by_text("Cells: mean of runs").click()
+    assert column(page, "batch_size") == ["1", "2"]
+    page.get_by_label(re.compile("^Choose .*batch_size 2")).check()
+    expect(
+        page.get_by_role("slider", name=re.compile("of the chosen cells"))
+    ).to_be_visible()
+
+
+METRICS = ("test/error", "test/loss", "val/error", "val/loss", "train/loss")
