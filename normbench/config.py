@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,14 @@ from normbench.norms.base import REGISTRY as NORMS
 from normbench.probes.trained import PROBES
 from normbench.registry import Registry, explain
 from normbench.reparam import REPARAMS
-from normbench.schema import ADDED_LATER, NOT_HASHED, Engine, RunConfig
+from normbench.schema import (
+    ADDED_LATER,
+    NOT_HASHED,
+    NOT_HASHED_OF_FILES,
+    Engine,
+    Options,
+    RunConfig,
+)
 from normbench.tasks.base import REGISTRY as TASKS
 
 
@@ -64,6 +71,7 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
             f"data={config['data']['name']} gives {kind.__name__}; "
             f"task={task.name} needs {task.data_kind.__name__}"
         )
+    config["data"] = _with_fingerprint(config["data"])
     if config.get("norm_batch") is None:
         config["norm_batch"] = max(
             1, _whole(config, "batch_size") // max(1, _whole(config, "accumulate"))
@@ -131,6 +139,9 @@ def run_id(config: RunConfig) -> str:
         section = reduce(lambda found, name: found.get(name, {}), sections, science)
         if last in section and section[last] == value_before:
             del section[last]
+    if "fingerprint" in science["data"]:
+        for option in NOT_HASHED_OF_FILES & science["data"].keys():
+            del science["data"][option]
     canonical = json.dumps(science, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
@@ -294,6 +305,30 @@ def _checked(registry: Registry[Any], section: dict[str, Any]) -> dict[str, Any]
     name = section["name"]
     options = {key: value for key, value in section.items() if key != "name"}
     return {"name": name, **registry.options(name, options)}
+
+
+def _with_fingerprint(section: Options) -> Options:
+    """The options of a data set of files, with the hash of what is in them."""
+    if "fingerprint" not in section:
+        return section
+    options = {key: value for key, value in section.items() if key != "name"}
+    found = hash_files(section["name"], json.dumps(options | {"fingerprint": None}))
+    if section["fingerprint"] not in {None, found}:
+        raise RequestError(
+            f"data.fingerprint={section['fingerprint']} is not that of the files: they "
+            f"have {found}; they have changed, or the path is another's"
+        )
+    return section | {"fingerprint": found}
+
+
+@lru_cache(maxsize=16)
+def hash_files(name: str, options: str) -> str:
+    """Once for all runs of a plan; loading the data asks again whether it still holds.
+
+    `options` (JSON) are of the data set `name`. Raises RequestError as it does.
+    """
+    found: str = DATA.get(name)(**json.loads(options)).hash_files()
+    return found
 
 
 def _whole(config: Mapping[str, Any], key: str) -> int:

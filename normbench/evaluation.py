@@ -51,7 +51,7 @@ def evaluate_other_statistics(
 
     def recomputed(twin: nn.Module, twin_norms: Sequence[nn.Module]) -> None:
         recompute_statistics(
-            lambda index: twin(*task.inputs(index)), twin_norms, batches
+            lambda index: twin(*task.training_inputs(index)), twin_norms, batches
         )
 
     def batch(twin: nn.Module, twin_norms: Sequence[nn.Module]) -> None:

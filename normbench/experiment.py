@@ -234,6 +234,7 @@ class _SoFar:
     status: Status = "ok"
     metrics: dict[str, float | None] = field(default_factory=dict)
     probes: dict[str, float | None] = field(default_factory=dict)
+    facts: dict[str, float | None] = field(default_factory=dict)
     step: int = 0
     parameters: int = 0
     diverged_at: int | None = None
@@ -375,12 +376,16 @@ class _Run:
         self.replica = _Replica(config, task, self.model, self.norms, device, world)
         steps = config.budget.epochs * (len(self.training) // config.batch_size)
         self.steps = min(steps, config.budget.max_steps or steps)
+        order = (self.training, config.seed, config.batch_size, config.accumulate)
         self.micro_batches = train.micro_batches(
-            self.training,
-            config.seed,
-            config.batch_size,
-            config.accumulate,
-            task.batch_by,
+            *order, task.batch_by, self.replica.begin_epoch
+        )
+        first_epoch = train.micro_batches(*order, task.batch_by)
+        steps_in_it = min(self.steps, len(self.training) // config.batch_size)
+        so_far.facts = record.finite(
+            task.facts(
+                [b for step in range(1, steps_in_it + 1) for b in first_epoch(step)]
+            )
         )
 
     def train(self) -> None:
@@ -426,8 +431,10 @@ class _Run:
             metrics |= evaluation.evaluate(task, model, held_out, self.at_a_time)
             self.saver.between_evaluations(self.steps)
             if NORMS.get(self.config.norm["name"]).differs_in_eval:
+                order = self._in_batches()
+                task.begin_epoch(0, order)
                 metrics |= evaluation.evaluate_other_statistics(
-                    task, model, self.norms, self.micro_batch, self._in_batches()
+                    task, model, self.norms, self.micro_batch, order
                 )
             else:
                 metrics |= evaluation.same_under_other_statistics(metrics)
@@ -549,6 +556,11 @@ class _Replica:
             dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
             self.loss = torch.autocast(device.type, dtype)(self.loss)
 
+    def begin_epoch(self, epoch: int, order: Tensor) -> None:
+        """Tell the task which samples of `order` this process trains on."""
+        own = order.reshape(-1, self.world.size, self.share)[:, self.world.rank]
+        self.task.begin_epoch(epoch, own.flatten())
+
     def agree_on_statistics(self) -> None:
         """One set of running statistics, where processes have met other samples."""
         self.world.average(self.statistics)
@@ -591,6 +603,7 @@ def _outcome(config: RunConfig, ran_on: Environment, so_far: _SoFar) -> RunRecor
         diverged_at=so_far.diverged_at,
         error=so_far.error,
         probes=so_far.probes,
+        facts=so_far.facts,
         seconds=seconds,
         samples_per_second=samples / seconds.train if samples else None,
         started=so_far.started,

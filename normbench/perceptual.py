@@ -1,4 +1,8 @@
-"""The frozen network whose features say how alike two pictures look.
+"""The frozen networks whose features say how alike two pictures look.
+
+VGG16 with ImageNet weights, torchvision's: Simonyan & Zisserman 2015, "Very Deep
+Convolutional Networks for Large-Scale Image Recognition". They are downloaded the first
+time, into the folder of downloaded data; or taken from PyTorch's own, where they are.
 
 EfficientNet-Lite0 with ImageNet weights: Tan & Le 2019, "EfficientNet"; Lite is the
 variant without squeeze-and-excitation and with ReLU6. Written out here, with every
@@ -9,12 +13,16 @@ import importlib.util
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from normbench.data import downloads
 from normbench.errors import RequestError
+
+Name = Literal["efficientnet_lite0", "vgg16"]
 
 IDENTITY = "efficientnet-lite0-57934424"
 """Which weights: features are the same as long as this is."""
@@ -34,19 +42,29 @@ _STAGES = (
 
 
 @cache
-def perceptual_network(device: torch.device) -> "PerceptualNetwork":
-    """The network on `device`, which a process reads once; nothing changes it."""
-    return PerceptualNetwork().to(device)
+def perceptual_network(
+    device: torch.device, name: Name = "efficientnet_lite0"
+) -> "PerceptualNetwork | Vgg16":
+    """The network on `device`, which a process reads once; nothing changes it.
+
+    Raises RequestError where its weights are neither here nor to be had.
+    """
+    network = Vgg16() if name == "vgg16" else PerceptualNetwork()
+    return network.to(device)
 
 
 class PerceptualNetwork(nn.Module):
-    """(N, 3, H, W) float32 in [0, 1] -> three features, at `STRIDES`.
+    """(N, 3, H, W) float32 in [0, 1] -> three features, at `strides`.
 
     They are the outputs of its first three stages, of 16, 24 and 40 channels and of
     ceil(H / stride) x ceil(W / stride) positions. Its weights are frozen, training and
     evaluation are the same, and gradients reach the input. Raises RequestError where
     the weights are not installed.
     """
+
+    identity: ClassVar[str] = IDENTITY
+    strides: ClassVar[tuple[int, ...]] = STRIDES
+    content_layer: ClassVar[int] = STRIDES.index(8)
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,6 +97,78 @@ class PerceptualNetwork(nn.Module):
             x = stage(x)
             features.append(x)
         return tuple(features)
+
+
+VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
+VGG16_SHA256 = "397923af"
+"""How the sum of the file begins; torchvision knows no more of it."""
+
+
+class Vgg16(nn.Module):
+    """(N, 3, H, W) float32 in [0, 1] -> four features, at `strides`, H and W from 8.
+
+    The outputs of relu1_2, relu2_2, relu3_3 and relu4_3, of 64, 128, 256 and 512
+    channels; the content is relu2_2 (both as in Johnson et al. 2016). As frozen as the
+    other.
+    """
+
+    identity: ClassVar[str] = "vgg16-397923af"
+    strides: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
+    content_layer: ClassVar[int] = 1
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = torch.load(_vgg16_file(), weights_only=True, mmap=True)
+        self.stages = nn.ModuleList()
+        inputs, position = 3, 0
+        for convolutions, channels in ((2, 64), (2, 128), (3, 256), (3, 512)):
+            stage = nn.Sequential()
+            if position:
+                stage.append(nn.MaxPool2d(2))
+                position += 1
+            for _ in range(convolutions):
+                # Drawing its first weights would move the global random stream.
+                conv = nn.Conv2d(inputs, channels, 3, padding=1, device="meta")
+                for name in ("weight", "bias"):
+                    value = weights[f"features.{position}.{name}"].clone()
+                    setattr(conv, name, nn.Parameter(value))
+                stage += nn.Sequential(conv, nn.ReLU())
+                inputs, position = channels, position + 2
+            self.stages.append(stage)
+        constants = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+        mean, std = constants[:, :, None, None]
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = (x - self.mean) / self.std
+        features = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return tuple(features)
+
+
+def _vgg16_file() -> Path:
+    name = VGG16_URL.rsplit("/", 1)[1]
+    kept = downloads.folder() / name
+    for file in (kept, Path(torch.hub.get_dir(), "checkpoints", name)):
+        if file.is_file():
+            return file
+    try:
+        downloads.folder().mkdir(parents=True, exist_ok=True)
+        # Into a temporary file, which takes its name once its sum is right.
+        torch.hub.download_url_to_file(VGG16_URL, str(kept), VGG16_SHA256)
+    except (OSError, RuntimeError) as error:
+        raise RequestError(
+            f"task.perceptual=vgg16 needs {kept}, and it cannot be fetched: {error}\n"
+            f"With a network the same command fetches it (528 MB); without, copy it "
+            f"there from {VGG16_URL}, or use task.perceptual=efficientnet_lite0"
+        ) from None
+    return kept
 
 
 class InvertedResidual(nn.Module):

@@ -17,6 +17,7 @@ from normbench.schema import Environment
 
 PACKAGES = (
     "torch",
+    "torchvision",
     "numpy",
     "hydra-core",
     "wandb",
@@ -36,6 +37,7 @@ NUMERICAL_SOURCE = (
     "experiment.py",
     "reparam.py",
     "perceptual.py",
+    "resnet.py",
 )
 """What, inside the package, decides a run's numbers."""
 

@@ -170,6 +170,9 @@ ADDED_LATER: dict[str, Any] = {
     "task.conv_groups": 1,
     "task.long_batches": 0.0,
     "task.batching": "random",
+    "task.shortcut": "projection",
+    "task.perceptual": "efficientnet_lite0",
+    "data.augment": [],
     "data.content": "raw",
     "precision": "fp32",
 }
@@ -177,6 +180,14 @@ ADDED_LATER: dict[str, Any] = {
 
 A key with that value is left out of the id, so that those records keep theirs.
 """
+
+
+NOT_HASHED_OF_FILES = frozenset(
+    {"path", "test_path", "style_paths", "strict", "memory_gb", "workers"}
+    | {"dataset", "subset", "revision"}
+)
+"""Options of a data set with a `fingerprint` that say where its files are, or how they
+are read. The fingerprint, a hash of what is in them, is in the id."""
 
 
 class Skipped(_Frozen):
@@ -222,7 +233,8 @@ class RunRecord(_Frozen):
     `metrics` are "split/name", null where not finite. Errors are fractions in [0, 1],
     losses are means over samples. `diverged_at` is the optimiser step (from 1) whose
     loss was not finite; `error` is the traceback of a failed run, or the reason of a
-    skipped one. `probes` are "probe/quantity", of those that the config asks for.
+    skipped one. `probes` are "probe/quantity", of those that the config asks for;
+    `facts` are what the task says of its data, such as the share of pads in training.
     """
 
     format: Literal[1] = 1
@@ -239,6 +251,7 @@ class RunRecord(_Frozen):
     diverged_at: int | None = None
     error: str | None = None
     probes: dict[str, float | None] = {}
+    facts: dict[str, float | None] = {}
     seconds: Seconds
     samples_per_second: float | None
     started: str

@@ -149,10 +149,13 @@ def micro_batches(
     batch_size: int,
     accumulate: int,
     batch_by: Tensor | None = None,
+    begin_epoch: Callable[[int, Tensor], None] | None = None,
 ) -> Callable[[int], Sequence[Tensor]]:
     """Step (from 1) -> `accumulate` index tensors; an epoch's remainder is dropped.
 
     A step's samples are those of `epoch_order`, whatever `accumulate` is.
+    `begin_epoch(epoch, samples)` is told before the first step that is asked for of
+    each epoch, with the samples of that step and the epoch's others after it.
     """
     per_epoch = len(index) // batch_size
     current = -1
@@ -164,6 +167,10 @@ def micro_batches(
         if epoch != current:
             current = epoch
             order = epoch_order(index, seed, epoch, batch_size, batch_by)
+            if begin_epoch is not None:
+                begin_epoch(
+                    epoch, order[position * batch_size : per_epoch * batch_size]
+                )
         batch = order[position * batch_size : (position + 1) * batch_size]
         return batch.chunk(accumulate) if accumulate > 1 else [batch]
 

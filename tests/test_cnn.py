@@ -1,6 +1,8 @@
 """The CNNs: their shapes, their borders, and channels that never meet."""
 
 import itertools
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from normbench.config import compose
 from normbench.data.base import Images
 from normbench.errors import RequestError
 from normbench.norms.factory import NormFactory
-from normbench.tasks.cnn import CNN, Network
+from normbench.resnet import resnet
+from normbench.tasks.cnn import CNN, BasicBlock, Network
 
 NETWORKS = [
     ("residual", "zeros"),
@@ -232,6 +235,126 @@ def test_a_network_that_cannot_be_is_refused(
     for word in words:
         assert word in str(error.value)
     assert len(str(error.value).splitlines()) <= 3
+
+
+def parameters(*overrides: str) -> int:
+    """Of the network that a config asks for, on three channels."""
+    config = compose([*overrides, "tracker=none"])
+    options = {k: v for k, v in config.task.items() if k != "name"}
+    classes = 1000 if config.task["network"].startswith("resnet") else 10
+    data = replace(images(32, 32), classes=("",) * classes)
+    task = CNN(data, torch.device("cpu"), **options)
+    with torch.device("meta"):
+        model = task.build(NormFactory("batch", {}, norm_batch=4))
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("task", "count"),
+    [
+        ("resnet20", 269_722),  # 0.27 M in He et al. 2016, table 6
+        ("resnet56", 853_018),  # 0.85 M
+        ("resnet18", 11_689_512),  # torchvision's documentation
+        ("resnet50", 25_557_032),
+    ],
+)
+def test_known_networks_have_their_known_number_of_parameters(
+    task: str, count: int
+) -> None:
+    assert parameters(f"task={task}") == count
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_torchvision_s_networks_compute_what_torchvision_s_do(
+    name: str, channels: int
+) -> None:
+    from torchvision import models
+
+    model = resnet(name, NormFactory("batch", {}, norm_batch=4), channels, 5)
+    reference = getattr(models, name)(num_classes=5)
+    if channels == 1:
+        reference.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    known = [v for v in reference.state_dict().values() if v.dtype.is_floating_point]
+    own = [v for v in model.state_dict().values() if v.dtype.is_floating_point]
+    with torch.no_grad():
+        for mine, theirs in zip(own, known, strict=True):
+            theirs.copy_(mine)
+    x = torch.randn(4, channels, 64, 64)
+    torch.testing.assert_close(model(x), reference(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.eval()(x), reference.eval()(x))
+
+
+def test_a_norm_that_contains_its_activation_gets_no_second_one() -> None:
+    for name, blocks, inner in (("resnet18", 8, 1), ("resnet50", 16, 2)):
+        calls = []
+
+        def norm(
+            channels: int,
+            activation: type[nn.Module] | None = None,
+            calls: list[object] = calls,
+        ) -> nn.Module:
+            calls.append(activation)
+            return nn.Identity()
+
+        model = resnet(name, norm, 3, 10)
+        assert calls.count(nn.ReLU) == 1 + blocks * inner
+        assert calls.count(None) == blocks + (3 if name == "resnet18" else 4)
+        assert not any(isinstance(m, nn.ReLU) for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    "norm", ["none", "filter_response", "evonorm_s0", "group", "batch_renorm", "dyt"]
+)
+def test_gradients_pass_through_any_norm_in_torchvision_s_networks(norm: str) -> None:
+    model = resnet("resnet18", NormFactory(norm, {}, norm_batch=2), 3, 10)
+    model(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_norm_that_cannot_work_in_a_torchvision_network_is_incompatible() -> None:
+    # ResNet-18 ends in one position here, of which there is no variance.
+    config = compose(["task=resnet18", "data=mnist5k", "norm=instance"])
+    reason = network.incompatible(config)
+    assert reason is not None and "norm=instance cannot work" in reason
+    assert network.incompatible(compose(["task=resnet18", "data=mnist5k"])) is None
+
+
+def test_a_shortcut_that_pads_is_the_input_where_nothing_is_learned() -> None:
+    block = BasicBlock(
+        *(NormFactory("none", {}, norm_batch=4), 4, 8, 2), "pad", "zeros", 1
+    )
+    nn.init.zeros_(block.conv2.weight)
+    x = torch.rand(2, 4, 6, 6)
+    y = block(x)
+    assert torch.equal(y[:, :4], x[:, :, ::2, ::2])
+    assert not y[:, 4:].any()
+
+
+def test_reparametrisation_reaches_the_convolutions_of_torchvision_s_networks() -> None:
+    overrides = ["task=resnet18", "data=mnist5k", "reparam=weight_std"]
+    config = compose(overrides)
+    built = network.build(config, network.make_task(config, torch.device("cpu")))
+    convolutions = [m for m in built.model.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 20
+    assert all(hasattr(c, "parametrizations") for c in convolutions)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["task.network=plain", "task.shortcut=pad"], "task.shortcut=pad has no"),
+        (["task.shortcut=pad", "task.conv_groups=2"], "conv_groups=2; use projection"),
+        (["task.network=resnet18", "task.width=64"], "task.width=64 has no meaning"),
+        (["task.network=resnet50", "task.depth=2"], "leave it at 1"),
+    ],
+)
+def test_options_of_another_network_are_refused(
+    overrides: list[str], words: str
+) -> None:
+    config = compose(["task=cnn", *overrides])
+    with pytest.raises(RequestError, match=re.escape(words)):
+        network.make_task(config, torch.device("cpu"))
 
 
 def test_a_plain_network_learns_a_colour_in_a_few_steps(run: Run) -> None:

@@ -7,12 +7,13 @@ import random
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import material
 import numpy as np
 import pytest
 import torch
@@ -23,15 +24,27 @@ from PIL import Image
 from torch.nn import functional as F
 
 from normbench.data import cache, display_names, photographs
-from normbench.data.base import REGISTRY, Splits, random_split
+from normbench.data.augmentation import source
+from normbench.data.base import (
+    REGISTRY,
+    Data,
+    Images,
+    ImageSource,
+    Photographs,
+    Splits,
+    random_split,
+)
 from normbench.data.cache import Parsed, cached, digest
 from normbench.data.display_names import DisplayNames, Name, distinct_names
 from normbench.data.mnist5k import Mnist5k
 from normbench.data.photographs import PhotographCrops
-from normbench.data.shapes import Shapes
 from normbench.errors import RequestError
 
-DATA = [Mnist5k, DisplayNames, PhotographCrops, Shapes]
+DATA = [
+    name
+    for name in REGISTRY.names()
+    if REGISTRY.get(name).__module__.startswith("normbench.data.")
+]
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/data/*.yaml"))
 
 
@@ -48,9 +61,27 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Data]:
+    """The data set of a name, with its defaults or on files that are made for it."""
+    made: dict[str, dict[str, Any]] = {}
+
+    def make(name: str) -> Data:
+        if name not in made:
+            given = material.options(name, tmp_path / "material", monkeypatch)
+            made[name] = REGISTRY.options(name, given)
+        return REGISTRY.get(name)(**made[name])
+
+    return make
+
+
 def content(data: Any) -> str:
-    """One digest over every field of a loaded data set."""
-    fields = vars(data)
+    """One digest over every field of a loaded data set, and all of its images."""
+    fields = dict(vars(data))
+    if isinstance(fields.get("images"), ImageSource):
+        everything = torch.arange(len(data.labels))
+        fields["images"] = data.images.batch(everything)
+        fields["augmented"] = data.images.batch(everything, epoch=1)
     tensors = {k: v for k, v in fields.items() if isinstance(v, torch.Tensor)}
     rest = {k: v for k, v in fields.items() if k not in tensors and k != "splits"}
     return digest(rest, tensors | data.splits)
@@ -117,24 +148,31 @@ def test_the_order_of_a_part_is_random() -> None:
 # All data sets
 
 
-@pytest.mark.parametrize("data", DATA)
-def test_the_seed_alone_decides(data: type[Any]) -> None:
+@pytest.mark.parametrize("name", DATA)
+def test_the_seed_alone_decides(name: str, make: Callable[[str], Data]) -> None:
+    data = make(name)
     states = torch.get_rng_state(), random.getstate(), repr(np.random.get_state())
-    first = content(data().load(11))
+    first = content(data.load(11))
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     assert repr(np.random.get_state()) == states[2]
     torch.manual_seed(0)
-    assert content(data().load(11)) == first
-    assert content(data().load(12)) != first
+    assert content(make(name).load(11)) == first
+    assert content(make(name).load(12)) != first
 
 
-@pytest.mark.parametrize("data", DATA)
-def test_the_splits_are_a_partition(data: type[Any]) -> None:
-    loaded = data().load(1)
-    assert type(loaded) is data.kind
-    samples = loaded.crops if data is PhotographCrops else loaded.labels
+@pytest.mark.parametrize("name", DATA)
+def test_the_splits_are_a_partition(name: str, make: Callable[[str], Data]) -> None:
+    loaded = make(name).load(1)
+    assert type(loaded) is make(name).kind
+    samples = loaded.crops if isinstance(loaded, Photographs) else loaded.labels
     assert_partition(loaded.splits, len(samples))
+    if isinstance(loaded, Images):
+        batch = source(loaded.images).batch(torch.arange(3), epoch=0)
+        assert batch.dtype == torch.float32
+        assert batch.shape == (3, *loaded.images.shape[1:])
+        assert len(samples) == loaded.images.shape[0]
+        assert loaded.labels.max() < len(loaded.classes)
 
 
 @pytest.mark.parametrize(
@@ -170,12 +208,7 @@ def test_a_yaml_says_what_the_signature_says(path: Path) -> None:
 
 
 def test_every_data_set_has_a_yaml() -> None:
-    shipped = {
-        name
-        for name in REGISTRY.names()
-        if REGISTRY.get(name).__module__.startswith("normbench.data.")
-    }
-    assert shipped == {path.stem for path in CONFIGS}
+    assert set(DATA) == {path.stem for path in CONFIGS}
 
 
 # MNIST
@@ -488,7 +521,7 @@ from pathlib import Path
 from normbench.data import cache
 from normbench.data.base import REGISTRY
 
-def together(path, parsed, write=cache._write):
+def together(path, parsed, write=cache.write):
     me, partner = (Path(f"{meeting}-{path.name}") for meeting in sys.argv[1:])
     me.touch()
     end = time.monotonic() + 60
@@ -498,7 +531,7 @@ def together(path, parsed, write=cache._write):
     write(path, parsed)
 
 if sys.argv[1:]:
-    cache._write = together
+    cache.write = together
 digests = {}
 for name in ("mnist5k", "display_names", "photographs", "shapes"):
     data = vars(REGISTRY.get(name)().load(7))

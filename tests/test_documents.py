@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import material
 import pytest
 import typer
 import yaml
@@ -46,6 +47,7 @@ from normbench.probes.trained import PROBES
 from normbench.query import flat
 from normbench.registration import read_claim
 from normbench.report.verdicts import text as verdict_text
+from normbench.tasks.base import REGISTRY as TASKS
 from normbench.verdict import read_verdict
 
 TO_ITS_END = None
@@ -69,6 +71,7 @@ TRIED = {
     "show": TO_ITS_END,
     "status": TO_ITS_END,
     "sweep": "normbench.engines.local.run_all",
+    "stylize": TO_ITS_END,
     "sync": TO_ITS_END,
     "train": "normbench.experiment.run_one",
     "watch": "normbench.watch.Watch",
@@ -106,11 +109,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_recipe_for_a_data_set(folder, folder / "mine" / "data")
     write_recipe_for_a_claim(folder / "mine")
     shutil.copytree(ROOT / "results" / "claims", folder / "results" / "claims")
-    for small in SMALL.values():
+    styles = {"style": [*SMALL["style"], "data.styles=[brick,grass]"]}
+    for small in (SMALL | styles).values():
         config = compose([*small, "budget=smoke", "budget.max_steps=1", "tracker=none"])
         run_one(config, folder / "results" / "runs")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    with pytest.MonkeyPatch.context() as patch:
+        write_the_users_files(folder, patch)
     return folder
+
+
+def write_the_users_files(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Those that the commands name, as the reader may have them."""
+    material.image_folder(folder / "flowers", patch)
+    material.text_csv(folder, patch)
+    (folder / "texts.csv").rename(folder / "reviews.csv")
+    material.hf(folder / "imdb", patch)
+    material.content_folder(folder, patch)
+    (folder / "content").rename(folder / "photos")
+    for name in ("a.jpg", "b.jpg", "cat.jpg", "dog.png"):
+        material.picture(folder / name)
 
 
 @pytest.fixture
@@ -119,6 +137,7 @@ def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delenv("NORMBENCH_RESULTS", raising=False)
+    monkeypatch.setenv("HOME", str(folder))
     PROBES.names()
     for registry in (REGISTRY, DATA):
         registry.names()
@@ -145,7 +164,9 @@ def try_normbench(
         monkeypatch.setattr(function, stop)
     # What it refuses is tested where it is; here a yaml may be at work.
     monkeypatch.setattr("normbench.check.require_committed", lambda *_: None)
-    run_id = min(path.name for path in reader.glob("results/runs/??/*"))
+    # Of the style task, whose runs keep weights: `stylize` needs them.
+    weights = reader.glob("results/runs/??/*/weights.safetensors")
+    run_id = min(path.parent.name for path in weights)
     rest = [run_id if word == "RUN_ID" else word for word in rest]
     done = CliRunner().invoke(app, [*name.split(), *rest])
     if not isinstance(done.exception, Planned):
@@ -288,7 +309,7 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip().replace("`", "") for cell in part] for part in parts]
 
 
-@pytest.mark.parametrize("task", choices("task"))
+@pytest.mark.parametrize("task", TASKS.names())
 def test_the_page_of_a_task_has_its_defaults(task: str) -> None:
     page = (ROOT / "docs" / "tasks" / f"{task}.md").read_text()
     known = flat(compose([f"task={task}"]))
@@ -324,10 +345,12 @@ def test_the_page_of_a_claim_is_as_registered(name: str) -> None:
                 assert row in table
 
 
-@pytest.mark.parametrize("kind", ["task", "claim"])
-def test_no_page_is_of_something_that_is_gone(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "known"), [("task", TASKS.names()), ("claim", choices("claim"))]
+)
+def test_no_page_is_of_something_that_is_gone(kind: str, known: Sequence[str]) -> None:
     pages = (ROOT / "docs" / f"{kind}s").glob("*.md")
-    assert {page.stem for page in pages} == set(choices(kind))
+    assert {page.stem for page in pages} == set(known)
 
 
 def test_the_readme_shows_the_commands_that_matter() -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ def test_accumulating_equals_the_full_batch_only_without_other_samples() -> None
         )
         task, model = made(config)
         model.double()
-        task.images = task.images.double()  # type: ignore[attr-defined]
+        images: Any = task.images  # type: ignore[attr-defined]
+        task.images = replace(images, pixels=images.pixels.double())  # type: ignore[attr-defined]
         for index in task.splits["train"][:8].chunk(accumulate):
             (task.loss(model, index) / accumulate).backward()  # type: ignore[no-untyped-call]
         return [p.grad for p in model.parameters() if p.grad is not None]

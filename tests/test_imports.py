@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ALLOWED = {
     "cli.__init__": {"cli.bench", "cli.claim", "cli.dashboard", "cli.doctor"}
     | {"cli.footprint", "cli.look", "cli.plot", "cli.report", "cli.results", "cli.run"}
+    | {"cli.stylize"}
     | {"cli.sweep", "cli.sync", "cli.watch"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
     | {"comparison", "config", "manifest", "plan", "progress", "provenance"}
@@ -124,8 +125,32 @@ ALLOWED = {
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
     | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},
     "tasks": {"tasks.base", "data.base"},
+    "tasks.cnn": {"tasks.base", "data.augmentation", "data.base", "resnet"},
     "tasks.style": {"tasks.base", "data.base", "data.cache", "perceptual"},
-    "data": {"data.base", "data.cache"},
+    "data": {"data.augmentation", "data.base", "data.cache"},
+    "data.augmentation": {"data.base"},
+    "data.files": {"data.cache"},
+    "data.folder": {"data.augmentation", "data.base", "data.cache", "data.files"}
+    | {"data.pictures"},
+    "data.pictures": set(),
+    "data.content_folder": {"data.base", "data.cache", "data.files", "data.pictures"},
+    "perceptual": {"data.downloads"},
+    "stylize": {
+        "data.files",
+        "data.pictures",
+        "norms.base",
+        "norms.factory",
+        "record",
+        "reparam",
+    }
+    | {"schema", "tasks.style"},
+    "cli.stylize": {"cli.options", "provenance", "record", "stylize"},
+    "data.texts": {"data.base", "data.cache", "data.files"},
+    "data.hf": {"data.base", "data.files", "data.texts"},
+    "data.text_csv": {"data.base", "data.files", "data.texts"},
+    "data.display_names": {"data.base", "data.cache", "data.texts"},
+    "data.cifar": {"data.augmentation", "data.base", "data.downloads"},
+    "data.mnist": {"data.augmentation", "data.base", "data.downloads"},
     "data.photographs": {"data.appearance", "data.base", "data.cache"},
 }
 EVERYWHERE = {"errors", "registry"}
@@ -136,6 +161,8 @@ ONLY_IN = {
     "omegaconf": {"config", "plan"},
     "wandb": {"tracking", "report.dashboard"},
     "wandb_workspaces": {"report.dashboard"},
+    "datasets": {"data.hf"},
+    "torchvision": {"census", "resnet", "data.downloads"},
     "typer": {"cli"},
     "rich": {"cli", "progress"},
     "matplotlib": {"report"},

@@ -15,6 +15,7 @@ from normbench.cli import (
     report,
     results,
     run,
+    stylize,
     sweep,
     sync,
     watch,
@@ -36,6 +37,7 @@ app.command()(watch.watch)
 app.command()(sweep.rerun)
 app.command("list")(look.list_)
 app.command()(look.show)
+app.command()(stylize.stylize)
 app.command()(results.results)
 app.command()(plot.plot)
 app.command()(report.report)

@@ -1,9 +1,10 @@
-"""The contract of a data set: whole tensors, and a split drawn from the seed."""
+"""The contract of a data set: samples by their index, and a split from the seed."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import Field
@@ -25,14 +26,49 @@ batch of one class has statistics that no training batch had.
 """
 
 
+class ImageSource(ABC):
+    """Images that are made when they are asked for: augmented, or read from files.
+
+    What it gives is a function of its options, the sample and the epoch alone, whatever
+    batch the sample is in and whatever was asked for before: so a run that is resumed,
+    accumulates or is spread over devices sees the same pictures.
+    """
+
+    shape: tuple[int, int, int, int]
+    """(N, C, H, W), as of a tensor."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> Self:
+        """The same images, given on `device`."""
+
+    @abstractmethod
+    def batch(self, index: Tensor, epoch: int | None = None) -> Tensor:
+        """Samples `index` (B,) int64, CPU: (B, C, H, W) float32 on the device.
+
+        With an `epoch` (from 0), as they are trained on in it; without, as they are.
+        """
+
+    def expect(self, order: Tensor, epoch: int | None = None) -> None:
+        """Batches that will be asked for with `epoch` come in this order (M,).
+
+        A source that reads files can begin to. Nothing depends on it but the time.
+        """
+        return
+
+
 @dataclass(frozen=True)
 class Images:
-    """Labelled images: `images` (N, C, H, W) float32, `labels` (N,) int64."""
+    """Labelled images: `images` (N, C, H, W) float32, `labels` (N,) int64.
 
-    images: Tensor
+    Where images are augmented or too many for the memory, `images` is their source.
+    `facts` are what the record says of them.
+    """
+
+    images: Tensor | ImageSource
     labels: Tensor
     classes: tuple[str, ...]
     splits: Splits
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,13 +94,15 @@ class Photographs:
 
     `crops` (N, 3, H, W) float32 in [0, 1]; `styles` (S, 3, H', W') float32 in [0, 1].
     Crop i is to be drawn in style i mod S.
-    `key` identifies their pixels: the same key, the same tensors.
+    `key` identifies their pixels: the same key, the same tensors. `facts` are what the
+    record says of them.
     """
 
     crops: Tensor
     styles: Tensor
     key: str
     splits: Splits
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Data(ABC):
@@ -74,10 +112,20 @@ class Data(ABC):
     kind: ClassVar[type]
     """What `load` returns: Images, Tokens or Photographs."""
 
-    def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
+    def __init_subclass__(cls, name: str | None, **kwargs: Any) -> None:
+        """Register a data set; one without a name is a base of others."""
         super().__init_subclass__(**kwargs)
-        cls.name = name
-        REGISTRY.add(name, cls)
+        if name is not None:
+            cls.name = name
+            REGISTRY.add(name, cls)
+
+    def hash_files(self) -> str:
+        """A hash of all that files at the paths of the options say, and of no path.
+
+        A data set of the user's files has the option `fingerprint`, which is this: in
+        the identity of a run it stands for the options that say where the files are.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def load(self, seed: int) -> Any:
@@ -126,4 +174,25 @@ def random_split(
         "train": order[test + val :],
         "val": order[test : test + val],
         "test": order[:test],
+    }
+
+
+def held_out_split(
+    training: int, test: int, *, val_fraction: float, generator: torch.Generator
+) -> Splits:
+    """A split of `training` samples and, after them, of `test` ones that are given.
+
+    "val" is drawn from the first. Raises RequestError where a part would be empty.
+    """
+    val = round(training * val_fraction)
+    if min(val, training - val, test) < 1:
+        raise RequestError(
+            f"data.val_fraction={val_fraction} leaves a part of the {training} "
+            f"training and {test} test samples empty; it must be above 0 and below 1"
+        )
+    order = torch.randperm(training, generator=generator)
+    return {
+        "train": order[val:],
+        "val": order[:val],
+        "test": training + torch.randperm(test, generator=generator),
     }

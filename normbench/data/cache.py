@@ -50,14 +50,14 @@ def cached(
     """
     path = folder() / f"{name}-{digest(identity)[:24]}.safetensors"
     try:
-        return _read(path)
+        return read(path)
     except OSError:
         pass  # Not there, or not readable: then it is replaced, if that is possible.
     except (SafetensorError, ValueError) as error:
         log.warning("%s is damaged, making it again: %s", path, error)
     parsed = make()
     try:
-        _write(path, parsed)
+        write(path, parsed)
     except OSError as error:
         _log_unwritable(path.parent, error.strerror)
     return parsed
@@ -75,7 +75,8 @@ def digest(identity: Mapping[str, object], tensors: Mapping[str, Tensor] = {}) -
     return hash.hexdigest()
 
 
-def _read(path: Path) -> Parsed:
+def read(path: Path) -> Parsed:
+    """What `write` wrote. Raises OSError, SafetensorError or ValueError."""
     with safe_open(path, "pt") as file:
         strings = file.metadata() or {}
         # A clone does not depend on the file any more, which is mapped into memory.
@@ -86,7 +87,8 @@ def _read(path: Path) -> Parsed:
     return Parsed(tensors, strings)
 
 
-def _write(path: Path, parsed: Parsed) -> None:
+def write(path: Path, parsed: Parsed) -> None:
+    """Write `parsed` with its digest, whole or not at all. Raises OSError."""
     strings = parsed.strings | {"digest": digest(parsed.strings, parsed.tensors)}
     # The format refuses tensors with gaps and tensors that share memory.
     tensors = {

@@ -1,8 +1,7 @@
 """Which language is this name in? Names from the Unicode CLDR, shipped inside Babel."""
 
-import os
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pydantic import PositiveInt
@@ -16,17 +15,13 @@ from normbench.data.base import (
     random_split,
 )
 from normbench.data.cache import Parsed, cached
-from normbench.errors import RequestError
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from normbench.data.texts import padded, trained_tokenizer
 
 FORMAT = 1
 
 # All in the Latin script, so that one character does not give the language away.
 LANGUAGES = ("de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "sv", "tr")
 KINDS = ("currencies", "languages", "scripts", "territories")
-PAD, UNKNOWN = "<pad>", "<unk>"
 
 
 class Name(NamedTuple):
@@ -74,11 +69,8 @@ class DisplayNames(Data, name="display_names"):
         }
         tensors = cached("display_names", identity, lambda: self._parse(seed)).tensors
         lengths = tensors["lengths"].long()
-        width = int(lengths.max())
-        tokens = torch.zeros(len(lengths), width, dtype=torch.int64)
-        tokens[torch.arange(width) < lengths[:, None]] = tensors["ids"].long()
         return Tokens(
-            tokens=tokens,
+            tokens=padded(tensors["ids"], lengths),
             lengths=lengths,
             labels=tensors["labels"].long(),
             classes=LANGUAGES,
@@ -91,7 +83,7 @@ class DisplayNames(Data, name="display_names"):
         names = distinct_names()
         splits = self._split(names, torch.Generator().manual_seed(seed))
         training = [names[i].text for i in splits["train"].sort().values.tolist()]
-        tokenizer = self._tokenizer(training)
+        tokenizer = trained_tokenizer(training, self.vocab_size)
         rows = [tokenizer.encode(name.text).ids for name in names]
         labels = [LANGUAGES.index(name.language) for name in names]
         return Parsed(
@@ -117,26 +109,6 @@ class DisplayNames(Data, name="display_names"):
         return {
             part: order[torch.isin(concept, chosen)] for part, chosen in parts.items()
         }
-
-    def _tokenizer(self, texts: list[str]) -> "Tokenizer":
-        # A run has one core, and many runs go side by side.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-        tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-        trainer = trainers.BpeTrainer(
-            vocab_size=self.vocab_size,
-            special_tokens=[PAD, UNKNOWN],
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(texts, trainer)
-        if tokenizer.get_vocab_size() > self.vocab_size:
-            raise RequestError(
-                f"data.vocab_size={self.vocab_size} is too small: {PAD}, {UNKNOWN} and "
-                f"the characters alone are {tokenizer.get_vocab_size()} tokens"
-            )
-        return tokenizer
 
 
 def distinct_names() -> list[Name]:

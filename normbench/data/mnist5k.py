@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from normbench.data.augmentation import Augmentations, augmenting
 from normbench.data.base import (
     Data,
     Fraction,
@@ -37,10 +38,12 @@ class Mnist5k(Data, name="mnist5k"):
         size: Literal[28, 14] = 28,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.3,
+        augment: Augmentations = [],  # noqa: B006 - never changed
     ) -> None:
         self.size = size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
+        self.augment = augment
 
     def load(self, seed: int) -> Images:
         """All images; RequestError if the fractions leave a part empty."""
@@ -50,7 +53,7 @@ class Mnist5k(Data, name="mnist5k"):
         if self.size == 14:
             images = F.avg_pool2d(images, 2)
         return Images(
-            images=images,
+            images=augmenting(images, self.augment, seed),
             labels=tensors["labels"].long(),
             classes=tuple("0123456789"),
             splits=random_split(

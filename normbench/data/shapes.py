@@ -18,6 +18,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from normbench.data.augmentation import Augmentations, augmenting
 from normbench.data.base import Data, Fraction, Images, random_split
 from normbench.errors import RequestError
 
@@ -105,6 +106,7 @@ class Shapes(Data, name="shapes"):
         samples: PositiveInt = 5000,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.3,
+        augment: Augmentations = [],  # noqa: B006 - never changed
     ) -> None:
         if style_shift and label != "shape":
             raise RequestError(
@@ -118,6 +120,7 @@ class Shapes(Data, name="shapes"):
         self.samples = samples
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
+        self.augment = augment
 
     def load(self, seed: int) -> Images:
         """All images; RequestError if the fractions leave a part empty.
@@ -138,7 +141,7 @@ class Shapes(Data, name="shapes"):
         ).mul_(2 * NOISE)
         pixels = render(factors, noise - NOISE, luma=self.label == "contrast_luma")
         return Images(
-            images=(pixels - MEAN) / STD,
+            images=augmenting((pixels - MEAN) / STD, self.augment, seed),
             labels=labels,
             classes=self._classes(),
             splits=splits,

@@ -27,7 +27,7 @@ def forward_as_trained(trained: Trained) -> None:
     micro_batch = len(trained.batches[0])
     count = max(1, NORM_BATCHES * trained.norm_batch // micro_batch)
     for batch in trained.batches[:count]:
-        trained.model(*trained.task.inputs(batch))
+        trained.model(*trained.task.training_inputs(batch))
 
 
 def watch(trained: Trained, see: See) -> None:

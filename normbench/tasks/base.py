@@ -1,7 +1,7 @@
 """The contract of a task: a network, its loss, its metrics."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -74,6 +74,22 @@ class Task(ABC):
     @abstractmethod
     def inputs(self, index: Tensor) -> tuple[Tensor, ...]:
         """The network's arguments for the samples `index` (B,), on the device."""
+
+    def training_inputs(self, index: Tensor) -> tuple[Tensor, ...]:
+        """`inputs` as the network trains on them: augmented, where the data are."""
+        return self.inputs(index)
+
+    def begin_epoch(self, epoch: int, order: Tensor) -> None:
+        """Training on samples `order` (M,), CPU, in this order, in `epoch` (from 0).
+
+        It may begin within an epoch. What a sample is in an epoch depends on nothing
+        else, so that a run that is resumed sees the same.
+        """
+        return
+
+    def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
+        """What to record of the data, trained on in `batches` (micro-batches, CPU)."""
+        return {}
 
     @abstractmethod
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:

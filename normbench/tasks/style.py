@@ -5,6 +5,7 @@ Super-Resolution"; the loss is that of Gatys et al. 2016, "Image Style Transfer 
 Convolutional Neural Networks", with both terms relative to their targets.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
@@ -13,16 +14,14 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench import perceptual
 from normbench.data.base import Photographs
 from normbench.data.cache import Parsed, cached
 from normbench.errors import RequestError
+from normbench.perceptual import Name as Perceptual
+from normbench.perceptual import perceptual_network
 from normbench.tasks.base import NormFactory, Task, full_batches
 
 FORMAT = 2
-
-CONTENT_LAYER = perceptual.STRIDES.index(8)
-"""The feature that must stay that of the photograph."""
 
 SMALLEST = 6
 """Side of the smallest crop: a 9x9 convolution reflects 4 pixels past the border."""
@@ -38,14 +37,15 @@ class Style(Task, name="style"):
     matrix over positions (`gram`), y the output for the crop x, and s its style, which
     is i mod S for crop i and S styles, in training and in evaluation:
 
-        content = |F_c(y) - F_c(x)|^2 / |F_c(x)|^2        c: the layer of stride 8
+        content = |F_c(y) - F_c(x)|^2 / |F_c(x)|^2        c: the content layer
         style   = mean over l of |G_l(y) - G_l(s)|^2 / |G_l(s)|^2
         loss    = content + style_weight * style
 
     Each is of one sample, and a batch has their mean. Relative terms weigh every layer
     alike, and mean the same at any size of crop: 0 is the target itself, 1 is as far
-    from it as no features at all. Layers are those of strides 2, 4 and 8: deeper ones
-    have too few positions in a small crop for a Gram matrix.
+    from it as no features at all. Layers are those of strides up to 8: deeper ones have
+    too few positions in a small crop for a Gram matrix. The content layer is the one of
+    stride 8 of EfficientNet-Lite0, and relu2_2 of VGG16.
     """
 
     data_kind = Photographs
@@ -62,11 +62,13 @@ class Style(Task, name="style"):
         blocks: PositiveInt = 3,
         style_weight: Annotated[float, Field(ge=0)] = 3.0,
         eval_crops: PositiveInt = 64,
+        perceptual: Perceptual = "efficientnet_lite0",
     ) -> None:
         sides = tuple(data.crops.shape[2:])
-        if any(side % 2 or side < SMALLEST for side in sides):
+        smallest = SMALLEST if perceptual == "efficientnet_lite0" else 8
+        if any(side % 2 or side < smallest for side in sides):
             raise RequestError(
-                f"task=style needs crops with even sides of {SMALLEST} or more, not "
+                f"task=style needs crops with even sides of {smallest} or more, not "
                 f"{sides[0]}x{sides[1]}; set data.crop"
             )
         self.crops = data.crops.to(device)
@@ -76,7 +78,8 @@ class Style(Task, name="style"):
         self.splits = data.splits
         self.width, self.blocks = width, blocks
         self.style_weight, self.eval_crops = style_weight, eval_crops
-        self.perceptual = perceptual.perceptual_network(device)
+        self.perceptual = perceptual_network(device, perceptual)
+        self.known = dict(data.facts)
 
     def build(self, norm: NormFactory) -> nn.Module:
         return Generator(norm, width=self.width, blocks=self.blocks)
@@ -85,6 +88,10 @@ class Style(Task, name="style"):
         """Crops (B, 3, H, W) and the condition (B,) int64: the style of each."""
         index = index.to(self.crops.device, non_blocking=True)
         return self.crops[index], index % self.conditions
+
+    def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
+        """What the data set says of itself."""
+        return self.known
 
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
         content, style = self.terms(model(*self.inputs(index)), index)
@@ -130,7 +137,7 @@ class Style(Task, name="style"):
         features = self.perceptual(output)
         index = index.to(output.device, non_blocking=True)
         target = self.content_targets[index]
-        content = relative_error(features[CONTENT_LAYER], target)
+        content = relative_error(features[self.perceptual.content_layer], target)
         style = index % self.conditions
         styles = [
             relative_error(gram(feature), wanted[style])
@@ -140,13 +147,13 @@ class Style(Task, name="style"):
 
     @property
     def content_targets(self) -> Tensor:
-        """Features of every crop at the content layer: (N, C, H / 8, W / 8)."""
+        """Features of every crop at the content layer: (N, C, positions...)."""
         return self._targets["content"]
 
     @property
     def style_targets(self) -> list[Tensor]:
         """Gram matrices (S, C, C) of the styles at each layer."""
-        return [self._targets[f"style{i}"] for i in range(len(perceptual.STRIDES))]
+        return [self._targets[f"style{i}"] for i in range(len(self.perceptual.strides))]
 
     @cached_property
     def _targets(self) -> dict[str, Tensor]:
@@ -154,7 +161,7 @@ class Style(Task, name="style"):
         identity = {
             "format": FORMAT,
             "photographs": self.key,
-            "network": perceptual.IDENTITY,
+            "network": self.perceptual.identity,
             "torch": torch.__version__,
             "device": self.crops.device.type,
         }
@@ -164,7 +171,7 @@ class Style(Task, name="style"):
     @torch.no_grad()
     def _make_targets(self) -> Parsed:
         content = [
-            self.perceptual(crops)[CONTENT_LAYER]
+            self.perceptual(crops)[self.perceptual.content_layer]
             for crops in torch.split(self.crops, 32)
         ]
         targets = {"content": torch.cat(content).cpu()}

@@ -5,6 +5,7 @@ Layer Normalization in the Transformer Architecture" (pre-norm).
 """
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -122,6 +123,12 @@ class Transformer(Task, name="transformer"):
             return tokens, positions < real
         shifted = (positions - (length - real)) % length
         return tokens.gather(1, shifted), positions >= length - real
+
+    def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
+        """ "pad_share": the share of the positions of `batches` that are pads."""
+        positions = sum(len(index) * self._length(index) for index in batches)
+        real = sum(int(self.lengths[index].sum()) for index in batches)
+        return {"pad_share": 1 - real / positions}
 
     def _is_long(self, index: Tensor) -> bool:
         """Whether the batch is one of `long_batches`: a function of its set alone."""

@@ -1,0 +1,164 @@
+"""Crops of the photographs in a folder of the user's, and style pictures of theirs."""
+
+import json
+import logging
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from normbench.data import files
+from normbench.data.base import Data, Fraction, Photographs, Splits, random_split
+from normbench.data.cache import Parsed, cached, digest
+from normbench.data.pictures import (
+    Unreadable,
+    centre_square,
+    listed,
+    on_white,
+    opened,
+    pixels,
+    scaled,
+)
+from normbench.errors import RequestError
+
+FORMAT = 1
+
+log = logging.getLogger(__name__)
+
+
+class ContentFolder(Data, name="content_folder"):
+    """Square crops of the pictures in a folder and below, and one or several styles.
+
+    `crops` (train + val + test, 3, crop, crop); `styles` (S, 3, style_side, style_side)
+    are the centres of the pictures `style_paths`: crop i is to be drawn in style i mod
+    S. No picture is in two parts. As many are read as there are crops, at most; those
+    that cannot be are skipped, and recorded as "skipped_images", or refused (`strict`).
+    """
+
+    kind = Photographs
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        style_paths: list[str] = [],  # noqa: B006 - never changed
+        crop: PositiveInt = 64,
+        shorter_side: PositiveInt = 128,
+        style_side: Annotated[int, Field(ge=16, le=1024)] = 128,
+        train_crops: PositiveInt = 800,
+        val_crops: PositiveInt = 64,
+        test_crops: PositiveInt = 64,
+        val_fraction: Fraction = 0.2,
+        test_fraction: Fraction = 0.2,
+        strict: bool = False,
+        fingerprint: str | None = None,
+    ) -> None:
+        self.root = files.folder("data.path", path)
+        if not style_paths:
+            raise RequestError(
+                "data.style_paths is not set; name pictures: data.style_paths=[A,B]"
+            )
+        self.style_paths = [files.file("data.style_paths", s) for s in style_paths]
+        if crop > shorter_side:
+            raise RequestError(
+                f"data.crop={crop} does not fit into data.shorter_side={shorter_side}"
+            )
+        self.crop, self.shorter_side, self.style_side = crop, shorter_side, style_side
+        self.crops = {"train": train_crops, "val": val_crops, "test": test_crops}
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.strict, self.fingerprint = strict, fingerprint
+
+    def hash_files(self) -> str:
+        content = files.fingerprint(listed(self.root), self.root)
+        return content[:16] + files.fingerprint(self.style_paths)[:16]
+
+    def load(self, seed: int) -> Photographs:
+        """All crops; RequestError where there are too few pictures for three parts."""
+        files.require(self.fingerprint, self.hash_files())
+        identity = {
+            "format": FORMAT,
+            "pillow": version("pillow"),
+            "fingerprint": self.hash_files(),
+            "seed": seed,
+            "sizes": [self.crop, self.shorter_side, self.style_side],
+            "crops": self.crops,
+            "fractions": [self.val_fraction, self.test_fraction],
+        }
+        parsed = cached("content_folder", identity, lambda: self._parse(seed))
+        broken = json.loads(parsed.strings["broken"])
+        if broken:
+            told = f"{len(broken)} pictures in {self.root} cannot be read: "
+            told += files.shortened(broken, 3)
+            if self.strict:
+                raise RequestError(f"data.strict=true, and {told}")
+            log.warning("skipped: %s", told)
+        splits: Splits = {}
+        first = 0
+        for part, count in self.crops.items():
+            splits[part] = torch.arange(first, first + count)
+            first += count
+        return Photographs(
+            crops=parsed.tensors["crops"].float() / 255,
+            styles=parsed.tensors["styles"].float() / 255,
+            key=digest(identity, parsed.tensors),
+            splits=splits,
+            facts={"skipped_images": float(len(broken))},
+        )
+
+    def _parse(self, seed: int) -> Parsed:
+        paths = listed(self.root)
+        generator = torch.Generator().manual_seed(seed)
+        parts = random_split(
+            len(paths),
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            generator=generator,
+        )
+        broken: list[str] = []
+        crops: list[Tensor] = []
+        for part, count in self.crops.items():
+            own = [paths[i] for i in parts[part].tolist()]
+            crops += self._crops(own, count, part, broken, generator)
+        styles = [centre_square(path, self.style_side) for path in self.style_paths]
+        return Parsed(
+            {"crops": torch.stack(crops), "styles": torch.stack(styles)},
+            {"broken": json.dumps(broken)},
+        )
+
+    def _crops(
+        self,
+        paths: list[Path],
+        count: int,
+        part: str,
+        broken: list[str],
+        generator: torch.Generator,
+    ) -> list[Tensor]:
+        """`count` crops of the first pictures that can be read, as many of each."""
+        read: list[Tensor] = []
+        for path in paths:
+            if len(read) == count:
+                break
+            try:
+                picture = scaled(on_white(opened(path)), self.shorter_side)
+            except Unreadable as error:
+                why = str(error).removeprefix(f"{path} ")
+                broken.append(f"{path.relative_to(self.root)} {why}")
+                continue
+            read.append(pixels(picture))
+        if not read:
+            raise RequestError(
+                f"no picture of the {part} part in {self.root} can be read: "
+                f"{files.shortened(broken, 2)}"
+            )
+        crops = []
+        for i in torch.randperm(count, generator=generator).tolist():
+            picture_ = read[i % len(read)]
+            top, left = (
+                int(torch.randint(length - self.crop + 1, (), generator=generator))
+                for length in picture_.shape[1:]
+            )
+            crops.append(picture_[:, top : top + self.crop, left : left + self.crop])
+        return crops

@@ -1,0 +1,323 @@
+"""Images in a folder of the user's, a folder in it for each class."""
+
+import copy
+import json
+import logging
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, NamedTuple, Self
+
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from normbench.data import files
+from normbench.data.augmentation import (
+    Augmentation,
+    Augmentations,
+    InMemory,
+    augmented,
+    standardised,
+)
+from normbench.data.base import (
+    Data,
+    Fraction,
+    Images,
+    ImageSource,
+    held_out_split,
+    random_split,
+)
+from normbench.data.cache import Parsed, cached
+from normbench.data.pictures import Unreadable, centre_square, listed
+from normbench.errors import NormbenchError, RequestError
+
+FORMAT = 1
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the training images of ImageNet, in [0, 1]: the constants that everybody uses."""
+
+CHUNK = 32
+"""Images that a worker reads at a time."""
+
+log = logging.getLogger(__name__)
+
+
+class Sample(NamedTuple):
+    """An image of the class `name` below `root`."""
+
+    root: Path
+    name: str
+    path: Path
+
+
+class Folder(Data, name="folder"):
+    """Images in the layout of torchvision's ImageFolder: `path`/class/image.jpg.
+
+    Each is scaled until its shorter side has `size` pixels and cut to the square in its
+    centre, then standardised by ImageNet's constants. All are decoded once, the first
+    time: those that cannot be are skipped, and recorded as "skipped_images", or refused
+    (`strict`). What then fits into `memory_gb`, at 3 size^2 bytes an image, is kept as
+    one tensor; what does not is read as it is used, by `workers` processes. Neither
+    changes a number.
+    """
+
+    kind = Images
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        test_path: str | None = None,
+        size: Annotated[int, Field(ge=8, le=1024)] = 64,
+        augment: Augmentations = [],  # noqa: B006 - never changed
+        val_fraction: Fraction = 0.1,
+        test_fraction: Fraction = 0.2,
+        strict: bool = False,
+        memory_gb: PositiveFloat = 1.0,
+        workers: NonNegativeInt = 2,
+        fingerprint: str | None = None,
+    ) -> None:
+        self.roots = [files.folder("data.path", path)]
+        if test_path is not None:
+            self.roots.append(files.folder("data.test_path", test_path))
+        self.size, self.augment = size, augment
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.strict, self.memory_gb, self.workers = strict, memory_gb, workers
+        self.fingerprint = fingerprint
+
+    def hash_files(self) -> str:
+        given = [[s for s in self._samples if s.root == root] for root in self.roots]
+        prints = [
+            files.fingerprint([sample.path for sample in samples], root)
+            for root, samples in zip(self.roots, given, strict=True)
+        ]
+        return "".join(each[: 32 // len(prints)] for each in prints)
+
+    def load(self, seed: int) -> Images:
+        """All images that can be decoded; RequestError where a class has none."""
+        found = self.hash_files()
+        files.require(self.fingerprint, found)
+        samples = self._samples
+        pixels, broken = self._decoded([sample.path for sample in samples], found)
+        self._report(broken, [sample.path for sample in samples])
+        kept = [sample for i, sample in enumerate(samples) if i not in broken]
+        classes = sorted({sample.name for sample in samples})
+        lost = sorted(set(classes) - {sample.name for sample in kept})
+        if lost:
+            raise RequestError(
+                f"no image of {files.shortened(lost)} in {self.roots[0]} can be read"
+            )
+        generator = torch.Generator().manual_seed(seed)
+        training = sum(sample.root == self.roots[0] for sample in kept)
+        if len(self.roots) == 2:
+            splits = held_out_split(
+                training,
+                len(kept) - training,
+                val_fraction=self.val_fraction,
+                generator=generator,
+            )
+        else:
+            splits = random_split(
+                len(kept),
+                val_fraction=self.val_fraction,
+                test_fraction=self.test_fraction,
+                generator=generator,
+            )
+        images: ImageSource
+        if pixels is None:
+            paths = [sample.path for sample in kept]
+            images = Files(paths, self.size, self.augment, seed, self.workers)
+        else:
+            images = InMemory(pixels, MEAN, STD, self.augment, seed)
+        return Images(
+            images=images,
+            labels=torch.tensor([classes.index(sample.name) for sample in kept]),
+            classes=tuple(classes),
+            splits=splits,
+            facts={"skipped_images": float(len(broken))},
+        )
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        """Everything that is named as a picture is, by root and then by name.
+
+        Raises RequestError where the layout is another.
+        """
+        samples = []
+        for root in self.roots:
+            paths = listed(root)
+            loose = [path.name for path in paths if path.parent == root]
+            if loose or not paths:
+                found = f"has images of no class ({files.shortened(loose)})"
+                raise RequestError(
+                    f"{root} {found if loose else 'has no images'}; its layout must be "
+                    "a folder for each class: CLASS/image.jpg"
+                )
+            samples += [Sample(root, p.relative_to(root).parts[0], p) for p in paths]
+        names = {sample.name for sample in samples if sample.root == self.roots[0]}
+        if len(names) < 2:
+            raise RequestError(
+                f"{self.roots[0]} has one class, {names.pop()}; there must be two"
+            )
+        unseen = sorted({sample.name for sample in samples} - names)
+        if unseen:
+            raise RequestError(
+                f"{self.roots[-1]} has classes that {self.roots[0]} lacks: "
+                f"{files.shortened(unseen)}"
+            )
+        return samples
+
+    def _decoded(
+        self, paths: list[Path], fingerprint: str
+    ) -> tuple[Tensor | None, dict[int, str]]:
+        """The images (N, 3, size, size) uint8 where they fit; why the others do not."""
+        whole = len(paths) * 3 * self.size**2 <= self.memory_gb * 1e9
+
+        def decode() -> Parsed:
+            good, broken = [], {}
+            read = loaded(paths, self.size, torch.arange(len(paths)), self.workers)
+            for i, image in enumerate(read):
+                if isinstance(image, str):
+                    broken[str(i)] = image
+                elif whole:
+                    good.append(image)
+            tensors = {"pixels": torch.stack(good)} if good else {}
+            return Parsed(tensors, {"broken": json.dumps(broken)})
+
+        identity = {
+            "format": FORMAT,
+            "fingerprint": fingerprint,
+            "pillow": version("pillow"),
+            "size": self.size,
+            "whole": whole,
+        }
+        parsed = cached("folder", identity, decode)
+        broken = json.loads(parsed.strings["broken"])
+        return parsed.tensors.get("pixels"), {int(i): why for i, why in broken.items()}
+
+    def _report(self, broken: dict[int, str], paths: list[Path]) -> None:
+        """Name what is skipped. Raises RequestError where none may be, or all are."""
+        if not broken:
+            return
+        named = files.shortened((f"{paths[i]} {why}" for i, why in broken.items()), 3)
+        told = f"{len(broken)} of {len(paths)} images cannot be read: {named}"
+        if self.strict:
+            raise RequestError(f"data.strict=true, and {told}")
+        if len(broken) == len(paths):
+            raise RequestError(told)
+        log.warning("skipped: %s", told)
+
+
+class Files(ImageSource):
+    """Images in files, each read when a batch asks for it, or shortly before.
+
+    `expect` lets `workers` processes read ahead, in the order that it is told; what is
+    asked for out of this order is read then and there.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        size: int,
+        augment: Sequence[Augmentation],
+        seed: int,
+        workers: int,
+    ) -> None:
+        self.shape = (len(paths), 3, size, size)
+        self._paths, self._size, self._workers = paths, size, workers
+        self._augment, self._seed = augment, seed
+        self._device = torch.device("cpu")
+        self._ahead: dict[int | None, _Ahead] = {}
+
+    def to(self, device: torch.device) -> Self:
+        moved = copy.copy(self)
+        moved._device, moved._ahead = device, {}
+        return moved
+
+    def expect(self, order: Tensor, epoch: int | None = None) -> None:
+        if epoch is not None:
+            # One epoch ends where another begins; an evaluation comes within one.
+            self._ahead = {key: a for key, a in self._ahead.items() if key is None}
+        self._ahead[epoch] = _Ahead(self._paths, self._size, order, self._workers)
+
+    def batch(self, index: Tensor, epoch: int | None = None) -> Tensor:
+        ahead = self._ahead.get(epoch)
+        images = []
+        for i in index.tolist():
+            image = ahead.take(i) if ahead is not None else None
+            if image is None:
+                image = centre_square(self._paths[i], self._size)
+            images.append(image)
+        pixels = torch.stack(images).to(self._device, non_blocking=True)
+        x = standardised(pixels, MEAN, STD)
+        if epoch is not None:
+            x = augmented(x, self._augment, self._seed, epoch, index)
+        return x
+
+
+class _Ahead:
+    """Samples in the order in which they will be asked for, read in the background."""
+
+    def __init__(
+        self, paths: Sequence[Path], size: int, order: Tensor, workers: int
+    ) -> None:
+        self._order = deque(order.tolist())
+        self._images: Iterator[Tensor | str] | None = None
+        self._start = partial(loaded, paths, size, order, workers)
+
+    def take(self, sample: int) -> Tensor | None:
+        """The image of `sample` if it is the next, else None."""
+        if not self._order or self._order[0] != sample:
+            return None
+        self._order.popleft()
+        if self._images is None:  # not before: an epoch may be told and not be used
+            self._images = self._start()
+        image = next(self._images)
+        if isinstance(image, str):
+            raise NormbenchError(f"an image could be read before, and now {image}")
+        return image
+
+
+class _Reading(Dataset[list["Tensor | str"]]):
+    """Chunks of samples: the images, or why there are none."""
+
+    def __init__(self, paths: Sequence[Path], size: int, order: Tensor) -> None:
+        self._paths, self._size = paths, size
+        self._chunks = order.split(CHUNK)
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __getitem__(self, chunk: int) -> list[Tensor | str]:
+        return [self._read(self._paths[i]) for i in self._chunks[chunk].tolist()]
+
+    def _read(self, path: Path) -> Tensor | str:
+        try:
+            return centre_square(path, self._size)
+        except Unreadable as error:
+            return str(error).removeprefix(f"{path} ")
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C is for the run, which ends the step that it is in."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def loaded(
+    paths: Sequence[Path], size: int, order: Tensor, workers: int
+) -> Iterator[Tensor | str]:
+    """The images of samples `order` (M,), in this order, or why there are none."""
+    loader = DataLoader(
+        _Reading(paths, size, order),
+        batch_size=None,
+        num_workers=workers,
+        generator=torch.Generator(),  # it draws from the global one otherwise
+        worker_init_fn=_leave_interrupts if workers else None,
+    )
+    for chunk in loader:
+        yield from chunk

@@ -1,0 +1,92 @@
+"""One picture in a file of the user's: read, turned upright, of a bounded size."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from normbench.errors import RequestError
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}
+)
+"""Of the files in a folder that are taken for pictures, in any case."""
+
+
+class Unreadable(RequestError):
+    """The file is no picture that can be read; the message says why."""
+
+
+def listed(folder: Path) -> list[Path]:
+    """The pictures in `folder` and below, sorted by their place in it."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in found if path.is_file())
+
+
+def opened(path: Path) -> Image.Image:
+    """The picture in `path`: "RGB", or "RGBA" where some of it is transparent.
+
+    Upright, as its EXIF orientation says; the first of several; of 16 bits, the upper
+    eight. Raises Unreadable, for more pixels than Pillow takes for safe too, before
+    they are decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of what may be a bomb, and refuses twice that.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", module="PIL")
+            with Image.open(path) as file:
+                file.load()
+                picture = ImageOps.exif_transpose(file)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise Unreadable(
+            f"{path} has more pixels than the {Image.MAX_IMAGE_PIXELS} that are taken "
+            "for safe; make it smaller"
+        ) from None
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file hits
+        told = " ".join(str(error).split())
+        raise Unreadable(f"{path} is no picture that can be read: {told}") from None
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    transparent = picture.has_transparency_data
+    return picture.convert("RGBA" if transparent else "RGB")
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """ "RGB", with white behind what is transparent."""
+    if picture.mode != "RGBA":
+        return picture
+    ground = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(ground, picture).convert("RGB")
+
+
+def scaled(picture: Image.Image, shorter_side: int) -> Image.Image:
+    """The same with a shorter side of so many pixels."""
+    width, height = picture.size
+    scale = shorter_side / min(width, height)
+    size = (
+        max(shorter_side, round(width * scale)),
+        max(shorter_side, round(height * scale)),
+    )
+    # Lanczos widens its window when it shrinks: no aliasing.
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def pixels(picture: Image.Image) -> Tensor:
+    """An "RGB" picture as (3, H, W) uint8."""
+    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    width, height = picture.size
+    return flat.view(height, width, 3).permute(2, 0, 1).contiguous()
+
+
+def centre_square(path: Path, side: int) -> Tensor:
+    """The centre of the picture in `path`, scaled to (3, side, side) uint8.
+
+    Raises Unreadable.
+    """
+    picture = scaled(on_white(opened(path)), side)
+    left, top = ((length - side) // 2 for length in picture.size)
+    return pixels(picture.crop((left, top, left + side, top + side)))

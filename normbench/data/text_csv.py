@@ -1,0 +1,134 @@
+"""Labelled texts in a CSV file of the user's."""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pydantic import PositiveInt
+
+from normbench.data import files
+from normbench.data.base import Data, Fraction, Tokens, held_out_split, random_split
+from normbench.data.texts import tokenised
+from normbench.errors import RequestError
+
+COLUMNS = ["text", "label"]
+
+
+class Row(NamedTuple):
+    """One sample."""
+
+    text: str
+    label: str
+
+
+class TextCsv(Data, name="text_csv"):
+    """Which label has this text? A CSV file of two columns, with a header.
+
+    The header is `text,label`; fields are quoted as spreadsheets do, and those of a
+    file `.tsv` are separated by tabs. Without `test_path`, the seed draws the test part
+    too. Tokens are byte pairs learned from the training part.
+    """
+
+    kind = Tokens
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        test_path: str | None = None,
+        encoding: str = "utf-8",
+        vocab_size: PositiveInt = 8000,
+        max_length: PositiveInt = 512,
+        val_fraction: Fraction = 0.1,
+        test_fraction: Fraction = 0.2,
+        fingerprint: str | None = None,
+    ) -> None:
+        self.paths = [files.file("data.path", path)]
+        if test_path is not None:
+            self.paths.append(files.file("data.test_path", test_path))
+        self.encoding = encoding
+        self.vocab_size, self.max_length = vocab_size, max_length
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.fingerprint = fingerprint
+
+    def hash_files(self) -> str:
+        return files.fingerprint(self.paths)
+
+    def load(self, seed: int) -> Tokens:
+        """All texts; RequestError, with the line, where the file is of another form."""
+        files.require(self.fingerprint, self.hash_files())
+        parts = [read(path, self.encoding) for path in self.paths]
+        rows = [row for part in parts for row in part]
+        generator = torch.Generator().manual_seed(seed)
+        if len(parts) == 2:
+            splits = held_out_split(
+                *map(len, parts),
+                val_fraction=self.val_fraction,
+                generator=generator,
+            )
+        else:
+            splits = random_split(
+                len(rows),
+                val_fraction=self.val_fraction,
+                test_fraction=self.test_fraction,
+                generator=generator,
+            )
+        identity = [self.hash_files(), self.encoding, self.val_fraction]
+        return tokenised(
+            [row.text for row in rows],
+            [row.label for row in rows],
+            splits,
+            vocab_size=self.vocab_size,
+            max_length=self.max_length,
+            seed=seed,
+            fingerprint=f"{identity} {self.test_fraction}",
+        )
+
+
+def read(path: Path, encoding: str) -> list[Row]:
+    """The samples in a file. Raises RequestError, with the line that is wrong."""
+    # A byte order mark, which spreadsheets write, is no part of the header.
+    codec = "utf-8-sig" if encoding.lower() in {"utf-8", "utf8"} else encoding
+    csv.field_size_limit(2**31 - 1)
+    rows = []
+    try:
+        with path.open(encoding=codec, newline="") as opened:
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            reader = csv.reader(opened, delimiter=delimiter, strict=True)
+            header = [name.strip().lower() for name in next(reader, [])]
+            if header != COLUMNS:
+                raise RequestError(
+                    f"{path}: the first line must be {delimiter.join(COLUMNS)!r}, and "
+                    f"names {len(header)} columns: {files.shortened(header)}"
+                )
+            for fields in reader:
+                if fields:  # a line with nothing in it is none
+                    rows.append(_row(fields, f"{path}: line {reader.line_num}"))
+    except LookupError:
+        raise RequestError(
+            f"data.encoding={encoding} is unknown; utf-8, latin-1 and utf-16 are known"
+        ) from None
+    except UnicodeError as error:
+        raise RequestError(
+            f"{path} is not in data.encoding={encoding}: {error}; latin-1 or cp1252 "
+            "are what older programs write"
+        ) from None
+    except csv.Error as error:
+        raise RequestError(f"{path}: line {reader.line_num}: {error}") from None
+    if not rows:
+        raise RequestError(f"{path} has a header and no samples")
+    return rows
+
+
+def _row(fields: list[str], where: str) -> Row:
+    if len(fields) != len(COLUMNS):
+        raise RequestError(
+            f"{where} has {len(fields)} columns, not 2; a text with commas or line "
+            'breaks stands in "..."'
+        )
+    row = Row(*(field.strip() for field in fields))
+    for column, field in zip(COLUMNS, row, strict=True):
+        if not field:
+            raise RequestError(f"{where} has an empty {column}; fill it or remove it")
+    return row

@@ -1,0 +1,179 @@
+"""Small data sets in the formats of large ones, made by the tests."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import struct
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision import datasets
+
+Options = dict[str, Any]
+Made = Callable[[Path, pytest.MonkeyPatch], Options]
+
+PER_FILE = 30
+"""Images in each file of CIFAR."""
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def random_bytes(*shape: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def cifar(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
+    """An archive as CIFAR's, with the sums that torchvision now expects."""
+    cls: Any = getattr(datasets, source)
+    fine = source == "CIFAR100"
+    classes = 100 if fine else 10
+    pixels = random_bytes(6 * PER_FILE, 3 * 32 * 32)
+    pixels[:, :1024] //= 2  # red is darker: planes in a wrong order would show
+    files = {}
+    train = [name for name, _ in cls.train_list]
+    parts = np.split(np.arange(5 * PER_FILE), len(train))
+    parts.append(np.arange(5 * PER_FILE, 6 * PER_FILE))
+    for name, part in zip([*train, cls.test_list[0][0]], parts, strict=True):
+        labels = [int(i) % classes for i in part]
+        key = "fine_labels" if fine else "labels"
+        files[name] = pickle.dumps({"data": pixels[part], key: labels})
+    names = [f"class {i}" for i in range(classes)]
+    files[cls.meta["filename"]] = pickle.dumps({cls.meta["key"]: names})
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / cls.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"{cls.base_folder}/{name}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    patch.setattr(cls, "tgz_md5", md5(archive.read_bytes()))
+    patch.setattr(cls, "train_list", [[n, md5(files[n])] for n in train])
+    test = cls.test_list[0][0]
+    patch.setattr(cls, "test_list", [[test, md5(files[test])]])
+    meta = cls.meta["filename"]
+    patch.setattr(cls, "meta", cls.meta | {"md5": md5(files[meta])})
+    return archive
+
+
+def mnist(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
+    """Archives as MNIST's, with the sums that torchvision now expects; the first."""
+    cls: Any = getattr(datasets, source)
+    folder.mkdir(parents=True, exist_ok=True)
+    resources = []
+    for name, _ in cls.resources:
+        count = 100 if name.startswith("train") else 40
+        if "images" in name:
+            head = struct.pack(">IIII", 0x803, count, 28, 28)
+            content = head + random_bytes(count, 28, 28).tobytes()
+        else:
+            labels = (np.arange(count) % 10).astype(np.uint8)
+            content = struct.pack(">II", 0x801, count) + labels.tobytes()
+        (folder / name).write_bytes(gzip.compress(content))
+        resources.append((name, md5((folder / name).read_bytes())))
+    patch.setattr(cls, "resources", resources)
+    return folder / str(resources[0][0])
+
+
+TORCHVISION = {
+    "cifar10": ("CIFAR10", cifar),
+    "cifar100": ("CIFAR100", cifar),
+    "mnist": ("MNIST", mnist),
+    "fashion_mnist": ("FashionMNIST", mnist),
+}
+"""The class in torchvision of a data set, and what makes its archives."""
+
+
+def _given(name: str) -> Made:
+    """The archives, in the data folder."""
+
+    def made(folder: Path, patch: pytest.MonkeyPatch) -> Options:
+        source, make = TORCHVISION[name]
+        patch.setenv("NORMBENCH_DATA", str(folder / "data"))
+        make(folder / "data" / name, patch, source)
+        return {}
+
+    return made
+
+
+def text_csv(folder: Path, _: pytest.MonkeyPatch) -> Options:
+    """Sixty short texts, which their label is a word of."""
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["good", "bad", "fair"]
+    rows = [f'"so {words[i % 3]}, text {i}",{words[i % 3]}' for i in range(60)]
+    (folder / "texts.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    return {"path": str(folder / "texts.csv"), "vocab_size": 200}
+
+
+def picture(path: Path, width: int = 40, height: int = 30, seed: int = 0) -> Path:
+    """Noise, in the format of the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def image_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
+    """Thirty pictures of three classes, in several formats and sizes."""
+    suffixes = ("jpg", "png", "bmp", "webp", "PNG")
+    for i in range(30):
+        path = folder / f"class {i % 3}" / f"{i:02}.{suffixes[i % 5]}"
+        picture(path, 40 + i, 30 + i % 7, seed=i)
+    (folder / "class 0" / "notes.txt").write_text("no picture")
+    return {"path": str(folder), "size": 16}
+
+
+def content_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
+    """Nine photographs of noise, and two style pictures elsewhere."""
+    for i in range(9):
+        picture(folder / "content" / f"{i}.png", 40 + i, 30, seed=i)
+    styles = [picture(folder / f"style {i}.png", seed=20 + i) for i in range(2)]
+    return {
+        "path": str(folder / "content"),
+        "style_paths": [str(style) for style in styles],
+        "crop": 16,
+        "shorter_side": 20,
+        "train_crops": 16,
+        "val_crops": 4,
+        "test_crops": 4,
+    }
+
+
+def hf(folder: Path, _: pytest.MonkeyPatch) -> Options:
+    """Forty texts for training and ten for the test, as `save_to_disk` writes them."""
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["good", "bad"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": names})
+    texts = [f"so {['good', 'bad'][i % 2]} {'very ' * (i % 4)}{i}" for i in range(50)]
+    parts = {"train": range(40), "test": range(40, 50)}
+    tables = {
+        part: datasets.Dataset.from_dict(
+            {"text": [texts[i] for i in rows], "label": [i % 2 for i in rows]},
+            features=features,
+        )
+        for part, rows in parts.items()
+    }
+    datasets.DatasetDict(tables).save_to_disk(str(folder))
+    return {"dataset": str(folder), "vocab_size": 200}
+
+
+MATERIAL: dict[str, Made] = {
+    "hf": hf,
+    "content_folder": content_folder,
+    "folder": image_folder,
+    **{name: _given(name) for name in TORCHVISION},
+    "text_csv": text_csv,
+}
+"""Of the data sets that read files: makes them, and gives the options to read them."""
+
+
+def options(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Options:
+    """Those with which the data set `name` can be loaded in a test."""
+    return MATERIAL[name](folder, patch) if name in MATERIAL else {}

@@ -1,0 +1,233 @@
+"""torchvision's sets: fetched once, checked, converted, and nothing half-written."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingTCPServer
+from threading import Thread
+
+import pytest
+import torch
+from conftest import Run
+from material import MATERIAL, PER_FILE, TORCHVISION, cifar
+from torchvision import datasets
+
+from normbench.data.base import REGISTRY, Images
+from normbench.data.downloads import fetched
+from normbench.errors import RequestError
+
+NOWHERE = "http://127.0.0.1:9/"
+every_set = pytest.mark.parametrize("name", TORCHVISION)
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Server(ThreadingTCPServer):
+    """No HTTPServer, which asks for its own name in the network."""
+
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        pass  # torchvision asks for a file and hangs up, to see where it is
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """What is in this folder, torchvision can download."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    handler = partial(_Handler, directory=str(folder))
+    with _Server(("127.0.0.1", 0), handler) as served:
+        thread = Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{served.server_address[1]}/"
+        for source, _ in TORCHVISION.values():
+            cls = getattr(datasets, source)
+            if hasattr(cls, "mirrors"):
+                monkeypatch.setattr(cls, "mirrors", [url])
+            else:
+                monkeypatch.setattr(cls, "url", url + cls.filename)
+        yield folder
+        served.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NORMBENCH_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def load(name: str, seed: int = 0, **options: object) -> Images:
+    loaded: Images = REGISTRY.get(name)(**options).load(seed)
+    return loaded
+
+
+@every_set
+def test_a_set_is_fetched_once_and_is_what_torchvision_reads(
+    name: str,
+    server: Path,
+    tmp_path: Path,
+    data_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, make = TORCHVISION[name]
+    archive = make(server, monkeypatch, source)
+    data = load(name)
+    assert [path.name for path in data_folder.iterdir()] == [f"{name}.safetensors"]
+
+    cls = getattr(datasets, source)
+    train, test = (
+        cls(tmp_path / "reference", train=part, download=True) for part in (True, False)
+    )
+    archive.unlink()
+    again = load(name)
+    pixels = [torch.as_tensor(part.data) for part in (train, test)]
+    expected = torch.cat(pixels).float() / 255
+    expected = expected.movedim(3, 1) if expected.dim() == 4 else expected[:, None]
+    mean = torch.tensor(REGISTRY.get(name).mean)[:, None, None]  # type: ignore[attr-defined]
+    std = torch.tensor(REGISTRY.get(name).std)[:, None, None]  # type: ignore[attr-defined]
+    labels = torch.cat([torch.as_tensor(part.targets) for part in (train, test)])
+    for loaded in (data, again):
+        everything = torch.arange(len(labels))
+        assert not isinstance(loaded.images, torch.Tensor)
+        given = loaded.images.batch(everything)
+        torch.testing.assert_close(given, (expected - mean) / std)
+        assert torch.equal(loaded.labels, labels)
+        assert loaded.classes == tuple(train.classes)
+    assert sorted(data.splits["test"].tolist()) == list(range(len(train), len(labels)))
+    assert len(data.splits["val"]) == len(train) // 10
+
+
+@every_set
+def test_archives_that_are_there_need_no_network(
+    name: str, server: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, make = TORCHVISION[name]
+    make(data_folder / name, monkeypatch, source)
+    assert len(load(name).labels) > 100
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+@every_set
+@pytest.mark.parametrize("harm", ["no network", "corrupt"])
+def test_what_cannot_be_fetched_leaves_nothing(
+    harm: str,
+    name: str,
+    server: Path,
+    data_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, make = TORCHVISION[name]
+    archive = make(server, monkeypatch, source)
+    if harm == "corrupt":
+        cut(archive)
+    else:
+        answer_nowhere(getattr(datasets, source), monkeypatch)
+    with pytest.raises(RequestError) as refused:
+        load(name)
+    message = str(refused.value)
+    assert f"data={name} is not in {data_folder}" in message
+    assert "Nothing was kept" in message and f"to {data_folder / name}" in message
+    assert ("corrupted" if harm == "corrupt" else "refused") in message
+    assert len(message.splitlines()) <= 3
+    assert list(data_folder.iterdir()) == []
+
+
+def answer_nowhere(cls: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is where torchvision asks."""
+    for attribute, value in (("url", NOWHERE), ("mirrors", [NOWHERE])):
+        if hasattr(cls, attribute):
+            monkeypatch.setattr(cls, attribute, value)
+
+
+@every_set
+def test_a_copied_archive_that_is_corrupt_is_named(
+    name: str, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, make = TORCHVISION[name]
+    archive = make(data_folder / name, monkeypatch, source)
+    cut(archive)
+    with pytest.raises(RequestError, match=f"{archive.name} is not the file"):
+        load(name)
+    assert [path.name for path in data_folder.iterdir()] == [name]
+
+
+def test_a_damaged_file_is_named_and_left(
+    server: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cifar(server, monkeypatch, "CIFAR10")
+    load("cifar10")
+    file = data_folder / "cifar10.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RequestError, match=r"cifar10\.safetensors is damaged.*remove"):
+        load("cifar10")
+    assert file.read_bytes() == bytes(content)
+
+
+def test_a_data_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NORMBENCH_DATA", str(tmp_path / "file" / "data"))
+    with pytest.raises(RequestError, match="NORMBENCH_DATA"):
+        load("cifar10")
+
+
+def test_the_command_says_it_in_three_lines(tmp_path: Path) -> None:
+    """Without network or with one that never answers in time is the same to it."""
+    code = (
+        "from torchvision import datasets; from normbench.cli import main; import sys;"
+        "datasets.MNIST.mirrors = ['http://127.0.0.1:9/'];"
+        "sys.argv = ['normbench', 'train', 'data=mnist', 'tracker=none']; main()"
+    )
+    environment = {"NORMBENCH_DATA": str(tmp_path / "data"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "cannot be fetched" in done.stderr and "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_run_from_kept_data_imports_no_torchvision(
+    server: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cifar(server, monkeypatch, "CIFAR10")
+    fetched("cifar10", "CIFAR10")
+    code = (
+        "from normbench.data.cifar import Cifar10; import sys;"
+        "print(Cifar10().load(0).images.shape, 'torchvision' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"({6 * PER_FILE}, 3, 32, 32) False"
+
+
+@pytest.mark.parametrize("network", ["task.depth=1", "task.network=resnet18"])
+def test_a_network_trains_on_it(
+    network: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MATERIAL["cifar10"](tmp_path, monkeypatch)
+    overrides = ["task=resnet20", "task.shortcut=projection", "task.depth=1"]
+    budget = ["batch_size=8", "budget.max_steps=2"]
+    record = run(*overrides, network, *budget)
+    assert record.status == "ok", record.error
+    assert record.steps == 2

@@ -1,0 +1,236 @@
+"""Images in files: what is read, in which order, and what is skipped."""
+
+import logging
+import shutil
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run
+from material import image_folder, picture
+from PIL import Image
+
+from normbench import experiment
+from normbench.config import compose, run_id
+from normbench.data import folder, pictures
+from normbench.data.augmentation import InMemory
+from normbench.data.base import REGISTRY, Images
+from normbench.errors import RequestError, Stopped
+
+SMALL_MEMORY = 1e-7
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    image_folder(tmp_path / "images", monkeypatch)
+    return tmp_path / "images"
+
+
+def loaded(root: Path, seed: int = 0, **options: Any) -> Images:
+    given = {"path": str(root), "size": 16, **options}
+    images: Images = REGISTRY.get("folder")(**REGISTRY.options("folder", given)).load(
+        seed
+    )
+    return images
+
+
+def bomb(path: Path) -> None:
+    """A PNG of a few bytes that says that it has 10^10 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    content = (
+        chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+BROKEN = {
+    "truncated.jpg": cut,
+    "truncated.png": cut,
+    "text.jpg": lambda path: path.write_text("no picture"),
+    "empty.png": lambda path: path.write_bytes(b""),
+    "bomb.png": bomb,
+}
+
+
+def break_some(root: Path) -> list[str]:
+    for name, harm in BROKEN.items():
+        harm(picture(root / "class 1" / name))
+    return sorted(BROKEN)
+
+
+def test_a_folder_is_its_pictures_and_their_classes(root: Path) -> None:
+    data = loaded(root)
+    assert data.classes == ("class 0", "class 1", "class 2")
+    assert data.labels.tolist() == [0] * 10 + [1] * 10 + [2] * 10
+    assert data.images.shape == (30, 3, 16, 16)
+    assert isinstance(data.images, InMemory)
+    with Image.open(root / "class 0" / "06.png") as file:
+        scale = 16 / min(file.size)
+        size = tuple(round(side * scale) for side in file.size)
+        small = file.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    left, top = (size[0] - 16) // 2, (size[1] - 16) // 2
+    expected = np.asarray(small)[top : top + 16, left : left + 16] / 255
+    expected = (expected - folder.MEAN) / folder.STD
+    got = data.images.batch(torch.tensor([2]))[0].permute(1, 2, 0)
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_in_memory_and_images_in_files_are_the_same(
+    workers: int, root: Path
+) -> None:
+    options = {"augment": ["crop", "flip"], "workers": workers}
+    kept = loaded(root, **options)
+    read = loaded(root, **options, memory_gb=SMALL_MEMORY)
+    assert isinstance(read.images, folder.Files) and isinstance(kept.images, InMemory)
+    order = torch.randperm(30)
+    read.images.expect(order, 4)
+    read.images.expect(torch.arange(30))  # an evaluation within the epoch
+    for batch in order.split(7):
+        assert torch.equal(read.images.batch(batch, 4), kept.images.batch(batch, 4))
+        held_out = batch.sort().values  # in another order than told
+        assert torch.equal(read.images.batch(held_out), kept.images.batch(held_out))
+    again = torch.tensor([3, 3, 1])
+    assert torch.equal(read.images.batch(again), kept.images.batch(again))
+
+
+def test_a_run_is_the_same_from_memory_and_from_files_and_resumed(
+    root: Path, run: Run, tmp_path: Path
+) -> None:
+    overrides = ["task=cnn", "data=folder", f"data.path={root}", "data.size=16"]
+    overrides += ["data.augment=[crop,flip,cutout]", "batch_size=4", "budget.epochs=3"]
+    kept = run(*overrides)
+    files = [f"data.memory_gb={SMALL_MEMORY}", "data.workers=1"]
+    read = run(*overrides, *files, results=tmp_path / "read")
+    assert kept.run_id == read.run_id
+    assert kept.metrics == read.metrics and kept.steps == 10
+    assert kept.facts == {"skipped_images": 0}
+    stop = iter([False] * 6 + [True])
+    with pytest.raises(Stopped):
+        experiment.run_one(read.config, tmp_path / "stopped", stop=lambda: next(stop))
+    assert experiment.run_one(read.config, tmp_path / "stopped").metrics == read.metrics
+
+
+@pytest.mark.parametrize("memory_gb", [1.0, SMALL_MEMORY])
+def test_broken_images_are_named_skipped_and_counted(
+    memory_gb: float, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = loaded(root)
+    names = break_some(root)
+    with caplog.at_level(logging.WARNING):
+        data = loaded(root, memory_gb=memory_gb)
+    assert data.facts == {"skipped_images": 5}
+    [told] = [record.getMessage() for record in caplog.records]
+    assert "skipped: 5 of 35 images cannot be read" in told
+    assert all(str(root / "class 1" / name) in told for name in names[:3])
+    assert "more pixels than" in told and "and 2 more" in told
+    everything = torch.arange(30)
+    assert not isinstance(data.images, torch.Tensor)
+    assert not isinstance(whole.images, torch.Tensor)
+    assert torch.equal(data.images.batch(everything), whole.images.batch(everything))
+    assert torch.equal(data.labels, whole.labels)
+    with pytest.raises(RequestError, match=r"data\.strict=true, and 5 of 35 images"):
+        loaded(root, memory_gb=memory_gb, strict=True)
+
+
+def test_how_files_are_read_is_no_part_of_the_identity(root: Path) -> None:
+    given = ["task=cnn", "data=folder", f"data.path={root}"]
+    ids = {
+        run_id(compose([*given, *more]))
+        for more in ([], ["data.workers=0"], ["data.strict=true"], ["data.memory_gb=9"])
+    }
+    assert len(ids) == 1
+    assert run_id(compose([*given, "data.size=32"])) not in ids
+
+
+def test_a_test_folder_is_the_test_part(root: Path, tmp_path: Path) -> None:
+    test = tmp_path / "test"
+    shutil.copytree(root / "class 1", test / "class 1")
+    data = loaded(root, test_path=str(test))
+    assert sorted(data.splits["test"].tolist()) == list(range(30, 40))
+    assert data.labels[data.splits["test"]].tolist() == [1] * 10
+    shutil.copytree(root / "class 1", test / "zebra")
+    with pytest.raises(RequestError, match=r"has classes that .* lacks: zebra"):
+        loaded(root, test_path=str(test))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda root: picture(root / "loose.png"),
+            r"images of no class \(loose\.png\)",
+        ),
+        (lambda root: shutil.rmtree(root / "class 0"), "has one class, class 2"),
+        (lambda root: [cut(p) for p in (root / "class 1").iterdir()], "no image of"),
+    ],
+)
+def test_a_folder_of_another_layout_is_refused(
+    change: Any, words: str, root: Path
+) -> None:
+    if "one class" in words:
+        shutil.rmtree(root / "class 1")
+    change(root)
+    with pytest.raises(RequestError, match=words):
+        loaded(root)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("nothing")
+    with pytest.raises(RequestError, match="has no images; its layout"):
+        loaded(tmp_path)
+
+
+# One picture
+
+
+def test_a_picture_is_turned_upright(tmp_path: Path) -> None:
+    lying = Image.new("RGB", (40, 20), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying.save(tmp_path / "lying.jpg", exif=exif)
+    assert pictures.opened(tmp_path / "lying.jpg").size == (20, 40)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_every_kind_of_picture_becomes_colours(mode: str, tmp_path: Path) -> None:
+    suffix = "jpg" if mode == "CMYK" else "png"
+    path = tmp_path / f"grey.{suffix}"
+    if mode == "I;16":
+        Image.fromarray(np.full((9, 12), 128 * 256, np.uint16)).save(path)
+    else:
+        Image.new("L", (12, 9), 255 if mode == "1" else 128).convert(mode).save(path)
+    square = pictures.centre_square(path, 8)
+    assert square.shape == (3, 8, 8) and square.dtype == torch.uint8
+    expected = 255 if mode == "1" else 128
+    assert (square.int() - expected).abs().max() <= 2
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    assert (pictures.centre_square(tmp_path / "clear.png", 8) == 255).all()
+    assert pictures.opened(tmp_path / "clear.png").mode == "RGBA"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_picture_is_a_clear_error(name: str, tmp_path: Path) -> None:
+    path = picture(tmp_path / name)
+    BROKEN[name](path)
+    with pytest.raises(pictures.Unreadable) as refused:
+        pictures.opened(path)
+    assert str(refused.value).startswith(str(path))
+    assert len(str(refused.value).splitlines()) == 1
