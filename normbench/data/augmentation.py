@@ -78,7 +78,8 @@ def source(images: Tensor | ImageSource) -> ImageSource:
 
 def standardised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(B, C, H, W) uint8 -> float32, (pixels / 255 - mean) / std of each channel."""
-    constants = torch.tensor([mean, std], device=pixels.device)[:, :, None, None]
+    constants = torch.tensor([mean, std]).to(pixels.device, non_blocking=True)
+    constants = constants[:, :, None, None]
     return (pixels.float() / 255 - constants[0]) / constants[1]
 
 
