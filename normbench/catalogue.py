@@ -38,6 +38,7 @@ class Facts:
     uses_other_samples: bool | None
     differs_in_eval: bool | None
     honours_mask: bool | None
+    precisions: str | None
     tasks: list[str]
 
 
@@ -75,7 +76,7 @@ def _facts(name: str, file: Path, tasks: list[str]) -> Facts:
     section = _section(file)
     class_name = section.pop("name")
     if class_name not in REGISTRY.names():
-        nothing = (None,) * 7
+        nothing = (None,) * 8
         return Facts(name, description(file), *nothing, tasks)
     cls = REGISTRY.get(class_name)
     try:
@@ -95,6 +96,7 @@ def _facts(name: str, file: Path, tasks: list[str]) -> Facts:
         uses_other_samples=cls.uses_other_samples,
         differs_in_eval=cls.differs_in_eval,
         honours_mask=cls.honours_mask,
+        precisions="fp32 bf16 fp16" if cls.loss_scaling else "fp32 bf16",
         tasks=tasks,
     )
 

@@ -80,13 +80,18 @@ def run_one(
     so_far = _SoFar()
     observer = observer or Silent()
     torch.set_num_threads(config.threads)
-    device = world.device(choose_device(config.device))
-    _require_equal_shares(config, world.size)
-    if config.compile:
-        require_compiler(device)
+
+    def prepare() -> tuple[torch.device, Task]:
+        device = world.device(choose_device(config.device))
+        _require_equal_shares(config, world.size)
+        if config.compile:
+            require_compiler(device)
+        task = make_task(config, device)
+        check(config, task)
+        return device, task
+
+    device, task = world.together(prepare)
     ran_on = _environment(config, device, modules, world.size)
-    task = make_task(config, device)
-    check(config, task)
     identity = _identity(config, ran_on)
     with ExitStack() as stack:
         writers: list[record.RunWriter] = []
@@ -568,7 +573,7 @@ class _Replica:
     def _loss_of_share(self, model: nn.Module, index: Tensor) -> Tensor:
         first = self.world.rank * self.share
         share = index[first : first + self.share]
-        with shared_by(self.group):
+        with shared_by(self.group, self.world.size):
             return self.task.loss_of_share(model, share, index)
 
 

@@ -86,6 +86,22 @@ class World:
         self._say(result)
         return result
 
+    def together(self, do: Callable[[], T]) -> T:
+        """What `do` gives in this process, once every process has done it.
+
+        The RequestError that it raises in any of them, all raise.
+        """
+        refused: RequestError | None = None
+        done: list[T] = []
+        try:
+            done.append(do())
+        except RequestError as error:
+            refused = error
+        for refusal in self.each(refused):
+            if refusal is not None:
+                raise refusal
+        return done[0]
+
     def _say(self, what: Any) -> None:
         dist.broadcast_object_list([what], src=0, device=_CPU)
 

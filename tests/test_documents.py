@@ -15,6 +15,7 @@ from typing import Any
 
 import material
 import pytest
+import torch.distributed.run
 import typer
 import yaml
 from conftest import SMALL
@@ -202,6 +203,15 @@ def commands_of_the_demo(script: Path, folder: Path) -> list[list[str]]:
     return [words for _, *words in lines]
 
 
+def try_torchrun(
+    words: Sequence[str], reader: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch takes its options, and normbench what it would start with them."""
+    options = torch.distributed.run.parse_args(words)
+    assert options.module and options.training_script == "normbench"
+    try_normbench(options.training_script_args, reader, monkeypatch)
+
+
 def try_git(line: str, folder: Path) -> None:
     who = {
         f"GIT_{role}_{what}": "reader"
@@ -220,6 +230,8 @@ def test_a_command_that_is_shown_works(
         try_normbench(rest, reader, monkeypatch)
     elif program.startswith("./scripts/"):
         try_script(program, reader, monkeypatch)
+    elif program == "torchrun":
+        try_torchrun(rest, reader, monkeypatch)
     elif program == "git":
         try_git(line, reader)
     else:

@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Imports live in the commands, for `--help`."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -62,8 +63,22 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _require_one_process(command: str | None) -> None:
+    """Only `train` is done by several processes; the first says so for all."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or command in {None, "train"}:
+        return
+    if os.environ.get("RANK") == "0":
+        typer.echo(
+            "error: torchrun starts the processes of one run, `normbench train`; start "
+            f"`normbench {command}` without it, as one process",
+            err=True,
+        )
+    raise typer.Exit(2)
+
+
 @app.callback()
 def _program(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -74,4 +89,4 @@ def _program(
         ),
     ] = False,
 ) -> None:
-    pass
+    _require_one_process(context.invoked_subcommand)

@@ -46,7 +46,8 @@ def list_(
     """List what a config can name, with what it is.
 
     Of norms: the source, which inputs share a statistic in training, the parameters on
-    C channels, and the tasks whose default network it works in.
+    C channels, the precisions that it is safe with, and the tasks whose default network
+    it works in.
     """
     with exit_codes():
         from normbench.choices import choices, description
@@ -90,6 +91,7 @@ def _norm_row(norm: "Facts") -> dict[str, str]:
         "uses other samples": yes_no[norm.uses_other_samples],
         "differs in eval": yes_no[norm.differs_in_eval],
         "honours mask": yes_no[norm.honours_mask],
+        "precisions": norm.precisions or "",
         "tasks": " ".join(norm.tasks),
     }
 

@@ -39,7 +39,7 @@ def train(
     the same command goes on.
     """
     with exit_codes(), _world() as world:
-        config = _composed(overrides, config_dir, module)
+        config = world.together(lambda: _composed(overrides, config_dir, module))
         from normbench import record
         from normbench.config import run_id
         from normbench.provenance import comes_from_this_code
@@ -70,7 +70,8 @@ def train(
                         world=world,
                     )
             except Stopped as stopped:
-                typer.echo(f"interrupted; {stopped}", err=True)
+                if world.first:
+                    typer.echo(f"interrupted; {stopped}", err=True)
                 raise typer.Exit(130) from None
         if not world.first:
             pass  # the first process prints
@@ -118,10 +119,17 @@ def _composed(
 
 @contextmanager
 def _world() -> "Iterator[World]":
+    """The processes of this run, of which the first says why a request is refused."""
+    from normbench.errors import RequestError
     from normbench.parallel import joined
 
     with joined() as world:
-        yield world
+        try:
+            yield world
+        except RequestError:
+            if world.first:
+                raise
+            raise typer.Exit(2) from None
 
 
 @contextmanager
@@ -134,7 +142,8 @@ def _stopping() -> Iterator[Callable[[], bool]]:
         if pressed:
             raise KeyboardInterrupt
         pressed = True
-        os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
+        if world.first:
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, press) for number in numbers]

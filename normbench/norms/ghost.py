@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from normbench.errors import RequestError
+from normbench.errors import Incompatible, RequestError
 from normbench.norms.base import Norm
-from normbench.norms.statistics import processes
+from normbench.norms.statistics import exchanges, processes
 
 
 class Ghost(nn.Module):
@@ -16,7 +16,7 @@ class Ghost(nn.Module):
     `norm`, in order; its `penalty` is then the mean over the chunks. In evaluation mode
     it gets the whole batch. Where several processes share statistics, each holds an
     equal part of one chunk. Raises RequestError in training where norm_batch does not
-    divide the batch.
+    divide the batch, Incompatible where the norm does not share what it should.
     """
 
     def __init__(self, norm: Norm, norm_batch: int) -> None:
@@ -28,8 +28,7 @@ class Ghost(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
         if not self.norm.training or len(x) * processes() == self.norm_batch:
-            whole: Tensor = self.norm(x, mask, condition)
-            return whole
+            return self._whole(x, mask, condition)
         if len(x) == 0 or len(x) % self.norm_batch:
             raise RequestError(
                 f"norm_batch={self.norm_batch} does not divide a batch of {len(x)}"
@@ -49,3 +48,19 @@ class Ghost(nn.Module):
         if penalties:
             self.norm.penalty = torch.stack(penalties).mean()
         return torch.cat(outputs)
+
+    def _whole(
+        self, x: Tensor, mask: Tensor | None, condition: Tensor | None
+    ) -> Tensor:
+        before = exchanges()
+        y: Tensor = self.norm(x, mask, condition)
+        sharing = self.norm.training and processes() > 1
+        # A norm of the user's own could take its statistics of this process only.
+        if sharing and not torch.compiler.is_compiling() and exchanges() == before:
+            raise Incompatible(
+                f"norm={self.norm.name} takes its statistics in one process, and "
+                f"norm_batch={self.norm_batch} is of {processes()}; take them with "
+                "normbench.norms.statistics.batch_moments or pooled, or set "
+                f"norm_batch={len(x)}"
+            )
+        return y

@@ -26,7 +26,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from normbench.norms.base import Momentum, Norm, affine_parameters, per_channel
-from normbench.norms.statistics import batch_count, clean_pads, sharing, total
+from normbench.norms.statistics import (
+    batch_count,
+    clean_pads,
+    replicas,
+    sharing,
+    total,
+)
 
 
 class PowerNorm(Norm, name="power"):
@@ -120,7 +126,7 @@ class _Divide(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, inverse, real)
         ctx.nu, ctx.momentum, ctx.count = nu, momentum, count
-        ctx.group = sharing()
+        ctx.group, ctx.replicas = sharing(), replicas()
         return x * per_channel(inverse, x)
 
     @staticmethod
@@ -130,10 +136,11 @@ class _Divide(torch.autograd.Function):
         nu: Tensor = ctx.nu
         scale = per_channel(inverse, x)
         z = x * scale
-        correction = per_channel(nu, x) * z
+        # `grad` is of this process's loss, `nu` of the mean of all of them.
+        correction = per_channel(nu * ctx.replicas, x) * z
         if real is not None:
             correction = torch.where(real, correction, 0)
         of_x = ((grad - correction) * scale).to(x.dtype)
         gamma, lam = (_mean(v * z, real, ctx.count, ctx.group) for v in (z, grad))
-        nu.add_(ctx.momentum * (lam - nu * gamma))
+        nu.add_(ctx.momentum * (lam / ctx.replicas - nu * gamma))
         return of_x, None, None, None, None, None

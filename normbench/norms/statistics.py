@@ -18,22 +18,26 @@ from normbench.errors import Incompatible
 from normbench.norms.base import Norm, per_channel, require_several
 
 _group: dist.ProcessGroup | None = None
+_replicas = 1
+_exchanges = 0
 
 
 @contextmanager
-def shared_by(group: dist.ProcessGroup | None) -> Iterator[None]:
+def shared_by(group: dist.ProcessGroup | None, replicas: int = 1) -> Iterator[None]:
     """Let the training forwards inside take statistics over all processes of `group`.
 
     Each has as many samples. The gradient of a statistic is that of the sum of the
     processes' losses, so that the mean of their parameters' gradients is the gradient
     of their mean loss. Backward passes may come after; None shares with nobody.
+    `replicas` is how many processes train the network, sharing or not: the loss of the
+    run is the mean of theirs.
     """
-    global _group
-    before, _group = _group, group
+    global _group, _replicas
+    before, _group, _replicas = (_group, _replicas), group, replicas
     try:
         yield
     finally:
-        _group = before
+        _group, _replicas = before
 
 
 def sharing() -> dist.ProcessGroup | None:
@@ -44,6 +48,16 @@ def sharing() -> dist.ProcessGroup | None:
 def processes() -> int:
     """How many they are; 1 where a process is alone."""
     return 1 if _group is None else _group.size()
+
+
+def replicas() -> int:
+    """How many processes' losses the loss of the run is the mean of."""
+    return _replicas
+
+
+def exchanges() -> int:
+    """How often this process has exchanged statistics with others until now."""
+    return _exchanges
 
 
 def pooled(
@@ -78,6 +92,8 @@ def total(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _gather(values: Tensor, group: dist.ProcessGroup) -> Tensor:
     """(processes, *values.shape), in the order of their ranks."""
+    global _exchanges
+    _exchanges += 1
     gathered: Tensor = _Gather.apply(values.contiguous(), group)
     return gathered
 
