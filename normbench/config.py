@@ -154,8 +154,12 @@ def parse(text: str, config_dir: Path | None = None) -> Override:
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
+        key, equals, value = text.partition("=")
         raise RequestError(
             f"{text!r} is not an override; write KEY=VALUE, such as norm=group"
+            if not equals or '"' in value
+            else f"the value of {text} has characters that mean something to Hydra; "
+            f"quote it, and that for the shell: '{key}=\"{value}\"'"
         ) from None
     key = str(override.key_or_group)
     if key.startswith("hydra"):

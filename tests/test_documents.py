@@ -138,7 +138,6 @@ def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delenv("NORMBENCH_RESULTS", raising=False)
-    monkeypatch.setenv("HOME", str(folder))
     PROBES.names()
     for registry in (REGISTRY, DATA):
         registry.names()
