@@ -562,19 +562,21 @@ class _Replica:
             self.loss = torch.autocast(device.type, dtype)(self.loss)
 
     def begin_epoch(self, epoch: int, order: Tensor) -> None:
-        """Tell the task which samples of `order` this process trains on."""
-        own = order.reshape(-1, self.world.size, self.share)[:, self.world.rank]
-        self.task.begin_epoch(epoch, own.flatten())
+        """Tell the task which samples this process trains on, and in which order."""
+        self.task.begin_epoch(epoch, self._own(order))
 
     def agree_on_statistics(self) -> None:
         """One set of running statistics, where processes have met other samples."""
         self.world.average(self.statistics)
 
     def _loss_of_share(self, model: nn.Module, index: Tensor) -> Tensor:
-        first = self.world.rank * self.share
-        share = index[first : first + self.share]
         with shared_by(self.group, self.world.size):
-            return self.task.loss_of_share(model, share, index)
+            return self.task.loss_of_share(model, self._own(index), index)
+
+    def _own(self, order: Tensor) -> Tensor:
+        """This process's samples of each micro-batch in `order`."""
+        shares = order.reshape(-1, self.world.size, self.share)
+        return shares[:, self.world.rank].flatten()
 
 
 def _evenly(steps: int, evaluations: int) -> frozenset[int]:

@@ -128,10 +128,10 @@ def check(config: RunConfig, task: Task) -> None:
             "in length; task.padding=max_length makes them alike"
         )
     try:
+        first = task.splits["train"][: config.batch_size // config.accumulate]
+        inputs = [tensor.to("meta") for tensor in task.inputs(first)]
         with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-            network = build(config, task)
-            first = task.splits["train"][: config.batch_size // config.accumulate]
-            network.model.train()(*(t.to("meta") for t in task.inputs(first)))
+            build(config, task).model.train()(*inputs)
     except Incompatible as reason:
         raise Incompatible(f"{where}: {reason}") from None
     except (RuntimeError, NotImplementedError) as error:

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from conftest import SMALL, Command
+from material import picture
 from torch import Tensor, nn
 
 from normbench.config import compose
@@ -236,6 +237,23 @@ def test_a_run_of_several_processes_is_the_run_of_one(
     ]
     losses = [[r["train/batch_loss"] for r in h if "lr" in r] for h in histories]
     assert losses[0] == pytest.approx(losses[1], rel=rel)
+
+
+@pytest.mark.slow
+def test_each_process_reads_and_augments_its_own_images(
+    torchrun: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    for i in range(48):
+        picture(tmp_path / "images" / f"class{i % 2}" / f"{i}.png", seed=i)
+    words = ["task=cnn", "task.width=8", *TINY, f"data.path={tmp_path / 'images'}"]
+    words += ["data=folder", "data.size=16", "data.augment=[crop,flip]"]
+    words += ["data.memory_gb=1e-9", "data.workers=1", "budget.epochs=2"]
+    process = torchrun(*words)
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    two, one = record_of(tmp_path / "two"), run_one(compose(words), tmp_path / "one")
+    assert two.facts == one.facts == {"skipped_images": 0}
+    assert two.metrics == pytest.approx(one.metrics, rel=1e-4, abs=1e-4)
 
 
 FAULTY = """

@@ -61,7 +61,7 @@ def train(
             from normbench.progress import run_observer
 
             try:
-                with _stopping() as stop:
+                with _stopping(world) as stop:
                     finished = run_one(
                         *(config, results),
                         modules=module or (),
@@ -133,7 +133,7 @@ def _world() -> "Iterator[World]":
 
 
 @contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
+def _stopping(world: "World") -> Iterator[Callable[[], bool]]:
     """Whether Ctrl-C was pressed or SIGTERM came; again, it is a KeyboardInterrupt."""
     pressed = False
 
