@@ -79,7 +79,7 @@ def test_an_interrupted_sweep_is_completed_by_another_engine(
     hurt = sweep("seed=range(0,4)", *engine)
     process = hurt.start(None, slow=0.3)
     hurt.wait_for_rows(hurt.ids[0], 7)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     code, said = hurt.end(process)
     assert code == 130, said
     assert hurt.ids[0] not in hurt.finished

@@ -101,7 +101,7 @@ def test_a_failed_trial_does_not_end_a_study(door: Door, tmp_path: Path) -> None
     odd = ["--config-dir", "mine", "modules=[odd_norm]", "norm=odd"]
     # At 1e30 the loss is not finite: that run diverges, and is the worst.
     space = ["norm.does=choice(raises,works)", "lr=choice(0.1,1e30)"]
-    done = door(*study, *odd, *SMOKE, "warmup=0.0", *space)
+    done = door(*odd, *study, *SMOKE, "warmup=0.0", *space)
     assert done.returncode == 0, done.stderr
     found = records(tmp_path).values()
     statuses = sorted(each.status for each in found)

@@ -5,8 +5,10 @@ that several of them can work on one results folder at a time.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,19 @@ def parallel(engine: Engine) -> int:
     A Ray cluster that was not asked yet counts as this machine.
     """
     return engine.workers or cores()
+
+
+@contextmanager
+def held(*signals: signal.Signals) -> Iterator[None]:
+    """Let `signals` wait until this is over; a process started in it never has them."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_all(
