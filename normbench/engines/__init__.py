@@ -7,7 +7,7 @@ that several of them can work on one results folder at a time.
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,23 +54,26 @@ def run_all(
     forecast: "Forecast",
     observer: "SweepObserver",
     *,
+    announce: Callable[[int], None] = lambda workers: None,
     modules: Sequence[str] = (),
     redo_stale: bool = False,
 ) -> None:
     """Do every one of `runs` (by run id) that is not finished, and record it.
 
     A run whose process dies is tried once more, then recorded as failed; the others go
-    on. A run that another process is doing is waited for. `observer` hears of every
-    end. An interrupt (KeyboardInterrupt) lets the runs write their checkpoints first;
-    another one does not. Raises RequestError where the engine cannot be had or
-    `modules` cannot be imported by a worker, NormbenchError where workers die before
-    they begin anything.
+    on. A run that another process is doing is waited for. `announce` hears how many
+    runs go side by side as soon as the engine is there, `observer` of every end. An
+    interrupt (KeyboardInterrupt) lets the runs write their checkpoints first; another
+    one does not. Raises RequestError where the engine cannot be had or `modules` cannot
+    be imported by a worker, NormbenchError where workers die before they begin
+    anything.
     """
     if isinstance(engine, LocalEngine):
         from normbench.engines import local
 
         local.run_all(
             *(runs, results, engine, forecast, observer),
+            announce=announce,
             modules=modules,
             redo_stale=redo_stale,
         )
@@ -80,6 +83,7 @@ def run_all(
 
         ray.run_all(
             *(runs, results, engine, forecast, observer),
+            announce=announce,
             modules=modules,
             redo_stale=redo_stale,
         )
@@ -88,6 +92,7 @@ def run_all(
 
         slurm.run_all(
             *(runs, results, engine, forecast, observer),
+            announce=announce,
             modules=modules,
             redo_stale=redo_stale,
         )

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -47,6 +47,7 @@ def run_all(
     forecast: Forecast,
     observer: SweepObserver,
     *,
+    announce: Callable[[int], None],
     modules: Sequence[str] = (),
     redo_stale: bool = False,
 ) -> None:
@@ -59,6 +60,7 @@ def run_all(
     does not. Raises RequestError where `modules` cannot be imported by a worker,
     NormbenchError where workers die before they begin anything.
     """
+    announce(engine.workers or cores())
     pool = _Pool(runs, results, engine, forecast, observer, modules, redo_stale)
     try:
         observer.start(len(runs), forecast.seconds())

@@ -8,7 +8,7 @@ gone, the jobs go on; the same command then waits for them, and does what they l
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
@@ -29,6 +29,7 @@ def run_all(
     forecast: Forecast,
     observer: SweepObserver,
     *,
+    announce: Callable[[int], None],
     modules: Sequence[str] = (),
     redo_stale: bool = False,
 ) -> None:
@@ -37,6 +38,7 @@ def run_all(
     What the jobs print is in `<results>/slurm`.
     """
     cluster = _Slurm(engine, results.resolve(), len(runs), modules, redo_stale)
+    announce(cluster.slots)
     follow(cluster, runs, results, forecast, observer, modules, redo_stale)
 
 
@@ -81,9 +83,14 @@ class _Slurm:
                 f"--results {results} cannot be written: {error.strerror} "
                 f"({error.filename}); name a folder that can"
             ) from None
-        except (RuntimeError, NameError, TypeError, ValueError) as error:
+        except RuntimeError as error:
+            raise RequestError(
+                f"engine.cluster={engine.cluster}: {error}; "
+                "engine.cluster=local tries it on this machine"
+            ) from None
+        except (NameError, TypeError, ValueError) as error:
             told = " ".join(str(error).split())
-            raise RequestError(f"engine.cluster={engine.cluster}: {told}") from None
+            raise RequestError(f"engine.options={engine.options}: {told}") from None
 
     def submit(self, batches: Sequence[Batch]) -> list[Any]:
         arguments = [repeat(each) for each in self._arguments]
