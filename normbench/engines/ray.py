@@ -190,7 +190,10 @@ def _require_answer(address: str) -> None:
         told = (error.stderr.strip().splitlines() or [f"exit {error.returncode}"])[-1]
     else:
         return
-    raise RequestError(f"engine.address={address} is not reached: {told}")
+    raise RequestError(
+        f"engine.address={address} is not reached: {told}; "
+        f"`ray status --address {address}` says more"
+    )
 
 
 def _last_line(error: Exception) -> str:
