@@ -256,15 +256,18 @@ class Trial:
         )
         if now.missing:
             seen = now.finished.values() or record.all_records(request.results)[0]
-            workers = parallel(request.engine)
-            if request.announce:
-                request.announce(manifest(what, plan, now, workers))
+
+            def announce(workers: int) -> None:
+                if request.announce:
+                    request.announce(manifest(what, plan, now, workers))
+
             run_all(
                 now.missing,
                 request.results,
                 request.engine,
                 Forecast(seen, now.missing, parallel(request.engine)),
                 request.observe(f"{what}, {len(now.finished)} of {len(runs)} are done"),
+                announce=announce,
                 modules=request.modules,
                 redo_stale=request.redo_stale,
             )

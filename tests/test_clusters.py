@@ -79,7 +79,7 @@ def test_an_interrupted_sweep_is_completed_by_another_engine(
     hurt = sweep("seed=range(0,4)", *engine)
     process = hurt.start(None, slow=0.3)
     hurt.wait_for_rows(hurt.ids[0], 7)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     code, said = hurt.end(process)
     assert code == 130, said
     assert hurt.ids[0] not in hurt.finished
@@ -89,12 +89,14 @@ def test_an_interrupted_sweep_is_completed_by_another_engine(
     assert hurt.steps()[0][1] > 7
 
 
-def test_engines_share_a_folder_at_a_time(sweep: MakeSweep) -> None:
-    hurt = sweep("seed=range(0,6)", *SLURM)
-    one = hurt.start(None, slow=0.1)
-    hurt.overrides = (*TINY, "seed=range(0,6)", *LOCAL)
-    other = hurt.start(None, slow=0.1)
-    for process in (one, other):
+def test_engines_and_a_share_are_at_one_folder_at_a_time(sweep: MakeSweep) -> None:
+    plan = "seed=range(0,6)"
+    hurt = sweep(plan)
+    processes = []
+    for more in (RAY, SLURM, [*LOCAL, "--shard", "1/2"], ["engine.workers=1"]):
+        hurt.overrides = (*TINY, plan, *more)
+        processes.append(hurt.start(None, slow=0.2))
+    for process in processes:
         code, said = hurt.end(process)
         assert code == 0, said
     assert hurt.steps() == [[1]] * 6

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 import material
 import pytest
 import torch.distributed.run
 import typer
+import wandb.cli.cli
 import yaml
 from conftest import SMALL
 from documents import (
@@ -34,10 +36,11 @@ from documents import (
     write_recipe_for_a_norm,
     write_recipe_for_a_probe,
 )
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
-from normbench.choices import choices
+from normbench.choices import choices, config_root
 from normbench.cli import app
 from normbench.config import compose
 from normbench.contrasts import decide
@@ -71,8 +74,9 @@ TRIED = {
     "results": TO_ITS_END,
     "show": TO_ITS_END,
     "status": TO_ITS_END,
-    "sweep": "normbench.engines.local.run_all",
+    "doctor": "normbench.doctor.examine",
     "stylize": TO_ITS_END,
+    "sweep": "normbench.engines.run_all",
     "sync": TO_ITS_END,
     "train": "normbench.experiment.run_one",
     "watch": "normbench.watch.Watch",
@@ -220,6 +224,15 @@ def try_git(line: str, folder: Path) -> None:
     subprocess.run(["bash", "-c", line], cwd=folder, env=os.environ | who, check=True)
 
 
+def try_hydra(words: Sequence[str]) -> None:
+    """Compose what scripts/hydra_train.py would; of a sweep, all but what is swept."""
+    parsed = OverridesParser.create().parse_overrides([w for w in words if "=" in w])
+    kept = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
+    assert ("-m" in words) == (len(kept) < len(parsed))
+    with hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
+        hydra.compose("hydra_train", kept, return_hydra_config=True)
+
+
 @pytest.mark.parametrize("line", commands(), ids=lambda line: " ".join(words_of(line)))
 def test_a_command_that_is_shown_works(
     line: str, reader: Path, monkeypatch: pytest.MonkeyPatch
@@ -233,6 +246,11 @@ def test_a_command_that_is_shown_works(
         try_torchrun(rest, reader, monkeypatch)
     elif program == "git":
         try_git(line, reader)
+    elif (program, rest[0]) == ("python", "scripts/hydra_train.py"):
+        try_hydra(rest[1:])
+    elif program == "wandb":
+        assert rest[0] in wandb.cli.cli.cli.commands
+        assert rest[1] == "ENTITY/PROJECT/SWEEP_ID" or (ROOT / rest[1]).is_file()
     else:
         pytest.fail(f"no test knows how to try {program!r}; output goes into ```text")
 

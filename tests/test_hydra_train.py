@@ -96,12 +96,12 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(
 
 @pytest.mark.slow
 def test_a_failed_trial_does_not_end_a_study(door: Door, tmp_path: Path) -> None:
-    study = ["-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=grid"]
+    study = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=grid"]
     study += ["hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.n_jobs=1"]
     odd = ["--config-dir", "mine", "modules=[odd_norm]", "norm=odd"]
     # At 1e30 the loss is not finite: that run diverges, and is the worst.
     space = ["norm.does=choice(raises,works)", "lr=choice(0.1,1e30)"]
-    done = door(*study, *odd, *SMOKE, "warmup=0.0", *space)
+    done = door("-m", *odd, *study, *SMOKE, "warmup=0.0", *space)
     assert done.returncode == 0, done.stderr
     found = records(tmp_path).values()
     statuses = sorted(each.status for each in found)

@@ -22,8 +22,8 @@ ALLOWED = {
     | {"cli.sweep", "cli.sync", "cli.watch"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
     | {"comparison", "config", "manifest", "plan", "progress", "provenance"}
-    | {"registration", "report.registered", "report.verdicts", "schema", "theorems"}
-    | {"trial", "verdict"},
+    | {"registration", "report.registered", "report.verdicts", "theorems", "trial"}
+    | {"verdict"},
     "cli.doctor": {"cli.options", "config", "doctor", "provenance"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}

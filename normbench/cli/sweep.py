@@ -96,8 +96,7 @@ def sweep(
             skip_failed=skip_failed,
         )
         seen = now.finished.values() if now.finished else all_records(results)[0]
-        workers = parallel(plan.engine)
-        forecast = Forecast(seen, now.missing, workers)
+        forecast = Forecast(seen, now.missing, parallel(plan.engine))
         if dry_run:
             _print_dry_run(_dry_run(plan, now, forecast, results), json)
             return
@@ -105,14 +104,17 @@ def sweep(
         progress = SweepProgress(Terminal())
         if now.missing:
             signal.signal(signal.SIGTERM, interrupt)
+            title = f"sweep --shard {shard}" if shard else "sweep"
             with Announcement(results) as announcement:
-                announcement.say(manifest("sweep", plan, now, workers))
                 run_all(
                     now.missing,
                     results,
                     plan.engine,
                     forecast,
                     progress,
+                    announce=lambda workers: announcement.say(
+                        manifest(title, plan, now, workers)
+                    ),
                     modules=module or (),
                     redo_stale=redo_stale,
                 )

@@ -5,8 +5,10 @@ that several of them can work on one results folder at a time.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,19 @@ def parallel(engine: Engine) -> int:
     return engine.workers or cores()
 
 
+@contextmanager
+def held(*signals: signal.Signals) -> Iterator[None]:
+    """Let `signals` wait until this is over; a process started in it never has them."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def run_all(
     runs: Mapping[str, RunConfig],
     results: Path,
@@ -39,23 +54,26 @@ def run_all(
     forecast: "Forecast",
     observer: "SweepObserver",
     *,
+    announce: Callable[[int], None] = lambda workers: None,
     modules: Sequence[str] = (),
     redo_stale: bool = False,
 ) -> None:
     """Do every one of `runs` (by run id) that is not finished, and record it.
 
     A run whose process dies is tried once more, then recorded as failed; the others go
-    on. A run that another process is doing is waited for. `observer` hears of every
-    end. An interrupt (KeyboardInterrupt) lets the runs write their checkpoints first;
-    another one does not. Raises RequestError where the engine cannot be had or
-    `modules` cannot be imported by a worker, NormbenchError where workers die before
-    they begin anything.
+    on. A run that another process is doing is waited for. `announce` hears how many
+    runs go side by side as soon as the engine is there, `observer` of every end. An
+    interrupt (KeyboardInterrupt) lets the runs write their checkpoints first; another
+    one does not. Raises RequestError where the engine cannot be had or `modules` cannot
+    be imported by a worker, NormbenchError where workers die before they begin
+    anything.
     """
     if isinstance(engine, LocalEngine):
         from normbench.engines import local
 
         local.run_all(
             *(runs, results, engine, forecast, observer),
+            announce=announce,
             modules=modules,
             redo_stale=redo_stale,
         )
@@ -65,6 +83,7 @@ def run_all(
 
         ray.run_all(
             *(runs, results, engine, forecast, observer),
+            announce=announce,
             modules=modules,
             redo_stale=redo_stale,
         )
@@ -73,6 +92,7 @@ def run_all(
 
         slurm.run_all(
             *(runs, results, engine, forecast, observer),
+            announce=announce,
             modules=modules,
             redo_stale=redo_stale,
         )

@@ -13,8 +13,8 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
-from normbench.engines import cores
+from normbench.engines import cores, held
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import record_failure, run_one
 from normbench.forecast import Forecast
@@ -48,6 +48,7 @@ def run_all(
     forecast: Forecast,
     observer: SweepObserver,
     *,
+    announce: Callable[[int], None],
     modules: Sequence[str] = (),
     redo_stale: bool = False,
 ) -> None:
@@ -62,6 +63,7 @@ def run_all(
     """
     for device in {config.device for config in runs.values()}:
         choose_device(device)
+    announce(engine.workers or cores())
     pool = _Pool(runs, results, engine, forecast, observer, modules, redo_stale)
     try:
         observer.start(len(runs), forecast.seconds())
@@ -171,7 +173,7 @@ class _Pool:
 
     def kill(self) -> None:
         """End what is still there, whatever is pressed meanwhile."""
-        with _held(signal.SIGINT, signal.SIGTERM):
+        with held(signal.SIGINT, signal.SIGTERM):
             for worker in self.workers:
                 worker.process.kill()
             for worker in self.workers:
@@ -207,7 +209,7 @@ class _Pool:
         resource_tracker.ensure_running()  # lest it comes with the worker, and unmasks
         # A worker inherits that it does not hear Ctrl-C, which reaches every process
         # of the terminal: the parent decides what it means.
-        with _held(signal.SIGINT):
+        with held(signal.SIGINT):
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=_work,
@@ -328,19 +330,6 @@ def _how_it_died(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return f"was killed by {signal.Signals(-exitcode).name}"
     return f"ended with exit code {exitcode}"
-
-
-@contextmanager
-def _held(*signals: signal.Signals) -> Iterator[None]:
-    """Let `signals` wait until this is over; a process started in it never has them."""
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Whisper(Silent):

@@ -11,8 +11,10 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,12 @@ from normbench.forecast import Forecast
 from normbench.progress import SweepObserver
 from normbench.schema import RayEngine, RunConfig
 
-REACH = 10.0
-"""Seconds in which a cluster must answer."""
+REACH, ANSWER = 10.0, 60.0
+"""Seconds in which an address must be reached, and in which a cluster must answer."""
+CONNECT = """
+import logging, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
+"""
 
 
 def run_all(
@@ -35,12 +41,14 @@ def run_all(
     forecast: Forecast,
     observer: SweepObserver,
     *,
+    announce: Callable[[int], None],
     modules: Sequence[str] = (),
     redo_stale: bool = False,
 ) -> None:
     """As `engines.run_all`; RequestError where Ray is not installed or not reached."""
     with _connected(engine, len(runs)):
         cluster = _Ray(engine, results.resolve(), len(runs), modules, redo_stale)
+        announce(cluster.slots)
         follow(cluster, runs, results, forecast, observer, modules, redo_stale)
 
 
@@ -128,6 +136,7 @@ def _connected(engine: RayEngine, runs: int) -> Iterator[None]:
         ) from None
     if engine.address is not None:
         _require_listening(engine.address)
+        _require_answer(engine.address)
     settings: dict[str, Any] = {"address": engine.address or "local"}
     if engine.address is None:
         wanted = min(engine.workers or cores(), runs) * engine.cpus
@@ -160,6 +169,31 @@ def _require_listening(address: str) -> None:
             f"engine.address={address} is not reached: {error}; "
             "`ray status` on its machine says whether it is up"
         ) from None
+
+
+def _require_answer(address: str) -> None:
+    """Raise RequestError where no cluster of this Ray's version answers in time.
+
+    Asked by another process: Ray's own attempt cannot be ended.
+    """
+    try:
+        subprocess.run(
+            [sys.executable, "-c", CONNECT, address],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        told = f"what listens there gave no answer in {ANSWER:g} s"
+    except subprocess.CalledProcessError as error:
+        told = (error.stderr.strip().splitlines() or [f"exit {error.returncode}"])[-1]
+    else:
+        return
+    raise RequestError(
+        f"engine.address={address} is not reached: {told}; "
+        f"`ray status --address {address}` says more"
+    )
 
 
 def _last_line(error: Exception) -> str:

@@ -5,12 +5,16 @@ is up or that is preempted, is submitted again and resumes. Where the command it
 gone, the jobs go on; the same command then waits for them, and does what they leave.
 """
 
+import os
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from normbench.engines import held
 from normbench.engines.batches import Batch, Died, Report, follow, work
 from normbench.errors import NormbenchError, RequestError
 from normbench.forecast import Forecast
@@ -25,6 +29,7 @@ def run_all(
     forecast: Forecast,
     observer: SweepObserver,
     *,
+    announce: Callable[[int], None],
     modules: Sequence[str] = (),
     redo_stale: bool = False,
 ) -> None:
@@ -33,6 +38,7 @@ def run_all(
     What the jobs print is in `<results>/slurm`.
     """
     cluster = _Slurm(engine, results.resolve(), len(runs), modules, redo_stale)
+    announce(cluster.slots)
     follow(cluster, runs, results, forecast, observer, modules, redo_stale)
 
 
@@ -77,17 +83,21 @@ class _Slurm:
                 f"--results {results} cannot be written: {error.strerror} "
                 f"({error.filename}); name a folder that can"
             ) from None
-        except (RuntimeError, NameError, TypeError, ValueError) as error:
+        except RuntimeError as error:
+            raise RequestError(
+                f"engine.cluster={engine.cluster}: {error}; "
+                "engine.cluster=local tries it on this machine"
+            ) from None
+        except (NameError, TypeError, ValueError) as error:
             told = " ".join(str(error).split())
-            raise RequestError(f"engine.cluster={engine.cluster}: {told}") from None
+            raise RequestError(f"engine.options={engine.options}: {told}") from None
 
     def submit(self, batches: Sequence[Batch]) -> list[Any]:
+        arguments = [repeat(each) for each in self._arguments]
         try:
-            return list(
-                self._executor.map_array(
-                    work, batches, *(repeat(each) for each in self._arguments)
-                )
-            )
+            # Ctrl-C reaches every process of the terminal, those of the stand-in too.
+            with held(signal.SIGINT):
+                return list(self._executor.map_array(work, batches, *arguments))
         except Exception as error:  # sbatch's refusals have no class of their own
             raise NormbenchError(f"submitit cannot submit: {error}") from error
 
@@ -111,4 +121,8 @@ class _Slurm:
         return report
 
     def stop(self, job: Any) -> None:
-        job.cancel(check=False)
+        if self._executor.cluster == "local":  # as scancel does; its cancel is a SIGINT
+            with suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)
+        else:
+            job.cancel(check=False)
