@@ -12,7 +12,7 @@ from pathlib import Path
 from normbench import record
 from normbench.config import Composer, parse, resolve, run_id
 from normbench.contrasts import metric_of, weights_of
-from normbench.engines.local import cores, run_all
+from normbench.engines.local import cores, require_devices, run_all
 from normbench.errors import NormbenchError, RequestError, did_you_mean
 from normbench.forecast import Forecast
 from normbench.manifest import Manifest
@@ -255,6 +255,7 @@ class Trial:
             plan, request.results, request.modules, redo_stale=request.redo_stale
         )
         if now.missing:
+            require_devices(now.missing.values())
             seen = now.finished.values() or record.all_records(request.results)[0]
             workers = request.engine.workers or cores()
             if request.announce:

@@ -66,7 +66,7 @@ def sweep(
     request was wrong; 130: interrupted.
     """
     with exit_codes():
-        from normbench.engines.local import cores, run_all
+        from normbench.engines.local import cores, require_devices, run_all
         from normbench.forecast import Forecast
         from normbench.manifest import Announcement
         from normbench.plan import make_plan, manifest, standing
@@ -92,6 +92,7 @@ def sweep(
         _say_what_is_left_out(plan, now)
         progress = SweepProgress(Terminal())
         if now.missing:
+            require_devices(now.missing.values())
             signal.signal(signal.SIGTERM, interrupt)
             with Announcement(results) as announcement:
                 announcement.say(manifest("sweep", plan, now, workers))

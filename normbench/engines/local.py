@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -25,7 +25,7 @@ from types import FrameType
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import record_failure, run_one
 from normbench.forecast import Forecast
-from normbench.network import choose_device
+from normbench.network import choose_device, require_compiler
 from normbench.progress import Silent, SweepObserver
 from normbench.provenance import import_modules
 from normbench.schema import LocalEngine, RunConfig, RunRecord
@@ -47,6 +47,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def require_devices(configs: Iterable[RunConfig]) -> None:
+    """Raise RequestError where a device, or a compiler for it, is not here."""
+    for name, compiled in sorted({(each.device, each.compile) for each in configs}):
+        device = choose_device(name)
+        if compiled:
+            require_compiler(device)
+
+
 def run_all(
     runs: Mapping[str, RunConfig],
     results: Path,
@@ -63,11 +71,9 @@ def run_all(
     takes longer than the engine's timeout; the others go on. A run that another
     process is doing is waited for. `observer` hears of every end. An interrupt
     (KeyboardInterrupt) lets the workers write their checkpoints first; another one
-    does not. Raises RequestError where a device is not here or `modules` cannot be
-    imported by a worker, NormbenchError where workers die before they begin anything.
+    does not. Raises RequestError where `modules` cannot be imported by a worker,
+    NormbenchError where workers die before they begin anything.
     """
-    for device in {config.device for config in runs.values()}:
-        choose_device(device)
     pool = _Pool(runs, results, engine, forecast, observer, modules, redo_stale)
     try:
         observer.start(len(runs), forecast.seconds())
