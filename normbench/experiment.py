@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, Literal, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -519,11 +519,28 @@ class _Run:
         )
 
 
+class _Narrow(nn.Module):
+    """A network whose products are taken in 16 bits; what it answers is float32."""
+
+    def __init__(
+        self, network: nn.Module, device: str, precision: Literal["bf16", "fp16"]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.device = device
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        with torch.autocast(self.device, self.dtype):
+            answer: Tensor = self.network(*inputs)
+        return answer.float()
+
+
 class _Replica:
     """What one process trains: the network, or its copy among several.
 
     `model` and `loss` are for `train.fit`; `loss` is of this process's share of the
-    samples, in the config's precision.
+    samples.
     """
 
     def __init__(
@@ -546,6 +563,8 @@ class _Replica:
         self.model: nn.Module = model
         if config.compile:
             self.model = cast(nn.Module, torch.compile(model))
+        if config.precision != "fp32":
+            self.model = _Narrow(self.model, device.type, config.precision)
         self.loss = task.loss if world.size == 1 else self._loss_of_share
         if world.size > 1:
             if not world.first:
@@ -557,9 +576,6 @@ class _Replica:
                 self.model = DistributedDataParallel(
                     self.model, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
-        if config.precision != "fp32":
-            dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
-            self.loss = torch.autocast(device.type, dtype)(self.loss)
 
     def begin_epoch(self, epoch: int, order: Tensor) -> None:
         """Tell the task which samples this process trains on, and in which order."""

@@ -22,6 +22,8 @@ def test_every_norm_has_its_facts() -> None:
             assert norm.parameters
     assert facts["group"].year == 2018
     assert facts["batch"].uses_other_samples
+    assert facts["batch"].precisions == "fp32 bf16 fp16"
+    assert facts["power"].precisions == "fp32 bf16"
     assert [facts[name].parameters for name in ("batch", "rms", "none")] == [
         "2 C",
         "1 C",

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -26,7 +26,7 @@ from normbench.engines import cores, held
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import record_failure, run_one
 from normbench.forecast import Forecast
-from normbench.network import choose_device
+from normbench.network import choose_device, require_compiler
 from normbench.progress import Silent, SweepObserver
 from normbench.provenance import import_modules
 from normbench.schema import LocalEngine, RunConfig, RunRecord
@@ -39,6 +39,14 @@ PATIENCE = 1.5
 """Seconds that workers have to write their checkpoints when they are told to stop."""
 RETRY = 0.5
 """Seconds before asking again for a run that another process is doing."""
+
+
+def require_devices(configs: Iterable[RunConfig]) -> None:
+    """Raise RequestError where a device, or a compiler for it, is not here."""
+    for name, compiled in sorted({(each.device, each.compile) for each in configs}):
+        device = choose_device(name)
+        if compiled:
+            require_compiler(device)
 
 
 def run_all(
@@ -61,8 +69,7 @@ def run_all(
     does not. Raises RequestError where a device is not here or `modules` cannot be
     imported by a worker, NormbenchError where workers die before they begin anything.
     """
-    for device in {config.device for config in runs.values()}:
-        choose_device(device)
+    require_devices(runs.values())
     announce(engine.workers or cores())
     pool = _Pool(runs, results, engine, forecast, observer, modules, redo_stale)
     try:

@@ -68,11 +68,26 @@ class RegularizedBatchNorm(Norm, name="batch_regularized"):
 
     def _discrepancy(self, mean: Tensor, var: Tensor) -> Tensor:
         # New tensors: the running statistics move before the backward pass.
-        std, running_std = (torch.sqrt(v + self.eps) for v in (var, self.running_var))
-        of_mean = (mean - self.running_mean).square().sum()
+        running_mean, running_var = self.running_mean, self.running_var
+        if torch.compiler.is_compiling():
+            running_mean, running_var = _kept(running_mean), _kept(running_var)
+        std, running_std = (torch.sqrt(v + self.eps) for v in (var, running_var))
+        of_mean = (mean - running_mean).square().sum()
         of_std = (std - running_std).square().sum()
         return self.penalty_mean * of_mean + self.penalty_std * of_std
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies start without the penalty: it holds the graph of one forward."""
         return {**self.__dict__, "penalty": None}
+
+
+# A compiled graph computes again for the backward pass what is cheap, from the running
+# statistics as they are then; what an operation of unknown cost gives, it keeps.
+@torch.library.custom_op("normbench::kept", mutates_args=())
+def _kept(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+@_kept.register_fake
+def _kept_shape(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
