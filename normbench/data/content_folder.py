@@ -17,8 +17,6 @@ from normbench.data.pictures import (
     Unreadable,
     centre_square,
     listed,
-    on_white,
-    opened,
     pixels,
     scaled,
 )
@@ -142,7 +140,7 @@ class ContentFolder(Data, name="content_folder"):
             if len(read) == count:
                 break
             try:
-                picture = scaled(on_white(opened(path)), self.shorter_side)
+                picture = scaled(path, self.shorter_side)
             except Unreadable as error:
                 why = str(error).removeprefix(f"{path} ")
                 broken.append(f"{path.relative_to(self.root)} {why}")

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -318,6 +319,9 @@ def loaded(
         num_workers=workers,
         generator=torch.Generator(),  # it draws from the global one otherwise
         worker_init_fn=_leave_interrupts if workers else None,
+        # Elsewhere than on Linux it is not safe. A worker of a sweep, itself spawned,
+        # would spawn its readers, and each import torch for every evaluation.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     for chunk in loader:
         yield from chunk
