@@ -207,6 +207,17 @@ def test_a_folder_of_another_layout_is_refused(
         loaded(root)
 
 
+def test_links_to_folders_are_followed_and_end(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    for name in ("class 0", "class 1"):
+        (tmp_path / "linked" / name).symlink_to(root / name, target_is_directory=True)
+    (root / "class 0" / "above").symlink_to(root, target_is_directory=True)
+    found = pictures.listed(tmp_path / "linked")
+    assert len(found) == 20
+    (root / "class 0" / "itself").symlink_to(root / "class 0")
+    assert pictures.listed(tmp_path / "linked") == found
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing")
     with pytest.raises(RequestError, match="has no images; its layout"):

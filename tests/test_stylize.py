@@ -70,7 +70,7 @@ def test_pictures_that_cannot_be_read_are_skipped_and_counted(
     (Path(by_path["path"]) / "4.png").write_text("no picture")
     assert loaded(by_path).facts == {"skipped_images": 1}
     assert "4.png is no picture" in caplog.text
-    with pytest.raises(RequestError, match=r"data\.strict=true, and 1 pictures"):
+    with pytest.raises(RequestError, match=r"data\.strict=true, and 1 of the"):
         loaded(by_path, strict=True)
 
 
@@ -286,6 +286,7 @@ def test_orientation_transparency_and_grey(stylized: Stylize, tmp_path: Path) ->
         (["empty.png"], "IMAGE=empty.png is empty"),
         (["folder"], "IMAGE=folder is a folder; name a file"),
         (["good.png", "--style", "2"], "has 2 styles, 0 to 1"),
+        (["good.png", "--output-dir", "bad.png"], "bad.png cannot be a folder"),
         (["good.png", "folder/good.png"], "several pictures would be written to"),
     ],
 )

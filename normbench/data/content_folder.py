@@ -88,7 +88,7 @@ class ContentFolder(Data, name="content_folder"):
         parsed = cached("content_folder", identity, lambda: self._parse(seed))
         broken = json.loads(parsed.strings["broken"])
         if broken:
-            told = f"{len(broken)} pictures in {self.root} cannot be read: "
+            told = f"{len(broken)} of the pictures in {self.root} cannot be read: "
             told += files.shortened(broken, 3)
             if self.strict:
                 raise RequestError(f"data.strict=true, and {told}")
@@ -108,6 +108,8 @@ class ContentFolder(Data, name="content_folder"):
 
     def _parse(self, seed: int) -> Parsed:
         paths = listed(self.root)
+        if not paths:
+            raise RequestError(f"{self.root} has no pictures, in it and below")
         generator = torch.Generator().manual_seed(seed)
         parts = random_split(
             len(paths),

@@ -45,6 +45,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CHUNK = 32
 """Images that a worker reads at a time."""
 
+MANY = 20_000
+"""Images whose decoding takes so long that the user is told."""
+
 log = logging.getLogger(__name__)
 
 
@@ -181,6 +184,8 @@ class Folder(Data, name="folder"):
 
         def decode() -> Parsed:
             good, broken = [], {}
+            if len(paths) > MANY:
+                log.warning("decoding %d images, once: which can be read?", len(paths))
             read = loaded(paths, self.size, torch.arange(len(paths)), self.workers)
             for i, image in enumerate(read):
                 if isinstance(image, str):

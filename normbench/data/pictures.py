@@ -1,6 +1,7 @@
 """One picture in a file of the user's: read, turned upright, of a bounded size."""
 
 import math
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +26,22 @@ class Unreadable(RequestError):
 
 
 def listed(folder: Path) -> list[Path]:
-    """The pictures in `folder` and below, sorted by their place in it."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    """The pictures in `folder` and below, sorted by their place in it.
+
+    Links to folders are followed. Raises RequestError where one cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise RequestError(f"{error.filename} cannot be read: {error.strerror}")
+
+    found = []
+    for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(place)
+        real = here.resolve()
+        # A link to a folder that it is in would never end.
+        below[:] = [n for n in below if not real.is_relative_to((here / n).resolve())]
+        paths = (here / name for name in names)
+        found += [path for path in paths if path.suffix.lower() in SUFFIXES]
     return sorted(path for path in found if path.is_file())
 
 
