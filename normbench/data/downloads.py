@@ -27,7 +27,7 @@ from normbench.data.cache import Parsed, read, write
 from normbench.errors import RequestError
 
 TIMEOUT = 15
-"""Seconds without an answer after which a download is given up; MNIST has two servers."""
+"""Seconds without an answer after which a download is given up."""
 
 
 def folder() -> Path:
