@@ -157,9 +157,8 @@ def parse(text: str, config_dir: Path | None = None) -> Override:
         key, equals, value = text.partition("=")
         raise RequestError(
             f"{text!r} is not an override; write KEY=VALUE, such as norm=group"
-            if not equals or '"' in value
-            else f"the value of {text} has characters that mean something to Hydra; "
-            f"quote it, and that for the shell: '{key}=\"{value}\"'"
+            # Such as ~/flowers, or a path with a comma in it.
+            + (f", or '{key}=\"{value}\"' in a shell" if equals else "")
         ) from None
     key = str(override.key_or_group)
     if key.startswith("hydra"):

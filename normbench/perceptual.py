@@ -9,6 +9,7 @@ variant without squeeze-and-excitation and with ReLU6. Written out here, with ev
 BatchNorm folded into its convolution, so that a run imports no model zoo.
 """
 
+import hashlib
 import importlib.util
 from collections.abc import Iterator
 from functools import cache
@@ -157,11 +158,13 @@ def _vgg16_file() -> Path:
     kept = downloads.folder() / name
     for file in (kept, Path(torch.hub.get_dir(), "checkpoints", name)):
         if file.is_file():
+            _require_sum(file)
             return file
     try:
         downloads.folder().mkdir(parents=True, exist_ok=True)
         # Into a temporary file, which takes its name once its sum is right.
-        torch.hub.download_url_to_file(VGG16_URL, str(kept), VGG16_SHA256)
+        with downloads.giving_up():
+            torch.hub.download_url_to_file(VGG16_URL, str(kept), VGG16_SHA256)
     except (OSError, RuntimeError) as error:
         raise RequestError(
             f"task.perceptual=vgg16 needs {kept}, and it cannot be fetched: {error}\n"
@@ -169,6 +172,16 @@ def _vgg16_file() -> Path:
             f"there from {VGG16_URL}, or use task.perceptual=efficientnet_lite0"
         ) from None
     return kept
+
+
+def _require_sum(file: Path) -> None:
+    with file.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if not found.startswith(VGG16_SHA256):
+        raise RequestError(
+            f"{file} is damaged: its SHA-256 sum begins with {found[:8]}, not with "
+            f"{VGG16_SHA256}; remove it, and the next run fetches it again"
+        )
 
 
 class InvertedResidual(nn.Module):

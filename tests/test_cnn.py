@@ -14,6 +14,7 @@ from normbench import network
 from normbench.config import compose
 from normbench.data.base import Images
 from normbench.errors import RequestError
+from normbench.norms import names
 from normbench.norms.factory import NormFactory
 from normbench.resnet import resnet
 from normbench.tasks.cnn import CNN, BasicBlock, Network
@@ -303,9 +304,7 @@ def test_a_norm_that_contains_its_activation_gets_no_second_one() -> None:
         assert not any(isinstance(m, nn.ReLU) for m in model.modules())
 
 
-@pytest.mark.parametrize(
-    "norm", ["none", "filter_response", "evonorm_s0", "group", "batch_renorm", "dyt"]
-)
+@pytest.mark.parametrize("norm", names())
 def test_gradients_pass_through_any_norm_in_torchvision_s_networks(norm: str) -> None:
     model = resnet("resnet18", NormFactory(norm, {}, norm_batch=2), 3, 10)
     model(torch.randn(2, 3, 64, 64)).sum().backward()

@@ -179,6 +179,7 @@ def test_a_config_survives_its_own_yaml() -> None:
         (["norm=group,batch"], ["several values", "one run"]),
         (["lr==="], ["'lr==='", "KEY=VALUE"]),
         (["norm"], ["'norm'", "KEY=VALUE"]),
+        (["data.path=~/a"], ["'data.path=~/a'", """'data.path="~/a"' in a shell"""]),
         (["norm.name=os.system"], ["os.system", "unknown"]),
         (["norm={name: group, _target_: os.system}"], ["norm"]),
         (["hydra.verbose=true"], ["no effect"]),

@@ -1,8 +1,10 @@
 """Images in files: what is read, in which order, and what is skipped."""
 
 import logging
+import multiprocessing
 import shutil
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,23 @@ def test_a_run_is_the_same_from_memory_and_from_files_and_resumed(
     assert experiment.run_one(read.config, tmp_path / "stopped").metrics == read.metrics
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere readers are spawned")
+def test_a_worker_that_was_spawned_forks_its_readers(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pickled(*_: object) -> None:
+        raise AssertionError("what is given to a reader that is spawned is pickled")
+
+    monkeypatch.setattr(folder._Reading, "__reduce_ex__", pickled)
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        read = folder.loaded([root / "class 1" / "01.png"], 16, torch.arange(1), 1)
+        assert [type(image) for image in read] == [torch.Tensor]
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+
+
 @pytest.mark.parametrize("memory_gb", [1.0, SMALL_MEMORY])
 def test_broken_images_are_named_skipped_and_counted(
     memory_gb: float, root: Path, caplog: pytest.LogCaptureFixture
@@ -188,6 +207,17 @@ def test_a_folder_of_another_layout_is_refused(
         loaded(root)
 
 
+def test_links_to_folders_are_followed_and_end(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    for name in ("class 0", "class 1"):
+        (tmp_path / "linked" / name).symlink_to(root / name, target_is_directory=True)
+    (root / "class 0" / "above").symlink_to(root, target_is_directory=True)
+    found = pictures.listed(tmp_path / "linked")
+    assert len(found) == 20
+    (root / "class 0" / "itself").symlink_to(root / "class 0")
+    assert pictures.listed(tmp_path / "linked") == found
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing")
     with pytest.raises(RequestError, match="has no images; its layout"):
@@ -224,6 +254,12 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     clear.save(tmp_path / "clear.png")
     assert (pictures.centre_square(tmp_path / "clear.png", 8) == 255).all()
     assert pictures.opened(tmp_path / "clear.png").mode == "RGBA"
+
+
+def test_a_line_is_not_scaled_to_a_picture_of_gigabytes(tmp_path: Path) -> None:
+    Image.new("L", (1, 100_000)).save(tmp_path / "line.png")
+    with pytest.raises(pictures.Unreadable, match=r"1x100000 .* become 64x6400000"):
+        pictures.centre_square(tmp_path / "line.png", 64)
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import Run
-from material import hf
+from material import hf, text_csv
 
 from normbench.config import compose, run_id
 from normbench.data.base import REGISTRY, Tokens
@@ -93,6 +93,18 @@ def test_a_row_without_text_or_label_is_named(
     datasets.DatasetDict({"train": table}).save_to_disk(str(tmp_path / "set"))
     with pytest.raises(RequestError, match=words):
         loaded({"dataset": str(tmp_path / "set"), "test_split": None})
+
+
+def test_what_is_in_the_cache_of_the_library_needs_no_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = text_csv(tmp_path / "reviews", monkeypatch)
+    _read.cache_clear()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.load_dataset(str(tmp_path / "reviews"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    Path(made["path"]).unlink()
+    assert len(loaded({"dataset": "reviews"}, test_split=None).labels) == 60
 
 
 def test_a_set_that_is_not_here_without_network_is_one_message(

@@ -70,7 +70,7 @@ def test_pictures_that_cannot_be_read_are_skipped_and_counted(
     (Path(by_path["path"]) / "4.png").write_text("no picture")
     assert loaded(by_path).facts == {"skipped_images": 1}
     assert "4.png is no picture" in caplog.text
-    with pytest.raises(RequestError, match=r"data\.strict=true, and 1 pictures"):
+    with pytest.raises(RequestError, match=r"data\.strict=true, and 1 of the"):
         loaded(by_path, strict=True)
 
 
@@ -114,7 +114,10 @@ def vgg16(
         torch.nn.init.normal_(parameter, std=0.05)
     folder = tmp_path_factory.mktemp("data")
     state = OrderedDict((f"features.{k}", v) for k, v in features.state_dict().items())
-    torch.save(state, folder / "vgg16-397923af.pth")
+    file = folder / "vgg16-397923af.pth"
+    torch.save(state, file)
+    begins = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    monkeypatch.setattr(perceptual, "VGG16_SHA256", begins)
     monkeypatch.setenv("NORMBENCH_DATA", str(folder))
     perceptual.perceptual_network.cache_clear()
     yield features
@@ -186,6 +189,9 @@ def test_a_corrupt_download_of_vgg16_is_refused_and_leaves_nothing(
     right = hashlib.sha256(served.read_bytes()).hexdigest()[:8]
     monkeypatch.setattr(perceptual, "VGG16_SHA256", right)
     assert perceptual._vgg16_file().read_bytes() == b"half of it"
+    (tmp_path / "data" / served.name).write_bytes(b"half of")  # a copy cut short
+    with pytest.raises(RequestError, match=r"397923af\.pth is damaged: its SHA-256"):
+        perceptual.Vgg16()
 
 
 # A trained network
@@ -286,6 +292,7 @@ def test_orientation_transparency_and_grey(stylized: Stylize, tmp_path: Path) ->
         (["empty.png"], "IMAGE=empty.png is empty"),
         (["folder"], "IMAGE=folder is a folder; name a file"),
         (["good.png", "--style", "2"], "has 2 styles, 0 to 1"),
+        (["good.png", "--output-dir", "bad.png"], "bad.png cannot be a folder"),
         (["good.png", "folder/good.png"], "several pictures would be written to"),
     ],
 )

@@ -61,6 +61,11 @@ def stylize(
         targets = [output_dir / name for name in names]
         try:
             output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(
+                f"--output-dir {output_dir} cannot be a folder: {error.strerror}"
+            ) from None
+        try:
             for image, target in zip(images, targets, strict=True):
                 styling.stylize(model, image, target, style)
                 if not json:

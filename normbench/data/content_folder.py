@@ -17,8 +17,6 @@ from normbench.data.pictures import (
     Unreadable,
     centre_square,
     listed,
-    on_white,
-    opened,
     pixels,
     scaled,
 )
@@ -90,7 +88,7 @@ class ContentFolder(Data, name="content_folder"):
         parsed = cached("content_folder", identity, lambda: self._parse(seed))
         broken = json.loads(parsed.strings["broken"])
         if broken:
-            told = f"{len(broken)} pictures in {self.root} cannot be read: "
+            told = f"{len(broken)} of the pictures in {self.root} cannot be read: "
             told += files.shortened(broken, 3)
             if self.strict:
                 raise RequestError(f"data.strict=true, and {told}")
@@ -110,6 +108,8 @@ class ContentFolder(Data, name="content_folder"):
 
     def _parse(self, seed: int) -> Parsed:
         paths = listed(self.root)
+        if not paths:
+            raise RequestError(f"{self.root} has no pictures, in it and below")
         generator = torch.Generator().manual_seed(seed)
         parts = random_split(
             len(paths),
@@ -142,7 +142,7 @@ class ContentFolder(Data, name="content_folder"):
             if len(read) == count:
                 break
             try:
-                picture = scaled(on_white(opened(path)), self.shorter_side)
+                picture = scaled(path, self.shorter_side)
             except Unreadable as error:
                 why = str(error).removeprefix(f"{path} ")
                 broken.append(f"{path.relative_to(self.root)} {why}")

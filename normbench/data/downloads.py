@@ -26,7 +26,7 @@ from normbench.data.base import Data, Images, held_out_split
 from normbench.data.cache import Parsed, read, write
 from normbench.errors import RequestError
 
-TIMEOUT = 30
+TIMEOUT = 15
 """Seconds without an answer after which a download is given up."""
 
 
@@ -109,7 +109,7 @@ def _fetch(name: str, source: str, place: Path) -> Parsed:
     given = folder() / name
     names = _take_archives(dataset, given, place)
     try:
-        with _giving_up():
+        with giving_up():
             training = dataset(place, train=True, download=True)
             test = dataset(place, train=False, download=True)
     except Exception as error:  # of urllib, tarfile, gzip, pickle and torchvision
@@ -156,7 +156,8 @@ def _take_archives(dataset: Any, given: Path, place: Path) -> list[str]:
 
 
 @contextmanager
-def _giving_up() -> Iterator[None]:
+def giving_up() -> Iterator[None]:
+    """A download within ends with an error after TIMEOUT seconds without an answer."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:

@@ -1,6 +1,7 @@
 """The user's files: where they are, and the hash of what is in them."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +10,11 @@ from normbench.data.cache import Parsed, cached
 from normbench.errors import RequestError
 
 FORMAT = 1
+
+LARGE = 2e9
+"""Bytes whose reading takes so long that the user is told."""
+
+log = logging.getLogger(__name__)
 
 
 def file(key: str, path: str | None) -> Path:
@@ -70,6 +76,10 @@ def fingerprint(files: Sequence[Path], root: Path | None = None) -> str:
 @lru_cache(maxsize=16)
 def _fingerprint(stats: tuple[tuple[str, int, int], ...], root: str | None) -> str:
     def read() -> Parsed:
+        size = sum(size for _, size, _ in stats)
+        if size > LARGE:
+            told = "reading %.0f GB in %d files, once, for their fingerprint"
+            log.warning(told, size / 1e9, len(stats))
         hash = hashlib.sha256()
         for name, _, _ in stats:
             path = Path(name)

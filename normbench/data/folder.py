@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
@@ -43,6 +44,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 CHUNK = 32
 """Images that a worker reads at a time."""
+
+MANY = 20_000
+"""Images whose decoding takes so long that the user is told."""
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +184,8 @@ class Folder(Data, name="folder"):
 
         def decode() -> Parsed:
             good, broken = [], {}
+            if len(paths) > MANY:
+                log.warning("decoding %d images, once: which can be read?", len(paths))
             read = loaded(paths, self.size, torch.arange(len(paths)), self.workers)
             for i, image in enumerate(read):
                 if isinstance(image, str):
@@ -318,6 +324,9 @@ def loaded(
         num_workers=workers,
         generator=torch.Generator(),  # it draws from the global one otherwise
         worker_init_fn=_leave_interrupts if workers else None,
+        # Elsewhere than on Linux it is not safe. A worker of a sweep, itself spawned,
+        # would spawn its readers, and each import torch for every evaluation.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     for chunk in loader:
         yield from chunk

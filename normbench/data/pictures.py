@@ -1,14 +1,19 @@
 """One picture in a file of the user's: read, turned upright, of a bounded size."""
 
+import math
+import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from normbench.errors import RequestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}
@@ -21,18 +26,34 @@ class Unreadable(RequestError):
 
 
 def listed(folder: Path) -> list[Path]:
-    """The pictures in `folder` and below, sorted by their place in it."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    """The pictures in `folder` and below, sorted by their place in it.
+
+    Links to folders are followed. Raises RequestError where one cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise RequestError(f"{error.filename} cannot be read: {error.strerror}")
+
+    found = []
+    for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(place)
+        real = here.resolve()
+        # A link to a folder that it is in would never end.
+        below[:] = [n for n in below if not real.is_relative_to((here / n).resolve())]
+        paths = (here / name for name in names)
+        found += [path for path in paths if path.suffix.lower() in SUFFIXES]
     return sorted(path for path in found if path.is_file())
 
 
-def opened(path: Path) -> Image.Image:
+def opened(path: Path) -> "Image":
     """The picture in `path`: "RGB", or "RGBA" where some of it is transparent.
 
     Upright, as its EXIF orientation says; the first of several; of 16 bits, the upper
     eight. Raises Unreadable, for more pixels than Pillow takes for safe too, before
     they are decoded.
     """
+    from PIL import Image, ImageOps
+
     try:
         with warnings.catch_warnings():
             # Pillow warns of what may be a bomb, and refuses twice that.
@@ -55,27 +76,40 @@ def opened(path: Path) -> Image.Image:
     return picture.convert("RGBA" if transparent else "RGB")
 
 
-def on_white(picture: Image.Image) -> Image.Image:
+def on_white(picture: "Image") -> "Image":
     """ "RGB", with white behind what is transparent."""
     if picture.mode != "RGBA":
         return picture
+    from PIL import Image
+
     ground = Image.new("RGBA", picture.size, "white")
     return Image.alpha_composite(ground, picture).convert("RGB")
 
 
-def scaled(picture: Image.Image, shorter_side: int) -> Image.Image:
-    """The same with a shorter side of so many pixels."""
+def scaled(path: Path, shorter_side: int) -> "Image":
+    """The picture in `path`, on white, with a shorter side of so many pixels.
+
+    Raises Unreadable, for a picture so narrow that it becomes too large, too.
+    """
+    from PIL import Image
+
+    picture = on_white(opened(path))
     width, height = picture.size
     scale = shorter_side / min(width, height)
     size = (
         max(shorter_side, round(width * scale)),
         max(shorter_side, round(height * scale)),
     )
+    if size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise Unreadable(
+            f"{path} is too narrow: its {width}x{height} pixels would become "
+            f"{size[0]}x{size[1]}"
+        )
     # Lanczos widens its window when it shrinks: no aliasing.
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def pixels(picture: Image.Image) -> Tensor:
+def pixels(picture: "Image") -> Tensor:
     """An "RGB" picture as (3, H, W) uint8."""
     flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     width, height = picture.size
@@ -87,6 +121,6 @@ def centre_square(path: Path, side: int) -> Tensor:
 
     Raises Unreadable.
     """
-    picture = scaled(on_white(opened(path)), side)
+    picture = scaled(path, side)
     left, top = ((length - side) // 2 for length in picture.size)
     return pixels(picture.crop((left, top, left + side, top + side)))

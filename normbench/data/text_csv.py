@@ -115,7 +115,9 @@ def read(path: Path, encoding: str) -> list[Row]:
             "are what older programs write"
         ) from None
     except csv.Error as error:
-        raise RequestError(f"{path}: line {reader.line_num}: {error}") from None
+        raise RequestError(
+            f"{path}: line {reader.line_num}: {error}; is a quote never closed?"
+        ) from None
     if not rows:
         raise RequestError(f"{path} has a header and no samples")
     return rows
