@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
 
 from normbench import network, tracking
 from normbench.data import cache
@@ -56,14 +55,16 @@ def examine(
     """
     findings = [*_packages(), *_device(config, engine), *_engine(engine)]
     findings += [*_results(results), _code(modules), _tracker(config)]
+    looked_at = "data"
+    shapes: list[torch.Size] = []
     try:
         task = network.make_task(config, torch.device("cpu"))
         findings.append(_data(config, task))
+        looked_at = "network"
         network.check(config, task)
-        shapes = norm_inputs(config, task)
+        network.try_on_meta(config, task, lambda x: shapes.append(x.shape))
     except NormbenchError as error:
-        right = "change that key" if isinstance(error, RequestError) else ""
-        return [*findings, Finding("error", "network", str(error), right)]
+        return [*findings, Finding("error", looked_at, str(error))]
     counts = f"{len(shapes)} norms" if shapes else "no norm"
     findings.append(Finding("ok", "network", f"norm={_norm(config).name}: {counts}"))
     findings += [*_batches(config, task), *_statistics(config, shapes)]
@@ -106,11 +107,18 @@ def _is_installed(package: str) -> bool:
 def _device(config: RunConfig, engine: Engine) -> Iterator[Finding]:
     try:
         device = network.choose_device(config.device)
+        if config.compile:
+            network.require_compiler(device)
     except RequestError as error:
-        yield Finding("error", "device", str(error), "choose one of those, or auto")
+        yield Finding("error", "device", str(error))
     else:
         name = environment(device, ()).device
-        yield Finding("ok", "device", f"device={config.device} is {name}, in fp32")
+        how = ", compiled" if config.compile else ""
+        yield Finding(
+            "ok",
+            "device",
+            f"device={config.device} is {name}, in {config.precision}{how}",
+        )
     workers = parallel(engine) if engine.name == "local" else 1
     threads, available = config.threads * workers, cores()
     said = f"{workers} x threads={config.threads} on {available} cores"
@@ -203,25 +211,6 @@ def _data(config: RunConfig, task: Task) -> Finding:
     sizes = ", ".join(f"{len(index)} {split}" for split, index in task.splits.items())
     where = f"data={config.data['name']}: {sizes}; parsed data are in {cache.folder()}"
     return Finding("ok", "data", where)
-
-
-def norm_inputs(config: RunConfig, task: Task) -> list[torch.Size]:
-    """The shape (N, C, *spatial) that each norm meets in the first micro-batch.
-
-    On the meta device: no value is computed. Raises what the norms raise.
-    """
-    shapes: list[torch.Size] = []
-
-    def see(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-        shapes.append(arguments[0].shape)
-
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-        built = network.build(config, task)
-        for module in built.norms.modules:
-            module.register_forward_pre_hook(see)
-        first = task.splits["train"][: config.batch_size // config.accumulate]
-        built.model.train()(*(t.to("meta") for t in task.inputs(first)))
-    return shapes
 
 
 def _norm(config: RunConfig) -> type[Norm]:

@@ -1,12 +1,13 @@
 """A config's task and network: built, and checked before anything is run."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from normbench import reparam
 from normbench.data.base import REGISTRY as DATA
@@ -95,6 +96,27 @@ def build(config: RunConfig, task: Task, processes: int = 1) -> Network:
     return Network(model, norms)
 
 
+def try_on_meta(
+    config: RunConfig, task: Task, see: Callable[[Tensor], None] | None = None
+) -> None:
+    """Build the network and give it a micro-batch on the meta device: no value at all.
+
+    `see` gets what each norm meets, (N, C, *spatial). Raises what the network does.
+    """
+
+    def tell(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if see is not None:
+            see(arguments[0])
+
+    first = task.splits["train"][: config.batch_size // config.accumulate]
+    inputs = [tensor.to("meta") for tensor in task.inputs(first)]
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+        network = build(config, task)
+        for norm in network.norms.modules:
+            norm.register_forward_pre_hook(tell)
+        network.model.train()(*inputs)
+
+
 def check(config: RunConfig, task: Task) -> None:
     """Raise RequestError where `config` cannot be run on `task`.
 
@@ -128,10 +150,7 @@ def check(config: RunConfig, task: Task) -> None:
             "in length; task.padding=max_length makes them alike"
         )
     try:
-        first = task.splits["train"][: config.batch_size // config.accumulate]
-        inputs = [tensor.to("meta") for tensor in task.inputs(first)]
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-            build(config, task).model.train()(*inputs)
+        try_on_meta(config, task)
     except Incompatible as reason:
         raise Incompatible(f"{where}: {reason}") from None
     except (RuntimeError, NotImplementedError) as error:

@@ -15,12 +15,11 @@ from normbench.config import compose, compose_engine
 from normbench.doctor import (
     Finding,
     examine,
-    norm_inputs,
     relative_noise,
     values_in_statistic,
 )
 from normbench.engines import cores
-from normbench.network import make_task
+from normbench.network import make_task, try_on_meta
 from normbench.norms.base import REGISTRY as NORMS
 
 
@@ -115,7 +114,9 @@ def test_every_norm_says_its_axes_in_words_that_are_understood() -> None:
 
 def test_the_shapes_are_those_of_a_forward() -> None:
     config = compose([*SMALL["cnn"], "batch_size=6", "accumulate=2"])
-    shapes = norm_inputs(config, make_task(config, torch.device("cpu")))
+    shapes: list[torch.Size] = []
+    task = make_task(config, torch.device("cpu"))
+    try_on_meta(config, task, lambda x: shapes.append(x.shape))
     assert {shape[0] for shape in shapes} == {3}
     assert shapes[0] == (3, 8, 7, 7)
 
