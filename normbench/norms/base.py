@@ -31,6 +31,8 @@ class Norm(nn.Module):
     `differs_in_eval` has a float `momentum` (the weight of the newest statistic, as
     torch defines it) and keeps its running statistics in floating-point buffers, such
     that one training forward at momentum 1 leaves exactly that forward's statistics.
+    A norm that uses other samples takes its moments with `norms.statistics`, which may
+    take them over several processes.
     A norm may leave a scalar in `penalty` at each training forward, to be added to the
     loss. A norm that cannot work with its arguments or its input raises Incompatible.
     Its forward runs on the meta device too: no `.item()`, no `if` on a tensor's value.

@@ -27,8 +27,11 @@ class Ghost(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        if not self.norm.training or len(x) * processes() == self.norm_batch:
-            return self._whole(x, mask, condition)
+        if self.norm.training and len(x) * processes() == self.norm_batch > len(x):
+            return self._shared(x, mask, condition)
+        if not self.norm.training or len(x) == self.norm_batch:
+            whole: Tensor = self.norm(x, mask, condition)
+            return whole
         if len(x) == 0 or len(x) % self.norm_batch:
             raise RequestError(
                 f"norm_batch={self.norm_batch} does not divide a batch of {len(x)}"
@@ -49,14 +52,15 @@ class Ghost(nn.Module):
             self.norm.penalty = torch.stack(penalties).mean()
         return torch.cat(outputs)
 
-    def _whole(
+    def _shared(
         self, x: Tensor, mask: Tensor | None, condition: Tensor | None
     ) -> Tensor:
-        before = exchanges()
+        # A norm of the user's own could take its statistics of this process only. A
+        # compiled graph is not asked: it would be one for each number of exchanges.
+        asked = not torch.compiler.is_compiling()
+        before = exchanges() if asked else 0
         y: Tensor = self.norm(x, mask, condition)
-        sharing = self.norm.training and processes() > 1
-        # A norm of the user's own could take its statistics of this process only.
-        if sharing and not torch.compiler.is_compiling() and exchanges() == before:
+        if asked and exchanges() == before:
             raise Incompatible(
                 f"norm={self.norm.name} takes its statistics in one process, and "
                 f"norm_batch={self.norm_batch} is of {processes()}; take them with "
