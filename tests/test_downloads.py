@@ -1,9 +1,12 @@
 """torchvision's sets: fetched once, checked, converted, and nothing half-written."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
@@ -16,7 +19,9 @@ from conftest import Run
 from material import MATERIAL, PER_FILE, TORCHVISION, cifar
 from torchvision import datasets
 
+from normbench.data import downloads
 from normbench.data.base import REGISTRY, Images
+from normbench.data.cache import Parsed
 from normbench.data.downloads import fetched
 from normbench.errors import RequestError
 
@@ -65,6 +70,13 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
+def kept(folder: Path) -> list[str]:
+    """What is in the folder but the empty files of locks."""
+    files = sorted(path for path in folder.iterdir())
+    assert all(file.stat().st_size == 0 for file in files if file.suffix == ".lock")
+    return [file.name for file in files if file.suffix != ".lock"]
+
+
 def load(name: str, seed: int = 0, **options: object) -> Images:
     loaded: Images = REGISTRY.get(name)(**options).load(seed)
     return loaded
@@ -81,7 +93,7 @@ def test_a_set_is_fetched_once_and_is_what_torchvision_reads(
     source, make = TORCHVISION[name]
     archive = make(server, monkeypatch, source)
     data = load(name)
-    assert [path.name for path in data_folder.iterdir()] == [f"{name}.safetensors"]
+    assert kept(data_folder) == [f"{name}.safetensors"]
 
     cls = getattr(datasets, source)
     train, test = (
@@ -141,7 +153,7 @@ def test_what_cannot_be_fetched_leaves_nothing(
     assert "Nothing was kept" in message and f"to {data_folder / name}" in message
     assert ("corrupted" if harm == "corrupt" else "refused") in message
     assert len(message.splitlines()) <= 3
-    assert list(data_folder.iterdir()) == []
+    assert kept(data_folder) == []
 
 
 def answer_nowhere(cls: type, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +161,42 @@ def answer_nowhere(cls: type, monkeypatch: pytest.MonkeyPatch) -> None:
     for attribute, value in (("url", NOWHERE), ("mirrors", [NOWHERE])):
         if hasattr(cls, attribute):
             monkeypatch.setattr(cls, attribute, value)
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(
+    server: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = cifar(server, monkeypatch, "CIFAR10")
+    code = (
+        "import os, signal; from normbench.data import downloads;"
+        "downloads._take_archives = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        "downloads.fetched('cifar10', 'CIFAR10')"
+    )
+    killed = subprocess.run([sys.executable, "-c", code])
+    assert killed.returncode == -signal.SIGKILL
+    left = data_folder / ".cifar10"
+    assert left in data_folder.iterdir()
+    (left / archive.name).write_bytes(b"half of it")
+    assert len(load("cifar10").labels) == 6 * PER_FILE
+    assert not left.exists()
+
+
+def test_two_processes_download_once(
+    server: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cifar(server, monkeypatch, "CIFAR10")
+    fetches = []
+
+    def slow(name: str, source: str, place: Path) -> Parsed:
+        fetches.append(name)
+        time.sleep(0.2)
+        return Parsed({"labels": torch.arange(3)})
+
+    monkeypatch.setattr(downloads, "_fetch", slow)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(fetched, "cifar10", "CIFAR10") for _ in range(2)]
+    assert [len(one.result().tensors["labels"]) for one in both] == [3, 3]
+    assert fetches == ["cifar10"]
 
 
 @every_set
@@ -160,7 +208,7 @@ def test_a_copied_archive_that_is_corrupt_is_named(
     cut(archive)
     with pytest.raises(RequestError, match=f"{archive.name} is not the file"):
         load(name)
-    assert [path.name for path in data_folder.iterdir()] == [name]
+    assert kept(data_folder) == [name]
 
 
 def test_a_damaged_file_is_named_and_left(

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, ClassVar
 
 import platformdirs
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 
 from normbench.data.augmentation import Augmentation, InMemory
@@ -91,15 +91,31 @@ def fetched(name: str, source: str) -> Parsed:
         ) from None
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder(), prefix=f".{name}-") as place:
-            parsed = _fetch(name, source, Path(place))
-        write(path, parsed)
+        # One process fetches; others wait for it, and read what it made.
+        with FileLock(folder() / f".{name}.lock"):
+            if path.exists():
+                return read(path)
+            with _emptied(folder() / f".{name}") as place:
+                parsed = _fetch(name, source, place)
+                write(place / path.name, parsed)
+                (place / path.name).replace(path)
     except OSError as error:
         raise RequestError(
             f"data={name} cannot be kept in {folder()}: {error.strerror or error}; set "
             "NORMBENCH_DATA to a folder with room that can be written"
         ) from None
     return parsed
+
+
+@contextmanager
+def _emptied(place: Path) -> Iterator[Path]:
+    """A folder that is there within, without what a process that was killed left."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
 
 
 def _fetch(name: str, source: str, place: Path) -> Parsed:
