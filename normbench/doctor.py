@@ -15,7 +15,7 @@ from torch import nn
 
 from normbench import network, tracking
 from normbench.data import cache
-from normbench.engines import cores, parallel
+from normbench.engines import cores, parallel, ray
 from normbench.errors import NormbenchError, RequestError
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.base import Norm
@@ -30,6 +30,8 @@ FEW_SAMPLES = 16
 """Samples in a norm batch below which BatchNorm's error grows (Wu & He 2018)."""
 FEW_VALUES = 16
 """Values in a statistic of one sample below which it is mostly noise."""
+REACH = 5.0
+"""Seconds in which W&B's server must answer."""
 LITTLE_SPACE, NO_SPACE = 2**30, 50 * 2**20
 """Bytes left on the disk of the results that are few, and too few for any sweep."""
 ENGINE_EXTRAS = {"ray": "ray", "slurm": "submitit"}
@@ -51,14 +53,18 @@ def examine(
 ) -> list[Finding]:
     """Everything that can be said of a run, or of a sweep of such runs, beforehand.
 
-    Nothing is trained, written (but for the cache of parsed data) or asked over a
-    network. `modules` are the user's own, already imported.
+    Nothing is trained, and nothing written but data: parsed, and fetched where a run
+    would fetch them. A network is asked only about what the request needs of it, for
+    seconds. `modules` are the user's own, already imported.
     """
     findings = [*_packages(), *_device(config, engine), *_engine(engine)]
     findings += [*_results(results), _code(modules), _tracker(config)]
     try:
         task = network.make_task(config, torch.device("cpu"))
-        findings.append(_data(config, task))
+    except RequestError as error:
+        return [*findings, Finding("error", "data", str(error), "change that key")]
+    findings.append(_data(config, task))
+    try:
         network.check(config, task)
         shapes = norm_inputs(config, task)
     except NormbenchError as error:
@@ -110,7 +116,9 @@ def _device(config: RunConfig, engine: Engine) -> Iterator[Finding]:
         yield Finding("error", "device", str(error), "choose one of those, or auto")
     else:
         name = environment(device, ()).device
-        yield Finding("ok", "device", f"device={config.device} is {name}, in fp32")
+        precision = config.model_dump().get("precision", "fp32")
+        said = f"device={config.device} is {name}, in {precision}"
+        yield Finding("ok", "device", said)
     workers = parallel(engine) if engine.name == "local" else 1
     threads, available = config.threads * workers, cores()
     said = f"{workers} x threads={config.threads} on {available} cores"
@@ -130,6 +138,14 @@ def _engine(engine: Engine) -> Iterator[Finding]:
             *("error", "engine", f"engine={engine.name} needs {package}"),
             f"pip install 'normbench[{engine.name}]'",
         )
+    elif engine.name == "ray" and engine.address is not None:
+        try:
+            ray.require_listening(engine.address)
+        except RequestError as error:
+            yield Finding("error", "engine", str(error))
+        else:
+            said = f"ray, by engine.address={engine.address}, which was not asked"
+            yield Finding("ok", "engine", said)
     elif engine.name == "slurm" and engine.cluster == "slurm":
         if shutil.which("sbatch"):
             yield Finding("ok", "engine", f"slurm, {engine.workers} jobs")
@@ -191,12 +207,16 @@ def _tracker(config: RunConfig) -> Finding:
         return Finding("ok", "tracker", "none: the record on disk only")
     if mode == "offline":
         return Finding("ok", "tracker", "W&B offline; `normbench sync` uploads")
-    if tracking.has_key():
-        return Finding("ok", "tracker", "W&B online, with a key that was not tried")
-    return Finding(
-        *("warning", "tracker", "tracker.mode=online, and W&B has no key: runs go on"),
-        "`wandb login`, or tracker.mode=offline",
-    )
+    later = "tracker.mode=offline, and `normbench sync` later"
+    server, has_key = tracking.account()
+    if not has_key:
+        said = f"tracker.mode=online, and no key for {server}: runs go on"
+        return Finding("warning", "tracker", said, f"`wandb login`, or {later}")
+    if not tracking.answers(server, REACH):
+        said = f"tracker.mode=online: {server} is silent for {REACH:g} s; runs go on"
+        return Finding("warning", "tracker", said, later)
+    said = f"W&B online at {server}, with a key that was not tried"
+    return Finding("ok", "tracker", said)
 
 
 def _data(config: RunConfig, task: Task) -> Finding:
