@@ -14,7 +14,7 @@ import torch
 
 from normbench import network, tracking
 from normbench.data import cache
-from normbench.engines import cores, parallel
+from normbench.engines import cores, parallel, ray
 from normbench.errors import NormbenchError, RequestError
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.base import Norm
@@ -29,6 +29,8 @@ FEW_SAMPLES = 16
 """Samples in a norm batch below which BatchNorm's error grows (Wu & He 2018)."""
 FEW_VALUES = 16
 """Values in a statistic of one sample below which it is mostly noise."""
+REACH = 5.0
+"""Seconds in which W&B's server must answer."""
 LITTLE_SPACE, NO_SPACE = 2**30, 50 * 2**20
 """Bytes left on the disk of the results that are few, and too few for any sweep."""
 ENGINE_EXTRAS = {"ray": "ray", "slurm": "submitit"}
@@ -50,8 +52,9 @@ def examine(
 ) -> list[Finding]:
     """Everything that can be said of a run, or of a sweep of such runs, beforehand.
 
-    Nothing is trained, written (but for the cache of parsed data) or asked over a
-    network. `modules` are the user's own, already imported.
+    Nothing is trained, and nothing written but data: parsed, and fetched where a run
+    would fetch them. A network is asked only about what the request needs of it, for
+    seconds. `modules` are the user's own, already imported.
     """
     findings = [*_packages(), *_device(config, engine), *_engine(engine)]
     findings += [*_results(results), _code(modules), _tracker(config)]
@@ -138,6 +141,14 @@ def _engine(engine: Engine) -> Iterator[Finding]:
             *("error", "engine", f"engine={engine.name} needs {package}"),
             f"pip install 'normbench[{engine.name}]'",
         )
+    elif engine.name == "ray" and engine.address is not None:
+        try:
+            ray.require_listening(engine.address)
+        except RequestError as error:
+            yield Finding("error", "engine", str(error))
+        else:
+            said = f"ray, by engine.address={engine.address}, which was not asked"
+            yield Finding("ok", "engine", said)
     elif engine.name == "slurm" and engine.cluster == "slurm":
         if shutil.which("sbatch"):
             yield Finding("ok", "engine", f"slurm, {engine.workers} jobs")
@@ -199,12 +210,16 @@ def _tracker(config: RunConfig) -> Finding:
         return Finding("ok", "tracker", "none: the record on disk only")
     if mode == "offline":
         return Finding("ok", "tracker", "W&B offline; `normbench sync` uploads")
-    if tracking.has_key():
-        return Finding("ok", "tracker", "W&B online, with a key that was not tried")
-    return Finding(
-        *("warning", "tracker", "tracker.mode=online, and W&B has no key: runs go on"),
-        "`wandb login`, or tracker.mode=offline",
-    )
+    later = "tracker.mode=offline, and `normbench sync` later"
+    server, has_key = tracking.account()
+    if not has_key:
+        said = f"tracker.mode=online, and no key for {server}: runs go on"
+        return Finding("warning", "tracker", said, f"`wandb login`, or {later}")
+    if not tracking.answers(server, REACH):
+        said = f"tracker.mode=online: {server} is silent for {REACH:g} s; runs go on"
+        return Finding("warning", "tracker", said, later)
+    said = f"W&B online at {server}, with a key that was not tried"
+    return Finding("ok", "tracker", said)
 
 
 def _data(config: RunConfig, task: Task) -> Finding:

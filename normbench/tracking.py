@@ -10,7 +10,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, Protocol
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from normbench import record
 from normbench.schema import RunConfig
@@ -70,11 +73,43 @@ def open_tracker(
     return WandbTracker(config, run_id, results, resumed, note, warn)
 
 
-def has_key() -> bool:
-    """Whether W&B finds a key to log in with here. Asks no server, and not whose."""
-    import wandb
+def account() -> tuple[str, bool]:
+    """The address of W&B's server, and whether there is a key for it here.
 
-    return bool(wandb.api.api_key)
+    Asks no server: whose key that is, and whether it is valid, is not known.
+    """
+    import wandb
+    from wandb.sdk.lib.wbauth import read_netrc_auth  # wandb.login would ask a server
+
+    settings = wandb.setup().settings
+    try:
+        key = settings.api_key or settings.identity_token_file
+        return settings.base_url, bool(key or read_netrc_auth(host=settings.base_url))
+    except wandb.errors.AuthenticationError:  # it has not the form of a key
+        return settings.base_url, False
+    finally:
+        wandb.teardown()
+
+
+def answers(url: str, seconds: float) -> bool:
+    """Whether anything at all comes from there within `seconds`."""
+    answered: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urlopen(url, timeout=seconds).close()
+        except HTTPError as refusal:
+            refusal.close()
+            answered.append(True)
+        except (OSError, ValueError):
+            pass
+        else:
+            answered.append(True)
+
+    asking = Thread(target=ask, daemon=True)  # names are looked up without a limit
+    asking.start()
+    asking.join(seconds)
+    return bool(answered)
 
 
 class WandbTracker:

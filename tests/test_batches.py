@@ -6,6 +6,7 @@ The cluster here is this process: it does a batch when it is asked how it ended.
 import os
 import re
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from normbench import record
 from normbench.cli.claim import _engine as chosen_engine
 from normbench.config import compose_engine, run_id
-from normbench.engines import batches, run_all
+from normbench.engines import batches, ray, run_all
 from normbench.engines.batches import Batch, Died, Report, follow, work
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import run_one
@@ -337,6 +338,19 @@ SLURM = SlurmEngine(
 )
 
 
+def refused(engine: RayEngine | SlurmEngine, plan: Plan, folder: Path) -> None:
+    """What is refused is not announced, and leaves nothing."""
+    announced: list[int] = []
+    forecast = Forecast([], {}, 1)
+    try:
+        run_all(
+            *(plan.runs, folder, engine, forecast, Heard()), announce=announced.append
+        )
+    finally:
+        assert not announced
+        assert not list(folder.iterdir())
+
+
 @pytest.mark.parametrize(
     ("engine", "package", "extra"),
     [(RAY, "ray", "normbench[ray]"), (SLURM, "submitit", "normbench[slurm]")],
@@ -351,7 +365,7 @@ def test_an_engine_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(RequestError, match=f"not installed; pip install '{extra[:9]}"):
-        run_all(plan.runs, tmp_path, engine, Forecast([], {}, 1), Heard())
+        refused(engine, plan, tmp_path)
 
 
 def test_slurm_that_is_not_here_is_named(
@@ -359,7 +373,19 @@ def test_slurm_that_is_not_here_is_named(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RequestError, match=r"engine.cluster=slurm: Could not detect"):
-        run_all(plan.runs, tmp_path, SLURM, Forecast([], {}, 1), Heard())
+        refused(SLURM, plan, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_ray_address_that_does_not_answer_is_given_up(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "ANSWER", 3.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        nobody = RAY.model_copy(update={"address": address})
+        with pytest.raises(RequestError, match="gave no answer in 3 s; `ray status"):
+            refused(nobody, plan, tmp_path)
 
 
 def test_a_ray_address_where_nobody_listens_is_named(
@@ -367,4 +393,4 @@ def test_a_ray_address_where_nobody_listens_is_named(
 ) -> None:
     nobody = RAY.model_copy(update={"address": "127.0.0.1:9"})
     with pytest.raises(RequestError, match=r"engine.address=127.0.0.1:9 is not reach"):
-        run_all(plan.runs, tmp_path, nobody, Forecast([], {}, 1), Heard())
+        refused(nobody, plan, tmp_path)

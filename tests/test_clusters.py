@@ -12,6 +12,7 @@ from test_faults import TINY, Sweep
 
 from normbench import record
 from normbench.experiment import run_one
+from normbench.manifest import folders, read_manifest
 from normbench.schema import RunConfig
 
 pytestmark = pytest.mark.slow
@@ -55,6 +56,9 @@ def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(
     before, after = hurt.begun()[hurt.ids[0]]
     assert before.pid != after.pid
     hurt.check()
+    (announced,) = folders(hurt.results)
+    said_of_it = read_manifest(announced)
+    assert (said_of_it.workers, said_of_it.todo) == (2, hurt.ids)
 
 
 @pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])

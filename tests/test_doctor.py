@@ -1,8 +1,11 @@
 """What doctor finds: the traps of a config, and what is not there."""
 
 import json
+import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from normbench.doctor import (
     values_in_statistic,
 )
 from normbench.engines import cores
+from normbench.errors import RequestError
 from normbench.network import make_task, try_on_meta
 from normbench.norms.base import REGISTRY as NORMS
 
@@ -174,22 +178,83 @@ def test_more_threads_than_cores_are_a_warning() -> None:
     assert look(engine=alone)["threads"].level == "ok"
 
 
-def test_online_without_a_key_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_online_without_a_key_or_an_answer_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     online = ["tracker=wandb", "tracker.mode=online"]
-    monkeypatch.setattr(tracking, "has_key", lambda: False)
-    assert look(*online)["tracker"].level == "warning"
-    monkeypatch.setattr(tracking, "has_key", lambda: True)
+    monkeypatch.setattr(tracking, "account", lambda: ("https://server", False))
+    assert "no key for https://server" in look(*online)["tracker"].why
+    monkeypatch.setattr(tracking, "account", lambda: ("https://server", True))
+    monkeypatch.setattr(tracking, "answers", lambda url, seconds: False)
+    silent = look(*online)["tracker"]
+    assert silent.level == "warning"
+    assert "https://server is silent" in silent.why
+    monkeypatch.setattr(tracking, "answers", lambda url, seconds: True)
     assert look(*online)["tracker"].level == "ok"
+
+
+def test_a_server_is_there_where_anything_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert not tracking.answers(url, 20.0)  # refused: it does not listen
+        server.listen()
+        assert not tracking.answers(url, 0.2)  # and says nothing
+        answer = Thread(target=refuse, args=(server,))
+        answer.start()
+        assert tracking.answers(url, 20.0)
+        answer.join()
+
+
+def refuse(server: socket.socket) -> None:
+    """An answer to whoever is still there of those who asked."""
+    for _ in range(2):
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.0 404 Not Found\r\n\r\n")
+
+
+def test_a_ray_address_is_tried() -> None:
+    nobody = ["engine=ray", "engine.address=127.0.0.1:9"]
+    found = look(engine=nobody)["engine"]
+    assert found.level == "error"
+    assert "is not reached" in found.why
+
+
+def test_data_that_are_not_there_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> None:
+        raise RequestError("data.path=/nowhere is not there")
+
+    monkeypatch.setattr(doctor.network, "make_task", missing)
+    assert look()["data"].why == "data.path=/nowhere is not there"
+
+
+def test_what_is_printed_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normbench.cli.doctor.width", lambda: 80)
+    asked = [*SMALL["cnn"], "tracker=none", "norm=batch", "batch_size=2"]
+    done = CliRunner().invoke(app, ["doctor", *asked])
+    assert done.exit_code == 0, done.output
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "\nwarning  samples per statistic: norm_batch=2" in done.stdout
 
 
 def test_a_key_is_found_where_wandb_looks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert not tracking.has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "http://there:8080")
+    netrc = tmp_path / "netrc"
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert tracking.account() == ("http://there:8080", False)
+    netrc.write_text(f"machine there:8080 login user password {'k' * 40}\n")
+    assert tracking.account() == ("http://there:8080", True)
+    netrc.unlink()
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    assert tracking.has_key()
+    assert tracking.account() == ("http://there:8080", True)
 
 
 @pytest.mark.parametrize(

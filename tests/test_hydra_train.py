@@ -60,6 +60,7 @@ def test_it_composes_what_train_does(door: Door, tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_it_refuses_what_train_does(door: Door, tmp_path: Path) -> None:
     refused = door(*SMOKE, "batch_size=8", "norm_batch=3")
     assert refused.returncode == 1

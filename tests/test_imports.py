@@ -24,7 +24,7 @@ ALLOWED = {
     | {"comparison", "config", "manifest", "plan", "progress", "provenance"}
     | {"registration", "report.registered", "report.verdicts", "theorems", "trial"}
     | {"verdict"},
-    "cli.doctor": {"cli.options", "config", "doctor", "provenance"},
+    "cli.doctor": {"cli.options", "cli.tables", "config", "doctor", "provenance"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"probes.trained", "query", "record"},

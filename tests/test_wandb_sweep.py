@@ -1,6 +1,5 @@
 """configs/wandb_sweep.yaml: the commands that a W&B agent makes of it, without W&B."""
 
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,8 @@ def test_an_agent_trains_what_the_sweep_asks_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[RunConfig] = []
-    first_and_last = {key: [v[0], v[-1]] for key, v in choices().items()}
-    for cell in itertools.product(*first_and_last.values()):
-        values = dict(zip(first_and_last, cell, strict=True))
+    for which in (0, -1):
+        values = {key: given[which] for key, given in choices().items()}
         command = agent_command(monkeypatch, tmp_path, values)
         assert command[:3] == ["/usr/bin/env", "normbench", "train"]
         config = compose(command[3:])
@@ -64,7 +62,7 @@ def test_an_agent_trains_what_the_sweep_asks_for(
         )
         assert config.tracker.mode == "online"
         asked.append(config)
-    assert len({config.norm["name"] for config in asked}) == 2
+    assert [config.norm["name"] for config in asked] == ["batch", "layer_sample"]
 
 
 def test_its_grid_is_a_plan_whose_metric_there_is() -> None:

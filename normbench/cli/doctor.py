@@ -1,7 +1,9 @@
 """The command that looks before anything runs: doctor."""
 
 import json as jsonlib
+import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,6 +16,13 @@ from normbench.cli.options import (
     Results,
     exit_codes,
 )
+from normbench.cli.tables import width
+
+if TYPE_CHECKING:
+    from normbench.doctor import Finding
+
+WIDEST = 100
+"""Columns of text that is still easy to read."""
 
 
 def doctor(
@@ -45,11 +54,20 @@ def doctor(
             typer.echo(jsonlib.dumps(plain, indent=2))
         else:
             for finding in findings:
-                typer.echo(f"{finding.level:<8} {finding.what}: {finding.why}")
-                if finding.do:
-                    typer.echo(f"{'':<8} -> {finding.do}")
+                typer.echo(_text(finding))
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def _text(finding: "Finding") -> str:
+    """The level, what it is about, and below it what to do."""
+    found = f"{finding.level:<8} {finding.what}: {finding.why}"
+    lines = [found, *([f"{'':<8} -> {finding.do}"] if finding.do else [])]
+    columns, indent = min(width(), WIDEST), " " * 12
+    return "\n".join(
+        textwrap.fill(line, columns, subsequent_indent=indent, break_on_hyphens=False)
+        for line in lines
+    )
 
 
 def _of_engine(overrides: Sequence[str]) -> list[str]:

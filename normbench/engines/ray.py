@@ -135,7 +135,7 @@ def _connected(engine: RayEngine, runs: int) -> Iterator[None]:
             "engine=ray needs Ray, which is not installed; pip install 'normbench[ray]'"
         ) from None
     if engine.address is not None:
-        _require_listening(engine.address)
+        require_listening(engine.address)
         _require_answer(engine.address)
     settings: dict[str, Any] = {"address": engine.address or "local"}
     if engine.address is None:
@@ -157,7 +157,7 @@ def _connected(engine: RayEngine, runs: int) -> Iterator[None]:
             ray.shutdown()
 
 
-def _require_listening(address: str) -> None:
+def require_listening(address: str) -> None:
     """Raise RequestError where nobody listens: Ray itself would try for minutes."""
     found = re.fullmatch(r"(?:ray://)?(?P<host>[^/]+):(?P<port>\d{1,5})", address)
     if found is None:
