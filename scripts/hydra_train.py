@@ -4,11 +4,11 @@
     python scripts/hydra_train.py norm=group batch_size=2
     python scripts/hydra_train.py -m norm=batch,group hydra/launcher=joblib
     python scripts/hydra_train.py -m hydra/sweeper=optuna 'lr=interval(0.01,0.4)' \
-        hydra.sweeper.max_failure_rate=1.0
+        hydra.sweeper.max_failure_rate=1.0 objective=val/error
 
 The same configs, checks and records as `normbench train`, under $NORMBENCH_RESULTS or
-results/runs. Returns the primary metric, for a sweeper: the worst value where the run
-diverged. A run that failed is recorded, then raises.
+results/runs. Returns the metric `objective`, for a sweeper: the worst value where the
+run diverged. A run that failed is recorded, then raises.
 """
 
 import math
@@ -40,12 +40,18 @@ OmegaConf.register_new_resolver("process", lambda: secrets.token_hex(3), use_cac
 )
 def main(composed: DictConfig) -> float:
     values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    modules = values.pop("modules")
+    modules, objective = values.pop("modules"), values.pop("objective")
     import_modules(modules)
     record = run(resolve(values), modules)
     if record.status == "failed":
         raise NormbenchError(f"run {record.run_id} failed:\n{record.error}")
-    value = record.metrics.get(record.primary_metric)
+    objective = objective or record.primary_metric
+    if record.metrics and objective not in record.metrics:
+        raise NormbenchError(
+            f"objective={objective} is no metric of run {record.run_id}; it has "
+            f"{', '.join(record.metrics)}"
+        )
+    value = record.metrics.get(objective)
     if value is None:
         return math.inf if record.direction == "minimize" else -math.inf
     return value

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_faults import TINY, Sweep
+from test_faults import TINY, Sweep, wait_until
 
 from normbench import record
 from normbench.experiment import run_one
@@ -35,45 +35,30 @@ def sweep(tmp_path: Path) -> MakeSweep:
     return lambda *overrides: Sweep(tmp_path, calm, *TINY, *overrides)
 
 
-def hurt_first(hurt: Sweep, number: signal.Signals) -> tuple[int, str]:
-    """Send `number` to the process of the first run, in the middle of it."""
-    process = hurt.start(None, slow=0.3)
-    hurt.wait_for_rows(hurt.ids[0], 7)
-    os.kill(hurt.begun()[hurt.ids[0]][0].pid, number)
-    return hurt.end(process)
-
-
 @pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
-def test_a_process_that_is_killed_is_replaced_and_its_run_goes_on(
+def test_a_process_is_killed_and_the_next_told_to_stop_in_one_run(
     engine: list[str], sweep: MakeSweep
 ) -> None:
     hurt = sweep("seed=range(0,4)", *engine)
-    code, said = hurt_first(hurt, signal.SIGKILL)
+    first = hurt.ids[0]
+    process = hurt.start(None, slow=0.3)
+    hurt.wait_for_rows(first, 7)
+    os.kill(hurt.begun()[first][-1].pid, signal.SIGKILL)
+    wait_until(lambda: len(hurt.begun()[first]) == 2, "it begins once more")
+    hurt.wait_for_rows(first, 8)
+    os.kill(hurt.begun()[first][-1].pid, signal.SIGTERM)
+    code, said = hurt.end(process)
     assert code == 0, said
-    first, *others = hurt.steps()
-    assert first == [1, 6]
+    (begun, after_kill, after_stop), *others = hurt.steps()
+    assert (begun, after_kill) == (1, 6)  # the checkpoint of step 5
+    assert after_stop > 8  # one of its own
     assert others == [[1]] * 3
-    before, after = hurt.begun()[hurt.ids[0]]
-    assert before.pid != after.pid
+    killed, told, *_ = hurt.begun()[first]
+    assert killed.pid != told.pid
     hurt.check()
     (announced,) = folders(hurt.results)
-    said_of_it = read_manifest(announced)
-    assert (said_of_it.workers, said_of_it.todo) == (2, hurt.ids)
-
-
-@pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
-def test_a_process_that_is_told_to_stop_leaves_a_checkpoint(
-    engine: list[str], sweep: MakeSweep
-) -> None:
-    hurt = sweep("seed=range(0,4)", *engine)
-    code, said = hurt_first(hurt, signal.SIGTERM)
-    assert code == 0, said
-    first, *others = hurt.steps()
-    assert first[0] == 1
-    assert first[1] > 7
-    assert len(first) == 2
-    assert others == [[1]] * 3
-    hurt.check()
+    manifest = read_manifest(announced)
+    assert (manifest.workers, manifest.todo) == (2, hurt.ids)
 
 
 @pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
