@@ -119,6 +119,7 @@ def test_augmentation_moves_a_run(run: Run) -> None:
     assert run(*OVERRIDES).metrics != run(*OVERRIDES, "data.augment=[]").metrics
 
 
+@pytest.mark.slow
 def test_an_augmented_run_that_is_resumed_ends_the_same(
     run: Run, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_peak_memory_counts_what_is_held_at_once() -> None:
     assert keeps > 3.5 * 1024
 
 
+@pytest.mark.slow
 def test_the_command_prints_rows_of_named_norms(command: Command) -> None:
     options = ["--shape", "style", "--blocks", "3", "--json"]
     printed = command("bench", "norms", "group", "none", *options)

@@ -237,6 +237,7 @@ def test_completion_offers_groups_and_choices(command: Command) -> None:
     assert offered.stdout.split() == ["norm=group", "norm=group_permuted"]
 
 
+@pytest.mark.slow
 def test_the_same_run_is_not_done_twice_at_once(tmp_path: Path) -> None:
     arguments = [*SMALL["cnn"], "tracker=none", "budget=quick"]
     first, second = (

@@ -9,6 +9,7 @@ from threading import Thread
 
 import pytest
 import torch
+import wandb
 from conftest import SMALL
 from typer.testing import CliRunner
 
@@ -245,6 +246,7 @@ def test_what_is_printed_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_key_is_found_where_wandb_looks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    wandb.teardown()  # what another test's run has read stays
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_BASE_URL", "http://there:8080")
     netrc = tmp_path / "netrc"

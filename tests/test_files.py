@@ -207,6 +207,7 @@ def test_the_vocabulary_is_of_the_training_part_and_texts_are_cut(
     assert data.labels.tolist() == [i % 2 for i in range(60)]
 
 
+@pytest.mark.slow
 def test_the_share_of_pads_is_recorded(run: Run) -> None:
     random = run("task=transformer", "data=display_names")
     alike = run("task=transformer", "data=display_names", "task.batching=length")

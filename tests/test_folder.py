@@ -109,6 +109,7 @@ def test_images_in_memory_and_images_in_files_are_the_same(
     assert torch.equal(read.images.batch(again), kept.images.batch(again))
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_from_memory_and_from_files_and_resumed(
     root: Path, run: Run, tmp_path: Path
 ) -> None:

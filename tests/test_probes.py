@@ -30,7 +30,9 @@ def trained(
     norm: nn.Module, *inputs: Tensor, batch: int, norm_batch: int | None = None
 ) -> Trained:
     """A network that is `norm` alone, trained on `inputs` (N, ...) in this order."""
-    task: Any = SimpleNamespace(inputs=lambda index: tuple(i[index] for i in inputs))
+    task: Any = SimpleNamespace(
+        training_inputs=lambda index: tuple(i[index] for i in inputs)
+    )
     batches = torch.arange(len(inputs[0])).split(batch)
     return Trained(task, norm, [norm], batches, norm_batch or batch)
 

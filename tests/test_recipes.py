@@ -21,6 +21,7 @@ from documents import (
 )
 
 
+@pytest.mark.slow
 def test_the_recipe_for_a_norm_works_to_the_letter(
     command: Command, tmp_path: Path
 ) -> None:
@@ -35,6 +36,7 @@ def test_the_recipe_for_a_norm_works_to_the_letter(
     assert command("footprint", *footprint).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_recipe_for_a_data_set_works_to_the_letter(
     command: Command, tmp_path: Path
 ) -> None:
@@ -47,6 +49,7 @@ def test_the_recipe_for_a_data_set_works_to_the_letter(
     assert run["metrics"]["test/error"] < 0.1
 
 
+@pytest.mark.slow
 def test_the_recipe_for_a_probe_works_to_the_letter(
     command: Command, tmp_path: Path
 ) -> None:

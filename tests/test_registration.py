@@ -56,7 +56,13 @@ def test_a_claim_reads_and_its_theorems_and_probes_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize(
+    "budget",
+    [
+        pytest.param(budget, marks=pytest.mark.slow if budget == "full" else [])
+        for budget in BUDGETS
+    ],
+)
 def test_every_cell_of_every_budget_composes_and_works(
     name: str, budget: BudgetName
 ) -> None:

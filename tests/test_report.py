@@ -101,6 +101,7 @@ def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_figures_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     committed = ["--claims", str(COMMITTED), "--figures", str(tmp_path / "file")]

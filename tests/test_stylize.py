@@ -336,6 +336,7 @@ def test_a_run_that_does_not_exist_is_refused(stylized: Stylize) -> None:
     assert done.exit_code == 2 and "no run in" in done.output
 
 
+@pytest.mark.slow
 def test_stylize_needs_neither_data_nor_perceptual_network(
     trained: tuple[RunRecord, Path], command: Command, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_diverged_run_is_an_outcome_and_is_not_done_again(command: Command) ->
     assert "1 of 1 runs are finished" in command("sweep", *grid).stderr
 
 
+@pytest.mark.slow
 def test_a_norm_that_cannot_work_is_skipped_and_the_rest_is_done(
     command: Command,
 ) -> None:

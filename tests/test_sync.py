@@ -104,6 +104,7 @@ def test_the_server_receives_what_the_record_says(
         assert server.requests == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", ["/graphql", "/files"])
 def test_what_the_server_refuses_has_failed_and_is_tried_again(
     refused: str, run: Run, command: Command, results: Path
@@ -144,6 +145,7 @@ def test_a_run_taken_up_again_is_uploaded_as_one(
         assert_equals_the_record(server.runs[finished.run_id], finished, results)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_given_up(
     run: Run, command: Command, results: Path
 ) -> None:

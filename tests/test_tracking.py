@@ -158,6 +158,7 @@ def test_the_console_shows_one_line_of_it(
     assert shown.err == ""
 
 
+@pytest.mark.slow
 def test_online_without_a_server_falls_back_to_offline(
     command: Command, tmp_path: Path
 ) -> None:
