@@ -113,7 +113,11 @@ def _device(config: RunConfig, engine: Engine) -> Iterator[Finding]:
         if config.compile:
             network.require_compiler(device)
     except RequestError as error:
-        yield Finding("error", "device", str(error))
+        if engine.name == "local":
+            yield Finding("error", "device", str(error))
+        else:
+            said = f"{error}; the machines of engine={engine.name} may have it"
+            yield Finding("note", "device", said)
     else:
         name = environment(device, ()).device
         how = ", compiled" if config.compile else ""

@@ -218,8 +218,8 @@ def record_failure(
     written.
     """
     so_far = _SoFar(status="failed", error=reason)
-    device = choose_device(config.device)
-    ran_on = _environment(config, device, modules, processes)
+    # Of the device only the name that was asked for: it may be another machine's.
+    ran_on = _environment(config, config.device, modules, processes)
     with record.RunWriter(results, run_id(config)) as writer:
         if there := _found(config, results, modules, redo_stale):
             return there
@@ -297,7 +297,10 @@ class _SoFar:
 
 
 def _environment(
-    config: RunConfig, device: torch.device, modules: Sequence[str], processes: int
+    config: RunConfig,
+    device: torch.device | str,
+    modules: Sequence[str],
+    processes: int,
 ) -> Environment:
     ways = {"compiled": config.compile, "channels last": config.channels_last}
     return environment(

@@ -43,7 +43,7 @@ NUMERICAL_SOURCE = (
 
 
 def environment(
-    device: torch.device,
+    device: torch.device | str,
     modules: Sequence[str],
     *,
     processes: int = 1,
@@ -52,7 +52,8 @@ def environment(
 ) -> Environment:
     """What this process runs on; `modules` are the user's own, already imported.
 
-    `how` are the ways of using the device that may round otherwise than the plain one.
+    `device` is the name of one where it may be another machine's. `how` are the ways of
+    using it that may round otherwise than the plain one.
     """
     commit, dirty = _git()
     return Environment(
@@ -153,8 +154,11 @@ def _packages() -> dict[str, str]:
     return versions
 
 
-def _device_name(device: torch.device, processes: int) -> str:
-    name = device.type
-    if device.type == "cuda":
+def _device_name(device: torch.device | str, processes: int) -> str:
+    if isinstance(device, str):
+        name = device
+    elif device.type == "cuda":
         name = f"cuda ({torch.cuda.get_device_name(device)})"
+    else:
+        name = device.type
     return name if processes == 1 else f"{processes} x {name}"

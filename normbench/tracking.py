@@ -9,10 +9,12 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from threading import Thread
 from typing import Any, Literal, Protocol
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from normbench import record
@@ -79,16 +81,20 @@ def account() -> tuple[str, bool]:
     Asks no server: whose key that is, and whether it is valid, is not known.
     """
     import wandb
-    from wandb.sdk.lib.wbauth import read_netrc_auth  # wandb.login would ask a server
 
     settings = wandb.setup().settings
+    wandb.teardown()
+    key = settings.api_key or settings.identity_token_file
+    return settings.base_url, bool(key) or _has_login(settings.base_url)
+
+
+def _has_login(server: str) -> bool:
+    """Whether the netrc file, in which `wandb login` leaves a key, has one."""
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
-        key = settings.api_key or settings.identity_token_file
-        return settings.base_url, bool(key or read_netrc_auth(host=settings.base_url))
-    except wandb.errors.AuthenticationError:  # it has not the form of a key
-        return settings.base_url, False
-    finally:
-        wandb.teardown()
+        return netrc(path).authenticators(urlsplit(server).netloc) is not None
+    except (OSError, NetrcParseError):
+        return False
 
 
 def answers(url: str, seconds: float) -> bool:

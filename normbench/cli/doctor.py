@@ -1,6 +1,7 @@
 """The command that looks before anything runs: doctor."""
 
 import json as jsonlib
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -35,8 +36,9 @@ def doctor(
     """Say what is installed, present and fitting, and which traps a config has.
 
     Looks at packages, device, data, W&B login, disk and code, and, for this config, at
-    batch sizes, statistics, weight decay and learning rate. Trains nothing. Exit code
-    0: it can run; 1: there is an error; 2: the request was wrong.
+    batch sizes, statistics, weight decay and learning rate. Trains nothing; data that
+    are not here are fetched, as a run would. Exit code 0: it can run; 1: there is an
+    error; 2: the request was wrong.
     """
     with exit_codes():
         from dataclasses import asdict
@@ -71,5 +73,4 @@ def _text(finding: "Finding") -> str:
 
 
 def _of_engine(overrides: Sequence[str]) -> list[str]:
-    keys = {text: text.partition("=")[0].lstrip("+~") for text in overrides}
-    return [text for text, key in keys.items() if key.partition(".")[0] == "engine"]
+    return [text for text in overrides if re.match(r"[+~]*engine[.=]", text)]

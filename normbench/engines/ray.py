@@ -128,6 +128,9 @@ class _Ray:
 def _connected(engine: RayEngine, runs: int) -> Iterator[None]:
     """A connection to the cluster that `engine` names, or to a new one."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if engine.address is None:
+        # Else what it starts here would listen to other machines, too.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError:
