@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import shutil
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -142,6 +143,36 @@ def test_a_worker_that_was_spawned_forks_its_readers(
         assert [type(image) for image in read] == [torch.Tensor]
     finally:
         multiprocessing.set_start_method(before, force=True)
+
+
+FEW_FILES = """
+import resource
+import sys
+import torch
+from normbench.data.folder import Folder
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+torch.set_num_threads(1)
+images = [
+    Folder(path=sys.argv[1], size=8, memory_gb=gigabytes).load(0).images
+    for gigabytes in (1.0, 1e-7)
+]
+order = torch.arange(160)
+images[1].expect(order, 0)
+assert torch.equal(images[0].batch(order, 0), images[1].batch(order, 0))
+"""
+
+
+def test_a_set_of_more_images_than_files_may_be_open(tmp_path: Path) -> None:
+    for i in range(160):
+        path = tmp_path / f"class {i % 2}" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (9, 9), i).save(path)
+    command = [sys.executable, "-c", FEW_FILES, str(tmp_path)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("memory_gb", [1.0, SMALL_MEMORY])
