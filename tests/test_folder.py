@@ -17,7 +17,7 @@ from conftest import Run
 from material import image_folder, picture
 from PIL import Image
 
-from normbench import experiment
+from normbench import experiment, record
 from normbench.config import compose, run_id
 from normbench.data import folder, pictures
 from normbench.data.augmentation import InMemory
@@ -41,14 +41,14 @@ def loaded(root: Path, seed: int = 0, **options: Any) -> Images:
     return images
 
 
-def bomb(path: Path) -> None:
-    """A PNG of a few bytes that says that it has 10^10 pixels."""
+def bomb(path: Path, side: int = 100_000) -> None:
+    """A PNG of a few bytes that says that it has so many pixels squared."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + data))
         return struct.pack(">I", len(data)) + kind + data + check
 
-    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     content = (
         chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     )
@@ -197,6 +197,24 @@ def test_broken_images_are_named_skipped_and_counted(
         loaded(root, memory_gb=memory_gb, strict=True)
 
 
+def test_a_record_of_skipped_images_is_none_of_a_strict_run(
+    root: Path, run: Run, tmp_path: Path
+) -> None:
+    cut(root / "class 1" / "01.png")
+    given = ["task=cnn", "data=folder", f"data.path={root}", "data.size=16"]
+    given += ["batch_size=4", "budget.max_steps=1"]
+    lenient = run(*given, results=tmp_path / "results")
+    assert lenient.facts == {"skipped_images": 1}
+    place = record.run_folder(tmp_path / "results", lenient.run_id)
+    assert record.satisfies(place, lenient, lenient.config)
+    data = lenient.config.data | {"strict": True}
+    strict = lenient.config.model_copy(update={"data": data})
+    assert run_id(strict) == lenient.run_id
+    with pytest.raises(RequestError, match=r"data\.strict=true, and 1 of 30 images"):
+        experiment.run_one(strict, tmp_path / "results")
+    assert record.read(place) == lenient
+
+
 def test_how_files_are_read_is_no_part_of_the_identity(root: Path) -> None:
     given = ["task=cnn", "data=folder", f"data.path={root}"]
     ids = {
@@ -302,3 +320,12 @@ def test_a_broken_picture_is_a_clear_error(name: str, tmp_path: Path) -> None:
         pictures.opened(path)
     assert str(refused.value).startswith(str(path))
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_the_bound_on_pixels_is_the_one_that_is_told(tmp_path: Path) -> None:
+    bound = Image.MAX_IMAGE_PIXELS
+    assert bound is not None
+    side = round(bound**0.5 * 1.2)  # Pillow itself refuses twice the bound
+    bomb(tmp_path / "large.png", side)
+    with pytest.raises(pictures.Unreadable, match=f"more pixels than the {bound}"):
+        pictures.opened(tmp_path / "large.png")
