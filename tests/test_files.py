@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import Command, Run
 
-from normbench.config import compose, hash_files, run_id
+from normbench.config import compose, hash_files, resolve, run_id
 from normbench.data import text_csv
 from normbench.data.base import REGISTRY, Tokens
 from normbench.errors import RequestError
+from normbench.experiment import run_one
 
 TASKS = {"content_folder": "style", "folder": "cnn", "text_csv": "transformer"}
 """Of each data set of files, the task that it is for."""
@@ -73,6 +74,33 @@ def test_a_run_goes_from_files_to_a_record(
     record = run(*overrides(name, files), "batch_size=4", "budget.max_steps=2")
     assert record.status == "ok", record.error
     assert record.facts
+
+
+@every_set
+def test_a_run_on_relative_paths_is_done_again_from_another_folder(
+    name: str,
+    files: dict[str, Any],
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def relative(value: Any) -> Any:
+        if isinstance(value, list):
+            return [relative(one) for one in value]
+        return value.replace(f"{tmp_path}/", "") if isinstance(value, str) else value
+
+    monkeypatch.chdir(tmp_path)
+    hash_files.cache_clear()
+    told = {key: relative(value) for key, value in files.items()}
+    record = run(*overrides(name, told), "batch_size=4", "budget.max_steps=1")
+    assert record.config.data.items() >= files.items()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    hash_files.cache_clear()
+    again = resolve(record.config.model_dump())
+    assert run_one(again, tmp_path / "elsewhere").metrics == record.metrics
+    with pytest.raises(RequestError, match=r"data\.path=material\S* does not exist"):
+        compose(overrides(name, told))
 
 
 @every_set

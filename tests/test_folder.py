@@ -215,7 +215,9 @@ def test_a_record_of_skipped_images_is_none_of_a_strict_run(
     assert record.read(place) == lenient
 
 
-def test_how_files_are_read_is_no_part_of_the_identity(root: Path) -> None:
+def test_how_files_are_read_is_no_part_of_the_identity(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = ["task=cnn", "data=folder", f"data.path={root}"]
     ids = {
         run_id(compose([*given, *more]))
@@ -223,6 +225,10 @@ def test_how_files_are_read_is_no_part_of_the_identity(root: Path) -> None:
     }
     assert len(ids) == 1
     assert run_id(compose([*given, "data.size=32"])) not in ids
+    # Which options say that is the data set's own word.
+    monkeypatch.setattr(folder.Folder, "not_hashed", frozenset({"strict"}))
+    more = [*given, "data.workers=0"]
+    assert run_id(compose(more)) != run_id(compose(given))
 
 
 def test_a_test_folder_is_the_test_part(root: Path, tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ class Folder(Data, name="folder"):
     """
 
     kind = Images
+    path_options = frozenset({"path", "test_path"})
+    not_hashed = frozenset({"strict", "memory_gb", "workers"})
 
     def __init__(
         self,

@@ -38,6 +38,8 @@ class HuggingFace(Data, name="hf"):
     """
 
     kind = Tokens
+    path_options = frozenset({"dataset"})
+    not_hashed = frozenset({"subset", "revision"})
 
     def __init__(
         self,

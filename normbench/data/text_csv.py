@@ -31,6 +31,7 @@ class TextCsv(Data, name="text_csv"):
     """
 
     kind = Tokens
+    path_options = frozenset({"path", "test_path"})
 
     def __init__(
         self,
