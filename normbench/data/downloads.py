@@ -95,7 +95,7 @@ def fetched(name: str, source: str) -> Parsed:
         with FileLock(folder() / f".{name}.lock"):
             if path.exists():
                 return read(path)
-            with _emptied(folder() / f".{name}") as place:
+            with emptied(folder() / f".{name}") as place:
                 parsed = _fetch(name, source, place)
                 write(place / path.name, parsed)
                 (place / path.name).replace(path)
@@ -108,7 +108,7 @@ def fetched(name: str, source: str) -> Parsed:
 
 
 @contextmanager
-def _emptied(place: Path) -> Iterator[Path]:
+def emptied(place: Path) -> Iterator[Path]:
     """A folder that is there within, without what a process that was killed left."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
