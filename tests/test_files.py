@@ -140,6 +140,12 @@ def test_a_bad_path_is_refused_by_key_and_value(
     assert len(str(refused.value).splitlines()) <= 3
 
 
+def test_what_is_neither_file_nor_folder_is_refused() -> None:
+    given = ["task=transformer", "data=text_csv", f"data.path={os.devnull}"]
+    with pytest.raises(RequestError, match="null is a device or a pipe; name a file"):
+        compose(given)
+
+
 def test_the_command_refuses_a_path_with_exit_code_2(command: Command) -> None:
     given = ["task=transformer", "data=text_csv", "data.path=/no/where"]
     refused = command("train", *given)
@@ -182,6 +188,8 @@ LINES = "".join(f"text {i} is {'ab'[i % 2]},{'ab'[i % 2]}\n" for i in range(40))
         ("text,label\n" + LINES + "new,c\n", {}, "labels of the"),
         ("text,label\n" + "x,a\n" * 30, {}, "every training sample has the label 'a'"),
         ("text,label\n" + LINES, {"vocab_size": 3}, "data.vocab_size=3 is too small"),
+        ("text,label\n" + LINES, {"vocab_size": 10**12}, "equal to 1000000"),
+        ("text,label\nx,a\n", {"encoding": "utf-16"}, "utf-16-le or utf-16-be"),
         ("text,label\nx,a\ny,b\n", {}, "leave a part of the 2 samples empty"),
     ],
 )

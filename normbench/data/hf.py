@@ -14,7 +14,7 @@ from pydantic import PositiveInt
 
 from normbench.data import files
 from normbench.data.base import Data, Fraction, Tokens, held_out_split, random_split
-from normbench.data.texts import tokenised
+from normbench.data.texts import VocabSize, tokenised
 from normbench.errors import RequestError
 
 
@@ -51,7 +51,7 @@ class HuggingFace(Data, name="hf"):
         test_split: str | None = "test",
         text_column: str = "text",
         label_column: str = "label",
-        vocab_size: PositiveInt = 8000,
+        vocab_size: VocabSize = 8000,
         max_length: PositiveInt = 512,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
