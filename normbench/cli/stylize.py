@@ -46,11 +46,7 @@ def stylize(
         if style >= known:
             raise RequestError(
                 f"--style {style}: run {finished.run_id} has "
-                + (
-                    f"{known} styles, 0 to {known - 1}"
-                    if known > 1
-                    else "one style, 0"
-                )
+                + (f"{known} styles, 0 to {known - 1}" if known > 1 else "one style, 0")
             )
         names = [f"{p.stem}-{finished.run_id[:8]}-{style}.png" for p in images]
         twice = [name for name, count in Counter(names).items() if count > 1]

@@ -201,3 +201,20 @@ def held_out_split(
         "val": order[:val],
         "test": training + torch.randperm(test, generator=generator),
     }
+
+
+def given_split(
+    *counts: int, val_fraction: float, test_fraction: float, generator: torch.Generator
+) -> Splits:
+    """`random_split` of one count; `held_out_split` of two, the second for the test.
+
+    Raises RequestError as they do.
+    """
+    if len(counts) == 2:
+        return held_out_split(*counts, val_fraction=val_fraction, generator=generator)
+    return random_split(
+        *counts,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        generator=generator,
+    )

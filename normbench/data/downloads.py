@@ -21,8 +21,8 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from normbench.data.augmentation import Augmentation, InMemory
-from normbench.data.base import Data, Images, held_out_split
+from normbench.data.augmentation import Augmentations, InMemory
+from normbench.data.base import Data, Fraction, Images, held_out_split
 from normbench.data.cache import Parsed, read, write
 from normbench.errors import RequestError
 
@@ -49,7 +49,12 @@ class TorchvisionImages(Data, name=None):
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
-    def __init__(self, val_fraction: float, augment: list[Augmentation]) -> None:
+    def __init__(
+        self,
+        *,
+        val_fraction: Fraction = 0.1,
+        augment: Augmentations = [],  # noqa: B006 - never changed
+    ) -> None:
         self.val_fraction = val_fraction
         self.augment = augment
 

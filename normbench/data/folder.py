@@ -30,8 +30,7 @@ from normbench.data.base import (
     Fraction,
     Images,
     ImageSource,
-    held_out_split,
-    random_split,
+    given_split,
 )
 from normbench.data.cache import Parsed, cached
 from normbench.data.pictures import Unreadable, centre_square, listed
@@ -121,20 +120,12 @@ class Folder(Data, name="folder"):
             )
         generator = torch.Generator().manual_seed(seed)
         training = sum(sample.root == self.roots[0] for sample in kept)
-        if len(self.roots) == 2:
-            splits = held_out_split(
-                training,
-                len(kept) - training,
-                val_fraction=self.val_fraction,
-                generator=generator,
-            )
-        else:
-            splits = random_split(
-                len(kept),
-                val_fraction=self.val_fraction,
-                test_fraction=self.test_fraction,
-                generator=generator,
-            )
+        splits = given_split(
+            *(training, len(kept) - training)[: len(self.roots)],
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            generator=generator,
+        )
         images: ImageSource
         if pixels is None:
             paths = [sample.path for sample in kept]

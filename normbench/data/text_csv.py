@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveInt
 
 from normbench.data import files
-from normbench.data.base import Data, Fraction, Tokens, held_out_split, random_split
+from normbench.data.base import Data, Fraction, Tokens, given_split
 from normbench.data.texts import VocabSize, tokenised
 from normbench.errors import RequestError
 
@@ -63,19 +63,12 @@ class TextCsv(Data, name="text_csv"):
         parts = [read(path, self.encoding) for path in self.paths]
         rows = [row for part in parts for row in part]
         generator = torch.Generator().manual_seed(seed)
-        if len(parts) == 2:
-            splits = held_out_split(
-                *map(len, parts),
-                val_fraction=self.val_fraction,
-                generator=generator,
-            )
-        else:
-            splits = random_split(
-                len(rows),
-                val_fraction=self.val_fraction,
-                test_fraction=self.test_fraction,
-                generator=generator,
-            )
+        splits = given_split(
+            *map(len, parts),
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            generator=generator,
+        )
         identity = [self.hash_files(), self.encoding, self.val_fraction]
         return tokenised(
             [row.text for row in rows],
