@@ -28,7 +28,6 @@ from normbench.reparam import REPARAMS
 from normbench.schema import (
     ADDED_LATER,
     NOT_HASHED,
-    NOT_HASHED_OF_FILES,
     Engine,
     Options,
     RunConfig,
@@ -140,7 +139,8 @@ def run_id(config: RunConfig) -> str:
         if last in section and section[last] == value_before:
             del section[last]
     if "fingerprint" in science["data"]:
-        for option in NOT_HASHED_OF_FILES & science["data"].keys():
+        data = DATA.get(science["data"]["name"])
+        for option in (data.path_options | data.not_hashed) & science["data"].keys():
             del science["data"][option]
     canonical = json.dumps(science, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -311,7 +311,10 @@ def _checked(registry: Registry[Any], section: dict[str, Any]) -> dict[str, Any]
 
 
 def _with_fingerprint(section: Options) -> Options:
-    """The options of a data set of files, with the hash of what is in them."""
+    """The options of a data set of files, with the hash of what is in them.
+
+    Paths lead to the same files from any folder: where a worker or a later run is.
+    """
     if "fingerprint" not in section:
         return section
     options = {key: value for key, value in section.items() if key != "name"}
@@ -321,7 +324,17 @@ def _with_fingerprint(section: Options) -> Options:
             f"data.fingerprint={section['fingerprint']} is not that of the files: they "
             f"have {found}; they have changed, or the path is another's"
         )
-    return section | {"fingerprint": found}
+    paths = DATA.get(section["name"]).path_options & section.keys()
+    absolute = {option: _absolute(section[option]) for option in paths}
+    return section | absolute | {"fingerprint": found}
+
+
+def _absolute(path: str | list[str] | None) -> str | list[Any] | None:
+    """A path or several; what is none, such as a name on the Hub, stays."""
+    if isinstance(path, list):
+        return [_absolute(one) for one in path]
+    found = Path(path or "").expanduser()
+    return str(found.absolute()) if path and found.exists() else path
 
 
 @lru_cache(maxsize=16)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -162,9 +163,15 @@ def _vgg16_file() -> Path:
             return file
     try:
         downloads.folder().mkdir(parents=True, exist_ok=True)
-        # Into a temporary file, which takes its name once its sum is right.
-        with downloads.giving_up():
-            torch.hub.download_url_to_file(VGG16_URL, str(kept), VGG16_SHA256)
+        # One process fetches; what one that was killed left is removed.
+        with FileLock(downloads.folder() / ".vgg16.lock"):
+            if not kept.is_file():
+                with downloads.emptied(downloads.folder() / ".vgg16") as place:
+                    with downloads.giving_up():
+                        torch.hub.download_url_to_file(
+                            VGG16_URL, str(place / name), VGG16_SHA256
+                        )
+                    (place / name).replace(kept)
     except (OSError, RuntimeError) as error:
         raise RequestError(
             f"task.perceptual=vgg16 needs {kept}, and it cannot be fetched: {error}\n"

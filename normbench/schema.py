@@ -182,14 +182,6 @@ A key with that value is left out of the id, so that those records keep theirs.
 """
 
 
-NOT_HASHED_OF_FILES = frozenset(
-    {"path", "test_path", "style_paths", "strict", "memory_gb", "workers"}
-    | {"dataset", "subset", "revision"}
-)
-"""Options of a data set with a `fingerprint` that say where its files are, or how they
-are read. The fingerprint, a hash of what is in them, is in the id."""
-
-
 class Skipped(_Frozen):
     """A run of a plan that is not done: its norm cannot work in its network."""
 

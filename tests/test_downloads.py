@@ -181,7 +181,7 @@ def test_what_a_killed_download_left_is_removed_by_the_next(
     assert not left.exists()
 
 
-def test_two_processes_download_once(
+def test_of_two_at_a_time_one_downloads(
     server: Path, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cifar(server, monkeypatch, "CIFAR10")

@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import Command, Run
 
-from normbench.config import compose, hash_files, run_id
+from normbench.config import compose, hash_files, resolve, run_id
 from normbench.data import text_csv
 from normbench.data.base import REGISTRY, Tokens
 from normbench.errors import RequestError
+from normbench.experiment import run_one
 
 TASKS = {"content_folder": "style", "folder": "cnn", "text_csv": "transformer"}
 """Of each data set of files, the task that it is for."""
@@ -76,6 +77,33 @@ def test_a_run_goes_from_files_to_a_record(
 
 
 @every_set
+def test_a_run_on_relative_paths_is_done_again_from_another_folder(
+    name: str,
+    files: dict[str, Any],
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def relative(value: Any) -> Any:
+        if isinstance(value, list):
+            return [relative(one) for one in value]
+        return value.replace(f"{tmp_path}/", "") if isinstance(value, str) else value
+
+    monkeypatch.chdir(tmp_path)
+    hash_files.cache_clear()
+    told = {key: relative(value) for key, value in files.items()}
+    record = run(*overrides(name, told), "batch_size=4", "budget.max_steps=1")
+    assert record.config.data.items() >= files.items()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    hash_files.cache_clear()
+    again = resolve(record.config.model_dump())
+    assert run_one(again, tmp_path / "elsewhere").metrics == record.metrics
+    with pytest.raises(RequestError, match=r"data\.path=material\S* does not exist"):
+        compose(overrides(name, told))
+
+
+@every_set
 def test_files_that_changed_since_they_were_asked_for_are_refused(
     name: str, files: dict[str, Any]
 ) -> None:
@@ -110,6 +138,12 @@ def test_a_bad_path_is_refused_by_key_and_value(
         compose(overrides(name, files | {"path": path}))
     assert words in str(refused.value) and "data.path" in str(refused.value)
     assert len(str(refused.value).splitlines()) <= 3
+
+
+def test_what_is_neither_file_nor_folder_is_refused() -> None:
+    given = ["task=transformer", "data=text_csv", f"data.path={os.devnull}"]
+    with pytest.raises(RequestError, match="null is a device or a pipe; name a file"):
+        compose(given)
 
 
 def test_the_command_refuses_a_path_with_exit_code_2(command: Command) -> None:
@@ -154,6 +188,8 @@ LINES = "".join(f"text {i} is {'ab'[i % 2]},{'ab'[i % 2]}\n" for i in range(40))
         ("text,label\n" + LINES + "new,c\n", {}, "labels of the"),
         ("text,label\n" + "x,a\n" * 30, {}, "every training sample has the label 'a'"),
         ("text,label\n" + LINES, {"vocab_size": 3}, "data.vocab_size=3 is too small"),
+        ("text,label\n" + LINES, {"vocab_size": 10**12}, "equal to 1000000"),
+        ("text,label\nx,a\n", {"encoding": "utf-16"}, "utf-16-le or utf-16-be"),
         ("text,label\nx,a\ny,b\n", {}, "leave a part of the 2 samples empty"),
     ],
 )

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import shutil
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -16,7 +17,7 @@ from conftest import Run
 from material import image_folder, picture
 from PIL import Image
 
-from normbench import experiment
+from normbench import experiment, record
 from normbench.config import compose, run_id
 from normbench.data import folder, pictures
 from normbench.data.augmentation import InMemory
@@ -40,14 +41,14 @@ def loaded(root: Path, seed: int = 0, **options: Any) -> Images:
     return images
 
 
-def bomb(path: Path) -> None:
-    """A PNG of a few bytes that says that it has 10^10 pixels."""
+def bomb(path: Path, side: int = 100_000) -> None:
+    """A PNG of a few bytes that says that it has so many pixels squared."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + data))
         return struct.pack(">I", len(data)) + kind + data + check
 
-    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     content = (
         chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     )
@@ -144,6 +145,36 @@ def test_a_worker_that_was_spawned_forks_its_readers(
         multiprocessing.set_start_method(before, force=True)
 
 
+FEW_FILES = """
+import resource
+import sys
+import torch
+from normbench.data.folder import Folder
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+torch.set_num_threads(1)
+images = [
+    Folder(path=sys.argv[1], size=8, memory_gb=gigabytes).load(0).images
+    for gigabytes in (1.0, 1e-7)
+]
+order = torch.arange(160)
+images[1].expect(order, 0)
+assert torch.equal(images[0].batch(order, 0), images[1].batch(order, 0))
+"""
+
+
+def test_a_set_of_more_images_than_files_may_be_open(tmp_path: Path) -> None:
+    for i in range(160):
+        path = tmp_path / f"class {i % 2}" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (9, 9), i).save(path)
+    command = [sys.executable, "-c", FEW_FILES, str(tmp_path)]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
 @pytest.mark.parametrize("memory_gb", [1.0, SMALL_MEMORY])
 def test_broken_images_are_named_skipped_and_counted(
     memory_gb: float, root: Path, caplog: pytest.LogCaptureFixture
@@ -166,7 +197,27 @@ def test_broken_images_are_named_skipped_and_counted(
         loaded(root, memory_gb=memory_gb, strict=True)
 
 
-def test_how_files_are_read_is_no_part_of_the_identity(root: Path) -> None:
+def test_a_record_of_skipped_images_is_none_of_a_strict_run(
+    root: Path, run: Run, tmp_path: Path
+) -> None:
+    cut(root / "class 1" / "01.png")
+    given = ["task=cnn", "data=folder", f"data.path={root}", "data.size=16"]
+    given += ["batch_size=4", "budget.max_steps=1"]
+    lenient = run(*given, results=tmp_path / "results")
+    assert lenient.facts == {"skipped_images": 1}
+    place = record.run_folder(tmp_path / "results", lenient.run_id)
+    assert record.satisfies(place, lenient, lenient.config)
+    data = lenient.config.data | {"strict": True}
+    strict = lenient.config.model_copy(update={"data": data})
+    assert run_id(strict) == lenient.run_id
+    with pytest.raises(RequestError, match=r"data\.strict=true, and 1 of 30 images"):
+        experiment.run_one(strict, tmp_path / "results")
+    assert record.read(place) == lenient
+
+
+def test_how_files_are_read_is_no_part_of_the_identity(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = ["task=cnn", "data=folder", f"data.path={root}"]
     ids = {
         run_id(compose([*given, *more]))
@@ -174,6 +225,10 @@ def test_how_files_are_read_is_no_part_of_the_identity(root: Path) -> None:
     }
     assert len(ids) == 1
     assert run_id(compose([*given, "data.size=32"])) not in ids
+    # Which options say that is the data set's own word.
+    monkeypatch.setattr(folder.Folder, "not_hashed", frozenset({"strict"}))
+    more = [*given, "data.workers=0"]
+    assert run_id(compose(more)) != run_id(compose(given))
 
 
 def test_a_test_folder_is_the_test_part(root: Path, tmp_path: Path) -> None:
@@ -271,3 +326,12 @@ def test_a_broken_picture_is_a_clear_error(name: str, tmp_path: Path) -> None:
         pictures.opened(path)
     assert str(refused.value).startswith(str(path))
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_the_bound_on_pixels_is_the_one_that_is_told(tmp_path: Path) -> None:
+    bound = Image.MAX_IMAGE_PIXELS
+    assert bound is not None
+    side = round(bound**0.5 * 1.2)  # Pillow itself refuses twice the bound
+    bomb(tmp_path / "large.png", side)
+    with pytest.raises(pictures.Unreadable, match=f"more pixels than the {bound}"):
+        pictures.opened(tmp_path / "large.png")

@@ -150,7 +150,7 @@ ALLOWED = {
     "data.text_csv": {"data.base", "data.files", "data.texts"},
     "data.display_names": {"data.base", "data.cache", "data.texts"},
     "data.cifar": {"data.augmentation", "data.base", "data.downloads"},
-    "data.mnist": {"data.augmentation", "data.base", "data.downloads"},
+    "data.mnist": {"data.downloads"},
     "data.photographs": {"data.appearance", "data.base", "data.cache"},
 }
 EVERYWHERE = {"errors", "registry"}

@@ -172,7 +172,12 @@ def test_vgg16_without_network_is_refused_and_leaves_nothing(
     monkeypatch.setattr(perceptual, "VGG16_URL", nowhere)
     with pytest.raises(RequestError, match=r"task\.perceptual=vgg16 needs .*fetched"):
         perceptual.Vgg16()
-    assert list((tmp_path / "data").iterdir()) == []
+    assert downloaded(tmp_path) == []
+
+
+def downloaded(tmp_path: Path) -> list[str]:
+    names = [path.name for path in (tmp_path / "data").iterdir()]
+    return [name for name in names if not name.endswith(".lock")]
 
 
 def test_a_corrupt_download_of_vgg16_is_refused_and_leaves_nothing(
@@ -185,10 +190,13 @@ def test_a_corrupt_download_of_vgg16_is_refused_and_leaves_nothing(
     monkeypatch.setattr(perceptual, "VGG16_URL", served.as_uri())
     with pytest.raises(RequestError, match="invalid hash value"):
         perceptual.Vgg16()
-    assert list((tmp_path / "data").iterdir()) == []
+    assert downloaded(tmp_path) == []
+    (tmp_path / "data" / ".vgg16").mkdir()  # as of a process that was killed
+    (tmp_path / "data" / ".vgg16" / "part").write_bytes(b"half")
     right = hashlib.sha256(served.read_bytes()).hexdigest()[:8]
     monkeypatch.setattr(perceptual, "VGG16_SHA256", right)
     assert perceptual._vgg16_file().read_bytes() == b"half of it"
+    assert downloaded(tmp_path) == [served.name]
     (tmp_path / "data" / served.name).write_bytes(b"half of")  # a copy cut short
     with pytest.raises(RequestError, match=r"397923af\.pth is damaged: its SHA-256"):
         perceptual.Vgg16()

@@ -45,8 +45,8 @@ def stylize(
         known = styling.styles(finished)
         if style >= known:
             raise RequestError(
-                f"--style {style}: run {finished.run_id} has {known} "
-                f"style{'s' if known > 1 else ''}, 0 to {known - 1}"
+                f"--style {style}: run {finished.run_id} has "
+                + (f"{known} styles, 0 to {known - 1}" if known > 1 else "one style, 0")
             )
         names = [f"{p.stem}-{finished.run_id[:8]}-{style}.png" for p in images]
         twice = [name for name, count in Counter(names).items() if count > 1]

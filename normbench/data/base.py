@@ -111,6 +111,11 @@ class Data(ABC):
     name: ClassVar[str]
     kind: ClassVar[type]
     """What `load` returns: Images, Tokens or Photographs."""
+    path_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that say where the user's files are. The option `fingerprint`, a hash of
+    what is in them, is in the id of a run in their place."""
+    not_hashed: ClassVar[frozenset[str]] = frozenset()
+    """More options that are not in the id: of how those files are found and read."""
 
     def __init_subclass__(cls, name: str | None, **kwargs: Any) -> None:
         """Register a data set; one without a name is a base of others."""
@@ -123,7 +128,7 @@ class Data(ABC):
         """A hash of all that files at the paths of the options say, and of no path.
 
         A data set of the user's files has the option `fingerprint`, which is this: in
-        the identity of a run it stands for the options that say where the files are.
+        the identity of a run it stands for `path_options` and `not_hashed`.
         """
         raise NotImplementedError
 
@@ -196,3 +201,20 @@ def held_out_split(
         "val": order[:val],
         "test": training + torch.randperm(test, generator=generator),
     }
+
+
+def given_split(
+    *counts: int, val_fraction: float, test_fraction: float, generator: torch.Generator
+) -> Splits:
+    """`random_split` of one count; `held_out_split` of two, the second for the test.
+
+    Raises RequestError as they do.
+    """
+    if len(counts) == 2:
+        return held_out_split(*counts, val_fraction=val_fraction, generator=generator)
+    return random_split(
+        *counts,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        generator=generator,
+    )

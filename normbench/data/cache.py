@@ -90,11 +90,8 @@ def read(path: Path) -> Parsed:
 def write(path: Path, parsed: Parsed) -> None:
     """Write `parsed` with its digest, whole or not at all. Raises OSError."""
     strings = parsed.strings | {"digest": digest(parsed.strings, parsed.tensors)}
-    # The format refuses tensors with gaps and tensors that share memory.
-    tensors = {
-        name: tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in parsed.tensors.items()
-    }
+    # The format refuses tensors with gaps.
+    tensors = {name: tensor.contiguous() for name, tensor in parsed.tensors.items()}
     content = safetensors.torch.save(tensors, metadata=strings)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ class Cifar10(TorchvisionImages, name="cifar10"):
         val_fraction: Fraction = 0.1,
         augment: Augmentations = ["crop", "flip"],  # noqa: B006 - never changed
     ) -> None:
-        super().__init__(val_fraction, augment)
+        super().__init__(val_fraction=val_fraction, augment=augment)
 
 
 class Cifar100(TorchvisionImages, name="cifar100"):
@@ -35,4 +35,4 @@ class Cifar100(TorchvisionImages, name="cifar100"):
         val_fraction: Fraction = 0.1,
         augment: Augmentations = ["crop", "flip"],  # noqa: B006 - never changed
     ) -> None:
-        super().__init__(val_fraction, augment)
+        super().__init__(val_fraction=val_fraction, augment=augment)

@@ -37,6 +37,8 @@ class ContentFolder(Data, name="content_folder"):
     """
 
     kind = Photographs
+    path_options = frozenset({"path", "style_paths"})
+    not_hashed = frozenset({"strict"})
 
     def __init__(
         self,

@@ -4,7 +4,6 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import torch
-from pydantic import PositiveInt
 
 from normbench.data.base import (
     Data,
@@ -15,7 +14,7 @@ from normbench.data.base import (
     random_split,
 )
 from normbench.data.cache import Parsed, cached
-from normbench.data.texts import padded, trained_tokenizer
+from normbench.data.texts import VocabSize, padded, trained_tokenizer
 
 FORMAT = 1
 
@@ -46,7 +45,7 @@ class DisplayNames(Data, name="display_names"):
     def __init__(
         self,
         *,
-        vocab_size: PositiveInt = 2000,
+        vocab_size: VocabSize = 2000,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
     ) -> None:

@@ -21,8 +21,8 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from normbench.data.augmentation import Augmentation, InMemory
-from normbench.data.base import Data, Images, held_out_split
+from normbench.data.augmentation import Augmentations, InMemory
+from normbench.data.base import Data, Fraction, Images, held_out_split
 from normbench.data.cache import Parsed, read, write
 from normbench.errors import RequestError
 
@@ -49,7 +49,12 @@ class TorchvisionImages(Data, name=None):
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
-    def __init__(self, val_fraction: float, augment: list[Augmentation]) -> None:
+    def __init__(
+        self,
+        *,
+        val_fraction: Fraction = 0.1,
+        augment: Augmentations = [],  # noqa: B006 - never changed
+    ) -> None:
         self.val_fraction = val_fraction
         self.augment = augment
 
@@ -95,7 +100,7 @@ def fetched(name: str, source: str) -> Parsed:
         with FileLock(folder() / f".{name}.lock"):
             if path.exists():
                 return read(path)
-            with _emptied(folder() / f".{name}") as place:
+            with emptied(folder() / f".{name}") as place:
                 parsed = _fetch(name, source, place)
                 write(place / path.name, parsed)
                 (place / path.name).replace(path)
@@ -108,7 +113,7 @@ def fetched(name: str, source: str) -> Parsed:
 
 
 @contextmanager
-def _emptied(place: Path) -> Iterator[Path]:
+def emptied(place: Path) -> Iterator[Path]:
     """A folder that is there within, without what a process that was killed left."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()

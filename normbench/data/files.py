@@ -23,8 +23,10 @@ def file(key: str, path: str | None) -> Path:
     Raises RequestError where there is none, or an empty one.
     """
     found = _existing(key, path, "file")
-    if not found.is_file():
+    if found.is_dir():
         raise RequestError(f"{key}={path} is a folder; name a file")
+    if not found.is_file():
+        raise RequestError(f"{key}={path} is a device or a pipe; name a file")
     if found.stat().st_size == 0:
         raise RequestError(f"{key}={path} is empty")
     return found

@@ -30,8 +30,7 @@ from normbench.data.base import (
     Fraction,
     Images,
     ImageSource,
-    held_out_split,
-    random_split,
+    given_split,
 )
 from normbench.data.cache import Parsed, cached
 from normbench.data.pictures import Unreadable, centre_square, listed
@@ -71,6 +70,8 @@ class Folder(Data, name="folder"):
     """
 
     kind = Images
+    path_options = frozenset({"path", "test_path"})
+    not_hashed = frozenset({"strict", "memory_gb", "workers"})
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class Folder(Data, name="folder"):
         self._report(broken, [sample.path for sample in samples])
         kept = [sample for i, sample in enumerate(samples) if i not in broken]
         classes = sorted({sample.name for sample in samples})
+        number = {name: i for i, name in enumerate(classes)}
         lost = sorted(set(classes) - {sample.name for sample in kept})
         if lost:
             raise RequestError(
@@ -118,20 +120,12 @@ class Folder(Data, name="folder"):
             )
         generator = torch.Generator().manual_seed(seed)
         training = sum(sample.root == self.roots[0] for sample in kept)
-        if len(self.roots) == 2:
-            splits = held_out_split(
-                training,
-                len(kept) - training,
-                val_fraction=self.val_fraction,
-                generator=generator,
-            )
-        else:
-            splits = random_split(
-                len(kept),
-                val_fraction=self.val_fraction,
-                test_fraction=self.test_fraction,
-                generator=generator,
-            )
+        splits = given_split(
+            *(training, len(kept) - training)[: len(self.roots)],
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            generator=generator,
+        )
         images: ImageSource
         if pixels is None:
             paths = [sample.path for sample in kept]
@@ -140,7 +134,7 @@ class Folder(Data, name="folder"):
             images = InMemory(pixels, MEAN, STD, self.augment, seed)
         return Images(
             images=images,
-            labels=torch.tensor([classes.index(sample.name) for sample in kept]),
+            labels=torch.tensor([number[sample.name] for sample in kept]),
             classes=tuple(classes),
             splits=splits,
             facts={"skipped_images": float(len(broken))},
@@ -183,7 +177,9 @@ class Folder(Data, name="folder"):
         whole = len(paths) * 3 * self.size**2 <= self.memory_gb * 1e9
 
         def decode() -> Parsed:
-            good, broken = [], {}
+            broken = {}
+            room = (len(paths) if whole else 0, 3, self.size, self.size)
+            pixels, good = torch.empty(room, dtype=torch.uint8), 0
             if len(paths) > MANY:
                 log.warning("decoding %d images, once: which can be read?", len(paths))
             read = loaded(paths, self.size, torch.arange(len(paths)), self.workers)
@@ -191,8 +187,9 @@ class Folder(Data, name="folder"):
                 if isinstance(image, str):
                     broken[str(i)] = image
                 elif whole:
-                    good.append(image)
-            tensors = {"pixels": torch.stack(good)} if good else {}
+                    pixels[good] = image
+                    good += 1
+            tensors = {"pixels": pixels[:good]} if good else {}
             return Parsed(tensors, {"broken": json.dumps(broken)})
 
         identity = {
@@ -289,8 +286,11 @@ class _Ahead:
         return image
 
 
-class _Reading(Dataset[list["Tensor | str"]]):
-    """Chunks of samples: the images, or why there are none."""
+class _Reading(Dataset["tuple[Tensor, dict[int, str]]"]):
+    """Chunks of samples: the images, and why some places in it have none.
+
+    One tensor, since each that comes from a worker holds a file open.
+    """
 
     def __init__(self, paths: Sequence[Path], size: int, order: Tensor) -> None:
         self._paths, self._size = paths, size
@@ -299,14 +299,16 @@ class _Reading(Dataset[list["Tensor | str"]]):
     def __len__(self) -> int:
         return len(self._chunks)
 
-    def __getitem__(self, chunk: int) -> list[Tensor | str]:
-        return [self._read(self._paths[i]) for i in self._chunks[chunk].tolist()]
-
-    def _read(self, path: Path) -> Tensor | str:
-        try:
-            return centre_square(path, self._size)
-        except Unreadable as error:
-            return str(error).removeprefix(f"{path} ")
+    def __getitem__(self, chunk: int) -> tuple[Tensor, dict[int, str]]:
+        samples = self._chunks[chunk].tolist()
+        pixels = torch.zeros(len(samples), 3, self._size, self._size, dtype=torch.uint8)
+        broken = {}
+        for place, path in enumerate(self._paths[i] for i in samples):
+            try:
+                pixels[place] = centre_square(path, self._size)
+            except Unreadable as error:
+                broken[place] = str(error).removeprefix(f"{path} ")
+        return pixels, broken
 
 
 def _leave_interrupts(worker: int) -> None:
@@ -328,5 +330,7 @@ def loaded(
         # would spawn its readers, and each import torch for every evaluation.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
-    for chunk in loader:
-        yield from chunk
+    for pixels, broken in loader:
+        for place, image in enumerate(pixels):
+            # A view would keep the file open for as long as it is kept itself.
+            yield broken.get(place) or image.clone()

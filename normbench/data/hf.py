@@ -13,8 +13,8 @@ import torch
 from pydantic import PositiveInt
 
 from normbench.data import files
-from normbench.data.base import Data, Fraction, Tokens, held_out_split, random_split
-from normbench.data.texts import tokenised
+from normbench.data.base import Data, Fraction, Tokens, given_split
+from normbench.data.texts import VocabSize, tokenised
 from normbench.errors import RequestError
 
 
@@ -38,6 +38,8 @@ class HuggingFace(Data, name="hf"):
     """
 
     kind = Tokens
+    path_options = frozenset({"dataset"})
+    not_hashed = frozenset({"subset", "revision"})
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class HuggingFace(Data, name="hf"):
         test_split: str | None = "test",
         text_column: str = "text",
         label_column: str = "label",
-        vocab_size: PositiveInt = 8000,
+        vocab_size: VocabSize = 8000,
         max_length: PositiveInt = 512,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
@@ -82,17 +84,12 @@ class HuggingFace(Data, name="hf"):
         parts = _read(self.place)
         generator = torch.Generator().manual_seed(seed)
         counts = [len(texts) for texts, _ in parts]
-        if len(counts) == 2:
-            splits = held_out_split(
-                *counts, val_fraction=self.val_fraction, generator=generator
-            )
-        else:
-            splits = random_split(
-                *counts,
-                val_fraction=self.val_fraction,
-                test_fraction=self.test_fraction,
-                generator=generator,
-            )
+        splits = given_split(
+            *counts,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            generator=generator,
+        )
         return tokenised(
             [text for texts, _ in parts for text in texts],
             [label for _, labels in parts for label in labels],

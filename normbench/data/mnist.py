@@ -5,8 +5,6 @@ al. 2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learnin
 Algorithms".
 """
 
-from normbench.data.augmentation import Augmentations
-from normbench.data.base import Fraction
 from normbench.data.downloads import TorchvisionImages
 
 
@@ -16,25 +14,9 @@ class Mnist(TorchvisionImages, name="mnist"):
     source = "MNIST"
     mean, std = (0.1307,), (0.3081,)
 
-    def __init__(
-        self,
-        *,
-        val_fraction: Fraction = 0.1,
-        augment: Augmentations = [],  # noqa: B006 - never changed
-    ) -> None:
-        super().__init__(val_fraction, augment)
-
 
 class FashionMnist(TorchvisionImages, name="fashion_mnist"):
     """60,000 articles of clothing for training and validation, 10,000 for the test."""
 
     source = "FashionMNIST"
     mean, std = (0.2860,), (0.3530,)
-
-    def __init__(
-        self,
-        *,
-        val_fraction: Fraction = 0.1,
-        augment: Augmentations = [],  # noqa: B006 - never changed
-    ) -> None:
-        super().__init__(val_fraction, augment)

@@ -56,9 +56,9 @@ def opened(path: Path) -> "Image":
 
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
             # Pillow warns of what may be a bomb, and refuses twice that.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", module="PIL")
             with Image.open(path) as file:
                 file.load()
                 picture = ImageOps.exif_transpose(file)

@@ -1,5 +1,6 @@
 """Labelled texts in a CSV file of the user's."""
 
+import codecs
 import csv
 from pathlib import Path
 from typing import NamedTuple
@@ -8,8 +9,8 @@ import torch
 from pydantic import PositiveInt
 
 from normbench.data import files
-from normbench.data.base import Data, Fraction, Tokens, held_out_split, random_split
-from normbench.data.texts import tokenised
+from normbench.data.base import Data, Fraction, Tokens, given_split
+from normbench.data.texts import VocabSize, tokenised
 from normbench.errors import RequestError
 
 COLUMNS = ["text", "label"]
@@ -31,6 +32,7 @@ class TextCsv(Data, name="text_csv"):
     """
 
     kind = Tokens
+    path_options = frozenset({"path", "test_path"})
 
     def __init__(
         self,
@@ -38,7 +40,7 @@ class TextCsv(Data, name="text_csv"):
         path: str | None = None,
         test_path: str | None = None,
         encoding: str = "utf-8",
-        vocab_size: PositiveInt = 8000,
+        vocab_size: VocabSize = 8000,
         max_length: PositiveInt = 512,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
@@ -61,19 +63,12 @@ class TextCsv(Data, name="text_csv"):
         parts = [read(path, self.encoding) for path in self.paths]
         rows = [row for part in parts for row in part]
         generator = torch.Generator().manual_seed(seed)
-        if len(parts) == 2:
-            splits = held_out_split(
-                *map(len, parts),
-                val_fraction=self.val_fraction,
-                generator=generator,
-            )
-        else:
-            splits = random_split(
-                len(rows),
-                val_fraction=self.val_fraction,
-                test_fraction=self.test_fraction,
-                generator=generator,
-            )
+        splits = given_split(
+            *map(len, parts),
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            generator=generator,
+        )
         identity = [self.hash_files(), self.encoding, self.val_fraction]
         return tokenised(
             [row.text for row in rows],
@@ -111,8 +106,7 @@ def read(path: Path, encoding: str) -> list[Row]:
         ) from None
     except UnicodeError as error:
         raise RequestError(
-            f"{path} is not in data.encoding={encoding}: {error}; latin-1 or cp1252 "
-            "are what older programs write"
+            f"{path} is not in data.encoding={encoding}: {error}; {_instead(encoding)}"
         ) from None
     except csv.Error as error:
         raise RequestError(
@@ -121,6 +115,12 @@ def read(path: Path, encoding: str) -> list[Row]:
     if not rows:
         raise RequestError(f"{path} has a header and no samples")
     return rows
+
+
+def _instead(encoding: str) -> str:
+    if codecs.lookup(encoding).name in {"utf-16", "utf-32"}:
+        return f"without a byte order mark it is {encoding}-le or {encoding}-be"
+    return "latin-1 or cp1252 are what older programs write"
 
 
 def _row(fields: list[str], where: str) -> Row:

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
+from pydantic import Field
 
 from normbench.data.base import Splits, Tokens, package_version
 from normbench.data.cache import Parsed, cached
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 PAD, UNKNOWN = "<pad>", "<unk>"
 UNKNOWN_ID = 1
+
+VocabSize = Annotated[int, Field(ge=1, le=1_000_000)]
+"""The type of the option: for more, the tokeniser may ask for memory that is not there.
+"""
 
 
 def tokenised(
