@@ -29,7 +29,7 @@ from normbench.network import (
 )
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.statistics import shared_by
-from normbench.parallel import World
+from normbench.parallel import World, lost_another
 from normbench.probes.trained import PROBES, Trained
 from normbench.progress import Observer, Silent, title
 from normbench.provenance import comes_from_this_code, environment
@@ -151,16 +151,18 @@ def run_one(
             raise
         except Incompatible as reason:  # some norms only find out on a certain batch
             so_far.status, so_far.error = "skipped", str(reason)
-        except Exception:
+        except Exception as error:
             so_far.status, so_far.error = "failed", traceback.format_exc()
+            if world.first and lost_another(error):
+                so_far.hear_of_others(world)
         finally:
             observer.close()
         if so_far.status in {"ok", "diverged"}:
             return world.from_first(finish)
         if not world.first:
             _leave(config, results, modules, so_far, world)
-        so_far.hear_of_others(world)
         finished = finish()
+        # Before the lock goes: another asks under it (`_leave`).
         world.leave_word("recorded", finished.status)
     return finished
 
@@ -177,12 +179,13 @@ def _leave(
     The first one records the run, unless it is what was lost.
     """
     world.leave_word(so_far.status, str(so_far.error))
-    if not world.words("recorded"):
-        reason = f"process {world.rank} of {world.size} lost the first: {so_far.error}"
-        with suppress(Busy):
-            record_failure(
-                config, results, reason, modules=modules, processes=world.size
-            )
+    reason = f"process {world.rank} of {world.size} lost the first: {so_far.error}"
+    failure = _failure(config, reason, modules, world.size)
+    with suppress(Busy), record.RunWriter(results, run_id(config)) as writer:
+        # Asked under the lock, which the first one holds until it has left that word.
+        recorded = world.words("recorded") or _found(config, results, modules, False)
+        if not recorded:
+            writer.finish(failure)
     last = str(so_far.error).strip().splitlines()[-1]
     raise NormbenchError(
         f"process {world.rank} of {world.size} {so_far.status}: {last}"
@@ -217,15 +220,20 @@ def record_failure(
     Busy where a process is doing the run, NormbenchError where the record cannot be
     written.
     """
-    so_far = _SoFar(status="failed", error=reason)
-    # Of the device only the name that was asked for: it may be another machine's.
-    ran_on = _environment(config, config.device, modules, processes)
+    failure = _failure(config, reason, modules, processes)
     with record.RunWriter(results, run_id(config)) as writer:
         if there := _found(config, results, modules, redo_stale):
             return there
-        finished = _outcome(config, ran_on, so_far)
-        writer.finish(finished)
-    return finished
+        writer.finish(failure)
+    return failure
+
+
+def _failure(
+    config: RunConfig, reason: str, modules: Sequence[str], processes: int
+) -> RunRecord:
+    # Of the device only the name that was asked for: it may be another machine's.
+    ran_on = _environment(config, config.device, modules, processes)
+    return _outcome(config, ran_on, _SoFar(status="failed", error=reason))
 
 
 @dataclass

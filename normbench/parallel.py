@@ -121,7 +121,7 @@ class World:
         return bool(votes)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of `values` over the processes."""
+        """The mean of `values` over the processes, which takes their place."""
         if self.size == 1:
             return values
         dist.all_reduce(values)
@@ -180,6 +180,13 @@ _CPU = torch.device("cpu")
 def _travels(error: BaseException) -> bool:
     """Whether `error` is one of ours, which mean the same in every process."""
     return isinstance(error, NormbenchError | KeyboardInterrupt)
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether `error` is that another process is gone: gloo has no type for that."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    )
 
 
 @contextmanager

@@ -271,7 +271,7 @@ class FaultyNorm(Norm, name="faulty"):
 
     def forward(self, x, mask=None, condition=None):
         self.forwards += self.training
-        if self.forwards == 3 and os.environ["RANK"] == os.environ["FAULTY"]:
+        if self.forwards == 3 and os.environ["RANK"] in os.environ["FAULTY"]:
             raise {error}("a cosmic ray")
         return x
 """
@@ -281,13 +281,14 @@ class FaultyNorm(Norm, name="faulty"):
 @pytest.mark.parametrize(
     ("rank", "error", "status"),
     [
-        (0, "ValueError", "failed"),
-        (1, "ValueError", "failed"),
-        (1, "Incompatible", "skipped"),
+        ("0", "ValueError", "failed"),
+        ("1", "ValueError", "failed"),
+        ("1", "Incompatible", "skipped"),
+        ("01", "ValueError", "failed"),
     ],
 )
-def test_what_one_process_raises_ends_the_run_with_a_record(
-    rank: int,
+def test_what_a_process_raises_ends_the_run_with_a_record(
+    rank: str,
     error: str,
     status: str,
     torchrun: Callable[..., subprocess.Popen[str]],
@@ -299,13 +300,42 @@ def test_what_one_process_raises_ends_the_run_with_a_record(
     process = torchrun(
         *(*SMALL["cnn"], *TINY, "norm=faulty"),
         *("--config-dir", "mine", "--module", "faulty"),
-        FAULTY=str(rank),
+        FAULTY=rank,
     )
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 1, said
     record = record_of(tmp_path / "two")
     assert record.status == status
     assert "a cosmic ray" in str(record.error)
+    # What the first one raised is told as its own; another is only asked when lost.
+    assert ("process 1" in str(record.error)) == (rank == "1")
+    assert "lost the first" not in str(record.error)
+
+
+BROKEN = '''
+from normbench.probes.trained import PROBES
+
+
+@PROBES("broken")
+def broken(trained):
+    """Fails."""
+    raise ValueError("a cosmic ray")
+'''
+
+
+@pytest.mark.slow
+def test_what_the_first_process_raises_alone_is_recorded_as_its_own(
+    torchrun: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    process = torchrun(*(*SMALL["cnn"], *TINY, "probes=[broken]", "--module", "broken"))
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, said
+    record = record_of(tmp_path / "two")
+    assert record.status == "failed"
+    assert record.steps == 4
+    assert str(record.error).startswith("Traceback")
+    assert str(record.error).endswith("ValueError: a cosmic ray\n")
 
 
 @pytest.mark.slow
