@@ -516,6 +516,8 @@ class _Run:
         )
 
     def _state(self, step: int, pending: Sequence[Tensor]) -> checkpoint.State:
+        if pending:  # each process has the losses of its own share
+            pending = self.world.mean(torch.stack([*pending])).unbind()
         return checkpoint.State(
             identity=self.saver.identity,
             step=step,

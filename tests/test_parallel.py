@@ -373,6 +373,59 @@ def test_only_train_is_for_torchrun(
     assert list(tmp_path.iterdir()) == []
 
 
+INTERRUPTED = """
+import itertools
+import sys
+from pathlib import Path
+
+from normbench import parallel
+from normbench.config import compose
+from normbench.errors import Stopped
+from normbench.experiment import run_one
+
+results, stop_after, *words = sys.argv[1:]
+asked = itertools.count(1)
+with parallel.joined() as world:
+    try:
+        run_one(
+            compose(words),
+            Path(results),
+            stop=lambda: next(asked) == int(stop_after),
+            world=world,
+        )
+    except Stopped:
+        pass
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """To the bit; the losses of steps 4 and 5 are told after it went on."""
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    words = [*SMALL["cnn"], *TINY, "log_every=3", "budget.max_steps=6", "accumulate=2"]
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    line += ["--nproc-per-node=2", "interrupted.py"]
+    for results, stop_after in (("whole", "0"), ("halves", "5"), ("halves", "0")):
+        subprocess.run(
+            [*line, results, stop_after, *words],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            check=True,
+            timeout=600,
+        )
+        found = list((tmp_path / results).glob("*/*/checkpoint.pt"))
+        assert len(found) == (stop_after == "5")
+    whole, halves = record_of(tmp_path / "whole"), record_of(tmp_path / "halves")
+    assert halves.metrics == whole.metrics
+    histories = [
+        path.read_text()
+        for folder in ("whole", "halves")
+        for path in (tmp_path / folder).glob("*/*/history.jsonl")
+    ]
+    assert histories[0] == histories[1]
+    assert histories[0].count("batch_loss") == 2
+
+
 def test_a_norm_that_does_not_share_what_it_should_is_refused() -> None:
     class Pair:
         def size(self) -> int:
