@@ -578,7 +578,6 @@ class _Replica:
             self.model = cast(nn.Module, torch.compile(model))
         if config.precision != "fp32":
             self.model = _Narrow(self.model, device.type, config.precision)
-        self.loss = task.loss if world.size == 1 else self._loss_of_share
         if world.size > 1:
             if not world.first:
                 # Else every process would drop out the same of its samples.
@@ -598,7 +597,10 @@ class _Replica:
         """One set of running statistics, where processes have met other samples."""
         self.world.average(self.statistics)
 
-    def _loss_of_share(self, model: nn.Module, index: Tensor) -> Tensor:
+    def loss(self, model: nn.Module, index: Tensor) -> Tensor:
+        """The mean loss of this process's samples in the micro-batch `index` (B,)."""
+        if self.world.size == 1:
+            return self.task.loss(model, index)
         with shared_by(self.group, self.world.size):
             return self.task.loss_of_share(model, self._own(index), index)
 

@@ -4,6 +4,7 @@ The first (rank 0) keeps the record, mirrors it and evaluates; the others train.
 between them go through a group on the CPU, so that none waits for a device.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -203,4 +204,7 @@ def joined() -> Iterator[World]:
     local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     yield World(rank, size, *local, store=store)
     # Not where something was raised: the others may not be there to take leave of.
+    # A group that something still holds, if only a cycle, keeps its threads: they may
+    # meet the end of the interpreter, which aborts the process then.
+    gc.collect()
     dist.destroy_process_group()
