@@ -389,6 +389,7 @@ class _Run:
         self.scaler = None
         if config.precision == "fp16":
             self.scaler = torch.amp.GradScaler(device.type)
+            train.begin_momentum(self.optimizer)
         self.replica = _Replica(config, task, self.model, self.norms, device, world)
         steps = config.budget.epochs * (len(self.training) // config.batch_size)
         self.steps = min(steps, config.budget.max_steps or steps)

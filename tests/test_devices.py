@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,22 @@ def test_fp16_resumes_with_its_scale(run: Run, tmp_path: Path) -> None:
         run_one(config, tmp_path / "other", stop=lambda: next(asked))
     resumed = run_one(config, tmp_path / "other")
     assert resumed.metrics == whole.metrics
+
+
+def test_momentum_starts_at_zero_where_the_first_step_is_skipped(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that nobody has written to is nan here."""
+    scaler = partial(torch.amp.GradScaler, init_scale=2.0**126, backoff_factor=2**-120)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(1).isnan()
+        done = run(*SMALL["cnn"], "batch_size=4", "precision=fp16")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert done.status == "ok", done.error
+    assert done.config.optimizer.name == "sgd"
 
 
 @pytest.mark.parametrize(
