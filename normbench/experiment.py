@@ -569,9 +569,10 @@ class _Replica:
         self.task, self.world = task, world
         self.share = config.batch_size // config.accumulate // world.size
         sharing = max(1, config.norm_batch // self.share)
-        self.group = world.neighbours(sharing)
+        norm = NORMS.get(config.norm["name"])
+        self.group = world.neighbours(sharing if norm.uses_other_samples else 1)
         self.statistics: list[Tensor] = []
-        if sharing < world.size and NORMS.get(config.norm["name"]).differs_in_eval:
+        if sharing < world.size and norm.differs_in_eval:
             buffers = [buffer for norm in norms for buffer in norm.buffers()]
             self.statistics = [b for b in buffers if b.is_floating_point()]
         self.model: nn.Module = model

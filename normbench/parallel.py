@@ -152,6 +152,8 @@ class World:
         """
         if count == 1:
             return None
+        if count == self.size:  # a second group of the same would be one too many
+            return dist.group.WORLD
         group, _ = dist.new_subgroups(group_size=count, timeout=PATIENCE)
         return group
 
