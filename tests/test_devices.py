@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import SMALL, Command, Run
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -195,8 +196,19 @@ def test_cuda_without_cuda_is_one_clear_error(
 
 
 def test_channels_last_is_another_layout_of_the_same_network(run: Run) -> None:
-    plain = run(*SMALL["cnn"])
-    other = run(*SMALL["cnn"], "channels_last=true", "keep_weights=true")
+    layouts: set[bool] = set()
+
+    def look(module: nn.Module, *_: object) -> None:
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            if module.weight.device == CPU and module.in_channels > 1:
+                layouts.add(module.weight.stride(1) == 1)
+
+    with register_module_forward_hook(look):
+        plain = run(*SMALL["cnn"])
+        assert layouts == {False}
+        layouts.clear()
+        other = run(*SMALL["cnn"], "channels_last=true", "keep_weights=true")
+        assert layouts == {True}
     assert other.metrics["train/loss"] == pytest.approx(
         plain.metrics["train/loss"], rel=1e-3
     )
