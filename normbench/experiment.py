@@ -577,7 +577,9 @@ class _Replica:
             self.statistics = [b for b in buffers if b.is_floating_point()]
         self.model: nn.Module = model
         if config.compile:
-            self.model = cast(nn.Module, torch.compile(model))
+            # Dropout as without it: the inductor's own draws are others.
+            compiled = torch.compile(model, options={"fallback_random": True})
+            self.model = cast(nn.Module, compiled)
         if config.precision != "fp32":
             self.model = _Narrow(self.model, device.type, config.precision)
         if world.size > 1:

@@ -258,6 +258,20 @@ def test_a_compiled_run_repeats_and_resumes_to_the_bit(
 
 
 @pytest.mark.slow
+def test_a_compiled_run_drops_out_what_a_plain_one_does(
+    run: Run, tmp_path: Path
+) -> None:
+    words = [*SMALL["transformer"], "norm=layer_position", "task.dropout=0.5"]
+    words += ["batch_size=4", "budget.max_steps=4", "lr=0.1"]
+    plain = run(*words)
+    compiled = run(*words, "compile=true", results=tmp_path / "compiled")
+    assert compiled.environment.device == "cpu, compiled"
+    assert compiled.metrics["train/loss"] == pytest.approx(
+        plain.metrics["train/loss"], rel=1e-6
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
 @every_norm
 def test_a_compiled_norm_has_the_gradient_of_a_plain_one(
