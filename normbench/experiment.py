@@ -577,6 +577,7 @@ class _Replica:
             self.statistics = [b for b in buffers if b.is_floating_point()]
         self.model: nn.Module = model
         if config.compile:
+            self._require_sharing(model)
             # Dropout as without it: the inductor's own draws are others.
             compiled = torch.compile(model, options={"fallback_random": True})
             self.model = cast(nn.Module, compiled)
@@ -592,6 +593,18 @@ class _Replica:
                 self.model = DistributedDataParallel(
                     self.model, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
+
+    def _require_sharing(self, model: nn.Module) -> None:
+        """Raise Incompatible where a norm does not share what it should.
+
+        A compiled one is not asked, so a copy is, which changes and draws nothing here.
+        """
+        if self.group is None:
+            return
+        inputs = self.task.inputs(self.task.splits["train"][: self.share])
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with shared_by(self.group, self.world.size):
+                copy.deepcopy(model).train()(*inputs)
 
     def begin_epoch(self, epoch: int, order: Tensor) -> None:
         """Tell the task which samples this process trains on, and in which order."""

@@ -17,6 +17,7 @@ from conftest import SMALL, Command
 from material import picture
 from torch import Tensor, nn
 
+from normbench import experiment
 from normbench.config import compose
 from normbench.errors import Incompatible, RequestError
 from normbench.experiment import run_one
@@ -454,17 +455,34 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) ->
     assert histories[0].count("batch_loss") == 2
 
 
-def test_a_norm_that_does_not_share_what_it_should_is_refused() -> None:
-    class Pair:
-        def size(self) -> int:
-            return 2
+class Pair:
+    """A group that no norm here may need."""
 
+    def size(self) -> int:
+        return 2
+
+
+def test_a_norm_that_does_not_share_what_it_should_is_refused() -> None:
     ghost = Ghost(make("instance", C), SAMPLES)
     x = torch.randn(SAMPLES // 2, C, T)
     with shared_by(Pair(), 2):  # type: ignore[arg-type]
         with pytest.raises(Incompatible, match="or set norm_batch=4"):
             ghost(x)
         ghost.eval()(x)
+
+
+def test_it_is_refused_before_its_network_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(REGISTRY.get("instance"), "uses_other_samples", True)
+    monkeypatch.setattr(World, "from_first", lambda world, do: do())
+    monkeypatch.setattr(World, "each", lambda world, own: [own])
+    monkeypatch.setattr(World, "neighbours", lambda world, count: Pair())
+    monkeypatch.setattr(experiment, "require_compiler", lambda device: None)
+    words = [*SMALL["cnn"], *TINY, "norm=instance", "compile=true"]
+    refused = run_one(compose(words), tmp_path, world=World(size=2))
+    assert refused.status == "skipped"
+    assert "takes its statistics in one process" in str(refused.error)
 
 
 @pytest.fixture
