@@ -207,6 +207,7 @@ def joined() -> Iterator[World]:
     yield World(rank, size, *local, store=store)
     # Not where something was raised: the others may not be there to take leave of.
     # A group that something still holds, if only a cycle, keeps its threads: they may
-    # meet the end of the interpreter, which aborts the process then.
+    # meet the end of the interpreter, which aborts the process then. Where a network
+    # that shares statistics was compiled, the graphs of torch hold one all the same.
     gc.collect()
     dist.destroy_process_group()
