@@ -29,7 +29,7 @@ from normbench.network import (
 )
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.statistics import shared_by
-from normbench.parallel import World
+from normbench.parallel import World, lost_another
 from normbench.probes.trained import PROBES, Trained
 from normbench.progress import Observer, Silent, title
 from normbench.provenance import comes_from_this_code, environment
@@ -151,16 +151,18 @@ def run_one(
             raise
         except Incompatible as reason:  # some norms only find out on a certain batch
             so_far.status, so_far.error = "skipped", str(reason)
-        except Exception:
+        except Exception as error:
             so_far.status, so_far.error = "failed", traceback.format_exc()
+            if world.first and lost_another(error):
+                so_far.hear_of_others(world)
         finally:
             observer.close()
         if so_far.status in {"ok", "diverged"}:
             return world.from_first(finish)
         if not world.first:
             _leave(config, results, modules, so_far, world)
-        so_far.hear_of_others(world)
         finished = finish()
+        # Before the lock goes: another asks under it (`_leave`).
         world.leave_word("recorded", finished.status)
     return finished
 
@@ -177,12 +179,13 @@ def _leave(
     The first one records the run, unless it is what was lost.
     """
     world.leave_word(so_far.status, str(so_far.error))
-    if not world.words("recorded"):
-        reason = f"process {world.rank} of {world.size} lost the first: {so_far.error}"
-        with suppress(Busy):
-            record_failure(
-                config, results, reason, modules=modules, processes=world.size
-            )
+    reason = f"process {world.rank} of {world.size} lost the first: {so_far.error}"
+    failure = _failure(config, reason, modules, world.size)
+    with suppress(Busy), record.RunWriter(results, run_id(config)) as writer:
+        # Asked under the lock, which the first one holds until it has left that word.
+        recorded = world.words("recorded") or _found(config, results, modules, False)
+        if not recorded:
+            writer.finish(failure)
     last = str(so_far.error).strip().splitlines()[-1]
     raise NormbenchError(
         f"process {world.rank} of {world.size} {so_far.status}: {last}"
@@ -217,15 +220,20 @@ def record_failure(
     Busy where a process is doing the run, NormbenchError where the record cannot be
     written.
     """
-    so_far = _SoFar(status="failed", error=reason)
-    # Of the device only the name that was asked for: it may be another machine's.
-    ran_on = _environment(config, config.device, modules, processes)
+    failure = _failure(config, reason, modules, processes)
     with record.RunWriter(results, run_id(config)) as writer:
         if there := _found(config, results, modules, redo_stale):
             return there
-        finished = _outcome(config, ran_on, so_far)
-        writer.finish(finished)
-    return finished
+        writer.finish(failure)
+    return failure
+
+
+def _failure(
+    config: RunConfig, reason: str, modules: Sequence[str], processes: int
+) -> RunRecord:
+    # Of the device only the name that was asked for: it may be another machine's.
+    ran_on = _environment(config, config.device, modules, processes)
+    return _outcome(config, ran_on, _SoFar(status="failed", error=reason))
 
 
 @dataclass
@@ -381,6 +389,7 @@ class _Run:
         self.scaler = None
         if config.precision == "fp16":
             self.scaler = torch.amp.GradScaler(device.type)
+            train.begin_momentum(self.optimizer)
         self.replica = _Replica(config, task, self.model, self.norms, device, world)
         steps = config.budget.epochs * (len(self.training) // config.batch_size)
         self.steps = min(steps, config.budget.max_steps or steps)
@@ -508,6 +517,8 @@ class _Run:
         )
 
     def _state(self, step: int, pending: Sequence[Tensor]) -> checkpoint.State:
+        if pending:  # each process has the losses of its own share
+            pending = self.world.mean(torch.stack([*pending])).unbind()
         return checkpoint.State(
             identity=self.saver.identity,
             step=step,
@@ -558,17 +569,20 @@ class _Replica:
         self.task, self.world = task, world
         self.share = config.batch_size // config.accumulate // world.size
         sharing = max(1, config.norm_batch // self.share)
-        self.group = world.neighbours(sharing)
+        norm = NORMS.get(config.norm["name"])
+        self.group = world.neighbours(sharing if norm.uses_other_samples else 1)
         self.statistics: list[Tensor] = []
-        if sharing < world.size and NORMS.get(config.norm["name"]).differs_in_eval:
+        if sharing < world.size and norm.differs_in_eval:
             buffers = [buffer for norm in norms for buffer in norm.buffers()]
             self.statistics = [b for b in buffers if b.is_floating_point()]
         self.model: nn.Module = model
         if config.compile:
-            self.model = cast(nn.Module, torch.compile(model))
+            self._require_sharing(model)
+            # Dropout as without it: the inductor's own draws are others.
+            compiled = torch.compile(model, options={"fallback_random": True})
+            self.model = cast(nn.Module, compiled)
         if config.precision != "fp32":
             self.model = _Narrow(self.model, device.type, config.precision)
-        self.loss = task.loss if world.size == 1 else self._loss_of_share
         if world.size > 1:
             if not world.first:
                 # Else every process would drop out the same of its samples.
@@ -580,6 +594,18 @@ class _Replica:
                     self.model, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
 
+    def _require_sharing(self, model: nn.Module) -> None:
+        """Raise Incompatible where a norm does not share what it should.
+
+        A compiled one is not asked, so a copy is, which changes and draws nothing here.
+        """
+        if self.group is None:
+            return
+        inputs = self.task.inputs(self.task.splits["train"][: self.share])
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with shared_by(self.group, self.world.size):
+                copy.deepcopy(model).train()(*inputs)
+
     def begin_epoch(self, epoch: int, order: Tensor) -> None:
         """Tell the task which samples this process trains on, and in which order."""
         self.task.begin_epoch(epoch, self._own(order))
@@ -588,7 +614,10 @@ class _Replica:
         """One set of running statistics, where processes have met other samples."""
         self.world.average(self.statistics)
 
-    def _loss_of_share(self, model: nn.Module, index: Tensor) -> Tensor:
+    def loss(self, model: nn.Module, index: Tensor) -> Tensor:
+        """The mean loss of this process's samples in the micro-batch `index` (B,)."""
+        if self.world.size == 1:
+            return self.task.loss(model, index)
         with shared_by(self.group, self.world.size):
             return self.task.loss_of_share(model, self._own(index), index)
 

@@ -4,6 +4,7 @@ The first (rank 0) keeps the record, mirrors it and evaluates; the others train.
 between them go through a group on the CPU, so that none waits for a device.
 """
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -121,7 +122,7 @@ class World:
         return bool(votes)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of `values` over the processes."""
+        """The mean of `values` over the processes, which takes their place."""
         if self.size == 1:
             return values
         dist.all_reduce(values)
@@ -151,6 +152,8 @@ class World:
         """
         if count == 1:
             return None
+        if count == self.size:  # a second group of the same would be one too many
+            return dist.group.WORLD
         group, _ = dist.new_subgroups(group_size=count, timeout=PATIENCE)
         return group
 
@@ -182,6 +185,13 @@ def _travels(error: BaseException) -> bool:
     return isinstance(error, NormbenchError | KeyboardInterrupt)
 
 
+def lost_another(error: BaseException) -> bool:
+    """Whether `error` is that another process is gone: gloo has no type for that."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    )
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """The world that torchrun has started this process in; alone without torchrun."""
@@ -196,4 +206,8 @@ def joined() -> Iterator[World]:
     local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     yield World(rank, size, *local, store=store)
     # Not where something was raised: the others may not be there to take leave of.
+    # A group that something still holds, if only a cycle, keeps its threads: they may
+    # meet the end of the interpreter, which aborts the process then. Where a network
+    # that shares statistics was compiled, the graphs of torch hold one all the same.
+    gc.collect()
     dist.destroy_process_group()

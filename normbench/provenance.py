@@ -35,6 +35,7 @@ NUMERICAL_SOURCE = (
     "network.py",
     "train.py",
     "experiment.py",
+    "parallel.py",
     "reparam.py",
     "perceptual.py",
     "resnet.py",

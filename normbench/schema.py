@@ -161,7 +161,8 @@ NOT_HASHED = frozenset(
 """Fields of RunConfig that say how a run is done, not what it is.
 
 On one machine, only `device`, `threads`, `compile` and `channels_last` can move a
-metric, by rounding; a record's environment has them.
+metric, by rounding; a record's environment has them. Of dropout each kind of `device`
+draws its own.
 """
 
 ADDED_LATER: dict[str, Any] = {

@@ -229,3 +229,16 @@ def make_optimizer(
         return torch.optim.SGD(groups, lr=0.0, fused=True, **options)
     betas = (options.pop("beta1"), options.pop("beta2"))
     return torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True, **options)
+
+
+def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Let the momentum of SGD, where there is any, begin at 0; the steps are the same.
+
+    For a GradScaler, which may skip the first step: the fused SGD allocates the buffer
+    in it, leaves it to the skipped kernel to fill, and takes it as filled in the next.
+    """
+    for group in optimizer.param_groups:
+        if group.get("momentum"):
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                state["momentum_buffer"] = torch.zeros_like(parameter)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from conftest import SMALL, Command, Run
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -139,6 +141,22 @@ def test_fp16_resumes_with_its_scale(run: Run, tmp_path: Path) -> None:
     assert resumed.metrics == whole.metrics
 
 
+def test_momentum_starts_at_zero_where_the_first_step_is_skipped(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that nobody has written to is nan here."""
+    scaler = partial(torch.amp.GradScaler, init_scale=2.0**126, backoff_factor=2**-120)
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(1).isnan()
+        done = run(*SMALL["cnn"], "batch_size=4", "precision=fp16")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert done.status == "ok", done.error
+    assert done.config.optimizer.name == "sgd"
+
+
 @pytest.mark.parametrize(
     ("words", "error", "told"),
     [
@@ -178,8 +196,19 @@ def test_cuda_without_cuda_is_one_clear_error(
 
 
 def test_channels_last_is_another_layout_of_the_same_network(run: Run) -> None:
-    plain = run(*SMALL["cnn"])
-    other = run(*SMALL["cnn"], "channels_last=true", "keep_weights=true")
+    layouts: set[bool] = set()
+
+    def look(module: nn.Module, *_: object) -> None:
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            if module.weight.device == CPU and module.in_channels > 1:
+                layouts.add(module.weight.stride(1) == 1)
+
+    with register_module_forward_hook(look):
+        plain = run(*SMALL["cnn"])
+        assert layouts == {False}
+        layouts.clear()
+        other = run(*SMALL["cnn"], "channels_last=true", "keep_weights=true")
+        assert layouts == {True}
     assert other.metrics["train/loss"] == pytest.approx(
         plain.metrics["train/loss"], rel=1e-3
     )
@@ -226,6 +255,20 @@ def test_a_compiled_run_repeats_and_resumes_to_the_bit(
     history = run_folder(tmp_path / "c", once.run_id) / "history.jsonl"
     other = run_folder(tmp_path / "a", once.run_id) / "history.jsonl"
     assert history.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_compiled_run_drops_out_what_a_plain_one_does(
+    run: Run, tmp_path: Path
+) -> None:
+    words = [*SMALL["transformer"], "norm=layer_position", "task.dropout=0.5"]
+    words += ["batch_size=4", "budget.max_steps=4", "lr=0.1"]
+    plain = run(*words)
+    compiled = run(*words, "compile=true", results=tmp_path / "compiled")
+    assert compiled.environment.device == "cpu, compiled"
+    assert compiled.metrics["train/loss"] == pytest.approx(
+        plain.metrics["train/loss"], rel=1e-6
+    )
 
 
 @pytest.mark.slow

@@ -17,11 +17,12 @@ from conftest import SMALL, Command
 from material import picture
 from torch import Tensor, nn
 
+from normbench import experiment
 from normbench.config import compose
 from normbench.errors import Incompatible, RequestError
 from normbench.experiment import run_one
 from normbench.norms import REGISTRY, Ghost, Norm, make, names
-from normbench.norms.statistics import shared_by
+from normbench.norms.statistics import batch_moments, shared_by
 from normbench.parallel import World
 from normbench.record import all_records
 from normbench.schema import RunRecord
@@ -65,6 +66,13 @@ def step(
     return found | dict(norm.named_buffers())
 
 
+def far() -> tuple[Tensor, Tensor]:
+    """Values in float32 whose mean is large, and a mask with unequal shares."""
+    x = torch.randn(SAMPLES, 3, 1000, generator=torch.Generator().manual_seed(0)) + 1e4
+    lengths = torch.tensor([1000, 900, 800, 700, 60, 50, 40, 30])
+    return x, torch.arange(1000) < lengths[:, None]
+
+
 def work(rank: int, folder: Path, processes: int) -> None:
     """What one of the processes finds of every case, shared and not."""
     torch.set_num_threads(1)
@@ -79,10 +87,17 @@ def work(rank: int, folder: Path, processes: int) -> None:
         for group in (dist.group.WORLD, None):
             twin = copy.deepcopy(norm)
             module = Ghost(twin, SAMPLES if group else share)
-            with shared_by(group, processes if group else 1):
+            with shared_by(group, processes):
                 results = step(module, twin, x[mine], own_mask, weights[mine])
             key = f"{name} {masked} {'shared' if group else 'alone'}"
             found[key] = results
+    x, mask = far()
+    for masked in (False, True):
+        own_mask = mask[mine] if masked else None
+        with shared_by(dist.group.WORLD, processes):
+            count = int(mask.sum()) if masked else mask.numel()
+            mean, var = batch_moments(x[mine], own_mask, count)
+        found[f"far {masked}"] = {"mean": mean, "var": var}
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -137,16 +152,26 @@ def test_without_sharing_they_are_ghost_batches(
         norm, x, mask, weights = case(name)
         own_mask = mask[mine] if masked else None
         expected = step(norm, norm, x[mine], own_mask, weights[mine])
+        expected |= {"nu": expected["nu"] / 2} if name == "power" else {}  # of the mean
         for key, value in expected.items():
             torch.testing.assert_close(part[key], value, msg=key)
 
 
-def test_a_variance_survives_a_large_mean() -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_variance_survives_a_large_mean(
+    masked: bool, found: list[dict[str, Result]]
+) -> None:
     """Of squares' sums, float32 would leave nothing: the mean is 1e4, the sd 1."""
-    x = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0)) + 1e4
-    var, mean = torch.var_mean(x, 1, correction=0)
-    pooled = var.mean() + mean.var(correction=0)
-    assert pooled.item() == pytest.approx(x.double().var(correction=0).item(), rel=1e-3)
+    x, mask = far()
+    real = x.double().transpose(0, 1)[:, mask if masked else torch.ones_like(mask)]
+    for part in found:
+        moments = part[f"far {masked}"]
+        torch.testing.assert_close(
+            moments["var"].double(), real.var(1, correction=0), rtol=1e-3, atol=0
+        )
+        torch.testing.assert_close(
+            moments["mean"].double(), real.mean(1), rtol=1e-6, atol=0
+        )
     naive = x.square().mean() - x.mean().square()
     assert abs(naive.item() - 1) > 0.1
 
@@ -271,7 +296,7 @@ class FaultyNorm(Norm, name="faulty"):
 
     def forward(self, x, mask=None, condition=None):
         self.forwards += self.training
-        if self.forwards == 3 and os.environ["RANK"] == os.environ["FAULTY"]:
+        if self.forwards == 3 and os.environ["RANK"] in os.environ["FAULTY"]:
             raise {error}("a cosmic ray")
         return x
 """
@@ -281,13 +306,14 @@ class FaultyNorm(Norm, name="faulty"):
 @pytest.mark.parametrize(
     ("rank", "error", "status"),
     [
-        (0, "ValueError", "failed"),
-        (1, "ValueError", "failed"),
-        (1, "Incompatible", "skipped"),
+        ("0", "ValueError", "failed"),
+        ("1", "ValueError", "failed"),
+        ("1", "Incompatible", "skipped"),
+        ("01", "ValueError", "failed"),
     ],
 )
-def test_what_one_process_raises_ends_the_run_with_a_record(
-    rank: int,
+def test_what_a_process_raises_ends_the_run_with_a_record(
+    rank: str,
     error: str,
     status: str,
     torchrun: Callable[..., subprocess.Popen[str]],
@@ -299,13 +325,42 @@ def test_what_one_process_raises_ends_the_run_with_a_record(
     process = torchrun(
         *(*SMALL["cnn"], *TINY, "norm=faulty"),
         *("--config-dir", "mine", "--module", "faulty"),
-        FAULTY=str(rank),
+        FAULTY=rank,
     )
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 1, said
     record = record_of(tmp_path / "two")
     assert record.status == status
     assert "a cosmic ray" in str(record.error)
+    # What the first one raised is told as its own; another is only asked when lost.
+    assert ("process 1" in str(record.error)) == (rank == "1")
+    assert "lost the first" not in str(record.error)
+
+
+BROKEN = '''
+from normbench.probes.trained import PROBES
+
+
+@PROBES("broken")
+def broken(trained):
+    """Fails."""
+    raise ValueError("a cosmic ray")
+'''
+
+
+@pytest.mark.slow
+def test_what_the_first_process_raises_alone_is_recorded_as_its_own(
+    torchrun: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    process = torchrun(*(*SMALL["cnn"], *TINY, "probes=[broken]", "--module", "broken"))
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, said
+    record = record_of(tmp_path / "two")
+    assert record.status == "failed"
+    assert record.steps == 4
+    assert str(record.error).startswith("Traceback")
+    assert str(record.error).endswith("ValueError: a cosmic ray\n")
 
 
 @pytest.mark.slow
@@ -343,17 +398,91 @@ def test_only_train_is_for_torchrun(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_norm_that_does_not_share_what_it_should_is_refused() -> None:
-    class Pair:
-        def size(self) -> int:
-            return 2
+INTERRUPTED = """
+import itertools
+import sys
+from pathlib import Path
 
+from normbench import parallel
+from normbench.config import compose
+from normbench.errors import Stopped
+from normbench.experiment import run_one
+
+results, stop_after, *words = sys.argv[1:]
+asked = itertools.count(1)
+with parallel.joined() as world:
+    try:
+        run_one(
+            compose(words),
+            Path(results),
+            stop=lambda: next(asked) == int(stop_after),
+            world=world,
+        )
+    except Stopped:
+        pass
+if sys.platform == "linux":
+    # A thread that meets the end of the interpreter may abort the process.
+    threads = [(t / "comm").read_text() for t in Path("/proc/self/task").iterdir()]
+    assert not [name for name in threads if name.startswith("pt_gloo")], threads
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    """To the bit; the losses of steps 4 and 5 are told after it went on."""
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    words = [*SMALL["cnn"], *TINY, "log_every=3", "budget.max_steps=6", "accumulate=2"]
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    line += ["--nproc-per-node=2", "interrupted.py"]
+    for results, stop_after in (("whole", "0"), ("halves", "5"), ("halves", "0")):
+        subprocess.run(
+            [*line, results, stop_after, *words],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            check=True,
+            timeout=600,
+        )
+        found = list((tmp_path / results).glob("*/*/checkpoint.pt"))
+        assert len(found) == (stop_after == "5")
+    whole, halves = record_of(tmp_path / "whole"), record_of(tmp_path / "halves")
+    assert halves.metrics == whole.metrics
+    histories = [
+        path.read_text()
+        for folder in ("whole", "halves")
+        for path in (tmp_path / folder).glob("*/*/history.jsonl")
+    ]
+    assert histories[0] == histories[1]
+    assert histories[0].count("batch_loss") == 2
+
+
+class Pair:
+    """A group that no norm here may need."""
+
+    def size(self) -> int:
+        return 2
+
+
+def test_a_norm_that_does_not_share_what_it_should_is_refused() -> None:
     ghost = Ghost(make("instance", C), SAMPLES)
     x = torch.randn(SAMPLES // 2, C, T)
     with shared_by(Pair(), 2):  # type: ignore[arg-type]
         with pytest.raises(Incompatible, match="or set norm_batch=4"):
             ghost(x)
         ghost.eval()(x)
+
+
+def test_it_is_refused_before_its_network_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(REGISTRY.get("instance"), "uses_other_samples", True)
+    monkeypatch.setattr(World, "from_first", lambda world, do: do())
+    monkeypatch.setattr(World, "each", lambda world, own: [own])
+    monkeypatch.setattr(World, "neighbours", lambda world, count: Pair())
+    monkeypatch.setattr(experiment, "require_compiler", lambda device: None)
+    words = [*SMALL["cnn"], *TINY, "norm=instance", "compile=true"]
+    refused = run_one(compose(words), tmp_path, world=World(size=2))
+    assert refused.status == "skipped"
+    assert "takes its statistics in one process" in str(refused.error)
 
 
 @pytest.fixture

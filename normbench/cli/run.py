@@ -70,16 +70,18 @@ def train(
                         world=world,
                     )
             except Stopped as stopped:
+                finished = None
                 if world.first:
                     typer.echo(f"interrupted; {stopped}", err=True)
-                raise typer.Exit(130) from None
-        if not world.first:
+        if finished is None or not world.first:
             pass  # the first process prints
         elif json:
             typer.echo(finished.model_dump_json(indent=2))
         else:
             _print_outcome(finished)
             typer.echo(f"run {finished.run_id}  {folder}")
+    if finished is None:  # raised here, since all processes stop together
+        raise typer.Exit(130)
     if finished.status != "ok":
         raise typer.Exit(1)
 
