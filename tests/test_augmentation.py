@@ -115,6 +115,7 @@ def test_the_order_of_the_list_means_nothing() -> None:
 OVERRIDES = [*SMALL["cnn"], "data.augment=[crop,flip,cutout]", "batch_size=16"]
 
 
+@pytest.mark.slow
 def test_augmentation_moves_a_run(run: Run) -> None:
     assert run(*OVERRIDES).metrics != run(*OVERRIDES, "data.augment=[]").metrics
 

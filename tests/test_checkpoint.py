@@ -98,7 +98,16 @@ def outcome(results: Path, finished: RunRecord) -> tuple[Any, ...]:
     return finished.metrics, history, counts, {file.name for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("overrides", RUNS.values(), ids=RUNS)
+LONGER = {"cnn, accumulated", "style, batch"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param(words, id=name, marks=pytest.mark.slow if name in LONGER else [])
+        for name, words in RUNS.items()
+    ],
+)
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
     overrides: list[str], tmp_path: Path
 ) -> None:
@@ -385,6 +394,7 @@ def test_a_killed_process_is_taken_up_by_the_same_command(tmp_path: Path) -> Non
     assert outcome(results, finished) == outcome(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_run_and_says_where_it_goes_on(tmp_path: Path) -> None:
     process = training(tmp_path, "checkpoint.every=null")
     wait_for(process, lambda: any(p.stat().st_size for p in tmp_path.rglob(HISTORY)))

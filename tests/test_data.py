@@ -181,7 +181,7 @@ def test_the_splits_are_a_partition(name: str, make: Callable[[str], Data]) -> N
         ("mnist5k", {"size": 20}, r"data\.size=20.*28 or 14"),
         ("mnist5k", {"val_fraction": 1.5}, r"data\.val_fraction=1\.5.*less than 1"),
         ("mnist5k", {"sise": 14}, r"data\.sise is not an option.*'size'"),
-        ("display_names", {"vocab_size": 0}, r"data\.vocab_size=0.*greater than 0"),
+        ("display_names", {"vocab_size": 0}, r"data\.vocab_size=0.*or equal to 1"),
         ("photographs", {"styles": ["moss"]}, r"data\.styles\.0='moss'.*gravel"),
         ("photographs", {"styles": "brick"}, r"data\.styles='brick'.*valid list"),
         ("photographs", {"styles": []}, r"data\.styles=\[\].*at least 1 item"),

@@ -141,6 +141,7 @@ def test_fp16_resumes_with_its_scale(run: Run, tmp_path: Path) -> None:
     assert resumed.metrics == whole.metrics
 
 
+@pytest.mark.slow
 def test_momentum_starts_at_zero_where_the_first_step_is_skipped(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +184,7 @@ def test_auto_is_cuda_then_mps_then_the_cpu(monkeypatch: pytest.MonkeyPatch) -> 
     assert chosen == ["cpu", "mps", "cuda"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("arguments", [["train"], ["sweep", "seed=0,1"]])
 def test_cuda_without_cuda_is_one_clear_error(

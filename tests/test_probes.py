@@ -303,7 +303,8 @@ ALL = {
 def test_probes_change_no_metric_and_no_id(
     run: Run, tmp_path: Path, task: str, norm: str
 ) -> None:
-    request = [*SMALL[task], f"norm={norm}", "batch_size=4", "norm_batch=2"]
+    batch_size = 4 if task == "style" else 32
+    request = [*SMALL[task], f"norm={norm}", f"batch_size={batch_size}", "norm_batch=2"]
     asked = f"probes=[{','.join(ALL[task])}]"
     plain = run(*request, results=tmp_path / "without")
     probed = run(*request, asked, results=tmp_path / "with")
