@@ -4,22 +4,20 @@ import copy
 import math
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from normbench import checkpoint, evaluation, record, train
 from normbench.config import run_id
-from normbench.errors import Busy, Incompatible, NormbenchError, RequestError, Stopped
+from normbench.errors import Busy, Incompatible, NormbenchError, Stopped
 from normbench.network import (
     build,
     check,
@@ -28,11 +26,11 @@ from normbench.network import (
     require_compiler,
 )
 from normbench.norms.base import REGISTRY as NORMS
-from normbench.norms.statistics import shared_by
 from normbench.parallel import World, lost_another
 from normbench.probes.trained import PROBES, Trained
 from normbench.progress import Observer, Silent, title
 from normbench.provenance import comes_from_this_code, environment
+from normbench.replica import Replica, require_equal_shares
 from normbench.schema import (
     Environment,
     RunConfig,
@@ -83,7 +81,7 @@ def run_one(
 
     def prepare() -> tuple[torch.device, Task]:
         device = world.device(choose_device(config.device))
-        _require_equal_shares(config, world.size)
+        require_equal_shares(config, world.size)
         if config.compile:
             require_compiler(device)
         task = make_task(config, device)
@@ -151,7 +149,7 @@ def run_one(
             raise
         except Incompatible as reason:  # some norms only find out on a certain batch
             so_far.status, so_far.error = "skipped", str(reason)
-        except Exception as error:
+        except Exception as error:  # whatever it was, the record tells it
             so_far.status, so_far.error = "failed", traceback.format_exc()
             if world.first and lost_another(error):
                 so_far.hear_of_others(world)
@@ -180,7 +178,7 @@ def _leave(
     """
     world.leave_word(so_far.status, str(so_far.error))
     reason = f"process {world.rank} of {world.size} lost the first: {so_far.error}"
-    failure = _failure(config, reason, modules, world.size)
+    failure = _failure(config, reason, modules, processes=world.size)
     with suppress(Busy), record.RunWriter(results, run_id(config)) as writer:
         # Asked under the lock, which the first one holds until it has left that word.
         recorded = world.words("recorded") or _found(config, results, modules, False)
@@ -211,7 +209,6 @@ def record_failure(
     *,
     modules: Sequence[str] = (),
     redo_stale: bool = False,
-    processes: int = 1,
 ) -> RunRecord:
     """Record, from outside, that the process of a run could not end it.
 
@@ -220,7 +217,7 @@ def record_failure(
     Busy where a process is doing the run, NormbenchError where the record cannot be
     written.
     """
-    failure = _failure(config, reason, modules, processes)
+    failure = _failure(config, reason, modules, processes=1)
     with record.RunWriter(results, run_id(config)) as writer:
         if there := _found(config, results, modules, redo_stale):
             return there
@@ -229,8 +226,9 @@ def record_failure(
 
 
 def _failure(
-    config: RunConfig, reason: str, modules: Sequence[str], processes: int
+    config: RunConfig, reason: str, modules: Sequence[str], *, processes: int
 ) -> RunRecord:
+    """The record of a run that did not end, written by a process that did not do it."""
     # Of the device only the name that was asked for: it may be another machine's.
     ran_on = _environment(config, config.device, modules, processes)
     return _outcome(config, ran_on, _SoFar(status="failed", error=reason))
@@ -320,24 +318,6 @@ def _environment(
     )
 
 
-def _require_equal_shares(config: RunConfig, processes: int) -> None:
-    """Raise RequestError unless `processes` can each take a share of every batch."""
-    micro_batch = config.batch_size // config.accumulate
-    share, rest = divmod(micro_batch, processes)
-    if rest:
-        raise RequestError(
-            f"batch_size={config.batch_size} in accumulate={config.accumulate} "
-            f"micro-batches gives {micro_batch} samples at a time, which {processes} "
-            "processes cannot share equally; choose a multiple of "
-            f"{processes * config.accumulate}"
-        )
-    if share % config.norm_batch and config.norm_batch % share:
-        raise RequestError(
-            f"norm_batch={config.norm_batch} neither divides the {share} samples that "
-            f"each of {processes} processes has at a time nor is a multiple of them"
-        )
-
-
 def _identity(config: RunConfig, ran_on: Environment) -> dict[str, Any]:
     """What must not change between the two halves of a run, nor of its history."""
     return {
@@ -390,7 +370,7 @@ class _Run:
         if config.precision == "fp16":
             self.scaler = torch.amp.GradScaler(device.type)
             train.begin_momentum(self.optimizer)
-        self.replica = _Replica(config, task, self.model, self.norms, device, world)
+        self.replica = Replica(config, task, self.model, self.norms, device, world)
         steps = config.budget.epochs * (len(self.training) // config.batch_size)
         self.steps = min(steps, config.budget.max_steps or steps)
         order = (self.training, config.seed, config.batch_size, config.accumulate)
@@ -531,100 +511,6 @@ class _Run:
             started=self.so_far.started,
             seconds=self.so_far.seconds().model_dump(),
         )
-
-
-class _Narrow(nn.Module):
-    """A network whose products are taken in 16 bits; what it answers is float32."""
-
-    def __init__(
-        self, network: nn.Module, device: str, precision: Literal["bf16", "fp16"]
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.device = device
-        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        with torch.autocast(self.device, self.dtype):
-            answer: Tensor = self.network(*inputs)
-        return answer.float()
-
-
-class _Replica:
-    """What one process trains: the network, or its copy among several.
-
-    `model` and `loss` are for `train.fit`; `loss` is of this process's share of the
-    samples.
-    """
-
-    def __init__(
-        self,
-        config: RunConfig,
-        task: Task,
-        model: nn.Module,
-        norms: Sequence[nn.Module],
-        device: torch.device,
-        world: World,
-    ) -> None:
-        self.task, self.world = task, world
-        self.share = config.batch_size // config.accumulate // world.size
-        sharing = max(1, config.norm_batch // self.share)
-        norm = NORMS.get(config.norm["name"])
-        self.group = world.neighbours(sharing if norm.uses_other_samples else 1)
-        self.statistics: list[Tensor] = []
-        if sharing < world.size and norm.differs_in_eval:
-            buffers = [buffer for norm in norms for buffer in norm.buffers()]
-            self.statistics = [b for b in buffers if b.is_floating_point()]
-        self.model: nn.Module = model
-        if config.compile:
-            self._require_sharing(model)
-            # Dropout as without it: the inductor's own draws are others.
-            compiled = torch.compile(model, options={"fallback_random": True})
-            self.model = cast(nn.Module, compiled)
-        if config.precision != "fp32":
-            self.model = _Narrow(self.model, device.type, config.precision)
-        if world.size > 1:
-            if not world.first:
-                # Else every process would drop out the same of its samples.
-                torch.manual_seed(train.seed_of("process", config.seed, world.rank))
-            with warnings.catch_warnings():
-                # Its new name is not in every torch that this runs with.
-                warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
-                self.model = DistributedDataParallel(
-                    self.model, broadcast_buffers=False, gradient_as_bucket_view=True
-                )
-
-    def _require_sharing(self, model: nn.Module) -> None:
-        """Raise Incompatible where a norm does not share what it should.
-
-        A compiled one is not asked, so a copy is, which changes and draws nothing here.
-        """
-        if self.group is None:
-            return
-        inputs = self.task.inputs(self.task.splits["train"][: self.share])
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            with shared_by(self.group, self.world.size):
-                copy.deepcopy(model).train()(*inputs)
-
-    def begin_epoch(self, epoch: int, order: Tensor) -> None:
-        """Tell the task which samples this process trains on, and in which order."""
-        self.task.begin_epoch(epoch, self._own(order))
-
-    def agree_on_statistics(self) -> None:
-        """One set of running statistics, where processes have met other samples."""
-        self.world.average(self.statistics)
-
-    def loss(self, model: nn.Module, index: Tensor) -> Tensor:
-        """The mean loss of this process's samples in the micro-batch `index` (B,)."""
-        if self.world.size == 1:
-            return self.task.loss(model, index)
-        with shared_by(self.group, self.world.size):
-            return self.task.loss_of_share(model, self._own(index), index)
-
-    def _own(self, order: Tensor) -> Tensor:
-        """This process's samples of each micro-batch in `order`."""
-        shares = order.reshape(-1, self.world.size, self.share)
-        return shares[:, self.world.rank].flatten()
 
 
 def _evenly(steps: int, evaluations: int) -> frozenset[int]:

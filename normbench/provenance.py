@@ -36,6 +36,7 @@ NUMERICAL_SOURCE = (
     "train.py",
     "experiment.py",
     "parallel.py",
+    "replica.py",
     "reparam.py",
     "perceptual.py",
     "resnet.py",

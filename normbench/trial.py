@@ -12,7 +12,7 @@ from pathlib import Path
 from normbench import record
 from normbench.config import Composer, parse, resolve, run_id
 from normbench.contrasts import metric_of, weights_of
-from normbench.engines import parallel, run_all
+from normbench.engines import Work, parallel, run_all
 from normbench.errors import NormbenchError, RequestError, did_you_mean
 from normbench.forecast import Forecast
 from normbench.manifest import Manifest
@@ -261,16 +261,16 @@ class Trial:
                 if request.announce:
                     request.announce(manifest(what, plan, now, workers))
 
-            run_all(
+            work = Work(
                 now.missing,
                 request.results,
-                request.engine,
                 Forecast(seen, now.missing, parallel(request.engine)),
                 request.observe(f"{what}, {len(now.finished)} of {len(runs)} are done"),
                 announce=announce,
                 modules=request.modules,
                 redo_stale=request.redo_stale,
             )
+            run_all(work, request.engine)
         found = {
             key: record.read(record.run_folder(request.results, key)) for key in runs
         }

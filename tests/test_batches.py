@@ -17,8 +17,8 @@ import pytest
 from normbench import record
 from normbench.cli.claim import _engine as chosen_engine
 from normbench.config import compose_engine, run_id
-from normbench.engines import batches, ray, run_all
-from normbench.engines.batches import Batch, Died, Report, follow, work
+from normbench.engines import Work, batches, ray, run_all
+from normbench.engines.batches import Batch, Died, Report, do_batch, follow
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import run_one
 from normbench.forecast import Forecast
@@ -88,7 +88,7 @@ class Here:
         return self.do(job)
 
     def do(self, job: Batch) -> Report | Died:
-        return work(job, self.results, (), False)
+        return do_batch(job, self.results, (), False)
 
     def stop(self, job: Batch) -> None:
         pass
@@ -130,7 +130,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, template: RunRecord) -> dict[str, Any
 def do(cluster: Here, plan: Plan) -> Heard:
     heard = Heard()
     forecast = Forecast([], plan.runs, 1)
-    follow(cluster, plan.runs, cluster.results, forecast, heard, (), False)
+    follow(cluster, Work(plan.runs, cluster.results, forecast, heard))
     assert heard.said == ["start", "close"]
     assert forecast.workers == cluster.slots
     return heard
@@ -246,7 +246,7 @@ def test_what_cannot_be_recorded_is_told(
 def test_a_folder_that_is_not_shared_is_told(plan: Plan, tmp_path: Path) -> None:
     class Elsewhere(Here):
         def do(self, job: Batch) -> Report | Died:
-            return work(job, self.results / "there", (), False)
+            return do_batch(job, self.results / "there", (), False)
 
     heard = do(Elsewhere(tmp_path), plan)
     assert heard.lost.keys() == plan.runs.keys()
@@ -258,7 +258,7 @@ def test_modules_that_a_worker_has_not_end_the_sweep(
 ) -> None:
     class Bare(Here):
         def do(self, job: Batch) -> Report | Died:
-            return work(job, self.results, ["no_such_module"], False)
+            return do_batch(job, self.results, ["no_such_module"], False)
 
     with pytest.raises(RequestError, match="a worker cannot start: --module no_such"):
         do(Bare(tmp_path), plan)
@@ -279,7 +279,7 @@ def test_an_interrupt_stops_what_is_going_on(plan: Plan, tmp_path: Path) -> None
     cluster = Interrupted(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         forecast = Forecast([], plan.runs, 1)
-        follow(cluster, plan.runs, tmp_path, forecast, heard, (), False)
+        follow(cluster, Work(plan.runs, tmp_path, forecast, heard))
     assert heard.said == ["start", "stopping", "close"]
     assert len(stopped) == 2
 
@@ -343,9 +343,7 @@ def refused(engine: RayEngine | SlurmEngine, plan: Plan, folder: Path) -> None:
     announced: list[int] = []
     forecast = Forecast([], {}, 1)
     try:
-        run_all(
-            *(plan.runs, folder, engine, forecast, Heard()), announce=announced.append
-        )
+        run_all(Work(plan.runs, folder, forecast, Heard(), announced.append), engine)
     finally:
         assert not announced
         assert not list(folder.iterdir())

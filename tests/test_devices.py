@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from normbench import network, train
 from normbench.config import compose
 from normbench.engines.local import require_devices
-from normbench.errors import Incompatible, RequestError
+from normbench.errors import Incompatible, RequestError, Stopped
+from normbench.experiment import run_one
 from normbench.norms import REGISTRY, Norm, make, names
 from normbench.record import run_folder
 
@@ -128,9 +129,6 @@ def test_a_run_in_16_bits_learns_as_one_in_32(
 
 @pytest.mark.slow
 def test_fp16_resumes_with_its_scale(run: Run, tmp_path: Path) -> None:
-    from normbench.errors import Stopped
-    from normbench.experiment import run_one
-
     words = [*SMALL["cnn"], "batch_size=4", "precision=fp16", "clip=1", "log_every=3"]
     whole = run(*words)
     config = compose(["budget=smoke", "tracker=none", *words])
@@ -238,9 +236,6 @@ def test_a_missing_compiler_is_told_before_anything_is_written(
 def test_a_compiled_run_repeats_and_resumes_to_the_bit(
     norm: str, run: Run, tmp_path: Path
 ) -> None:
-    from normbench.errors import Stopped
-    from normbench.experiment import run_one
-
     words = [*SMALL["cnn"], f"norm={norm}"]
     plain = run(*words)
     config = compose(["budget=smoke", "tracker=none", "compile=true", *words])

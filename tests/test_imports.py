@@ -51,7 +51,7 @@ ALLOWED = {
     "registration": {"choices"},
     "verdict": {"registration"},
     "census": {"data.cache"},
-    "engines": {"engines", "experiment", "forecast", "network", "progress"}
+    "engines": {"engines", "experiment", "network", "progress"}
     | {"provenance", "record", "schema"},
     "doctor": {"data.cache", "engines", "network", "norms.base", "provenance", "schema"}
     | {"tasks.base", "tracking", "train"},
@@ -63,8 +63,10 @@ ALLOWED = {
     "progress": {"schema"},
     "checkpoint": {"record"},
     "experiment": {"checkpoint", "config", "evaluation", "network", "norms.base"}
-    | {"norms.statistics", "parallel", "probes.trained", "progress", "provenance"}
-    | {"record", "schema", "tasks.base", "tracking", "train"},
+    | {"parallel", "probes.trained", "progress", "provenance", "record", "replica"}
+    | {"schema", "tasks.base", "tracking", "train"},
+    "replica": {"norms.base", "norms.statistics", "parallel", "schema", "tasks.base"}
+    | {"train"},
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
     | {"tasks.base"},
     "evaluation": {"norms", "tasks.base"},

@@ -75,7 +75,7 @@ def sweep(
     request was wrong; 130: interrupted.
     """
     with exit_codes():
-        from normbench.engines import parallel, run_all
+        from normbench.engines import Work, parallel, run_all
         from normbench.forecast import Forecast
         from normbench.manifest import Announcement
         from normbench.plan import Shard, make_plan, manifest, standing
@@ -106,18 +106,15 @@ def sweep(
             signal.signal(signal.SIGTERM, interrupt)
             title = f"sweep --shard {shard}" if shard else "sweep"
             with Announcement(results) as announcement:
-                run_all(
-                    now.missing,
-                    results,
-                    plan.engine,
-                    forecast,
-                    progress,
+                work = Work(
+                    *(now.missing, results, forecast, progress),
                     announce=lambda workers: announcement.say(
                         manifest(title, plan, now, workers)
                     ),
                     modules=module or (),
                     redo_stale=redo_stale,
                 )
+                run_all(work, plan.engine)
         if json:
             records = standing(plan, results).finished.values()
             plain = [finished.model_dump(mode="json") for finished in records]

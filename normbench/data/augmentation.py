@@ -48,7 +48,7 @@ class InMemory(ImageSource):
     seed: int = 0
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:  # type: ignore[override]
+    def shape(self) -> tuple[int, int, int, int]:
         n, c, h, w = self.pixels.shape
         return n, c, h, w
 

@@ -34,8 +34,10 @@ class ImageSource(ABC):
     accumulates or is spread over devices sees the same pictures.
     """
 
-    shape: tuple[int, int, int, int]
-    """(N, C, H, W), as of a tensor."""
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, C, H, W), as of a tensor."""
 
     @abstractmethod
     def to(self, device: torch.device) -> Self:
@@ -128,9 +130,13 @@ class Data(ABC):
         """A hash of all that files at the paths of the options say, and of no path.
 
         A data set of the user's files has the option `fingerprint`, which is this: in
-        the identity of a run it stands for `path_options` and `not_hashed`.
+        the identity of a run it stands for `path_options` and `not_hashed`. Raises
+        RequestError where a file cannot be read.
         """
-        raise NotImplementedError
+        raise RequestError(
+            f"data={self.name} has the option fingerprint, and its class "
+            f"{type(self).__name__} has no method hash_files"
+        )
 
     @abstractmethod
     def load(self, seed: int) -> Any:

@@ -231,11 +231,14 @@ class Files(ImageSource):
         seed: int,
         workers: int,
     ) -> None:
-        self.shape = (len(paths), 3, size, size)
         self._paths, self._size, self._workers = paths, size, workers
         self._augment, self._seed = augment, seed
         self._device = torch.device("cpu")
         self._ahead: dict[int | None, _Ahead] = {}
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self._paths), 3, self._size, self._size
 
     def to(self, device: torch.device) -> Self:
         moved = copy.copy(self)

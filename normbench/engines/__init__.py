@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,52 +48,41 @@ def held(*signals: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_all(
-    runs: Mapping[str, RunConfig],
-    results: Path,
-    engine: Engine,
-    forecast: "Forecast",
-    observer: "SweepObserver",
-    *,
-    announce: Callable[[int], None] = lambda workers: None,
-    modules: Sequence[str] = (),
-    redo_stale: bool = False,
-) -> None:
-    """Do every one of `runs` (by run id) that is not finished, and record it.
+@dataclass(frozen=True)
+class Work:
+    """`runs` (by run id) to be done, recorded under `results`, and who hears of it.
+
+    `announce` hears how many runs go side by side as soon as the engine is there,
+    `observer` of every end. `modules` are the user's own, for the workers to import.
+    """
+
+    runs: Mapping[str, RunConfig]
+    results: Path
+    forecast: "Forecast"
+    observer: "SweepObserver"
+    announce: Callable[[int], None] = lambda workers: None
+    modules: Sequence[str] = ()
+    redo_stale: bool = False
+
+
+def run_all(work: Work, engine: Engine) -> None:
+    """Do every run of `work` that is not finished, and record it.
 
     A run whose process dies is tried once more, then recorded as failed; the others go
-    on. A run that another process is doing is waited for. `announce` hears how many
-    runs go side by side as soon as the engine is there, `observer` of every end. An
-    interrupt (KeyboardInterrupt) lets the runs write their checkpoints first; another
-    one does not. Raises RequestError where the engine cannot be had or `modules` cannot
-    be imported by a worker, NormbenchError where workers die before they begin
-    anything.
+    on. A run that another process is doing is waited for. An interrupt
+    (KeyboardInterrupt) lets the runs write their checkpoints first; another one does
+    not. Raises RequestError where the engine cannot be had or a module cannot be
+    imported by a worker, NormbenchError where workers die before they begin anything.
     """
     if isinstance(engine, LocalEngine):
         from normbench.engines import local
 
-        local.run_all(
-            *(runs, results, engine, forecast, observer),
-            announce=announce,
-            modules=modules,
-            redo_stale=redo_stale,
-        )
-        return
-    if isinstance(engine, RayEngine):
+        local.run_all(work, engine)
+    elif isinstance(engine, RayEngine):
         from normbench.engines import ray
 
-        ray.run_all(
-            *(runs, results, engine, forecast, observer),
-            announce=announce,
-            modules=modules,
-            redo_stale=redo_stale,
-        )
+        ray.run_all(work, engine)
     else:
         from normbench.engines import slurm
 
-        slurm.run_all(
-            *(runs, results, engine, forecast, observer),
-            announce=announce,
-            modules=modules,
-            redo_stale=redo_stale,
-        )
+        slurm.run_all(work, engine)

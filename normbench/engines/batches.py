@@ -1,6 +1,6 @@
 """Runs in batches, on machines that share the results folder: for `ray` and `slurm`.
 
-A batch is done by one process, one run after another (`work`). The one that follows
+A batch is done by one process, one run after another (`do_batch`). The one that follows
 them (`follow`) reads the records: what is finished is on disk, whoever did it. A batch
 that was told to stop leaves checkpoints, and what is left of it is handed out again.
 """
@@ -10,17 +10,17 @@ import threading
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from normbench import record
+from normbench.engines import Work
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import record_failure, run_one
-from normbench.forecast import Forecast
-from normbench.progress import Silent, SweepObserver
+from normbench.progress import Silent
 from normbench.provenance import import_modules
 from normbench.schema import RunConfig, RunRecord
 
@@ -73,7 +73,7 @@ class Cluster(Protocol[JobT]):
     batch_size: int
 
     def submit(self, batches: Sequence[Batch]) -> list[JobT]:
-        """Have `work` done on each batch, by a process each."""
+        """Have each batch done (`do_batch`), by a process each."""
 
     def wait(self, jobs: Sequence[JobT], seconds: float) -> None:
         """Until one of `jobs`, if there are any, may have ended; `seconds` at most."""
@@ -85,7 +85,7 @@ class Cluster(Protocol[JobT]):
         """Have its process write a checkpoint and leave."""
 
 
-def work(
+def do_batch(
     batch: Batch, results: Path, modules: Sequence[str], redo_stale: bool
 ) -> Report:
     """Do the runs of `batch`: what a process of a cluster is for.
@@ -150,28 +150,19 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def follow(
-    cluster: Cluster[JobT],
-    runs: Mapping[str, RunConfig],
-    results: Path,
-    forecast: Forecast,
-    observer: SweepObserver,
-    modules: Sequence[str],
-    redo_stale: bool,
-) -> None:
-    """Have every one of `runs` done by `cluster`, as `engines.run_all` says."""
-    forecast.workers = cluster.slots
-    follower = _Follower(
-        cluster, runs, results, forecast, observer, modules, redo_stale
-    )
+def follow(cluster: Cluster[JobT], work: Work) -> None:
+    """Have `work` done by `cluster`, as `engines.run_all` says."""
+    work.announce(cluster.slots)
+    work.forecast.workers = cluster.slots
+    follower = _Follower(cluster, work)
     try:
-        observer.start(len(runs), forecast.seconds())
+        work.observer.start(len(work.runs), work.forecast.seconds())
         follower.follow()
     except (KeyboardInterrupt, NormbenchError):
         follower.stop()
         raise
     finally:
-        observer.close()
+        work.observer.close()
 
 
 @dataclass(frozen=True)
@@ -206,20 +197,9 @@ class _Flying(Generic[JobT]):
 class _Follower(Generic[JobT]):
     """The batches that are being done, and what is left to do."""
 
-    def __init__(
-        self,
-        cluster: Cluster[JobT],
-        runs: Mapping[str, RunConfig],
-        results: Path,
-        forecast: Forecast,
-        observer: SweepObserver,
-        modules: Sequence[str],
-        redo_stale: bool,
-    ) -> None:
-        self.cluster, self.runs, self.results = cluster, runs, results
-        self.forecast, self.observer = forecast, observer
-        self.modules, self.redo_stale = modules, redo_stale
-        keys, size = list(runs), cluster.batch_size
+    def __init__(self, cluster: Cluster[JobT], work: Work) -> None:
+        self.cluster, self.work = cluster, work
+        keys, size = list(work.runs), cluster.batch_size
         count = -(-len(keys) // size)
         # Dealt like cards, so that neighbours, which take like times, are in all.
         self.queue = deque([self._batch(keys[i::count]) for i in range(count)])
@@ -244,7 +224,7 @@ class _Follower(Generic[JobT]):
 
     def stop(self) -> None:
         """Tell what is going on to write checkpoints and leave, and give it time."""
-        self.observer.stopping()
+        self.work.observer.stopping()
         for each in self.flying:
             self.cluster.stop(each.job)
         deadline = time.monotonic() + PATIENCE
@@ -260,7 +240,7 @@ class _Follower(Generic[JobT]):
                     self._look(each)
 
     def _batch(self, keys: Sequence[str]) -> Batch:
-        return {key: self.runs[key] for key in keys}
+        return {key: self.work.runs[key] for key in keys}
 
     def _submit(self) -> None:
         now = time.monotonic()
@@ -274,7 +254,7 @@ class _Follower(Generic[JobT]):
             return
         batches = [self.queue.popleft() for _ in range(free)]
         before = [
-            {key: _Trace.of(record.run_folder(self.results, key)) for key in batch}
+            {key: _Trace.of(record.run_folder(self.work.results, key)) for key in batch}
             for batch in batches
         ]
         jobs = self.cluster.submit(batches)
@@ -286,11 +266,11 @@ class _Follower(Generic[JobT]):
     def _look(self, each: _Flying[JobT]) -> None:
         """Tell which runs of a batch have begun and ended since the last look."""
         for key, config in list(each.left.items()):
-            folder = record.run_folder(self.results, key)
+            folder = record.run_folder(self.work.results, key)
             before, now = each.before[key], _Trace.of(folder)
             if now.config != before.config and key not in each.begun:
                 each.begun.add(key)
-                self.observer.began(key, config)
+                self.work.observer.began(key, config)
             if now.result != before.result and (found := record.read(folder)):
                 del each.left[key]
                 self._record(found)
@@ -304,7 +284,7 @@ class _Follower(Generic[JobT]):
             raise RequestError(f"a worker cannot start: {outcome.cannot_start}")
         self.stillborn = 0
         for text in outcome.warnings:
-            self.observer.warn(text)
+            self.work.observer.warn(text)
         for key, reason in outcome.unrecorded.items():
             if each.left.pop(key, None):
                 self._lose(key, reason)
@@ -321,7 +301,7 @@ class _Follower(Generic[JobT]):
         for key in ended:
             if key not in each.left:
                 continue
-            folder = record.run_folder(self.results, key)
+            folder = record.run_folder(self.work.results, key)
             while (found := record.read(folder)) is None:
                 if time.monotonic() > deadline:
                     break
@@ -332,7 +312,7 @@ class _Follower(Generic[JobT]):
             else:
                 self._lose(
                     key,
-                    f"it is recorded where it was done, and not in {self.results} "
+                    f"it is recorded where it was done, and not in {self.work.results} "
                     "here: is that a folder of all machines?",
                 )
 
@@ -356,7 +336,9 @@ class _Follower(Generic[JobT]):
         if self.deaths[key] == ATTEMPTS:
             self._give_up(key, config, f"its worker {how}, {ATTEMPTS} times")
         else:
-            self.observer.warn(f"the worker of run {key} {how}; it begins once more")
+            self.work.observer.warn(
+                f"the worker of run {key} {how}; it begins once more"
+            )
             self.queue.appendleft({key: config})
         if each.left:
             self.queue.appendleft(each.left)
@@ -365,10 +347,10 @@ class _Follower(Generic[JobT]):
         try:
             failed = record_failure(
                 config,
-                self.results,
+                self.work.results,
                 reason,
-                modules=self.modules,
-                redo_stale=self.redo_stale,
+                modules=self.work.modules,
+                redo_stale=self.work.redo_stale,
             )
         except Busy:
             self._wait_for(key)
@@ -379,12 +361,12 @@ class _Follower(Generic[JobT]):
 
     def _wait_for(self, key: str) -> None:
         self.elsewhere[key] = time.monotonic() + RETRY
-        self.observer.waiting(key)
+        self.work.observer.waiting(key)
 
     def _record(self, found: RunRecord) -> None:
-        self.forecast.learn(found)
-        self.observer.ended(found, self.forecast.seconds())
+        self.work.forecast.learn(found)
+        self.work.observer.ended(found, self.work.forecast.seconds())
 
     def _lose(self, key: str, reason: str) -> None:
-        self.forecast.give_up(key, self.runs[key])
-        self.observer.unrecorded(key, reason)
+        self.work.forecast.give_up(key, self.work.runs[key])
+        self.work.observer.unrecorded(key, reason)

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -22,12 +22,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
-from normbench.engines import cores, held
+from normbench.engines import Work, cores, held
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import record_failure, run_one
-from normbench.forecast import Forecast
 from normbench.network import choose_device, require_compiler
-from normbench.progress import Silent, SweepObserver
+from normbench.progress import Silent
 from normbench.provenance import import_modules
 from normbench.schema import LocalEngine, RunConfig, RunRecord
 
@@ -49,38 +48,23 @@ def require_devices(configs: Iterable[RunConfig]) -> None:
             require_compiler(device)
 
 
-def run_all(
-    runs: Mapping[str, RunConfig],
-    results: Path,
-    engine: LocalEngine,
-    forecast: Forecast,
-    observer: SweepObserver,
-    *,
-    announce: Callable[[int], None],
-    modules: Sequence[str] = (),
-    redo_stale: bool = False,
-) -> None:
-    """Do every one of `runs` (by run id) that is not finished, and record it.
+def run_all(work: Work, engine: LocalEngine) -> None:
+    """As `engines.run_all`; a run that takes longer than the engine's timeout fails.
 
-    A run whose worker dies is tried once more, then recorded as failed, as is one that
-    takes longer than the engine's timeout; the others go on. A run that another
-    process is doing is waited for. `observer` hears of every end. An interrupt
-    (KeyboardInterrupt) lets the workers write their checkpoints first; another one
-    does not. Raises RequestError where a device is not here or `modules` cannot be
-    imported by a worker, NormbenchError where workers die before they begin anything.
+    Raises RequestError where a device is not here, too.
     """
-    require_devices(runs.values())
-    announce(engine.workers or cores())
-    pool = _Pool(runs, results, engine, forecast, observer, modules, redo_stale)
+    require_devices(work.runs.values())
+    work.announce(engine.workers or cores())
+    pool = _Pool(work, engine)
     try:
-        observer.start(len(runs), forecast.seconds())
-        pool.work()
+        work.observer.start(len(work.runs), work.forecast.seconds())
+        pool.empty_queue()
     except (KeyboardInterrupt, NormbenchError):
         pool.stop()
         raise
     finally:
         pool.kill()
-        observer.close()
+        work.observer.close()
 
 
 @dataclass(frozen=True)
@@ -132,28 +116,17 @@ class _Worker:
 class _Pool:
     """The workers, what they do, and what is left to do."""
 
-    def __init__(
-        self,
-        runs: Mapping[str, RunConfig],
-        results: Path,
-        engine: LocalEngine,
-        forecast: Forecast,
-        observer: SweepObserver,
-        modules: Sequence[str],
-        redo_stale: bool,
-    ) -> None:
-        self.runs = runs
-        self.results, self.modules, self.redo_stale = results, modules, redo_stale
-        self.size = min(engine.workers or cores(), len(runs))
+    def __init__(self, work: Work, engine: LocalEngine) -> None:
+        self.work = work
+        self.size = min(engine.workers or cores(), len(work.runs))
         self.timeout = engine.timeout
-        self.forecast, self.observer = forecast, observer
-        self.queue = deque(runs)
+        self.queue = deque(work.runs)
         self.elsewhere: dict[str, float] = {}  # run id -> when to ask for it again
         self.deaths: Counter[str] = Counter()
         self.stillborn = 0
         self.workers: list[_Worker] = []
 
-    def work(self) -> None:
+    def empty_queue(self) -> None:
         """Until every run has come to an end."""
         while True:
             self._assign()
@@ -173,7 +146,7 @@ class _Pool:
 
     def stop(self) -> None:
         """Tell the workers to write their checkpoints and leave, and give them time."""
-        self.observer.stopping()
+        self.work.observer.stopping()
         for worker in self.workers:
             worker.process.terminate()
         self._wait_for_exits()
@@ -207,7 +180,7 @@ class _Pool:
                 return
             worker.run_id = self.queue.popleft()
             try:
-                worker.connection.send(self.runs[worker.run_id])
+                worker.connection.send(self.work.runs[worker.run_id])
             except OSError:
                 self._bury(worker)
 
@@ -220,7 +193,12 @@ class _Pool:
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=_work,
-                args=(theirs, self.results, tuple(self.modules), self.redo_stale),
+                args=(
+                    theirs,
+                    self.work.results,
+                    tuple(self.work.modules),
+                    self.work.redo_stale,
+                ),
             )
             process.start()
             theirs.close()  # so that a dead worker is the end of the connection
@@ -251,12 +229,12 @@ class _Pool:
                 raise RequestError(f"a worker cannot start: {reason}")
             case _Began():
                 worker.began, self.stillborn = True, 0
-                self.observer.began(run_id, self.runs[run_id])
+                self.work.observer.began(run_id, self.work.runs[run_id])
                 if self.timeout is not None:
                     worker.deadline = time.monotonic() + self.timeout
                 return
             case _Warning(text):
-                self.observer.warn(text)
+                self.work.observer.warn(text)
                 return
             case _Ended(record):
                 self._record(record)
@@ -283,7 +261,9 @@ class _Pool:
             return
         self.deaths[run_id] += 1
         if self.deaths[run_id] < ATTEMPTS:
-            self.observer.warn(f"the worker of run {run_id} {how}; it begins once more")
+            self.work.observer.warn(
+                f"the worker of run {run_id} {how}; it begins once more"
+            )
             self.queue.appendleft(run_id)
         else:
             self._give_up(run_id, f"its worker {how}, {ATTEMPTS} times")
@@ -307,11 +287,11 @@ class _Pool:
     def _give_up(self, run_id: str, reason: str) -> None:
         try:
             record = record_failure(
-                self.runs[run_id],
-                self.results,
+                self.work.runs[run_id],
+                self.work.results,
                 reason,
-                modules=self.modules,
-                redo_stale=self.redo_stale,
+                modules=self.work.modules,
+                redo_stale=self.work.redo_stale,
             )
         except Busy:
             self._wait_for(run_id)
@@ -322,15 +302,15 @@ class _Pool:
 
     def _wait_for(self, run_id: str) -> None:
         self.elsewhere[run_id] = time.monotonic() + RETRY
-        self.observer.waiting(run_id)
+        self.work.observer.waiting(run_id)
 
     def _record(self, record: RunRecord) -> None:
-        self.forecast.learn(record)
-        self.observer.ended(record, self.forecast.seconds())
+        self.work.forecast.learn(record)
+        self.work.observer.ended(record, self.work.forecast.seconds())
 
     def _lose(self, run_id: str, reason: str) -> None:
-        self.forecast.give_up(run_id, self.runs[run_id])
-        self.observer.unrecorded(run_id, reason)
+        self.work.forecast.give_up(run_id, self.work.runs[run_id])
+        self.work.observer.unrecorded(run_id, reason)
 
 
 def _how_it_died(exitcode: int | None) -> str:

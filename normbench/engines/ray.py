@@ -14,17 +14,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
-from normbench.engines import cores
-from normbench.engines.batches import ATTEMPTS, Batch, Died, Report, follow, work
+from normbench.engines import Work, cores
+from normbench.engines.batches import ATTEMPTS, Batch, Died, Report, do_batch, follow
 from normbench.errors import NormbenchError, RequestError
-from normbench.forecast import Forecast
-from normbench.progress import SweepObserver
-from normbench.schema import RayEngine, RunConfig
+from normbench.schema import RayEngine
 
 REACH, ANSWER = 10.0, 60.0
 """Seconds in which an address must be reached, and in which a cluster must answer."""
@@ -34,35 +31,16 @@ ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 """
 
 
-def run_all(
-    runs: Mapping[str, RunConfig],
-    results: Path,
-    engine: RayEngine,
-    forecast: Forecast,
-    observer: SweepObserver,
-    *,
-    announce: Callable[[int], None],
-    modules: Sequence[str] = (),
-    redo_stale: bool = False,
-) -> None:
+def run_all(work: Work, engine: RayEngine) -> None:
     """As `engines.run_all`; RequestError where Ray is not installed or not reached."""
-    with _connected(engine, len(runs)):
-        cluster = _Ray(engine, results.resolve(), len(runs), modules, redo_stale)
-        announce(cluster.slots)
-        follow(cluster, runs, results, forecast, observer, modules, redo_stale)
+    with _connected(engine, len(work.runs)):
+        follow(_Ray(engine, work), work)
 
 
 class _Ray:
     """The cluster that this process is connected to."""
 
-    def __init__(
-        self,
-        engine: RayEngine,
-        results: Path,
-        runs: int,
-        modules: Sequence[str],
-        redo_stale: bool,
-    ) -> None:
+    def __init__(self, engine: RayEngine, work: Work) -> None:
         import ray
 
         has = ray.cluster_resources()
@@ -76,11 +54,11 @@ class _Ray:
                 f"Ray has: {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
             )
         self.slots = engine.workers or int(room)
-        self.batch_size = min(engine.runs_per_task, -(-runs // self.slots))
-        self._arguments = (results, tuple(modules), redo_stale)
+        self.batch_size = min(engine.runs_per_task, -(-len(work.runs) // self.slots))
+        self._arguments = (work.results.resolve(), tuple(work.modules), work.redo_stale)
         self._work = ray.remote(
             num_cpus=engine.cpus, num_gpus=engine.gpus, max_retries=ATTEMPTS - 1
-        )(work)
+        )(do_batch)
 
     def submit(self, batches: Sequence[Batch]) -> list[Any]:
         return [self._work.remote(batch, *self._arguments) for batch in batches]
@@ -121,7 +99,7 @@ class _Ray:
     def stop(self, job: Any) -> None:
         import ray
 
-        ray.cancel(job)  # in its process: SIGINT, as `work` understands it
+        ray.cancel(job)  # in its process: SIGINT, as `do_batch` understands it
 
 
 @contextmanager

@@ -8,51 +8,29 @@ gone, the jobs go on; the same command then waits for them, and does what they l
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
-from normbench.engines import held
-from normbench.engines.batches import Batch, Died, Report, follow, work
+from normbench.engines import Work, held
+from normbench.engines.batches import Batch, Died, Report, do_batch, follow
 from normbench.errors import NormbenchError, RequestError
-from normbench.forecast import Forecast
-from normbench.progress import SweepObserver
-from normbench.schema import RunConfig, SlurmEngine
+from normbench.schema import SlurmEngine
 
 
-def run_all(
-    runs: Mapping[str, RunConfig],
-    results: Path,
-    engine: SlurmEngine,
-    forecast: Forecast,
-    observer: SweepObserver,
-    *,
-    announce: Callable[[int], None],
-    modules: Sequence[str] = (),
-    redo_stale: bool = False,
-) -> None:
+def run_all(work: Work, engine: SlurmEngine) -> None:
     """As `engines.run_all`; RequestError where submitit or Slurm is not there.
 
     What the jobs print is in `<results>/slurm`.
     """
-    cluster = _Slurm(engine, results.resolve(), len(runs), modules, redo_stale)
-    announce(cluster.slots)
-    follow(cluster, runs, results, forecast, observer, modules, redo_stale)
+    follow(_Slurm(engine, work), work)
 
 
 class _Slurm:
     """The cluster, by submitit's executor."""
 
-    def __init__(
-        self,
-        engine: SlurmEngine,
-        results: Path,
-        runs: int,
-        modules: Sequence[str],
-        redo_stale: bool,
-    ) -> None:
+    def __init__(self, engine: SlurmEngine, work: Work) -> None:
         try:
             import submitit
         except ImportError:
@@ -60,9 +38,10 @@ class _Slurm:
                 "engine=slurm needs submitit, which is not installed; "
                 "pip install 'normbench[slurm]'"
             ) from None
-        self.slots = min(engine.workers, runs)
-        self.batch_size = -(-runs // self.slots)
-        self._arguments = (results, tuple(modules), redo_stale)
+        results = work.results.resolve()
+        self.slots = min(engine.workers, len(work.runs))
+        self.batch_size = -(-len(work.runs) // self.slots)
+        self._arguments = (results, tuple(work.modules), work.redo_stale)
         asked: dict[str, Any] = {
             "name": "normbench",
             "timeout_min": engine.minutes,
@@ -97,7 +76,7 @@ class _Slurm:
         try:
             # Ctrl-C reaches every process of the terminal, those of the stand-in too.
             with held(signal.SIGINT):
-                return list(self._executor.map_array(work, batches, *arguments))
+                return list(self._executor.map_array(do_batch, batches, *arguments))
         except Exception as error:  # sbatch's refusals have no class of their own
             raise NormbenchError(f"submitit cannot submit: {error}") from error
 
