@@ -285,7 +285,9 @@ def test_orientation_transparency_and_grey(stylized: Stylize, tmp_path: Path) ->
     Image.fromarray(clear).save("clear.png")
     done = stylized("lying.jpg", "grey.png", "clear.png", "--json")
     assert done.exit_code == 0, done.output
-    lying, grey, transparent = map(shown, map(Path, json.loads(done.output)))
+    made = json.loads(done.output)
+    assert [each["image"] for each in made] == ["lying.jpg", "grey.png", "clear.png"]
+    lying, grey, transparent = (shown(Path(each["file"])) for each in made)
     assert lying.shape == (40, 21, 3)
     assert grey.shape == (17, 31, 3)
     assert transparent.shape == (12, 18, 4)

@@ -75,4 +75,8 @@ def stylize(
                 f"--output-dir {output_dir} cannot be written: {error.strerror}"
             ) from None
         if json:
-            typer.echo(jsonlib.dumps([str(target) for target in targets], indent=2))
+            plain = [
+                {"image": str(image), "file": str(target)}
+                for image, target in zip(images, targets, strict=True)
+            ]
+            typer.echo(jsonlib.dumps(plain, indent=2))
