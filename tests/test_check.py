@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from test_registration import TINY, put
 from normbench import trial as trials
 from normbench.check import check, prepare, write_verdict
 from normbench.comparison import comparison
+from normbench.engines import Work
 from normbench.errors import NormbenchError, RequestError
 from normbench.provenance import environment
 from normbench.record import RunWriter, read_compact
 from normbench.registration import BudgetName, Claim, read_claim
-from normbench.schema import LocalEngine, RunConfig
+from normbench.schema import Engine, LocalEngine, RunConfig
 from normbench.trial import Request
 from normbench.verdict import Verdict, read_verdict
 
@@ -47,12 +48,10 @@ class Runner:
         self.status: Callable[[RunConfig], str | None] = lambda config: "ok"
         self.rounds: list[list[RunConfig]] = []
 
-    def __call__(
-        self, runs: Mapping[str, RunConfig], results: Path, *_: Any, **__: Any
-    ) -> None:
-        self.rounds.append(list(runs.values()))
+    def __call__(self, work: Work, engine: Engine) -> None:
+        self.rounds.append(list(work.runs.values()))
         ran_on = environment(torch.device("cpu"), ())
-        for key, config in runs.items():
+        for key, config in work.runs.items():
             status = self.status(config)
             if status is None:
                 continue
@@ -65,7 +64,7 @@ class Runner:
                 "metrics": self.metrics(config) if ok else {"test/error": None},
                 "probes": {f"{probe}/x": 1.0 for probe in config.probes},
             }
-            with RunWriter(results, key) as writer:
+            with RunWriter(work.results, key) as writer:
                 writer.begin(config)
                 writer.finish(A_RECORD.model_copy(update=made_up))
 
