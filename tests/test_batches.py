@@ -17,7 +17,7 @@ import pytest
 from normbench import record
 from normbench.cli.claim import _engine as chosen_engine
 from normbench.config import compose_engine, run_id
-from normbench.engines import Work, batches, ray, run_all
+from normbench.engines import Work, batches, ledger, ray, run_all, worker
 from normbench.engines.batches import Batch, Died, Report, do_batch, follow
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.experiment import run_one
@@ -94,6 +94,24 @@ class Here:
         pass
 
 
+class Killed(BaseException):
+    """Stands for the death of a process."""
+
+
+def kill(more: Any) -> None:
+    raise Killed
+
+
+class Fragile(Here):
+    """A cluster whose processes die."""
+
+    def do(self, job: Batch) -> Report | Died:
+        try:
+            return super().do(job)
+        except Killed:
+            return Died("was killed")
+
+
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     return make_plan([*TINY, "seed=range(0,7)"])
@@ -120,8 +138,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, template: RunRecord) -> dict[str, Any
             writer.finish(ended)
         return ended
 
-    monkeypatch.setattr(batches, "run_one", run)
-    monkeypatch.setattr(batches, "RETRY", 0.0)
+    monkeypatch.setattr(worker, "run_one", run)
+    monkeypatch.setattr(ledger, "RETRY", 0.0)
     monkeypatch.setattr(batches, "UNSEEN", 0.0)
     monkeypatch.setattr(batches, "LOOK", 0.0)
     return faults
@@ -154,21 +172,7 @@ def test_a_run_that_kills_its_process_is_given_up_and_the_rest_is_done(
 ) -> None:
     culprit = list(plan.runs)[3]
 
-    class Killed(BaseException):
-        pass
-
-    def kill(more: Any) -> None:
-        raise Killed
-
     quick[culprit] = kill
-
-    class Fragile(Here):
-        def do(self, job: Batch) -> Report | Died:
-            try:
-                return super().do(job)
-            except Killed:
-                return Died("was killed")
-
     heard = do(Fragile(tmp_path), plan)
     assert heard.records.keys() == plan.runs.keys()
     failed = heard.records.pop(culprit)
@@ -221,6 +225,50 @@ def test_a_run_that_another_does_is_waited_for(
     heard = do(Here(tmp_path), plan)
     assert heard.waited == [key]
     assert heard.records.keys() == plan.runs.keys()
+
+
+def test_no_job_is_submitted_for_a_run_that_another_is_doing(
+    plan: Plan, tmp_path: Path
+) -> None:
+    key = list(plan.runs)[2]
+    config = plan.runs[key]
+    others = record.RunWriter(tmp_path, key).__enter__()
+
+    class Patient(Here):
+        looks = 0
+
+        def wait(self, jobs: Sequence[Batch], seconds: float) -> None:
+            self.looks += not jobs
+            if self.looks == 10:
+                others.__exit__(None, None, None)
+
+    cluster = Patient(tmp_path)
+    assert do(cluster, plan).records[key].config == config
+    assert sum(key in batch for batch in cluster.submitted) == 2
+
+
+def test_a_run_that_is_given_up_while_another_does_it_is_not_begun_for_ever(
+    plan: Plan,
+    tmp_path: Path,
+    quick: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    culprit = list(plan.runs)[3]
+    recorded = ledger.record_failure
+    refusals = [Busy("by another")]
+
+    def record_failure(*args: Any, **more: Any) -> RunRecord:
+        if refusals:
+            raise refusals.pop()
+        return recorded(*args, **more)
+
+    monkeypatch.setattr(ledger, "record_failure", record_failure)
+    quick[culprit] = kill
+    cluster = Fragile(tmp_path)
+    heard = do(cluster, plan)
+    assert heard.waited == [culprit]
+    assert heard.records[culprit].status == "failed"
+    assert sum(culprit in batch for batch in cluster.submitted) == 3
 
 
 def test_what_cannot_be_recorded_is_told(

@@ -527,6 +527,39 @@ def test_an_interrupted_sweep_leaves_no_process(how: str, sweep: MakeSweep) -> N
 
 
 @pytest.mark.slow
+def test_an_interrupt_waits_for_a_long_step(sweep: MakeSweep) -> None:
+    hurt = sweep("seed=0", "budget.max_steps=6")
+    process = hurt.start(slow=4)
+    hurt.wait_for_rows(hurt.ids[0], 2)
+    interrupt(process)
+    code, said = hurt.end(process)
+    assert code == 130, said
+    hurt.complete()
+    assert hurt.steps()[0][1] > 2
+
+
+@pytest.mark.slow
+def test_an_interrupt_does_not_wait_for_what_comes_before_training(
+    sweep: MakeSweep,
+) -> None:
+    hurt = sweep("seed=0")
+    (hurt.folder / "dull.py").write_text(
+        "import pathlib, time\n"
+        "from normbench import experiment\n"
+        "def make_task(*args):\n"
+        "    pathlib.Path('waits').touch()\n"
+        f"    time.sleep({PATIENCE})\n"
+        "experiment.make_task = make_task\n"
+    )
+    process = hurt.start(None, "--module", "dull")
+    wait_until((hurt.folder / "waits").exists, "the run is being set up")
+    interrupt(process)
+    code, said = hurt.end(process)
+    assert code == 130, said
+    assert not hurt.begun()[hurt.ids[0]]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["planning", "worker"])
 def test_a_sweep_may_be_interrupted_before_its_first_run(
     when: str, sweep: MakeSweep

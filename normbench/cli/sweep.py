@@ -107,7 +107,10 @@ def sweep(
             title = f"sweep --shard {shard}" if shard else "sweep"
             with Announcement(results) as announcement:
                 work = Work(
-                    *(now.missing, results, forecast, progress),
+                    now.missing,
+                    results,
+                    forecast,
+                    progress,
                     announce=lambda workers: announcement.say(
                         manifest(title, plan, now, workers)
                     ),

@@ -8,8 +8,7 @@ that was told to stop leaves checkpoints, and what is left of it is handed out a
 import signal
 import threading
 import time
-import traceback
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,20 +17,14 @@ from typing import Generic, Protocol, TypeVar
 
 from normbench import record
 from normbench.engines import Work
-from normbench.errors import Busy, NormbenchError, RequestError, Stopped
-from normbench.experiment import record_failure, run_one
-from normbench.progress import Silent
+from normbench.engines.ledger import Ledger
+from normbench.engines.worker import Elsewhere, Ended, Unrecorded, Whisper, do_run
+from normbench.errors import NormbenchError, RequestError, Stopped
 from normbench.provenance import import_modules
-from normbench.schema import RunConfig, RunRecord
+from normbench.schema import RunConfig
 
 LOOK = 0.5
 """Seconds between two looks at the records."""
-RETRY = 5.0
-"""Seconds before asking again for a run that another process is doing."""
-ATTEMPTS = 2
-"""How often a run is begun whose process dies, before it is recorded as failed."""
-STARTS = 3
-"""How many batches may die one after another without having begun a run."""
 PATIENCE = 30.0
 """Seconds that processes have to write their checkpoints when they are told to stop."""
 UNSEEN = 60.0
@@ -100,38 +93,22 @@ def do_batch(
         except NormbenchError as error:
             report.cannot_start = str(error)
             return report
+        whisper = Whisper(report.warnings.append)
         for run_id, config in batch.items():
             if stop():
                 break
             try:
-                run_one(
-                    config,
-                    results,
-                    modules=modules,
-                    observer=_Whisper(report.warnings),
-                    redo_stale=redo_stale,
-                    stop=stop,
-                )
-                report.ended.append(run_id)
-            except Busy:
-                report.elsewhere.append(run_id)
+                end = do_run(config, results, modules, redo_stale, whisper, stop)
             except Stopped:
                 break
-            except NormbenchError as error:
-                report.unrecorded[run_id] = str(error)
-            except Exception:  # whatever it was, the other runs go on
-                report.unrecorded[run_id] = traceback.format_exc()
+            match end:
+                case Ended():
+                    report.ended.append(run_id)
+                case Elsewhere():
+                    report.elsewhere.append(run_id)
+                case Unrecorded(reason):
+                    report.unrecorded[run_id] = reason
     return report
-
-
-class _Whisper(Silent):
-    """What a process passes on of a run that it does: warnings."""
-
-    def __init__(self, warnings: list[str]) -> None:
-        self._warnings = warnings
-
-    def warn(self, text: str) -> None:
-        self._warnings.append(text)
 
 
 @contextmanager
@@ -203,16 +180,14 @@ class _Follower(Generic[JobT]):
         count = -(-len(keys) // size)
         # Dealt like cards, so that neighbours, which take like times, are in all.
         self.queue = deque([self._batch(keys[i::count]) for i in range(count)])
-        self.elsewhere: dict[str, float] = {}  # run id -> when to ask for it again
         self.flying: list[_Flying[JobT]] = []
-        self.deaths: Counter[str] = Counter()
-        self.stillborn = 0
+        self.ledger = Ledger(work)
 
     def follow(self) -> None:
         """Until every run has come to an end."""
         while True:
             self._submit()
-            if not self.flying and not self.elsewhere:
+            if not self.flying and self.ledger.next_look is None:
                 return
             self.cluster.wait([each.job for each in self.flying], LOOK)
             for each in list(self.flying):
@@ -243,12 +218,8 @@ class _Follower(Generic[JobT]):
         return {key: self.work.runs[key] for key in keys}
 
     def _submit(self) -> None:
-        now = time.monotonic()
-        again = [key for key, at in self.elsewhere.items() if at <= now]
-        for key in again:
-            del self.elsewhere[key]
-        if again:
-            self.queue.append(self._batch(again))
+        if freed := self.ledger.due():
+            self.queue.append(self._batch(freed))
         free = min(len(self.queue), self.cluster.slots - len(self.flying))
         if free < 1:
             return
@@ -273,7 +244,7 @@ class _Follower(Generic[JobT]):
                 self.work.observer.began(key, config)
             if now.result != before.result and (found := record.read(folder)):
                 del each.left[key]
-                self._record(found)
+                self.ledger.ended(found)
 
     def _land(self, each: _Flying[JobT], outcome: Report | Died) -> None:
         """A job has left: what is left of its batch is handed out again."""
@@ -282,15 +253,15 @@ class _Follower(Generic[JobT]):
             return
         if outcome.cannot_start is not None:
             raise RequestError(f"a worker cannot start: {outcome.cannot_start}")
-        self.stillborn = 0
+        self.ledger.workers_can_begin()
         for text in outcome.warnings:
             self.work.observer.warn(text)
         for key, reason in outcome.unrecorded.items():
             if each.left.pop(key, None):
-                self._lose(key, reason)
+                self.ledger.lose(key, reason)
         for key in outcome.elsewhere:
             if each.left.pop(key, None):
-                self._wait_for(key)
+                self.ledger.wait_for(key)
         self._see(each, outcome.ended)
         if each.left:
             self.queue.append(each.left)
@@ -308,9 +279,9 @@ class _Follower(Generic[JobT]):
                 time.sleep(LOOK)
             del each.left[key]
             if found is not None:
-                self._record(found)
+                self.ledger.ended(found)
             else:
-                self._lose(
+                self.ledger.lose(
                     key,
                     f"it is recorded where it was done, and not in {self.work.results} "
                     "here: is that a folder of all machines?",
@@ -323,50 +294,14 @@ class _Follower(Generic[JobT]):
         """
         if not each.left:
             return
-        self.stillborn = 0 if each.begun else self.stillborn + 1
-        if self.stillborn == STARTS:
-            raise NormbenchError(
-                f"{STARTS} workers one after another died before they began a run; "
-                f"the last one {how}"
-            )
+        if each.begun:
+            self.ledger.workers_can_begin()
+        else:
+            self.ledger.stillborn(how)
         begun = [key for key in each.left if key in each.begun]
         key = begun[0] if begun else next(iter(each.left))
         config = each.left.pop(key)
-        self.deaths[key] += 1
-        if self.deaths[key] == ATTEMPTS:
-            self._give_up(key, config, f"its worker {how}, {ATTEMPTS} times")
-        else:
-            self.work.observer.warn(
-                f"the worker of run {key} {how}; it begins once more"
-            )
+        if self.ledger.died_at(key, how):
             self.queue.appendleft({key: config})
         if each.left:
             self.queue.appendleft(each.left)
-
-    def _give_up(self, key: str, config: RunConfig, reason: str) -> None:
-        try:
-            failed = record_failure(
-                config,
-                self.work.results,
-                reason,
-                modules=self.work.modules,
-                redo_stale=self.work.redo_stale,
-            )
-        except Busy:
-            self._wait_for(key)
-        except NormbenchError as error:
-            self._lose(key, f"{reason}; {error}")
-        else:
-            self._record(failed)
-
-    def _wait_for(self, key: str) -> None:
-        self.elsewhere[key] = time.monotonic() + RETRY
-        self.work.observer.waiting(key)
-
-    def _record(self, found: RunRecord) -> None:
-        self.work.forecast.learn(found)
-        self.work.observer.ended(found, self.work.forecast.seconds())
-
-    def _lose(self, key: str, reason: str) -> None:
-        self.work.forecast.give_up(key, self.work.runs[key])
-        self.work.observer.unrecorded(key, reason)

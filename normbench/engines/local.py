@@ -11,8 +11,7 @@ import os
 import signal
 import sys
 import time
-import traceback
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,22 +21,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
-from normbench.engines import Work, cores, held
-from normbench.errors import Busy, NormbenchError, RequestError, Stopped
-from normbench.experiment import record_failure, run_one
-from normbench.network import choose_device, require_compiler
-from normbench.progress import Silent
-from normbench.provenance import import_modules
-from normbench.schema import LocalEngine, RunConfig, RunRecord
+import torch
 
-ATTEMPTS = 2
-"""How often a run is begun whose worker dies, before it is recorded as failed."""
-STARTS = 3
-"""How many workers may die one after another without having begun a run."""
-PATIENCE = 1.5
-"""Seconds that workers have to write their checkpoints when they are told to stop."""
-RETRY = 0.5
-"""Seconds before asking again for a run that another process is doing."""
+from normbench.engines import Work, cores, held
+from normbench.engines.ledger import Ledger
+from normbench.engines.worker import Elsewhere, Ended, Unrecorded, Whisper, do_run
+from normbench.errors import NormbenchError, RequestError, Stopped
+from normbench.network import choose_device, require_compiler
+from normbench.provenance import import_modules
+from normbench.schema import LocalEngine, RunConfig
+
+LEAVING = 1.5
+"""Seconds that a worker has to leave once there is nothing more to do."""
 
 
 def require_devices(configs: Iterable[RunConfig]) -> None:
@@ -46,6 +41,13 @@ def require_devices(configs: Iterable[RunConfig]) -> None:
         device = choose_device(name)
         if compiled:
             require_compiler(device)
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls the devices that this process may use."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(i) for i in range(count)]
 
 
 def run_all(work: Work, engine: LocalEngine) -> None:
@@ -78,32 +80,18 @@ class _Began:
 
 
 @dataclass(frozen=True)
-class _Ended:
-    record: RunRecord
-
-
-@dataclass(frozen=True)
-class _DoneElsewhere:
-    pass
-
-
-@dataclass(frozen=True)
-class _Unrecorded:
-    reason: str
-
-
-@dataclass(frozen=True)
 class _Warning:
     text: str
 
 
-_Message = _CannotStart | _Began | _Ended | _DoneElsewhere | _Unrecorded | _Warning
+_Message = _CannotStart | _Began | _Warning | Ended | Elsewhere | Unrecorded
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
     connection: Connection
+    gpu: str | None
     run_id: str | None = None
     began: bool = False
     deadline: float | None = None
@@ -119,11 +107,10 @@ class _Pool:
     def __init__(self, work: Work, engine: LocalEngine) -> None:
         self.work = work
         self.size = min(engine.workers or cores(), len(work.runs))
+        self.gpus = visible_gpus()
         self.timeout = engine.timeout
         self.queue = deque(work.runs)
-        self.elsewhere: dict[str, float] = {}  # run id -> when to ask for it again
-        self.deaths: Counter[str] = Counter()
-        self.stillborn = 0
+        self.ledger = Ledger(work)
         self.workers: list[_Worker] = []
 
     def empty_queue(self) -> None:
@@ -131,7 +118,7 @@ class _Pool:
         while True:
             self._assign()
             busy = [worker for worker in self.workers if worker.run_id is not None]
-            if not busy and not self.elsewhere:
+            if not busy and self.ledger.next_look is None:
                 break
             wait(
                 [part for w in busy for part in (w.connection, w.process.sentinel)],
@@ -142,14 +129,20 @@ class _Pool:
                 self._expire(worker)
         for worker in self.workers:
             worker.connection.close()  # the end of its work: it leaves by itself
-        self._wait_for_exits()
+        deadline = time.monotonic() + LEAVING
+        for worker in self.workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
-        """Tell the workers to write their checkpoints and leave, and give them time."""
+        """Have the workers write their checkpoints after a step, and leave.
+
+        However long that step takes: another interrupt ends the waiting.
+        """
         self.work.observer.stopping()
         for worker in self.workers:
             worker.process.terminate()
-        self._wait_for_exits()
+        for worker in self.workers:
+            worker.process.join()
 
     def kill(self) -> None:
         """End what is still there, whatever is pressed meanwhile."""
@@ -159,16 +152,8 @@ class _Pool:
             for worker in self.workers:
                 worker.process.join()
 
-    def _wait_for_exits(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        for worker in self.workers:
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-
     def _assign(self) -> None:
-        now = time.monotonic()
-        for run_id in [key for key, at in self.elsewhere.items() if at <= now]:
-            del self.elsewhere[run_id]
-            self.queue.append(run_id)
+        self.queue += self.ledger.due()
         self.workers = [w for w in self.workers if w.run_id or w.process.is_alive()]
         idle = [worker for worker in self.workers if worker.run_id is None]
         while self.queue:
@@ -186,6 +171,8 @@ class _Pool:
 
     def _hire(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
+        taken = [worker.gpu for worker in self.workers]
+        gpu = min(self.gpus, key=taken.count, default=None)
         resource_tracker.ensure_running()  # lest it comes with the worker, and unmasks
         # A worker inherits that it does not hear Ctrl-C, which reaches every process
         # of the terminal: the parent decides what it means.
@@ -198,17 +185,19 @@ class _Pool:
                     self.work.results,
                     tuple(self.work.modules),
                     self.work.redo_stale,
+                    gpu,
                 ),
             )
             process.start()
             theirs.close()  # so that a dead worker is the end of the connection
-            worker = _Worker(process, ours)
+            worker = _Worker(process, ours, gpu)
             self.workers.append(worker)
         return worker
 
     def _until_next_event(self, busy: Sequence[_Worker]) -> float | None:
         times = [worker.deadline for worker in busy if worker.deadline is not None]
-        times += self.elsewhere.values()
+        if self.ledger.next_look is not None:
+            times.append(self.ledger.next_look)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _hear(self, worker: _Worker) -> None:
@@ -228,7 +217,8 @@ class _Pool:
             case _CannotStart(reason):
                 raise RequestError(f"a worker cannot start: {reason}")
             case _Began():
-                worker.began, self.stillborn = True, 0
+                worker.began = True
+                self.ledger.workers_can_begin()
                 self.work.observer.began(run_id, self.work.runs[run_id])
                 if self.timeout is not None:
                     worker.deadline = time.monotonic() + self.timeout
@@ -236,12 +226,12 @@ class _Pool:
             case _Warning(text):
                 self.work.observer.warn(text)
                 return
-            case _Ended(record):
-                self._record(record)
-            case _DoneElsewhere():
-                self._wait_for(run_id)
-            case _Unrecorded(reason):
-                self._lose(run_id, reason)
+            case Ended(record):
+                self.ledger.ended(record)
+            case Elsewhere():
+                self.ledger.wait_for(run_id)
+            case Unrecorded(reason):
+                self.ledger.lose(run_id, reason)
         worker.rest()
 
     def _bury(self, worker: _Worker) -> None:
@@ -251,22 +241,9 @@ class _Pool:
         if run_id is None:
             return
         if not began:
-            self.stillborn += 1
-            if self.stillborn == STARTS:
-                raise NormbenchError(
-                    f"{STARTS} workers one after another died before they began a run; "
-                    f"the last one {how}"
-                )
+            self.ledger.stillborn(how)
+        if not began or self.ledger.died_at(run_id, how):
             self.queue.appendleft(run_id)
-            return
-        self.deaths[run_id] += 1
-        if self.deaths[run_id] < ATTEMPTS:
-            self.work.observer.warn(
-                f"the worker of run {run_id} {how}; it begins once more"
-            )
-            self.queue.appendleft(run_id)
-        else:
-            self._give_up(run_id, f"its worker {how}, {ATTEMPTS} times")
 
     def _expire(self, worker: _Worker) -> None:
         run_id, deadline = worker.run_id, worker.deadline
@@ -274,7 +251,9 @@ class _Pool:
             return
         worker.process.kill()
         self._dismiss(worker)
-        self._give_up(run_id, f"took longer than engine.timeout={self.timeout:g} s")
+        self.ledger.give_up(
+            run_id, f"took longer than engine.timeout={self.timeout:g} s"
+        )
 
     def _dismiss(self, worker: _Worker) -> str:
         """Forget a worker that is dead, or as good as; how it died."""
@@ -284,34 +263,6 @@ class _Pool:
         self.workers.remove(worker)
         return _how_it_died(worker.process.exitcode)
 
-    def _give_up(self, run_id: str, reason: str) -> None:
-        try:
-            record = record_failure(
-                self.work.runs[run_id],
-                self.work.results,
-                reason,
-                modules=self.work.modules,
-                redo_stale=self.work.redo_stale,
-            )
-        except Busy:
-            self._wait_for(run_id)
-        except NormbenchError as error:
-            self._lose(run_id, f"{reason}; {error}")
-        else:
-            self._record(record)
-
-    def _wait_for(self, run_id: str) -> None:
-        self.elsewhere[run_id] = time.monotonic() + RETRY
-        self.work.observer.waiting(run_id)
-
-    def _record(self, record: RunRecord) -> None:
-        self.work.forecast.learn(record)
-        self.work.observer.ended(record, self.work.forecast.seconds())
-
-    def _lose(self, run_id: str, reason: str) -> None:
-        self.work.forecast.give_up(run_id, self.work.runs[run_id])
-        self.work.observer.unrecorded(run_id, reason)
-
 
 def _how_it_died(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
@@ -319,34 +270,33 @@ def _how_it_died(exitcode: int | None) -> str:
     return f"ended with exit code {exitcode}"
 
 
-class _Whisper(Silent):
-    """What a worker passes on of a run that it does: warnings."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def warn(self, text: str) -> None:
-        with suppress(OSError):  # the parent is gone: that does not fail a run
-            self._connection.send(_Warning(text))
-
-
 def _work(
-    connection: Connection, results: Path, modules: Sequence[str], redo_stale: bool
+    connection: Connection,
+    results: Path,
+    modules: Sequence[str],
+    redo_stale: bool,
+    gpu: str | None,
 ) -> None:
     """The life of a worker: runs come by `connection` until it is closed."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it at its first use
     parent = multiprocessing.parent_process()
     assert parent is not None
-    idle, told_to_stop = True, False
+
+    def warn(text: str) -> None:
+        with suppress(OSError):  # the parent is gone: that does not fail a run
+            connection.send(_Warning(text))
+
+    whisper, told_to_stop = Whisper(warn), False
 
     def terminate(signum: int, frame: FrameType | None) -> None:
         nonlocal told_to_stop
         told_to_stop = True
-        if idle:
+        if not whisper.training:  # there is nothing to save
             sys.exit(128 + signum)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
-    message: _Message
     try:
         import_modules(modules)
     except NormbenchError as error:
@@ -356,35 +306,25 @@ def _work(
     while True:
         try:
             config: RunConfig = connection.recv()
-            idle = False
             connection.send(_Began())
         except (EOFError, OSError):
             # Leaving takes a moment, in which there is nothing more to save.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             return  # there are no more runs, or no parent
         try:
-            message = _Ended(
-                run_one(
-                    config,
-                    results,
-                    modules=modules,
-                    observer=_Whisper(connection),
-                    redo_stale=redo_stale,
-                    stop=lambda: told_to_stop or os.getppid() != parent.pid,
-                )
+            end = do_run(
+                config,
+                results,
+                modules,
+                redo_stale,
+                whisper,
+                stop=lambda: told_to_stop or os.getppid() != parent.pid,
             )
-        except Busy:
-            message = _DoneElsewhere()
+            connection.send(end)
         except Stopped:
             sys.exit(128 + signal.SIGTERM)
-        except NormbenchError as error:
-            message = _Unrecorded(str(error))
-        except Exception:  # whatever it was, the other runs go on
-            message = _Unrecorded(traceback.format_exc())
-        try:
-            connection.send(message)
         except OSError:
             return  # the parent is gone; what it wanted is on disk
-        idle = True
         if told_to_stop:
             sys.exit(128 + signal.SIGTERM)
+        whisper = Whisper(warn)

@@ -19,7 +19,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from normbench.engines import Work, cores
-from normbench.engines.batches import ATTEMPTS, Batch, Died, Report, do_batch, follow
+from normbench.engines.batches import Batch, Died, Report, do_batch, follow
+from normbench.engines.ledger import ATTEMPTS
 from normbench.errors import NormbenchError, RequestError
 from normbench.schema import RayEngine
 
