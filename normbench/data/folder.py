@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import signal
 import sys
 from collections import deque
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, NamedTuple, Self
 
 import torch
@@ -314,9 +316,19 @@ class _Reading(Dataset["tuple[Tensor, dict[int, str]]"]):
         return pixels, broken
 
 
-def _leave_interrupts(worker: int) -> None:
-    """Ctrl-C is for the run, which ends the step that it is in."""
+def _heed_the_run_alone(worker: int) -> None:
+    """Ctrl-C and SIGTERM may come to a whole group: the run ends the step it is in."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere it cannot be asked who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        Thread(target=_end_when_the_run_says, daemon=True).start()
+
+
+def _end_when_the_run_says() -> None:
+    # Python ends its processes so, and waits: ignoring all of them, it would for ever.
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def loaded(
@@ -328,7 +340,7 @@ def loaded(
         batch_size=None,
         num_workers=workers,
         generator=torch.Generator(),  # it draws from the global one otherwise
-        worker_init_fn=_leave_interrupts if workers else None,
+        worker_init_fn=_heed_the_run_alone if workers else None,
         # Elsewhere than on Linux it is not safe. A worker of a sweep, itself spawned,
         # would spawn its readers, and each import torch for every evaluation.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
