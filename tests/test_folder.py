@@ -2,11 +2,15 @@
 
 import logging
 import multiprocessing
+import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +339,102 @@ def test_the_bound_on_pixels_is_the_one_that_is_told(tmp_path: Path) -> None:
     bomb(tmp_path / "large.png", side)
     with pytest.raises(pictures.Unreadable, match=f"more pixels than the {bound}"):
         pictures.opened(tmp_path / "large.png")
+
+
+# Signals to a run and its readers
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def train_from_files(root: Path, results: Path) -> subprocess.Popen[str]:
+    """A run that reads as it goes, with its readers in a process group of its own."""
+    overrides = ["task=cnn", "data=folder", f"data.path={root}", "data.size=16"]
+    overrides += ["batch_size=4", "budget.epochs=400", "budget.max_steps=400"]
+    overrides += ["evaluations=1", "log_every=1", "checkpoint.every=null"]
+    overrides += ["data.memory_gb=1e-9", "data.workers=1", "tracker=none"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "normbench", "train", *overrides]
+        + ["--results", str(results)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def readers(process: int) -> list[int]:
+    """The processes that `process` has started."""
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
+def until(seen: Callable[[], object]) -> None:
+    end = time.monotonic() + 100
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def is_training(process: subprocess.Popen[str], results: Path) -> bool:
+    assert process.poll() is None, process.communicate()
+    history = any(file.stat().st_size for file in results.rglob(record.HISTORY))
+    return history and bool(readers(process.pid))
+
+
+@pytest.mark.slow
+@on_linux
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_stops_a_run_and_it_goes_on(
+    sent: signal.Signals, root: Path, tmp_path: Path
+) -> None:
+    process = train_from_files(root, tmp_path / "results")
+    until(lambda: is_training(process, tmp_path / "results"))
+    os.killpg(process.pid, sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    told = errors.splitlines()[-1]
+    assert told.startswith("interrupted; ") and "Traceback" not in errors
+    assert not list((tmp_path / "results").rglob(record.RESULT))
+    again = train_from_files(root, tmp_path / "results")
+    _, errors = again.communicate(timeout=100)
+    assert again.returncode == 0, errors
+    assert f"going on from step {told.rsplit(' ', 1)[1]}" in errors
+
+
+@pytest.mark.slow
+@on_linux
+def test_readers_end_with_a_run_that_is_killed(root: Path, tmp_path: Path) -> None:
+    process = train_from_files(root, tmp_path / "results")
+    until(lambda: is_training(process, tmp_path / "results"))
+    process.send_signal(signal.SIGSTOP)  # it starts and ends readers otherwise
+    left = readers(process.pid)
+    process.kill()
+    process.communicate()
+    until(lambda: not any(Path(f"/proc/{reader}").exists() for reader in left))
+
+
+LEFT_OPEN = """
+import sys
+from pathlib import Path
+import torch
+from normbench.data import folder, pictures
+
+paths = pictures.listed(Path(sys.argv[1])) * 20
+images = folder.loaded(paths, 16, torch.arange(len(paths)), 1)
+next(images)
+"""
+
+
+@pytest.mark.slow
+@on_linux
+def test_a_process_that_leaves_readers_open_ends(root: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, str(root)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
