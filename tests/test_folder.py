@@ -114,6 +114,31 @@ def test_images_in_memory_and_images_in_files_are_the_same(
     assert torch.equal(read.images.batch(again), kept.images.batch(again))
 
 
+def test_for_cuda_a_batch_is_copied_from_pinned_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = loaded(root, memory_gb=SMALL_MEMORY, workers=0).images
+    assert isinstance(images, folder.Files)
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda x: pinned.append(x.clone()) or pinned[-1]
+    )
+    index = torch.arange(3)
+    on_cpu = images.batch(index)
+    assert not pinned
+    copied: list[tuple[torch.Tensor, torch.device, bool]] = []
+
+    def copy(x: torch.Tensor, device: torch.device, non_blocking: bool) -> torch.Tensor:
+        copied.append((x, device, non_blocking))
+        return x
+
+    monkeypatch.setattr(torch.Tensor, "to", copy)
+    cuda = torch.device("cuda")
+    assert torch.equal(images.to(cuda).batch(index), on_cpu)
+    source, device, non_blocking = copied[0]
+    assert source is pinned[0] and device == cuda and non_blocking
+
+
 @pytest.mark.slow
 def test_a_run_is_the_same_from_memory_and_from_files_and_resumed(
     root: Path, run: Run, tmp_path: Path
@@ -267,6 +292,21 @@ def test_a_folder_of_another_layout_is_refused(
         loaded(root)
 
 
+def test_test_images_are_not_trained_on(root: Path, tmp_path: Path) -> None:
+    inside = root / "test"
+    shutil.copytree(root / "class 1", inside / "class 1")
+    given = ["task=cnn", "data=folder", f"data.path={root}"]
+    with pytest.raises(RequestError, match="are one inside the other: the test part"):
+        compose([*given, f"data.test_path={inside}"])
+    link = tmp_path / "link"
+    link.symlink_to(root, target_is_directory=True)
+    for same in (root, link):
+        with pytest.raises(RequestError, match="are the same: the test part would be"):
+            compose([*given, f"data.test_path={same}"])
+    beside = inside.rename(tmp_path / "images of the test")  # a name that begins alike
+    assert compose([*given, f'data.test_path="{beside}"'])
+
+
 def test_links_to_folders_are_followed_and_end(root: Path, tmp_path: Path) -> None:
     (tmp_path / "linked").mkdir()
     for name in ("class 0", "class 1"):
@@ -307,6 +347,61 @@ def test_every_kind_of_picture_becomes_colours(mode: str, tmp_path: Path) -> Non
     assert square.shape == (3, 8, 8) and square.dtype == torch.uint8
     expected = 255 if mode == "1" else 128
     assert (square.int() - expected).abs().max() <= 2
+
+
+def pgm(path: Path, white: int, plain: bool = False) -> None:
+    """Black, half of white, and white."""
+    values = [0, white // 2, white]
+    if plain:
+        path.write_text(f"P2 3 1 {white}\n{' '.join(map(str, values))}\n")
+    else:
+        content = b"".join(value.to_bytes(2, "big") for value in values)
+        path.write_bytes(b"P5 3 1 %d\n" % white + content)
+
+
+def tiff_of_12_bits(path: Path) -> None:
+    """Black, half of white, and white, two values in three bytes."""
+    content = bytes.fromhex("000800fff0") + b"\0"
+    sizes = [(256, 3), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1)]
+    sizes += [(278, 1), (279, 5)]
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sizes)
+    head = b"II*\0" + struct.pack("<I", 8 + len(content))
+    path.write_bytes(head + content + struct.pack("<H", len(sizes)) + tags + bytes(4))
+
+
+DEEP = {
+    "16 bits.pgm": lambda path: pgm(path, 65535),
+    "12 bits.pgm": lambda path: pgm(path, 4095),
+    "white is 1000.pgm": lambda path: pgm(path, 1000),
+    "plain.pgm": lambda path: pgm(path, 4095, plain=True),
+    "12 bits.tif": tiff_of_12_bits,
+    **{
+        f"16 bits.{suffix}": lambda path: Image.fromarray(
+            np.array([[0, 32767, 65535]], np.uint16)
+        ).save(path)
+        for suffix in ("png", "tif")
+    },
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_of_a_deep_picture_the_upper_eight_bits_are_used(
+    name: str, tmp_path: Path
+) -> None:
+    DEEP[name](tmp_path / name)
+    black, half, white = np.asarray(pictures.opened(tmp_path / name))[0]
+    assert black.tolist() == [0] * 3 and white.tolist() == [255] * 3
+    assert set(half.tolist()) <= {127, 128}
+
+
+@pytest.mark.parametrize("kind", ["int16", "int32", "uint32", "float32"])
+def test_a_picture_of_unknown_white_is_skipped_and_named(
+    kind: str, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = root / "class 1" / f"{kind}.tif"
+    Image.fromarray(np.linspace(0, 1, 600).reshape(20, 30).astype(kind)).save(path)
+    assert loaded(root).facts == {"skipped_images": 1}
+    assert f"{path} has values that are signed, or of 32 bits" in caplog.text
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
@@ -354,8 +449,7 @@ def train_from_files(root: Path, results: Path) -> subprocess.Popen[str]:
     overrides += ["evaluations=1", "log_every=1", "checkpoint.every=null"]
     overrides += ["data.memory_gb=1e-9", "data.workers=1", "tracker=none"]
     return subprocess.Popen(
-        [sys.executable, "-m", "normbench", "train", *overrides]
-        + ["--results", str(results)],
+        [sys.executable, "-m", "normbench", "train", *overrides, "--results", results],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
