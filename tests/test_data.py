@@ -6,8 +6,10 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -299,7 +301,7 @@ def test_the_vocabulary_is_learned_from_the_training_part(
 def test_a_vocabulary_below_the_characters_is_refused(empty_cache: Path) -> None:
     with pytest.raises(RequestError, match=r"data\.vocab_size=20 is too small.* \d+ "):
         DisplayNames(vocab_size=20).load(0)
-    assert not empty_cache.exists()
+    assert not list(empty_cache.glob("*.safetensors"))
 
 
 # Photographs
@@ -427,7 +429,40 @@ def test_a_result_is_made_once_per_identity(empty_cache: Path) -> None:
     assert maker.calls == 1
     maker.check(cached("toy", {"format": 2, "a": 2}, maker))
     assert maker.calls == 2
-    assert len(list(empty_cache.iterdir())) == 2
+    assert len(list(empty_cache.glob("*.safetensors"))) == 2
+
+
+def test_one_of_several_makes_a_result_and_the_others_wait(empty_cache: Path) -> None:
+    making, twice, made = threading.Event(), threading.Event(), threading.Event()
+    maker = Maker()
+
+    def make() -> Parsed:
+        (twice if making.is_set() else making).set()
+        made.wait(60)
+        return maker()
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(cached, "toy", {}, make)
+        assert making.wait(60)
+        second = pool.submit(cached, "toy", {}, make)
+        together = twice.wait(1)  # time enough to begin
+        made.set()
+        maker.check(first.result())
+        maker.check(second.result())
+    assert not together and maker.calls == 1
+
+
+def test_without_locks_a_result_is_made_all_the_same(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(cache.FileLock, "acquire", refuse)
+    maker = Maker()
+    for _ in range(2):
+        maker.check(cached("toy", {}, maker))
+    assert maker.calls == 1
 
 
 def test_a_damaged_file_is_noticed_and_made_again(
@@ -435,7 +470,7 @@ def test_a_damaged_file_is_noticed_and_made_again(
 ) -> None:
     maker = Maker()
     cached("toy", {}, maker)
-    (path,) = empty_cache.iterdir()
+    (path,) = empty_cache.glob("*.safetensors")
     good = path.read_bytes()
     truncated = [good[:length] for length in range(len(good))]
     for bad in [*truncated, good + b"\0", good[:-1] + b"\xff", b"\0" * len(good)]:
@@ -451,7 +486,7 @@ def test_a_damaged_file_is_noticed_and_made_again(
 def test_a_changed_byte_never_changes_the_result(empty_cache: Path) -> None:
     maker = Maker()
     cached("toy", {}, maker)
-    (path,) = empty_cache.iterdir()
+    (path,) = empty_cache.glob("*.safetensors")
     good = path.read_bytes()
     for position in range(len(good)):
         for bit in (1, 32):
@@ -489,7 +524,7 @@ def test_a_full_disk_leaves_nothing_behind(
     monkeypatch.setattr(Path, "write_bytes", write_half)
     maker = Maker()
     maker.check(cached("toy", {}, maker))
-    assert list(empty_cache.iterdir()) == []
+    assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]
     assert "No space left on device" in caplog.text
 
 
@@ -517,6 +552,7 @@ def test_a_digest_sees_every_difference(other: dict[str, torch.Tensor]) -> None:
 # Given a partner, nothing is written before the partner wants to write the same file.
 LOAD = """
 import json, sys, time
+from contextlib import nullcontext
 from pathlib import Path
 from normbench.data import cache
 from normbench.data.base import REGISTRY
@@ -532,6 +568,7 @@ def together(path, parsed, write=cache.write):
 
 if sys.argv[1:]:
     cache.write = together
+    cache._locked = nullcontext  # a file system without locks: both make everything
 digests = {}
 for name in ("mnist5k", "display_names", "photographs", "shapes"):
     data = vars(REGISTRY.get(name)().load(7))
@@ -572,6 +609,7 @@ def test_processes_agree_and_the_second_run_parses_nothing(
     first, second = map(finish, pair)
     assert first == second
     assert first[1] == ["PIL", "babel", "mlxtend", "tokenizers"]
-    names = sorted(path.name.partition("-")[0] for path in empty_cache.iterdir())
+    kept = empty_cache.glob("*.safetensors")
+    names = sorted(path.name.partition("-")[0] for path in kept)
     assert names == ["display_names", "mnist5k", "photographs"]
     assert finish(start()) == [first[0], []]

@@ -1,5 +1,6 @@
 """The user's files: what is refused, and that their content is a run's identity."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -146,6 +147,25 @@ def test_what_is_neither_file_nor_folder_is_refused() -> None:
         compose(given)
 
 
+@every_set
+def test_a_home_that_nobody_has_is_no_path(name: str, files: dict[str, Any]) -> None:
+    path = '"~nobody99/x"'
+    with pytest.raises(RequestError, match=r"data\.path=~nobody99/x does not exist"):
+        compose(overrides(name, files | {"path": path}))
+
+
+@pytest.mark.parametrize("name", ["content_folder", "folder"])
+def test_a_folder_that_may_not_be_read_is_refused(
+    name: str, files: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(RequestError, match=r"data\.path=.* cannot be read: Permission"):
+        compose(overrides(name, files))
+
+
 def test_the_command_refuses_a_path_with_exit_code_2(command: Command) -> None:
     given = ["task=transformer", "data=text_csv", "data.path=/no/where"]
     refused = command("train", *given)
@@ -207,6 +227,8 @@ def test_a_label_that_only_the_test_file_has_is_named(tmp_path: Path) -> None:
     test.write_text("text,label\nwhat,zebra\nelse,a\n")
     with pytest.raises(RequestError, match=r"test part .* no training sample: 'zebra'"):
         loaded(tmp_path, "text,label\n" + LINES, test_path=str(test))
+    with pytest.raises(RequestError, match="are the same: the test part would be"):
+        loaded(tmp_path, "text,label\n" + LINES, test_path=str(tmp_path / "texts.csv"))
     test.write_text("text,label\nwhat,b\nelse,a\n")
     data = loaded(tmp_path, "text,label\n" + LINES, test_path=str(test))
     assert sorted(data.splits["test"].tolist()) == [40, 41]
@@ -222,10 +244,11 @@ def test_quotes_encodings_and_empty_lines(
     first = ["Text,label", "\u00e9t\u00e9, a", ""]
     lines = [line.replace(",", separator) for line in first]
     lines += [f'"b, ""c""\nd"{separator}b', ""]
-    path = tmp_path / ("texts.csv" if separator == "," else "texts.tsv")
+    path = tmp_path / ("texts.csv" if separator == "," else "texts.TSV")
     path.write_bytes(end.join(lines).encode(encoding))
     rows = text_csv.read(path, "utf-8" if encoding == "utf-8-sig" else encoding)
-    assert rows == [("\u00e9t\u00e9", "a"), ('b, "c"\nd', "b")]
+    assert rows.texts == ["\u00e9t\u00e9", 'b, "c"\nd']
+    assert rows.labels == ["a", "b"]
 
 
 def test_the_vocabulary_is_of_the_training_part_and_texts_are_cut(

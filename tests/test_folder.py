@@ -2,11 +2,15 @@
 
 import logging
 import multiprocessing
+import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +112,31 @@ def test_images_in_memory_and_images_in_files_are_the_same(
         assert torch.equal(read.images.batch(held_out), kept.images.batch(held_out))
     again = torch.tensor([3, 3, 1])
     assert torch.equal(read.images.batch(again), kept.images.batch(again))
+
+
+def test_for_cuda_a_batch_is_copied_from_pinned_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = loaded(root, memory_gb=SMALL_MEMORY, workers=0).images
+    assert isinstance(images, folder.Files)
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda x: pinned.append(x.clone()) or pinned[-1]
+    )
+    index = torch.arange(3)
+    on_cpu = images.batch(index)
+    assert not pinned
+    copied: list[tuple[torch.Tensor, torch.device, bool]] = []
+
+    def copy(x: torch.Tensor, device: torch.device, non_blocking: bool) -> torch.Tensor:
+        copied.append((x, device, non_blocking))
+        return x
+
+    monkeypatch.setattr(torch.Tensor, "to", copy)
+    cuda = torch.device("cuda")
+    assert torch.equal(images.to(cuda).batch(index), on_cpu)
+    source, device, non_blocking = copied[0]
+    assert source is pinned[0] and device == cuda and non_blocking
 
 
 @pytest.mark.slow
@@ -263,6 +292,21 @@ def test_a_folder_of_another_layout_is_refused(
         loaded(root)
 
 
+def test_test_images_are_not_trained_on(root: Path, tmp_path: Path) -> None:
+    inside = root / "test"
+    shutil.copytree(root / "class 1", inside / "class 1")
+    given = ["task=cnn", "data=folder", f"data.path={root}"]
+    with pytest.raises(RequestError, match="are one inside the other: the test part"):
+        compose([*given, f"data.test_path={inside}"])
+    link = tmp_path / "link"
+    link.symlink_to(root, target_is_directory=True)
+    for same in (root, link):
+        with pytest.raises(RequestError, match="are the same: the test part would be"):
+            compose([*given, f"data.test_path={same}"])
+    beside = inside.rename(tmp_path / "images of the test")  # a name that begins alike
+    assert compose([*given, f'data.test_path="{beside}"'])
+
+
 def test_links_to_folders_are_followed_and_end(root: Path, tmp_path: Path) -> None:
     (tmp_path / "linked").mkdir()
     for name in ("class 0", "class 1"):
@@ -305,6 +349,61 @@ def test_every_kind_of_picture_becomes_colours(mode: str, tmp_path: Path) -> Non
     assert (square.int() - expected).abs().max() <= 2
 
 
+def pgm(path: Path, white: int, plain: bool = False) -> None:
+    """Black, half of white, and white."""
+    values = [0, white // 2, white]
+    if plain:
+        path.write_text(f"P2 3 1 {white}\n{' '.join(map(str, values))}\n")
+    else:
+        content = b"".join(value.to_bytes(2, "big") for value in values)
+        path.write_bytes(b"P5 3 1 %d\n" % white + content)
+
+
+def tiff_of_12_bits(path: Path) -> None:
+    """Black, half of white, and white, two values in three bytes."""
+    content = bytes.fromhex("000800fff0") + b"\0"
+    sizes = [(256, 3), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1)]
+    sizes += [(278, 1), (279, 5)]
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sizes)
+    head = b"II*\0" + struct.pack("<I", 8 + len(content))
+    path.write_bytes(head + content + struct.pack("<H", len(sizes)) + tags + bytes(4))
+
+
+DEEP = {
+    "16 bits.pgm": lambda path: pgm(path, 65535),
+    "12 bits.pgm": lambda path: pgm(path, 4095),
+    "white is 1000.pgm": lambda path: pgm(path, 1000),
+    "plain.pgm": lambda path: pgm(path, 4095, plain=True),
+    "12 bits.tif": tiff_of_12_bits,
+    **{
+        f"16 bits.{suffix}": lambda path: Image.fromarray(
+            np.array([[0, 32767, 65535]], np.uint16)
+        ).save(path)
+        for suffix in ("png", "tif")
+    },
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_of_a_deep_picture_the_upper_eight_bits_are_used(
+    name: str, tmp_path: Path
+) -> None:
+    DEEP[name](tmp_path / name)
+    black, half, white = np.asarray(pictures.opened(tmp_path / name))[0]
+    assert black.tolist() == [0] * 3 and white.tolist() == [255] * 3
+    assert set(half.tolist()) <= {127, 128}
+
+
+@pytest.mark.parametrize("kind", ["int16", "int32", "uint32", "float32"])
+def test_a_picture_of_unknown_white_is_skipped_and_named(
+    kind: str, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = root / "class 1" / f"{kind}.tif"
+    Image.fromarray(np.linspace(0, 1, 600).reshape(20, 30).astype(kind)).save(path)
+    assert loaded(root).facts == {"skipped_images": 1}
+    assert f"{path} has values that are signed, or of 32 bits" in caplog.text
+
+
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     clear.save(tmp_path / "clear.png")
@@ -335,3 +434,101 @@ def test_the_bound_on_pixels_is_the_one_that_is_told(tmp_path: Path) -> None:
     bomb(tmp_path / "large.png", side)
     with pytest.raises(pictures.Unreadable, match=f"more pixels than the {bound}"):
         pictures.opened(tmp_path / "large.png")
+
+
+# Signals to a run and its readers
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def train_from_files(root: Path, results: Path) -> subprocess.Popen[str]:
+    """A run that reads as it goes, with its readers in a process group of its own."""
+    overrides = ["task=cnn", "data=folder", f"data.path={root}", "data.size=16"]
+    overrides += ["batch_size=4", "budget.epochs=400", "budget.max_steps=400"]
+    overrides += ["evaluations=1", "log_every=1", "checkpoint.every=null"]
+    overrides += ["data.memory_gb=1e-9", "data.workers=1", "tracker=none"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "normbench", "train", *overrides, "--results", results],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def readers(process: int) -> list[int]:
+    """The processes that `process` has started."""
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
+def until(seen: Callable[[], object]) -> None:
+    end = time.monotonic() + 100
+    while not seen():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def is_training(process: subprocess.Popen[str], results: Path) -> bool:
+    assert process.poll() is None, process.communicate()
+    history = any(file.stat().st_size for file in results.rglob(record.HISTORY))
+    return history and bool(readers(process.pid))
+
+
+@pytest.mark.slow
+@on_linux
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_stops_a_run_and_it_goes_on(
+    sent: signal.Signals, root: Path, tmp_path: Path
+) -> None:
+    process = train_from_files(root, tmp_path / "results")
+    until(lambda: is_training(process, tmp_path / "results"))
+    os.killpg(process.pid, sent)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    told = errors.splitlines()[-1]
+    assert told.startswith("interrupted; ") and "Traceback" not in errors
+    assert not list((tmp_path / "results").rglob(record.RESULT))
+    again = train_from_files(root, tmp_path / "results")
+    _, errors = again.communicate(timeout=100)
+    assert again.returncode == 0, errors
+    assert f"going on from step {told.rsplit(' ', 1)[1]}" in errors
+
+
+@pytest.mark.slow
+@on_linux
+def test_readers_end_with_a_run_that_is_killed(root: Path, tmp_path: Path) -> None:
+    process = train_from_files(root, tmp_path / "results")
+    until(lambda: is_training(process, tmp_path / "results"))
+    process.send_signal(signal.SIGSTOP)  # it starts and ends readers otherwise
+    left = readers(process.pid)
+    process.kill()
+    process.communicate()
+    until(lambda: not any(Path(f"/proc/{reader}").exists() for reader in left))
+
+
+LEFT_OPEN = """
+import sys
+from pathlib import Path
+import torch
+from normbench.data import folder, pictures
+
+paths = pictures.listed(Path(sys.argv[1])) * 20
+images = folder.loaded(paths, 16, torch.arange(len(paths)), 1)
+next(images)
+"""
+
+
+@pytest.mark.slow
+@on_linux
+def test_a_process_that_leaves_readers_open_ends(root: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, str(root)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""

@@ -64,6 +64,7 @@ def test_texts_are_the_identity(
     ("options", "words"),
     [
         ({"dataset": None}, "data.dataset is not set"),
+        ({"test_split": "train"}, "test_split are both train: the test part would"),
         ({"train_split": "trian"}, "data.train_split=trian is not a split"),
         ({"test_split": "dev"}, "data.test_split=dev is not a split of"),
         ({"text_column": "review"}, "data.text_column=review is not a column of"),
@@ -107,14 +108,15 @@ def test_what_is_in_the_cache_of_the_library_needs_no_network(
     assert len(loaded({"dataset": "reviews"}, test_split=None).labels) == 60
 
 
+@pytest.mark.parametrize("name", ["nobody/no-such-set", "~nobody99/x"])
 def test_a_set_that_is_not_here_without_network_is_one_message(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     with pytest.raises(RequestError) as refused:
-        loaded({"dataset": "nobody/no-such-set"})
-    assert "data.dataset=nobody/no-such-set is neither" in str(refused.value)
+        loaded({"dataset": name})
+    assert f"data.dataset={name} is neither" in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 
 

@@ -134,7 +134,7 @@ ALLOWED = {
     "data.files": {"data.cache"},
     "data.folder": {"data.augmentation", "data.base", "data.cache", "data.files"}
     | {"data.pictures"},
-    "data.pictures": set(),
+    "data.pictures": {"data.files"},
     "data.content_folder": {"data.base", "data.cache", "data.files", "data.pictures"},
     "perceptual": {"data.downloads"},
     "stylize": {
@@ -153,7 +153,8 @@ ALLOWED = {
     "data.display_names": {"data.base", "data.cache", "data.texts"},
     "data.cifar": {"data.augmentation", "data.base", "data.downloads"},
     "data.mnist": {"data.downloads"},
-    "data.photographs": {"data.appearance", "data.base", "data.cache"},
+    "data.photographs": {"data.appearance", "data.base", "data.cache"}
+    | {"data.pictures"},
 }
 EVERYWHERE = {"errors", "registry"}
 

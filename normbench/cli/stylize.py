@@ -30,11 +30,9 @@ def stylize(
     says. All are read before the first is written.
     """
     with exit_codes():
-        from collections import Counter
-
         from normbench import record
         from normbench import stylize as styling
-        from normbench.errors import NormbenchError, RequestError
+        from normbench.errors import RequestError
         from normbench.provenance import import_modules
 
         folder = record.find(results, run)
@@ -42,41 +40,14 @@ def stylize(
         if finished is None:
             raise RequestError(f"run {run} in {results} has not finished")
         import_modules(module or list(finished.environment.modules))
-        known = styling.styles(finished)
-        if style >= known:
-            raise RequestError(
-                f"--style {style}: run {finished.run_id} has "
-                + (f"{known} styles, 0 to {known - 1}" if known > 1 else "one style, 0")
-            )
-        names = [f"{p.stem}-{finished.run_id[:8]}-{style}.png" for p in images]
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise RequestError(
-                f"several pictures would be written to {twice[0]}; rename one, or do "
-                "them one by one"
-            )
-        model = styling.load(finished, folder)
-        for image in images:
-            styling.require_picture(image)
-        targets = [output_dir / name for name in names]
-        try:
-            output_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RequestError(
-                f"--output-dir {output_dir} cannot be a folder: {error.strerror}"
-            ) from None
-        try:
-            for image, target in zip(images, targets, strict=True):
-                styling.stylize(model, image, target, style)
-                if not json:
-                    typer.echo(target)
-        except OSError as error:
-            raise NormbenchError(
-                f"--output-dir {output_dir} cannot be written: {error.strerror}"
-            ) from None
+        written = []
+        for target in styling.redrawn(finished, folder, images, output_dir, style):
+            written.append(target)
+            if not json:
+                typer.echo(target)
         if json:
             plain = [
                 {"image": str(image), "file": str(target)}
-                for image, target in zip(images, targets, strict=True)
+                for image, target in zip(images, written, strict=True)
             ]
             typer.echo(jsonlib.dumps(plain, indent=2))

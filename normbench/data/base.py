@@ -210,16 +210,23 @@ def held_out_split(
 
 
 def given_split(
-    *counts: int, val_fraction: float, test_fraction: float, generator: torch.Generator
+    training: int,
+    test: int | None,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    generator: torch.Generator,
 ) -> Splits:
-    """`random_split` of one count; `held_out_split` of two, the second for the test.
+    """`held_out_split`, or `random_split` where no test samples are given (None).
 
     Raises RequestError as they do.
     """
-    if len(counts) == 2:
-        return held_out_split(*counts, val_fraction=val_fraction, generator=generator)
+    if test is not None:
+        return held_out_split(
+            training, test, val_fraction=val_fraction, generator=generator
+        )
     return random_split(
-        *counts,
+        training,
         val_fraction=val_fraction,
         test_fraction=test_fraction,
         generator=generator,

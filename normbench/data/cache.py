@@ -9,7 +9,8 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import platformdirs
 import safetensors.torch
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -46,7 +48,8 @@ def cached(
     depends on: the options, the versions of the packages that were read, and a `format`
     number that its caller raises when the parsing changes. A damaged file is logged and
     made again; where nothing can be written, that is logged once and the run goes on.
-    Concurrent callers may both make the result; a reader never sees half a file.
+    Of concurrent callers one makes it, and the others wait and read it, wherever the
+    file system has locks; a reader never sees half a file.
     """
     path = folder() / f"{name}-{digest(identity)[:24]}.safetensors"
     try:
@@ -55,12 +58,29 @@ def cached(
         pass  # Not there, or not readable: then it is replaced, if that is possible.
     except (SafetensorError, ValueError) as error:
         log.warning("%s is damaged, making it again: %s", path, error)
-    parsed = make()
-    try:
-        write(path, parsed)
-    except OSError as error:
-        _log_unwritable(path.parent, error.strerror)
+    with _locked(path):
+        # Another process may have made it meanwhile.
+        with suppress(OSError, SafetensorError, ValueError):
+            return read(path)
+        parsed = make()
+        try:
+            write(path, parsed)
+        except OSError as error:
+            _log_unwritable(path.parent, error.strerror)
     return parsed
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone with `path` within, unless no lock can be had: then the work is doubled."""
+    lock = FileLock(path.with_name(f".{path.stem}.lock"))
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def digest(identity: Mapping[str, object], tensors: Mapping[str, Tensor] = {}) -> str:

@@ -1,7 +1,6 @@
 """Crops of the photographs in a folder of the user's, and style pictures of theirs."""
 
 import json
-import logging
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +17,14 @@ from normbench.data.pictures import (
     centre_square,
     listed,
     pixels,
+    random_crop,
+    require_fit,
     scaled,
+    skip,
 )
 from normbench.errors import RequestError
 
-FORMAT = 1
-
-log = logging.getLogger(__name__)
+FORMAT = 2
 
 
 class ContentFolder(Data, name="content_folder"):
@@ -62,10 +62,7 @@ class ContentFolder(Data, name="content_folder"):
                 "data.style_paths is not set; name pictures: data.style_paths=[A,B]"
             )
         self.style_paths = [files.file("data.style_paths", s) for s in style_paths]
-        if crop > shorter_side:
-            raise RequestError(
-                f"data.crop={crop} does not fit into data.shorter_side={shorter_side}"
-            )
+        require_fit(crop, shorter_side)
         self.crop, self.shorter_side, self.style_side = crop, shorter_side, style_side
         self.crops = {"train": train_crops, "val": val_crops, "test": test_crops}
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
@@ -89,12 +86,7 @@ class ContentFolder(Data, name="content_folder"):
         }
         parsed = cached("content_folder", identity, lambda: self._parse(seed))
         broken = json.loads(parsed.strings["broken"])
-        if broken:
-            told = f"{len(broken)} of the pictures in {self.root} cannot be read: "
-            told += files.shortened(broken, 3)
-            if self.strict:
-                raise RequestError(f"data.strict=true, and {told}")
-            log.warning("skipped: %s", told)
+        skip(broken, f"the pictures in {self.root}", strict=self.strict)
         splits: Splits = {}
         first = 0
         for part, count in self.crops.items():
@@ -155,12 +147,7 @@ class ContentFolder(Data, name="content_folder"):
                 f"no picture of the {part} part in {self.root} can be read: "
                 f"{files.shortened(broken, 2)}"
             )
-        crops = []
-        for i in torch.randperm(count, generator=generator).tolist():
-            picture_ = read[i % len(read)]
-            top, left = (
-                int(torch.randint(length - self.crop + 1, (), generator=generator))
-                for length in picture_.shape[1:]
-            )
-            crops.append(picture_[:, top : top + self.crop, left : left + self.crop])
-        return crops
+        return [
+            random_crop(read[i % len(read)], self.crop, generator)
+            for i in torch.randperm(count, generator=generator).tolist()
+        ]

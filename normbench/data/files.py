@@ -40,15 +40,38 @@ def folder(key: str, path: str | None) -> Path:
     found = _existing(key, path, "folder")
     if not found.is_dir():
         raise RequestError(f"{key}={path} is a file; name a folder")
-    if not any(found.iterdir()):
+    try:
+        empty = not any(found.iterdir())
+    except OSError as error:
+        raise RequestError(f"{key}={path} cannot be read: {error.strerror}") from None
+    if empty:
         raise RequestError(f"{key}={path} is empty")
     return found
+
+
+def expanded(path: str) -> Path:
+    """`path` with ~ replaced by a home, if there is such a one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def require_apart(training: Path, test: Path) -> None:
+    """Raise RequestError where what is tested on would be trained on too."""
+    one, other = training.resolve(), test.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        how = "the same" if one == other else "one inside the other"
+        raise RequestError(
+            f"data.path={training} and data.test_path={test} are {how}: the test part "
+            "would be trained on; put it elsewhere, or leave data.test_path out"
+        )
 
 
 def _existing(key: str, path: str | None, what: str) -> Path:
     if not path:
         raise RequestError(f"{key} is not set; name a {what}: {key}=PATH")
-    found = Path(path).expanduser().absolute()
+    found = expanded(path).absolute()
     try:
         there = found.exists()
     except OSError as error:  # no permission, a name that is too long

@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import signal
 import sys
 from collections import deque
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, NamedTuple, Self
 
 import torch
@@ -33,10 +35,10 @@ from normbench.data.base import (
     given_split,
 )
 from normbench.data.cache import Parsed, cached
-from normbench.data.pictures import Unreadable, centre_square, listed
+from normbench.data.pictures import Unreadable, centre_square, listed, skip
 from normbench.errors import NormbenchError, RequestError
 
-FORMAT = 1
+FORMAT = 2
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the training images of ImageNet, in [0, 1]: the constants that everybody uses."""
@@ -90,6 +92,7 @@ class Folder(Data, name="folder"):
         self.roots = [files.folder("data.path", path)]
         if test_path is not None:
             self.roots.append(files.folder("data.test_path", test_path))
+            files.require_apart(*self.roots)
         self.size, self.augment = size, augment
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.strict, self.memory_gb, self.workers = strict, memory_gb, workers
@@ -109,7 +112,8 @@ class Folder(Data, name="folder"):
         files.require(self.fingerprint, found)
         samples = self._samples
         pixels, broken = self._decoded([sample.path for sample in samples], found)
-        self._report(broken, [sample.path for sample in samples])
+        unread = [f"{samples[i].path} {why}" for i, why in broken.items()]
+        skip(unread, f"{len(samples)} images", strict=self.strict)
         kept = [sample for i, sample in enumerate(samples) if i not in broken]
         classes = sorted({sample.name for sample in samples})
         number = {name: i for i, name in enumerate(classes)}
@@ -121,7 +125,8 @@ class Folder(Data, name="folder"):
         generator = torch.Generator().manual_seed(seed)
         training = sum(sample.root == self.roots[0] for sample in kept)
         splits = given_split(
-            *(training, len(kept) - training)[: len(self.roots)],
+            training,
+            len(kept) - training if len(self.roots) == 2 else None,
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             generator=generator,
@@ -203,18 +208,6 @@ class Folder(Data, name="folder"):
         broken = json.loads(parsed.strings["broken"])
         return parsed.tensors.get("pixels"), {int(i): why for i, why in broken.items()}
 
-    def _report(self, broken: dict[int, str], paths: list[Path]) -> None:
-        """Name what is skipped. Raises RequestError where none may be, or all are."""
-        if not broken:
-            return
-        named = files.shortened((f"{paths[i]} {why}" for i, why in broken.items()), 3)
-        told = f"{len(broken)} of {len(paths)} images cannot be read: {named}"
-        if self.strict:
-            raise RequestError(f"data.strict=true, and {told}")
-        if len(broken) == len(paths):
-            raise RequestError(told)
-        log.warning("skipped: %s", told)
-
 
 class Files(ImageSource):
     """Images in files, each read when a batch asks for it, or shortly before.
@@ -259,8 +252,10 @@ class Files(ImageSource):
             if image is None:
                 image = centre_square(self._paths[i], self._size)
             images.append(image)
-        pixels = torch.stack(images).to(self._device, non_blocking=True)
-        x = standardised(pixels, MEAN, STD)
+        pixels = torch.stack(images)
+        if self._device.type == "cuda":  # from other memory it copies while all wait
+            pixels = pixels.pin_memory()
+        x = standardised(pixels.to(self._device, non_blocking=True), MEAN, STD)
         if epoch is not None:
             x = augmented(x, self._augment, self._seed, epoch, index)
         return x
@@ -314,9 +309,19 @@ class _Reading(Dataset["tuple[Tensor, dict[int, str]]"]):
         return pixels, broken
 
 
-def _leave_interrupts(worker: int) -> None:
-    """Ctrl-C is for the run, which ends the step that it is in."""
+def _heed_the_run_alone(worker: int) -> None:
+    """Ctrl-C and SIGTERM may come to a whole group: the run ends the step it is in."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere it cannot be asked who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        Thread(target=_end_when_the_run_says, daemon=True).start()
+
+
+def _end_when_the_run_says() -> None:
+    # Python ends its processes so, and waits: ignoring all of them, it would for ever.
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def loaded(
@@ -328,7 +333,7 @@ def loaded(
         batch_size=None,
         num_workers=workers,
         generator=torch.Generator(),  # it draws from the global one otherwise
-        worker_init_fn=_leave_interrupts if workers else None,
+        worker_init_fn=_heed_the_run_alone if workers else None,
         # Elsewhere than on Linux it is not safe. A worker of a sweep, itself spawned,
         # would spawn its readers, and each import torch for every evaluation.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,

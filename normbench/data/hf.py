@@ -6,15 +6,13 @@ as its own variables say (HF_HOME, HF_HUB_OFFLINE); it runs no code of a data se
 
 import hashlib
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from pydantic import PositiveInt
 
 from normbench.data import files
-from normbench.data.base import Data, Fraction, Tokens, given_split
-from normbench.data.texts import VocabSize, tokenised
+from normbench.data.base import Data, Fraction, Tokens
+from normbench.data.texts import Texts, VocabSize, tokenised
 from normbench.errors import RequestError
 
 
@@ -62,6 +60,11 @@ class HuggingFace(Data, name="hf"):
                 "data.dataset is not set; name a data set of the Hub, such as "
                 "data.dataset=imdb, or a folder"
             )
+        if train_split == test_split:
+            raise RequestError(
+                f"data.train_split and data.test_split are both {test_split}: the test "
+                "part would be trained on; data.test_split=null draws one"
+            )
         splits = (train_split,) if test_split is None else (train_split, test_split)
         columns = (text_column, label_column)
         self.place = Place(dataset, subset, revision, splits, *columns)
@@ -81,28 +84,19 @@ class HuggingFace(Data, name="hf"):
         """All texts; RequestError where they are neither here nor to be had."""
         found = self.hash_files()
         files.require(self.fingerprint, found)
-        parts = _read(self.place)
-        generator = torch.Generator().manual_seed(seed)
-        counts = [len(texts) for texts, _ in parts]
-        splits = given_split(
-            *counts,
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            generator=generator,
-        )
         return tokenised(
-            [text for texts, _ in parts for text in texts],
-            [label for _, labels in parts for label in labels],
-            splits,
+            _read(self.place),
             vocab_size=self.vocab_size,
             max_length=self.max_length,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
             seed=seed,
-            fingerprint=f"{found} {self.val_fraction} {self.test_fraction}",
+            fingerprint=found,
         )
 
 
 @lru_cache(maxsize=2)
-def _read(place: Place) -> tuple[tuple[list[str], list[str]], ...]:
+def _read(place: Place) -> tuple[Texts, ...]:
     """Texts and labels of each split; labels by their names, where they have some."""
     parts = _load(place)
     return tuple(
@@ -118,7 +112,7 @@ def _load(place: Place) -> Any:
             "data=hf needs the package datasets, which is not installed; "
             "pip install 'normbench[text]'"
         ) from None
-    folder = Path(place.dataset).expanduser()
+    folder = files.expanded(place.dataset)
     try:
         if folder.is_dir():
             return datasets.load_from_disk(str(folder))
@@ -144,7 +138,7 @@ def _split(parts: Any, split: str, place: Place) -> Any:
     return parts[split]
 
 
-def _columns(table: Any, split: str, place: Place) -> tuple[list[str], list[str]]:
+def _columns(table: Any, split: str, place: Place) -> Texts:
     where = f"data.dataset={place.dataset}, split {split}"
     for key in ("text_column", "label_column"):
         column = getattr(place, key)
@@ -160,4 +154,4 @@ def _columns(table: Any, split: str, place: Place) -> tuple[list[str], list[str]
             raise RequestError(f"{where}: row {row} has no text but {text!r}")
         if label is None or (names and not 0 <= label < len(names)):
             raise RequestError(f"{where}: row {row} has no label but {label!r}")
-    return texts, [names[label] if names else str(label) for label in labels]
+    return Texts(texts, [names[label] if names else str(label) for label in labels])

@@ -14,6 +14,7 @@ from normbench.data.appearance import FORMAT as APPEARANCE
 from normbench.data.appearance import equalize_luminance, impose_style
 from normbench.data.base import Data, Photographs, Splits
 from normbench.data.cache import Parsed, cached, digest
+from normbench.data.pictures import pixels, random_crop, require_fit
 from normbench.errors import RequestError
 
 FORMAT = 1
@@ -79,10 +80,7 @@ class PhotographCrops(Data, name="photographs"):
         val_crops: PositiveInt = 64,
         test_crops: PositiveInt = 64,
     ) -> None:
-        if crop > shorter_side:
-            raise RequestError(
-                f"data.crop={crop} does not fit into data.shorter_side={shorter_side}"
-            )
+        require_fit(crop, shorter_side)
         self.styles = styles
         self.content = content
         self.crop = crop
@@ -114,7 +112,7 @@ class PhotographCrops(Data, name="photographs"):
             splits[part] = torch.arange(len(crops), len(crops) + count)
             for i in torch.randperm(count, generator=generator).tolist():
                 name = sources[part][i % len(sources[part])]
-                crops.append(_random_crop(pictures[name], self.crop, generator))
+                crops.append(random_crop(pictures[name], self.crop, generator))
         styles = torch.stack([pictures[name] for name in self.styles])
         # The pixels, not the files: another decoder or resampling is another key.
         key = digest({"format": FORMAT, "seed": seed, **vars(self)}, pictures)
@@ -181,9 +179,7 @@ class PhotographCrops(Data, name="photographs"):
                 size = (round(width * scale), round(height * scale))
             # Lanczos widens its window when it shrinks: no aliasing.
             scaled = picture.resize(size, Image.Resampling.LANCZOS, box)
-            pixels = torch.frombuffer(bytearray(scaled.tobytes()), dtype=torch.uint8)
-            rows = pixels.view(size[1], size[0], 3)
-            pictures[name] = rows.permute(2, 0, 1).contiguous()
+            pictures[name] = pixels(scaled)
         return Parsed(pictures)
 
 
@@ -203,11 +199,3 @@ def _path(name: str) -> Path:
             "pip install --force-reinstall --no-deps scikit-image"
         )
     return path
-
-
-def _random_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    top, left = (
-        int(torch.randint(length - side + 1, (), generator=generator))
-        for length in picture.shape[1:]
-    )
-    return picture[:, top : top + side, left : left + side]

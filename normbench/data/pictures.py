@@ -1,8 +1,10 @@
 """One picture in a file of the user's: read, turned upright, of a bounded size."""
 
+import logging
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from normbench.data.files import shortened
 from normbench.errors import RequestError
 
 if TYPE_CHECKING:
@@ -19,6 +22,11 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}
 )
 """Of the files in a folder that are taken for pictures, in any case."""
+
+BITS_PER_SAMPLE = 258
+"""The tag of a TIFF."""
+
+log = logging.getLogger(__name__)
 
 
 class Unreadable(RequestError):
@@ -48,9 +56,9 @@ def listed(folder: Path) -> list[Path]:
 def opened(path: Path) -> "Image":
     """The picture in `path`: "RGB", or "RGBA" where some of it is transparent.
 
-    Upright, as its EXIF orientation says; the first of several; of 16 bits, the upper
-    eight. Raises Unreadable, for more pixels than Pillow takes for safe too, before
-    they are decoded.
+    Upright, as its EXIF orientation says; the first of several; of 12 and 16 bits, the
+    upper eight. Raises Unreadable, for more pixels than Pillow takes for safe too,
+    before they are decoded, and for values of which nobody can say which is white.
     """
     from PIL import Image, ImageOps
 
@@ -61,6 +69,7 @@ def opened(path: Path) -> "Image":
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
                 file.load()
+                bits = _bits(file)
                 picture = ImageOps.exif_transpose(file)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise Unreadable(
@@ -70,10 +79,26 @@ def opened(path: Path) -> "Image":
     except Exception as error:  # Pillow's decoders raise whatever a damaged file hits
         told = " ".join(str(error).split())
         raise Unreadable(f"{path} is no picture that can be read: {told}") from None
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if bits is None:
+        raise Unreadable(
+            f"{path} has values that are signed, or of 32 bits: which of them is white "
+            "is not known; save it with 8 or 16 bits"
+        )
+    if bits > 8:
+        grey = np.asarray(picture) >> bits - 8
+        picture = Image.fromarray(grey.astype(np.uint8))
     transparent = picture.has_transparency_data
     return picture.convert("RGBA" if transparent else "RGB")
+
+
+def _bits(picture: "Image") -> int | None:
+    """Of a grey value, as Pillow has decoded it; None where white may be any number."""
+    if picture.mode.startswith("I;16"):
+        tags = getattr(picture, "tag_v2", {})
+        return 12 if tags.get(BITS_PER_SAMPLE) == (12,) else 16
+    if picture.mode == "I" and picture.format in {"PNG", "PPM"}:
+        return 16  # of a PGM whose white is another number, Pillow has made this
+    return None if picture.mode in {"I", "F"} else 8
 
 
 def on_white(picture: "Image") -> "Image":
@@ -124,3 +149,33 @@ def centre_square(path: Path, side: int) -> Tensor:
     picture = scaled(path, side)
     left, top = ((length - side) // 2 for length in picture.size)
     return pixels(picture.crop((left, top, left + side, top + side)))
+
+
+def random_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """A square (3, side, side) from anywhere in `picture` (3, H, W)."""
+    top, left = (
+        int(torch.randint(length - side + 1, (), generator=generator))
+        for length in picture.shape[1:]
+    )
+    return picture[:, top : top + side, left : left + side]
+
+
+def require_fit(crop: int, shorter_side: int) -> None:
+    """Raise RequestError where a crop is larger than what it is cut from."""
+    if crop > shorter_side:
+        raise RequestError(
+            f"data.crop={crop} does not fit into data.shorter_side={shorter_side}"
+        )
+
+
+def skip(broken: Sequence[str], among: str, *, strict: bool) -> None:
+    """Say which pictures `among` others are left out: a path and a reason of each.
+
+    Raises RequestError where `strict` says that none may be.
+    """
+    if not broken:
+        return
+    told = f"{len(broken)} of {among} cannot be read: {shortened(broken, 3)}"
+    if strict:
+        raise RequestError(f"data.strict=true, and {told}")
+    log.warning("skipped: %s", told)

@@ -3,24 +3,15 @@
 import codecs
 import csv
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
 from pydantic import PositiveInt
 
 from normbench.data import files
-from normbench.data.base import Data, Fraction, Tokens, given_split
-from normbench.data.texts import VocabSize, tokenised
+from normbench.data.base import Data, Fraction, Tokens
+from normbench.data.texts import Texts, VocabSize, tokenised
 from normbench.errors import RequestError
 
 COLUMNS = ["text", "label"]
-
-
-class Row(NamedTuple):
-    """One sample."""
-
-    text: str
-    label: str
 
 
 class TextCsv(Data, name="text_csv"):
@@ -49,6 +40,7 @@ class TextCsv(Data, name="text_csv"):
         self.paths = [files.file("data.path", path)]
         if test_path is not None:
             self.paths.append(files.file("data.test_path", test_path))
+            files.require_apart(*self.paths)
         self.encoding = encoding
         self.vocab_size, self.max_length = vocab_size, max_length
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
@@ -60,36 +52,26 @@ class TextCsv(Data, name="text_csv"):
     def load(self, seed: int) -> Tokens:
         """All texts; RequestError, with the line, where the file is of another form."""
         files.require(self.fingerprint, self.hash_files())
-        parts = [read(path, self.encoding) for path in self.paths]
-        rows = [row for part in parts for row in part]
-        generator = torch.Generator().manual_seed(seed)
-        splits = given_split(
-            *map(len, parts),
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            generator=generator,
-        )
-        identity = [self.hash_files(), self.encoding, self.val_fraction]
         return tokenised(
-            [row.text for row in rows],
-            [row.label for row in rows],
-            splits,
+            [read(path, self.encoding) for path in self.paths],
             vocab_size=self.vocab_size,
             max_length=self.max_length,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
             seed=seed,
-            fingerprint=f"{identity} {self.test_fraction}",
+            fingerprint=f"{self.hash_files()} {self.encoding}",
         )
 
 
-def read(path: Path, encoding: str) -> list[Row]:
+def read(path: Path, encoding: str) -> Texts:
     """The samples in a file. Raises RequestError, with the line that is wrong."""
     # A byte order mark, which spreadsheets write, is no part of the header.
     codec = "utf-8-sig" if encoding.lower() in {"utf-8", "utf8"} else encoding
     csv.field_size_limit(2**31 - 1)
-    rows = []
+    found = Texts([], [])
     try:
         with path.open(encoding=codec, newline="") as opened:
-            delimiter = "\t" if path.suffix == ".tsv" else ","
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
             reader = csv.reader(opened, delimiter=delimiter, strict=True)
             header = [name.strip().lower() for name in next(reader, [])]
             if header != COLUMNS:
@@ -99,7 +81,9 @@ def read(path: Path, encoding: str) -> list[Row]:
                 )
             for fields in reader:
                 if fields:  # a line with nothing in it is none
-                    rows.append(_row(fields, f"{path}: line {reader.line_num}"))
+                    text, label = _row(fields, f"{path}: line {reader.line_num}")
+                    found.texts.append(text)
+                    found.labels.append(label)
     except LookupError:
         raise RequestError(
             f"data.encoding={encoding} is unknown; utf-8, latin-1 and utf-16 are known"
@@ -112,9 +96,9 @@ def read(path: Path, encoding: str) -> list[Row]:
         raise RequestError(
             f"{path}: line {reader.line_num}: {error}; is a quote never closed?"
         ) from None
-    if not rows:
+    if not found.texts:
         raise RequestError(f"{path} has a header and no samples")
-    return rows
+    return found
 
 
 def _instead(encoding: str) -> str:
@@ -123,13 +107,13 @@ def _instead(encoding: str) -> str:
     return "latin-1 or cp1252 are what older programs write"
 
 
-def _row(fields: list[str], where: str) -> Row:
+def _row(fields: list[str], where: str) -> list[str]:
     if len(fields) != len(COLUMNS):
         raise RequestError(
             f"{where} has {len(fields)} columns, not 2; a text with commas or line "
             'breaks stands in "..."'
         )
-    row = Row(*(field.strip() for field in fields))
+    row = [field.strip() for field in fields]
     for column, field in zip(COLUMNS, row, strict=True):
         if not field:
             raise RequestError(f"{where} has an empty {column}; fill it or remove it")

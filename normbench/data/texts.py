@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
 from pydantic import Field
 
-from normbench.data.base import Splits, Tokens, package_version
+from normbench.data.base import Tokens, given_split, package_version
 from normbench.data.cache import Parsed, cached
 from normbench.data.files import shortened
 from normbench.errors import RequestError
@@ -24,23 +24,41 @@ VocabSize = Annotated[int, Field(ge=1, le=1_000_000)]
 """
 
 
+class Texts(NamedTuple):
+    """Samples: a text and a label of each."""
+
+    texts: list[str]
+    labels: list[str]
+
+
 def tokenised(
-    texts: Sequence[str],
-    labels: Sequence[str],
-    splits: Splits,
+    parts: Sequence[Texts],
     *,
     vocab_size: int,
     max_length: int,
+    val_fraction: float,
+    test_fraction: float,
     seed: int,
     fingerprint: str,
 ) -> Tokens:
     """Texts, of which the first `max_length` tokens are kept, as wide as the longest.
 
-    Classes are the labels of the training part, sorted. `fingerprint` identifies texts,
-    labels and, with `seed`, `splits`: what is tokenised is kept in the cache. Raises
-    RequestError for a label that the training part lacks, and where `vocab_size` is
-    below the number of characters.
+    `parts` are the training samples and, where they are given, those of the test part;
+    the seed draws the others. Classes are the labels of the training part, sorted.
+    `fingerprint` identifies texts and labels: what is tokenised is kept in the cache.
+    Raises RequestError for a label that the training part lacks, and where `vocab_size`
+    is below the number of characters.
     """
+    texts = [text for part in parts for text in part.texts]
+    labels = [label for part in parts for label in part.labels]
+    training = len(parts[0].texts)
+    splits = given_split(
+        training,
+        len(texts) - training if len(parts) == 2 else None,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        generator=torch.Generator().manual_seed(seed),
+    )
     classes = sorted({labels[i] for i in splits["train"].tolist()})
     for part in ("val", "test"):
         unseen = {labels[i] for i in splits[part].tolist()} - set(classes)
@@ -56,10 +74,10 @@ def tokenised(
         )
 
     def parse() -> Parsed:
-        training = [texts[i] for i in splits["train"].sort().values.tolist()]
-        tokenizer = trained_tokenizer(training, vocab_size)
+        seen = [texts[i] for i in splits["train"].sort().values.tolist()]
+        tokenizer = trained_tokenizer(seen, vocab_size)
         unknown = [UNKNOWN_ID]
-        encoded = tokenizer.encode_batch(list(texts))
+        encoded = tokenizer.encode_batch(texts)
         rows = [encoding.ids[:max_length] or unknown for encoding in encoded]
         return Parsed(
             {
@@ -72,6 +90,7 @@ def tokenised(
         "format": FORMAT,
         "tokenizers": package_version("tokenizers"),
         "fingerprint": fingerprint,
+        "fractions": [val_fraction, test_fraction],
         "seed": seed,
         "vocab_size": vocab_size,
         "max_length": max_length,
