@@ -74,7 +74,7 @@ def cached(
 def _locked(path: Path) -> Iterator[None]:
     """Alone with `path` within, unless no lock can be had: then the work is doubled."""
     lock = FileLock(path.with_name(f".{path.stem}.lock"))
-    with suppress(OSError):
+    with suppress(OSError, NotImplementedError):  # the latter is filelock's
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
