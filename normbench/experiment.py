@@ -12,7 +12,13 @@ import torch
 from normbench import checkpoint, record
 from normbench.config import run_id
 from normbench.errors import Busy, Incompatible, NormbenchError, Stopped
-from normbench.network import check, choose_device, make_task, require_compiler
+from normbench.network import (
+    check,
+    choose_device,
+    make_task,
+    require_compiler,
+    turn_off_tf32,
+)
 from normbench.outcome import SoFar, failure, outcome, ran_on
 from normbench.parallel import World, lost_another
 from normbench.progress import Observer, Silent
@@ -59,6 +65,7 @@ def run_one(
     so_far = SoFar()
     observer = observer or Silent()
     torch.set_num_threads(config.threads)
+    turn_off_tf32()
     device, task = world.together(partial(_prepared, config, world))
     here = ran_on(config, device, modules, world.size)
     identity = _identity(config, here)

@@ -1,6 +1,7 @@
 """A config's task and network: built, and checked before anything is run."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -35,6 +36,19 @@ def choose_device(name: str) -> torch.device:
     if not available[name]:
         raise RequestError(f"device={name} is not here; available: {', '.join(here)}")
     return torch.device(name)
+
+
+def turn_off_tf32() -> None:
+    """Let CUDA take products of float32 in float32.
+
+    By default torch lets convolutions round what they multiply to 10 bits (TF32).
+    """
+    with warnings.catch_warnings():
+        # The newer torch.backends.*.fp32_precision is not in every torch that this runs
+        # with, and once it is set the compiler cannot read this one, which it does.
+        warnings.filterwarnings("ignore", ".*control TF32 behavior", UserWarning)
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 @cache

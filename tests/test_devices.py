@@ -195,6 +195,17 @@ def test_cuda_without_cuda_is_one_clear_error(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_fp32_is_fp32_on_cuda_too(run: Run) -> None:
+    backends: Any = torch.backends
+    backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = True
+    assert run(*SMALL["cnn"]).config.precision == "fp32"
+    assert not backends.cudnn.allow_tf32
+    assert not backends.cuda.matmul.allow_tf32
+    if hasattr(backends.cudnn, "conv"):  # what newer versions of torch call it
+        assert backends.cudnn.conv.fp32_precision != "tf32"
+        assert backends.cuda.matmul.fp32_precision != "tf32"
+
+
 def test_channels_last_is_another_layout_of_the_same_network(run: Run) -> None:
     layouts: set[bool] = set()
 
