@@ -176,7 +176,13 @@ def check(config: RunConfig, task: Task) -> None:
 
 
 _SHAPES = (
-    *("task", "data", "norm", "reparam", "batch_size", "accumulate", "norm_batch"),
+    "task",
+    "data",
+    "norm",
+    "reparam",
+    "batch_size",
+    "accumulate",
+    "norm_batch",
     "precision",
 )
 _checked: set[str] = set()

@@ -100,7 +100,7 @@ class Run:
         config, steps = self.config, self.steps
         self.outlets.observer.start(title(config), steps)
         start, pending = self.saver.restore(
-            *(self.model, self.optimizer, self.scaler, self.device, self.world.rank)
+            self.model, self.optimizer, self.scaler, self.device, self.world.rank
         )
         self.so_far.training_begins()
         diverged_at = train.fit(
