@@ -4,7 +4,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -68,16 +68,22 @@ def require_compiler(device: torch.device) -> None:
 
 
 def make_task(config: RunConfig, device: torch.device) -> Task:
-    """The task of `config` on its data, which a process loads once."""
-    data = _load(config.data["name"], json.dumps(_options(config.data)), config.seed)
+    """The task of `config`, on the data of the one before where those are the same."""
+    data = _load(config.data["name"], _options(config.data), config.seed)
     task: Any = TASKS.get(config.task["name"])
     made: Task = task(data, device, **_options(config.task))
     return made
 
 
-@lru_cache(maxsize=2)
-def _load(name: str, options: str, seed: int) -> Any:
-    return DATA.get(name)(**json.loads(options)).load(seed)
+_loaded: dict[str, Any] = {}
+
+
+def _load(name: str, options: Options, seed: int) -> Any:
+    key = json.dumps([name, options, seed])
+    if key not in _loaded:
+        _loaded.clear()  # Before the next: two need not fit into memory.
+        _loaded[key] = DATA.get(name)(**options).load(seed)
+    return _loaded[key]
 
 
 def _options(section: Options) -> Options:
