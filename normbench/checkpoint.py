@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench.errors import Stopped
+from normbench.errors import NormbenchError, Stopped
 from normbench.record import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT, write_atomically
 
 MAGIC = b"normbench checkpoint 1\n"
@@ -85,21 +85,28 @@ def latest(
 
     A damaged file is removed, as is one whose history is longer than the one there is.
     A state of another `identity` does not count. `warn` is told, in one line,
-    why it is not the very last one.
+    why it is not the very last one. Raises NormbenchError, and removes nothing, where
+    the disk does not answer: what it holds may be whole.
     """
     damaged = []
     state = None
-    history = folder / HISTORY
-    length = history.stat().st_size if history.exists() else 0
-    for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
-        try:
-            state = _read(folder / name, length)
-            break
-        except FileNotFoundError:
-            continue
-        except (_Damaged, OSError) as error:
-            damaged.append(f"{folder / name} is of no use ({error})")
-            (folder / name).unlink()  # lest it becomes the previous one
+    try:
+        length = _length(folder / HISTORY)
+        for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
+            try:
+                state = _read(folder / name, length)
+                break
+            except FileNotFoundError:
+                continue
+            except _Damaged as error:
+                damaged.append(f"{folder / name} is of no use ({error})")
+                (folder / name).unlink()  # lest it becomes the previous one
+    except OSError as error:
+        raise NormbenchError(
+            f"what the run goes on from cannot be read: {error.strerror} "
+            f"({error.filename}); nothing is lost, and the same command tries again; "
+            "remove the file to do without it"
+        ) from None
     if state is not None and state.identity != identity:
         changed = [key for key in identity if identity[key] != state.identity.get(key)]
         damaged.append(f"{folder / CHECKPOINT} is of another {', '.join(changed)}")
@@ -108,6 +115,14 @@ def latest(
         where = f"goes on from step {state.step}" if state else "starts again"
         warn(f"{'; '.join(damaged)}: the run {where}")
     return state
+
+
+def _length(path: Path) -> int:
+    """The size of a file in bytes; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _read(path: Path, history: int) -> State:

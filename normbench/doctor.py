@@ -82,7 +82,9 @@ def _packages() -> Iterator[Finding]:
         missing = [name for name in packages if not _is_installed(name)]
         if missing:
             yield Finding(
-                *("note", f"extra {extra}", f"{', '.join(missing)} not installed"),
+                "note",
+                f"extra {extra}",
+                f"{', '.join(missing)} not installed",
                 f"pip install 'normbench[{extra}]' where you need it",
             )
         else:
@@ -131,7 +133,9 @@ def _device(config: RunConfig, engine: Engine) -> Iterator[Finding]:
     said = f"{workers} x threads={config.threads} on {available} cores"
     if threads > available:
         yield Finding(
-            *("warning", "threads", f"{said}: they wait for each other"),
+            "warning",
+            "threads",
+            f"{said}: they wait for each other",
             "lower threads or engine.workers",
         )
     else:
@@ -142,7 +146,9 @@ def _engine(engine: Engine) -> Iterator[Finding]:
     package = ENGINE_EXTRAS.get(engine.name)
     if package and not _is_installed(package):
         yield Finding(
-            *("error", "engine", f"engine={engine.name} needs {package}"),
+            "error",
+            "engine",
+            f"engine={engine.name} needs {package}",
             f"pip install 'normbench[{engine.name}]'",
         )
     elif engine.name == "ray" and engine.address is not None:
@@ -158,7 +164,9 @@ def _engine(engine: Engine) -> Iterator[Finding]:
             yield Finding("ok", "engine", f"slurm, {engine.workers} jobs")
         else:
             yield Finding(
-                *("error", "engine", "engine=slurm: there is no sbatch on the PATH"),
+                "error",
+                "engine",
+                "engine=slurm: there is no sbatch on the PATH",
                 "run it on a login node, or engine.cluster=local to try it",
             )
     else:
@@ -171,12 +179,14 @@ def _results(results: Path) -> Iterator[Finding]:
         there = there.parent
     if not there.is_dir():
         yield Finding(
-            *("error", "results", f"{there} is no folder"), "choose other --results"
+            "error", "results", f"{there} is no folder", "choose other --results"
         )
         return
     if not os.access(there, os.W_OK | os.X_OK):
         yield Finding(
-            *("error", "results", f"{there} cannot be written"),
+            "error",
+            "results",
+            f"{there} cannot be written",
             "choose other --results",
         )
     else:
@@ -187,7 +197,9 @@ def _results(results: Path) -> Iterator[Finding]:
         yield Finding("error", "disk", said, "make room, or choose other --results")
     elif free < LITTLE_SPACE:
         yield Finding(
-            *("warning", "disk", said),
+            "warning",
+            "disk",
+            said,
             "a run takes 0.1 MiB, with keep_weights or wandb more: see sweep --dry-run",
         )
     else:
@@ -202,7 +214,9 @@ def _code(modules: Sequence[str]) -> Finding:
     code += f", commit {here.git_commit[:10]}"
     if here.git_dirty:
         return Finding(
-            *("note", "code", f"{code} with changes that are not committed"),
+            "note",
+            "code",
+            f"{code} with changes that are not committed",
             "commit before runs that others should be able to repeat",
         )
     return Finding("ok", "code", code)
@@ -243,7 +257,9 @@ def _batches(config: RunConfig, task: Task) -> Iterator[Finding]:
     steps = f"{samples // config.batch_size} steps of {config.batch_size} samples"
     if rest == 1:
         yield Finding(
-            *("note", "last batch", f"{steps}, and 1 sample that is left out"),
+            "note",
+            "last batch",
+            f"{steps}, and 1 sample that is left out",
             "nothing here; a DataLoader needs drop_last=True, or a statistic of one "
             "sample ends each epoch",
         )
@@ -287,19 +303,25 @@ def values_in_statistic(
 ) -> int | None:
     """How many values of one sample are in a statistic, at most, by the norm's axes.
 
-    None where it has none.
+    None where it has none. Raises ValueError where those are in words of its own.
     """
     _, channels, *spatial = shape
+    widths = {"one channel": 1, "a window of channels": channels}
+    widths |= {"all channels": channels}
     groups = options.get("num_groups", 1)
-    assert isinstance(groups, int)
+    if isinstance(groups, int):
+        widths["one group of channels"] = channels // groups
+    lengths = {"one position": 1, "all positions": math.prod(spatial)}
     counts = []
-    for axes in norm.axes.split("; "):
-        _, over, where = axes.split(", ")
-        if (over, where) == ("one channel", "one position"):
-            continue
-        width = {"one channel": 1, "one group of channels": channels // groups}
-        positions = math.prod(spatial) if where == "all positions" else 1
-        counts.append(width.get(over, channels) * positions)
+    said = getattr(norm, "axes", "")
+    for axes in said.split("; "):
+        match axes.split(", "):
+            case [_, "one channel", "one position"]:
+                continue
+            case [_, over, where] if over in widths and where in lengths:
+                counts.append(widths[over] * lengths[where])
+            case _:
+                raise ValueError(f"axes={said!r} are in no words that are known here")
     return min(counts, default=None)
 
 
@@ -318,7 +340,9 @@ def _statistics(config: RunConfig, shapes: Sequence[torch.Size]) -> Iterator[Fin
         )
         if config.norm_batch < FEW_SAMPLES:
             yield Finding(
-                *("warning", "samples per statistic", said),
+                "warning",
+                "samples per statistic",
+                said,
                 f"norm_batch of {FEW_SAMPLES} or more, or a norm of single samples; "
                 "the probe statistic_noise measures it",
             )
@@ -326,7 +350,16 @@ def _statistics(config: RunConfig, shapes: Sequence[torch.Size]) -> Iterator[Fin
             yield Finding("ok", "samples per statistic", said)
         return
     options = {key: value for key, value in config.norm.items() if key != "name"}
-    counts = [values_in_statistic(norm, options, shape) for shape in shapes]
+    try:
+        counts = [values_in_statistic(norm, options, shape) for shape in shapes]
+    except ValueError as error:
+        yield Finding(
+            "note",
+            "values per statistic",
+            f"not known of norm={norm.name}, whose {error}",
+            'write them as other norms do: "one sample, one channel, all positions"',
+        )
+        return
     known = [count for count in counts if count is not None]
     if not known:
         yield Finding("ok", "values per statistic", f"norm={norm.name} has none")
@@ -337,7 +370,9 @@ def _statistics(config: RunConfig, shapes: Sequence[torch.Size]) -> Iterator[Fin
     )
     if min(known) < FEW_VALUES:
         yield Finding(
-            *("warning", "values per statistic", said),
+            "warning",
+            "values per statistic",
+            said,
             "fewer groups, more channels or a higher resolution",
         )
     else:

@@ -1,9 +1,10 @@
 """A config's task and network: built, and checked before anything is run."""
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,6 +38,19 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def turn_off_tf32() -> None:
+    """Let CUDA take products of float32 in float32.
+
+    By default torch lets convolutions round what they multiply to 10 bits (TF32).
+    """
+    with warnings.catch_warnings():
+        # The newer torch.backends.*.fp32_precision is not in every torch that this runs
+        # with, and once it is set the compiler cannot read this one, which it does.
+        warnings.filterwarnings("ignore", ".*control TF32 behavior", UserWarning)
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
 @cache
 def require_compiler(device: torch.device) -> None:
     """Raise RequestError where torch.compile does not work for `device`.
@@ -54,16 +68,22 @@ def require_compiler(device: torch.device) -> None:
 
 
 def make_task(config: RunConfig, device: torch.device) -> Task:
-    """The task of `config` on its data, which a process loads once."""
-    data = _load(config.data["name"], json.dumps(_options(config.data)), config.seed)
+    """The task of `config`, on the data of the one before where those are the same."""
+    data = _load(config.data["name"], _options(config.data), config.seed)
     task: Any = TASKS.get(config.task["name"])
     made: Task = task(data, device, **_options(config.task))
     return made
 
 
-@lru_cache(maxsize=2)
-def _load(name: str, options: str, seed: int) -> Any:
-    return DATA.get(name)(**json.loads(options)).load(seed)
+_loaded: dict[str, Any] = {}
+
+
+def _load(name: str, options: Options, seed: int) -> Any:
+    key = json.dumps([name, options, seed])
+    if key not in _loaded:
+        _loaded.clear()  # Before the next: two need not fit into memory.
+        _loaded[key] = DATA.get(name)(**options).load(seed)
+    return _loaded[key]
 
 
 def _options(section: Options) -> Options:
@@ -162,7 +182,13 @@ def check(config: RunConfig, task: Task) -> None:
 
 
 _SHAPES = (
-    *("task", "data", "norm", "reparam", "batch_size", "accumulate", "norm_batch"),
+    "task",
+    "data",
+    "norm",
+    "reparam",
+    "batch_size",
+    "accumulate",
+    "norm_batch",
     "precision",
 )
 _checked: set[str] = set()

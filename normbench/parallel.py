@@ -54,11 +54,18 @@ class World:
     def device(self, device: torch.device) -> torch.device:
         """This process's own device of the kind of `device`.
 
-        Raises RequestError where there are fewer devices than processes.
+        Raises RequestError where there are fewer devices than processes, or none that
+        several can share a run on.
         """
         if self.size == 1 or device.type == "cpu":
             return device
-        count = torch.cuda.device_count() if device.type == "cuda" else 1
+        if device.type != "cuda":
+            raise RequestError(
+                f"device={device.type} is for one process, and this run has "
+                f"{self.size}: they have no way to exchange what is on it; set "
+                "device=cpu, or start one process"
+            )
+        count = torch.cuda.device_count()
         if count < self.local_size:
             raise RequestError(
                 f"{self.local_size} processes need as many {device.type} devices, and "
@@ -66,7 +73,7 @@ class World:
                 "device=cpu"
             )
         own = torch.device(device.type, self.local_rank)
-        torch.get_device_module(own).set_device(own)
+        torch.cuda.set_device(own)
         return own
 
     def from_first(self, do: Callable[[], T]) -> T:

@@ -36,6 +36,8 @@ NUMERICAL_SOURCE = (
     "network.py",
     "train.py",
     "experiment.py",
+    "outcome.py",
+    "run.py",
     "parallel.py",
     "replica.py",
     "reparam.py",

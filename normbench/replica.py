@@ -53,6 +53,29 @@ class _Narrow(nn.Module):
         return answer.float()
 
 
+class _Compiled(nn.Module):
+    """A network as torch compiles it, anew for each run and always.
+
+    A process has one memory of what was compiled, by the function and not by the
+    network: after eight kinds of networks torch would run the ninth as it is. What it
+    remembers of shapes would also make a run depend on those before it.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        torch.compiler.reset()
+        # Dropout as without it: the inductor's own draws are others.
+        compiled = torch.compile(network, options={"fallback_random": True})
+        self.network = cast(nn.Module, compiled)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        # Where one network is too many graphs, a run that says it is compiled fails
+        # (the name is the one that torch has had since 2.6).
+        with torch._dynamo.config.patch(fail_on_cache_limit_hit=True):
+            answer: Tensor = self.network(*inputs)
+        return answer
+
+
 class Replica:
     """What one process trains: the network, or its copy among several.
 
@@ -81,9 +104,7 @@ class Replica:
         self.model: nn.Module = model
         if config.compile:
             self._require_sharing(model)
-            # Dropout as without it: the inductor's own draws are others.
-            compiled = torch.compile(model, options={"fallback_random": True})
-            self.model = cast(nn.Module, compiled)
+            self.model = _Compiled(model)
         if config.precision != "fp32":
             self.model = _Narrow(self.model, device.type, config.precision)
         if world.size > 1:

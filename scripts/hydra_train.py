@@ -8,7 +8,7 @@
 
 The same configs, checks and records as `normbench train`, under $NORMBENCH_RESULTS or
 results/runs. Returns the metric `objective`, for a sweeper: the worst value where the
-run diverged. A run that failed is recorded, then raises.
+run diverged or was skipped. A run that failed is recorded, then raises.
 """
 
 import math
@@ -21,10 +21,13 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from normbench import evaluation
 from normbench.choices import config_root
 from normbench.config import resolve
-from normbench.errors import Busy, NormbenchError
+from normbench.errors import Busy, NormbenchError, RequestError
 from normbench.experiment import run_one
+from normbench.network import choose_device, make_task
+from normbench.norms.factory import NormFactory
 from normbench.progress import Lines
 from normbench.provenance import import_modules
 from normbench.schema import RunConfig, RunRecord
@@ -42,19 +45,40 @@ def main(composed: DictConfig) -> float:
     values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     modules, objective = values.pop("modules"), values.pop("objective")
     import_modules(modules)
-    record = run(resolve(values), modules)
+    config = resolve(values)
+    # Before the run, lest every one of a long study is done for nothing.
+    if objective is not None and objective not in (known := metric_names(config)):
+        raise RequestError(
+            f"objective={objective} is no metric of task={config.task['name']}; it has "
+            f"{', '.join(known)}"
+        )
+    record = run(config, modules)
     if record.status == "failed":
         raise NormbenchError(f"run {record.run_id} failed:\n{record.error}")
-    objective = objective or record.primary_metric
-    if record.metrics and objective not in record.metrics:
-        raise NormbenchError(
-            f"objective={objective} is no metric of run {record.run_id}; it has "
-            f"{', '.join(record.metrics)}"
-        )
-    value = record.metrics.get(objective)
+    return told(record, objective or record.primary_metric)
+
+
+def told(record: RunRecord, objective: str) -> float:
+    """What a sweeper is told of a run; the worst value where it has none."""
+    value = record.metrics[objective] if record.status == "ok" else None
     if value is None:
         return math.inf if record.direction == "minimize" else -math.inf
     return value
+
+
+def metric_names(config: RunConfig) -> list[str]:
+    """The metrics of a run of `config`, whatever its norm.
+
+    The task is asked, with a network that is not trained and two samples of each part.
+    """
+    device = choose_device(config.device)
+    task = make_task(config, device)
+    task.splits = {split: index[:2] for split, index in task.splits.items()}
+    norms = NormFactory("affine", {}, norm_batch=2, conditions=task.conditions)
+    model = task.build(norms).to(device).eval()
+    parts = ("train", *evaluation.HELD_OUT)
+    metrics = evaluation.evaluate(task, model, parts, batch_size=2)
+    return sorted(metrics | evaluation.same_under_other_statistics(metrics))
 
 
 def run(config: RunConfig, modules: list[str]) -> RunRecord:

@@ -19,7 +19,7 @@ from conftest import SMALL
 from normbench import checkpoint, experiment, record
 from normbench.checkpoint import State
 from normbench.config import compose, run_id
-from normbench.errors import Stopped
+from normbench.errors import NormbenchError, Stopped
 from normbench.progress import Silent
 from normbench.record import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT
 from normbench.schema import RunConfig, RunRecord
@@ -277,6 +277,29 @@ def test_a_file_cut_or_changed_anywhere_is_noticed(two: Path) -> None:
     assert found(two) == (3, 1)
     path.write_bytes(whole)
     assert found(two) == (6, 0)
+
+
+@pytest.mark.parametrize("name", [CHECKPOINT, PREVIOUS_CHECKPOINT, HISTORY])
+def test_a_file_that_cannot_be_read_now_is_not_lost(
+    name: str, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (two / HISTORY).touch()
+    if name == PREVIOUS_CHECKPOINT:
+        (two / CHECKPOINT).unlink()
+    before = {file.name: file.read_bytes() for file in two.iterdir()}
+    real = Path.stat if name == HISTORY else Path.read_bytes
+
+    def stale(path: Path, **keywords: Any) -> Any:
+        if path.name == name:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return real(path, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, real.__name__, stale)
+        with pytest.raises(NormbenchError, match=f"Stale file handle .*{name}"):
+            found(two)
+    assert {file.name: file.read_bytes() for file in two.iterdir()} == before
+    assert found(two) == (3 if name == PREVIOUS_CHECKPOINT else 6, 0)
 
 
 def test_a_damaged_file_never_takes_the_place_of_a_whole_one(two: Path) -> None:

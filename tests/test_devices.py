@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from normbench import network, train
+from normbench import experiment, network, train
 from normbench.config import compose
 from normbench.engines.local import require_devices
 from normbench.errors import Incompatible, RequestError, Stopped
@@ -195,6 +195,17 @@ def test_cuda_without_cuda_is_one_clear_error(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_fp32_is_fp32_on_cuda_too(run: Run) -> None:
+    backends: Any = torch.backends
+    backends.cudnn.allow_tf32 = backends.cuda.matmul.allow_tf32 = True
+    assert run(*SMALL["cnn"]).config.precision == "fp32"
+    assert not backends.cudnn.allow_tf32
+    assert not backends.cuda.matmul.allow_tf32
+    if hasattr(backends.cudnn, "conv"):  # what newer versions of torch call it
+        assert backends.cudnn.conv.fp32_precision != "tf32"
+        assert backends.cuda.matmul.fp32_precision != "tf32"
+
+
 def test_channels_last_is_another_layout_of_the_same_network(run: Run) -> None:
     layouts: set[bool] = set()
 
@@ -252,6 +263,55 @@ def test_a_compiled_run_repeats_and_resumes_to_the_bit(
     history = run_folder(tmp_path / "c", once.run_id) / "history.jsonl"
     other = run_folder(tmp_path / "a", once.run_id) / "history.jsonl"
     assert history.read_bytes() == other.read_bytes()
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
+    """What torch compiles, each taken as it is: the inductor would take minutes."""
+    compiled: list[torch.fx.GraphModule] = []
+    real: Any = torch.compile
+
+    def collect(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    def compile(network: nn.Module, **_: object) -> Any:
+        return real(network, backend=collect)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(experiment, "require_compiler", lambda device: None)
+    return compiled
+
+
+@pytest.mark.slow
+def test_the_tenth_network_of_a_process_is_compiled_as_the_first(
+    run: Run, graphs: list[torch.fx.GraphModule]
+) -> None:
+    ten = ["affine", "derf", "dyt", "frozen_batch", "group", "instance", "layer_sample"]
+    ten += ["none", "rms", "scale"]
+    for count, norm in enumerate(ten, 1):
+        done = run(*SMALL["cnn"], f"norm={norm}", "compile=true", "budget.max_steps=2")
+        assert done.status == "ok", done.error
+        assert len(graphs) == count, norm
+
+
+@pytest.mark.slow
+def test_a_run_that_torch_would_not_go_on_compiling_fails(
+    run: Run, graphs: list[torch.fx.GraphModule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its network is another one in each step: torch compiles eight of them."""
+    calls: list[None] = []
+
+    def forward(self: Norm, x: Tensor, *_: Tensor | None) -> Tensor:
+        calls.append(None)
+        return x / len(calls)
+
+    monkeypatch.setattr(REGISTRY.get("affine"), "forward", forward)
+    words = [*SMALL["cnn"], "norm=affine", "compile=true"]
+    done = run(*words, "budget.max_steps=10")
+    assert len(graphs) == 8
+    assert done.status == "failed"
+    assert "limit" in str(done.error)
 
 
 @pytest.mark.slow

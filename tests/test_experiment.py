@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -295,3 +296,25 @@ def test_parameters_are_counted_and_the_peak_rate_is_scaled(run: Run) -> None:
     assert finished.parameters == sum(p.numel() for p in model.parameters())
     assert math.isclose(finished.peak_lr, 0.1)
     assert finished.run_id == run_id(finished.config)
+
+
+def test_a_process_holds_one_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the run before is gone by the time that the next one is loaded."""
+    loaded: list[weakref.ref[torch.Tensor]] = []
+
+    class Data:
+        def __init__(self, **_: object) -> None:
+            assert all(data() is None for data in loaded)
+
+        def load(self, seed: int) -> torch.Tensor:
+            data = torch.zeros(1)
+            loaded.append(weakref.ref(data))
+            return data
+
+    configs = [compose([f"seed={seed}"]) for seed in (0, 0, 1, 0)]
+    monkeypatch.setattr(network, "_loaded", {})
+    monkeypatch.setattr(network.DATA, "get", lambda name: Data)
+    monkeypatch.setattr(network.TASKS, "get", lambda name: lambda data, *_, **__: data)
+    for config in configs:
+        network.make_task(config, torch.device("cpu"))
+    assert len(loaded) == 3

@@ -1,5 +1,6 @@
 """The `@hydra.main` door: the same configs, checks and records, by Hydra's own ways."""
 
+import importlib.util
 import json
 import math
 import os
@@ -7,10 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from conftest import SMALL
+from conftest import SMALL, Run
 from test_sweep import ODD
 
 from normbench import record
@@ -22,6 +24,16 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "hydra_train.py"
 SMOKE = [*SMALL["cnn"], "tracker=none", "budget=smoke"]
 
 Door = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    """scripts/hydra_train.py, imported."""
+    found = importlib.util.spec_from_file_location("hydra_train", SCRIPT)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -58,6 +70,55 @@ def test_it_composes_what_train_does(door: Door, tmp_path: Path) -> None:
     assert values.pop("modules") == []
     assert values.pop("objective") is None
     assert resolve(values) == compose(asked)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_sweeper_is_told_the_worst_of_a_run_that_diverged(
+    script: Any, run: Run
+) -> None:
+    diverged = run(*SMALL["cnn"], "lr=1e30", "warmup=0.0", "budget.max_steps=4")
+    assert diverged.status == "diverged"
+    for objective in ("val/error", diverged.primary_metric):
+        assert script.told(diverged, objective) == math.inf
+        upwards = diverged.model_copy(update={"direction": "maximize"})
+        assert script.told(upwards, objective) == -math.inf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", SMALL)
+def test_the_metrics_of_a_run_are_known_before_it(
+    task: str, script: Any, run: Run
+) -> None:
+    for norm in ("batch", "layer"):
+        done = run(*SMALL[task], f"norm={norm}")
+        assert done.status == "ok", done.error
+        assert script.metric_names(done.config) == sorted(done.metrics)
+        assert script.told(done, "val/loss") == done.metrics["val/loss"]
+
+
+@pytest.mark.slow
+def test_a_run_that_diverged_is_no_failed_trial(door: Door, tmp_path: Path) -> None:
+    study = [
+        "hydra/sweeper=optuna",
+        "hydra/sweeper/sampler=grid",
+        "objective=val/error",
+    ]
+    study += ["hydra.sweeper.n_jobs=1", "hydra.sweeper.max_failure_rate=0.0"]
+    done = door("-m", *study, *SMOKE, "warmup=0.0", "lr=choice(1e30,0.1)")
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path).values()
+    assert sorted(each.status for each in found) == ["diverged", "ok"]
+
+
+@pytest.mark.slow
+def test_a_misspelt_objective_is_refused_before_the_run(
+    door: Door, tmp_path: Path
+) -> None:
+    # This run would diverge, and so never say what metrics it has.
+    refused = door(*SMOKE, "objective=val/eror", "lr=1e30", "warmup=0.0")
+    assert refused.returncode == 1
+    assert "objective=val/eror is no metric of task=cnn" in refused.stderr
+    assert "val/accuracy, val/error, val/loss" in refused.stderr
     assert not (tmp_path / "results").exists()
 
 
@@ -104,7 +165,7 @@ def test_a_failed_trial_does_not_end_a_study(door: Door, tmp_path: Path) -> None
     study += ["hydra.sweeper.max_failure_rate=1.0", "hydra.sweeper.n_jobs=1"]
     study += ["objective=val/error"]
     odd = ["--config-dir", "mine", "modules=[odd_norm]", "norm=odd"]
-    # At 1e30 the loss is not finite: that run diverges, and is the worst.
+    # At 1e30 the loss is not finite: that run diverges.
     space = ["norm.does=choice(raises,works)", "lr=choice(0.1,1e30)"]
     done = door("-m", *odd, *study, *SMOKE, "warmup=0.0", *space)
     assert done.returncode == 0, done.stderr

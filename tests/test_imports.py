@@ -62,9 +62,14 @@ ALLOWED = {
     "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
     "progress": {"schema"},
     "checkpoint": {"record"},
-    "experiment": {"checkpoint", "config", "evaluation", "network", "norms.base"}
-    | {"parallel", "probes.trained", "progress", "provenance", "record", "replica"}
-    | {"schema", "tasks.base", "tracking", "train"},
+    "experiment": {"checkpoint", "config", "network", "outcome", "parallel"}
+    | {"progress", "provenance", "record", "replica", "run", "schema", "tasks.base"}
+    | {"tracking"},
+    "run": {"checkpoint", "evaluation", "network", "norms.base", "outcome", "parallel"}
+    | {"probes.trained", "progress", "record", "replica", "schema", "tasks.base"}
+    | {"tracking", "train"},
+    "outcome": {"checkpoint", "config", "parallel", "provenance", "schema"}
+    | {"tasks.base", "train"},
     "replica": {"norms.base", "norms.statistics", "parallel", "schema", "tasks.base"}
     | {"train"},
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}

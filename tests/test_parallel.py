@@ -566,3 +566,11 @@ def test_more_processes_than_devices_are_refused(
     with pytest.raises(RequestError, match="2 processes need as many cuda devices"):
         world.device(torch.device("cuda"))
     assert world.device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_several_processes_are_refused_on_mps() -> None:
+    """Also where each has a machine, and so a device, of its own."""
+    world = World(rank=1, size=2, local_rank=0, local_size=1)
+    with pytest.raises(RequestError, match="device=mps is for one process"):
+        world.device(torch.device("mps"))
+    assert World().device(torch.device("mps")) == torch.device("mps")

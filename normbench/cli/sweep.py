@@ -179,6 +179,8 @@ def rerun(
     """Do a finished run again in a fresh folder, and compare the metrics.
 
     Exit code 0: they are identical to the last bit; 1: they are not, or the run failed.
+    On the CPU of one machine, with the same code, packages and threads, they are; on a
+    GPU, which adds in an order of its own, they need not be.
     """
     with exit_codes():
         from datetime import datetime
