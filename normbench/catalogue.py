@@ -89,9 +89,9 @@ def _facts(name: str, file: Path, tasks: list[str]) -> Facts:
     return Facts(
         name=name,
         description=description(file),
-        source=cls.source,
+        source=cls.source or None,
         year=int(year.group()) if year else None,
-        axes=cls.axes,
+        axes=cls.axes or None,
         parameters=parameters,
         uses_other_samples=cls.uses_other_samples,
         differs_in_eval=cls.differs_in_eval,

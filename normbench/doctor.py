@@ -313,15 +313,16 @@ def values_in_statistic(
         widths["one group of channels"] = channels // groups
     lengths = {"one position": 1, "all positions": math.prod(spatial)}
     counts = []
-    said = getattr(norm, "axes", "")
-    for axes in said.split("; "):
+    for axes in norm.axes.split("; "):
         match axes.split(", "):
             case [_, "one channel", "one position"]:
                 continue
             case [_, over, where] if over in widths and where in lengths:
                 counts.append(widths[over] * lengths[where])
             case _:
-                raise ValueError(f"axes={said!r} are in no words that are known here")
+                raise ValueError(
+                    f"axes={norm.axes!r} are in no words that are known here"
+                )
     return min(counts, default=None)
 
 

@@ -8,6 +8,7 @@ from normbench.catalogue import catalogue
 from normbench.choices import choices
 from normbench.errors import RequestError
 from normbench.norms import REGISTRY
+from normbench.norms.base import Norm
 from normbench.tasks.base import REGISTRY as TASKS
 
 
@@ -33,6 +34,14 @@ def test_every_norm_has_its_facts() -> None:
     assert facts["layer_shape"].tasks == ["cnn", "style"]
     assert facts["layer"].tasks == TASKS.names()
     assert facts["layer"].source is None
+
+
+def test_a_norm_may_say_nothing_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(REGISTRY.get("instance"), "source", Norm.source)
+    monkeypatch.setattr(REGISTRY.get("instance"), "axes", Norm.axes)
+    facts = {norm.name: norm for norm in catalogue()}["instance"]
+    assert (facts.source, facts.year, facts.axes) == (None, None, None)
+    assert facts.parameters == "2 C"
 
 
 def test_every_norm_works_in_some_task() -> None:

@@ -63,7 +63,8 @@ def train(
             try:
                 with _stopping(world) as stop:
                     finished = run_one(
-                        *(config, results),
+                        config,
+                        results,
                         modules=module or (),
                         observer=run_observer() if world.first else None,
                         stop=stop,

@@ -43,10 +43,12 @@ class Norm(nn.Module):
     """
 
     name: ClassVar[str]
-    source: ClassVar[str]
-    """Who published it, with the year: "Ioffe & Szegedy 2015"."""
-    axes: ClassVar[str]
-    """Which inputs an output depends on in training, in the words of the footprint."""
+    source: ClassVar[str] = ""
+    """Who published it, with the year: "Ioffe & Szegedy 2015"; or empty."""
+    axes: ClassVar[str] = ""
+    """Which inputs an output depends on in training, in the words of the footprint.
+
+    Empty where nobody has said."""
     uses_other_samples: ClassVar[bool] = False
     """In training, an output depends on other samples of the batch."""
     differs_in_eval: ClassVar[bool] = False
