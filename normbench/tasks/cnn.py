@@ -201,8 +201,13 @@ class Network(nn.Module):
         self.blocks = nn.Sequential(
             *(
                 block(
-                    *(norm, channels_in, channels, stride),
-                    *(shortcut, padding, conv_groups),
+                    norm,
+                    channels_in,
+                    channels,
+                    stride,
+                    shortcut,
+                    padding,
+                    conv_groups,
                 )
                 for channels_in, channels, stride in block_shapes(width, depth)
             )
