@@ -24,6 +24,9 @@ T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
 """How long a process waits for another: the first one evaluates meanwhile."""
 
+LEAVING = timedelta(seconds=3)
+"""How long a process that has nothing more to say waits for the first to say it."""
+
 
 class Store(Protocol):
     """What is used of torch.distributed.Store."""
@@ -33,6 +36,8 @@ class Store(Protocol):
     def get(self, key: str) -> bytes: ...
 
     def check(self, keys: list[str]) -> bool: ...
+
+    def wait(self, keys: list[str], timeout: timedelta) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,17 @@ class World:
             }
         return {}
 
+    def leave_after_first(self) -> None:
+        """Return once the first process has come here too, if it soon does.
+
+        torchrun ends the others as soon as one leaves with an error, and the first may
+        have something to say.
+        """
+        self.leave_word("leaving", "")
+        if self.store is not None:
+            with suppress(RuntimeError):  # it does not, or the store ended with it
+                self.store.wait(["leaving 0"], LEAVING)
+
 
 _CPU = torch.device("cpu")
 
@@ -213,8 +229,7 @@ def joined() -> Iterator[World]:
     local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     yield World(rank, size, *local, store=store)
     # Not where something was raised: the others may not be there to take leave of.
-    # A group that something still holds, if only a cycle, keeps its threads: they may
-    # meet the end of the interpreter, which aborts the process then. Where a network
-    # that shares statistics was compiled, the graphs of torch hold one all the same.
+    # A group that something still holds, if only a cycle, keeps its threads, which may
+    # abort the end of the interpreter.
     gc.collect()
     dist.destroy_process_group()

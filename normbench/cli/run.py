@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,10 +82,10 @@ def train(
         else:
             _print_outcome(finished)
             typer.echo(f"run {finished.run_id}  {folder}")
-    if finished is None:  # raised here, since all processes stop together
-        raise typer.Exit(130)
-    if finished.status != "ok":
-        raise typer.Exit(1)
+        if finished is None:
+            raise typer.Exit(130)
+        if finished.status != "ok":
+            raise typer.Exit(1)
 
 
 def config(
@@ -122,17 +123,34 @@ def _composed(
 
 @contextmanager
 def _world() -> "Iterator[World]":
-    """The processes of this run, of which the first says why a request is refused."""
+    """The processes of this run, of which the first says why a request is refused.
+
+    Several end here once all is said, and do not take Python down: threads of gloo that
+    are left, of a group that nobody could take leave of or that a compiled graph holds,
+    would abort it at times, with another exit code.
+    """
     from normbench.errors import RequestError
     from normbench.parallel import joined
 
     with joined() as world:
-        try:
+        if world.size == 1:
             yield world
-        except RequestError:
-            if world.first:
-                raise
-            raise typer.Exit(2) from None
+            return
+        code = 0
+        try:
+            with exit_codes():
+                try:
+                    yield world
+                except RequestError:
+                    if world.first:
+                        raise
+                    raise typer.Exit(2) from None
+        except typer.Exit as end:
+            code = end.exit_code
+        sys.stdout.flush()
+        sys.stderr.flush()
+        world.leave_after_first()
+        os._exit(code)
 
 
 @contextmanager
