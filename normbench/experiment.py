@@ -98,7 +98,8 @@ def run_one(
             warn=observer.warn,
         )
         outlets = Outlets(writer or NoWriter(), tracker, observer)
-        _train_and_evaluate(config, task, device, world, outlets, saver, so_far)
+        begin = partial(Run, config, task, device, world, outlets, saver, so_far)
+        _train_and_evaluate(begin, world, outlets, so_far)
         finish = partial(_finish, writer, tracker, config, here, so_far)
         if so_far.status in {"ok", "diverged"}:
             return world.from_first(finish)
@@ -151,17 +152,11 @@ def _begin(
 
 
 def _train_and_evaluate(
-    config: RunConfig,
-    task: Task,
-    device: torch.device,
-    world: World,
-    outlets: Outlets,
-    saver: checkpoint.Saver,
-    so_far: SoFar,
+    begin: Callable[[], Run], world: World, outlets: Outlets, so_far: SoFar
 ) -> None:
     """Do it; what comes of it is in `so_far`, also where it fails. Raises Stopped."""
     try:
-        run = Run(config, task, device, world, outlets, saver, so_far)
+        run = begin()
         run.train()
         if so_far.status == "ok":
             world.from_first(run.evaluate)

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from conftest import SMALL, Command
 from material import picture
 from torch import Tensor, nn
 
-from normbench import experiment
+from normbench import experiment, parallel
 from normbench.config import compose
 from normbench.errors import Incompatible, RequestError
 from normbench.experiment import run_one
@@ -379,12 +381,39 @@ def test_several_processes_have_one_mirror(
 def test_several_processes_refuse_a_request_once(
     torchrun: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    process = torchrun("batch_size=9", "tracker=none")
+    (tmp_path / "tells_its_end.py").write_text(
+        "import atexit, pathlib\natexit.register(pathlib.Path('taken down').touch)\n"
+    )
+    process = torchrun("batch_size=9", "tracker=none", "--module", "tells_its_end")
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 1  # torchrun's, whatever its processes end with
     assert said.count("error: batch_size=9") == 1
     assert "exitcode  : 2" in said
     assert not (tmp_path / "two").exists()
+    # Where Python is taken down, threads of gloo abort it at times.
+    assert not (tmp_path / "taken down").exists()
+
+
+def test_the_first_of_several_processes_leaves_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "LEAVING", timedelta(seconds=600))
+    stores = [dist.FileStore(str(tmp_path / "store"), 2) for _ in range(2)]
+    first, second = (World(rank, 2, store=store) for rank, store in enumerate(stores))
+    waiting = Thread(target=second.leave_after_first)
+    waiting.start()
+    until(lambda: 1 in first.words("leaving"))
+    assert waiting.is_alive()
+    first.leave_after_first()
+    waiting.join(600)
+    assert not waiting.is_alive()
+
+
+def test_a_first_process_that_does_not_leave_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "LEAVING", timedelta(seconds=0.1))
+    World(1, 2, store=dist.FileStore(str(tmp_path / "store"), 2)).leave_after_first()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -402,6 +431,7 @@ INTERRUPTED = """
 import itertools
 import sys
 from pathlib import Path
+from threading import Thread
 
 from normbench import parallel
 from normbench.config import compose

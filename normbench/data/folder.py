@@ -318,7 +318,7 @@ def _heed_the_run_alone(worker: int) -> None:
 
 
 def _end_when_the_run_says() -> None:
-    # Python ends its processes so, and waits: ignoring all of them, it would for ever.
+    # Not ignored: at its own end the run sends SIGTERM to its readers, and waits.
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

@@ -54,6 +54,7 @@ class Work:
 
     `announce` hears how many runs go side by side as soon as the engine is there,
     `observer` of every end. `modules` are the user's own, for the workers to import.
+    With `redo_stale`, a run that other code has finished is done again.
     """
 
     runs: Mapping[str, RunConfig]
