@@ -161,7 +161,9 @@ def _vgg16_file() -> Path:
     kept = downloads.folder() / name
     for file in (kept, Path(torch.hub.get_dir(), "checkpoints", name)):
         if file.is_file():
-            _require_sum(file, VGG16_SHA256, "remove it, and the next run fetches it again")
+            _require_sum(
+                file, VGG16_SHA256, "remove it, and the next run fetches it again"
+            )
             return file
     try:
         downloads.folder().mkdir(parents=True, exist_ok=True)

@@ -136,12 +136,12 @@ class Data(ABC):
     def hash_files(self) -> str:
         """A hash of all that the data are made of, and of no path.
 
-        It fills the option `fingerprint` when a config is composed, and is in the
-        identity of a run. For the user's files it stands there for `path_options` and
-        `not_hashed`. Where it is `known_content`, the option stays null, and the id says
-        nothing of it. It must be cheap, as every command asks for it: of the files as
-        they are, or of how the samples are drawn. Raises RequestError where a file
-        cannot be read.
+        When a config is composed it fills the option `fingerprint`, which is in the
+        identity of a run; of the user's files, in the place of `path_options` and
+        `not_hashed`. Where it equals `known_content`, the option stays null and the id
+        has none. It must be cheap, as every command asks for it: of the files as they
+        are, or of how samples are drawn. Raises RequestError where a file cannot be
+        read.
         """
         raise RequestError(
             f"data={self.name} has the option fingerprint, and its class "

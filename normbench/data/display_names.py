@@ -1,4 +1,4 @@
-"""Which language is this name in? Names from the Unicode CLDR, in a file beside this."""
+"""Which language is this name in? Names from the Unicode CLDR, in a file of ours."""
 
 import gzip
 from pathlib import Path
