@@ -62,7 +62,8 @@ ALLOWED = {
     "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
     "progress": {"schema"},
     "checkpoint": {"record"},
-    "experiment": {"checkpoint", "config", "network", "outcome", "parallel"}
+    "experiment": {"checkpoint", "config", "data.base", "network", "outcome"}
+    | {"parallel"}
     | {"progress", "provenance", "record", "replica", "run", "schema", "tasks.base"}
     | {"tracking"},
     "run": {"checkpoint", "evaluation", "network", "norms.base", "outcome", "parallel"}
