@@ -10,6 +10,7 @@ from normbench import claims, record, theorems
 from normbench.census import census
 from normbench.choices import choices
 from normbench.contrasts import weights_of
+from normbench.data.base import REGISTRY as DATA
 from normbench.errors import NormbenchError, RequestError
 from normbench.provenance import comes_from_this_code
 from normbench.registration import (
@@ -100,7 +101,10 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
         run_ids=sorted(trial.records),
         command=command,
         started=started,
-        environment=claims.environment_of(trial.records.values()),
+        environment=claims.environment_of(
+            trial.records.values(),
+            {name: DATA.get(name).packages for name in DATA.names()},
+        ),
     )
 
 

@@ -257,15 +257,22 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def environment_of(records: Iterable[RunRecord]) -> dict[str, list[str]]:
-    """What the runs ran on; more than one value of a key is a mixture."""
+def environment_of(
+    records: Iterable[RunRecord], packages: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """What the runs ran on; more than one value of a key is a mixture.
+
+    `packages` are those that feed a data set, by its name.
+    """
     seen: dict[str, set[str]] = {"code": set(), "device": set(), "torch": set()}
     for record in records:
         ran_on = record.environment
         own = [f"{name} {digest}" for name, digest in sorted(ran_on.modules.items())]
         seen["code"].add(", ".join([ran_on.source_hash, *own]))
         seen["device"].add(ran_on.device)
-        seen["torch"].add(ran_on.packages.get("torch", "?"))
+        for package in ("torch", *packages[record.config.data["name"]]):
+            found = ran_on.packages.get(package, "?")
+            seen.setdefault(package, set()).add(found)
     return {key: sorted(values) for key, values in seen.items()}
 
 

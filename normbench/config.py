@@ -311,22 +311,27 @@ def _checked(registry: Registry[Any], section: dict[str, Any]) -> dict[str, Any]
 
 
 def _with_fingerprint(section: Options) -> Options:
-    """The options of a data set of files, with the hash of what is in them.
+    """The options of a data set with the hash of its content, if it is not the usual.
 
     Paths lead to the same files from any folder: where a worker or a later run is.
     """
     if "fingerprint" not in section:
         return section
+    data = DATA.get(section["name"])
     options = {key: value for key, value in section.items() if key != "name"}
     found = hash_files(section["name"], json.dumps(options | {"fingerprint": None}))
     if section["fingerprint"] not in {None, found}:
         raise RequestError(
-            f"data.fingerprint={section['fingerprint']} is not that of the files: they "
-            f"have {found}; they have changed, or the path is another's"
+            f"data.fingerprint={section['fingerprint']} is not that of the data, which "
+            f"is {found}: files have changed, the path is another's, or a package has "
+            "another version"
         )
-    paths = DATA.get(section["name"]).path_options & section.keys()
-    absolute = {option: _absolute(section[option]) for option in paths}
-    return section | absolute | {"fingerprint": found}
+    absolute = {
+        option: _absolute(section[option])
+        for option in data.path_options & section.keys()
+    }
+    usual = found == data.known_content
+    return section | absolute | {"fingerprint": None if usual else found}
 
 
 def _absolute(path: str | list[str] | None) -> str | list[Any] | None:

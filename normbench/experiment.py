@@ -11,6 +11,7 @@ import torch
 
 from normbench import checkpoint, record
 from normbench.config import run_id
+from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Busy, Incompatible, NormbenchError, Stopped
 from normbench.network import (
     check,
@@ -252,7 +253,9 @@ def record_failure(
 
 def _identity(config: RunConfig, ran_on: Environment) -> dict[str, Any]:
     """What must not change between the two halves of a run, nor of its history."""
+    packages = DATA.get(config.data["name"]).packages
     return {
+        **{package: ran_on.packages.get(package) for package in packages},
         "source": ran_on.source_hash,
         "modules": ran_on.modules,
         "torch": str(torch.__version__),

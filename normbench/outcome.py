@@ -10,6 +10,7 @@ import torch
 
 from normbench import checkpoint, train
 from normbench.config import run_id
+from normbench.data.base import REGISTRY as DATA
 from normbench.parallel import World
 from normbench.provenance import environment
 from normbench.schema import Environment, RunConfig, RunRecord, Seconds, Status
@@ -135,6 +136,7 @@ def ran_on(
     return environment(
         device,
         modules,
+        packages=DATA.get(config.data["name"]).packages,
         processes=processes,
         device_batch_size=config.batch_size // processes,
         how=[way for way, used in ways.items() if used],

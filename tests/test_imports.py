@@ -42,7 +42,7 @@ ALLOWED = {
     | {"manifest", "plan", "progress", "provenance", "record"},
     "__main__": {"cli"},
     "check": {"census", "choices", "claims", "contrasts", "provenance", "record"}
-    | {"registration", "theorems", "trial", "verdict"},
+    | {"data.base", "registration", "theorems", "trial", "verdict"},
     "trial": {"config", "contrasts", "engines", "forecast", "manifest", "plan"}
     | {"progress", "record", "registration", "schema", "verdict"},
     "comparison": {"plan", "registration"},
@@ -62,14 +62,15 @@ ALLOWED = {
     "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
     "progress": {"schema"},
     "checkpoint": {"record"},
-    "experiment": {"checkpoint", "config", "network", "outcome", "parallel"}
+    "experiment": {"checkpoint", "config", "data.base", "network", "outcome"}
+    | {"parallel"}
     | {"progress", "provenance", "record", "replica", "run", "schema", "tasks.base"}
     | {"tracking"},
     "run": {"checkpoint", "evaluation", "network", "norms.base", "outcome", "parallel"}
     | {"probes.trained", "progress", "record", "replica", "schema", "tasks.base"}
     | {"tracking", "train"},
-    "outcome": {"checkpoint", "config", "parallel", "provenance", "schema"}
-    | {"tasks.base", "train"},
+    "outcome": {"checkpoint", "config", "data.base", "parallel", "provenance"}
+    | {"schema", "tasks.base", "train"},
     "replica": {"norms.base", "norms.statistics", "parallel", "schema", "tasks.base"}
     | {"train"},
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
@@ -134,7 +135,7 @@ ALLOWED = {
     "tasks": {"tasks.base", "data.base"},
     "tasks.cnn": {"tasks.base", "data.augmentation", "data.base", "resnet"},
     "tasks.style": {"tasks.base", "data.base", "data.cache", "perceptual"},
-    "data": {"data.augmentation", "data.base", "data.cache"},
+    "data": {"data.augmentation", "data.base", "data.cache", "data.embedded"},
     "data.augmentation": {"data.base"},
     "data.files": {"data.cache"},
     "data.folder": {"data.augmentation", "data.base", "data.cache", "data.files"}
@@ -155,11 +156,11 @@ ALLOWED = {
     "data.texts": {"data.base", "data.cache", "data.files"},
     "data.hf": {"data.base", "data.files", "data.texts"},
     "data.text_csv": {"data.base", "data.files", "data.texts"},
-    "data.display_names": {"data.base", "data.cache", "data.texts"},
+    "data.display_names": {"data.base", "data.cache", "data.embedded", "data.texts"},
     "data.cifar": {"data.augmentation", "data.base", "data.downloads"},
     "data.mnist": {"data.downloads"},
     "data.photographs": {"data.appearance", "data.base", "data.cache"}
-    | {"data.pictures"},
+    | {"data.embedded", "data.pictures"},
 }
 EVERYWHERE = {"errors", "registry"}
 

@@ -1,8 +1,9 @@
-"""The wheel: it holds the configs, and works from anywhere."""
+"""The wheel and the sdist: they hold configs and data, and work from anywhere."""
 
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,9 @@ def test_a_wheel_composes_a_config_from_another_folder(tmp_path: Path) -> None:
     subprocess.run([*pip, "install", *no_index, "--target", site, wheel], check=True)
     code = (
         "import normbench; from normbench.config import compose, run_id;"
-        "print(normbench.__file__); print(run_id(compose(['norm=group'])))"
+        "print(normbench.__file__); print(run_id(compose(['norm=group'])));"
+        "from normbench.data.display_names import distinct_names;"
+        "print(len(distinct_names()))"
     )
     printed = subprocess.run(
         [sys.executable, "-c", code],
@@ -31,8 +34,27 @@ def test_a_wheel_composes_a_config_from_another_folder(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    module, identity = printed.stdout.split()
+    module, identity, names = printed.stdout.split()
+    assert names == "9769"
+    (about,) = site.glob("normbench-*.dist-info")
+    assert "License-Expression: MIT AND Unicode-3.0" in (about / "METADATA").read_text()
+    licences = {path.name for path in (about / "licenses").rglob("LICENSE*")}
+    assert licences == {"LICENSE", "LICENSE.unicode"}
     assert Path(module).is_relative_to(site)
     from normbench.config import compose, run_id
 
     assert identity == run_id(compose(["norm=group"]))
+
+
+def test_an_sdist_holds_the_data_and_what_made_them(tmp_path: Path) -> None:
+    code = (
+        "from hatchling.builders.sdist import SdistBuilder;"
+        f"print(*SdistBuilder({str(ROOT)!r}).build(directory={str(tmp_path)!r}))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    data = {"display_names.tsv.gz", "LICENSE.unicode"}
+    assert {f"normbench/data/{name}" for name in data} <= names
+    assert "scripts/make_display_names" in names

@@ -102,6 +102,20 @@ def test_missing_weights_are_a_wrong_request(monkeypatch: pytest.MonkeyPatch) ->
         PerceptualNetwork()
 
 
+def test_weights_of_another_sum_are_a_wrong_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    weights = torch.load(perceptual._weights_file(), weights_only=True)
+    weights[next(iter(weights))] *= 1.001
+    folder = tmp_path / "other_weights" / "models"
+    folder.mkdir(parents=True)
+    torch.save(weights, folder / f"{perceptual.IDENTITY}.pth")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(perceptual, "_PACKAGE", "other_weights")
+    with pytest.raises(RequestError, match=r"57934424\.pth is damaged.*57934424; pip"):
+        PerceptualNetwork()
+
+
 def test_other_weights_are_a_wrong_request(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

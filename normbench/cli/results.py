@@ -154,6 +154,7 @@ def _summaries(
         r.config.norm_batch * r.config.accumulate == r.config.batch_size
         for r in records
     )
+    contents = {r.config.data.get("fingerprint") for r in records}
     rows = []
     for finished in records:
         config, primary = finished.config, finished.primary_metric
@@ -169,6 +170,9 @@ def _summaries(
             "lr": config.lr,
             "seed": config.seed,
         }
+        if len(contents) > 1:
+            content = config.data.get("fingerprint")
+            row["data.fingerprint"] = content[:8] if content else "-"
         if usual:
             del row["norm_batch"]  # says nothing that batch_size does not
         if metrics:

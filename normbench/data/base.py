@@ -118,6 +118,13 @@ class Data(ABC):
     what is in them, is in the id of a run in their place."""
     not_hashed: ClassVar[frozenset[str]] = frozenset()
     """More options that are not in the id: of how those files are found and read."""
+    known_content: ClassVar[str | None] = None
+    """Of data inside a package or this program: the `hash_files` that the id of a run
+    stands for where the option `fingerprint` is null. It is set once: with a new value,
+    runs on new data would have the ids of runs on old ones."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages that read, decode, scale or tokenise the data. A record has their
+    versions, and a verdict says where its runs have several."""
 
     def __init_subclass__(cls, name: str | None, **kwargs: Any) -> None:
         """Register a data set; one without a name is a base of others."""
@@ -127,23 +134,42 @@ class Data(ABC):
             REGISTRY.add(name, cls)
 
     def hash_files(self) -> str:
-        """A hash of all that files at the paths of the options say, and of no path.
+        """A hash of all that the data are made of, and of no path.
 
-        A data set of the user's files has the option `fingerprint`, which is this: in
-        the identity of a run it stands for `path_options` and `not_hashed`. Raises
-        RequestError where a file cannot be read.
+        When a config is composed it fills the option `fingerprint`, which is in the
+        identity of a run; of the user's files, in the place of `path_options` and
+        `not_hashed`. Where it equals `known_content`, the option stays null and the id
+        has none. It must be cheap, as every command asks for it: of the files as they
+        are, or of how samples are drawn. Raises RequestError where a file cannot be
+        read.
         """
         raise RequestError(
             f"data={self.name} has the option fingerprint, and its class "
             f"{type(self).__name__} has no method hash_files"
         )
 
+    def require_content(self, fingerprint: str | None) -> None:
+        """Raise RequestError where a run was asked for with other content than is here.
+
+        Such as on a machine with another version of a package. `fingerprint` is the
+        option; null stands for `known_content`.
+        """
+        wanted, found = fingerprint or self.known_content, self.hash_files()
+        if found != wanted:
+            needed = " and ".join(self.packages) or "torch"
+            raise RequestError(
+                f"data={self.name} is not what this run was asked for with: "
+                f"data.fingerprint={wanted}, and here it is {found}; install the "
+                f"version of {needed} that was there"
+            )
+
     @abstractmethod
     def load(self, seed: int) -> Any:
         """The whole data set on the CPU, split by `seed`.
 
         Depends on nothing but the options and the seed (never on the global random
-        state). Raises RequestError where a file is missing or of the wrong form.
+        state), and is of the content that the option `fingerprint` names. Raises
+        RequestError where a file is missing, of the wrong form or of other content.
         """
 
 

@@ -37,6 +37,7 @@ class ContentFolder(Data, name="content_folder"):
     """
 
     kind = Photographs
+    packages = ("pillow",)
     path_options = frozenset({"path", "style_paths"})
     not_hashed = frozenset({"strict"})
 

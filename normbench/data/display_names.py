@@ -1,6 +1,7 @@
-"""Which language is this name in? Names from the Unicode CLDR, shipped inside Babel."""
+"""Which language is this name in? Names from the Unicode CLDR, in a file of ours."""
 
-from collections import defaultdict
+import gzip
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,13 +15,16 @@ from normbench.data.base import (
     random_split,
 )
 from normbench.data.cache import Parsed, cached
+from normbench.data.embedded import content_hash
 from normbench.data.texts import VocabSize, padded, trained_tokenizer
 
 FORMAT = 1
 
+FILE = Path(__file__).with_name("display_names.tsv.gz")
+"""Made by scripts/make_display_names; LICENSE.unicode is its licence."""
+
 # All in the Latin script, so that one character does not give the language away.
 LANGUAGES = ("de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "sv", "tr")
-KINDS = ("currencies", "languages", "scripts", "territories")
 
 
 class Name(NamedTuple):
@@ -37,10 +41,12 @@ class DisplayNames(Data, name="display_names"):
     The label is the language. Texts that occur in more than one language are dropped; a
     concept, such as Germany, is in one part only, under all its names. Tokens are byte
     pairs learned from the training part: 0 is the pad, 1 a character that it lacks.
-    Source: Unicode CLDR (Unicode License) through Babel.
+    Source: Unicode CLDR (Unicode License), as Babel 2.18.0 has it.
     """
 
     kind = Tokens
+    known_content = "c229a2ae43a1c53b7e002befacb24f73"
+    packages = ("tokenizers",)
 
     def __init__(
         self,
@@ -48,10 +54,16 @@ class DisplayNames(Data, name="display_names"):
         vocab_size: VocabSize = 2000,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.2,
+        fingerprint: str | None = None,
     ) -> None:
         self.vocab_size = vocab_size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
+        self.fingerprint = fingerprint
+
+    def hash_files(self) -> str:
+        """Of the names; the byte pairs learned from them are those of `tokenizers`."""
+        return content_hash(FORMAT, FILE)
 
     def load(self, seed: int) -> Tokens:
         """All names; `tokens` is as wide as the longest of them.
@@ -59,9 +71,10 @@ class DisplayNames(Data, name="display_names"):
         Raises RequestError if the fractions leave a part empty, or if `vocab_size` is
         below the number of characters.
         """
+        self.require_content(self.fingerprint)
         identity = {
             "format": FORMAT,
-            "babel": package_version("Babel"),
+            "content": self.hash_files(),
             "tokenizers": package_version("tokenizers"),
             "seed": seed,
             **vars(self),
@@ -113,23 +126,9 @@ class DisplayNames(Data, name="display_names"):
 def distinct_names() -> list[Name]:
     """All names that belong to one language, each text once, sorted.
 
-    Texts are compared without case. Of several concepts that a language calls the same,
-    the first keeps the text: no text is in two parts of a split.
+    Of several concepts that a language calls the same, the first has the text: no text
+    is in two parts of a split.
     """
-    from babel import Locale
-
-    names = sorted(
-        Name((kind, code), language, text)
-        for language in LANGUAGES
-        for kind in KINDS
-        for code, text in getattr(Locale(language), kind).items()
-    )
-    languages = defaultdict(set)
-    for name in names:
-        languages[name.text.casefold()].add(name.language)
-    distinct: dict[str, Name] = {}
-    for name in names:
-        text = name.text.casefold()
-        if len(languages[text]) == 1:
-            distinct.setdefault(text, name)
-    return list(distinct.values())
+    lines = gzip.decompress(FILE.read_bytes()).decode().split("\n")[:-1]
+    rows = (line.split("\t") for line in lines)
+    return [Name((kind, code), language, text) for kind, code, language, text in rows]

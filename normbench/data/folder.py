@@ -72,6 +72,7 @@ class Folder(Data, name="folder"):
     """
 
     kind = Images
+    packages = ("pillow",)
     path_options = frozenset({"path", "test_path"})
     not_hashed = frozenset({"strict", "memory_gb", "workers"})
 

@@ -36,6 +36,7 @@ class HuggingFace(Data, name="hf"):
     """
 
     kind = Tokens
+    packages = ("tokenizers",)
     path_options = frozenset({"dataset"})
     not_hashed = frozenset({"subset", "revision"})
 

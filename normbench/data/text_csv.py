@@ -23,6 +23,7 @@ class TextCsv(Data, name="text_csv"):
     """
 
     kind = Tokens
+    packages = ("tokenizers",)
     path_options = frozenset({"path", "test_path"})
 
     def __init__(

