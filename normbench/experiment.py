@@ -253,6 +253,7 @@ def record_failure(
 def _identity(config: RunConfig, ran_on: Environment) -> dict[str, Any]:
     """What must not change between the two halves of a run, nor of its history."""
     return {
+        "run": run_id(config),
         "source": ran_on.source_hash,
         "modules": ran_on.modules,
         "torch": str(torch.__version__),

@@ -29,7 +29,7 @@ ALLOWED = {
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"probes.trained", "query", "record"},
     "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
-    "cli.plot": {"choices", "cli.claim", "cli.options", "query", "record"}
+    "cli.plot": {"choices", "cli.claim", "cli.options", "query", "reading", "record"}
     | {"registration", "report", "verdict"},
     "cli.sync": {"cli.options", "sync"},
     "cli.dashboard": {"cli.options", "report.dashboard", "verdict"},
@@ -37,9 +37,9 @@ ALLOWED = {
     "cli.options": {"choices"},
     "stats": set(),
     "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
-    | {"parallel", "provenance", "record"},
+    | {"parallel", "provenance", "record", "saved"},
     "cli.sweep": {"cli.options", "cli.tables", "engines", "experiment", "forecast"}
-    | {"manifest", "plan", "progress", "provenance", "record"},
+    | {"manifest", "plan", "progress", "provenance", "record", "saved"},
     "__main__": {"cli"},
     "check": {"census", "choices", "claims", "contrasts", "provenance", "record"}
     | {"registration", "theorems", "trial", "verdict"},
@@ -48,8 +48,8 @@ ALLOWED = {
     "comparison": {"plan", "registration"},
     "claims": {"contrasts", "registration", "schema", "stats", "verdict"},
     "contrasts": {"registration", "schema", "stats", "verdict"},
-    "registration": {"choices"},
-    "verdict": {"registration"},
+    "registration": {"choices", "reading"},
+    "verdict": {"reading", "registration"},
     "census": {"data.cache"},
     "engines": {"engines", "experiment", "network", "progress"}
     | {"provenance", "record", "schema"},
@@ -58,10 +58,12 @@ ALLOWED = {
     "plan": {"choices", "config", "manifest", "network", "provenance", "record"}
     | {"schema"},
     "forecast": {"schema"},
-    "manifest": {"record", "schema"},
+    "manifest": {"identity", "reading", "record", "schema"},
     "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
     "progress": {"schema"},
-    "checkpoint": {"record"},
+    "checkpoint": {"reading", "record"},
+    "choices": {"reading"},
+    "config_source": {"reading"},
     "experiment": {"checkpoint", "config", "network", "outcome", "parallel"}
     | {"progress", "provenance", "record", "replica", "run", "schema", "tasks.base"}
     | {"tracking"},
@@ -76,15 +78,22 @@ ALLOWED = {
     | {"tasks.base"},
     "evaluation": {"norms", "tasks.base"},
     "bench": {"network", "norms"},
-    "catalogue": {"choices", "config", "network", "norms", "schema", "tasks.base"},
-    "config": {"choices", "data.base", "norms.base", "probes.trained", "reparam"}
-    | {"schema", "tasks.base"},
+    "catalogue": {"choices", "config", "network", "norms", "reading", "schema"}
+    | {"tasks.base"},
+    "config": {"choices", "config_source", "data.base", "identity", "norms.base"}
+    | {"probes.trained", "reparam", "schema", "tasks.base"},
+    "saved": {"choices", "config", "data.base", "reading", "schema"},
     "tracking": {"record", "schema"},
     "sync": {"record"},
     "query": {"schema", "stats"},
     "parquet": {"record"},
-    "provenance": {"schema"},
-    "record": {"schema"},
+    "provenance": {"schema", "user_modules"},
+    "user_modules": {"schema"},
+    "record": {"identity", "locks", "reading", "schema", "writer"},
+    "writer": {"locks", "schema"},
+    "identity": {"schema"},
+    "reading": set(),
+    "locks": set(),
     "norms": {"norms.base", "norms.statistics"},
     "norms.factory": {"norms.base", "norms.ghost"},
     "norms.__init__": {"norms"},
@@ -112,7 +121,7 @@ ALLOWED = {
     | {"verdict"},
     "report.page": {"registration", "report.columns", "report.footprints", "schema"}
     | {"report.material", "report.pictures", "report.verdicts", "verdict"},
-    "report.pictures": {"query", "report.material", "schema"},
+    "report.pictures": {"query", "reading", "report.material", "schema"},
     "report.cubes": {"report.drawing", "report.panel"},
     "report.dashboard": {"report.verdicts", "verdict"},
     "report.drawing": {"record"},
@@ -165,7 +174,7 @@ EVERYWHERE = {"errors", "registry"}
 
 # Libraries that only these modules may import.
 ONLY_IN = {
-    "hydra": {"config", "plan"},
+    "hydra": {"config", "config_source", "plan"},
     "omegaconf": {"config", "plan"},
     "wandb": {"tracking", "report.dashboard"},
     "wandb_workspaces": {"report.dashboard"},
@@ -188,6 +197,10 @@ WITHOUT_TORCH = {
     "contrasts",
     "verdict",
     "record",
+    "identity",
+    "locks",
+    "reading",
+    "writer",
     "query",
     "parquet",
     "stats",

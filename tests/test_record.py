@@ -102,7 +102,8 @@ def test_a_record_cut_at_any_byte_is_no_record(tmp_path: Path) -> None:
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         assert record.read(folder) is None
-    assert record.all_records(tmp_path) == ([], [path])
+    records, (unreadable,) = record.all_records(tmp_path)
+    assert (records, unreadable.path) == ([], path)
 
 
 def test_history_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
@@ -220,7 +221,8 @@ def test_a_damaged_record_is_named_and_an_unfinished_run_is_not(
     path = record.run_folder(tmp_path, torn.run_id) / record.RESULT
     path.write_bytes(b'{"run_id": "\xff')
     (record.run_folder(tmp_path, unfinished.run_id) / record.RESULT).unlink()
-    assert record.all_records(tmp_path) == ([whole], [path])
+    records, (unreadable,) = record.all_records(tmp_path)
+    assert (records, unreadable.path) == ([whole], path)
     assert gc.isenabled()
 
 
