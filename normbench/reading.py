@@ -10,7 +10,6 @@ import errno
 import gzip
 import io
 import json
-import math
 import os
 import stat
 import zlib
@@ -40,6 +39,8 @@ MOST_PIXELS = 50_000_000
 YAML = 2**18
 """Bytes of a config or a claim at most; those of normbench have 20,000."""
 MOST_NODES = 100_000
+LARGEST = 1e100
+"""Of a number in a history: the squares of larger ones are none."""
 MOST_ROWS = 1_000_000
 """Rows of one history at most."""
 
@@ -65,11 +66,14 @@ def content(path: Path, most: int, *, follow: bool = False) -> bytes:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
         if not follow:
             flags |= getattr(os, "O_NOFOLLOW", 0)
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
-                raise Unreadable(path, f"it is {kind}; move it away")
+        descriptor = os.open(path, flags)
+        try:
+            found = os.fstat(descriptor)
+            _require_regular(found.st_mode, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        with os.fdopen(descriptor, "rb") as file:
             data = b"" if found.st_size > most else file.read(most + 1)
     if found.st_size > most or len(data) > most:
         raise Damaged(path, f"it is larger than {most // 1024:,} KiB")
@@ -79,9 +83,13 @@ def content(path: Path, most: int, *, follow: bool = False) -> bytes:
 def require_file(path: Path) -> None:
     """Raise Unreadable unless `path` is a regular file, FileNotFoundError for none."""
     with _named(path):
-        kind = stat.S_IFMT(path.lstat().st_mode)
-    if kind != stat.S_IFREG:
-        raise Unreadable(path, f"it is {_KINDS.get(kind, 'no file')}; move it away")
+        _require_regular(path.lstat().st_mode, path)
+
+
+def _require_regular(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        raise Unreadable(path, f"it is {kind}; move it away")
 
 
 @contextmanager
@@ -191,7 +199,7 @@ def picture(path: Path) -> "Image.Image":
 def history(path: Path) -> list[dict[str, Any]]:
     """The rows of a run's history, oldest first; a torn last line is left out.
 
-    Every row has a whole number `step`, and its values are finite numbers or None.
+    Every row has a whole number `step`; its values are numbers below LARGEST, or None.
     Raises FileNotFoundError where there is none, Unreadable, and Damaged, with the
     number of the line, for anything else: a history counts as a whole or not at all.
     """
@@ -219,13 +227,13 @@ def _mistake(row: Any) -> str | None:
     if type(step) is not int or not 0 <= step < 2**53:
         return "its step is no whole number"
     for key, value in row.items():
-        if value is not None and not _is_finite(value):
-            return f"{key[:60]!r} is no finite number"
+        if value is not None and not _can_be_drawn(value):
+            return f"{key[:60]!r} is no number of a size that can be drawn"
     return None
 
 
-def _is_finite(value: Any) -> bool:
+def _can_be_drawn(value: Any) -> bool:
     try:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and -LARGEST < float(value) < LARGEST
     except OverflowError:  # a whole number of 400 digits
         return False

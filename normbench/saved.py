@@ -7,7 +7,7 @@ from typing import Any
 from normbench.choices import groups
 from normbench.config import Composer, engine, parse, resolve, run_id
 from normbench.data.base import REGISTRY as DATA
-from normbench.errors import Damaged, RequestError, did_you_mean
+from normbench.errors import RequestError, Unreadable, did_you_mean
 from normbench.reading import yaml_value
 from normbench.schema import RunConfig, RunRecord
 
@@ -82,7 +82,7 @@ def _read(file: Path) -> dict[str, Any]:
         values = yaml_value(file)
     except OSError as error:
         raise RequestError(f"--from {file}: {error.strerror}") from None
-    except Damaged as error:
+    except Unreadable as error:
         raise RequestError(f"--from {file} cannot be read: {error.why}") from None
     if not isinstance(values, dict) or not values.keys() & RunConfig.model_fields:
         raise RequestError(
