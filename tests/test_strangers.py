@@ -108,9 +108,9 @@ def test_nothing_is_written_through_a_link(mine: Path, tmp_path: Path) -> None:
         link.parent.mkdir(parents=True)
         is_file = link.parent == folder
         link.symlink_to(mine / "thesis.txt" if is_file else mine)
-        with untouched(mine), pytest.raises(NormbenchError, match="link|symbolic"):
+        with untouched(mine), pytest.raises(NormbenchError, match=r"link|symbolic"):
             record.restore(results, [RECORD])
-        with untouched(mine), pytest.raises(RequestError, match="link|symbolic"):
+        with untouched(mine), pytest.raises(RequestError, match=r"link|symbolic"):
             record.RunWriter(results, RECORD.run_id).begin(RECORD.config)
     shutil.rmtree(results)
     folder.mkdir(parents=True)
@@ -248,7 +248,7 @@ def test_what_is_no_file_is_named_and_blocks_nobody(tmp_path: Path) -> None:
         for make in ODD:
             path = tmp_path / name
             make(path)
-            with pytest.raises(NormbenchError, match="is a named pipe|is a folder"):
+            with pytest.raises(NormbenchError, match=r"is a named pipe|is a folder"):
                 read(path)
             path.rmdir() if path.is_dir() else path.unlink()
 
