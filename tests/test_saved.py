@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SMALL, Command
+from click.testing import Result
+from conftest import SMALL
 from material import image_folder
+from typer.testing import CliRunner
 
+from normbench.cli import app
 from normbench.config import compose, run_id
 from normbench.errors import RequestError
 from normbench.saved import compose_from
@@ -91,34 +94,43 @@ def test_a_wrong_file_or_override_is_one_line(saved: Path, tmp_path: Path) -> No
             compose_from(path)
 
 
-def test_the_command_runs_what_config_printed(command: Command, tmp_path: Path) -> None:
+def command(*arguments: str) -> Result:
+    """The command, in this process."""
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_the_command_runs_what_config_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     tiny = [*SMALL["cnn"], "budget.max_steps=1", "tracker=none", "seed=5"]
     printed = command("config", *tiny)
     (tmp_path / "mine.yaml").write_text(printed.stdout)
     assert command("config", "--from", "mine.yaml").stdout == printed.stdout
     done = command("train", "--from", "mine.yaml", "--json", "threads=1")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     finished = json.loads(done.stdout)
     assert f"# run_id: {finished['run_id']}" in printed.stdout
     assert finished["config"]["seed"] == 5
 
 
 def test_a_rerun_takes_the_data_from_where_they_are_now(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     image_folder(tmp_path / "here", monkeypatch)
     tiny = ["task=cnn", "data=folder", "data.path=here", "data.size=14"]
     tiny += ["task.stem_stride=2", "task.width=4", "budget.max_steps=1", "batch_size=8"]
     done = command("train", *tiny, "tracker=none", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     name = json.loads(done.stdout)["run_id"]
     (tmp_path / "here").rename(tmp_path / "there")
     lost = command("rerun", name)
-    assert lost.returncode == 2
+    assert lost.exit_code == 2
     assert "data.path=PATH" in lost.stderr
     assert len(lost.stderr.splitlines()) == 1
     again = command("rerun", name, "data.path=there", "--json")
-    assert again.returncode == 0, again.stderr
+    assert again.exit_code == 0, again.stderr
     assert json.loads(again.stdout)["identical"]
     image_folder(tmp_path / "other", monkeypatch)
     (tmp_path / "other" / "class 0" / "00.jpg").unlink()
@@ -127,5 +139,5 @@ def test_a_rerun_takes_the_data_from_where_they_are_now(
         ("seed=3", "takes only where its data are: data.path=PATH"),
     ):
         refused = command("rerun", name, override)
-        assert refused.returncode == 2
+        assert refused.exit_code == 2
         assert told in refused.stderr
