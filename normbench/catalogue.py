@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 
 from normbench.choices import choices, description
 from normbench.config import compose, resolve
-from normbench.errors import Incompatible, RequestError
+from normbench.errors import Damaged, Incompatible, RequestError
 from normbench.network import check, make_task
 from normbench.norms import REGISTRY, Norm
+from normbench.reading import yaml_value
 from normbench.schema import Options
 from normbench.tasks.base import REGISTRY as TASKS
 
@@ -63,9 +63,9 @@ def catalogue(config_dir: Path | None = None) -> list[Facts]:
 
 def _section(file: Path) -> Options:
     try:
-        section = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise RequestError(f"{file} is not yaml: {error}") from None
+        section = yaml_value(file)
+    except Damaged as error:
+        raise RequestError(f"{file} is not yaml: {error.why}") from None
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         raise RequestError(f"{file} needs a line `name: NORM`")
     options: Options = section

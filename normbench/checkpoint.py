@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from normbench import reading
 from normbench.errors import NormbenchError, Stopped
 from normbench.record import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT, write_atomically
 
@@ -84,9 +85,9 @@ def latest(
     """The last state in `folder` to go on from, or None to start from the beginning.
 
     A damaged file is removed, as is one whose history is longer than the one there is.
-    A state of another `identity` does not count. `warn` is told, in one line,
-    why it is not the very last one. Raises NormbenchError, and removes nothing, where
-    the disk does not answer: what it holds may be whole.
+    A state of another `identity`, such as that of another run, does not count. `warn`
+    is told, in one line, why it is not the very last one. Raises NormbenchError, and
+    removes nothing, where the disk does not answer: what it holds may be whole.
     """
     damaged = []
     state = None
@@ -126,6 +127,7 @@ def _length(path: Path) -> int:
 
 
 def _read(path: Path, history: int) -> State:
+    reading.require_file(path)
     content = path.read_bytes()
     payload = content[HEADER:]
     if content[:HEADER] != MAGIC + hashlib.sha256(payload).digest():
@@ -134,6 +136,8 @@ def _read(path: Path, history: int) -> State:
         plain = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         pending = plain.pop("pending")
         state = State(**plain, pending=[] if pending is None else pending.unbind())
+        if not isinstance(state.identity, dict) or state.step < 1 or state.history < 0:
+            raise ValueError("no state of a run")
     except Exception as error:  # whole, but of what torch does not load as data
         raise _Damaged(f"torch cannot load it: {type(error).__name__}") from None
     if state.history > history:

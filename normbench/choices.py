@@ -29,8 +29,14 @@ def choices(group: str, config_dir: Path | None = None) -> dict[str, Path]:
 
 
 def description(file: Path) -> str:
-    """What a yaml says it is: its first comment that is not for Hydra."""
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    """What a yaml says it is: its first comment that is not for Hydra.
+
+    Raises Damaged and Unreadable as `reading.content` does.
+    """
+    from normbench.reading import YAML, content  # not for who only wants names
+
+    text = content(file, YAML, follow=True).decode(errors="replace")
+    for line in text.splitlines():
         if line.startswith("#") and not line.startswith("# @"):
             return line.removeprefix("#").strip()
     return ""

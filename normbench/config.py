@@ -1,6 +1,5 @@
 """Overrides -> RunConfig: composed by Hydra, typed, every name and option checked."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,20 +17,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, TypeAdapter, ValidationError
 
+from normbench import identity
 from normbench.choices import choices, config_root, groups
+from normbench.config_source import address
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError, did_you_mean
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.probes.trained import PROBES
 from normbench.registry import Registry, explain
 from normbench.reparam import REPARAMS
-from normbench.schema import (
-    ADDED_LATER,
-    NOT_HASHED,
-    Engine,
-    Options,
-    RunConfig,
-)
+from normbench.schema import Engine, Options, RunConfig
 from normbench.tasks.base import REGISTRY as TASKS
 
 
@@ -132,18 +127,11 @@ def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> 
 
 def run_id(config: RunConfig) -> str:
     """16 hex digits: the hash of all that changes the numbers, and of nothing else."""
-    science = config.model_dump(mode="json", exclude=set(NOT_HASHED))
-    for key, value_before in ADDED_LATER.items():
-        *sections, last = key.split(".")
-        section = reduce(lambda found, name: found.get(name, {}), sections, science)
-        if last in section and section[last] == value_before:
-            del section[last]
-    if "fingerprint" in science["data"]:
-        data = DATA.get(science["data"]["name"])
-        for option in (data.path_options | data.not_hashed) & science["data"].keys():
-            del science["data"][option]
-    canonical = json.dumps(science, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    left_out: frozenset[str] = frozenset()
+    if "fingerprint" in config.data:
+        data = DATA.get(config.data["name"])
+        left_out = data.path_options | data.not_hashed
+    return identity.hashed(config, left_out)
 
 
 def parse(text: str, config_dir: Path | None = None) -> Override:
@@ -241,7 +229,7 @@ def _compose(overrides: Sequence[Override], config_dir: Path | None) -> _Composi
         raise RequestError(f"--config-dir {config_dir} is not a folder")
     search = []
     if config_dir is not None:
-        folder = f"file://{config_dir.resolve()}"
+        folder = address(config_dir)
         search = [f"hydra.searchpath=[{json.dumps(folder, ensure_ascii=False)}]"]
     lines = [str(override.input_line) for override in overrides]
     with hydra.initialize_config_dir(str(config_root()), version_base="1.3"):

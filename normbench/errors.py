@@ -2,6 +2,8 @@
 
 NormbenchError          what was asked for could not be done: exit code 1
 ├── Stopped             the run was told to stop, and can be taken up again
+├── Unreadable          a file is there and cannot be read: a report leaves it out
+│   └── Damaged         (a RequestError too) its content is not what was written
 └── RequestError        the request was wrong: exit code 2, nothing was written
     ├── Busy            another process is doing this run
     └── Incompatible    this norm cannot work in this network: a sweep skips the cell
@@ -12,6 +14,7 @@ that status.
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class NormbenchError(Exception):
@@ -24,6 +27,24 @@ class Stopped(NormbenchError):
 
 class RequestError(NormbenchError):
     """The request was wrong; the message names the key, the value and what is right."""
+
+
+class Unreadable(NormbenchError):
+    """The file at `path` is there, and cannot be read, because of `why`."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(path, why)
+        self.path, self.why = path, why
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read: {self.why}"
+
+
+class Damaged(Unreadable, RequestError):
+    """The content of the file at `path` is not what normbench writes."""
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged: {self.why}"
 
 
 class Busy(RequestError):

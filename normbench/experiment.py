@@ -166,7 +166,7 @@ def _train_and_evaluate(
         raise
     except Incompatible as reason:  # some norms only find out on a certain batch
         so_far.status, so_far.error = "skipped", str(reason)
-    except Exception as error:  # whatever it was, the record tells it
+    except Exception as error:  # record any exception as status "failed"
         so_far.status, so_far.error = "failed", traceback.format_exc()
         if world.first and lost_another(error):
             so_far.hear_of_others(world)
@@ -198,7 +198,7 @@ def _leave(
     so_far: SoFar,
     world: World,
 ) -> NoReturn:
-    """End a process that is not the first; the others lose it, and hear why.
+    """Abort a non-zero rank and publish its error.
 
     The first one records the run, unless it is what was lost.
     """
@@ -255,6 +255,7 @@ def _identity(config: RunConfig, ran_on: Environment) -> dict[str, Any]:
     """What must not change between the two halves of a run, nor of its history."""
     packages = DATA.get(config.data["name"]).packages
     return {
+        "run": run_id(config),
         **{package: ran_on.packages.get(package) for package in packages},
         "source": ran_on.source_hash,
         "modules": ran_on.modules,

@@ -7,16 +7,16 @@ that have ended left there: the last one stays to be looked at.
 
 import gzip
 import os
-import shutil
-import zlib
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from normbench.errors import RequestError
+from normbench import identity, reading
+from normbench.errors import RequestError, Unreadable
 from normbench.record import LOCK, is_running, write_atomically
 from normbench.schema import RunConfig, Skipped
 
@@ -61,7 +61,7 @@ class Announcement:
                 self._lock.acquire()
                 for other in folders(self._results):
                     if not is_running(other):
-                        shutil.rmtree(other, ignore_errors=True)
+                        _remove(other)
             write_atomically(self._folder / FILE, data)
         except OSError as error:
             raise RequestError(
@@ -71,15 +71,34 @@ class Announcement:
 
 
 def folders(results: Path) -> list[Path]:
-    """Those of all sweeps that have said something, the latest last."""
-    return sorted(file.parent for file in (results / SWEEPS).glob(f"*/{FILE}"))
+    """Those of all sweeps that have said something, the latest last; no links."""
+    found = (file.parent for file in (results / SWEEPS).glob(f"*/{FILE}"))
+    return sorted(each for each in found if not each.is_symlink())
 
 
 def read_manifest(folder: Path) -> Manifest:
     """What is said in a sweep's folder. Raises RequestError where that is damaged."""
     path = folder / FILE
     try:
-        return Manifest.model_validate_json(gzip.decompress(path.read_bytes()))
-    except (OSError, EOFError, zlib.error, ValidationError) as error:
-        told = str(error).splitlines()[0]
+        said = reading.parsed(Manifest, reading.unzipped(path), path)
+    except Unreadable as error:
+        raise RequestError(f"{path} is no manifest ({error.why}); remove it") from None
+    except OSError as error:
+        told = error.strerror
         raise RequestError(f"{path} is no manifest ({told}); remove it") from None
+    skipped = {key: each.config for key, each in said.skipped.items()}
+    for run_id, config in (*said.runs.items(), *skipped.items()):
+        if wrong := identity.mistake(run_id, config):
+            raise RequestError(f"{path} is no manifest ({wrong}); remove it")
+    if not said.runs.keys() >= {*said.todo}:
+        wrong = "it has something to do that is no run of it"
+        raise RequestError(f"{path} is no manifest ({wrong}); remove it")
+    return said
+
+
+def _remove(folder: Path) -> None:
+    """Remove what a sweep that has ended said, and its folder where nothing is left."""
+    with suppress(OSError):
+        for said in (*folder.glob(f".{FILE}.*"), folder / FILE, folder / LOCK):
+            said.unlink(missing_ok=True)
+        folder.rmdir()

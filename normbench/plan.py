@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from normbench import network, record
 from normbench.choices import choices, groups
 from normbench.config import Composer, engine, parse, resolve, run_id
-from normbench.errors import Incompatible, RequestError
+from normbench.errors import Incompatible, RequestError, Unreadable
 from normbench.manifest import Manifest
 from normbench.provenance import comes_from_this_code
 from normbench.schema import Engine, RunConfig, RunRecord, Skipped
@@ -228,10 +228,13 @@ def standing(
     """
     finished, missing, left = {}, {}, {}
     stale, failed = set(), set()
+    records: dict[str, RunRecord | None] = {}
     with record.no_garbage():
-        records = {
-            key: record.read(record.run_folder(results, key)) for key in plan.runs
-        }
+        for key in plan.runs:
+            try:
+                records[key] = record.read(record.run_folder(results, key))
+            except Unreadable:  # whoever does the run says so
+                records[key] = None
     for key, config in plan.runs.items():
         folder, found = record.run_folder(results, key), records[key]
         if found is None:

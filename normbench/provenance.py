@@ -1,10 +1,8 @@
 """What a run ran on: code, packages, machine. Recorded, never hashed into its id."""
 
 import hashlib
-import importlib
 import platform
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,8 +10,10 @@ from pathlib import Path
 
 import torch
 
-from normbench.errors import RequestError
 from normbench.schema import Environment
+from normbench.user_modules import hashes
+from normbench.user_modules import import_modules as import_modules
+from normbench.user_modules import require_modules as require_modules
 
 PACKAGES = (
     "torch",
@@ -31,6 +31,7 @@ NUMERICAL_SOURCE = (
     "evaluation.py",
     "network.py",
     "train.py",
+    "rates.py",
     "experiment.py",
     "outcome.py",
     "run.py",
@@ -64,7 +65,7 @@ def environment(
         git_commit=commit,
         git_dirty=dirty,
         source_hash=source_hash(),
-        modules={name: _module_hash(name) for name in modules},
+        modules=hashes(tuple(modules)),
         packages=_versions((*PACKAGES, *packages)),
         python=platform.python_version(),
         platform=platform.platform(),
@@ -77,24 +78,8 @@ def environment(
 
 def comes_from_this_code(ran_on: Environment, modules: Sequence[str]) -> bool:
     """Whether a run on `ran_on` had the numerical source that is here now."""
-    here = {name: _module_hash(name) for name in modules}
+    here = hashes(tuple(modules))
     return ran_on.source_hash == source_hash() and ran_on.modules == here
-
-
-def import_modules(names: Iterable[str]) -> None:
-    """Import a user's modules, found as Python finds them or in the working folder."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    for name in names:
-        try:
-            module = importlib.import_module(name)
-        except Exception as error:  # it runs the user's code: anything can come out
-            raise RequestError(
-                f"--module {name} cannot be imported: {type(error).__name__}: {error}; "
-                "name a module in the working folder or on PYTHONPATH"
-            ) from error
-        if getattr(module, "__file__", None) is None:
-            raise RequestError(f"--module {name} has no source file to record")
 
 
 @cache
@@ -106,13 +91,6 @@ def source_hash() -> str:
         path = package / name
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
     return _hash(files, package)
-
-
-def _module_hash(name: str) -> str:
-    location = Path(str(sys.modules[name].__file__))
-    package = location.name == "__init__.py"
-    files = sorted(location.parent.rglob("*.py")) if package else [location]
-    return _hash(files, location.parent)
 
 
 def _hash(files: Iterable[Path], root: Path) -> str:

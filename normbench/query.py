@@ -24,6 +24,8 @@ ORDER: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+LARGEST = 1e100
+"""The squares of larger metrics are no numbers, nor are means and intervals of them."""
 _EXPERIMENT = sorted(RunConfig.model_fields.keys() - NOT_HASHED - {"seed"})
 _ABSENT = object()
 _Item = TypeVar("_Item")
@@ -36,7 +38,7 @@ class Cell:
     `n` is the number of ok runs in the mean; `low` and `high` are its 95 % t interval
     and `sd` the standard deviation of one run, all None where n is too small.
     `failures` counts the runs that diverged, failed or were skipped, and those whose
-    metric is not finite; `without` the ok runs that do not have this metric.
+    metric is not below LARGEST in size; `without` the ok runs without this metric.
     """
 
     by: dict[str, Any]
@@ -235,7 +237,7 @@ def _cell(by: dict[str, Any], metric: str, records: Sequence[RunRecord]) -> Cell
 
     ok = [record for record in records if record.status == "ok"]
     having = [record.metrics[metric] for record in ok if metric in record.metrics]
-    values = [number for number in having if number is not None]
+    values = [x for x in having if x is not None and abs(x) < LARGEST]
     interval = mean_interval(values) if values else None
     return Cell(
         by=by,

@@ -8,173 +8,34 @@ its checkpoints take up again.
 
 import gc
 import gzip
-import json
-import math
-import os
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import Any, get_args
 
-import yaml
-from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic_core import from_json
 
-from normbench.errors import Busy, NormbenchError, RequestError
+from normbench import identity, locks, reading
+from normbench.errors import Damaged, RequestError, Unreadable
+from normbench.identity import RUN_ID
 from normbench.schema import RunConfig, RunRecord, Status
-
-if TYPE_CHECKING:
-    from torch import Tensor  # records are read where there is no torch
-
-LOCK = ".lock"
-CONFIG = "config.yaml"
-RESULT = "result.json"
-HISTORY = "history.jsonl"
-WEIGHTS = "weights.safetensors"
-MOMENT = 0.1
-"""Seconds: more than one who asks whether a run is being done holds its lock."""
-CHECKPOINT = "checkpoint.pt"
-PREVIOUS_CHECKPOINT = "checkpoint.previous.pt"
-
-
-def run_folder(results: Path, run_id: str) -> Path:
-    """Where the run `run_id` lives under `results`."""
-    return results / run_id[:2] / run_id
+from normbench.writer import CHECKPOINT as CHECKPOINT
+from normbench.writer import CONFIG as CONFIG
+from normbench.writer import HISTORY as HISTORY
+from normbench.writer import LOCK as LOCK
+from normbench.writer import PREVIOUS_CHECKPOINT as PREVIOUS_CHECKPOINT
+from normbench.writer import RESULT as RESULT
+from normbench.writer import WEIGHTS as WEIGHTS
+from normbench.writer import NoWriter as NoWriter
+from normbench.writer import RunWriter as RunWriter
+from normbench.writer import finite as finite
+from normbench.writer import run_folder as run_folder
+from normbench.writer import write_atomically as write_atomically
 
 
-class RunWriter:
-    """Writes one run's folder, which is this process's own until the `with` ends.
-
-    The lock is the operating system's: it ends with the process, however that ends.
-    """
-
-    def __init__(self, results: Path, run_id: str) -> None:
-        """Raises Busy where another has the folder, RequestError where none can."""
-        self.folder = run_folder(results, run_id)
-        self._lock = FileLock(self.folder / LOCK)
-        with self._writing(results):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock.acquire(timeout=MOMENT, poll_interval=MOMENT / 10)
-            except Timeout:
-                raise Busy(
-                    f"run {run_id} is being done by another process, in {self.folder}"
-                ) from None
-        self._results = results
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self._lock.release()
-
-    def begin(self, config: RunConfig, resume_at: int | None = None) -> None:
-        """Make the folder ready for the first row, or for the next one.
-
-        What an earlier try left there is removed, but for its result, which stands
-        until `finish` replaces it. To resume, its checkpoints and the first `resume_at`
-        bytes of its history stay too. Raises RequestError where that is not possible.
-        """
-        kept = {LOCK, RESULT}
-        if resume_at is not None:
-            kept |= {CHECKPOINT, PREVIOUS_CHECKPOINT, HISTORY}
-        with self._writing(self._results):
-            for left_over in self.folder.iterdir():
-                if left_over.name not in kept:
-                    left_over.unlink()
-            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-            write_atomically(self.folder / CONFIG, text)
-            with (self.folder / HISTORY).open("ab") as file:
-                file.truncate(resume_at or 0)
-
-    @contextmanager
-    def _writing(self, results: Path) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RequestError(
-                f"--results {results} cannot be written: {error.strerror} "
-                f"({error.filename}); name a folder that can"
-            ) from None
-
-    def flushed_history(self) -> int:
-        """The length of the history in bytes, once all of it is on the disk."""
-        with (self.folder / HISTORY).open("ab") as file:
-            os.fsync(file.fileno())
-            return file.tell()
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Append one row to the history."""
-        line = json.dumps(finite(row), allow_nan=False)
-        with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def pictures(self, pictures: "Mapping[str, Tensor]") -> dict[str, Path]:
-        """Write each picture, (3, H, W) in [0, 1], as PNG; the files by name."""
-        files = {}
-        for name, picture in pictures.items():
-            from PIL import Image
-
-            pixels = picture.detach().cpu().clamp(0, 1).mul(255).round().byte()
-            files[name] = self.folder / f"{name}.png"
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(files[name])
-        return files
-
-    def weights(self, state: "Mapping[str, Tensor]") -> None:
-        """Write the network's parameters and buffers."""
-        from safetensors.torch import save
-
-        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        write_atomically(self.folder / WEIGHTS, save(tensors))
-
-    def finish(self, record: RunRecord) -> None:
-        """Write the result: from here on the run is finished.
-
-        Raises NormbenchError where that is not possible.
-        """
-        text = record.model_dump_json(indent=2) + "\n"
-        try:
-            write_atomically(self.folder / RESULT, text)
-            if record.status == "failed":
-                return  # it may get further the next time, from where it was
-            for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
-                (self.folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise NormbenchError(
-                f"the run ended ({record.status}), but its record cannot be written to "
-                f"{self.folder}: {error.strerror}; the same command runs it again"
-            ) from None
-
-
-class NoWriter:
-    """Writes nothing: for the processes of a run that are not its first."""
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        pass
-
-    def flushed_history(self) -> int:
-        return 0
-
-    def pictures(self, pictures: "Mapping[str, Tensor]") -> dict[str, Path]:
-        return {}
-
-    def weights(self, state: "Mapping[str, Tensor]") -> None:
-        pass
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `path` whole or not at all, whether the process or the machine stops."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+class OtherFormat(Unreadable, RequestError):
+    """A record of another version of normbench, which is not overwritten."""
 
 
 def write_compact(path: Path, records: Iterable[RunRecord]) -> None:
@@ -187,10 +48,15 @@ def write_compact(path: Path, records: Iterable[RunRecord]) -> None:
 def read_compact(path: Path) -> list[RunRecord]:
     """What `write_compact` wrote. Raises RequestError where that cannot be read."""
     try:
-        lines = gzip.decompress(path.read_bytes()).splitlines()
-        return [RunRecord.model_validate_json(line) for line in lines]
-    except (OSError, EOFError, zlib.error, ValidationError) as error:
-        raise RequestError(f"{path} holds no records: {error}") from None
+        lines = reading.unzipped(path, follow=True).splitlines()
+        return [
+            _checked(line[: reading.RECORD], path, f"line {number}: ")
+            for number, line in enumerate(lines, 1)
+        ]
+    except Unreadable as error:
+        raise RequestError(f"{path} holds no records: {error.why}") from None
+    except OSError as error:
+        raise RequestError(f"{path} holds no records: {error.strerror}") from None
 
 
 def restore(results: Path, records: Iterable[RunRecord]) -> None:
@@ -207,36 +73,82 @@ def restore(results: Path, records: Iterable[RunRecord]) -> None:
                 writer.finish(record)
 
 
-def finite(value: Any) -> Any:
-    """`value` with every float that is not finite as None: JSON has no NaN."""
-    if isinstance(value, float) and not math.isfinite(value):
+def look(folder: Path) -> RunRecord | None:
+    """The record in a run's folder; None where there is none.
+
+    Raises Damaged for one that is damaged, that is of another run or makes no sense,
+    OtherFormat for one that another version of normbench wrote, and Unreadable where
+    the disk does not give it.
+    """
+    path = folder / RESULT
+    for above in (folder, folder.parent):
+        if above.is_symlink():
+            raise Unreadable(path, f"{above} is a link; put the folder itself there")
+    try:
+        data = reading.content(path, reading.RECORD)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    return value
+    record = _checked(data, path)
+    if record.run_id != folder.name:
+        raise Damaged(path, "it is the record of another run, or no folder of a run")
+    return record
 
 
 def read(folder: Path) -> RunRecord | None:
     """The record in a run's folder; None where there is none, or a damaged one.
 
-    Raises RequestError for a record that another version of normbench wrote.
+    Raises OtherFormat and Unreadable as `look` does: such a run is not done again.
     """
     try:
-        data = (folder / RESULT).read_bytes()
-    except OSError:
+        return look(folder)
+    except Damaged:
         return None
-    return _parse(data, folder)
+
+
+def finished(results: Path, prefix: str) -> tuple[RunRecord, Path]:
+    """The record, and the folder, of the one run whose id starts with `prefix`.
+
+    Raises RequestError where there is no such run, or it has no record, and as `look`.
+    """
+    folder = find(results, prefix)
+    record = look(folder)
+    if record is None:
+        raise RequestError(
+            f"{folder} has no {RESULT}: the run did not finish; `normbench train` with "
+            "its overrides runs it again"
+        )
+    return record, folder
+
+
+def _checked(data: bytes, path: Path, where: str = "") -> RunRecord:
+    """The record in `data`, which is of the run that it says."""
+    try:
+        record = reading.parsed(RunRecord, data, path, where)
+    except Damaged:
+        with suppress(ValueError):
+            found = from_json(data)
+            if isinstance(found, dict) and found.get("format", 1) != 1:
+                raise OtherFormat(
+                    path,
+                    f"{where}it is of a format that this version of normbench does not "
+                    "read; choose other --results or another version",
+                ) from None
+        raise
+    if wrong := identity.mistake(record.run_id, record.config):
+        raise Damaged(path, where + wrong)
+    return record
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's history, oldest first; a torn last line is left out."""
-    rows = []
-    for line in (folder / HISTORY).read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    """The rows of a run's history, oldest first; a torn last line is left out.
+
+    Raises Damaged and Unreadable as `reading.history` does, also where there is none.
+    """
+    path = folder / HISTORY
+    try:
+        return reading.history(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Unreadable(path, "it is not there") from None
 
 
 def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool:
@@ -258,59 +170,93 @@ STATES = (*get_args(Status), "running", "interrupted", "missing")
 def state(results: Path, run_id: str) -> str:
     """One of STATES: `running` is a run whose lock is held, `interrupted` one that was
     begun and that no process is doing.
+
+    Raises Damaged, OtherFormat and Unreadable as `look` does.
     """
     folder = run_folder(results, run_id)
     if is_running(folder):
         return "running"
-    found = read(folder)
+    found = look(folder)
     if found is not None:
         return found.status
     return "interrupted" if (folder / HISTORY).exists() else "missing"
 
 
-def run_ids(results: Path) -> list[str]:
-    """The ids of all runs that have a folder, finished or not, sorted."""
+def states(
+    results: Path, run_ids: Iterable[str]
+) -> tuple[Counter[str], list[Unreadable]]:
+    """How many of the runs are in each of STATES, and the results that are unreadable.
+
+    Those are in no state.
+    """
+    counts: Counter[str] = Counter()
+    unreadable = []
+    for run_id in run_ids:
+        try:
+            counts[state(results, run_id)] += 1
+        except Unreadable as error:
+            unreadable.append(error)
+    return counts, unreadable
+
+
+def run_ids(results: Path, unreadable: list[Unreadable] | None = None) -> list[str]:
+    """The ids of all runs that have a folder, finished or not, sorted.
+
+    Folders that cannot be listed are added to `unreadable`.
+    """
     return [
         folder.name
-        for folder in _run_folders(results)
-        if folder.name.startswith(folder.parent.name) and folder.is_dir()
+        for folder in _run_folders(results, unreadable)
+        if RUN_ID.fullmatch(folder.name)
+        and folder.name.startswith(folder.parent.name)
+        and _is_folder(folder)
     ]
 
 
-def all_records(results: Path) -> tuple[list[RunRecord], list[Path]]:
-    """Every finished run under `results`, by id, and the results that are damaged."""
-    records, damaged = [], []
+def all_records(results: Path) -> tuple[list[RunRecord], list[Unreadable]]:
+    """Every finished run under `results`, by id, and the results that are unreadable,
+    each with why."""
+    records: list[RunRecord] = []
+    unreadable: list[Unreadable] = []
     with no_garbage():
-        for folder in _run_folders(results):
+        for folder in _run_folders(results, unreadable):
             try:
-                data = (folder / RESULT).read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError:
-                data = b""
-            record = _parse(data, folder)
-            if record is None:
-                damaged.append(folder / RESULT)
+                record = look(folder)
+            except Unreadable as error:
+                unreadable.append(error)
             else:
-                records.append(record)
-    return records, damaged
+                if record is not None:
+                    records.append(record)
+    return records, unreadable
 
 
-def _parse(data: bytes, folder: Path) -> RunRecord | None:
+def _run_folders(
+    results: Path, unreadable: list[Unreadable] | None = None
+) -> list[Path]:
+    """What is where runs are; folders that cannot be listed go to `unreadable`."""
+    found: list[Path] = []
+    for shard in _listed(results, unreadable):
+        if len(shard.name) == 2 and set(shard.name) <= set("0123456789abcdef"):
+            found += _listed(shard, unreadable)
+    return sorted(found)
+
+
+def _is_folder(path: Path) -> bool:
     try:
-        record = RunRecord.model_validate_json(data)
-    except ValidationError as error:
-        if any(mistake["loc"] == ("format",) for mistake in error.errors()):
-            raise RequestError(
-                f"{folder / RESULT} is of a format that this version of normbench "
-                "does not read; choose other --results or another version"
-            ) from None
-        return None
-    return record if record.run_id == folder.name else None
+        return path.is_dir()
+    except PermissionError:
+        return False
 
 
-def _run_folders(results: Path) -> list[Path]:
-    return sorted(results.glob("[0-9a-f][0-9a-f]/*"))
+def _listed(folder: Path, unreadable: list[Unreadable] | None) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        if unreadable is not None:
+            unreadable.append(Unreadable(folder, str(error.strerror)))
+        return []
 
 
 @contextmanager
@@ -329,21 +275,8 @@ def no_garbage() -> Iterator[None]:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process, here or elsewhere, is doing the run in `folder` now.
-
-    Where nothing can be written, nothing runs.
-    """
-    if not (folder / LOCK).is_file():
-        return False
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return True
-    except OSError:
-        return False
-    lock.release()
-    return False
+    """Whether a process, of any user, is doing the run in `folder` now."""
+    return locks.is_held(folder / LOCK)
 
 
 def find(results: Path, prefix: str) -> Path:
@@ -351,16 +284,12 @@ def find(results: Path, prefix: str) -> Path:
 
     Raises RequestError where there is none or more than one.
     """
-    folders = [
-        folder
-        for folder in _run_folders(results)
-        if folder.name.startswith(prefix) and folder.is_dir()
-    ]
-    if not folders:
+    ids = [run_id for run_id in run_ids(results) if run_id.startswith(prefix)]
+    if not ids:
         raise RequestError(f"no run in {results} has an id that starts with {prefix!r}")
-    if len(folders) > 1:
-        names = ", ".join(folder.name for folder in folders[:4])
+    if len(ids) > 1:
         raise RequestError(
-            f"{prefix!r} begins {len(folders)} run ids ({names}); write more of it"
+            f"{prefix!r} begins {len(ids)} run ids ({', '.join(ids[:4])}); write more "
+            "of it"
         )
-    return folders[0]
+    return run_folder(results, ids[0])

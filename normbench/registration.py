@@ -13,7 +13,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,7 +25,8 @@ from pydantic import (
 )
 
 from normbench.choices import choices
-from normbench.errors import RequestError, did_you_mean
+from normbench.errors import RequestError, Unreadable, did_you_mean
+from normbench.reading import yaml_value
 from normbench.registry import explain
 
 BudgetName = Literal["smoke", "quick", "full"]
@@ -301,10 +301,9 @@ def read_claim(name: str, config_dir: Path | None = None) -> Claim:
     if name not in known:
         raise RequestError(f"claim {name!r} is unknown; {did_you_mean(name, known)}")
     try:
-        plain = yaml.safe_load(known[name].read_text(encoding="utf-8"))
-        claim = Claim(**plain)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        told = " ".join(str(error).split())
+        claim = Claim(**yaml_value(known[name]))
+    except (OSError, Unreadable, TypeError) as error:
+        told = error.why if isinstance(error, Unreadable) else str(error)
         raise RequestError(f"{known[name]} cannot be read: {told}") from None
     except ValidationError as error:
         raise RequestError(f"{known[name]}:\n{explain(error)}") from None

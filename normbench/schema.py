@@ -3,11 +3,11 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PositiveFloat,
-    PositiveInt,
 )
 
 
@@ -17,12 +17,29 @@ class _Frozen(BaseModel):
     )
 
 
+MOST = 2**53
+"""No whole number of a config or a record is larger: up to it, floats are exact."""
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
 Status = Literal["ok", "diverged", "skipped", "failed"]
 """How a run ended. skipped: the norm cannot work in this network or on this data."""
 
 Options = dict[str, Any]
 """`name` of a class and the options it is built with, checked against its signature."""
+
+
+def _named(options: Options) -> Options:
+    """`options`, of which the registries check the rest. Raises ValueError."""
+    if not isinstance(options.get("name"), str):
+        raise ValueError("it has no name that is a text")
+    for key, value in options.items():
+        if isinstance(value, int) and abs(value) > MOST:
+            raise ValueError(f"{key} is a number of more than 16 digits")
+    return options
+
+
+Section = Annotated[Options, AfterValidator(_named)]
 
 
 class SGD(_Frozen):
@@ -124,9 +141,9 @@ class RunConfig(_Frozen):
     where, how fast and what is kept.
     """
 
-    task: Options
-    data: Options
-    norm: Options
+    task: Section
+    data: Section
+    norm: Section
     reparam: str
     optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
     lr: PositiveFloat
@@ -238,11 +255,11 @@ class RunRecord(_Frozen):
     primary_metric: str
     direction: Literal["minimize", "maximize"]
     config: RunConfig
-    steps: int
-    samples: int
-    parameters: int
+    steps: Annotated[int, Field(ge=0, le=MOST)]
+    samples: Annotated[int, Field(ge=0, le=MOST)]
+    parameters: Annotated[int, Field(ge=0, le=MOST)]
     peak_lr: float
-    diverged_at: int | None = None
+    diverged_at: PositiveInt | None = None
     error: str | None = None
     probes: dict[str, float | None] = {}
     facts: dict[str, float | None] = {}

@@ -2,11 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,14 +17,15 @@ from normbench.data.pictures import on_white, opened, pixels
 from normbench.errors import NormbenchError, RequestError
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.factory import NormFactory
-from normbench.schema import RunRecord
+from normbench.schema import RunConfig, RunRecord
 from normbench.tasks.style import SMALLEST, Generator
 
 
 def styles(finished: RunRecord) -> int:
     """How many styles a run was trained in."""
     data = finished.config.data
-    return len(data.get("styles") or data.get("style_paths") or [None])
+    named = data.get("styles") or data.get("style_paths")
+    return len(named) if isinstance(named, list) and named else 1
 
 
 def load(finished: RunRecord, folder: Path) -> nn.Module:
@@ -40,7 +41,7 @@ def load(finished: RunRecord, folder: Path) -> nn.Module:
             "draw pictures"
         )
     file = folder / record.WEIGHTS
-    if finished.status != "ok" or not file.is_file():
+    if finished.status != "ok" or not file.is_file() or file.is_symlink():
         raise RequestError(
             f"run {run} ({finished.status}) has no {record.WEIGHTS}; `normbench train` "
             "with its overrides and keep_weights=true trains it again and keeps them"
@@ -50,19 +51,37 @@ def load(finished: RunRecord, folder: Path) -> nn.Module:
             f"norm={config.norm['name']} of run {run} has parameters for each position "
             "of a crop; it cannot draw pictures of another size"
         )
-    options = {key: value for key, value in config.norm.items() if key != "name"}
-    norms = NormFactory(config.norm["name"], options, norm_batch=config.norm_batch)
-    model = Generator(norms, width=config.task["width"], blocks=config.task["blocks"])
-    reparam.apply(model, config.reparam)
     try:
-        model.load_state_dict(load_file(file))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        told = str(error).splitlines()[0]
+        state = load_file(file)
+        model = _built(config, state)
+        model.load_state_dict(state)
+    except NormbenchError:
+        raise
+    except Exception as error:  # a record of another's, and classes of the user's own
+        told = next(iter(str(error).splitlines()), type(error).__name__)
         raise RequestError(
             f"{file} is damaged, or of another version of this code: {told}; "
             "remove it, and `normbench train` with the run's overrides trains it again"
         ) from None
     return model.eval()
+
+
+def _built(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
+    """A network of `config`, no larger than one that could have left `state`."""
+    width: Any = config.task.get("width")
+    blocks: Any = config.task.get("blocks")
+    widest = max((side for each in state.values() for side in each.shape), default=0)
+    for key, value, most in (("width", width, widest), ("blocks", blocks, len(state))):
+        if type(value) is not int or not 1 <= value <= most:
+            raise RequestError(
+                f"task.{key}={value!r} in the record is not that of the weights"
+            )
+    options = {key: value for key, value in config.norm.items() if key != "name"}
+    options = NORMS.options(config.norm["name"], options)
+    norms = NormFactory(config.norm["name"], options, norm_batch=config.norm_batch)
+    model = Generator(norms, width=width, blocks=blocks)
+    reparam.apply(model, config.reparam)
+    return model
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from pathlib import Path
 from normbench.errors import NormbenchError, RequestError
 from normbench.record import is_running, run_folder
 
-OFFLINE = re.compile(r"offline-run-\d{8}_\d{6}-(?P<run_id>[0-9a-f]+)")
+OFFLINE = re.compile(r"offline-run-\d{8}_\d{6}-(?P<run_id>[0-9a-f]{16})")
 RUN_ERROR = re.compile(r"ERROR \[\S*/(?P<run_id>[0-9a-f]+)\]")
 AT_ONCE = 500
 """Folders that one client process is given."""
@@ -60,7 +60,9 @@ def offline_runs(results: Path) -> Offline:
     found = Offline([], [], [])
     for folder in sorted((results / "wandb").glob("offline-run-*")):
         name = OFFLINE.fullmatch(folder.name)
-        if name is None or not _log(folder).is_file():
+        log = _log(folder)
+        # A link could lead to what another program keeps, which is not ours to send.
+        if name is None or folder.is_symlink() or log.is_symlink() or not log.is_file():
             continue
         run = run_folder(results, name["run_id"])
         if not run.is_dir():

@@ -6,9 +6,10 @@ Knows no torch and no hydra: verdicts are read on a laptop.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from normbench.errors import RequestError
+from normbench import reading
+from normbench.errors import RequestError, Unreadable
 from normbench.registration import Says
 
 Decision = Literal["supported", "refuted", "equivalent", "inconclusive", "not tested"]
@@ -183,9 +184,10 @@ def read_verdict(path: Path) -> Verdict | None:
     Raises RequestError where it is damaged or of another version.
     """
     try:
-        return Verdict.model_validate_json(path.read_bytes())
+        data = reading.content(path, reading.VERDICT, follow=True)
+        return reading.parsed(Verdict, data, path)
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
-        told = str(error).splitlines()[0]
-        raise RequestError(f"{path} is not a verdict ({told}); remove it") from None
+    except (Unreadable, NotADirectoryError) as error:
+        why = error.why if isinstance(error, Unreadable) else error.strerror
+        raise RequestError(f"{path} is not a verdict ({why}); remove it") from None

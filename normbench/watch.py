@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from normbench import manifest, query, record
-from normbench.errors import RequestError
+from normbench.errors import RequestError, Unreadable
 from normbench.forecast import Forecast
 from normbench.manifest import Manifest
 from normbench.progress import title
@@ -62,7 +62,7 @@ class Snapshot:
     `by` are the keys that cells differ in and `column` the one of them that a table has
     across, None where there is one key or none. `rate` is in runs a minute since the
     sweep began, `seconds` how long that is, `left` the seconds to its end, None while
-    unknown. `active`: a process is at it.
+    unknown. `active`: a process is at it. `left_out` are results that cannot be read.
     """
 
     titles: list[str]
@@ -71,6 +71,7 @@ class Snapshot:
     cells: list[Cell]
     running: list[str]
     failures: dict[str, str]
+    left_out: list[str]
     active: bool
     seconds: float
     rate: float | None
@@ -114,6 +115,7 @@ class Snapshot:
             },
             "cells": [cell.plain() for cell in self.cells],
             "failures": self.failures,
+            "left_out": self.left_out,
         }
 
 
@@ -139,6 +141,7 @@ class Watch:
         self._seen: dict[str, int] = {}
         self._ended: dict[str, float] = {}
         self._records: dict[str, RunRecord] = {}
+        self._unreadable: dict[str, Unreadable] = {}
         self._cells: dict[tuple[Any, ...], list[str]] = {}
         self._by: list[str] = []
         self._column: str | None = None
@@ -170,7 +173,7 @@ class Watch:
             active = record.is_running(folder)
             try:
                 at = (folder / manifest.FILE).stat().st_mtime
-            except FileNotFoundError:  # it has ended, and another has begun since
+            except OSError:  # it has ended, and another has begun since
                 if before is None:
                     continue
                 at = before.at
@@ -219,7 +222,13 @@ class Watch:
         except OSError:
             at = None
         again = at is not None and at < self._since.get(run_id, 0.0)
-        found = None if at is None or again else record.read(folder)
+        found = None
+        self._unreadable.pop(run_id, None)
+        if at is not None and not again:
+            try:
+                found = record.read(folder)
+            except Unreadable as error:
+                self._unreadable[run_id] = error
         if at is not None and found is not None:
             self._records[run_id] = found
             self._states[run_id] = found.status
@@ -251,6 +260,7 @@ class Watch:
                 for key, state in states.items()
                 if state == "failed"
             },
+            left_out=[str(error) for error in self._unreadable.values()],
             active=active,
             seconds=seconds,
             rate=60 * len(ended) / seconds if ended and seconds else None,

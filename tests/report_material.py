@@ -8,8 +8,9 @@ from typing import Any
 
 from PIL import Image
 
+from normbench.identity import hashed
 from normbench.record import read_compact, run_folder, write_compact
-from normbench.schema import RunRecord
+from normbench.schema import RunConfig, RunRecord
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "results" / "claims"
@@ -33,11 +34,12 @@ def write_run(
     losses: list[float | None] | None = None,
     **fields: Any,
 ) -> RunRecord:
-    """A run's folder: `number` makes its id, `losses` its history."""
-    run_id = f"{number:016x}"[::-1]
-    plain = template().model_dump(mode="json") | fields | {"run_id": run_id}
-    plain["config"] |= config or {}
+    """A run's folder: `number`, its seed, makes its id, `losses` its history."""
+    plain = template().model_dump(mode="json") | fields
+    plain["config"] |= {"seed": number} | dict(config or {})
     plain["metrics"] |= metrics or {}
+    run_id = hashed(RunConfig.model_validate_json(json.dumps(plain["config"])))
+    plain["run_id"] = run_id
     record = RunRecord.model_validate_json(json.dumps(plain))
     folder = run_folder(results, run_id)
     folder.mkdir(parents=True)

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,6 +203,18 @@ def test_a_damaged_file_is_told_and_what_is_whole_is_used(
     assert told.notes == ([begins] if begins else [])
     (warning,) = told.warnings
     assert all(name in warning or name == HISTORY for name in damaged)
+
+
+def test_a_checkpoint_of_another_run_is_none_to_go_on_from(tmp_path: Path) -> None:
+    whole = outcome(tmp_path, experiment.run_one(CNN, tmp_path))
+    other = stopped(CNN.model_copy(update={"seed": 7}), tmp_path, 5)
+    folder = record.run_folder(tmp_path / "again", run_id(CNN))
+    shutil.copytree(other, folder)
+    told = Told()
+    finished = experiment.run_one(CNN, tmp_path / "again", observer=told)
+    assert outcome(tmp_path / "again", finished) == whole
+    (warning,) = told.warnings
+    assert "is of another run: the run starts again" in warning
 
 
 def test_other_code_starts_from_the_beginning(

@@ -132,6 +132,8 @@ def write_the_users_files(folder: Path, patch: pytest.MonkeyPatch) -> None:
     material.hf(folder / "imdb", patch)
     material.content_folder(folder, patch)
     (folder / "content").rename(folder / "photos")
+    saved = compose([*SMALL["cnn"], "tracker=none"]).model_dump(mode="json")
+    (folder / "config.yaml").write_text(yaml.safe_dump(saved))
     for name in ("a.jpg", "b.jpg", "cat.jpg", "dog.png"):
         material.picture(folder / name)
 

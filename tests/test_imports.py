@@ -1,91 +1,110 @@
 """Who may import whom: the import rule, read off the source and seen in processes."""
 
 import ast
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_record import a_record, written
 
 import normbench
+from normbench.manifest import Announcement, Manifest
 
 PACKAGE = Path(normbench.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# What may be imported, besides errors and registry, by the module on the left; a
+# What may be imported, besides what is EVERYWHERE, by the module on the left; a
 # package stands for all in it.
 ALLOWED = {
-    "cli.__init__": {"cli.bench", "cli.claim", "cli.dashboard", "cli.doctor"}
+    "cli.__init__": {"cli.commands"},
+    "cli.commands": {"cli.bench", "cli.claim", "cli.dashboard", "cli.doctor"}
     | {"cli.footprint", "cli.look", "cli.plot", "cli.report", "cli.results", "cli.run"}
     | {"cli.stylize"}
     | {"cli.sweep", "cli.sync", "cli.watch"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
-    | {"comparison", "config", "manifest", "plan", "progress", "provenance"}
-    | {"registration", "report.registered", "report.verdicts", "theorems", "trial"}
-    | {"verdict"},
+    | {"comparison", "config", "console", "manifest", "overrides"}
+    | {"progress", "provenance", "registration", "remarks"}
+    | {"report.paragraphs", "report.registered", "report.verdicts"}
+    | {"report.words", "theorems", "trial", "verdict"},
     "cli.doctor": {"cli.options", "cli.tables", "config", "doctor", "provenance"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
     | {"probes.trained", "query", "record"},
     "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
-    "cli.plot": {"choices", "cli.claim", "cli.options", "query", "record"}
+    "cli.plot": {"choices", "cli.claim", "cli.options", "query", "reading", "record"}
     | {"registration", "report", "verdict"},
     "cli.sync": {"cli.options", "sync"},
     "cli.dashboard": {"cli.options", "report.dashboard", "verdict"},
-    "cli.watch": {"cli.options", "cli.tables", "progress", "watch"},
+    "cli.watch": {"cli.options", "cli.tables", "console", "progress", "watch"},
     "cli.options": {"choices"},
+    "cli.tables": {"console"},
+    "console": set(),
     "stats": set(),
-    "cli.run": {"cli.options", "cli.tables", "config", "experiment", "progress"}
-    | {"parallel", "provenance", "record"},
-    "cli.sweep": {"cli.options", "cli.tables", "engines", "experiment", "forecast"}
-    | {"manifest", "plan", "progress", "provenance", "record"},
+    "cli.run": {"cli.options", "cli.tables", "config", "experiment"}
+    | {"parallel", "progress", "provenance", "record", "saved"},
+    "cli.sweep": {"cli.options", "cli.tables", "console", "engines"}
+    | {"experiment", "forecast", "manifest", "plan", "progress"}
+    | {"provenance", "record", "saved"},
     "__main__": {"cli"},
     "check": {"census", "choices", "claims", "contrasts", "provenance", "record"}
     | {"data.base", "registration", "theorems", "trial", "verdict"},
-    "trial": {"config", "contrasts", "engines", "forecast", "manifest", "plan"}
-    | {"progress", "record", "registration", "schema", "verdict"},
-    "comparison": {"plan", "registration"},
+    "trial": {"composition", "config", "contrasts", "engines", "forecast"}
+    | {"manifest", "overrides", "plan", "progress", "record"}
+    | {"registration", "schema", "verdict"},
+    "comparison": {"overrides", "registration"},
     "claims": {"contrasts", "registration", "schema", "stats", "verdict"},
     "contrasts": {"registration", "schema", "stats", "verdict"},
-    "registration": {"choices"},
-    "verdict": {"registration"},
+    "registration": {"choices", "reading"},
+    "verdict": {"reading", "registration", "remarks"},
+    "remarks": {"reading"},
     "census": {"data.cache"},
     "engines": {"engines", "experiment", "network", "progress"}
     | {"provenance", "record", "schema"},
-    "doctor": {"data.cache", "engines", "network", "norms.base", "provenance", "schema"}
-    | {"tasks.base", "tracking", "train"},
-    "plan": {"choices", "config", "manifest", "network", "provenance", "record"}
-    | {"schema"},
+    "doctor": {"data.cache", "engines", "network", "provenance", "schema"}
+    | {"tasks.base", "tracking", "traps"},
+    "plan": {"choices", "composition", "config", "manifest", "network"}
+    | {"overrides", "provenance", "record", "schema"},
     "forecast": {"schema"},
-    "manifest": {"record", "schema"},
+    "manifest": {"identity", "reading", "record", "schema"},
     "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
-    "progress": {"schema"},
-    "checkpoint": {"record"},
+    "progress": {"console", "rates", "schema"},
+    "checkpoint": {"reading", "record"},
     "experiment": {"checkpoint", "config", "data.base", "network", "outcome"}
-    | {"parallel"}
-    | {"progress", "provenance", "record", "replica", "run", "schema", "tasks.base"}
-    | {"tracking"},
-    "run": {"checkpoint", "evaluation", "network", "norms.base", "outcome", "parallel"}
-    | {"probes.trained", "progress", "record", "replica", "schema", "tasks.base"}
-    | {"tracking", "train"},
-    "outcome": {"checkpoint", "config", "data.base", "parallel", "provenance"}
-    | {"schema", "tasks.base", "train"},
+    | {"parallel", "progress", "provenance", "record", "replica"}
+    | {"run", "schema", "tasks.base", "tracking"},
+    "run": {"checkpoint", "evaluation", "network", "norms.base"}
+    | {"outcome", "parallel", "probes.trained", "progress", "rates"}
+    | {"record", "replica", "schema", "tasks.base", "tracking"}
+    | {"train"},
+    "outcome": {"checkpoint", "config", "data.base", "parallel"}
+    | {"provenance", "rates", "schema", "tasks.base"},
     "replica": {"norms.base", "norms.statistics", "parallel", "schema", "tasks.base"}
     | {"train"},
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
     | {"tasks.base"},
     "evaluation": {"norms", "tasks.base"},
     "bench": {"network", "norms"},
-    "catalogue": {"choices", "config", "network", "norms", "schema", "tasks.base"},
-    "config": {"choices", "data.base", "norms.base", "probes.trained", "reparam"}
-    | {"schema", "tasks.base"},
-    "tracking": {"record", "schema"},
-    "sync": {"record"},
+    "catalogue": {"choices", "composition", "config", "network", "norms"}
+    | {"overrides", "reading", "schema", "tasks.base"},
+    "config": {"choices", "composition", "data.base", "identity"}
+    | {"norms.base", "overrides", "probes.trained", "reparam"}
+    | {"schema", "tasks.base", "wandb_variables"},
+    "tracking": {"record", "schema", "wandb_variables"},
+    "sync": {"record", "wandb_variables"},
+    "wandb_variables": set(),
     "query": {"schema", "stats"},
     "parquet": {"record"},
-    "provenance": {"schema"},
-    "record": {"schema"},
+    "provenance": {"schema", "user_modules"},
+    "user_modules": {"schema"},
+    "record": {"identity", "locks", "reading", "schema", "writer"},
+    "writer": {"locks", "schema"},
+    "identity": {"schema"},
+    "reading": {"schema"},
+    "locks": set(),
     "norms": {"norms.base", "norms.statistics"},
     "norms.factory": {"norms.base", "norms.ghost"},
     "norms.__init__": {"norms"},
@@ -112,36 +131,48 @@ ALLOWED = {
     "report.material": {"choices", "query", "record", "registration", "schema"}
     | {"verdict"},
     "report.page": {"registration", "report.columns", "report.footprints", "schema"}
-    | {"report.material", "report.pictures", "report.verdicts", "verdict"},
-    "report.pictures": {"query", "report.material", "schema"},
+    | {"report.material", "report.pictures", "report.published", "report.words"}
+    | {"verdict"},
+    "report.pictures": {"query", "reading", "report.material", "schema"},
     "report.cubes": {"report.drawing", "report.panel"},
-    "report.dashboard": {"report.verdicts", "verdict"},
+    "report.dashboard": {"report.words", "verdict", "wandb_variables"},
     "report.drawing": {"record"},
     "report.figures": {"registration", "report.drawing", "report.forest", "stats"}
-    | {"report.palette", "report.published", "report.series", "report.verdicts"}
+    | {"report.palette", "report.published", "report.series", "report.words"}
     | {"verdict"},
     "report.forest": {"report.drawing", "report.palette", "report.series", "verdict"}
-    | {"report.verdicts"},
+    | {"report.words"},
     "report.palette": {"verdict"},
     "report.gallery": {"report.drawing", "report.series"},
     "report.published": set(),
     "report.runs": {"query", "report.drawing", "report.series"},
     "report.series": {"report.drawing", "report.palette"},
     "report.training": {"report.drawing", "report.series", "stats"},
-    "report.registered": {"registration", "report.paragraphs"},
-    "report.verdicts": {"report.paragraphs", "verdict"},
+    "report.registered": {"registration", "report.paragraphs", "report.published"}
+    | {"report.words"},
+    "report.verdicts": {"report.paragraphs", "report.published", "report.words"}
+    | {"verdict"},
+    "report.words": {"registration", "verdict"},
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
     | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},
     "tasks": {"tasks.base", "data.base"},
+    "tasks.base": {"data.notes"},
     "tasks.cnn": {"tasks.base", "data.augmentation", "data.base", "resnet"},
     "tasks.style": {"tasks.base", "data.base", "data.cache", "perceptual"},
     "data": {"data.augmentation", "data.base", "data.cache", "data.embedded"},
     "data.augmentation": {"data.base"},
+    "data.base": {"data.notes"},
+    "data.copies": {"data.files", "data.notes"},
     "data.files": {"data.cache"},
-    "data.folder": {"data.augmentation", "data.base", "data.cache", "data.files"}
-    | {"data.pictures"},
+    "data.folder": {"data.augmentation", "data.base", "data.cache", "data.copies"}
+    | {"data.files", "data.layout", "data.pictures", "data.splits"},
+    "data.layout": {"data.files", "data.listing", "data.notes"},
+    "data.listing": {"data.files"},
+    "data.notes": {"data.files"},
     "data.pictures": {"data.files"},
-    "data.content_folder": {"data.base", "data.cache", "data.files", "data.pictures"},
+    "data.splits": {"data.base"},
+    "data.content_folder": {"data.base", "data.cache", "data.copies", "data.files"}
+    | {"data.layout", "data.listing", "data.notes", "data.pictures", "data.splits"},
     "perceptual": {"data.downloads"},
     "stylize": {
         "data.files",
@@ -153,27 +184,37 @@ ALLOWED = {
     }
     | {"schema", "tasks.style"},
     "cli.stylize": {"cli.options", "provenance", "record", "stylize"},
-    "data.texts": {"data.base", "data.cache", "data.files"},
+    "data.texts": {"data.base", "data.cache", "data.files", "data.notes"}
+    | {"data.splits"},
     "data.hf": {"data.base", "data.files", "data.texts"},
-    "data.text_csv": {"data.base", "data.files", "data.texts"},
+    "data.text_csv": {"data.base", "data.files", "data.notes", "data.texts"},
     "data.display_names": {"data.base", "data.cache", "data.embedded", "data.texts"},
     "data.cifar": {"data.augmentation", "data.base", "data.downloads"},
     "data.mnist": {"data.downloads"},
     "data.photographs": {"data.appearance", "data.base", "data.cache"}
     | {"data.embedded", "data.pictures"},
+    "choices": {"reading"},
+    "composition": {"choices", "config_source", "overrides", "suggestions"},
+    "config_source": {"reading"},
+    "overrides": {"choices"},
+    "saved": {"choices", "composition", "config", "data.base", "overrides"}
+    | {"reading", "schema", "suggestions"},
+    "suggestions": {"choices", "reading"},
+    "traps": {"norms.base", "rates", "schema", "tasks.base"},
+    "rates": {"schema"},
 }
-EVERYWHERE = {"errors", "registry"}
+EVERYWHERE = {"errors", "registry", "interrupts", "signals", "streams"}
 
 # Libraries that only these modules may import.
 ONLY_IN = {
-    "hydra": {"config", "plan"},
-    "omegaconf": {"config", "plan"},
+    "hydra": {"catalogue", "composition", "config_source", "overrides"},
+    "omegaconf": {"composition"},
     "wandb": {"tracking", "report.dashboard"},
     "wandb_workspaces": {"report.dashboard"},
     "datasets": {"data.hf"},
     "torchvision": {"census", "resnet", "data.downloads"},
     "typer": {"cli"},
-    "rich": {"cli", "progress"},
+    "rich": {"cli", "console", "progress"},
     "matplotlib": {"report"},
     "pyarrow": {"parquet"},
     "ray": {"engines.ray"},
@@ -185,10 +226,15 @@ WITHOUT_TORCH = {
     "report",
     "schema",
     "registration",
+    "remarks",
     "claims",
     "contrasts",
     "verdict",
     "record",
+    "identity",
+    "locks",
+    "reading",
+    "writer",
     "query",
     "parquet",
     "stats",
@@ -196,7 +242,15 @@ WITHOUT_TORCH = {
     "errors",
     "registry",
     "choices",
+    "comparison",
+    "composition",
+    "overrides",
+    "suggestions",
     "progress",
+    "console",
+    "interrupts",
+    "signals",
+    "streams",
     "forecast",
     "manifest",
     "watch",
@@ -293,3 +347,44 @@ def test_importing_a_module_leaves_the_heavy_ones_out(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_commands_that_read_import_no_torch(tmp_path: Path) -> None:
+    results = tmp_path / "runs"
+    finished = a_record("task=cnn", "tracker=none")
+    written(results, finished)
+    run = {finished.run_id: finished.config}
+    with Announcement(results) as announcement:
+        announcement.say(
+            Manifest(title="sweep", workers=1, runs=run, skipped={}, todo=[])
+        )
+    commands = [
+        ["status"],
+        ["results"],
+        ["results", "--csv"],
+        ["show", finished.run_id],
+        ["watch", "--once"],
+        ["claim", "list"],
+        ["report", "--output", str(tmp_path / "page")],
+        ["plot", "--by", "norm", "--output", str(tmp_path / "picture")],
+        *(["list", f"{group}s"] for group in ("task", "budget", "engine", "tracker")),
+        ["list", "data"],
+    ]
+    code = """
+import sys, json
+from normbench.cli import app
+from normbench.cli.options import _complete
+_complete("norm=b")
+for command in json.loads(sys.argv[1]):
+    code = app(command, standalone_mode=False) or 0
+    assert code == 0, command
+    assert not {"torch", "hydra", "omegaconf"} & sys.modules.keys(), command
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"NORMBENCH_RESULTS": str(results)},
+        cwd=tmp_path,
+    )
+    assert ran.returncode == 0, ran.stderr

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from normbench import record
 from normbench.cli import app
+from normbench.config import run_id
 
 CLAIMS = Path(__file__).parents[1] / "results" / "claims"
 Plot = Callable[..., Result]
@@ -216,7 +217,7 @@ def test_too_many_curves_are_refused(plot: Plot, tmp_path: Path) -> None:
     for index in range(36):
         changes = {"lr": 0.1 + index // 2, "batch_size": 2 + 6 * (index % 2)}
         config = one.config.model_copy(update=changes)
-        changed = {"run_id": f"{index:016x}", "config": config}
+        changed = {"run_id": run_id(config), "config": config}
         written(tmp_path / "runs", one.model_copy(update=changed))
     done = plot("--by", "batch_size", "--series", "lr", "--results", "runs")
     assert done.exit_code == 2

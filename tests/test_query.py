@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from test_record import A_RECORD, a_record, written
 
 from normbench import query
+from normbench.config import run_id
 from normbench.errors import RequestError
+from normbench.record import run_folder
 from normbench.schema import RunRecord
 
 THREE = [
@@ -422,14 +424,16 @@ def test_tables_fit_a_terminal_of_80_columns(
 def test_hundreds_of_runs_are_cut_and_it_says_so(
     command: Command, tmp_path: Path
 ) -> None:
+    ids = []
     for seed in range(203):
-        folder = tmp_path / "results" / "runs" / "00" / f"00{seed:04}"
-        folder.mkdir(parents=True)
         config = A_RECORD.config.model_copy(update={"seed": seed})
-        finished = A_RECORD.model_copy(update={"run_id": folder.name, "config": config})
+        ids.append(run_id(config))
+        folder = run_folder(tmp_path / "results" / "runs", ids[-1])
+        folder.mkdir(parents=True)
+        finished = A_RECORD.model_copy(update={"run_id": ids[-1], "config": config})
         (folder / "result.json").write_text(finished.model_dump_json())
     shown = command("results")
-    assert "000199" in shown.stdout
-    assert "000200" not in shown.stdout
+    assert sorted(ids)[199] in shown.stdout
+    assert sorted(ids)[200] not in shown.stdout
     assert "the first 200 of 203 rows" in shown.stderr
     assert len(command("results", "--csv").stdout.splitlines()) == 204

@@ -5,6 +5,9 @@ import gc
 import json
 import math
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from normbench import record
-from normbench.config import compose, run_id
-from normbench.errors import Busy, NormbenchError, RequestError
+from normbench.config import compose, compose_engine, run_id
+from normbench.errors import Busy, NormbenchError, RequestError, Unreadable
+from normbench.plan import Plan, standing
 from normbench.schema import Environment, RunRecord, Seconds
 
 
@@ -102,7 +106,8 @@ def test_a_record_cut_at_any_byte_is_no_record(tmp_path: Path) -> None:
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         assert record.read(folder) is None
-    assert record.all_records(tmp_path) == ([], [path])
+    records, (unreadable,) = record.all_records(tmp_path)
+    assert (records, unreadable.path) == ([], path)
 
 
 def test_history_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
@@ -220,7 +225,8 @@ def test_a_damaged_record_is_named_and_an_unfinished_run_is_not(
     path = record.run_folder(tmp_path, torn.run_id) / record.RESULT
     path.write_bytes(b'{"run_id": "\xff')
     (record.run_folder(tmp_path, unfinished.run_id) / record.RESULT).unlink()
-    assert record.all_records(tmp_path) == ([whole], [path])
+    records, (unreadable,) = record.all_records(tmp_path)
+    assert (records, unreadable.path) == ([whole], path)
     assert gc.isenabled()
 
 
@@ -251,3 +257,134 @@ def test_a_record_that_cannot_be_written_leaves_nothing_behind(
         "config.yaml",
         "history.jsonl",
     }
+
+
+def test_a_disk_that_does_not_answer_is_not_a_run_without_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = a_record()
+    folder = written(tmp_path, finished)
+    plain = os.open
+
+    def broken(path: Path, *arguments: Any, **options: Any) -> int:
+        if Path(path).name == record.RESULT:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", broken)
+    with pytest.raises(Unreadable, match=r"result\.json cannot be read: Input/output"):
+        record.read(folder)
+    plan = Plan({finished.run_id: finished.config}, {}, compose_engine([]))
+    assert standing(plan, tmp_path).missing.keys() == {finished.run_id}
+
+
+def test_files_of_others_stay_in_the_folder_of_a_run(tmp_path: Path) -> None:
+    config = compose([])
+    folder = record.run_folder(tmp_path, run_id(config))
+    (folder / "notes").mkdir(parents=True)
+    (folder / "drawn.png").mkdir()
+    others = [folder / "notes" / "a.txt", folder / ".DS_Store", folder / "todo.txt"]
+    ours = [folder / ".config.yaml.4711", folder / "weights.safetensors"]
+    ours += [folder / "stylised.png", folder / "checkpoint.pt"]
+    for path in (*others, *ours):
+        path.write_text("kept")
+    with record.RunWriter(tmp_path, run_id(config)) as writer:
+        writer.begin(config)
+        writer.finish(a_record())
+    assert all(path.read_text() == "kept" for path in others)
+    assert not any(path.exists() for path in ours)
+
+
+def test_what_is_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
+    config = compose([])
+    folder = record.run_folder(tmp_path, run_id(config))
+    folder.mkdir(parents=True)
+    for name in (".lock", "config.yaml", "history.jsonl", "result.json"):
+        (folder / name).mkdir()
+        with pytest.raises(RequestError) as told:
+            record.RunWriter(tmp_path, run_id(config))
+        assert f"{folder / name} is a folder" in str(told.value)
+        assert "move the folder away" in str(told.value)
+        (folder / name).rmdir()
+    folder.rmdir()
+    folder.touch()
+    with pytest.raises(RequestError, match=f"{folder} is no folder; move it away"):
+        record.RunWriter(tmp_path, run_id(config))
+
+
+def test_a_full_disk_is_told_with_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose([])
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with record.RunWriter(tmp_path, run_id(config)) as writer:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(RequestError) as told:
+            writer.begin(config)
+    assert f"No space left on device ({writer.folder})" in str(told.value)
+
+
+def test_a_damaged_record_is_told_as_damaged(tmp_path: Path) -> None:
+    folder = written(tmp_path, a_record())
+    (folder / record.RESULT).write_text("{")
+    with pytest.raises(RequestError, match=r"result\.json is damaged: Invalid JSON"):
+        record.finished(tmp_path, folder.name)
+    (folder / record.RESULT).unlink()
+    with pytest.raises(RequestError, match=r"has no result\.json: the run did not"):
+        record.finished(tmp_path, folder.name)
+
+
+def test_a_long_error_is_recorded_by_its_end(tmp_path: Path) -> None:
+    failed = a_record(status="failed", error="x" * 10_000_000 + "the last line")
+    found = record.read(written(tmp_path, failed))
+    assert found is not None
+    assert str(found.error).endswith("the last line")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_sees_that_a_run_is_being_done() -> None:
+    config = compose([])
+    with tempfile.TemporaryDirectory(prefix="normbench-") as name:
+        Path(name).chmod(0o755)
+        results = Path(name, "runs")
+        folder = record.run_folder(results, run_id(config))
+        before = os.umask(0o022)
+        try:
+            with record.RunWriter(results, run_id(config)) as writer:
+                writer.begin(config)
+                with nobody():
+                    assert record.is_running(folder)
+                    assert record.state(results, run_id(config)) == "running"
+                    with pytest.raises(Busy, match="being done by another process"):
+                        record.RunWriter(results, run_id(config))
+            with nobody():
+                assert record.state(results, run_id(config)) == "interrupted"
+                with pytest.raises(RequestError) as told:
+                    record.RunWriter(results, run_id(config))
+                assert f"this user may not write to {folder};" in str(told.value)
+                other = compose(["seed=1"])
+                with pytest.raises(RequestError) as told:
+                    record.RunWriter(results, run_id(other))
+                assert f"may not write to {results};" in str(told.value)
+            folder.chmod(0o000)
+            with nobody():
+                assert not record.is_running(folder)
+                with pytest.raises(Unreadable, match="Permission denied"):
+                    record.state(results, run_id(config))
+                with pytest.raises(RequestError, match="this user may not write to"):
+                    record.RunWriter(results, run_id(config))
+        finally:
+            os.umask(before)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """As another user, for whom permissions bind."""
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

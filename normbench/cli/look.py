@@ -104,15 +104,8 @@ def show(
     """Show the record of one run."""
     with exit_codes():
         from normbench import record
-        from normbench.errors import RequestError
 
-        folder = record.find(results, run)
-        finished = record.read(folder)
-        if finished is None:
-            raise RequestError(
-                f"{folder} has no valid {record.RESULT}: the run did not finish; "
-                "`normbench train` with its overrides runs it again"
-            )
+        finished, folder = record.finished(results, run)
         if json:
             typer.echo(finished.model_dump_json(indent=2))
         else:

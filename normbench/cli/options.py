@@ -67,6 +67,9 @@ def exit_codes() -> Iterator[None]:
     except NormbenchError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, RequestError) else 1) from None
+    except PermissionError as error:
+        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # one more ends it without a word
         typer.echo("interrupted; the same command takes it up again", err=True)

@@ -207,8 +207,8 @@ def _records(
             f"--results {results} is not a folder; `normbench train` makes it"
         )
     everything, damaged = record.all_records(results)
-    for path in damaged:
-        typer.echo(f"left out, not a valid record: {path}", err=True)
+    for each in damaged:
+        typer.echo(f"left out: {each}", err=True)
     records = query.matching(everything, where)
     if not records:
         asked = f" in which {' and '.join(where)}" if where else ""
@@ -252,6 +252,7 @@ def _of_cells(
 def _of_histories(
     records: "Sequence[RunRecord]", series: Sequence[str], metric: str, results: Path
 ) -> "dict[str, Figure]":
+    from normbench.errors import Unreadable
     from normbench.query import groups
     from normbench.record import read_history, run_folder
     from normbench.report.training import Group, of_histories
@@ -259,27 +260,39 @@ def _of_histories(
     drawn = []
     for values, members in groups(records, series, "--series"):
         label = _label(values)
-        histories = [read_history(run_folder(results, r.run_id)) for r in members]
-        drawn.append(Group(label, str(values.get("norm", label)), histories))
+        histories = []
+        for each in members:
+            try:
+                histories.append(read_history(run_folder(results, each.run_id)))
+            except Unreadable as error:
+                typer.echo(f"left out: {error}", err=True)
+        if histories:
+            drawn.append(Group(label, str(values.get("norm", label)), histories))
     return {f"{metric}-curves": of_histories(drawn, metric)}
 
 
 def _of_pictures(
     records: "Sequence[RunRecord]", series: Sequence[str], results: Path
 ) -> "dict[str, Figure]":
-    from normbench.errors import RequestError
+    from normbench.errors import RequestError, Unreadable
     from normbench.query import groups
+    from normbench.reading import picture
     from normbench.record import run_folder
     from normbench.report.gallery import gallery
 
     pictures = {}
     for values, members in groups(records, series, "--series"):
         members.sort(key=lambda each: each.config.seed)
-        folders = (run_folder(results, each.run_id) for each in members)
-        files = (folder / "stylised.png" for folder in folders)
-        first = next((file for file in files if file.is_file()), None)
-        if first is not None:
-            pictures[_label(values)] = first.read_bytes()
+        for each in members:
+            try:
+                found = picture(run_folder(results, each.run_id) / "stylised.png")
+            except FileNotFoundError:
+                continue
+            except Unreadable as error:
+                typer.echo(f"left out: {error}", err=True)
+                continue
+            pictures[_label(values)] = found
+            break
     if not pictures:
         raise RequestError("none of these runs left pictures; style runs do")
     return {"gallery": gallery(pictures)}

@@ -58,6 +58,8 @@ def report(
         folder = figures or output.with_name(f"{output.stem}-figures")
         material = gather(results, claims, config_dir)
         page, files = write(material, output, folder)
+        for each in (*material.damaged, *page.packed.unreadable):
+            typer.echo(f"left out: {each}", err=True)
         if json:
             plain = {
                 "report": str(output),

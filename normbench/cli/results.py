@@ -78,8 +78,8 @@ def results(
                 f"--results {results} is not a folder; `normbench train` makes it"
             )
         everything, damaged = record.all_records(results)
-        for path in damaged:
-            typer.echo(f"left out, not a valid record: {path}", err=True)
+        for each in damaged:
+            typer.echo(f"left out: {each}", err=True)
         records = query.matching(everything, where or ())
         metrics = list(dict.fromkeys(metric or ()))
         query.check_metrics(metrics, everything)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,8 +26,20 @@ if TYPE_CHECKING:
     from normbench.schema import RunConfig, RunRecord
 
 
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Begin with this config, of `config` or a run's folder; KEY=VALUE wins.",
+        show_default=False,
+    ),
+]
+
+
 def train(
     overrides: Overrides = None,
+    from_: From = None,
     results: Results = RESULTS,
     config_dir: ConfigDir = None,
     module: Modules = None,
@@ -40,7 +52,7 @@ def train(
     the same command goes on.
     """
     with exit_codes(), _world() as world:
-        config = world.together(lambda: _composed(overrides, config_dir, module))
+        config = world.together(lambda: _composed(overrides, config_dir, module, from_))
         from normbench import record
         from normbench.config import run_id
         from normbench.provenance import comes_from_this_code
@@ -90,13 +102,14 @@ def train(
 
 def config(
     overrides: Overrides = None,
+    from_: From = None,
     config_dir: ConfigDir = None,
     module: Modules = None,
     json: Json = False,
 ) -> None:
     """Print the resolved config that OVERRIDES ask for, as yaml."""
     with exit_codes():
-        composed = _composed(overrides, config_dir, module)
+        composed = _composed(overrides, config_dir, module, from_)
         if json:
             typer.echo(composed.model_dump_json(indent=2))
         else:
@@ -113,11 +126,16 @@ def _composed(
     overrides: Sequence[str] | None,
     config_dir: Path | None,
     modules: Sequence[str] | None,
+    file: Path | None,
 ) -> "RunConfig":
     from normbench.config import compose
     from normbench.provenance import import_modules
 
     import_modules(modules or ())
+    if file is not None:
+        from normbench.saved import compose_from
+
+        return compose_from(file, overrides or (), config_dir)
     return compose(overrides or (), config_dir)
 
 

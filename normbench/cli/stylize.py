@@ -32,14 +32,11 @@ def stylize(
     with exit_codes():
         from normbench import record
         from normbench import stylize as styling
-        from normbench.errors import RequestError
-        from normbench.provenance import import_modules
+        from normbench.provenance import import_modules, require_modules
 
-        folder = record.find(results, run)
-        finished = record.read(folder)
-        if finished is None:
-            raise RequestError(f"run {run} in {results} has not finished")
-        import_modules(module or list(finished.environment.modules))
+        finished, folder = record.finished(results, run)
+        require_modules(finished, module or ())
+        import_modules(module or ())
         written = []
         for target in styling.redrawn(finished, folder, images, output_dir, style):
             written.append(target)

@@ -143,6 +143,7 @@ def status(
     """
     with exit_codes():
         from normbench import record
+        from normbench.errors import Unreadable
         from normbench.plan import make_plan
         from normbench.provenance import import_modules
 
@@ -150,11 +151,15 @@ def status(
         if overrides or arm:
             plan = make_plan(overrides or (), arm or (), config_dir)
             ids = list(plan.runs)
-            counts = Counter(record.state(results, run_id) for run_id in ids)
+            counts, unreadable = record.states(results, ids)
             counts["skipped"] += len(plan.skipped)
         else:
-            ids = record.run_ids(results)
-            counts = Counter(record.state(results, run_id) for run_id in ids)
+            unlisted: list[Unreadable] = []
+            ids = record.run_ids(results, unlisted)
+            counts, unreadable = record.states(results, ids)
+            unreadable += unlisted
+        for each in unreadable:
+            typer.echo(f"left out: {each}", err=True)
         row = {"runs": counts.total(), **{s: counts[s] for s in record.STATES}}
         if json:
             typer.echo(jsonlib.dumps(row, indent=2))
@@ -164,6 +169,14 @@ def status(
 
 def rerun(
     run: Annotated[str, typer.Argument(metavar="RUN_ID", help="Or its beginning.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="data.path=PATH",
+            help="Where the files of its data are now; they must be the same.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -186,18 +199,18 @@ def rerun(
         from datetime import datetime
 
         from normbench import record
-        from normbench.errors import RequestError
         from normbench.experiment import run_one
         from normbench.progress import run_observer
-        from normbench.provenance import import_modules
+        from normbench.provenance import import_modules, require_modules
+        from normbench.saved import same_run
 
-        before = record.read(record.find(results, run))
-        if before is None:
-            raise RequestError(f"run {run} has no valid record to compare with")
-        fresh = output or results / "reruns" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
-        modules = module or list(before.environment.modules)
+        before, _ = record.finished(results, run)
+        modules = module or ()
+        require_modules(before, modules)
         import_modules(modules)
-        after = run_one(before.config, fresh, modules=modules, observer=run_observer())
+        config = same_run(before, overrides or ())
+        fresh = output or results / "reruns" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
+        after = run_one(config, fresh, modules=modules, observer=run_observer())
         identical = after.metrics == before.metrics and after.status == before.status
         if json:
             outcome = {

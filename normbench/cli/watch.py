@@ -146,8 +146,10 @@ def _foot(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
     from rich.text import Text
 
     extremes = snapshot.extremes()
-    if extremes or snapshot.running or snapshot.failures:
+    if extremes or snapshot.running or snapshot.failures or snapshot.left_out:
         yield Text()
+    for text in snapshot.left_out[:SHOWN]:
+        yield Text(f"left out {text}", style=LOOKS["failed"][2])
     for metric, (best, worst) in extremes.items():
         for word, cell in (("best", best), ("worst", worst)):
             yield Text(f"{word:<8} {metric} {number(cell.mean)} (n {cell.n})  ").append(

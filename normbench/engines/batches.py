@@ -19,9 +19,9 @@ from normbench import record
 from normbench.engines import Work
 from normbench.engines.ledger import Ledger
 from normbench.engines.worker import Elsewhere, Ended, Unrecorded, Whisper, do_run
-from normbench.errors import NormbenchError, RequestError, Stopped
+from normbench.errors import NormbenchError, RequestError, Stopped, Unreadable
 from normbench.provenance import import_modules
-from normbench.schema import RunConfig
+from normbench.schema import RunConfig, RunRecord
 
 LOOK = 0.5
 """Seconds between two looks at the records."""
@@ -161,6 +161,14 @@ def _changed(path: Path) -> int | None:
         return None
 
 
+def _recorded(folder: Path) -> RunRecord | None:
+    """The record there, if it can be read by now."""
+    try:
+        return record.read(folder)
+    except Unreadable:
+        return None
+
+
 @dataclass
 class _Flying(Generic[JobT]):
     """A batch that a job does: what is not seen to have ended of it."""
@@ -242,7 +250,7 @@ class _Follower(Generic[JobT]):
             if now.config != before.config and key not in each.begun:
                 each.begun.add(key)
                 self.work.observer.began(key, config)
-            if now.result != before.result and (found := record.read(folder)):
+            if now.result != before.result and (found := _recorded(folder)):
                 del each.left[key]
                 self.ledger.ended(found)
 
@@ -273,7 +281,7 @@ class _Follower(Generic[JobT]):
             if key not in each.left:
                 continue
             folder = record.run_folder(self.work.results, key)
-            while (found := record.read(folder)) is None:
+            while (found := _recorded(folder)) is None:
                 if time.monotonic() > deadline:
                     break
                 time.sleep(LOOK)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normbench import record
+from normbench.errors import Unreadable
 from normbench.report.material import Material, facts
 from normbench.schema import NOT_HASHED, RunConfig
 
@@ -40,8 +41,8 @@ class Packed:
     curves: int
     thinned: int
     """Curves that had more points than they have here."""
-    unreadable: list[str]
-    """Ids of runs whose history could not be read."""
+    unreadable: list[Unreadable]
+    """Histories that could not be read, each with why; their curves are left out."""
 
 
 def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
@@ -54,22 +55,23 @@ def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
     curves: list[dict[str, list[int]]] = []
     abscissae: dict[tuple[int, ...], int] = {}
     ordinates: list[list[float | None]] = []
-    thinned, unreadable = 0, []
+    thinned = 0
+    unreadable: list[Unreadable] = []
     for each in records:
         own: dict[str, list[int]] = {}
+        history: list[dict[str, Any]] = []
         if points and each.run_id in material.folders:
             try:
                 history = record.read_history(material.folders[each.run_id])
-            except OSError:
-                history = []
-                unreadable.append(each.run_id)
-            for name, (x, y) in _curves(history).items():
-                kept = spread(len(x), points)
-                thinned += len(kept) < len(x)
-                at = tuple(x[i] for i in kept)
-                where = abscissae.setdefault(at, len(abscissae))
-                own[name] = [where, len(ordinates)]
-                ordinates.append([y[i] for i in kept])
+            except Unreadable as error:
+                unreadable.append(error)
+        for name, (x, y) in _curves(history).items():
+            kept = spread(len(x), points)
+            thinned += len(kept) < len(x)
+            at = tuple(x[i] for i in kept)
+            where = abscissae.setdefault(at, len(abscissae))
+            own[name] = [where, len(ordinates)]
+            ordinates.append([y[i] for i in kept])
         curves.append(own)
     plain = {
         "facts": [_coded(key, rows) for key in _keys(rows)],

@@ -36,7 +36,9 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
     files = []
     for claim, named in drawn.items():
         for name, figure in named.items():
-            files += figures.save(figure, folder / f"{claim}-{name}")
+            # A name is a verdict's own, and may have come from anywhere.
+            stem = f"{claim}-{name}".replace("/", "-")
+            files += figures.save(figure, folder / stem)
     return page, files
 
 

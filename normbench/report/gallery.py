@@ -1,7 +1,6 @@
 """What style networks make of the same pictures, side by side."""
 
 from collections.abc import Mapping
-from io import BytesIO
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,13 +12,13 @@ from normbench.report.drawing import INK, PAGE, figure, style
 from normbench.report.series import MOST_ROWS, check_count
 
 
-def gallery(pictures: Mapping[str, bytes]) -> Figure:
+def gallery(pictures: Mapping[str, Image.Image]) -> Figure:
     """The test pictures and the style, and below what each network makes of them.
 
-    `pictures[label]` is the PNG that a style run left: inputs above, outputs below.
+    `pictures[label]` is the picture that a style run left: inputs above, outputs below.
     Raises RequestError where the runs have different inputs.
     """
-    read = {label: _halves(data) for label, data in pictures.items()}
+    read = {label: _halves(picture) for label, picture in pictures.items()}
     above = {half[0].tobytes() for half in read.values()}
     if len(above) > 1:
         raise RequestError(
@@ -53,9 +52,8 @@ def gallery(pictures: Mapping[str, bytes]) -> Figure:
     return made
 
 
-def _halves(data: bytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    with Image.open(BytesIO(data)) as image:
-        pixels = np.asarray(image.convert("RGB"))
+def _halves(picture: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    pixels = np.asarray(picture.convert("RGB"))
     return pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
 
 

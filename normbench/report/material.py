@@ -10,6 +10,7 @@ from typing import Any
 
 from normbench import query, record
 from normbench.choices import choices
+from normbench.errors import Unreadable
 from normbench.registration import Claim, read_claim, registration_hash
 from normbench.schema import RunRecord
 from normbench.verdict import Verdict, read_verdict
@@ -56,8 +57,8 @@ class Material:
 
     `records` are by id; those in `folders` have a folder, with a history and pictures,
     the others are known from the records of a claim. `claims_of` says which verdicts a
-    run is part of, by id. `damaged` are files that should be records, `unfinished` the
-    ids of folders without a result.
+    run is part of, by id. `damaged` are files that should be records, each with why it
+    is left out, `unfinished` the ids of folders without a result.
     """
 
     results: Path
@@ -65,7 +66,7 @@ class Material:
     records: list[RunRecord]
     folders: dict[str, Path]
     claims_of: dict[str, list[str]]
-    damaged: list[Path]
+    damaged: list[Unreadable]
     unfinished: list[str]
 
 
@@ -78,7 +79,7 @@ def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Mater
     told = list(_told(claims, config_dir))
     found, damaged = record.all_records(results)
     folders = {each.run_id: record.run_folder(results, each.run_id) for each in found}
-    broken = {path.parent.name for path in damaged}
+    broken = {each.path.parent.name for each in damaged}
     unfinished = [
         run_id
         for run_id in record.run_ids(results)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from normbench import query
+from normbench import query, reading
+from normbench.errors import Unreadable
 from normbench.report.material import Material
 from normbench.schema import NOT_HASHED, RunConfig, RunRecord
 
@@ -77,7 +78,7 @@ def gallery(material: Material) -> Gallery:
     for each in sorted(chosen, key=_norm_first):
         try:
             strip = Strip(each, *_halves(material.folders[each.run_id] / PICTURE))
-        except (OSError, UnidentifiedImageError):
+        except (OSError, Unreadable):
             unreadable.append(each.run_id)
         else:
             strips.setdefault(strip.above.tobytes(), []).append(strip)
@@ -189,8 +190,7 @@ def _asked_for(config: RunConfig) -> dict[str, Any]:
 
 
 def _halves(file: Path) -> tuple[Image.Image, Image.Image]:
-    with Image.open(file) as opened:
-        whole = opened.convert("RGB")
+    whole = reading.picture(file).convert("RGB")
     middle = whole.height // 2
     return (
         whole.crop((0, 0, whole.width, middle)),

@@ -1,0 +1,32 @@
+"""A user's folder of yaml groups, as Hydra reads it: each file within bounds."""
+
+from pathlib import Path
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.plugins.config_source import ConfigResult
+
+from normbench.reading import yaml_text
+
+SCHEME = "bounded"
+
+
+class BoundedSource(FileConfigSource):
+    """Files of a folder, but none that is too large or expands without end."""
+
+    @staticmethod
+    def scheme() -> str:
+        return SCHEME
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Raises Damaged and Unreadable as `reading.yaml_text` does."""
+        path = Path(self.path, self._normalize_file_name(config_path))
+        if path.exists():
+            yaml_text(path)
+        return super().load_config(config_path)
+
+
+def address(folder: Path) -> str:
+    """What Hydra's search path has of `folder`."""
+    SourcesRegistry.instance().register(BoundedSource)
+    return f"{SCHEME}://{folder.resolve()}"

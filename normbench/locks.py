@@ -1,0 +1,54 @@
+"""Whether a process holds a lock, asked without write access.
+
+The lock is the operating system's (`flock`, as filelock takes it): it ends with the
+process, however that ends.
+"""
+
+import errno
+import os
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process, here or elsewhere, of any user, holds the lock at `path`.
+
+    Where there is no such file, or none that can be opened, none does.
+    """
+    if fcntl is None:
+        return _cannot_be_taken(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        # Shared: on NFS, a file that is open for reading has no other; and two who ask
+        # at once do not take each other for the one who holds it.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return _cannot_be_taken(path)
+        return error.errno in {errno.EWOULDBLOCK, errno.EACCES}
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _cannot_be_taken(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False

@@ -1,0 +1,143 @@
+"""Configs that were saved are run again, as they are or with other values."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import Result
+from conftest import SMALL
+from material import image_folder
+from typer.testing import CliRunner
+
+from normbench.cli import app
+from normbench.config import compose, run_id
+from normbench.errors import RequestError
+from normbench.saved import compose_from
+
+OVERRIDES = ["task=transformer", "norm=group", "norm.num_groups=2", "lr=1e-5"]
+OVERRIDES += ["batch_size=8", "tracker=none"]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    plain = compose(OVERRIDES).model_dump(mode="json")
+    path = tmp_path / "config.yaml"
+    path.write_text(f"# run_id: x\n{yaml.safe_dump(plain, sort_keys=False)}")
+    return path
+
+
+def test_a_saved_config_is_the_same_run(saved: Path, tmp_path: Path) -> None:
+    config = compose(OVERRIDES)
+    assert compose_from(saved) == config
+    (tmp_path / "config.json").write_text(config.model_dump_json(indent=2))
+    assert compose_from(tmp_path / "config.json") == config
+    old = config.model_dump(mode="json")
+    del old["precision"]
+    del old["task"]["padding"]
+    saved.write_text(yaml.safe_dump(old))
+    assert run_id(compose_from(saved)) == run_id(config)
+
+
+def test_overrides_win_over_the_file(saved: Path) -> None:
+    for overrides in (
+        ["seed=3", "norm.num_groups=4"],
+        ["budget.max_steps=5", "tracker=wandb", "tracker.mode=online"],
+        ["norm=layer", "budget=full", "optimizer=sgd", "lr=0.5"],
+        ["norm=batch", "norm.momentum=0.5"],
+    ):
+        another = any(override.startswith("norm=") for override in overrides)
+        kept = [o for o in OVERRIDES if not (another and o.startswith("norm"))]
+        wanted = run_id(compose([*kept, *overrides]))
+        assert run_id(compose_from(saved, overrides)) == wanted, overrides
+
+
+def test_a_wrong_file_or_override_is_one_line(saved: Path, tmp_path: Path) -> None:
+    for override, told in (
+        ("sed=3", "sed is not a key; did you mean 'seed'"),
+        ("norm.num_group=3", "norm.num_group is not an option of norm=group"),
+        ("budget.steps=3", "budget.steps is not a key"),
+        ("seed.x=3", "seed.x is not a key"),
+        ("seed=1,2", "names several values"),
+        ("+seed=1", "write KEY=VALUE"),
+        ("norm=nosuch", "norm=nosuch is unknown"),
+        ("task=cnn", "leave --from out"),
+        ("seed=x", "seed='x'"),
+    ):
+        with pytest.raises(RequestError) as found:
+            compose_from(saved, [override])
+        assert told in str(found.value), override
+    plain = compose(OVERRIDES).model_dump(mode="json")
+    wrong = tmp_path / "wrong.yaml"
+    for text, said in (
+        ("", "is no config"),
+        ("[1]", "is no config"),
+        ("a: 1", "is no config"),
+        ("a: [", "cannot be read"),
+        (yaml.safe_dump(plain | {"nosuch": 1}), "nosuch is not a key"),
+        (yaml.safe_dump(plain | {1: 1}), "1 is not a key"),
+        (yaml.safe_dump(plain | {"norm": {"name": "group", 1: 1}}), "norm.1"),
+        (yaml.safe_dump(plain | {"norm": 3}), "norm must name one of"),
+        (yaml.safe_dump(plain | {"batch_size": "8"}), "batch_size='8'"),
+        ("x: &a [*a]", "nested too deep"),
+        ("seed: " + "9" * 5000, "cannot be read"),
+        ("seed: " + "[" * 5000, "nested too deep"),
+        (" " * 300_000, "is larger than"),
+    ):
+        wrong.write_text(text)
+        with pytest.raises(RequestError) as found:
+            compose_from(wrong)
+        assert said in str(found.value), text[:40]
+        assert len(str(found.value).splitlines()) <= 3
+    for path in (tmp_path, tmp_path / "none.yaml"):
+        with pytest.raises(RequestError, match=r"--from .*(is a folder|No such file)"):
+            compose_from(path)
+
+
+def command(*arguments: str) -> Result:
+    """The command, in this process."""
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_the_command_runs_what_config_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = [*SMALL["cnn"], "budget.max_steps=1", "tracker=none", "seed=5"]
+    printed = command("config", *tiny)
+    (tmp_path / "mine.yaml").write_text(printed.stdout)
+    assert command("config", "--from", "mine.yaml").stdout == printed.stdout
+    done = command("train", "--from", "mine.yaml", "--json", "threads=1")
+    assert done.exit_code == 0, done.stderr
+    finished = json.loads(done.stdout)
+    assert f"# run_id: {finished['run_id']}" in printed.stdout
+    assert finished["config"]["seed"] == 5
+
+
+def test_a_rerun_takes_the_data_from_where_they_are_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image_folder(tmp_path / "here", monkeypatch)
+    tiny = ["task=cnn", "data=folder", "data.path=here", "data.size=14"]
+    tiny += ["task.stem_stride=2", "task.width=4", "budget.max_steps=1", "batch_size=8"]
+    done = command("train", *tiny, "tracker=none", "--json")
+    assert done.exit_code == 0, done.stderr
+    name = json.loads(done.stdout)["run_id"]
+    (tmp_path / "here").rename(tmp_path / "there")
+    lost = command("rerun", name)
+    assert lost.exit_code == 2
+    assert "data.path=PATH" in lost.stderr
+    assert len(lost.stderr.splitlines()) == 1
+    again = command("rerun", name, "data.path=there", "--json")
+    assert again.exit_code == 0, again.stderr
+    assert json.loads(again.stdout)["identical"]
+    image_folder(tmp_path / "other", monkeypatch)
+    (tmp_path / "other" / "class 0" / "00.jpg").unlink()
+    for override, told in (
+        ("data.path=other", "is not that of the files"),
+        ("seed=3", "takes only where its data are: data.path=PATH"),
+    ):
+        refused = command("rerun", name, override)
+        assert refused.exit_code == 2
+        assert told in refused.stderr
