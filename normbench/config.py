@@ -3,25 +3,19 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, reduce
 from pathlib import Path
 from typing import Annotated, Any
 
-import hydra
-import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, TypeAdapter, ValidationError
 
-from normbench.choices import choices, config_root, groups
+from normbench.choices import choices
+from normbench.composition import Composer
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError, did_you_mean
 from normbench.norms.base import REGISTRY as NORMS
+from normbench.overrides import parse, shortened
 from normbench.probes.trained import PROBES
 from normbench.registry import Registry, explain
 from normbench.reparam import REPARAMS
@@ -42,10 +36,10 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConf
     RequestError naming the key, the value and what would be right.
     """
     parsed = [parse(text, config_dir) for text in overrides]
-    for override in parsed:
+    for text, override in zip(overrides, parsed, strict=True):
         if override.is_sweep_override():
             raise RequestError(
-                f"{override.input_line!r} names several values, but this command does "
+                f"{shortened(text)} names several values, but this command does "
                 f"one run; name one value, write {override.key_or_group}=[...] for a "
                 "list, or use `normbench sweep`"
             )
@@ -57,6 +51,8 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     config = dict(raw)
     if "engine" in config:
         engine(config.pop("engine"))
+    _check_numbers(config)
+    _settle_rate(config)
     task = TASKS.get(_name(config, "task"))
     norm = _name(config, "norm")
     aliased = {**config["norm"], "name": task.norm_aliases.get(norm, norm)}
@@ -108,10 +104,10 @@ def engine(section: Mapping[str, Any]) -> Engine:
     try:
         return _ENGINE.validate_python(section)
     except ValidationError as error:
-        told = explain(error, "engine.")
+        message = explain(error, "engine.")
         # The loc of what a choice of several types has wrong begins with the choice.
         prefix = f"engine.{section.get('name')}."
-        raise RequestError(told.replace(prefix, "engine.")) from None
+        raise RequestError(message.replace(prefix, "engine.")) from None
 
 
 def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> Engine:
@@ -124,8 +120,8 @@ def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> 
         key = str(override.key_or_group)
         if key.partition(".")[0] != "engine" or override.is_sweep_override():
             raise RequestError(
-                f"{override.input_line!r} is no one engine; write engine=NAME "
-                "engine.KEY=VALUE"
+                f"{override.input_line!r} must name exactly one engine; write "
+                "engine=NAME engine.KEY=VALUE"
             )
     return engine(Composer(config_dir)(parsed)["engine"])
 
@@ -146,157 +142,6 @@ def run_id(config: RunConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def parse(text: str, config_dir: Path | None = None) -> Override:
-    """One override, of one value or of several, by Hydra's parser.
-
-    Raises RequestError for what is none, and for a choice that does not exist.
-    """
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException:
-        key, equals, value = text.partition("=")
-        raise RequestError(
-            f"{text!r} is not an override; write KEY=VALUE, such as norm=group"
-            # Such as ~/flowers, or a path with a comma in it.
-            + (f", or '{key}=\"{value}\"' in a shell" if equals else "")
-        ) from None
-    key = str(override.key_or_group)
-    if key.startswith("hydra"):
-        raise RequestError(f"{text!r}: Hydra's own settings have no effect here")
-    if key in groups() and not override.is_sweep_override():
-        known = choices(key, config_dir)
-        choice = str(override.value())
-        if choice not in known:
-            raise RequestError(
-                f"{key}={choice} is unknown; {did_you_mean(choice, known)}"
-            )
-    return override
-
-
-class Composer:
-    """Overrides of one value each -> composed values, open defaults still open.
-
-    Hydra takes a fifth of a second to compose. Here it does so once for each distinct
-    choice of groups, and values are laid on what came out, as Hydra itself does after
-    its composition; what is more than a plain value (an addition, a deletion, a
-    mapping, an interpolation) is left to Hydra.
-    """
-
-    def __init__(self, config_dir: Path | None = None) -> None:
-        self._config_dir = config_dir
-        self._composed: dict[tuple[str, ...], _Composition] = {}
-
-    def __call__(self, overrides: Sequence[Override]) -> dict[str, Any]:
-        """Raises RequestError naming the key, the value and what would be right."""
-        chosen = [o for o in overrides if o.key_or_group in groups()]
-        values = [o for o in overrides if o.key_or_group not in groups()]
-        if all(_is_plain(override) for override in overrides):
-            composition = self._compose(chosen)
-            if not composition.interpolates:
-                try:
-                    return reduce(_with_value, values, composition.values)
-                except KeyError:
-                    pass  # Hydra knows more forms of keys, and why this is none
-        return self._compose(overrides).values
-
-    def _compose(self, overrides: Sequence[Override]) -> "_Composition":
-        key = tuple(str(override.input_line) for override in overrides)
-        if key not in self._composed:
-            self._composed[key] = _compose(overrides, self._config_dir)
-        return self._composed[key]
-
-
-@dataclass(frozen=True)
-class _Composition:
-    """What Hydra composed. interpolates: a value there is made of others."""
-
-    values: dict[str, Any]
-    interpolates: bool
-
-
-def _is_plain(override: Override) -> bool:
-    value = override.value()
-    return (
-        override.type is OverrideType.CHANGE
-        and override.package is None
-        and not isinstance(value, dict)
-        and "${" not in str(value)
-    )
-
-
-def _with_value(values: dict[str, Any], override: Override) -> dict[str, Any]:
-    """A copy of `values` with that of `override`; KeyError where it has no such key."""
-
-    def laid(section: Any, path: Sequence[str]) -> dict[str, Any]:
-        if not isinstance(section, dict) or path[0] not in section:
-            raise KeyError(override.key_or_group)
-        below = laid(section[path[0]], path[1:]) if path[1:] else override.value()
-        return {**section, path[0]: below}
-
-    return laid(values, override.key_or_group.split("."))
-
-
-def _compose(overrides: Sequence[Override], config_dir: Path | None) -> _Composition:
-    if config_dir is not None and not config_dir.is_dir():
-        raise RequestError(f"--config-dir {config_dir} is not a folder")
-    search = []
-    if config_dir is not None:
-        folder = f"file://{config_dir.resolve()}"
-        search = [f"hydra.searchpath=[{json.dumps(folder, ensure_ascii=False)}]"]
-    lines = [str(override.input_line) for override in overrides]
-    with hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
-        try:
-            composed = hydra.compose("config", [*search, *lines])
-            raw = OmegaConf.to_container(composed)
-            plain = OmegaConf.to_container(
-                composed, resolve=True, throw_on_missing=True
-            )
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            told = " ".join(str(error).split())
-            raise RequestError(f"a config file cannot be read: {told}") from None
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            chosen = [
-                str(o.input_line) for o in overrides if o.key_or_group in groups()
-            ]
-            try:
-                known = hydra.compose("config", [*search, *chosen])
-            except (HydraException, OmegaConfBaseException):
-                known = OmegaConf.create()
-            told = _explain_composition(error, overrides, known)
-            raise RequestError(told) from None
-    assert isinstance(plain, dict)
-    values = {str(key): value for key, value in plain.items()}
-    return _Composition(values, interpolates=raw != plain)
-
-
-def _explain_composition(
-    error: Exception, overrides: Iterable[Override], known: DictConfig
-) -> str:
-    """The override that named no key, with close matches; else Hydra's own message."""
-    keys = _flat_keys(known)
-    for override in overrides:
-        key = str(override.key_or_group)
-        if keys and key not in keys and key not in groups() and not override.is_add():
-            section = key.rpartition(".")[0]
-            near = {k for k in keys if k.rpartition(".")[0] == section} or keys
-            owner = (
-                f" of {section}={known[section].get('name')}"
-                if (section in known and "name" in known[section])
-                else ""
-            )
-            return f"{key} is not a key{owner}; {did_you_mean(key, near)}"
-    return "\n".join(str(error).splitlines()[:3])
-
-
-def _flat_keys(config: Any, prefix: str = "") -> set[str]:
-    keys = set()
-    for key in config:
-        keys.add(f"{prefix}{key}")
-        if isinstance(config[key], DictConfig):
-            keys |= _flat_keys(config[key], f"{prefix}{key}.")
-    return keys
-
-
 def _name(config: Mapping[str, Any], group: str) -> str:
     section = config.get(group)
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
@@ -306,8 +151,49 @@ def _name(config: Mapping[str, Any], group: str) -> str:
 
 def _checked(registry: Registry[Any], section: dict[str, Any]) -> dict[str, Any]:
     name = section["name"]
-    options = {key: value for key, value in section.items() if key != "name"}
+    options = {str(key): value for key, value in section.items() if key != "name"}
     return {"name": name, **registry.options(name, options)}
+
+
+def _settle_rate(config: dict[str, Any]) -> None:
+    """Make `lr` a number, where it is a mapping: the optimizer's in it, or its own.
+
+    A task maps its own optimizer to a rate; a yaml of an optimizer has a rate for
+    every other task.
+    """
+    if not isinstance(config.get("optimizer"), Mapping):
+        raise RequestError(f"optimizer must name one of {', '.join(_OPTIMIZERS)}")
+    config["optimizer"] = {**config["optimizer"]}
+    rate = config["optimizer"].pop("lr", None)
+    rates = config.get("lr")
+    if isinstance(rates, Mapping):
+        for name in rates.keys() - _OPTIMIZERS:
+            raise RequestError(
+                f"lr.{name} is the rate of no optimizer; "
+                f"{did_you_mean(str(name), _OPTIMIZERS)}"
+            )
+        name = config["optimizer"].get("name")
+        config["lr"] = rates.get(name, rate)
+        if config["lr"] is None:
+            raise RequestError(
+                f"lr is missing: the yaml of optimizer={name} has none; name one, "
+                "such as lr=0.1"
+            )
+
+
+_OPTIMIZERS = ("adamw", "sgd")
+
+
+def _check_numbers(value: Any, key: str = "") -> None:
+    """Raise RequestError for an integer that no tensor can hold."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _check_numbers(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            _check_numbers(item, key)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise RequestError(f"{key} is an integer of more than 64 bits")
 
 
 def _with_fingerprint(section: Options) -> Options:

@@ -176,6 +176,7 @@ ADDED_LATER: dict[str, Any] = {
     "data.augment": [],
     "data.content": "raw",
     "precision": "fp32",
+    "norm.group_size": None,
 }
 """Keys that came after records existed, dotted, with the value that changes nothing.
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from normbench import evaluation
@@ -28,6 +29,7 @@ from normbench.errors import Busy, NormbenchError, RequestError
 from normbench.experiment import run_one
 from normbench.network import choose_device, make_task
 from normbench.norms.factory import NormFactory
+from normbench.overrides import parse
 from normbench.progress import Lines
 from normbench.provenance import import_modules
 from normbench.schema import RunConfig, RunRecord
@@ -42,6 +44,8 @@ OmegaConf.register_new_resolver("process", lambda: secrets.token_hex(3), use_cac
     version_base="1.3", config_path=str(config_root()), config_name="hydra_train"
 )
 def main(composed: DictConfig) -> float:
+    for override in HydraConfig.get().overrides.task:
+        parse(override)  # what `normbench train` refuses
     values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     modules, objective = values.pop("modules"), values.pop("objective")
     import_modules(modules)

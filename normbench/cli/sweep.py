@@ -143,11 +143,14 @@ def status(
     """
     with exit_codes():
         from normbench import record
-        from normbench.plan import make_plan
-        from normbench.provenance import import_modules
 
-        import_modules(module or ())
+        if module:
+            from normbench.provenance import import_modules
+
+            import_modules(module)
         if overrides or arm:
+            from normbench.plan import make_plan
+
             plan = make_plan(overrides or (), arm or (), config_dir)
             ids = list(plan.runs)
             counts = Counter(record.state(results, run_id) for run_id in ids)
