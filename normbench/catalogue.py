@@ -53,8 +53,10 @@ def catalogue(config_dir: Path | None = None) -> list[Facts]:
     files = choices("norm", config_dir)
     sections = {name: _section(name, file, config_dir) for name, file in files.items()}
     working = {name: list[str]() for name in files}
-    for task_name in TASKS.names():
-        plain = compose([f"task={task_name}", "tracker=none"]).model_dump()
+    yaml_of_tasks = choices("task", config_dir)
+    for task_name in filter(yaml_of_tasks.__contains__, TASKS.names()):
+        overrides = [f"task={task_name}", "tracker=none"]
+        plain = compose(overrides, config_dir).model_dump()
         task = make_task(resolve(plain), torch.device("cpu"))
         for name, section in sections.items():
             try:

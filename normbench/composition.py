@@ -80,8 +80,17 @@ def _is_plain(override: Override) -> bool:
         override.type is OverrideType.CHANGE
         and override.package is None
         and not isinstance(value, dict)
-        and "${" not in str(value)
+        and not _interpolates(value)
     )
+
+
+def _interpolates(value: Any) -> bool:
+    """Whether a text in `value` has OmegaConf's ${KEY} in it."""
+    if isinstance(value, dict):
+        return any(map(_interpolates, value.values()))
+    if isinstance(value, list):
+        return any(map(_interpolates, value))
+    return isinstance(value, str) and "${" in value
 
 
 def _lay(values: dict[str, Any], override: Override) -> bool:
@@ -111,7 +120,7 @@ def _compose(chosen: Sequence[Override], config_dir: Path | None) -> _Compositio
         config = hydra.compose("config", [*search, *lines])
         raw = OmegaConf.to_container(config)
     # An interpolation may be of a value that is laid on later.
-    if "${" in str(raw):
+    if _interpolates(raw):
         return _Composition(config, {}, interpolates=True)
     values = _resolved(config, chosen, config_dir)
     return _Composition(config, values, interpolates=False)
@@ -161,8 +170,10 @@ def _explain_files(
         reason = "an integer has too many digits"
     elif not isinstance(error, yaml.YAMLError | UnicodeDecodeError | OSError):
         return _in_one_line(error)
-    # An error of PyYAML has the name of the file in it.
-    own = [] if isinstance(error, yaml.YAMLError) else _own_files(chosen, config_dir)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name} is not yaml: {error.problem} in line {mark.line + 1}"
+    own = _own_files(chosen, config_dir)
     where = f" ({' or '.join(map(str, own))})" if own else ""
     return f"a config file cannot be read{where}: {reason}"
 
@@ -198,10 +209,13 @@ def _explain_interpolation(config: DictConfig) -> str | None:
             if isinstance(error, RecursionError):
                 reason = "it is made of itself"
             elif not str(error):
-                reason = "this is no interpolation; write ${KEY}, or \\${ for the text"
+                reason = _NO_INTERPOLATION
             shown = "" if value == "???" else f"={shortened(str(value))}"
             return f"{key}{shown}: {reason}"
     return None
+
+
+_NO_INTERPOLATION = "${ begins no interpolation; write ${KEY}, or \\${ for the text"
 
 
 def _leaves(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -222,11 +236,21 @@ def _explain_key(
         if section and not OmegaConf.is_config(_found(config, section)):
             return f"{key} is not a key; {section} has no keys"
         return None
-    raw = OmegaConf.to_container(config)
+    value = override.value()
+    try:
+        raw = OmegaConf.to_container(config)
+    except Exception:
+        return None
     assert isinstance(raw, dict)
     known = {name for name in _keys(raw) if not name.startswith("lr.")}
+    if key in known and isinstance(value, dict):
+        new = [f"{key}.{name}" for name in value if f"{key}.{name}" not in known]
+        key = new[0] if new else key
     if key in known:
+        if _interpolates(value):
+            return f"{shortened(str(override.input_line))}: {_NO_INTERPOLATION}"
         return None
+    key = key[:100]
     section = key.rpartition(".")[0]
     parent = _found(config, section) if section else config
     if section and section in known and not OmegaConf.is_config(parent):
@@ -234,7 +258,6 @@ def _explain_key(
     name = parent.get("name") if section and OmegaConf.is_dict(parent) else None
     owner = f" of {section}={name}" if name else ""
     suggestion = suggested_key(key, known, config_dir)
-    value = override.value()
     if section or not suggestion.startswith("known") or not isinstance(value, str):
         return f"{key} is not a key{owner}; {suggestion}"
     return (

@@ -101,6 +101,10 @@ _ENGINE: TypeAdapter[Engine] = TypeAdapter(
 
 def engine(section: Mapping[str, Any]) -> Engine:
     """The checked `engine` section of a composed config: how a sweep is done."""
+    known = choices("engine")
+    name = str(section.get("name"))
+    if name not in known:
+        raise RequestError(f"engine={name} is unknown; {did_you_mean(name, known)}")
     try:
         return _ENGINE.validate_python(section)
     except ValidationError as error:
@@ -164,6 +168,10 @@ def _settle_rate(config: dict[str, Any]) -> None:
     if not isinstance(config.get("optimizer"), Mapping):
         raise RequestError(f"optimizer must name one of {', '.join(_OPTIMIZERS)}")
     config["optimizer"] = {**config["optimizer"]}
+    own = str(config["optimizer"].get("name"))
+    if own not in _OPTIMIZERS:
+        known = did_you_mean(own, _OPTIMIZERS)
+        raise RequestError(f"optimizer.name={own} is unknown; {known}")
     rate = config["optimizer"].pop("lr", None)
     rates = config.get("lr")
     if isinstance(rates, Mapping):
@@ -172,11 +180,10 @@ def _settle_rate(config: dict[str, Any]) -> None:
                 f"lr.{name} is the rate of no optimizer; "
                 f"{did_you_mean(str(name), _OPTIMIZERS)}"
             )
-        name = config["optimizer"].get("name")
-        config["lr"] = rates.get(name, rate)
+        config["lr"] = rates.get(own, rate)
         if config["lr"] is None:
             raise RequestError(
-                f"lr is missing: the yaml of optimizer={name} has none; name one, "
+                f"lr is missing: the yaml of optimizer={own} has none; name one, "
                 "such as lr=0.1"
             )
 

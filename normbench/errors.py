@@ -50,7 +50,8 @@ def _is_alike(word: str, name: str) -> bool:
     """Whether `word` is another spelling of `name`: BatchNorm2d or BN for batch."""
     initials = "".join(part[:1] for part in name.split("_")) + "n"
     short = re.sub(r"[\W_]", "", word).lower()
-    return short == initials or _core(word) == _core(name) != ""
+    by_initials = short == initials and len(name) > 3
+    return by_initials or _core(word) == _core(name) != ""
 
 
 def _core(word: str) -> str:

@@ -46,7 +46,9 @@ def parse(text: str, config_dir: Path | None = None) -> Override:
     except Exception as error:  # the parser raises many kinds on malformed text
         raise RequestError(_why_not(text, error)) from None
     key = str(override.key_or_group)
-    if key.startswith("hydra"):
+    if not key:
+        raise RequestError(_why_not(text, HydraException()))
+    if re.match(r"hydra(?:[./]|$)", key):
         raise RequestError(
             f"{shortened(text)}: Hydra's own settings have no effect here"
         )
@@ -199,7 +201,7 @@ def _check_choice(override: Override, config_dir: Path | None) -> None:
     if key not in groups() or isinstance(value, dict):
         return
     if override.is_delete():
-        raise RequestError(f"~{key}: every run has a {key}; write {key}=CHOICE")
+        raise RequestError(f"~{key}: no run is without {key}; write {key}=CHOICE")
     known = choices(key, config_dir)
     if value not in list(known):
         shown = "null" if value is None else str(value)[:100]
@@ -235,7 +237,8 @@ def shortened(text: str) -> str:
 def _why_not(text: str, error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"{shortened(text)} is nested too deeply"
-    reason = " ".join(str(error).split())
+    reason = re.sub(r" is incompatible with .*", " cannot stand here", str(error))
+    reason = " ".join(reason.split())
     if "integer string conversion" in reason:
         return f"{shortened(text)}: an integer has too many digits"
     if not isinstance(error, HydraException) or "while evaluating" in reason:

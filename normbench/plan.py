@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import torch
-from hydra.core.override_parser.types import Override
 
 from normbench import network, record
 from normbench.choices import groups
@@ -17,7 +15,7 @@ from normbench.composition import Composer
 from normbench.config import engine, resolve, run_id
 from normbench.errors import Incompatible, RequestError
 from normbench.manifest import Manifest
-from normbench.overrides import grid, words
+from normbench.overrides import grid, parse, words
 from normbench.provenance import comes_from_this_code
 from normbench.schema import Engine, RunConfig, RunRecord, Skipped
 
@@ -51,7 +49,16 @@ def make_plan(
     engines: list[Engine] = []
     for arm in arms or ("",):
         for cell in grid([*overrides, *words(arm)], config_dir):
-            values = _composed(compose, cell, arms)
+            try:
+                values = compose(cell)
+            except RequestError as error:
+                if arms or not _chooses_several(overrides):
+                    raise
+                raise RequestError(
+                    f"{error}; in {' '.join(str(o.input_line) for o in cell)}; where "
+                    "choices have different keys, give each a grid of its own: "
+                    '--arm "norm=group norm.num_groups=2,4" --arm norm=batch'
+                ) from None
             asked = engine(values.pop("engine", {}))
             if asked not in engines:
                 engines.append(asked)
@@ -116,19 +123,9 @@ def _two_of_one(planned: RunConfig, config: RunConfig) -> str:
     )
 
 
-def _composed(
-    compose: Composer, cell: Sequence[Override], arms: Sequence[str]
-) -> dict[str, Any]:
-    try:
-        return compose(cell)
-    except RequestError as error:
-        if arms or not any(o.key_or_group in groups() for o in cell):
-            raise
-        raise RequestError(
-            f"{error}\nin {' '.join(str(o.input_line) for o in cell)}; where choices "
-            "have different keys, give each a grid of its own: "
-            '--arm "norm=group norm.num_groups=2,4" --arm norm=batch'
-        ) from None
+def _chooses_several(overrides: Sequence[str]) -> bool:
+    parsed = map(parse, overrides)
+    return any(o.is_sweep_override() and o.key_or_group in groups() for o in parsed)
 
 
 def incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
