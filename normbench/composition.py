@@ -13,6 +13,7 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import GrammarParseError
 
 from normbench.choices import config_root, groups
 from normbench.errors import RequestError
@@ -168,8 +169,12 @@ def _explain_files(
         reason = "it contains itself or is nested too deeply"
     elif "integer string conversion" in reason:
         reason = "an integer has too many digits"
+    elif isinstance(error.__cause__ or error.__context__, GrammarParseError):
+        reason = _NO_INTERPOLATION
     elif not isinstance(error, yaml.YAMLError | UnicodeDecodeError | OSError):
         return _in_one_line(error)
+    if isinstance(error, OSError):  # Hydra's, of a file that is not there
+        reason = reason.partition(" Config search path:")[0]
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"{mark.name} is not yaml: {error.problem} in line {mark.line + 1}"
@@ -190,7 +195,7 @@ def _in_one_line(error: Exception) -> str:
     """Without the keys that OmegaConf adds to what is a key already."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith("object_type=")]
-    text = "; ".join(kept)
+    text = "; ".join(kept).partition("; Config search path:")[0]
     return text[:500] or f"the config cannot be composed: {type(error).__name__}"
 
 

@@ -48,7 +48,7 @@ def compared(arms: list[str], overrides: list[str]) -> list[Any]:
     return values
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @example("in/my flowers, v=2 (\u00e9t\u00e9) #1", "in/b")
 @example("in/\u82b1 \u30c7\u30fc\u30bf", "1")
 @example("1", "true")
@@ -254,7 +254,7 @@ YAMLS = {
     f"name: group\nnum_groups: 0x{'f' * 5000}\n": ["64 bits"],
     "name: group\nnum_groups: ${norm.num_groups}\n": ["norm.num_groups"],
     "name: ${nosuch:1}\n": ["norm.name", "nosuch"],
-    'name: group\nnum_groups: "${a"\n': ["norm.num_groups", "${KEY}"],
+    'name: group\nnum_groups: "${a"\n': ["mine.yaml", "${KEY}"],
     "name: group\nnum_groups: ${nokey}\n": ["norm.num_groups", "nokey"],
     "name: group\nnum_groups: ???\n": ["norm.num_groups"],
     "name: [\n": ["mine.yaml is not yaml"],
@@ -272,7 +272,7 @@ YAMLS = {
 
 
 def test_a_yaml_of_the_users_own_that_is_wrong_is_named_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "norm").mkdir()
     for text, parts in YAMLS.items():
@@ -286,14 +286,14 @@ def test_a_yaml_of_the_users_own_that_is_wrong_is_named_in_one_line(
 
 
 SCRAPS = st.sampled_from(
-    "norm data task seed lr batch group 1 0 -1 0.5 nan inf null true = , . ( ) [ ] { } "
-    ": + ++ ~ @ / \\ ' \" ${ } ${seed} choice range glob sort shuffle tag interval int "
-    "str float bool norm. data. optimizer budget tracker engine epochs * ??? \u00e9 _ x "
-    "name num_groups eps wandb none".split()
+    "norm data task seed lr batch group 1 0 -1 0.5 nan inf null true = , . ( ) [ ] "
+    "{ } : + ++ ~ @ / \\ ' \" ${ } ${seed} choice range glob sort shuffle tag interval "
+    "int str float bool norm. data. optimizer budget tracker engine epochs * ??? _ x "
+    "name num_groups eps wandb none \u00e9".split()
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(SCRAPS, max_size=12).map("".join), st.booleans())
 def test_no_text_is_a_traceback(text: str, as_key: bool) -> None:
     override = text if as_key else f"norm.eps={text}"
@@ -315,8 +315,8 @@ def test_an_optimizer_brings_its_own_rate() -> None:
         ("task=transformer", "optimizer=sgd"): 0.1,
         ("task=style",): 0.002,
         ("task=resnet20", "optimizer=adamw"): 0.001,
-        ("optimizer=adamw", "lr={adamw: 0.01}"): 0.01,
-        ("lr={adamw: 0.01}",): 0.1,
+        ("optimizer=adamw", "++lr={adamw: 0.01}"): 0.01,
+        ("++lr={adamw: 0.01}",): 0.1,
     }
     for overrides, rate in rates.items():
         assert compose(overrides).lr == rate, overrides
@@ -326,9 +326,8 @@ def test_an_optimizer_brings_its_own_rate() -> None:
 
 def test_an_optimizer_of_the_users_own_may_have_a_rate(tmp_path: Path) -> None:
     (tmp_path / "optimizer").mkdir()
-    yaml = (
-        "# Mine\nname: adamw\nbeta1: 0.9\nbeta2: 0.99\neps: 1.0e-8\nweight_decay: 0.1\n"
-    )
+    yaml = "# Mine\nname: adamw\nbeta1: 0.9\nbeta2: 0.99\neps: 1.0e-8\n"
+    yaml += "weight_decay: 0.1\n"
     file = tmp_path / "optimizer" / "mine.yaml"
     file.write_text(f"{yaml}lr: 0.007\n")
     assert compose(["optimizer=mine"], tmp_path).lr == 0.007
