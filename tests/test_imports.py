@@ -1,14 +1,18 @@
 """Who may import whom: the import rule, read off the source and seen in processes."""
 
 import ast
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_record import a_record, written
 
 import normbench
+from normbench.manifest import Announcement, Manifest
 
 PACKAGE = Path(normbench.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -21,7 +25,7 @@ ALLOWED = {
     | {"cli.stylize"}
     | {"cli.sweep", "cli.sync", "cli.watch"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
-    | {"comparison", "config", "manifest", "plan", "progress", "provenance"}
+    | {"comparison", "config", "manifest", "overrides", "progress", "provenance"}
     | {"registration", "report.registered", "report.verdicts", "theorems", "trial"}
     | {"verdict"},
     "cli.doctor": {"cli.options", "cli.tables", "config", "doctor", "provenance"},
@@ -43,9 +47,12 @@ ALLOWED = {
     "__main__": {"cli"},
     "check": {"census", "choices", "claims", "contrasts", "provenance", "record"}
     | {"registration", "theorems", "trial", "verdict"},
-    "trial": {"config", "contrasts", "engines", "forecast", "manifest", "plan"}
-    | {"progress", "record", "registration", "schema", "verdict"},
-    "comparison": {"plan", "registration"},
+    "trial": {"composition", "config", "contrasts", "engines", "forecast", "manifest"}
+    | {"overrides", "plan", "progress", "record", "registration", "schema", "verdict"},
+    "comparison": {"overrides", "registration"},
+    "composition": {"choices", "overrides", "suggestions"},
+    "overrides": {"choices"},
+    "suggestions": {"choices"},
     "claims": {"contrasts", "registration", "schema", "stats", "verdict"},
     "contrasts": {"registration", "schema", "stats", "verdict"},
     "registration": {"choices"},
@@ -55,8 +62,8 @@ ALLOWED = {
     | {"provenance", "record", "schema"},
     "doctor": {"data.cache", "engines", "network", "norms.base", "provenance", "schema"}
     | {"tasks.base", "tracking", "train"},
-    "plan": {"choices", "config", "manifest", "network", "provenance", "record"}
-    | {"schema"},
+    "plan": {"choices", "composition", "config", "manifest", "network", "overrides"}
+    | {"provenance", "record", "schema"},
     "forecast": {"schema"},
     "manifest": {"record", "schema"},
     "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
@@ -76,9 +83,10 @@ ALLOWED = {
     | {"tasks.base"},
     "evaluation": {"norms", "tasks.base"},
     "bench": {"network", "norms"},
-    "catalogue": {"choices", "config", "network", "norms", "schema", "tasks.base"},
-    "config": {"choices", "data.base", "norms.base", "probes.trained", "reparam"}
+    "catalogue": {"choices", "composition", "config", "network", "norms", "overrides"}
     | {"schema", "tasks.base"},
+    "config": {"choices", "composition", "data.base", "norms.base", "overrides"}
+    | {"probes.trained", "reparam", "schema", "tasks.base"},
     "tracking": {"record", "schema"},
     "sync": {"record"},
     "query": {"schema", "stats"},
@@ -165,8 +173,8 @@ EVERYWHERE = {"errors", "registry"}
 
 # Libraries that only these modules may import.
 ONLY_IN = {
-    "hydra": {"config", "plan"},
-    "omegaconf": {"config", "plan"},
+    "hydra": {"catalogue", "composition", "overrides"},
+    "omegaconf": {"composition"},
     "wandb": {"tracking", "report.dashboard"},
     "wandb_workspaces": {"report.dashboard"},
     "datasets": {"data.hf"},
@@ -195,6 +203,10 @@ WITHOUT_TORCH = {
     "errors",
     "registry",
     "choices",
+    "comparison",
+    "composition",
+    "overrides",
+    "suggestions",
     "progress",
     "forecast",
     "manifest",
@@ -292,3 +304,44 @@ def test_importing_a_module_leaves_the_heavy_ones_out(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_commands_that_read_import_no_torch(tmp_path: Path) -> None:
+    results = tmp_path / "runs"
+    finished = a_record("task=cnn", "tracker=none")
+    written(results, finished)
+    run = {finished.run_id: finished.config}
+    with Announcement(results) as announcement:
+        announcement.say(
+            Manifest(title="sweep", workers=1, runs=run, skipped={}, todo=[])
+        )
+    commands = [
+        ["status"],
+        ["results"],
+        ["results", "--csv"],
+        ["show", finished.run_id],
+        ["watch", "--once"],
+        ["claim", "list"],
+        ["report", "--output", str(tmp_path / "page")],
+        ["plot", "--by", "norm", "--output", str(tmp_path / "picture")],
+        *(["list", f"{group}s"] for group in ("task", "budget", "engine", "tracker")),
+        ["list", "data"],
+    ]
+    code = """
+import sys, json
+from normbench.cli import app
+from normbench.cli.options import _complete
+_complete("norm=b")
+for command in json.loads(sys.argv[1]):
+    code = app(command, standalone_mode=False) or 0
+    assert code == 0, command
+    assert not {"torch", "hydra", "omegaconf"} & sys.modules.keys(), command
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"NORMBENCH_RESULTS": str(results)},
+        cwd=tmp_path,
+    )
+    assert ran.returncode == 0, ran.stderr
