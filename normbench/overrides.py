@@ -161,7 +161,7 @@ def _elements(value: Any, override: Override, config_dir: Path | None) -> Iterat
             raise RequestError(f"{text}: the numbers of a range must be finite")
         if not value.step:
             raise RequestError(f"{text}: the step of a range cannot be 0")
-        numbers = itertools.islice(iter(value.range()), MOST_RUNS + 1)
+        numbers: Iterator[Any] = itertools.islice(iter(value.range()), MOST_RUNS + 1)
         if value.shuffle:
             shuffled = list(numbers)
             random.shuffle(shuffled)

@@ -33,7 +33,8 @@ Arms = Annotated[
         "--arm",
         metavar="OVERRIDES",
         help="A grid of its own, beside the others; repeatable: "
-        '--arm "norm=group norm.num_groups=2,4" --arm norm=batch',
+        '--arm "norm=group norm.num_groups=2,4" --arm norm=batch. Quotes after a = '
+        "belong to the value.",
     ),
 ]
 
