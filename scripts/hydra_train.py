@@ -29,7 +29,6 @@ from normbench.errors import Busy, NormbenchError, RequestError
 from normbench.experiment import run_one
 from normbench.network import choose_device, make_task
 from normbench.norms.factory import NormFactory
-from normbench.overrides import parse
 from normbench.progress import Lines
 from normbench.provenance import import_modules
 from normbench.schema import RunConfig, RunRecord
@@ -45,7 +44,8 @@ OmegaConf.register_new_resolver("process", lambda: secrets.token_hex(3), use_cac
 )
 def main(composed: DictConfig) -> float:
     for override in HydraConfig.get().overrides.task:
-        parse(override)  # what `normbench train` refuses
+        if override.partition("=")[0].lstrip("+~") == "optimizer.lr":
+            raise RequestError(f"{override}: the key of the learning rate is lr")
     values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     modules, objective = values.pop("modules"), values.pop("objective")
     import_modules(modules)
