@@ -125,6 +125,8 @@ def reference(
     """
     channels, tokens = size[1], len(size) == 3
     groups = options.get("num_groups", 8)
+    if options.get("group_size"):
+        groups = channels // options["group_size"]
     in_torch: dict[str, Callable[[], Reference]] = {
         "batch": lambda: _batch(channels, tokens),
         "batch_masked": lambda: _batch(channels, tokens),

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from hydra.core.override_parser.types import Quote, QuotedString
 
-from normbench.choices import choices, description
+from normbench.choices import choices, config_root, description
+from normbench.composition import Composer
 from normbench.config import compose, resolve
-from normbench.errors import Damaged, Incompatible, RequestError
+from normbench.errors import Incompatible, RequestError
 from normbench.network import check, make_task
 from normbench.norms import REGISTRY, Norm
+from normbench.overrides import parse
 from normbench.reading import yaml_value
 from normbench.schema import Options
 from normbench.tasks.base import REGISTRY as TASKS
@@ -48,32 +51,39 @@ def catalogue(config_dir: Path | None = None) -> list[Facts]:
     Raises RequestError, with the file, for a yaml that no run could take.
     """
     files = choices("norm", config_dir)
+    sections = {name: _section(name, file, config_dir) for name, file in files.items()}
     working = {name: list[str]() for name in files}
-    for task_name in TASKS.names():
-        plain = compose([f"task={task_name}", "tracker=none"]).model_dump()
+    yaml_of_tasks = choices("task", config_dir)
+    for task_name in filter(yaml_of_tasks.__contains__, TASKS.names()):
+        overrides = [f"task={task_name}", "tracker=none"]
+        plain = compose(overrides, config_dir).model_dump()
         task = make_task(resolve(plain), torch.device("cpu"))
-        for name, file in files.items():
+        for name, section in sections.items():
             try:
-                check(resolve(plain | {"norm": _section(file)}), task)
+                check(resolve(plain | {"norm": section}), task)
             except RequestError:  # or of a class that is in no module imported so far
                 continue
             working[name].append(task_name)
-    return [_facts(name, file, working[name]) for name, file in files.items()]
+    return [
+        _facts(name, file, sections[name], working[name])
+        for name, file in files.items()
+    ]
 
 
-def _section(file: Path) -> Options:
-    try:
+def _section(name: str, file: Path, config_dir: Path | None) -> Options:
+    """What `norm=NAME` composes to: a user's own yaml may build on another."""
+    if file.is_relative_to(config_root()):
         section = yaml_value(file)
-    except Damaged as error:
-        raise RequestError(f"{file} is not yaml: {error.why}") from None
+    else:
+        chosen = QuotedString(name, Quote.double).with_quotes()
+        section = Composer(config_dir)([parse(f"norm={chosen}", config_dir)])["norm"]
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         raise RequestError(f"{file} needs a line `name: NORM`")
-    options: Options = section
-    return options
+    return section
 
 
-def _facts(name: str, file: Path, tasks: list[str]) -> Facts:
-    section = _section(file)
+def _facts(name: str, file: Path, section: Options, tasks: list[str]) -> Facts:
+    section = {**section}
     class_name = section.pop("name")
     if class_name not in REGISTRY.names():
         nothing = (None,) * 8

@@ -1,11 +1,13 @@
 """A question of one's own, put as a claim: the same road, without a registration."""
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from normbench.errors import RequestError
-from normbench.plan import grid, words
+from normbench.overrides import grid, words
 from normbench.registration import Claim, Contrast, Design, Gate
 from normbench.registry import explain
 
@@ -19,6 +21,7 @@ def comparison(
     rates: Sequence[float],
     seeds: int,
     gate: float,
+    config_dir: Path | None = None,
 ) -> Claim:
     """How do the other arms differ from the first?
 
@@ -26,12 +29,14 @@ def comparison(
     values is an arm of its own, and each of the overrides' a level. Lower is better.
     Raises RequestError naming what is wrong.
     """
-    every = dict.fromkeys(text for arm in arms for text in _combinations(words(arm)))
+    every: dict[str, str] = {}
+    for arm in arms:
+        every |= _combinations(words(arm), config_dir)
     if len(every) < 2:
         named = ", ".join(every) or "none"
         raise RequestError(f"--arm: two arms or more are compared, not {named}")
     first, *others = every
-    levels = {text or "-": text for text in _combinations(overrides)}
+    levels = _combinations(overrides, config_dir)
     split, _, quantity = metric.partition("/")
     held_out = split.replace("test", "val", 1) if split.startswith("test") else "val"
     validation = "val_recomputed" if held_out == "val_recomputed" else "val"
@@ -39,7 +44,7 @@ def comparison(
         design = Design(
             question="Which arm has the lower metric?",
             common="",
-            arms={arm: arm for arm in every},
+            arms=every,
             levels=levels,
             rates=list(rates),
             validation=f"{validation}/{quantity}",
@@ -72,6 +77,12 @@ def comparison(
     )
 
 
-def _combinations(overrides: Sequence[str]) -> list[str]:
-    cells = grid(overrides, None)
-    return [" ".join(str(each.input_line) for each in cell) for cell in cells]
+def _combinations(overrides: Sequence[str], config_dir: Path | None) -> dict[str, str]:
+    """A name of each combination of values -> its overrides, quoted as a shell does."""
+    combinations = {}
+    for cell in grid(overrides, config_dir):
+        lines = [str(override.input_line) for override in cell]
+        # In the name of a cell, @ parts the arm from the level.
+        name = " ".join(lines).replace("@", "(at)") or "-"
+        combinations[name] = shlex.join(lines)
+    return combinations

@@ -2,32 +2,26 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, reduce
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import hydra
-import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, TypeAdapter, ValidationError
 
 from normbench import identity
-from normbench.choices import choices, config_root, groups
-from normbench.config_source import address
+from normbench.choices import choices
+from normbench.composition import Composer
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError, did_you_mean
 from normbench.norms.base import REGISTRY as NORMS
+from normbench.overrides import parse, shortened
 from normbench.probes.trained import PROBES
 from normbench.registry import Registry, explain
 from normbench.reparam import REPARAMS
-from normbench.schema import Engine, Options, RunConfig
+from normbench.schema import SGD, AdamW, Engine, Options, RunConfig
 from normbench.tasks.base import REGISTRY as TASKS
+from normbench.wandb_variables import tracker_section
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
@@ -37,10 +31,10 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConf
     RequestError naming the key, the value and what would be right.
     """
     parsed = [parse(text, config_dir) for text in overrides]
-    for override in parsed:
+    for text, override in zip(overrides, parsed, strict=True):
         if override.is_sweep_override():
             raise RequestError(
-                f"{override.input_line!r} names several values, but this command does "
+                f"{shortened(text)} names several values, but this command does "
                 f"one run; name one value, write {override.key_or_group}=[...] for a "
                 "list, or use `normbench sweep`"
             )
@@ -52,6 +46,8 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     config = dict(raw)
     if "engine" in config:
         engine(config.pop("engine"))
+    _check_numbers(config)
+    _settle_rate(config)
     task = TASKS.get(_name(config, "task"))
     norm = _name(config, "norm")
     aliased = {**config["norm"], "name": task.norm_aliases.get(norm, norm)}
@@ -66,6 +62,8 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
             f"task={task.name} needs {task.data_kind.__name__}"
         )
     config["data"] = _with_fingerprint(config["data"])
+    if isinstance(config.get("tracker"), dict):
+        config["tracker"] = tracker_section(config["tracker"])
     if config.get("norm_batch") is None:
         config["norm_batch"] = max(
             1, _whole(config, "batch_size") // max(1, _whole(config, "accumulate"))
@@ -73,7 +71,7 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     try:
         checked = RunConfig(**config)
     except ValidationError as error:
-        raise RequestError(_explain_fields(error)) from None
+        raise RequestError(_explain_fields(error, config)) from None
     _check_batch_sizes(checked)
     for probe in checked.probes:
         if probe not in PROBES.names():
@@ -100,13 +98,17 @@ _ENGINE: TypeAdapter[Engine] = TypeAdapter(
 
 def engine(section: Mapping[str, Any]) -> Engine:
     """The checked `engine` section of a composed config: how a sweep is done."""
+    known = choices("engine")
+    name = str(section.get("name"))
+    if name not in known:
+        raise RequestError(f"engine={name} is unknown; {did_you_mean(name, known)}")
     try:
         return _ENGINE.validate_python(section)
     except ValidationError as error:
-        told = explain(error, "engine.")
+        message = explain(error, "engine.")
         # The loc of what a choice of several types has wrong begins with the choice.
         prefix = f"engine.{section.get('name')}."
-        raise RequestError(told.replace(prefix, "engine.")) from None
+        raise RequestError(message.replace(prefix, "engine.")) from None
 
 
 def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> Engine:
@@ -119,8 +121,8 @@ def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> 
         key = str(override.key_or_group)
         if key.partition(".")[0] != "engine" or override.is_sweep_override():
             raise RequestError(
-                f"{override.input_line!r} is no one engine; write engine=NAME "
-                "engine.KEY=VALUE"
+                f"{override.input_line!r} must name exactly one engine; write "
+                "engine=NAME engine.KEY=VALUE"
             )
     return engine(Composer(config_dir)(parsed)["engine"])
 
@@ -134,157 +136,6 @@ def run_id(config: RunConfig) -> str:
     return identity.hashed(config, left_out)
 
 
-def parse(text: str, config_dir: Path | None = None) -> Override:
-    """One override, of one value or of several, by Hydra's parser.
-
-    Raises RequestError for what is none, and for a choice that does not exist.
-    """
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException:
-        key, equals, value = text.partition("=")
-        raise RequestError(
-            f"{text!r} is not an override; write KEY=VALUE, such as norm=group"
-            # Such as ~/flowers, or a path with a comma in it.
-            + (f", or '{key}=\"{value}\"' in a shell" if equals else "")
-        ) from None
-    key = str(override.key_or_group)
-    if key.startswith("hydra"):
-        raise RequestError(f"{text!r}: Hydra's own settings have no effect here")
-    if key in groups() and not override.is_sweep_override():
-        known = choices(key, config_dir)
-        choice = str(override.value())
-        if choice not in known:
-            raise RequestError(
-                f"{key}={choice} is unknown; {did_you_mean(choice, known)}"
-            )
-    return override
-
-
-class Composer:
-    """Overrides of one value each -> composed values, open defaults still open.
-
-    Hydra takes a fifth of a second to compose. Here it does so once for each distinct
-    choice of groups, and values are laid on what came out, as Hydra itself does after
-    its composition; what is more than a plain value (an addition, a deletion, a
-    mapping, an interpolation) is left to Hydra.
-    """
-
-    def __init__(self, config_dir: Path | None = None) -> None:
-        self._config_dir = config_dir
-        self._composed: dict[tuple[str, ...], _Composition] = {}
-
-    def __call__(self, overrides: Sequence[Override]) -> dict[str, Any]:
-        """Raises RequestError naming the key, the value and what would be right."""
-        chosen = [o for o in overrides if o.key_or_group in groups()]
-        values = [o for o in overrides if o.key_or_group not in groups()]
-        if all(_is_plain(override) for override in overrides):
-            composition = self._compose(chosen)
-            if not composition.interpolates:
-                try:
-                    return reduce(_with_value, values, composition.values)
-                except KeyError:
-                    pass  # Hydra knows more forms of keys, and why this is none
-        return self._compose(overrides).values
-
-    def _compose(self, overrides: Sequence[Override]) -> "_Composition":
-        key = tuple(str(override.input_line) for override in overrides)
-        if key not in self._composed:
-            self._composed[key] = _compose(overrides, self._config_dir)
-        return self._composed[key]
-
-
-@dataclass(frozen=True)
-class _Composition:
-    """What Hydra composed. interpolates: a value there is made of others."""
-
-    values: dict[str, Any]
-    interpolates: bool
-
-
-def _is_plain(override: Override) -> bool:
-    value = override.value()
-    return (
-        override.type is OverrideType.CHANGE
-        and override.package is None
-        and not isinstance(value, dict)
-        and "${" not in str(value)
-    )
-
-
-def _with_value(values: dict[str, Any], override: Override) -> dict[str, Any]:
-    """A copy of `values` with that of `override`; KeyError where it has no such key."""
-
-    def laid(section: Any, path: Sequence[str]) -> dict[str, Any]:
-        if not isinstance(section, dict) or path[0] not in section:
-            raise KeyError(override.key_or_group)
-        below = laid(section[path[0]], path[1:]) if path[1:] else override.value()
-        return {**section, path[0]: below}
-
-    return laid(values, override.key_or_group.split("."))
-
-
-def _compose(overrides: Sequence[Override], config_dir: Path | None) -> _Composition:
-    if config_dir is not None and not config_dir.is_dir():
-        raise RequestError(f"--config-dir {config_dir} is not a folder")
-    search = []
-    if config_dir is not None:
-        folder = address(config_dir)
-        search = [f"hydra.searchpath=[{json.dumps(folder, ensure_ascii=False)}]"]
-    lines = [str(override.input_line) for override in overrides]
-    with hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
-        try:
-            composed = hydra.compose("config", [*search, *lines])
-            raw = OmegaConf.to_container(composed)
-            plain = OmegaConf.to_container(
-                composed, resolve=True, throw_on_missing=True
-            )
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            told = " ".join(str(error).split())
-            raise RequestError(f"a config file cannot be read: {told}") from None
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            chosen = [
-                str(o.input_line) for o in overrides if o.key_or_group in groups()
-            ]
-            try:
-                known = hydra.compose("config", [*search, *chosen])
-            except (HydraException, OmegaConfBaseException):
-                known = OmegaConf.create()
-            told = _explain_composition(error, overrides, known)
-            raise RequestError(told) from None
-    assert isinstance(plain, dict)
-    values = {str(key): value for key, value in plain.items()}
-    return _Composition(values, interpolates=raw != plain)
-
-
-def _explain_composition(
-    error: Exception, overrides: Iterable[Override], known: DictConfig
-) -> str:
-    """The override that named no key, with close matches; else Hydra's own message."""
-    keys = _flat_keys(known)
-    for override in overrides:
-        key = str(override.key_or_group)
-        if keys and key not in keys and key not in groups() and not override.is_add():
-            section = key.rpartition(".")[0]
-            near = {k for k in keys if k.rpartition(".")[0] == section} or keys
-            owner = (
-                f" of {section}={known[section].get('name')}"
-                if (section in known and "name" in known[section])
-                else ""
-            )
-            return f"{key} is not a key{owner}; {did_you_mean(key, near)}"
-    return "\n".join(str(error).splitlines()[:3])
-
-
-def _flat_keys(config: Any, prefix: str = "") -> set[str]:
-    keys = set()
-    for key in config:
-        keys.add(f"{prefix}{key}")
-        if isinstance(config[key], DictConfig):
-            keys |= _flat_keys(config[key], f"{prefix}{key}.")
-    return keys
-
-
 def _name(config: Mapping[str, Any], group: str) -> str:
     section = config.get(group)
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
@@ -294,8 +145,52 @@ def _name(config: Mapping[str, Any], group: str) -> str:
 
 def _checked(registry: Registry[Any], section: dict[str, Any]) -> dict[str, Any]:
     name = section["name"]
-    options = {key: value for key, value in section.items() if key != "name"}
+    options = {str(key): value for key, value in section.items() if key != "name"}
     return {"name": name, **registry.options(name, options)}
+
+
+def _settle_rate(config: dict[str, Any]) -> None:
+    """Make `lr` a number, where it is a mapping: the optimizer's in it, or its own.
+
+    A task maps its own optimizer to a rate; a yaml of an optimizer has a rate for
+    every other task.
+    """
+    if not isinstance(config.get("optimizer"), Mapping):
+        raise RequestError(f"optimizer must name one of {', '.join(_OPTIMIZERS)}")
+    config["optimizer"] = {**config["optimizer"]}
+    own = str(config["optimizer"].get("name"))
+    if own not in _OPTIMIZERS:
+        known = did_you_mean(own, _OPTIMIZERS)
+        raise RequestError(f"optimizer.name={own} is unknown; {known}")
+    rate = config["optimizer"].pop("lr", None)
+    rates = config.get("lr")
+    if isinstance(rates, Mapping):
+        for name in rates.keys() - _OPTIMIZERS:
+            raise RequestError(
+                f"lr.{name} is the rate of no optimizer; "
+                f"{did_you_mean(str(name), _OPTIMIZERS)}"
+            )
+        config["lr"] = rates.get(own, rate)
+        if config["lr"] is None:
+            raise RequestError(
+                f"lr is missing: the yaml of optimizer={own} has none; name one, "
+                "such as lr=0.1"
+            )
+
+
+_OPTIMIZERS = ("adamw", "sgd")
+
+
+def _check_numbers(value: Any, key: str = "") -> None:
+    """Raise RequestError for an integer that no tensor can hold."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _check_numbers(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            _check_numbers(item, key)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise RequestError(f"{key} is an integer of more than 64 bits")
 
 
 def _with_fingerprint(section: Options) -> Options:
@@ -345,12 +240,29 @@ def _whole(config: Mapping[str, Any], key: str) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _explain_fields(error: ValidationError) -> str:
-    unknown = [e for e in error.errors() if e["type"] == "extra_forbidden"]
-    if unknown:
-        key = ".".join(str(part) for part in unknown[0]["loc"])
-        return f"{key} is not a key; {did_you_mean(key, RunConfig.model_fields)}"
-    return explain(error)
+def _explain_fields(error: ValidationError, config: Mapping[str, Any]) -> str:
+    """What is wrong, and what would be right; the tag of a union is no part of a key.
+
+    Of keys that do not exist, one of the section's own is suggested.
+    """
+    name = config["optimizer"]["name"]
+    unknown = [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]
+    if not unknown:
+        return explain(error).replace(f"optimizer.{name}.", "optimizer.")
+    section, last = str(unknown[0][0]), str(unknown[0][-1])
+    if len(unknown[0]) == 1:
+        return f"{last} is not a key; {did_you_mean(last, RunConfig.model_fields)}"
+    if section == "optimizer":
+        model = SGD if name == "sgd" else AdamW
+        options = model.model_fields.keys() - {"name"}
+        return (
+            f"optimizer.{last} is not an option of optimizer={name}; "
+            f"{did_you_mean(last, options)}; to choose another optimizer, "
+            f"write optimizer={name}"
+        )
+    annotation = RunConfig.model_fields[section].annotation
+    known = getattr(annotation, "model_fields", {}).keys()
+    return f"{section}.{last} is not a key; {did_you_mean(last, known)}"
 
 
 def _check_batch_sizes(config: RunConfig) -> None:

@@ -13,6 +13,7 @@ that status.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,7 +59,22 @@ class Incompatible(RequestError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A clause naming the close matches to `word`, else all of `known`."""
     names = sorted(known)
+    alike = [name for name in names if _is_alike(word, name)]
     close = difflib.get_close_matches(word, names)
-    if close:
-        return f"did you mean {' or '.join(repr(name) for name in close)}?"
+    if alike or close:
+        likely = list(dict.fromkeys([*alike, *close]))[:3]
+        return f"did you mean {' or '.join(repr(name) for name in likely)}?"
     return f"known: {', '.join(names)}" if names else "there are none"
+
+
+def _is_alike(word: str, name: str) -> bool:
+    """Whether `word` is another spelling of `name`: BatchNorm2d or BN for batch."""
+    initials = "".join(part[:1] for part in name.split("_")) + "n"
+    short = re.sub(r"[\W_]", "", word).lower()
+    by_initials = short == initials and len(name) > 3
+    return by_initials or _core(word) == _core(name) != ""
+
+
+def _core(word: str) -> str:
+    plain = re.sub(r"[\W_]", "", word.rpartition(".")[2]).lower()
+    return re.sub(r"norm(alization|alisation)?|[123]d$", "", plain)

@@ -1,30 +1,23 @@
 """A sweep -> the runs it needs, minus those that are done."""
 
-import itertools
-import math
 import re
-import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import torch
-from hydra.core.override_parser.types import Glob, Override, RangeSweep
-from hydra.errors import HydraException
 
 from normbench import network, record
-from normbench.choices import choices, groups
-from normbench.config import Composer, engine, parse, resolve, run_id
+from normbench.choices import groups
+from normbench.composition import Composer
+from normbench.config import engine, resolve, run_id
 from normbench.errors import Incompatible, RequestError, Unreadable
 from normbench.manifest import Manifest
+from normbench.overrides import grid, parse, words
 from normbench.provenance import comes_from_this_code
 from normbench.schema import Engine, RunConfig, RunRecord, Skipped
-
-MOST_RUNS = 1_000_000
-"""More than that are a slip of the pen."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +49,23 @@ def make_plan(
     engines: list[Engine] = []
     for arm in arms or ("",):
         for cell in grid([*overrides, *words(arm)], config_dir):
-            values = _composed(compose, cell, arms)
-            asked = engine(values.pop("engine"))
+            try:
+                values = compose(cell)
+            except RequestError as error:
+                if arms or not _chooses_several(overrides, config_dir):
+                    raise
+                raise RequestError(
+                    f"{error}; in {' '.join(str(o.input_line) for o in cell)}; where "
+                    "choices have different keys, give each a grid of its own: "
+                    '--arm "norm=group norm.num_groups=2,4" --arm norm=batch'
+                ) from None
+            asked = engine(values.pop("engine", {}))
             if asked not in engines:
                 engines.append(asked)
             config = resolve(values)
-            runs.setdefault(run_id(config), config)
+            planned = runs.setdefault(run_id(config), config)
+            if planned != config:
+                raise RequestError(_two_of_one(planned, config))
     if len(engines) > 1:
         raise RequestError("engine is of the sweep, not of a run; name one value of it")
     skipped = {
@@ -105,80 +109,23 @@ class Shard:
         )
 
 
-def words(text: str, option: str = "--arm") -> list[str]:
-    """The overrides in a text, split as a shell does. Raises RequestError."""
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise RequestError(f"{option} {text!r}: {error}") from None
-
-
-def grid(
-    overrides: Sequence[str], config_dir: Path | None
-) -> Iterator[tuple[Override, ...]]:
-    """Every combination, the last override's values varying fastest."""
-    axes: dict[str, list[str]] = {}
-    for text in overrides:
-        override = parse(text, config_dir)
-        axes[override.get_key_element()] = _values(override, config_dir)
-    size = math.prod(len(values) for values in axes.values())
-    if size > MOST_RUNS:
-        raise RequestError(f"more than {MOST_RUNS:,} runs; name fewer")
-    return itertools.product(
-        *([parse(text, config_dir) for text in values] for values in axes.values())
+def _two_of_one(planned: RunConfig, config: RunConfig) -> str:
+    """Why a run cannot be asked for with two values of what does not make a run."""
+    before, after = planned.model_dump(), config.model_dump()
+    key = next(key for key in after if before[key] != after[key])
+    old, new = before[key], after[key]
+    if isinstance(new, dict):  # such as data.path, of the same files
+        name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
+        key, old, new = f"{key}.{name}", old.get(name), new.get(name)
+    return (
+        f"{key} does not make another run: {old} and {new} are asked for the same run, "
+        "and one of them would be dropped; name one value"
     )
 
 
-def _values(override: Override, config_dir: Path | None) -> list[str]:
-    """The overrides of one value each that a sweep override stands for.
-
-    Of more than MOST_RUNS, one too many.
-    """
-    if not override.is_sweep_override():
-        return [str(override.input_line)]
-    key, text = override.get_key_element(), override.input_line
-    values: Iterable[str]
-    swept = override.value()
-    if isinstance(swept, Glob):
-        if key not in groups():
-            raise RequestError(
-                f"{text!r}: glob chooses among yaml files; {key} has none"
-            )
-        known = list(choices(key, config_dir))
-        values = swept.filter(known)
-        if not values:
-            raise RequestError(f"{text!r} matches none of {', '.join(known)}")
-    elif override.is_interval_sweep():
-        raise RequestError(
-            f"{text!r} has no end of values; write range(START,STOP,STEP) or a list"
-        )
-    else:
-        if isinstance(swept, RangeSweep) and not swept.step:
-            raise RequestError(f"{text!r}: the step of a range cannot be 0")
-        try:
-            values = list(
-                itertools.islice(override.sweep_string_iterator(), MOST_RUNS + 1)
-            )
-        except HydraException as error:
-            raise RequestError(f"{text!r}: {error}") from None
-        if not values:
-            raise RequestError(f"{text!r} has no values")
-    return [f"{key}={value}" for value in values]
-
-
-def _composed(
-    compose: Composer, cell: Sequence[Override], arms: Sequence[str]
-) -> dict[str, Any]:
-    try:
-        return compose(cell)
-    except RequestError as error:
-        if arms or not any(o.key_or_group in groups() for o in cell):
-            raise
-        raise RequestError(
-            f"{error}\nin {' '.join(str(o.input_line) for o in cell)}; where choices "
-            "have different keys, give each a grid of its own: "
-            '--arm "norm=group norm.num_groups=2,4" --arm norm=batch'
-        ) from None
+def _chooses_several(overrides: Sequence[str], config_dir: Path | None) -> bool:
+    parsed = [parse(text, config_dir) for text in overrides]
+    return any(o.is_sweep_override() and o.key_or_group in groups() for o in parsed)
 
 
 def incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:

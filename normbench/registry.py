@@ -145,9 +145,17 @@ def explain(error: ValidationError, prefix: str = "") -> str:
             lines.append(f"{key}: {message}" if key else message)
         else:
             lines.append(
-                f"{key}={mistake['input']!r}: {message[0].lower()}{message[1:]}"
+                f"{key}={_shown(mistake['input'])}: {message[0].lower()}{message[1:]}"
             )
     return "\n".join(lines[:3])
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits
+        return f"({type(value).__name__}, too large to print)"
+    return text if len(text) <= 200 else f"{text[:100]} .. {text[-20:]}"
 
 
 def _signature_schema(cls: type) -> type[BaseModel]:

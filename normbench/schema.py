@@ -194,6 +194,7 @@ ADDED_LATER: dict[str, Any] = {
     "data.content": "raw",
     "data.fingerprint": None,  # of the content that ids stood for before there was one
     "precision": "fp32",
+    "norm.group_size": None,
 }
 """Keys that came after records existed, dotted, with the value that changes nothing.
 

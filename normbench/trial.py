@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from normbench import record
-from normbench.config import Composer, parse, resolve, run_id
+from normbench.composition import Composer
+from normbench.config import resolve, run_id
 from normbench.contrasts import metric_of, weights_of
 from normbench.engines import Work, parallel, run_all
 from normbench.errors import NormbenchError, RequestError, did_you_mean
 from normbench.forecast import Forecast
 from normbench.manifest import Manifest
-from normbench.plan import Plan, incompatible, manifest, standing, words
+from normbench.overrides import parse, words
+from normbench.plan import Plan, incompatible, manifest, standing
 from normbench.progress import SweepObserver
 from normbench.registration import (
     FIRST_TUNING_SEED,
@@ -32,8 +34,17 @@ from normbench.verdict import Rate
 QUICK_SEEDS = 6
 SMOKE = "budget.epochs=1 budget.max_steps=10 evaluations=1"
 """What a smoke check has of every run."""
-OF_THE_TRIAL = frozenset({"lr", "seed", "probes", "tracker", "engine", "keep_weights"})
-"""Keys that a design says elsewhere, or that say nothing of a run."""
+OF_THE_TRIAL = {
+    "lr": "rates are the design's; `compare` has --rates",
+    "seed": "all arms have the same seeds; `compare` has --seeds",
+    "probes": "probes are the design's",
+    "tracker": "the runs have no tracker; leave it out, or write tracker=none",
+    "engine": "the engine does all runs; use --engine",
+    "keep_weights": "a verdict needs no weights; leave it out",
+}
+"""Keys that no arm or level can have, and why."""
+SAME_FOR_ALL = {"tracker": "none", "keep_weights": False}
+"""What all runs have anyway, and an arm or a level may say."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +127,11 @@ class Trial:
         self.designs, self.request = designs, request
         self.skipped: dict[str, dict[str, str]] = {}
         self.records: dict[str, RunRecord] = {}
+        self._ids: dict[str, dict[str, str]] = {}
         self._compose = Composer(request.config_dir)
         for name, design in designs.items():
             first = {cell: self._first(name, cell) for cell in design.all_cells()}
+            self._ids[name] = {cell: key for cell, (key, _) in first.items()}
             reasons = incompatible(dict(first.values()))
             self.skipped[name] = {
                 cell: reasons[key] for cell, (key, _) in first.items() if key in reasons
@@ -129,31 +142,46 @@ class Trial:
     ) -> RunConfig:
         """What one run of a cell of the design `name` is asked for."""
         design = self.designs[name]
-        lines = words(design.overrides(cell))
+        config_dir = self.request.config_dir
         try:
-            # The last word on a key counts; a choice of a group comes before its keys.
-            latest = {line.partition("=")[0]: line for line in lines}
-            for key in latest.keys() & OF_THE_TRIAL:
-                raise RequestError(
-                    f"{latest[key]} cannot be part of an arm or a level: "
-                    "rates and probes are the design's, seeds are all the same, "
-                    "and a verdict needs no weights"
-                )
+            # The last override of a key counts.
+            given = {
+                override.get_key_element(): override
+                for text in words(design.overrides(cell), "arm or level")
+                for override in [parse(text, config_dir)]
+            }
+            for override in given.values():
+                text, key = override.input_line, str(override.key_or_group)
+                section = key.partition(".")[0]
+                if override.is_sweep_override():
+                    raise RequestError(f"{text} names several values; a cell has one")
+                if section in OF_THE_TRIAL and (
+                    key not in SAME_FOR_ALL or override.value() != SAME_FOR_ALL[key]
+                ):
+                    raise RequestError(
+                        f"{text} cannot be part of an arm or a level: "
+                        f"{OF_THE_TRIAL[section]}"
+                    )
             measured = ",".join(design.probes) if probes else ""
             own = [f"lr={lr!r}", f"seed={seed}", f"probes=[{measured}]"]
             own += ["tracker=none", "keep_weights=false"]
-            parsed = [
-                parse(line, self.request.config_dir)
-                for line in (*latest.values(), *own)
-            ]
-            for override in parsed:
-                if override.is_sweep_override():
-                    raise RequestError(
-                        f"{override.input_line} names several values; a cell has one"
-                    )
+            parsed = [*given.values(), *map(parse, own)]
             return resolve(self._compose(parsed))
         except RequestError as error:
             raise RequestError(f"{name}, {cell}: {error}") from None
+
+    def require_distinct_cells(self) -> None:
+        """Raise RequestError where two cells of a design are the same runs."""
+        for ids in self._ids.values():
+            first: dict[str, str] = {}
+            for cell, key in ids.items():
+                other = first.setdefault(key, cell)
+                if other != cell:
+                    names = [each.removesuffix("@-") for each in (other, cell)]
+                    raise RequestError(
+                        f"{' and '.join(names)} are the same runs, which nothing can "
+                        "tell apart; leave one out"
+                    )
 
     def rates(self) -> dict[str, dict[str, Rate]]:
         """The rate of every cell of every design: chosen, or as it was frozen."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from normbench import evaluation
@@ -42,6 +43,9 @@ OmegaConf.register_new_resolver("process", lambda: secrets.token_hex(3), use_cac
     version_base="1.3", config_path=str(config_root()), config_name="hydra_train"
 )
 def main(composed: DictConfig) -> float:
+    for override in HydraConfig.get().overrides.task:
+        if override.partition("=")[0].lstrip("+~") == "optimizer.lr":
+            raise RequestError(f"{override}: the key of the learning rate is lr")
     values: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     modules, objective = values.pop("modules"), values.pop("objective")
     import_modules(modules)

@@ -236,6 +236,7 @@ def test_a_user_folder_adds_choices(tmp_path: Path) -> None:
     assert config.norm == {
         "name": "group",
         "num_groups": 2,
+        "group_size": None,
         "eps": 1e-5,
         "affine": True,
     }

@@ -305,6 +305,7 @@ def compare(
             rates=tried,
             seeds=seeds,
             gate=gate,
+            config_dir=config_dir,
         )
         announcement = Announcement(results)
         request = Request(
@@ -317,8 +318,10 @@ def compare(
             redo_stale=redo_stale,
             announce=_announce("compare", announcement),
         )
+        trial = checking.prepare(claim, request)
+        trial.require_distinct_cells()
         with announcement:
-            verdict = checking.check(claim, checking.prepare(claim, request), _again())
+            verdict = checking.check(claim, trial, _again())
         plain = verdict.model_dump_json(indent=2)
         typer.echo(plain if json else text(verdict, _columns()))
 
@@ -327,7 +330,7 @@ def _engine(
     overrides: str | None, workers: int | None, config_dir: Path | None
 ) -> "Engine":
     from normbench.config import compose_engine
-    from normbench.plan import words
+    from normbench.overrides import words
 
     engine = compose_engine(words(overrides or "", "--engine"), config_dir)
     return engine.model_copy(update={"workers": workers} if workers else {})

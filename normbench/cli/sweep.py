@@ -1,7 +1,6 @@
 """Commands about many runs: sweep, status, rerun."""
 
 import json as jsonlib
-import signal
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +16,10 @@ from normbench.cli.options import (
     Overrides,
     Results,
     exit_codes,
-    interrupt,
+    expanded,
 )
 from normbench.cli.tables import number, print_table
+from normbench.signals import all_interrupt
 
 if TYPE_CHECKING:
     from normbench.forecast import Forecast
@@ -33,7 +33,8 @@ Arms = Annotated[
         "--arm",
         metavar="OVERRIDES",
         help="A grid of its own, beside the others; repeatable: "
-        '--arm "norm=group norm.num_groups=2,4" --arm norm=batch',
+        '--arm "norm=group norm.num_groups=2,4" --arm norm=batch. Quotes after a = '
+        "belong to the value.",
     ),
 ]
 
@@ -75,11 +76,12 @@ def sweep(
     request was wrong; 130: interrupted.
     """
     with exit_codes():
+        from normbench.console import Terminal
         from normbench.engines import Work, parallel, run_all
         from normbench.forecast import Forecast
         from normbench.manifest import Announcement
         from normbench.plan import Shard, make_plan, manifest, standing
-        from normbench.progress import SweepProgress, Terminal
+        from normbench.progress import SweepProgress
         from normbench.provenance import import_modules
         from normbench.record import all_records
 
@@ -101,11 +103,10 @@ def sweep(
             _print_dry_run(_dry_run(plan, now, forecast, results), json)
             return
         _say_what_is_left_out(plan, now)
-        progress = SweepProgress(Terminal())
+        progress = SweepProgress(Terminal(stderr=True))
         if now.missing:
-            signal.signal(signal.SIGTERM, interrupt)
             title = f"sweep --shard {shard}" if shard else "sweep"
-            with Announcement(results) as announcement:
+            with all_interrupt(), Announcement(results) as announcement:
                 work = Work(
                     now.missing,
                     results,
@@ -136,7 +137,7 @@ def status(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Say how far a sweep has come, or, without overrides, all runs in the folder.
+    """Show the progress of a sweep, or, without overrides, of all runs in the folder.
 
     A run is `running` while a process holds the lock of its folder, `interrupted` when
     it was begun and no process does it.
@@ -144,11 +145,14 @@ def status(
     with exit_codes():
         from normbench import record
         from normbench.errors import Unreadable
-        from normbench.plan import make_plan
-        from normbench.provenance import import_modules
 
-        import_modules(module or ())
+        if module:
+            from normbench.provenance import import_modules
+
+            import_modules(module)
         if overrides or arm:
+            from normbench.plan import make_plan
+
             plan = make_plan(overrides or (), arm or (), config_dir)
             ids = list(plan.runs)
             counts, unreadable = record.states(results, ids)
@@ -181,6 +185,7 @@ def rerun(
         Path | None,
         typer.Option(
             "--output",
+            callback=expanded,
             help="Folder for the new record.  [default: reruns/TIME in --results]",
             show_default=False,
         ),

@@ -133,14 +133,32 @@ def require_several(count: int, norm: Norm, x: Tensor, advice: str) -> None:
         )
 
 
-def require_groups(num_groups: int, norm: Norm) -> None:
-    """Raise Incompatible unless `num_groups` divides the channels of `norm`."""
-    if norm.channels % num_groups:
+NUM_GROUPS = 8
+"""The default of every norm that has groups of channels."""
+
+
+def groups_of(norm: Norm, num_groups: int, group_size: int | None) -> int:
+    """The groups of channels: `num_groups`, or as many as have `group_size` channels.
+
+    Raises Incompatible unless it divides the channels of `norm`, and RequestError
+    where both are given.
+    """
+    given = {"num_groups": num_groups}
+    if group_size is not None:
+        if num_groups != NUM_GROUPS:
+            raise RequestError(
+                f"norm={norm.name}: norm.num_groups={num_groups} and "
+                f"norm.group_size={group_size} are both given; give one of them"
+            )
+        given = {"group_size": group_size}
+    ((option, number),) = given.items()
+    if norm.channels % number:
         divisors = [n for n in range(1, norm.channels + 1) if norm.channels % n == 0]
         raise Incompatible(
-            f"norm={norm.name}: norm.num_groups={num_groups} does not divide "
+            f"norm={norm.name}: norm.{option}={number} does not divide "
             f"{norm.channels} channels; these do: {', '.join(map(str, divisors))}"
         )
+    return norm.channels // number if group_size else number
 
 
 def check_input(

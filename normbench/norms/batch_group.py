@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from normbench.norms.base import (
+    NUM_GROUPS,
     Momentum,
     Norm,
     affine_parameters,
-    require_groups,
+    groups_of,
     require_several,
 )
 from normbench.norms.statistics import batch_norm, register_running_statistics
@@ -36,17 +37,17 @@ class BatchGroupNorm(Norm, name="batch_group"):
         self,
         channels: int,
         *,
-        num_groups: PositiveInt = 8,
+        num_groups: PositiveInt = NUM_GROUPS,
+        group_size: PositiveInt | None = None,
         eps: PositiveFloat = 1e-5,
         momentum: Momentum = 0.1,
         affine: bool = True,
     ) -> None:
         super().__init__(channels)
-        require_groups(num_groups, self)
-        self.num_groups = num_groups
+        self.num_groups = groups_of(self, num_groups, group_size)
         self.eps, self.momentum = eps, momentum
         self.weight, self.bias = affine_parameters(channels, affine)
-        self.group_weight, self.group_bias = affine_parameters(num_groups, affine)
+        self.group_weight, self.group_bias = affine_parameters(self.num_groups, affine)
         register_running_statistics(self)
 
     def forward(

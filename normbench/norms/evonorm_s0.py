@@ -11,7 +11,13 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from normbench.norms.base import Norm, per_channel, require_groups, require_several
+from normbench.norms.base import (
+    NUM_GROUPS,
+    Norm,
+    groups_of,
+    per_channel,
+    require_several,
+)
 
 
 class EvoNormS0(Norm, name="evonorm_s0"):
@@ -23,12 +29,12 @@ class EvoNormS0(Norm, name="evonorm_s0"):
         self,
         channels: int,
         *,
-        num_groups: PositiveInt = 8,
+        num_groups: PositiveInt = NUM_GROUPS,
+        group_size: PositiveInt | None = None,
         eps: PositiveFloat = 1e-5,
     ) -> None:
         super().__init__(channels)
-        require_groups(num_groups, self)
-        self.num_groups = num_groups
+        self.num_groups = groups_of(self, num_groups, group_size)
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))

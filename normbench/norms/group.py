@@ -2,7 +2,8 @@
 
 y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
 of each sample and group of C / num_groups adjacent channels over the group's channels
-and positions, masked ones included.
+and positions, masked ones included. `group_size` gives the channels of a group instead
+of their number.
 weight, bias: (C,). As torch.nn.GroupNorm(num_groups, C); num_groups is 8 here (32 in
 the paper), because small networks have few channels.
 """
@@ -12,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from normbench.norms.base import (
+    NUM_GROUPS,
     Norm,
     affine_parameters,
-    require_groups,
+    groups_of,
     require_several,
 )
 
@@ -27,13 +29,13 @@ class GroupNorm(Norm, name="group"):
         self,
         channels: int,
         *,
-        num_groups: PositiveInt = 8,
+        num_groups: PositiveInt = NUM_GROUPS,
+        group_size: PositiveInt | None = None,
         eps: PositiveFloat = 1e-5,
         affine: bool = True,
     ) -> None:
         super().__init__(channels)
-        require_groups(num_groups, self)
-        self.num_groups = num_groups
+        self.num_groups = groups_of(self, num_groups, group_size)
         self.eps = eps
         self.weight, self.bias = affine_parameters(channels, affine)
 

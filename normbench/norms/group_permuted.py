@@ -27,9 +27,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from normbench.norms.base import (
+    NUM_GROUPS,
     Norm,
     affine_parameters,
-    require_groups,
+    groups_of,
     require_several,
 )
 
@@ -45,7 +46,8 @@ class PermutedGroupNorm(Norm, name="group_permuted"):
         self,
         channels: int,
         *,
-        num_groups: PositiveInt = 8,
+        num_groups: PositiveInt = NUM_GROUPS,
+        group_size: PositiveInt | None = None,
         order: Literal[
             "contiguous",
             "strided",
@@ -58,15 +60,14 @@ class PermutedGroupNorm(Norm, name="group_permuted"):
         affine: bool = True,
     ) -> None:
         super().__init__(channels)
-        require_groups(num_groups, self)
-        self.num_groups = num_groups
+        self.num_groups = groups_of(self, num_groups, group_size)
         self.order = order
         self.permutation_seed = permutation_seed
         self.eps = eps
         self.weight, self.bias = affine_parameters(channels, affine)
         self.deterministic = order != "random_each_forward"
         if order == "strided":
-            strided = torch.arange(channels).view(-1, num_groups).t().flatten()
+            strided = torch.arange(channels).view(-1, self.num_groups).t().flatten()
             self.register_buffer("permutation", strided)
         elif order == "random_fixed":
             drawn = draw(channels, permutation_seed, torch.tensor(0))

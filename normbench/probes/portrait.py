@@ -112,8 +112,9 @@ def build(options: Mapping[str, Any], channels: int) -> Norm:
 
 def fitting(norms: Sequence[Mapping[str, Any]]) -> int:
     """The fewest channels that suit all `norms`, 8 or more, two or more to a group."""
-    groups = max([1, *(norm.get("num_groups") or 1 for norm in norms)])
-    least = max(LEAST_CHANNELS, 2 * groups)
+    # Two groups of that size, or groups of two channels.
+    numbers = (n.get("group_size") or n.get("num_groups") or 1 for n in norms)
+    least = max([LEAST_CHANNELS, *(2 * number for number in numbers)])
     for channels in range(least, 8 * least + 1, 2):
         try:
             for norm in norms:

@@ -1,0 +1,252 @@
+"""Overrides in Hydra's grammar: text -> parsed values, each value of one run.
+
+A text is parsed once, here. What is made of it (a value of a choice, of a range)
+carries the parsed value, so that quotes and types are never lost.
+"""
+
+import io
+import itertools
+import math
+import random
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    IntervalSweep,
+    Override,
+    Quote,
+    QuotedString,
+    RangeSweep,
+    Sweep,
+    ValueType,
+)
+from hydra.errors import HydraException
+
+from normbench.choices import choices, groups
+from normbench.errors import RequestError, did_you_mean
+
+MOST_RUNS = 1_000_000
+"""More than that are a slip of the pen."""
+
+
+def parse(text: str, config_dir: Path | None = None) -> Override:
+    """One override, of one value or of several, by Hydra's parser.
+
+    Raises RequestError for a text that is none, and for a choice that does not exist.
+    """
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except Exception as error:  # the parser raises many kinds on malformed text
+        raise RequestError(_why_not(text, error)) from None
+    key = str(override.key_or_group)
+    if not key:
+        raise RequestError(_why_not(text, HydraException()))
+    if re.match(r"hydra(?:[./]|$)", key):
+        raise RequestError(
+            f"{shortened(text)}: Hydra's own settings have no effect here"
+        )
+    if key == "optimizer.lr":
+        raise RequestError(f"{shortened(text)}: the key of the learning rate is lr")
+    if not override.is_sweep_override():
+        _refuse_nested_sweeps(override.value(), text)
+        _check_choice(override, config_dir)
+    return override
+
+
+def words(text: str, option: str = "--arm") -> list[str]:
+    """The overrides in `text`, which blanks separate. Raises RequestError.
+
+    A word that begins with a quote is read as a shell does; quotes further on belong
+    to Hydra's grammar and stay: `norm=group data.path="my flowers, v=2"` has two words.
+    """
+    found = []
+    position = 0
+    while position < len(text):
+        if text[position].isspace():
+            position += 1
+        elif text[position] in "\"'":
+            word, length = _shell_word(text[position:], text, option)
+            found.append(word)
+            position += length
+        else:
+            match = _WORD.match(text, position)
+            if match is None:
+                raise RequestError(f"{option} {text!r}: a quotation has no end")
+            found.append(match.group())
+            position = match.end()
+    return found
+
+
+_WORD = re.compile(
+    r"""(?:[^\s"'\\]|\\.|\\$|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')+(?=\s|$)""", re.DOTALL
+)
+
+
+def _shell_word(rest: str, text: str, option: str) -> tuple[str, int]:
+    stream = io.StringIO(rest)
+    lexer = shlex.shlex(stream, posix=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    try:
+        return str(lexer.get_token()), stream.tell()
+    except ValueError as error:
+        raise RequestError(f"{option} {text!r}: {error}") from None
+
+
+def grid(
+    overrides: Sequence[str], config_dir: Path | None
+) -> Iterator[tuple[Override, ...]]:
+    """Every combination of values, the last override's values varying fastest.
+
+    The last override of a key counts. Raises RequestError.
+    """
+    axes: dict[str, list[Override]] = {}
+    for text in overrides:
+        override = parse(text, config_dir)
+        axes[override.get_key_element()] = single_values(override, config_dir)
+    size = math.prod(len(values) for values in axes.values())
+    if size > MOST_RUNS:
+        raise RequestError(f"more than {MOST_RUNS:,} runs; name fewer")
+    return itertools.product(*axes.values())
+
+
+def single_values(override: Override, config_dir: Path | None = None) -> list[Override]:
+    """The overrides of one value each that `override` stands for.
+
+    Of more than MOST_RUNS, one too many. Raises RequestError.
+    """
+    if not override.is_sweep_override():
+        return [override]
+    key, text = override.get_key_element(), str(override.input_line)
+    values = list(
+        itertools.islice(
+            _elements(override.value(), override, config_dir), MOST_RUNS + 1
+        )
+    )
+    if not values:
+        raise RequestError(f"{shortened(text)} has no values")
+    singles = [
+        replace(
+            override,
+            value_type=ValueType.ELEMENT,
+            _value=value,
+            input_line=f"{key}={_text(value)}",
+        )
+        for value in values
+    ]
+    if override.key_or_group in groups():
+        for single in singles:
+            _check_choice(single, config_dir)
+    return singles
+
+
+def _elements(value: Any, override: Override, config_dir: Path | None) -> Iterator[Any]:
+    """The values in a sweep, and in the sweeps in it, still quoted where they were."""
+    key, text = override.key_or_group, shortened(str(override.input_line))
+    if isinstance(value, ChoiceSweep):
+        items = list(value.list)
+        if value.shuffle:
+            random.shuffle(items)
+        for item in items:
+            yield from _elements(item, override, config_dir)
+    elif isinstance(value, RangeSweep):
+        ends = (value.start, value.stop, value.step)
+        if not all(isinstance(end, int) or math.isfinite(end or 0) for end in ends):
+            raise RequestError(f"{text}: the numbers of a range must be finite")
+        if not value.step:
+            raise RequestError(f"{text}: the step of a range cannot be 0")
+        numbers: Iterator[Any] = itertools.islice(iter(value.range()), MOST_RUNS + 1)
+        if value.shuffle:
+            shuffled = list(numbers)
+            random.shuffle(shuffled)
+            numbers = iter(shuffled)
+        yield from numbers
+    elif isinstance(value, Glob):
+        if key not in groups():
+            raise RequestError(f"{text}: glob chooses among yaml files; {key} has none")
+        known = list(choices(key, config_dir))
+        names = value.filter(known)
+        if not names:
+            raise RequestError(f"{text} matches none of {', '.join(known)}")
+        yield from names
+    elif isinstance(value, IntervalSweep):
+        raise RequestError(
+            f"{text} has no end of values; write range(START,STOP,STEP) or a list"
+        )
+    else:
+        _refuse_nested_sweeps(value, str(override.input_line))
+        yield value
+
+
+def _refuse_nested_sweeps(value: Any, text: str) -> None:
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    if isinstance(value, list | dict):
+        for part in parts:
+            _refuse_nested_sweeps(part, text)
+    elif isinstance(value, Sweep | Glob):
+        raise RequestError(
+            f"{shortened(text)}: a list or a mapping cannot hold a choice, a range or "
+            "a glob; write the values out"
+        )
+
+
+def _check_choice(override: Override, config_dir: Path | None) -> None:
+    key, value = str(override.key_or_group), override.value()
+    if key not in groups() or isinstance(value, dict):
+        return
+    if override.is_delete():
+        raise RequestError(f"~{key}: no run is without {key}; write {key}=CHOICE")
+    known = choices(key, config_dir)
+    if value not in list(known):
+        shown = "null" if value is None else str(value)[:100]
+        raise RequestError(f"{key}={shown} is unknown; {did_you_mean(shown, known)}")
+
+
+def _text(value: Any) -> str:
+    """A text that Hydra parses to `value`."""
+    if isinstance(value, QuotedString):
+        return str(value.with_quotes())
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    if isinstance(value, dict):
+        items = (f"{key}:{_text(item)}" for key, item in value.items())
+        return f"{{{','.join(items)}}}"
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        return str(QuotedString(value, Quote.double).with_quotes())
+    return "null" if value is None else str(value)
+
+
+_PLAIN = re.compile(
+    r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_][\w./-]*", re.ASCII | re.IGNORECASE
+)
+
+
+def shortened(text: str) -> str:
+    """`text` in quotes, without its middle where it is long."""
+    if len(text) > 200:
+        text = f"{text[:100]} .. {text[-20:]}"
+    return repr(text)
+
+
+def _why_not(text: str, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"{shortened(text)} is nested too deeply"
+    reason = re.sub(r" is incompatible with .*", " cannot stand here", str(error))
+    reason = " ".join(reason.split())
+    if "integer string conversion" in reason:
+        return f"{shortened(text)}: an integer has too many digits"
+    if not isinstance(error, HydraException) or "while evaluating" in reason:
+        return f"{shortened(text)} is not an override: {reason[:200]}"
+    key, equals, value = text.partition("=")
+    quoted = shortened(value)[1:-1] if len(value) > 200 else value
+    return (
+        f"{shortened(text)} is not an override; write KEY=VALUE, such as norm=group"
+        # Such as ~/flowers, or a path with a comma in it.
+        + (f", or '{key}=\"{quoted}\"' in a shell" if equals else "")
+    )

@@ -1,0 +1,187 @@
+"""--config-dir: every command that has the option knows every choice of one's own."""
+
+import inspect
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import normbench.check
+import normbench.experiment
+from normbench.cli import app
+from normbench.errors import NormbenchError
+
+REACHED = "composed, and that is enough here"
+
+OWN = {
+    "norm/mine": "# My groups\ndefaults: [group]\nnum_groups: 4\n",
+    "norm/plain": "# My groups\nname: group\nnum_groups: 4\n",
+    "task/mine": "# @package _global_\n# My network\ndefaults: [cnn, _self_]\n"
+    "task: {width: 8, stem_stride: 2}\n",
+    "data/mine": "# My pictures\ndefaults: [mnist5k]\nsize: 14\n",
+    "budget/mine": "# My budget\nepochs: 1\nmax_steps: 2\n",
+    "optimizer/mine": "# My optimizer\ndefaults: [adamw]\nlr: 0.003\n",
+    "tracker/mine": "# My tracker\ndefaults: [none]\n",
+    "engine/mine": "# My engine\ndefaults: [local]\nworkers: 1\n",
+    "experiment/mine": "# @package _global_\n# My experiment\nbatch_size: 16\n",
+}
+RUN = (
+    "task=mine data=mine budget=mine optimizer=mine tracker=mine engine=mine "
+    "+experiment=mine"
+).split()
+COMPARED = [word for word in RUN if not word.startswith(("tracker", "engine"))]
+COMMANDS: dict[tuple[str, ...], list[list[str]]] = {
+    ("train",): [[*RUN, "norm=mine"]],
+    ("config",): [[*RUN, "norm=mine"]],
+    ("doctor",): [[*RUN, "norm=mine"]],
+    ("sweep",): [
+        [*RUN, "norm=mine,plain", "--dry-run"],
+        [*RUN, "--dry-run", "--arm", "norm=mine", "--arm", "norm=batch"],
+    ],
+    ("status",): [[*RUN, "norm=glob(mi*)"]],
+    ("list",): [
+        [group]
+        for group in (
+            *("norms", "tasks", "data", "budgets", "optimizers", "trackers"),
+            *("engines", "probes"),
+        )
+    ],
+    ("footprint",): [["mine", "plain"]],
+    ("compare",): [
+        [*COMPARED, "--arm", "norm=mine", "--arm", "norm=batch"],
+        [*COMPARED, "--arm", "norm=mine,batch", "tracker=none"],
+        ["--arm", "norm=mine,batch", "--engine", "engine=mine", "budget=mine,smoke"],
+    ],
+    ("claim", "list"): [[]],
+    ("claim", "show"): [["mine"]],
+    ("claim", "check"): [
+        ["mine", "--budget", "smoke", "--engine", "engine=mine", "--arm", "norm=plain"]
+    ],
+    ("plot",): [["mine"]],
+    ("report",): [["--output", "page"]],
+}
+CLAIM = f"""# My claim
+name: mine
+statement: Mine is better.
+source: me
+confounds: [none]
+outcomes:
+  error:
+    question: Is it?
+    common: {" ".join(COMPARED)}
+    arms: {{mine: norm=mine, batch: norm=batch}}
+    rates: [0.1]
+    validation: val/error
+    seconds: 1.0
+    gate: {{metric: train/error, below: 0.9}}
+    contrasts:
+      - {{name: a, metric: test/error, weights: {{mine@-: 1, batch@-: -1}}, says: less, margin: 0.01, reason: none, primary: true}}
+"""  # noqa: E501
+
+
+def with_the_option(
+    group: typer.Typer = app, prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """The commands that have --config-dir."""
+    for command in group.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        if "config_dir" in inspect.signature(command.callback).parameters:
+            yield (*prefix, name)
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        yield from with_the_option(inner.typer_instance, (*prefix, str(inner.name)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one choice of every group; nothing is trained."""
+    for name, text in (OWN | {"claim/mine": CLAIM}).items():
+        file = tmp_path / "own" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def stop(*arguments: object, **options: object) -> None:
+        raise NormbenchError(REACHED)
+
+    monkeypatch.setattr(normbench.experiment, "run_one", stop)
+    monkeypatch.setattr(normbench.check, "check", stop)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "own"
+
+
+def test_every_command_with_a_config_dir_is_in_this_test() -> None:
+    assert set(with_the_option()) == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_with_a_config_dir_knows_choices_of_ones_own(
+    folder: Path, command: tuple[str, ...]
+) -> None:
+    for request in COMMANDS[command]:
+        output = answer([*command, *request, "--config-dir", str(folder)])
+        if command == ("list",) and request != ["probes"]:
+            assert "mine" in output
+        if command == ("claim", "list"):
+            assert "Mine is better." in output
+        if command == ("config",):
+            assert "num_groups: 4" in output
+            assert "lr: 0.003" in output
+            assert "batch_size: 16" in output
+
+
+def answer(arguments: Sequence[str]) -> str:
+    """What a command prints, which ends well or where the fixture stops it."""
+    ran = CliRunner().invoke(app, arguments)
+    said = (shlex.join(arguments), ran.output, ran.exception)
+    if ran.exit_code != 0:
+        expected = (REACHED, "mine/verdict.json is not there")
+        assert any(text in ran.output for text in expected), said
+    assert "Traceback" not in ran.output, said
+    return ran.output
+
+
+def test_a_comparison_of_equal_arms_is_refused(folder: Path) -> None:
+    for arms in (["norm=mine", "norm=plain"], ["norm=layer,layer_sample"]):
+        options = [part for arm in arms for part in ("--arm", arm)]
+        ran = CliRunner().invoke(
+            app, ["compare", *COMPARED, *options, "--config-dir", str(folder)]
+        )
+        assert ran.exit_code == 2, ran.output
+        assert "are the same runs" in ran.output
+    equal = ["compare", *COMPARED, "--arm", "norm=batch,batch"]
+    ran = CliRunner().invoke(app, [*equal, "--config-dir", str(folder)])
+    assert ran.exit_code == 2
+    assert "two arms or more" in ran.output
+
+
+def test_a_comparison_says_what_of_a_run_is_not_its_own_to_choose(
+    folder: Path,
+) -> None:
+    cases = {
+        "tracker=wandb": "the runs have no tracker",
+        "tracker.mode=online": "the runs have no tracker",
+        "lr=0.1": "--rates",
+        "++lr=0.1": "--rates",
+        "seed=3": "--seeds",
+        "engine=local": "--engine",
+        "probes=[discrepancy]": "probes are the design's",
+    }
+    for override, message in cases.items():
+        arguments = ["compare", "task=cnn", "--arm", "norm=batch,group", override]
+        ran = CliRunner().invoke(app, arguments)
+        assert ran.exit_code == 2, (override, ran.output)
+        assert message in ran.output, (override, ran.output)
+
+
+def test_a_choice_of_ones_own_that_is_broken_is_named_by_list(folder: Path) -> None:
+    for text in ("name: group\neps: &a [*a]\n", "name: group\nnum_groups: ${a.b}\n"):
+        (folder / "norm" / "mine.yaml").write_text(text)
+        arguments = ["list", "norms", "--config-dir", str(folder)]
+        ran = CliRunner().invoke(app, arguments)
+        assert ran.exit_code == 2
+        assert len(ran.output.splitlines()) == 1
+        assert "norm" in ran.output

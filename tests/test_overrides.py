@@ -1,0 +1,353 @@
+"""Overrides: values arrive as they were given, and bad ones are refused in one line."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.types import Quote, QuotedString
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from normbench import plan as planning
+from normbench.comparison import comparison
+from normbench.composition import Composer
+from normbench.config import compose, run_id
+from normbench.errors import RequestError, did_you_mean
+from normbench.norms.base import make
+from normbench.overrides import grid, parse, words
+from normbench.plan import make_plan
+
+SMALL = ["task=cnn", "data.size=14", "tracker=none"]
+KEY = "tracker.project"
+shared_composer = Composer()
+
+TEXTS = st.text(
+    st.characters(exclude_categories=["C", "Zl", "Zp"]) | st.sampled_from("\"'\\@,=#"),
+    max_size=12,
+).filter(lambda text: "${" not in text)
+"""Of printable characters; "${" begins an interpolation."""
+
+
+def arriving(override: str) -> list[Any]:
+    """The values of KEY in the configs of a grid of one override."""
+    cells = grid([override], None)
+    return [shared_composer(cell)["tracker"]["project"] for cell in cells]
+
+
+def compared(arms: list[str], overrides: list[str]) -> list[Any]:
+    """The value of KEY in each cell of a comparison, None where it has none."""
+    numbers = {"metric": "test/error", "margin": 0.01, "rates": [0.1], "gate": 0.5}
+    claim = comparison(arms, overrides, seeds=6, **numbers)
+    (design,) = claim.designs().values()
+    values = []
+    for cell in design.all_cells():
+        parsed = map(parse, words(design.overrides(cell)))
+        given = {override.key_or_group: override.value() for override in parsed}
+        values.append(given.get(KEY))
+    return values
+
+
+@settings(deadline=None, max_examples=25)
+@example("in/my flowers, v=2 (\u00e9t\u00e9) #1", "in/b")
+@example("in/\u82b1 \u30c7\u30fc\u30bf", "1")
+@example("1", "true")
+@example("a\\", "\\'\"")
+@given(TEXTS, TEXTS)
+def test_every_printable_text_arrives_as_given_in_every_form(
+    first: str, second: str
+) -> None:
+    for quote in Quote:
+        one = QuotedString(first, quote).with_quotes()
+        two = QuotedString(second, quote).with_quotes()
+        assert arriving(f"{KEY}={one}") == [first]
+        assert arriving(f"++{KEY}={one}") == [first]
+        assert arriving(f"{KEY}=[{one},{two}]") == [[first, second]]
+        assert arriving(f"{KEY}={{x: {one}}}") == [{"x": first}]
+        assert arriving(f"{KEY}=[{one}],[{two}]") == [[first], [second]]
+        for sweep in ("{},{}", "choice({},{})", "tag(t,choice({},{}))"):
+            assert arriving(f"{KEY}={sweep.format(one, two)}") == [first, second]
+        for function in ("sort", "shuffle"):
+            arrived = arriving(f"{KEY}={function}({one},{two})")
+            assert sorted(arrived) == sorted([first, second])
+        arm = f"norm=group {KEY}={one}"
+        assert words(arm) == ["norm=group", f"{KEY}={one}"]
+        assert compared([arm, "norm=batch"], []) == [first, None]
+        assert compared(["norm=batch,group"], [f"{KEY}={one}"]) == [first, first]
+        if first != second:
+            assert compared([f"{KEY}={one},{two}"], []) == [first, second]
+            levels = compared(["norm=batch,group"], [f"{KEY}=choice({one},{two})"])
+            assert levels == [first, second, first, second]
+
+
+def test_types_are_kept_in_every_form() -> None:
+    texts = {'"1"': "1", "1": 1, "1.0": 1.0, "true": True, '"true"': "true"}
+    texts |= {"null": None, '"null"': "null", "1e3": 1000.0, "a b": "a b", "''": ""}
+    for text, value in texts.items():
+        for form in ("{}", "{},x", "choice({},x)", "tag(t,choice({}))", "{},{}"):
+            if "choice" in form and value is None:
+                continue  # Hydra has no null there
+            arrived = arriving(f"{KEY}={form.replace('{}', text)}")
+            assert arrived[0] == value, (form, text)
+            assert type(arrived[0]) is type(value), (form, text)
+
+
+def test_words_are_split_as_people_write_them() -> None:
+    cases = {
+        'norm=group data.path="my flowers, v=2"': 2,
+        "norm=group 'data.path=\"my flowers\"'": 2,
+        "  norm=group\tseed=1\n": 2,
+        '"norm=group"': 1,
+        "data.path=in/my\\ flowers": 1,
+        "": 0,
+    }
+    for text, count in cases.items():
+        assert len(words(text)) == count, text
+    assert words("'a=\"b c\"'") == ['a="b c"']
+    for text in ("norm='group", "'norm=group", 'a="b" c="'):
+        with pytest.raises(RequestError, match="quotation"):
+            words(text)
+
+
+def runs_of(*overrides: str, arms: tuple[str, ...] = ()) -> list[tuple[str, int]]:
+    plan = make_plan([*SMALL, *overrides], arms)
+    return [(config.norm["name"], config.seed) for config in plan.runs.values()]
+
+
+def test_sweeps_in_sweeps_are_flat() -> None:
+    cases = {
+        "seed=range(0,3),7": [0, 1, 2, 7],
+        "seed=7,range(0,2)": [7, 0, 1],
+        "seed=choice(choice(1,2),3)": [1, 2, 3],
+        "seed=range(0,2),range(5,7)": [0, 1, 5, 6],
+    }
+    for text, seeds in cases.items():
+        values = [cell[0].value() for cell in grid([text], None)]
+        assert values == seeds, text
+    names = [cell[0].value() for cell in grid(["norm=glob(gr*),batch"], None)]
+    assert names == ["group", "group_permuted", "batch"]
+
+
+def test_equal_arms_and_repeated_values_are_one_run() -> None:
+    assert runs_of("norm=batch,batch") == [("batch", 0)]
+    assert runs_of(arms=("norm=batch", "norm=batch")) == [("batch", 0)]
+    plan = make_plan(SMALL, ["norm=batch", "norm=batch reparam=weight_std"])
+    reparams = [config.reparam for config in plan.runs.values()]
+    assert reparams == ["none", "weight_std"]
+    plan = make_plan(SMALL, ["norm=batch", "norm=batch lr=0.2"])
+    assert [config.lr for config in plan.runs.values()] == [0.1, 0.2]
+
+
+def test_what_a_composer_gives_is_the_callers_own() -> None:
+    composer, cell = Composer(), [parse("norm=batch")]
+    first = composer(cell)
+    first["norm"]["eps"] = first.pop("engine")
+    first["data"]["augment"].append("flip")
+    assert composer(cell) == Composer()(cell)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "arms", "key"),
+    [
+        (["compile=true,false"], [], "compile"),
+        (["device=cpu,auto"], [], "device"),
+        (["probes=[],[discrepancy]"], [], "probes"),
+        (["tracker=none,wandb"], [], "tracker.name"),
+        (["evaluations=2,3"], [], "evaluations"),
+        ([], ["norm=batch", "norm=batch threads=2"], "threads"),
+    ],
+)
+def test_a_key_that_makes_no_other_run_is_not_swept(
+    overrides: list[str], arms: list[str], key: str
+) -> None:
+    with pytest.raises(RequestError, match=f"^{key} does not make another run"):
+        make_plan([*SMALL, *overrides], arms)
+
+
+NINES = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["seed.x=1"], ["seed.x is not a key"]),
+        (["lr.a=1"], ["lr.a is not a key"]),
+        ([f"seed={NINES}"], ["too many digits"]),
+        ([f"seed={NINES[:4000]}"], ["64 bits"]),
+        (["seed=" + "[" * 2000 + "]" * 2000], ["nested too deeply"]),
+        (["seed=range(nan,3)"], ["finite"]),
+        (["seed=range(0,inf)"], ["finite"]),
+        (["seed=range(0,3,0)"], ["step"]),
+        (["seed=choice(range(0,3),7)"], ["RangeSweep cannot stand here"]),
+        (["seed=[range(0,3)]"], ["a list or a mapping cannot hold"]),
+        (["norm={name: choice(batch,group)}"], ["cannot hold"]),
+        (["norm={name: group, num_groups: 2}"], ["norm.num_groups is not a key"]),
+        (["seed=interval(0,1),3"], ["no end"]),
+        (["norm=glob(x*),batch"], ["matches none"]),
+        (['norm.eps="${a"'], ["norm.eps", "${KEY}"]),
+        (["norm.eps=${nosuch:1}"], ["norm.eps", "nosuch"]),
+        (["norm.eps=${norm.eps}"], ["norm.eps", "ecursi"]),
+        (["epochs=3"], ["'budget.epochs'"]),
+        (["max_steps=3"], ["'budget.max_steps'"]),
+        (["num_groups=3"], ["'norm.num_groups'", "norm=", "group"]),
+        (["norm.num_groups=3"], ["of norm=batch", "group", "have it"]),
+        (["learning_rate=0.1"], ["'lr'"]),
+        (["weight_decay=0.1"], ["'optimizer.weight_decay'"]),
+        (["momentum=0.1"], ["optimizer.momentum"]),
+        (["maxsteps=3"], ["'budget.max_steps'"]),
+        (["workers=3"], ["'engine.workers'"]),
+        (["experiment=x"], ["+experiment=x"]),
+        (["optimizer.lr=0.1"], ["lr"]),
+        (["optimizer.name=[a]"], ["optimizer.name", "sgd"]),
+        (["engine.name=x"], ["engine=x is unknown"]),
+        (["+lr.foo=1"], ["lr.foo", "sgd"]),
+        (["~engine"], ["engine"]),
+        (["~seed"], ["seed is missing"]),
+        (["=1"], ["not an override"]),
+        (["~"], ["not an override"]),
+        (["x" * 5000 + "=1"], ["is not a key"]),
+    ],
+)
+def test_a_bad_override_is_refused_in_one_line(
+    overrides: list[str], parts: list[str]
+) -> None:
+    with pytest.raises(RequestError) as refused:
+        make_plan([*SMALL, *overrides])
+    message = str(refused.value)
+    assert [part for part in parts if part not in message] == [], message
+    assert len(message.splitlines()) == 1
+    assert len(message) < 900
+
+
+def test_common_names_of_norms_suggest_the_name_here_first() -> None:
+    cases = {
+        "batch": [
+            "BatchNorm",
+            "batchnorm",
+            "BatchNorm2d",
+            "nn.BatchNorm2d",
+            "BN",
+            "bn",
+        ],
+        "group": ["GroupNorm", "GN", "group_norm", "GroupNormalization"],
+        "layer": ["LayerNorm", "LN", "layer-norm"],
+        "instance": ["InstanceNorm", "InstanceNorm2d", "IN"],
+        "rms": ["RMSNorm", "RMS", "rms_norm"],
+        "filter_response": ["FRN"],
+        "evonorm_s0": ["EvoNormS0", "EvoNorm-S0"],
+        "none": ["None"],
+    }
+    for right, spellings in cases.items():
+        for spelling in spellings:
+            with pytest.raises(RequestError) as refused:
+                parse(f"norm={spelling}")
+            assert f"did you mean '{right}'" in str(refused.value), spelling
+    assert did_you_mean("CIFAR-10", ["cifar10", "cifar100"]).startswith(
+        "did you mean 'cifar10'"
+    )
+
+
+YAMLS = {
+    "name: group\nnum_groups: &a [*a]\n": ["contains itself or is nested"],
+    "name: group\nnum_groups: " + "[" * 5000 + "]" * 5000: ["nested too deeply"],
+    f"name: group\nnum_groups: {NINES}\n": ["too many digits"],
+    f"name: group\nnum_groups: 0x{'f' * 5000}\n": ["64 bits"],
+    "name: group\nnum_groups: ${norm.num_groups}\n": ["norm.num_groups"],
+    "name: ${nosuch:1}\n": ["norm.name", "nosuch"],
+    'name: group\nnum_groups: "${a"\n': ["mine.yaml", "${KEY}"],
+    "name: group\nnum_groups: ${nokey}\n": ["norm.num_groups", "nokey"],
+    "name: group\nnum_groups: ???\n": ["norm.num_groups"],
+    "name: [\n": ["mine.yaml is not yaml"],
+    "- a list\n": [],
+    "defaults: [nosuch]\nname: group\n": ["nosuch"],
+    "defaults: [mine]\nname: group\n": [],
+    "defaults: 3\nname: group\n": [],
+    "name: {a: 1}\n": ["norm"],
+    "name: group\n1: 2\n": ["norm.1"],
+    "? [a, b]\n: 1\nname: group\n": [],
+    "name: group\nnum_groups: 2000-01-01\n": ["num_groups"],
+    "name: group\neps: !!python/object:os.system {}\n": ["mine.yaml"],
+    "name: \x00group\n": [],
+}
+
+
+def test_a_yaml_of_the_users_own_that_is_wrong_is_named_in_one_line(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "norm").mkdir()
+    for text, parts in YAMLS.items():
+        (tmp_path / "norm" / "mine.yaml").write_text(text)
+        with pytest.raises(RequestError) as refused:
+            compose(["norm=mine"], tmp_path)
+        message = str(refused.value)
+        assert [part for part in parts if part not in message] == [], (text, message)
+        assert len(message.splitlines()) == 1, (text[:40], message)
+        assert 0 < len(message) < 900, text[:40]
+
+
+SCRAPS = st.sampled_from(
+    "norm data task seed lr batch group 1 0 -1 0.5 nan inf null true = , . ( ) [ ] "
+    "{ } : + ++ ~ @ / \\ ' \" ${ } ${seed} choice range glob sort shuffle tag interval "
+    "int str float bool norm. data. optimizer budget tracker engine epochs * ??? _ x "
+    "name num_groups eps wandb none \u00e9".split()
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(SCRAPS, max_size=12).map("".join), st.booleans())
+def test_no_text_is_a_traceback(text: str, as_key: bool) -> None:
+    override = text if as_key else f"norm.eps={text}"
+    try:
+        for cell in grid([override], None):
+            planning.resolve(shared_composer(cell))
+            break
+    except RequestError as error:
+        assert str(error)
+
+
+def test_an_optimizer_brings_its_own_rate() -> None:
+    rates = {
+        (): 0.1,
+        ("optimizer=adamw",): 0.001,
+        ("optimizer=adamw", "lr=0.1"): 0.1,
+        ("task=transformer",): 0.003,
+        ("task=transformer", "optimizer=adamw"): 0.003,
+        ("task=transformer", "optimizer=sgd"): 0.1,
+        ("task=style",): 0.002,
+        ("task=resnet20", "optimizer=adamw"): 0.001,
+        ("optimizer=adamw", "++lr={adamw: 0.01}"): 0.01,
+        ("++lr={adamw: 0.01}",): 0.1,
+    }
+    for overrides, rate in rates.items():
+        assert compose(overrides).lr == rate, overrides
+    given = compose(["optimizer=adamw", "lr=0.001"])
+    assert run_id(given) == run_id(compose(["optimizer=adamw"]))
+
+
+def test_an_optimizer_of_the_users_own_may_have_a_rate(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    yaml = "# Mine\nname: adamw\nbeta1: 0.9\nbeta2: 0.99\neps: 1.0e-8\n"
+    yaml += "weight_decay: 0.1\n"
+    file = tmp_path / "optimizer" / "mine.yaml"
+    file.write_text(f"{yaml}lr: 0.007\n")
+    assert compose(["optimizer=mine"], tmp_path).lr == 0.007
+    file.write_text(yaml)
+    with pytest.raises(RequestError, match="lr is missing"):
+        compose(["optimizer=mine"], tmp_path)
+    assert compose(["optimizer=mine", "lr=1"], tmp_path).lr == 1.0
+
+
+def test_groups_are_given_by_their_number_or_their_size() -> None:
+    for name in ("group", "group_permuted", "evonorm_s0", "batch_group"):
+        assert make(name, 12, group_size=3).num_groups == 4
+        for option in ({"num_groups": 8}, {"group_size": 5}):
+            (key, number), divisors = *option.items(), "1, 2, 3, 4, 6, 12"
+            with pytest.raises(RequestError) as refused:
+                make(name, 12, **option)
+            message = str(refused.value)
+            assert re.search(rf"norm\.{key}={number} .* {divisors}$", message)
+        with pytest.raises(RequestError, match="both given"):
+            make(name, 12, num_groups=4, group_size=3)
+    plain = compose(["norm=group"])
+    assert plain.norm["group_size"] is None
+    assert run_id(plain) != run_id(compose(["norm=group", "norm.group_size=4"]))
