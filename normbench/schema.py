@@ -175,6 +175,11 @@ ADDED_LATER: dict[str, Any] = {
     "task.perceptual": "efficientnet_lite0",
     "data.augment": [],
     "data.content": "raw",
+    # Of text_csv; the columns of hf are never null.
+    "data.header": True,
+    "data.delimiter": None,
+    "data.text_column": None,
+    "data.label_column": None,
     "precision": "fp32",
 }
 """Keys that came after records existed, dotted, with the value that changes nothing.
@@ -227,7 +232,8 @@ class RunRecord(_Frozen):
     losses are means over samples. `diverged_at` is the optimiser step (from 1) whose
     loss was not finite; `error` is the traceback of a failed run, or the reason of a
     skipped one. `probes` are "probe/quantity", of those that the config asks for;
-    `facts` are what the task says of its data, such as the share of pads in training.
+    `facts` are what the task says of its data, such as the share of pads in training;
+    `data_notes` what data of the user's own were understood as, in words.
     """
 
     format: Literal[1] = 1
@@ -245,6 +251,7 @@ class RunRecord(_Frozen):
     error: str | None = None
     probes: dict[str, float | None] = {}
     facts: dict[str, float | None] = {}
+    data_notes: list[str] = []
     seconds: Seconds
     samples_per_second: float | None
     started: str

@@ -132,15 +132,23 @@ ALLOWED = {
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
     | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},
     "tasks": {"tasks.base", "data.base"},
+    "tasks.base": {"data.notes"},
     "tasks.cnn": {"tasks.base", "data.augmentation", "data.base", "resnet"},
     "tasks.style": {"tasks.base", "data.base", "data.cache", "perceptual"},
     "data": {"data.augmentation", "data.base", "data.cache"},
     "data.augmentation": {"data.base"},
+    "data.base": {"data.notes"},
+    "data.copies": {"data.files", "data.notes"},
     "data.files": {"data.cache"},
-    "data.folder": {"data.augmentation", "data.base", "data.cache", "data.files"}
-    | {"data.pictures"},
+    "data.folder": {"data.augmentation", "data.base", "data.cache", "data.copies"}
+    | {"data.files", "data.layout", "data.pictures", "data.splits"},
+    "data.layout": {"data.files", "data.listing", "data.notes"},
+    "data.listing": {"data.files"},
+    "data.notes": {"data.files"},
     "data.pictures": {"data.files"},
-    "data.content_folder": {"data.base", "data.cache", "data.files", "data.pictures"},
+    "data.splits": {"data.base"},
+    "data.content_folder": {"data.base", "data.cache", "data.copies", "data.files"}
+    | {"data.layout", "data.listing", "data.notes", "data.pictures", "data.splits"},
     "perceptual": {"data.downloads"},
     "stylize": {
         "data.files",
@@ -152,9 +160,10 @@ ALLOWED = {
     }
     | {"schema", "tasks.style"},
     "cli.stylize": {"cli.options", "provenance", "record", "stylize"},
-    "data.texts": {"data.base", "data.cache", "data.files"},
+    "data.texts": {"data.base", "data.cache", "data.files", "data.notes"}
+    | {"data.splits"},
     "data.hf": {"data.base", "data.files", "data.texts"},
-    "data.text_csv": {"data.base", "data.files", "data.texts"},
+    "data.text_csv": {"data.base", "data.files", "data.notes", "data.texts"},
     "data.display_names": {"data.base", "data.cache", "data.texts"},
     "data.cifar": {"data.augmentation", "data.base", "data.downloads"},
     "data.mnist": {"data.downloads"},

@@ -17,9 +17,9 @@ def gallery(pictures: Mapping[str, bytes]) -> Figure:
     """The test pictures and the style, and below what each network makes of them.
 
     `pictures[label]` is the PNG that a style run left: inputs above, outputs below.
-    Raises RequestError where the runs have different inputs.
+    Raises RequestError where the runs have different inputs, and where one is no PNG.
     """
-    read = {label: _halves(data) for label, data in pictures.items()}
+    read = {label: _halves(label, data) for label, data in pictures.items()}
     above = {half[0].tobytes() for half in read.values()}
     if len(above) > 1:
         raise RequestError(
@@ -53,9 +53,14 @@ def gallery(pictures: Mapping[str, bytes]) -> Figure:
     return made
 
 
-def _halves(data: bytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    with Image.open(BytesIO(data)) as image:
-        pixels = np.asarray(image.convert("RGB"))
+def _halves(label: str, data: bytes) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    try:
+        with Image.open(BytesIO(data), formats=("PNG",)) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise RequestError(
+            f"the picture of {label} is no PNG that can be read"
+        ) from None
     return pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
 
 

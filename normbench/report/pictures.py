@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from normbench import query
 from normbench.report.material import Material
@@ -77,7 +77,7 @@ def gallery(material: Material) -> Gallery:
     for each in sorted(chosen, key=_norm_first):
         try:
             strip = Strip(each, *_halves(material.folders[each.run_id] / PICTURE))
-        except (OSError, UnidentifiedImageError):
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             unreadable.append(each.run_id)
         else:
             strips.setdefault(strip.above.tobytes(), []).append(strip)
@@ -189,7 +189,7 @@ def _asked_for(config: RunConfig) -> dict[str, Any]:
 
 
 def _halves(file: Path) -> tuple[Image.Image, Image.Image]:
-    with Image.open(file) as opened:
+    with Image.open(file, formats=("PNG",)) as opened:
         whole = opened.convert("RGB")
     middle = whole.height // 2
     return (
