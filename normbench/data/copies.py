@@ -59,7 +59,7 @@ def notes(
     if again:
         warnings.append(
             f"data.path: {len(again)} of {training} pictures are copies of another "
-            f"({example(again)}): those that are the same stay in one part; remove them"
+            f"({example(again)}): one part has them together; remove the copies"
         )
     known = {digest: place for place, digest in enumerate(digests[:training])}
     leaked = [
@@ -70,6 +70,6 @@ def notes(
     if leaked:
         warnings.append(
             f"data.test_path: {len(leaked)} pictures are copies of one in data.path "
-            f"({example(leaked)}), which may be trained on; remove them"
+            f"({example(leaked)}), which is trained on; remove the copies"
         )
     return Notes((), tuple(warnings))

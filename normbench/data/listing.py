@@ -105,7 +105,7 @@ def listed(folder: Path) -> Listing:
 
 def _kind(path: Path) -> str:
     if path.is_symlink() and not path.exists():
-        return "links to nothing"
+        return "broken link"
     if not path.is_file():
-        return "that are no files"
-    return path.suffix.lower() or "without a suffix"
+        return "pipe or device"
+    return path.suffix.lower() or "without suffix"

@@ -213,25 +213,21 @@ def _delimiter(path: Path, opened: TextIO, form: Form) -> str:
     if form.delimiter is not None:
         return form.delimiter
     usual = "tab" if path.suffix.lower() in {".tsv", ".tab"} else "comma"
-    tried = sorted(DELIMITERS, key=lambda name: name != usual)
-    first: dict[str, list[list[str]]] = {}
-    for name in tried:
-        try:
-            first[name] = [row for _, row in islice(_rows(opened, name), LOOKED_AT)]
-        except csv.Error:
-            first[name] = []
     columns = form.columns().values()
-
-    def fits(rows: Sequence[Sequence[str]]) -> bool:
-        if not rows or any(len(_find(rows[0], column)) != 1 for column in columns):
-            return False
-        by_name = any(isinstance(column, str) for column in columns)
-        return by_name or {len(row) for row in rows} == {max(2, len(rows[0]))}
-
-    fitting = [name for name in tried if fits(first[name])]
-    if fitting:
-        return fitting[0]
-    return max(tried, key=lambda name: len(first[name][0]) if first[name] else 0)
+    by_name = any(isinstance(column, str) for column in columns)
+    width: dict[str, int] = {}
+    for name in sorted(DELIMITERS, key=lambda name: name != usual):
+        try:
+            looked_at = islice(_rows(opened, name), 1 if by_name else LOOKED_AT)
+            rows = [fields for _, fields in looked_at]
+        except csv.Error:
+            rows = []
+        first = rows[0] if rows else []
+        width[name] = len(first)
+        alike = by_name or {len(row) for row in rows} == {max(2, len(first))}
+        if alike and all(len(_find(first, column)) == 1 for column in columns):
+            return name
+    return max(width, key=lambda name: width[name])
 
 
 def _find(header: Sequence[str], column: Column) -> list[int]:
