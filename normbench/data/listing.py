@@ -52,8 +52,9 @@ class Listing(NamedTuple):
         for (place, suffix), count in self.others.items():
             if within in {None, place}:
                 counts[suffix] += count
-        told = [f"{n} {shown(suffix)}" for suffix, n in counts.most_common(6)]
-        if rest := counts.total() - sum(n for _, n in counts.most_common(6)):
+        first = sorted(counts, key=lambda suffix: (-counts[suffix], suffix))[:6]
+        told = [f"{counts[suffix]} {shown(suffix)}" for suffix in first]
+        if rest := counts.total() - sum(counts[suffix] for suffix in first):
             told.append(f"{rest} of other kinds")
         return ", ".join(told)
 

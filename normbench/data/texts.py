@@ -185,6 +185,7 @@ def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> "Tokenizer":
 
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    alone = pre_tokenizers.Whitespace()  # the other is locked while it is in training
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False
     )
@@ -194,7 +195,7 @@ def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> "Tokenizer":
             if len(text) <= LONGEST_WORD:
                 yield text
             else:  # word by word, which is the same, but for the longest
-                for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text):
+                for word, _ in alone.pre_tokenize_str(text):
                     yield word[:LONGEST_WORD]
 
     tokenizer.train_from_iterator(pieces(), trainer)
