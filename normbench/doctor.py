@@ -62,7 +62,7 @@ def examine(
     shapes: list[torch.Size] = []
     try:
         task = network.make_task(config, torch.device("cpu"))
-        findings.append(_data(config, task))
+        findings += _data(config, task)
         looked_at = "network"
         network.check(config, task)
         network.try_on_meta(config, task, lambda x: shapes.append(x.shape))
@@ -240,10 +240,15 @@ def _tracker(config: RunConfig) -> Finding:
     return Finding("ok", "tracker", said)
 
 
-def _data(config: RunConfig, task: Task) -> Finding:
+def _data(config: RunConfig, task: Task) -> Iterator[Finding]:
+    """The sizes of the parts, and what data of the user's own were understood as."""
     sizes = ", ".join(f"{len(index)} {split}" for split, index in task.splits.items())
     where = f"data={config.data['name']}: {sizes}; parsed data are in {cache.folder()}"
-    return Finding("ok", "data", where)
+    yield Finding("ok", "data", where)
+    for line in task.notes.understood:
+        yield Finding("ok", "data", line)
+    for line in task.notes.warnings:
+        yield Finding("warning", "data", line)
 
 
 def _norm(config: RunConfig) -> type[Norm]:

@@ -30,6 +30,7 @@ class SoFar:
     metrics: dict[str, float | None] = field(default_factory=dict)
     probes: dict[str, float | None] = field(default_factory=dict)
     facts: dict[str, float | None] = field(default_factory=dict)
+    data_notes: list[str] = field(default_factory=list)
     step: int = 0
     parameters: int = 0
     diverged_at: int | None = None
@@ -106,6 +107,7 @@ def outcome(config: RunConfig, ran_on: Environment, so_far: SoFar) -> RunRecord:
         error=so_far.error,
         probes=so_far.probes,
         facts=so_far.facts,
+        data_notes=so_far.data_notes,
         seconds=seconds,
         samples_per_second=samples / seconds.train if samples else None,
         started=so_far.started,

@@ -89,6 +89,9 @@ class Run:
         )
         first_epoch = train.micro_batches(*order, task.batch_by)
         steps_in_it = min(self.steps, len(self.training) // config.batch_size)
+        so_far.data_notes = task.notes.lines()
+        if world.first:
+            task.notes.warn()
         so_far.facts = finite(
             task.facts(
                 [b for step in range(1, steps_in_it + 1) for b in first_epoch(step)]

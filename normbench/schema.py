@@ -1,5 +1,6 @@
 """The data that flows through the program: what a run is asked for and what it left."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,6 +12,15 @@ from pydantic import (
 )
 
 
+def _device_name(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", name):
+        raise ValueError(
+            "a device is 'auto', 'cpu', 'cuda', 'mps', or one of several: 'cuda:0', "
+            "'cuda:1', .."
+        )
+    return name
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False
@@ -19,6 +29,8 @@ class _Frozen(BaseModel):
 
 MOST = 2**53
 """No whole number of a config or a record is larger: up to it, floats are exact."""
+LARGEST = 1e100
+"""The squares of larger metrics are no numbers, nor are means and intervals of them."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
@@ -159,7 +171,7 @@ class RunConfig(_Frozen):
     budget: Budget
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    device: Annotated[str, AfterValidator(_device_name)]
     threads: Annotated[int, Field(ge=1, le=1024)]
     compile: bool = False
     channels_last: bool = False
@@ -193,6 +205,11 @@ ADDED_LATER: dict[str, Any] = {
     "data.augment": [],
     "data.content": "raw",
     "data.fingerprint": None,  # of the content that ids stood for before there was one
+    # Of text_csv; the columns of hf are never null.
+    "data.header": True,
+    "data.delimiter": None,
+    "data.text_column": None,
+    "data.label_column": None,
     "precision": "fp32",
     "norm.group_size": None,
 }
@@ -246,7 +263,8 @@ class RunRecord(_Frozen):
     losses are means over samples. `diverged_at` is the optimiser step (from 1) whose
     loss was not finite; `error` is the traceback of a failed run, or the reason of a
     skipped one. `probes` are "probe/quantity", of those that the config asks for;
-    `facts` are what the task says of its data, such as the share of pads in training.
+    `facts` are what the task says of its data, such as the share of pads in training;
+    `data_notes` what data of the user's own were understood as, in words.
     """
 
     format: Literal[1] = 1
@@ -264,6 +282,7 @@ class RunRecord(_Frozen):
     error: str | None = None
     probes: dict[str, float | None] = {}
     facts: dict[str, float | None] = {}
+    data_notes: list[str] = []
     seconds: Seconds
     samples_per_second: float | None
     started: str

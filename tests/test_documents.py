@@ -129,6 +129,8 @@ def write_the_users_files(folder: Path, patch: pytest.MonkeyPatch) -> None:
     material.image_folder(folder / "flowers", patch)
     material.text_csv(folder, patch)
     (folder / "texts.csv").rename(folder / "reviews.csv")
+    table = (folder / "reviews.csv").read_text().replace("text,label", "Review,n,Stars")
+    (folder / "stars.csv").write_text(table.replace('",', '",1,'))
     material.hf(folder / "imdb", patch)
     material.content_folder(folder, patch)
     (folder / "content").rename(folder / "photos")

@@ -26,6 +26,7 @@ from normbench.config import compose, run_id
 from normbench.data import folder, pictures
 from normbench.data.augmentation import InMemory
 from normbench.data.base import REGISTRY, Images
+from normbench.data.listing import listed
 from normbench.errors import RequestError, Stopped
 
 SMALL_MEMORY = 1e-7
@@ -150,7 +151,7 @@ def test_a_run_is_the_same_from_memory_and_from_files_and_resumed(
     read = run(*overrides, *files, results=tmp_path / "read")
     assert kept.run_id == read.run_id
     assert kept.metrics == read.metrics and kept.steps == 10
-    assert kept.facts == {"skipped_images": 0}
+    assert kept.facts == {"skipped_images": 0, "left_out_files": 1, "classes": 3}
     stop = iter([False] * 6 + [True])
     with pytest.raises(Stopped):
         experiment.run_one(read.config, tmp_path / "stopped", stop=lambda: next(stop))
@@ -212,7 +213,7 @@ def test_broken_images_are_named_skipped_and_counted(
     names = break_some(root)
     with caplog.at_level(logging.WARNING):
         data = loaded(root, memory_gb=memory_gb)
-    assert data.facts == {"skipped_images": 5}
+    assert data.facts["skipped_images"] == 5
     [told] = [record.getMessage() for record in caplog.records]
     assert "skipped: 5 of 35 images cannot be read" in told
     assert all(str(root / "class 1" / name) in told for name in names[:3])
@@ -233,7 +234,7 @@ def test_a_record_of_skipped_images_is_none_of_a_strict_run(
     given = ["task=cnn", "data=folder", f"data.path={root}", "data.size=16"]
     given += ["batch_size=4", "budget.max_steps=1"]
     lenient = run(*given, results=tmp_path / "results")
-    assert lenient.facts == {"skipped_images": 1}
+    assert lenient.facts["skipped_images"] == 1
     place = record.run_folder(tmp_path / "results", lenient.run_id)
     assert record.satisfies(place, lenient, lenient.config)
     data = lenient.config.data | {"strict": True}
@@ -312,15 +313,15 @@ def test_links_to_folders_are_followed_and_end(root: Path, tmp_path: Path) -> No
     for name in ("class 0", "class 1"):
         (tmp_path / "linked" / name).symlink_to(root / name, target_is_directory=True)
     (root / "class 0" / "above").symlink_to(root, target_is_directory=True)
-    found = pictures.listed(tmp_path / "linked")
+    found = listed(tmp_path / "linked").pictures
     assert len(found) == 20
     (root / "class 0" / "itself").symlink_to(root / "class 0")
-    assert pictures.listed(tmp_path / "linked") == found
+    assert listed(tmp_path / "linked").pictures == found
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing")
-    with pytest.raises(RequestError, match="has no images; its layout"):
+    with pytest.raises(RequestError, match=r"no images, but 1 \.txt; its layout"):
         loaded(tmp_path)
 
 
@@ -400,7 +401,7 @@ def test_a_picture_of_unknown_white_is_skipped_and_named(
 ) -> None:
     path = root / "class 1" / f"{kind}.tif"
     Image.fromarray(np.linspace(0, 1, 600).reshape(20, 30).astype(kind)).save(path)
-    assert loaded(root).facts == {"skipped_images": 1}
+    assert loaded(root).facts["skipped_images"] == 1
     assert f"{path} has values that are signed, or of 32 bits" in caplog.text
 
 

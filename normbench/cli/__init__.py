@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Imports live in the commands, for `--help`."""
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -52,7 +53,25 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """The console script."""
+    _require_utf8()
     app()
+
+
+def _require_utf8() -> None:
+    """No record can hold a name of other bytes, which Python keeps as surrogates."""
+    given = {f"argument {i}": text for i, text in enumerate(sys.argv[1:], 1)}
+    given |= {k: v for k, v in os.environ.items() if k.startswith("NORMBENCH_")}
+    for what, text in given.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raw = text.encode("utf-8", "surrogateescape")
+            escaped = raw.decode("utf-8", "backslashreplace")
+            typer.echo(
+                f"error: {what} is not UTF-8: {escaped}; rename the file or folder",
+                err=True,
+            )
+            sys.exit(2)
 
 
 def _print_version(wanted: bool) -> None:

@@ -119,6 +119,8 @@ def _print_record(finished: "RunRecord", folder: Path) -> None:
     for key, item in plain.items():
         if isinstance(item, Mapping):
             item = "  ".join(f"{k} {number(v)}" for k, v in item.items())
+        if isinstance(item, list):
+            item = "; ".join(map(str, item))
         typer.echo(f"{key:<20} {number(item)}")
     typer.echo("\nconfig")
     for key, item in flat(finished.config).items():

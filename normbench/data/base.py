@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from normbench.data.notes import Notes
 from normbench.errors import RequestError
 from normbench.registry import Registry
 
@@ -63,7 +64,7 @@ class Images:
     """Labelled images: `images` (N, C, H, W) float32, `labels` (N,) int64.
 
     Where images are augmented or too many for the memory, `images` is their source.
-    `facts` are what the record says of them.
+    `facts` and `notes` are what the record says of them.
     """
 
     images: Tensor | ImageSource
@@ -71,6 +72,7 @@ class Images:
     classes: tuple[str, ...]
     splits: Splits
     facts: Mapping[str, float] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Tokens:
 
     `tokens` (N, L) int64, each row left-aligned and filled up with `pad`; `lengths`
     (N,) int64, at least 1; `labels` (N,) int64. Token ids are below `vocab_size`.
+    `facts` and `notes` are what the record says of them.
     """
 
     tokens: Tensor
@@ -88,6 +91,8 @@ class Tokens:
     vocab_size: int
     pad: int
     splits: Splits
+    facts: Mapping[str, float] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,8 @@ class Photographs:
 
     `crops` (N, 3, H, W) float32 in [0, 1]; `styles` (S, 3, H', W') float32 in [0, 1].
     Crop i is to be drawn in style i mod S.
-    `key` identifies their pixels: the same key, the same tensors. `facts` are what the
-    record says of them.
+    `key` identifies their pixels: the same key, the same tensors. `facts` and `notes`
+    are what the record says of them.
     """
 
     crops: Tensor
@@ -105,6 +110,7 @@ class Photographs:
     key: str
     splits: Splits
     facts: Mapping[str, float] = field(default_factory=dict)
+    notes: Notes = field(default_factory=Notes)
 
 
 class Data(ABC):

@@ -1,6 +1,7 @@
 """Crops of the photographs in a folder of the user's, and style pictures of theirs."""
 
 import json
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -9,22 +10,25 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from normbench.data import files
-from normbench.data.base import Data, Fraction, Photographs, Splits, random_split
+from normbench.data import copies, files
+from normbench.data.base import Data, Fraction, Photographs, Splits
 from normbench.data.cache import Parsed, cached, digest
+from normbench.data.layout import of_listing
+from normbench.data.listing import Listing, listed
+from normbench.data.notes import Notes
 from normbench.data.pictures import (
     Unreadable,
     centre_square,
-    listed,
     pixels,
     random_crop,
     require_fit,
     scaled,
     skip,
 )
+from normbench.data.splits import drawn
 from normbench.errors import RequestError
 
-FORMAT = 2
+FORMAT = 3
 
 
 class ContentFolder(Data, name="content_folder"):
@@ -70,8 +74,10 @@ class ContentFolder(Data, name="content_folder"):
         self.strict, self.fingerprint = strict, fingerprint
 
     def hash_files(self) -> str:
-        content = files.fingerprint(listed(self.root), self.root)
-        return content[:16] + files.fingerprint(self.style_paths)[:16]
+        content = self._contents.fingerprint
+        found = content[:16] + files.fingerprint(self.style_paths)[:16]
+        again = copies.copies(self._contents.digests)
+        return copies.marked(found) if again else found
 
     def load(self, seed: int) -> Photographs:
         """All crops; RequestError where there are too few pictures for three parts."""
@@ -98,16 +104,38 @@ class ContentFolder(Data, name="content_folder"):
             styles=parsed.tensors["styles"].float() / 255,
             key=digest(identity, parsed.tensors),
             splits=splits,
-            facts={"skipped_images": float(len(broken))},
+            facts={
+                "skipped_images": float(len(broken)),
+                "left_out_files": float(self._listing.others.total()),
+            },
+            notes=self._notes(),
         )
 
+    @cached_property
+    def _listing(self) -> Listing:
+        found = listed(self.root)
+        if not found.pictures:
+            there = f", but {found.why()}" if found.others else ""
+            raise RequestError(f"{self.root} has no pictures, in it and below{there}")
+        return found
+
+    @cached_property
+    def _contents(self) -> files.Contents:
+        return files.contents(self._listing.pictures, self.root)
+
+    def _notes(self) -> Notes:
+        paths, styles = self._listing.pictures, len(self.style_paths)
+        taken = f"data.path: {len(paths)} photographs, to be drawn in {styles} styles"
+        found = Notes((taken,)).plus(of_listing(self._listing, "data.path"))
+        digests = self._contents.digests
+        return found.plus(copies.notes(self.root, paths, digests, len(paths)))
+
     def _parse(self, seed: int) -> Parsed:
-        paths = listed(self.root)
-        if not paths:
-            raise RequestError(f"{self.root} has no pictures, in it and below")
+        paths = self._listing.pictures
         generator = torch.Generator().manual_seed(seed)
-        parts = random_split(
-            len(paths),
+        parts = drawn(
+            [None] * len(paths),
+            same=self._contents.digests,
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             generator=generator,
@@ -139,8 +167,8 @@ class ContentFolder(Data, name="content_folder"):
             try:
                 picture = scaled(path, self.shorter_side)
             except Unreadable as error:
-                why = str(error).removeprefix(f"{path} ")
-                broken.append(f"{path.relative_to(self.root)} {why}")
+                why = str(error).removeprefix(f"{files.shown(path)} ")
+                broken.append(f"{files.shown(path.relative_to(self.root))} {why}")
                 continue
             read.append(pixels(picture))
         if not read:

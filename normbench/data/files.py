@@ -2,14 +2,21 @@
 
 import hashlib
 import logging
+import os
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from normbench.data.cache import Parsed, cached
 from normbench.errors import RequestError
 
-FORMAT = 1
+FORMAT = 2
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 LARGE = 2e9
 """Bytes whose reading takes so long that the user is told."""
@@ -72,6 +79,10 @@ def _existing(key: str, path: str | None, what: str) -> Path:
     if not path:
         raise RequestError(f"{key} is not set; name a {what}: {key}=PATH")
     found = expanded(path).absolute()
+    if not is_utf8(str(found)):
+        raise RequestError(
+            f"{key}={shown(found)} is not UTF-8, and no record can hold it; rename it"
+        )
     try:
         there = found.exists()
     except OSError as error:  # no permission, a name that is too long
@@ -81,12 +92,28 @@ def _existing(key: str, path: str | None, what: str) -> Path:
     return found
 
 
+class Contents(NamedTuple):
+    """What is in files: one fingerprint of all, and the SHA-256 of each."""
+
+    fingerprint: str
+    digests: tuple[bytes, ...]
+
+
 def fingerprint(files: Sequence[Path], root: Path | None = None) -> str:
     """32 hex digits over the contents of `files`, in order, and over their names.
 
-    Names are those below `root`; without, none count. All bytes are read the first
-    time; after that, and in other processes, only sizes and times of change are asked
-    for, as long as they stay. Raises RequestError where a file cannot be read.
+    Names are those below `root`; without, none count. Raises RequestError as `contents`
+    does.
+    """
+    return contents(files, root).fingerprint
+
+
+def contents(files: Sequence[Path], root: Path | None = None) -> Contents:
+    """The fingerprint of `files` below `root`, and a digest of each, in order.
+
+    All bytes are read the first time; after that, and in other processes, only sizes
+    and times of change are asked for, as long as they stay. Raises RequestError where a
+    file cannot be read.
     """
     try:
         stats = tuple(
@@ -95,35 +122,43 @@ def fingerprint(files: Sequence[Path], root: Path | None = None) -> str:
         )
     except OSError as error:
         raise _unreadable(error) from None
-    return _fingerprint(stats, str(root) if root else None)
+    return _contents(stats, str(root) if root else None)
 
 
 @lru_cache(maxsize=16)
-def _fingerprint(stats: tuple[tuple[str, int, int], ...], root: str | None) -> str:
+def _contents(stats: tuple[tuple[str, int, int], ...], root: str | None) -> Contents:
     def read() -> Parsed:
         size = sum(size for _, size, _ in stats)
         if size > LARGE:
             told = "reading %.0f GB in %d files, once, for their fingerprint"
             log.warning(told, size / 1e9, len(stats))
         hash = hashlib.sha256()
+        digests = bytearray()
         for name, _, _ in stats:
             path = Path(name)
-            shown = path.relative_to(root).as_posix() if root else ""
+            below = path.relative_to(root).as_posix() if root else ""
             with path.open("rb") as opened:
-                content = hashlib.file_digest(opened, "sha256").hexdigest()
-            hash.update(f"{shown}\0{content}\n".encode())
-        return Parsed({}, {"fingerprint": hash.hexdigest()[:32]})
+                content = hashlib.file_digest(opened, "sha256")
+            # The bytes that the name has on the disk: not all names are UTF-8.
+            hash.update(os.fsencode(below) + f"\0{content.hexdigest()}\n".encode())
+            digests += content.digest()
+        each = torch.tensor(list(digests), dtype=torch.uint8)
+        return Parsed(
+            {"digests": each.view(len(stats), 32)},
+            {"fingerprint": hash.hexdigest()[:32]},
+        )
 
     hashed = hashlib.sha256(repr((stats, root)).encode()).hexdigest()
     try:
         known = cached("fingerprint", {"format": FORMAT, "files": hashed}, read)
     except OSError as error:
         raise _unreadable(error) from None
-    return known.strings["fingerprint"]
+    digests = tuple(bytes(row) for row in known.tensors["digests"].numpy())
+    return Contents(known.strings["fingerprint"], digests)
 
 
 def _unreadable(error: OSError) -> RequestError:
-    return RequestError(f"{error.filename} cannot be read: {error.strerror}")
+    return RequestError(f"{shown(error.filename)} cannot be read: {error.strerror}")
 
 
 def require(wanted: str | None, found: str) -> None:
@@ -140,3 +175,16 @@ def shortened(names: Iterable[str], most: int = 5) -> str:
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the bytes that the system gave for `text` were UTF-8.
+
+    Python keeps other bytes of a name as surrogates, which no JSON file may have.
+    """
+    return _SURROGATE.search(text) is None
+
+
+def shown(path: str | Path) -> str:
+    """A name for a message or a record: bytes that are not UTF-8 as \\xe9."""
+    return _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", str(path))

@@ -12,14 +12,14 @@ from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from normbench.data import files
+from normbench.data import copies, files
 from normbench.data.augmentation import (
     Augmentation,
     Augmentations,
@@ -32,13 +32,14 @@ from normbench.data.base import (
     Fraction,
     Images,
     ImageSource,
-    given_split,
 )
 from normbench.data.cache import Parsed, cached
-from normbench.data.pictures import Unreadable, centre_square, listed, skip
+from normbench.data.layout import Layout, layout, of_layout
+from normbench.data.pictures import Unreadable, centre_square, skip
+from normbench.data.splits import drawn
 from normbench.errors import NormbenchError, RequestError
 
-FORMAT = 2
+FORMAT = 3
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the training images of ImageNet, in [0, 1]: the constants that everybody uses."""
@@ -50,14 +51,6 @@ MANY = 20_000
 """Images whose decoding takes so long that the user is told."""
 
 log = logging.getLogger(__name__)
-
-
-class Sample(NamedTuple):
-    """An image of the class `name` below `root`."""
-
-    root: Path
-    name: str
-    path: Path
 
 
 class Folder(Data, name="folder"):
@@ -100,41 +93,41 @@ class Folder(Data, name="folder"):
         self.fingerprint = fingerprint
 
     def hash_files(self) -> str:
-        given = [[s for s in self._samples if s.root == root] for root in self.roots]
-        prints = [
-            files.fingerprint([sample.path for sample in samples], root)
-            for root, samples in zip(self.roots, given, strict=True)
-        ]
-        return "".join(each[: 32 // len(prints)] for each in prints)
+        prints = [contents.fingerprint for contents in self._contents]
+        found = "".join(each[: 32 // len(prints)] for each in prints)
+        again = copies.copies(self._contents[0].digests)
+        return copies.marked(found) if again else found
 
     def load(self, seed: int) -> Images:
         """All images that can be decoded; RequestError where a class has none."""
         found = self.hash_files()
         files.require(self.fingerprint, found)
-        samples = self._samples
+        samples = self._layout.samples
         pixels, broken = self._decoded([sample.path for sample in samples], found)
-        unread = [f"{samples[i].path} {why}" for i, why in broken.items()]
+        unread = [f"{files.shown(samples[i].path)} {why}" for i, why in broken.items()]
         skip(unread, f"{len(samples)} images", strict=self.strict)
-        kept = [sample for i, sample in enumerate(samples) if i not in broken]
+        places = [i for i in range(len(samples)) if i not in broken]
+        kept = [samples[i] for i in places]
         classes = sorted({sample.name for sample in samples})
         number = {name: i for i, name in enumerate(classes)}
         lost = sorted(set(classes) - {sample.name for sample in kept})
         if lost:
-            raise RequestError(
-                f"no image of {files.shortened(lost)} in {self.roots[0]} can be read"
-            )
-        generator = torch.Generator().manual_seed(seed)
+            named = files.shortened(map(files.shown, lost))
+            raise RequestError(f"no image of {named} in {self.roots[0]} can be read")
+        digests = [each for contents in self._contents for each in contents.digests]
+        digests = [digests[i] for i in places]
         training = sum(sample.root == self.roots[0] for sample in kept)
-        splits = given_split(
-            training,
+        splits = drawn(
+            [sample.name for sample in kept],
             len(kept) - training if len(self.roots) == 2 else None,
+            same=digests,
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
-            generator=generator,
+            generator=torch.Generator().manual_seed(seed),
         )
+        paths = [sample.path for sample in kept]
         images: ImageSource
         if pixels is None:
-            paths = [sample.path for sample in kept]
             images = Files(paths, self.size, self.augment, seed, self.workers)
         else:
             images = InMemory(pixels, MEAN, STD, self.augment, seed)
@@ -143,38 +136,26 @@ class Folder(Data, name="folder"):
             labels=torch.tensor([number[sample.name] for sample in kept]),
             classes=tuple(classes),
             splits=splits,
-            facts={"skipped_images": float(len(broken))},
+            facts={
+                "skipped_images": float(len(broken)),
+                "left_out_files": float(self._layout.left_out()),
+                "classes": float(len(classes)),
+            },
+            notes=of_layout(self._layout, kept).plus(
+                copies.notes(self.roots[0], paths, digests, training)
+            ),
         )
 
     @cached_property
-    def _samples(self) -> list[Sample]:
-        """Everything that is named as a picture is, by root and then by name.
+    def _layout(self) -> Layout:
+        return layout(self.roots)
 
-        Raises RequestError where the layout is another.
-        """
-        samples = []
-        for root in self.roots:
-            paths = listed(root)
-            loose = [path.name for path in paths if path.parent == root]
-            if loose or not paths:
-                found = f"has images of no class ({files.shortened(loose)})"
-                raise RequestError(
-                    f"{root} {found if loose else 'has no images'}; its layout must be "
-                    "a folder for each class: CLASS/image.jpg"
-                )
-            samples += [Sample(root, p.relative_to(root).parts[0], p) for p in paths]
-        names = {sample.name for sample in samples if sample.root == self.roots[0]}
-        if len(names) < 2:
-            raise RequestError(
-                f"{self.roots[0]} has one class, {names.pop()}; there must be two"
-            )
-        unseen = sorted({sample.name for sample in samples} - names)
-        if unseen:
-            raise RequestError(
-                f"{self.roots[-1]} has classes that {self.roots[0]} lacks: "
-                f"{files.shortened(unseen)}"
-            )
-        return samples
+    @cached_property
+    def _contents(self) -> list[files.Contents]:
+        return [
+            files.contents(listing.pictures, listing.root)
+            for listing in self._layout.listings
+        ]
 
     def _decoded(
         self, paths: list[Path], fingerprint: str
@@ -306,7 +287,7 @@ class _Reading(Dataset["tuple[Tensor, dict[int, str]]"]):
             try:
                 pixels[place] = centre_square(path, self._size)
             except Unreadable as error:
-                broken[place] = str(error).removeprefix(f"{path} ")
+                broken[place] = str(error).removeprefix(f"{files.shown(path)} ")
         return pixels, broken
 
 

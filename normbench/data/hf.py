@@ -75,8 +75,8 @@ class HuggingFace(Data, name="hf"):
 
     def hash_files(self) -> str:
         hash = hashlib.sha256()
-        for texts, labels in _read(self.place):
-            for text, label in zip(texts, labels, strict=True):
+        for part in _read(self.place):
+            for text, label in zip(part.texts, part.labels, strict=True):
                 hash.update(f"{len(text)} {text}\0{label}\n".encode())
             hash.update(b"\n")
         return hash.hexdigest()[:32]
@@ -155,4 +155,5 @@ def _columns(table: Any, split: str, place: Place) -> Texts:
             raise RequestError(f"{where}: row {row} has no text but {text!r}")
         if label is None or (names and not 0 <= label < len(names)):
             raise RequestError(f"{where}: row {row} has no label but {label!r}")
-    return Texts(texts, [names[label] if names else str(label) for label in labels])
+    named = [names[label] if names else str(label) for label in labels]
+    return Texts(texts, named, range(len(texts)), where)

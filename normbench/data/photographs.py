@@ -172,7 +172,7 @@ class PhotographCrops(Data, name="photographs"):
 
         pictures = {}
         for name, path in paths.items():
-            with Image.open(path) as file:
+            with Image.open(path, formats=("JPEG", "PNG")) as file:
                 picture = file.convert("RGB")
             width, height = picture.size
             if name in STYLES:

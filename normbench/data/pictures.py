@@ -2,9 +2,9 @@
 
 import logging
 import math
-import os
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from normbench.data.files import shortened
+from normbench.data.files import shortened, shown
 from normbench.errors import RequestError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp"}
-)
-"""Of the files in a folder that are taken for pictures, in any case."""
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of what is decoded, whatever a file is called. Others are not: of EPS,
+Pillow would start a program of the system.
+"""
 
 BITS_PER_SAMPLE = 258
 """The tag of a TIFF."""
@@ -33,24 +33,13 @@ class Unreadable(RequestError):
     """The file is no picture that can be read; the message says why."""
 
 
-def listed(folder: Path) -> list[Path]:
-    """The pictures in `folder` and below, sorted by their place in it.
+@cache
+def decoders() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow has: AVIF came with 11.3."""
+    from PIL import Image
 
-    Links to folders are followed. Raises RequestError where one cannot be read.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise RequestError(f"{error.filename} cannot be read: {error.strerror}")
-
-    found = []
-    for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
-        here = Path(place)
-        real = here.resolve()
-        # A link to a folder that it is in would never end.
-        below[:] = [n for n in below if not real.is_relative_to((here / n).resolve())]
-        paths = (here / name for name in names)
-        found += [path for path in paths if path.suffix.lower() in SUFFIXES]
-    return sorted(path for path in found if path.is_file())
+    Image.init()
+    return tuple(each for each in FORMATS if each in Image.OPEN)
 
 
 def opened(path: Path) -> "Image":
@@ -60,28 +49,34 @@ def opened(path: Path) -> "Image":
     upper eight. Raises Unreadable, for more pixels than Pillow takes for safe too,
     before they are decoded, and for values of which nobody can say which is white.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
+    name = shown(path)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
             # Pillow warns of what may be a bomb, and refuses twice that.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            with Image.open(path, formats=decoders()) as file:
                 file.load()
                 bits = _bits(file)
                 picture = ImageOps.exif_transpose(file)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise Unreadable(
-            f"{path} has more pixels than the {Image.MAX_IMAGE_PIXELS} that are taken "
+            f"{name} has more pixels than the {Image.MAX_IMAGE_PIXELS} that are taken "
             "for safe; make it smaller"
         ) from None
+    except UnidentifiedImageError:
+        raise Unreadable(
+            f"{name} is no picture that can be read: its content is none of "
+            f"{', '.join(decoders())}"
+        ) from None
     except Exception as error:  # Pillow's decoders raise whatever a damaged file hits
-        told = " ".join(str(error).split())
-        raise Unreadable(f"{path} is no picture that can be read: {told}") from None
+        told = shown(" ".join(str(error).split()))
+        raise Unreadable(f"{name} is no picture that can be read: {told}") from None
     if bits is None:
         raise Unreadable(
-            f"{path} has values that are signed, or of 32 bits: which of them is white "
+            f"{name} has values that are signed, or of 32 bits: which of them is white "
             "is not known; save it with 8 or 16 bits"
         )
     if bits > 8:
@@ -127,7 +122,7 @@ def scaled(path: Path, shorter_side: int) -> "Image":
     )
     if size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
         raise Unreadable(
-            f"{path} is too narrow: its {width}x{height} pixels would become "
+            f"{shown(path)} is too narrow: its {width}x{height} pixels would become "
             f"{size[0]}x{size[1]}"
         )
     # Lanczos widens its window when it shrinks: no aliasing.

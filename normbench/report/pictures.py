@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from normbench import query, reading
-from normbench.errors import Unreadable
+from normbench.errors import Damaged, Unreadable
 from normbench.report.material import Material
 from normbench.schema import NOT_HASHED, RunConfig, RunRecord
 
@@ -24,6 +24,8 @@ MOST = 40
 """Pictures in a page, about 15 KiB each."""
 QUALITY = 90
 """Of WebP, in which they travel; the PNG in the run's folder is exact."""
+LONGEST = 16_383
+"""Pixels of a side of a WebP picture at most."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def gallery(material: Material) -> Gallery:
     chosen = _in_turn(_first_seeds(runs))[:MOST]
     for each in sorted(chosen, key=_norm_first):
         try:
-            strip = Strip(each, *_halves(material.folders[each.run_id] / PICTURE))
+            strip = _strip(each, material.folders[each.run_id] / PICTURE)
         except (OSError, Unreadable):
             unreadable.append(each.run_id)
         else:
@@ -96,6 +98,8 @@ class Strip:
     run: RunRecord
     above: Image.Image
     below: Image.Image
+    styles: int
+    crops: int
 
 
 def _apart(groups: Sequence[Sequence[Strip]]) -> list[str]:
@@ -119,9 +123,7 @@ def _apart(groups: Sequence[Sequence[Strip]]) -> list[str]:
 
 def _content(strips: Sequence[Strip], what: str) -> Content:
     first = strips[0]
-    styles = len(first.run.config.data.get("styles", ()))
-    side = first.above.height
-    crops = first.above.width // side - styles
+    side, styles, crops = first.above.height, first.styles, first.crops
     labels = _labels([strip.run for strip in strips])
     outputs = [
         Output(
@@ -189,13 +191,22 @@ def _asked_for(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _halves(file: Path) -> tuple[Image.Image, Image.Image]:
-    whole = reading.picture(file).convert("RGB")
+def _strip(run: RunRecord, file: Path) -> Strip:
+    """Raises as `reading.picture` does, and Damaged where it is no such picture."""
+    whole = reading.picture(file)
     middle = whole.height // 2
-    return (
-        whole.crop((0, 0, whole.width, middle)),
-        whole.crop((0, middle, whole.width, 2 * middle)),
-    )
+    styles = run.config.data.get("styles", [])
+    if max(whole.size) > LONGEST:
+        raise Damaged(file, f"a side of it is longer than {LONGEST:,} pixels")
+    if not isinstance(styles, list):
+        raise Damaged(file, f"data.styles={styles!r} of its run is no list")
+    crops = whole.width // middle - len(styles) if middle else 0
+    if crops < 1:
+        raise Damaged(file, "it has no content beside the styles of its run")
+    whole = whole.convert("RGB")
+    above = whole.crop((0, 0, whole.width, middle))
+    below = whole.crop((0, middle, whole.width, 2 * middle))
+    return Strip(run, above, below, len(styles), crops)
 
 
 def _uri(picture: Image.Image) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from normbench.data.notes import Notes
 from normbench.registry import Registry
 
 REGISTRY: "Registry[Task]" = Registry("task", "normbench.tasks")
@@ -62,6 +63,9 @@ class Task(ABC):
 
     splits: dict[str, Tensor]
     """Sample indices (int64, CPU) of "train", "val", "test"."""
+
+    notes: Notes = Notes()
+    """What data of the user's own were understood as, for `doctor` and the record."""
 
     @abstractmethod
     def build(self, norm: NormFactory) -> nn.Module:

@@ -78,6 +78,7 @@ class CNN(Task, name="cnn"):
         self.splits = data.splits
         self.classes = len(data.classes)
         self.known = dict(data.facts)
+        self.notes = data.notes
         self.network, self.options = network, shape
         self.epoch = 0
 

@@ -80,6 +80,7 @@ class Style(Task, name="style"):
         self.style_weight, self.eval_crops = style_weight, eval_crops
         self.perceptual = perceptual_network(device, perceptual)
         self.known = dict(data.facts)
+        self.notes = data.notes
 
     def build(self, norm: NormFactory) -> nn.Module:
         return Generator(norm, width=self.width, blocks=self.blocks)

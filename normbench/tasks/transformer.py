@@ -73,6 +73,7 @@ class Transformer(Task, name="transformer"):
         self.splits = data.splits
         self.classes, self.vocab_size = len(data.classes), data.vocab_size
         self.pad = data.pad
+        self.known, self.notes = dict(data.facts), data.notes
         self.width, self.depth, self.heads = width, depth, heads
         self.norm_position, self.zero_pads = norm_position, zero_pads
         self.padding_side = padding_side
@@ -125,10 +126,12 @@ class Transformer(Task, name="transformer"):
         return tokens.gather(1, shifted), positions >= length - real
 
     def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
-        """ "pad_share": the share of the positions of `batches` that are pads."""
+        """What the data set says of itself, and "pad_share": the share of the positions
+        of `batches` that are pads.
+        """
         positions = sum(len(index) * self._length(index) for index in batches)
         real = sum(int(self.lengths[index].sum()) for index in batches)
-        return {"pad_share": 1 - real / positions}
+        return self.known | {"pad_share": 1 - real / positions}
 
     def _is_long(self, index: Tensor) -> bool:
         """Whether the batch is one of `long_batches`: a function of its set alone."""

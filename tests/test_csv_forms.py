@@ -1,0 +1,280 @@
+"""CSV files as spreadsheets write them, and texts of any length."""
+
+import csv
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from normbench.cli import app
+from normbench.config import compose, run_id
+from normbench.data import text_csv, texts
+from normbench.data.base import REGISTRY, Tokens
+from normbench.data.text_csv import Form
+from normbench.data.texts import encoded, trained_tokenizer
+from normbench.errors import RequestError
+
+ROWS = [(f"so, text; {i}|\t!", "ab"[i % 2]) for i in range(30)]
+
+
+def written(path: Path, delimiter: str, rows: Any, encoding: str = "utf-8") -> Path:
+    with path.open("w", encoding=encoding, newline="") as opened:
+        csv.writer(opened, delimiter=delimiter).writerows(rows)
+    return path
+
+
+def columns(path: Path, **options: Any) -> tuple[list[str], list[str]]:
+    found = text_csv.read(path, Form(**options))
+    return found.texts, found.labels
+
+
+EXPECTED = [text.strip() for text, _ in ROWS], [label for _, label in ROWS]
+
+
+def test_every_delimiter_is_found_and_said(tmp_path: Path) -> None:
+    for name, sign in text_csv.DELIMITERS.items():
+        for suffix in ("csv", "tsv", "txt"):
+            case = f"{name} {suffix}"
+            path = tmp_path / f"{name}.{suffix}"
+            written(path, sign, [("text", "label"), *ROWS])
+            assert columns(path) == EXPECTED, case
+            assert columns(path, delimiter=name) == EXPECTED, case
+            [told] = text_csv.read(path, Form()).notes.understood
+            assert f"separated by {name}s; text is column 'text'" in told, case
+            written(path, sign, ROWS)
+            assert columns(path, header=False) == EXPECTED, case
+
+
+FORMS: dict[str, tuple[list[list[str]], dict[str, Any]]] = {
+    "another order": ([["label", "text"], ["a", "x"], ["b", "y"]], {}),
+    "capitals and spaces": ([[" Text ", "LABEL"], ["x", "a"], ["y", "b"]], {}),
+    "an index without a name": (
+        [["", "text", "label"], ["0", "x", "a"], ["1", "y", "b"]],
+        {},
+    ),
+    "further columns": (
+        [["id", "label", "date", "text"], ["7", "a", "", "x"], ["8", "b", "1", "y"]],
+        {},
+    ),
+    "other names": (
+        [["id", "Review", "Stars"], ["1", "x", "a"], ["2", "y", "b"]],
+        {"text_column": "review", "label_column": "Stars"},
+    ),
+    "numbers": (
+        [["id", "Review", "Stars"], ["1", "x", "a"], ["2", "y", "b"]],
+        {"text_column": 2, "label_column": 3},
+    ),
+    "a name and a number": (
+        [["Stars", "Review"], ["a", "x"], ["b", "y"]],
+        {"text_column": "Review", "label_column": 1},
+    ),
+    "a name that is a number": (
+        [["1", "0"], ["a", "x"], ["b", "y"]],
+        {"text_column": "0", "label_column": "1"},
+    ),
+    "no header": ([["x", "a"], ["y", "b"]], {"header": False}),
+    "no header, and columns": (
+        [["1", "a", "x"], ["2", "b", "y"]],
+        {"header": False, "text_column": 3, "label_column": 2},
+    ),
+    "empty rows": (
+        [["text", "label", ""], ["x", "a", ""], ["", "", ""], ["y", "b", "z"]],
+        {},
+    ),
+}
+
+
+def test_columns_in_any_order_and_of_any_name(tmp_path: Path) -> None:
+    for case, (rows, options) in FORMS.items():
+        for delimiter in ",;\t":
+            path = written(tmp_path / "t.csv", delimiter, rows)
+            assert columns(path, **options) == (["x", "y"], ["a", "b"]), case
+    [told] = text_csv.read(path, Form()).notes.understood
+    assert "1 empty rows are left out" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        (
+            "id;Review;Stars\n1;x;a\n",
+            {},
+            "3 columns, separated by semicolons: 'id', 'Review', 'Stars'; there is no "
+            "column 'text': name those of texts and labels, by data.text_column=NAME "
+            "data.label_column=NAME or their numbers, with data.header=false where",
+        ),
+        ("text;class\nx;a\n", {}, "separated by semicolons: 'text', 'class'; there is"),
+        ("text,label\nx,a\n", {"text_column": 3}, "there is no column 3"),
+        ("text,label,label\nx,a,b\n", {}, "there is 2 columns 'label'"),
+        ("text,label\nx,a\n", {"label_column": "text"}, "are the same column of"),
+        ("text;label\nx;a;b\n", {}, "line 2 has 3 columns, not 2; a text with semicol"),
+        (
+            "text,label\nx,a\n",
+            {"delimiter": "tab"},
+            "1 columns, separated by tabs: 'te",
+        ),
+        ("x,a\ny\n", {"header": False}, "line 2 has 1 columns, not 2"),
+        ('text,label\n"x,a\n', {"delimiter": "comma"}, "is a quote never closed?"),
+        ("text,label\n,\n\n , \n", {}, "has a header and no samples"),
+    ],
+)
+def test_another_form_is_refused_with_what_is_there(
+    content: str, options: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(content)
+    with pytest.raises(RequestError) as refused:
+        columns(path, **options)
+    assert words in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_options_are_checked(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", ";", [("text", "label"), *ROWS])
+    given = ["task=transformer", "data=text_csv", f"data.path={path}"]
+    usual = compose(given)
+    for text in ("data.delimiter=semicolon", 'data.delimiter=";"'):
+        assert compose([*given, text]).data["delimiter"] == "semicolon"
+    assert compose([*given, "data.text_column=2"]).data["text_column"] == 2
+    wrong = {
+        "data.delimiter=x": "data.delimiter=",
+        "data.text_column=0": "data.text_column",
+        "data.header=3": "data.header=3",
+    }
+    for text, words in wrong.items():
+        with pytest.raises(RequestError, match=words):
+            compose([*given, text])
+    named = [*given, "data.header=false", "data.label_column=stars"]
+    with pytest.raises(RequestError, match=r"stars is a name, and data\.header=false"):
+        compose(named)
+    # Another column is another run; the usual ones are the runs of before.
+    assert run_id(compose([*given, "data.text_column=2"])) != run_id(usual)
+
+
+def test_a_file_of_the_first_version_keeps_its_id(tmp_path: Path) -> None:
+    lines = [f"text {i},{'ab'[i % 2]}\n" for i in range(40)]
+    (tmp_path / "t.csv").write_text("text,label\n" + "".join(lines))
+    given = ["task=transformer", "data=text_csv", f"data.path={tmp_path}/t.csv"]
+    config = compose(given)
+    assert config.data["fingerprint"] == "0cda737e267fef7f8ce267128c963522"
+    assert run_id(config) == "786ef4b736f755c4"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    spellings = {
+        "utf-8-sig": ["utf-8", "UTF-8", "utf8", "UTF8", "utf_8", "U8", "utf-8-sig"],
+        "utf-16": ["utf-16", "UTF16", "utf_16_le"],
+        "utf-32": ["utf-32", "utf_32"],
+    }
+    for encoding, known in spellings.items():
+        for spelling in known:
+            for quoted in ("text", '"text"'):
+                path = tmp_path / "t.csv"
+                content = f"{quoted};label\r\n\u00e9t\u00e9;a\r\ny;b\r\n"
+                path.write_bytes(content.encode(encoding))
+                got = columns(path, encoding=spelling)
+                assert got == (["\u00e9t\u00e9", "y"], ["a", "b"]), (encoding, spelling)
+        with pytest.raises(RequestError) as refused:
+            columns(path, encoding="cp1252")
+        right = encoding.removesuffix("-sig")
+        assert f"mark of {right}, and data.encoding=cp1252" in str(refused.value)
+        assert str(refused.value).endswith(f"write data.encoding={right}")
+    written(path, ",", [("text", "label"), *ROWS])
+    for unknown in ("utf-9", "base64", "a\0b", "\u00e9"):
+        with pytest.raises(RequestError, match="is unknown; utf-8"):
+            columns(path, encoding=unknown)
+
+
+def test_what_was_understood_is_said(tmp_path: Path) -> None:
+    rows = [("n", "stars", "review"), *((i, "ab"[i % 2], f"t {i}") for i in range(30))]
+    path = written(tmp_path / "t.csv", ";", [*rows, ("30", "c", "t 1")])
+    given = ["task=transformer", "data=text_csv", f"data.path={path}"]
+    given += ["data.text_column=review", "data.label_column=stars", "tracker=none"]
+    said = CliRunner().invoke(app, ["doctor", *given, "--json"])
+    findings = [f for f in json.loads(said.stdout) if f["what"] == "data"][1:]
+    assert [f["why"] for f in findings if f["level"] == "ok"][:2] == [
+        "t.csv: separated by semicolons; text is column 'review' and label 'stars' of "
+        "3",
+        "t.csv: 31 samples of 3 classes: a 15, b 15, c 1",
+    ]
+    [warning] = [f["why"] for f in findings if f["level"] == "warning"]
+    assert warning == "t.csv: classes with 1 or 2 samples: c 1"
+
+
+# Long texts
+
+
+def loaded(path: Path) -> Tokens:
+    tokens: Tokens = REGISTRY.get("text_csv")(path=str(path), vocab_size=200).load(0)
+    return tokens
+
+
+def test_the_beginning_of_a_long_text_is_used_and_its_row_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.csv"
+    rows = [("text", "label"), *ROWS, ("so text " * 20, "a"), ("so " * 90, "b")]
+    written(path, ",", rows)
+    assert not loaded(path).notes.warnings
+    monkeypatch.setattr(texts, "LONGEST_TEXT", 100)
+    monkeypatch.setattr(texts, "FORMAT", "a test")
+    data = loaded(path)
+    assert data.facts["cut_texts"] == 2
+    assert data.notes.warnings == (
+        "t.csv: of texts with more than 100 characters only the beginning is used: "
+        "row 32 (159 characters), row 33 (269 characters)",
+    )
+    written(path, ",", [(text[:100], label) for text, label in rows])
+    assert (loaded(path).tokens == data.tokens).all()
+
+
+@pytest.mark.slow
+def test_a_text_of_twenty_megabytes_is_read_in_seconds(tmp_path: Path) -> None:
+    for word in ("word ward ", "x"):
+        path = tmp_path / f"{word.strip()}.csv"
+        long = word * (20_000_000 // len(word))
+        written(path, ",", [("text", "label"), *ROWS, (long, "a")])
+        began = time.process_time()
+        data = loaded(path)
+        # Two minutes before, and half an hour where there is no white space.
+        assert time.process_time() - began < 30, word
+        assert "row 32 (" in data.notes.warnings[0]
+
+
+def test_a_field_beyond_the_limit_is_an_unclosed_quote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = csv.field_size_limit()
+    monkeypatch.setattr(text_csv, "LONGEST_FIELD", 50)
+    path = tmp_path / "t.csv"
+    path.write_text('text,label\nx,a\n"never closed,' + "b\n" * 100)
+    with pytest.raises(RequestError, match=r"larger than field limit.*never closed"):
+        loaded(path)
+    assert csv.field_size_limit() == before
+
+
+def test_tokens_are_those_of_the_whole_text() -> None:
+    random.seed(0)
+    signs = "ab\u00e9\u82b1\u0301.,!_\x1c\x85\xa0\u200b\u2003\u3000 \t\n"
+    made = ["".join(random.choices(signs, k=k)) for k in range(1, 300)]
+    tokenizer = trained_tokenizer(made[::2], 60)
+    whole = [encoding.ids for encoding in tokenizer.encode_batch(made)]
+    for most in (1, 2, 7, 50, 10**6):
+        for text, ids in zip(made, whole, strict=True):
+            expected = ids[:most] or [texts.UNKNOWN_ID]
+            assert encoded(tokenizer, text, most) == expected, repr(text)
+
+
+def test_the_vocabulary_is_the_same_word_by_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random.seed(1)
+    words = ["".join(random.choices("abc\u00e9.", k=5)) for _ in range(200)]
+    made = [" ".join(random.choices(words, k=30)) for _ in range(20)]
+    before = trained_tokenizer(made, 100).get_vocab()
+    monkeypatch.setattr(texts, "LONGEST_WORD", 10)
+    assert trained_tokenizer(made, 100).get_vocab() == before
