@@ -19,9 +19,11 @@ from normbench.cli.options import (
     Overrides,
     Results,
     exit_codes,
+    expanded,
 )
 from normbench.cli.sweep import Arms
 from normbench.cli.tables import print_table, width
+from normbench.signals import all_interrupt
 
 if TYPE_CHECKING:
     from normbench.check import Cost
@@ -46,7 +48,10 @@ class Budget(StrEnum):
 
 
 Output = Annotated[
-    Path, typer.Option("--output", help="Folder of the verdicts, one a claim.")
+    Path,
+    typer.Option(
+        "--output", callback=expanded, help="Folder of the verdicts, one a claim."
+    ),
 ]
 Workers = Annotated[
     int | None,
@@ -240,7 +245,7 @@ def check(
             )
             trials.append(checking.prepare(claim, request, arm))
         verdicts = []
-        with announcement:
+        with all_interrupt(), announcement:
             for claim, trial in zip(registered, trials, strict=True):
                 verdict = checking.check(claim, trial, _again())
                 verdicts.append(verdict)
@@ -317,7 +322,7 @@ def compare(
             redo_stale=redo_stale,
             announce=_announce("compare", announcement),
         )
-        with announcement:
+        with all_interrupt(), announcement:
             verdict = checking.check(claim, checking.prepare(claim, request), _again())
         plain = verdict.model_dump_json(indent=2)
         typer.echo(plain if json else text(verdict, _columns()))
@@ -335,12 +340,11 @@ def _engine(
 
 def _observe(what: str) -> "Callable[[str], SweepObserver]":
     def observe(part: str) -> "SweepObserver":
-        from rich.console import Console
-
+        from normbench.console import Terminal
         from normbench.progress import SweepProgress
 
         typer.echo(f"{what}: {part}", err=True)
-        return SweepProgress(Console(stderr=True))
+        return SweepProgress(Terminal(stderr=True))
 
     return observe
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normbench.cli.options import ConfigDir, Json, Modules, exit_codes
+from normbench.cli.options import ConfigDir, Json, Modules, exit_codes, expanded
 from normbench.cli.tables import print_table, width
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def footprint(
         Path | None,
         typer.Option(
             "--output",
+            callback=expanded,
             help="Folder for the picture, footprint.svg and .png, and its data, .json.",
             show_default=False,
         ),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -20,6 +21,8 @@ from normbench.cli.options import (
     exit_codes,
 )
 from normbench.cli.tables import number, print_table
+from normbench.signals import INTERRUPTED, handled, interrupt, not_ignored
+from normbench.streams import say_lost_output, write_error
 
 if TYPE_CHECKING:
     from normbench.parallel import World
@@ -83,7 +86,7 @@ def train(
             _print_outcome(finished)
             typer.echo(f"run {finished.run_id}  {folder}")
         if finished is None:
-            raise typer.Exit(130)
+            raise typer.Exit(INTERRUPTED)
         if finished.status != "ok":
             raise typer.Exit(1)
 
@@ -147,33 +150,33 @@ def _world() -> "Iterator[World]":
                     raise typer.Exit(2) from None
         except typer.Exit as end:
             code = end.exit_code
+        lost = say_lost_output()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # nobody reads it, or it is closed
                 stream.flush()
         world.leave_after_first()
-        os._exit(code)
+        os._exit(code or int(lost))
 
 
 @contextmanager
 def _stopping(world: "World") -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed or SIGTERM came; again, it is a KeyboardInterrupt."""
+    """Whether Ctrl-C was pressed, or SIGTERM or SIGHUP came.
+
+    Ctrl-C again is a KeyboardInterrupt. The others again are not: a terminal that is
+    closed, and its shell, may each send one.
+    """
     pressed = False
 
-    def press(*_: object) -> None:
+    def press(signum: int, frame: FrameType | None) -> None:
         nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
+        if pressed and signum == signal.SIGINT:
+            interrupt(signum, frame)
+        if world.first and not pressed:
+            write_error("\nstopping after this step; Ctrl-C again stops at once\n")
         pressed = True
-        if world.first:
-            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, press) for number in numbers]
-    try:
+    with handled((signal.SIGINT, *not_ignored("SIGTERM", "SIGHUP")), press):
         yield lambda: pressed
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _print_outcome(finished: "RunRecord") -> None:

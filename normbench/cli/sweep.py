@@ -1,7 +1,6 @@
 """Commands about many runs: sweep, status, rerun."""
 
 import json as jsonlib
-import signal
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +16,10 @@ from normbench.cli.options import (
     Overrides,
     Results,
     exit_codes,
-    interrupt,
+    expanded,
 )
 from normbench.cli.tables import number, print_table
+from normbench.signals import all_interrupt
 
 if TYPE_CHECKING:
     from normbench.forecast import Forecast
@@ -75,11 +75,12 @@ def sweep(
     request was wrong; 130: interrupted.
     """
     with exit_codes():
+        from normbench.console import Terminal
         from normbench.engines import Work, parallel, run_all
         from normbench.forecast import Forecast
         from normbench.manifest import Announcement
         from normbench.plan import Shard, make_plan, manifest, standing
-        from normbench.progress import SweepProgress, Terminal
+        from normbench.progress import SweepProgress
         from normbench.provenance import import_modules
         from normbench.record import all_records
 
@@ -101,11 +102,10 @@ def sweep(
             _print_dry_run(_dry_run(plan, now, forecast, results), json)
             return
         _say_what_is_left_out(plan, now)
-        progress = SweepProgress(Terminal())
+        progress = SweepProgress(Terminal(stderr=True))
         if now.missing:
-            signal.signal(signal.SIGTERM, interrupt)
             title = f"sweep --shard {shard}" if shard else "sweep"
-            with Announcement(results) as announcement:
+            with all_interrupt(), Announcement(results) as announcement:
                 work = Work(
                     now.missing,
                     results,
@@ -168,6 +168,7 @@ def rerun(
         Path | None,
         typer.Option(
             "--output",
+            callback=expanded,
             help="Folder for the new record.  [default: reruns/TIME in --results]",
             show_default=False,
         ),
