@@ -1,14 +1,25 @@
 """The data that flows through the program: what a run is asked for and what it left."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
 )
+
+
+def _device_name(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", name):
+        raise ValueError(
+            "a device is 'auto', 'cpu', 'cuda', 'mps', or one of several: 'cuda:0', "
+            "'cuda:1', .."
+        )
+    return name
 
 
 class _Frozen(BaseModel):
@@ -142,7 +153,7 @@ class RunConfig(_Frozen):
     budget: Budget
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    device: Annotated[str, AfterValidator(_device_name)]
     threads: Annotated[int, Field(ge=1, le=1024)]
     compile: bool = False
     channels_last: bool = False

@@ -109,7 +109,9 @@ class _Pool:
     def __init__(self, work: Work, engine: LocalEngine) -> None:
         self.work = work
         self.size = min(engine.workers or cores(), len(work.runs))
-        self.gpus = visible_gpus()
+        # A worker that is dealt a device sees no other: cuda:1 would not be there.
+        named = any(":" in config.device for config in work.runs.values())
+        self.gpus = [] if named else visible_gpus()
         self.timeout = engine.timeout
         self.queue = deque(work.runs)
         self.ledger = Ledger(work)
