@@ -1,13 +1,13 @@
 """The command line: parse, call, print."""
 
-from typing import Any
-
-from normbench import signals, streams
+from normbench.interrupts import heed_ctrl_c_at_once
 
 
 def main() -> None:
-    """The console script. Ctrl-C is heeded before anything that takes long."""
-    signals.heed_ctrl_c_at_once()
+    """The console script."""
+    heed_ctrl_c_at_once()
+    from normbench import streams
+
     streams.install()
     from normbench.cli.commands import app
 
@@ -18,7 +18,7 @@ def main() -> None:
         raise SystemExit(end.code or int(lost)) from None
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """`app`, imported only where it is asked for: that takes a moment."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from normbench.signals import AGAIN, INTERRUPTED, ctrl_c_raises
+from normbench.interrupts import AGAIN, INTERRUPTED
+from normbench.signals import ctrl_c_raises
 
 
 def _complete(incomplete: str) -> list[str]:

@@ -21,7 +21,8 @@ from normbench.cli.options import (
     exit_codes,
 )
 from normbench.cli.tables import number, print_table
-from normbench.signals import INTERRUPTED, handled, interrupt, not_ignored
+from normbench.interrupts import INTERRUPTED, interrupt
+from normbench.signals import handled, not_ignored
 from normbench.streams import say_lost_output, write_error
 
 if TYPE_CHECKING:

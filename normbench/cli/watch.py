@@ -12,7 +12,8 @@ import typer
 
 from normbench.cli.options import RESULTS, Json, Results, exit_codes
 from normbench.cli.tables import WIDTH, number
-from normbench.signals import INTERRUPTED, all_interrupt
+from normbench.interrupts import INTERRUPTED
+from normbench.signals import all_interrupt
 from normbench.streams import lost_output
 
 if TYPE_CHECKING:
