@@ -104,7 +104,7 @@ def results(
         if json and by is None:
             from pydantic_core import to_json
 
-            typer.echo(to_json(records, indent=2))
+            typer.echo(to_json(records, indent=2).decode())
         elif json:
             typer.echo(jsonlib.dumps(rows, indent=2))
         elif csv:
