@@ -88,6 +88,10 @@ def exit_codes() -> Iterator[None]:
     except NormbenchError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, RequestError) else 1) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{error.strerror or error}", err=True)
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # one more ends it without a word
         typer.echo(AGAIN, err=True)
