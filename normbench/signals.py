@@ -49,6 +49,10 @@ def ctrl_c_raises() -> Iterator[None]:
         yield
 
 
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """Unlike SIG_IGN, of which Python complains where the signal has come already."""
+
+
 @contextmanager
 def all_interrupt() -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP are a KeyboardInterrupt meanwhile.
@@ -60,7 +64,7 @@ def all_interrupt() -> Iterator[None]:
 
     def press(signum: int, frame: FrameType | None) -> None:
         for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, _ignore)
         interrupt(signum, frame)
 
     with handled((*numbers, *not_ignored("SIGINT")), press):
