@@ -40,8 +40,8 @@ def train(
     """Train one network with one norm, and record the run.
 
     A run that is finished already is not run again. Exit code 0: done; 1: the run
-    failed, diverged or was skipped; 2: the request was wrong; 130: interrupted, and
-    the same command goes on.
+    failed, diverged or was skipped; 2: the request was wrong; 130: interrupted
+    (Ctrl-C, SIGTERM, SIGHUP), and the same command goes on.
     """
     with exit_codes(), _world() as world:
         config = world.together(lambda: _composed(overrides, config_dir, module))
