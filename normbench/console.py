@@ -16,7 +16,7 @@ class Terminal(Console):
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         stream = sys.stderr if stderr else sys.stdout
         # Colours and bars are commands, too: they go past what makes text clean.
-        file = stream.styled() if isinstance(stream, Stream) else None
+        file: Any = stream.styled() if isinstance(stream, Stream) else None
         super().__init__(file=file, stderr=stderr, **options)
 
     def render(

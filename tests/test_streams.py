@@ -265,8 +265,10 @@ def test_a_sweep_whose_progress_cannot_be_written_does_all_runs(
     ) as sweep:
         os.close(descriptor)
         if broken is None:
-            while not (size := log.stat().st_size) and sweep.poll() is None:
+            # Its workers are there by then, and may write what they like.
+            while not list(tmp_path.rglob("result.json")) and sweep.poll() is None:
                 time.sleep(0.05)
+            size = log.stat().st_size
             limit = ["prlimit", "--pid", str(sweep.pid), f"--fsize={size}"]
             subprocess.run(limit, check=True)
         out, _ = sweep.communicate(timeout=300)
