@@ -75,6 +75,8 @@ def measure_all(
     for name in names:
         REGISTRY.get(name)
     where = choose_device(device)
+    if where.index is not None:  # torch means the current one in places
+        torch.cuda.set_device(where)
     torch.set_num_threads(1)
     for name in names or REGISTRY.names():
         for shape in shapes or SHAPES:

@@ -54,7 +54,9 @@ class Announcement:
 
     def say(self, manifest: Manifest) -> None:
         """Replaces what was said before. Raises RequestError where it cannot be."""
-        data = gzip.compress(manifest.model_dump_json().encode(), compresslevel=1)
+        # Its format has no time before 1970 or after 2106, which a clock may show.
+        text = manifest.model_dump_json().encode()
+        data = gzip.compress(text, compresslevel=1, mtime=0)
         try:
             if not self._lock.is_locked:
                 self._folder.mkdir(parents=True)

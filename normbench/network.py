@@ -21,9 +21,10 @@ from normbench.tasks.base import Task
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is CUDA where there is one, else MPS, else CPU.
+    """The device called `name`, such as "cuda:1" for the second of several.
 
-    Raises RequestError where it is not here.
+    "auto" is CUDA where there is one, else MPS, else CPU. Raises RequestError where the
+    device is not here.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -33,7 +34,9 @@ def choose_device(name: str) -> torch.device:
     here = [name for name, yes in available.items() if yes]
     if name == "auto":
         name = here[0]
-    if not available[name]:
+    if available["cuda"]:
+        here += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if name not in here:
         raise RequestError(f"device={name} is not here; available: {', '.join(here)}")
     return torch.device(name)
 

@@ -57,13 +57,20 @@ class World:
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """This process's own device of the kind of `device`.
+        """This process's own device of the kind of `device`; torch's current one, too.
 
         Raises RequestError where there are fewer devices than processes, or none that
         several can share a run on.
         """
         if self.size == 1 or device.type == "cpu":
+            if device.index is not None:  # torch means the current one in places
+                torch.cuda.set_device(device)
             return device
+        if device.index is not None:
+            raise RequestError(
+                f"device={device} is one device, and this run has {self.size} "
+                f"processes; device={device.type} gives each its own"
+            )
         if device.type != "cuda":
             raise RequestError(
                 f"device={device.type} is for one process, and this run has "

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from normbench.console import Terminal
 from normbench.schema import RunConfig, RunRecord
 
 
@@ -67,22 +68,12 @@ class Silent:
         pass
 
 
-class Terminal(Console):
-    """Standard error, where a reader that went away does not end the program."""
-
-    def __init__(self) -> None:
-        super().__init__(stderr=True)
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True  # rich would exit
-
-
 class Bar:
     """A progress bar with step, loss and time left, for a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
@@ -117,10 +108,7 @@ class Bar:
 
 
 class Lines:
-    """One plain line at each evaluation, where there is no terminal.
-
-    A reader that went away (`| head`) does not end a run.
-    """
+    """One plain line at each evaluation, where there is no terminal."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -143,7 +131,7 @@ class Lines:
             self.note(f"{where}  {'  '.join(shown)}  {seconds:.0f} s")
 
     def note(self, text: str) -> None:
-        with suppress(BrokenPipeError):
+        with suppress(OSError):  # where a program of one's own has other streams
             print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
@@ -155,7 +143,7 @@ class Lines:
 
 def run_observer() -> Observer:
     """A bar where stderr is a terminal, else lines."""
-    console = Terminal()
+    console = Terminal(stderr=True)
     return Bar(console) if console.is_terminal else Lines()
 
 
@@ -211,7 +199,7 @@ class SweepProgress:
         self._bar = Progress(
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,

@@ -87,7 +87,7 @@ def metric_names(config: RunConfig) -> list[str]:
 
 def run(config: RunConfig, modules: list[str]) -> RunRecord:
     """The record of a run, also where another trial happens to be doing it."""
-    results = Path(os.environ.get("NORMBENCH_RESULTS", "results/runs"))
+    results = Path(os.environ.get("NORMBENCH_RESULTS", "results/runs")).expanduser()
     while True:
         try:
             return run_one(config, results, modules=modules, observer=Lines())

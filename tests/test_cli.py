@@ -9,13 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
 from conftest import SMALL, Command
 
+import normbench
 from normbench.choices import choices
+from normbench.cli import app
+from normbench.cli.options import expanded
 
 TINY = [*SMALL["cnn"], "budget.max_steps=2", "budget=smoke", "tracker=none"]
 
@@ -30,6 +36,39 @@ def test_help_names_every_command(command: Command) -> None:
 
 def test_version(command: Command) -> None:
     assert command("--version").stdout.strip() == "0.1.0"
+    assert normbench.__version__ == version("normbench") == "0.1.0"
+
+
+def commands() -> Iterator[Callable[..., None]]:
+    """The function of every command."""
+    for group in (app, *(each.typer_instance for each in app.registered_groups)):
+        for registered in group.registered_commands:
+            yield registered.callback
+
+
+def test_a_tilde_is_a_home_in_every_option_that_is_a_path() -> None:
+    seen = 0
+    for command in commands():
+        for name, hint in get_type_hints(command, include_extras=True).items():
+            if "Path" in str(hint):
+                (option,) = hint.__metadata__
+                assert option.callback is expanded, (command.__name__, name)
+                seen += 1
+    assert seen > 20
+
+
+def test_results_may_be_in_a_home(command: Command, tmp_path: Path) -> None:
+    told = f"--results {tmp_path}/mine is not a folder"
+    for words, environment in (
+        (["--results", "~/mine"], {}),
+        ([], {"NORMBENCH_RESULTS": "~/mine"}),
+    ):
+        done = command("results", *words, HOME=str(tmp_path), **environment)
+        assert done.returncode == 2
+        assert told in done.stderr
+    done = command("results", "--results", "~nobody-here/x")
+    assert done.returncode == 2
+    assert "there is no such home folder" in done.stderr
 
 
 def test_train_show_and_results_tell_the_same_story(

@@ -15,12 +15,18 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from normbench import experiment, network, train
-from normbench.config import compose
+from normbench.config import compose, run_id
+from normbench.console import Terminal
+from normbench.engines import Work, local
 from normbench.engines.local import require_devices
 from normbench.errors import Incompatible, RequestError, Stopped
 from normbench.experiment import run_one
+from normbench.forecast import Forecast
 from normbench.norms import REGISTRY, Norm, make, names
+from normbench.parallel import World
+from normbench.progress import SweepProgress
 from normbench.record import run_folder
+from normbench.schema import LocalEngine
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 NARROW = [torch.bfloat16, torch.float16]
@@ -180,6 +186,42 @@ def test_auto_is_cuda_then_mps_then_the_cpu(monkeypatch: pytest.MonkeyPatch) -> 
         here.add(device)
         chosen.append(network.choose_device("auto").type)
     assert chosen == ["cpu", "mps", "cuda"]
+
+
+def test_one_of_several_devices_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert network.choose_device("cuda:1") == torch.device("cuda", 1)
+    told = "device=cuda:2 is not here; available: cuda, cpu, cuda:0, cuda:1"
+    with pytest.raises(RequestError, match=told):
+        network.choose_device("cuda:2")
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    second = network.choose_device(compose(["device=cuda:1"]).device)
+    assert World().device(second) == second and current == [second]
+    with pytest.raises(RequestError, match="2 processes; device=cuda gives"):
+        World(size=2).device(second)
+
+
+def test_a_named_device_changes_no_id_and_no_worker_is_dealt_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, dealt = compose(["device=cuda:1"]), compose(["device=cuda"])
+    assert run_id(second) == run_id(dealt)
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["5", "6"])
+    for config, gpus in ((second, []), (dealt, ["5", "6"])):
+        runs = {run_id(config): config}
+        work = Work(runs, tmp_path, Forecast([], runs, 1), SweepProgress(Terminal()))
+        engine = LocalEngine(name="local", workers=1, timeout=None)
+        assert local._Pool(work, engine).gpus == gpus
+
+
+def test_another_word_is_no_device() -> None:
+    for word in ("gpu", "cuda:", "cuda:01", "cuda:x", "cpu:1", "CUDA", "cuda:1 "):
+        with pytest.raises(RequestError, match="a device is 'auto', 'cpu', 'cuda'"):
+            compose([f"device='{word}'"])
+        with pytest.raises(RequestError, match="is not here"):
+            network.choose_device(word)
 
 
 @pytest.mark.slow

@@ -451,3 +451,11 @@ def test_a_wrong_request_exits_with_2(arguments, words, tmp_path, monkeypatch):
     assert told.stderr.startswith("error: ")
     for word in words:
         assert word in told.stderr
+
+
+def test_data_that_cannot_be_written_are_an_error_of_one_line(tmp_path):
+    (tmp_path / "footprint.json").mkdir()
+    told = CliRunner().invoke(app, ["footprint", "batch", "--output", str(tmp_path)])
+    assert told.exit_code == 2
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"error: --output {tmp_path} cannot be written: ")

@@ -96,6 +96,17 @@ SIZES = (2, 32)
 SEEDS = (0, 1)
 
 
+@pytest.mark.parametrize("now", [-1e9, -0.5, 2.0**32, 4e11])
+def test_a_clock_that_is_wrong_ends_no_sweep(
+    now: float, announcement: Announcement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = said(*grid(norm=NORMS, seed=SEEDS))
+    monkeypatch.setattr(time, "time", lambda: now)
+    announcement.say(manifest)
+    (folder,) = folders(announcement._results)
+    assert read_manifest(folder) == manifest
+
+
 def test_what_a_sweep_says_is_there_while_it_runs_and_until_the_next(
     tmp_path: Path,
 ) -> None:

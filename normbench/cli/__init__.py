@@ -1,111 +1,27 @@
-"""The command line: parse, call, print. Imports live in the commands, for `--help`."""
+"""The command line: parse, call, print."""
 
-import os
-import sys
-from typing import Annotated
-
-import typer
-
-from normbench.cli import (
-    bench,
-    claim,
-    dashboard,
-    doctor,
-    footprint,
-    look,
-    plot,
-    report,
-    results,
-    run,
-    stylize,
-    sweep,
-    sync,
-    watch,
-)
-
-app = typer.Typer(
-    name="normbench",
-    help="What a normalization layer does, measured.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command()(run.train)
-app.command()(run.config)
-app.command()(doctor.doctor)
-app.command()(sweep.sweep)
-app.command()(sweep.status)
-app.command()(watch.watch)
-app.command()(sweep.rerun)
-app.command("list")(look.list_)
-app.command()(look.show)
-app.command()(stylize.stylize)
-app.command()(results.results)
-app.command()(plot.plot)
-app.command()(report.report)
-app.command()(sync.sync)
-app.command()(dashboard.dashboard)
-app.command()(footprint.footprint)
-app.command()(claim.compare)
-app.add_typer(claim.app, name="claim")
-app.add_typer(bench.app, name="bench")
+from normbench.interrupts import heed_ctrl_c_at_once
 
 
 def main() -> None:
     """The console script."""
-    _require_utf8()
-    app()
+    heed_ctrl_c_at_once()
+    from normbench import streams
+
+    streams.install()
+    from normbench.cli.commands import app
+
+    try:
+        app()
+    except SystemExit as end:
+        lost = streams.say_lost_output()
+        raise SystemExit(end.code or int(lost)) from None
 
 
-def _require_utf8() -> None:
-    """No record can hold a name of other bytes, which Python keeps as surrogates."""
-    given = {f"argument {i}": text for i, text in enumerate(sys.argv[1:], 1)}
-    given |= {k: v for k, v in os.environ.items() if k.startswith("NORMBENCH_")}
-    for what, text in given.items():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raw = text.encode("utf-8", "surrogateescape")
-            escaped = raw.decode("utf-8", "backslashreplace")
-            typer.echo(
-                f"error: {what} is not UTF-8: {escaped}; rename the file or folder",
-                err=True,
-            )
-            sys.exit(2)
+def __getattr__(name: str) -> object:
+    """`app`, imported only where it is asked for: that takes a moment."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from normbench.cli.commands import app
 
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        typer.echo(version("normbench"))
-        raise typer.Exit
-
-
-def _require_one_process(command: str | None) -> None:
-    """Only `train` is done by several processes; the first says so for all."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ or command in {None, "train"}:
-        return
-    if os.environ.get("RANK") == "0":
-        typer.echo(
-            "error: torchrun starts the processes of one run, `normbench train`; start "
-            f"`normbench {command}` without it, as one process",
-            err=True,
-        )
-    raise typer.Exit(2)
-
-
-@app.callback()
-def _program(
-    context: typer.Context,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            callback=_print_version,
-            is_eager=True,
-            help="Print the version and exit.",
-        ),
-    ] = False,
-) -> None:
-    _require_one_process(context.invoked_subcommand)
+    return app

@@ -28,7 +28,7 @@ def norms(
         list[str] | None, typer.Option(help="image, tokens or style; repeatable.")
     ] = None,
     blocks: Annotated[int, typer.Option(min=3, help="Paired blocks.")] = 21,
-    device: Annotated[str, typer.Option(help="cpu, cuda or mps.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")] = "cpu",
     json: Json = False,
 ) -> None:
     """Forward and backward of each norm beside the fastest known layer like it.

@@ -19,9 +19,11 @@ from normbench.cli.options import (
     Overrides,
     Results,
     exit_codes,
+    expanded,
 )
 from normbench.cli.sweep import Arms
 from normbench.cli.tables import print_table, width
+from normbench.signals import all_interrupt
 
 if TYPE_CHECKING:
     from normbench.check import Cost
@@ -46,7 +48,10 @@ class Budget(StrEnum):
 
 
 Output = Annotated[
-    Path, typer.Option("--output", help="Folder of the verdicts, one a claim.")
+    Path,
+    typer.Option(
+        "--output", callback=expanded, help="Folder of the verdicts, one a claim."
+    ),
 ]
 Workers = Annotated[
     int | None,
@@ -83,31 +88,41 @@ def list_(
     with exit_codes():
         from normbench.choices import choices
         from normbench.registration import read_claim
-        from normbench.report.verdicts import decisions
+        from normbench.report import words
+        from normbench.report.paragraphs import paragraph
 
         rows: list[dict[str, Any]] = []
         for name in choices("claim", config_dir):
             claim = read_claim(name, config_dir)
             verdict = _full_verdict(name, output)
-            parts = ("theorem", "mechanism", "outcome")
             rows.append(
                 {
                     "name": name,
                     "statement": claim.statement,
-                    **{p: getattr(verdict, p) if verdict else None for p in parts},
+                    "theorem": verdict.theorem if verdict else None,
+                    "mechanism": verdict.shown_mechanism if verdict else None,
+                    "outcome": verdict.shown_outcome if verdict else None,
                     "changed": _changed(claim, verdict),
+                    "withdrawn": _withdrawn(verdict),
+                    "findings": verdict.findings if verdict else {},
                 }
             )
         if json:
             typer.echo(jsonlib.dumps(rows, indent=2))
             return
+        verdicts = []
         for row in rows:
             verdict = _full_verdict(row["name"], output)
             if verdict is not None:
-                row["mechanism"] = decisions(verdict.mechanisms)
-                row["outcome"] = decisions(verdict.outcomes)
+                found = verdict.findings.get("statement")
+                statement = words.with_finding(row["statement"], found)
+                row |= words.row(verdict)._asdict() | {"statement": statement}
+                verdicts.append(verdict)
             if row.pop("changed"):
                 row["name"] += " (its yaml has changed since the verdict)"
+            del row["withdrawn"], row["findings"]
+        if withdrawn := words.notice(verdicts):
+            typer.echo(paragraph("note: ", withdrawn, _columns()) + "\n")
         shown = [{k: "-" if v is None else v for k, v in r.items()} for r in rows]
         print_table(shown, title="claims")
 
@@ -129,6 +144,8 @@ def show(
         from normbench.check import cost
         from normbench.provenance import import_modules
         from normbench.registration import BUDGETS, read_claim, registration_hash
+        from normbench.report import words
+        from normbench.report.paragraphs import paragraph
         from normbench.report.registered import text as registration_text
         from normbench.report.verdicts import text
         from normbench.theorems import statement
@@ -148,7 +165,10 @@ def show(
             return
         said = {each.check: statement(each.check) for each in claim.theorems}
         lines = [_cost(budget, each) for budget, each in costs.items()]
-        typer.echo(registration_text(claim, said, lines, _columns()))
+        if withdrawn := words.notice([verdict] if verdict else []):
+            typer.echo(paragraph("note: ", withdrawn, _columns()) + "\n")
+        found = verdict.findings.get("statement") if verdict else None
+        typer.echo(registration_text(claim, said, lines, _columns(), found))
         if verdict:
             if changed:
                 typer.echo("\nthe yaml has changed since this verdict:")
@@ -204,6 +224,7 @@ def check(
         from normbench.manifest import Announcement
         from normbench.provenance import import_modules
         from normbench.registration import read_claim
+        from normbench.remarks import with_remarks
         from normbench.report.verdicts import text
         from normbench.trial import Request
 
@@ -240,15 +261,19 @@ def check(
             )
             trials.append(checking.prepare(claim, request, arm))
         verdicts = []
-        with announcement:
+        with all_interrupt(), announcement:
             for claim, trial in zip(registered, trials, strict=True):
                 verdict = checking.check(claim, trial, _again())
+                wrote = ""
+                if not arm:
+                    path = checking.write_verdict(verdict, results, output / claim.name)
+                    wrote = f"\nwrote {path}\n"
+                verdict = with_remarks(verdict, output / claim.name)
                 verdicts.append(verdict)
                 if not json:
                     typer.echo(text(verdict, _columns()))
-                if not arm:
-                    path = checking.write_verdict(verdict, results, output / claim.name)
-                    typer.echo(f"\nwrote {path}\n", err=json)
+                if wrote:
+                    typer.echo(wrote, err=json)
         if json:
             plain = [verdict.model_dump(mode="json") for verdict in verdicts]
             typer.echo(jsonlib.dumps(plain, indent=2))
@@ -258,7 +283,7 @@ def compare(
     overrides: Overrides = None,
     arm: Arms = None,
     margin: Annotated[
-        float, typer.Option(help="A smaller difference is none.", min=0)
+        float, typer.Option(help="Differences below this count as zero.", min=0)
     ] = 0.01,
     metric: Annotated[str, typer.Option(help="Lower is better.")] = "test/error",
     rates: Annotated[
@@ -320,7 +345,7 @@ def compare(
         )
         trial = checking.prepare(claim, request)
         trial.require_distinct_cells()
-        with announcement:
+        with all_interrupt(), announcement:
             verdict = checking.check(claim, trial, _again())
         plain = verdict.model_dump_json(indent=2)
         typer.echo(plain if json else text(verdict, _columns()))
@@ -338,12 +363,11 @@ def _engine(
 
 def _observe(what: str) -> "Callable[[str], SweepObserver]":
     def observe(part: str) -> "SweepObserver":
-        from rich.console import Console
-
+        from normbench.console import Terminal
         from normbench.progress import SweepProgress
 
         typer.echo(f"{what}: {part}", err=True)
-        return SweepProgress(Console(stderr=True))
+        return SweepProgress(Terminal(stderr=True))
 
     return observe
 
@@ -366,6 +390,15 @@ def _full_verdict(name: str, output: Path) -> "Verdict | None":
     return read_verdict(output / name / "verdict.json")
 
 
+def _withdrawn(verdict: "Verdict | None") -> list[dict[str, Any]]:
+    """What is withdrawn: designs, or only the `contrasts` that are named, and why."""
+    return [
+        {"design": design.name, "contrasts": contrasts, "reason": reason}
+        for design in (verdict.designs if verdict else ())
+        for reason, contrasts in design.reasons.items()
+    ]
+
+
 def _changed(claim: "Claim", verdict: "Verdict | None") -> bool:
     from normbench.registration import registration_hash
 
@@ -373,12 +406,13 @@ def _changed(claim: "Claim", verdict: "Verdict | None") -> bool:
 
 
 def _rates(claim: "Claim", verdict: "Verdict | None") -> dict[str, dict[str, float]]:
-    """The rates that a full check of this very registration chose."""
+    """The rates that a full check of this very registration chose, and that stand."""
     if verdict is None or _changed(claim, verdict):
         return {}
     return {
         design.name: {cell.cell: cell.rate.lr for cell in design.cells}
-        for design in (*verdict.mechanisms, *verdict.outcomes)
+        for design in verdict.designs
+        if not design.reasons
     }
 
 

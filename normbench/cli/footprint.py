@@ -2,13 +2,14 @@
 
 import json as jsonlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normbench.cli.options import ConfigDir, Json, Modules, exit_codes
+from normbench.cli.options import ConfigDir, Json, Modules, exit_codes, expanded
 from normbench.cli.tables import print_table, width
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def footprint(
         Path | None,
         typer.Option(
             "--output",
+            callback=expanded,
             help="Folder for the picture, footprint.svg and .png, and its data, .json.",
             show_default=False,
         ),
@@ -62,7 +64,9 @@ def footprint(
         from normbench.probes.portrait import fitting, portrait
 
         chosen = _options(norms, task, config_dir, module)
-        _make(output)
+        if output is not None:
+            with _writing(output):  # before time is spent on it
+                output.mkdir(parents=True, exist_ok=True)
         channels = fitting(list(chosen.values()))
         sequence = task is Inputs.transformer
         portraits = [
@@ -80,7 +84,9 @@ def footprint(
 
             data = output / "footprint.json"
             plain = [panel.plain() for panel in panels]
-            data.write_text(jsonlib.dumps(plain, indent=1) + "\n", encoding="utf-8")
+            with _writing(output):
+                text = jsonlib.dumps(plain, indent=1) + "\n"
+                data.write_text(text, encoding="utf-8")
             for file in (*draw(panels, output), data):
                 typer.echo(f"wrote {file}", err=True)
 
@@ -132,16 +138,15 @@ def _panels(portrait: "Portrait") -> "Iterator[Panel]":
         )
 
 
-def _make(folder: Path | None) -> None:
-    """The folder for the picture, before time is spent on it."""
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     from normbench.errors import RequestError
 
     try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise RequestError(
-            f"--output {folder} cannot be made: {error.strerror}"
+            f"--output {folder} cannot be written: {error.strerror}"
         ) from None
 
 

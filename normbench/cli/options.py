@@ -1,14 +1,15 @@
 """The options that commands share, and the exit codes of their errors."""
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+from normbench.interrupts import AGAIN, INTERRUPTED
+from normbench.signals import ctrl_c_raises
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -17,6 +18,22 @@ def _complete(incomplete: str) -> list[str]:
 
     known = [f"{group}={name}" for group in groups() for name in choices(group)]
     return sorted(word for word in known if word.startswith(incomplete))
+
+
+P = TypeVar("P", Path, Path | None, list[Path])
+
+
+def expanded(value: P) -> P:
+    """The callback of an option that is a path, or several: `~` is a home folder."""
+    try:
+        if isinstance(value, list):
+            return [path.expanduser() for path in value]
+        return value.expanduser() if value else value
+    except RuntimeError:
+        raise typer.BadParameter(
+            f"{value} begins with ~, and there is no such home folder; write ./ before "
+            "it for a name that begins so"
+        ) from None
 
 
 Overrides = Annotated[
@@ -31,12 +48,17 @@ Overrides = Annotated[
 Results = Annotated[
     Path,
     typer.Option(
-        "--results", help="Folder of the run records.", envvar="NORMBENCH_RESULTS"
+        "--results",
+        callback=expanded,
+        help="Folder of the run records.",
+        envvar="NORMBENCH_RESULTS",
     ),
 ]
 ConfigDir = Annotated[
     Path | None,
-    typer.Option("--config-dir", help="Folder with yaml groups of your own."),
+    typer.Option(
+        "--config-dir", callback=expanded, help="Folder with yaml groups of your own."
+    ),
 ]
 Modules = Annotated[
     list[str] | None,
@@ -47,14 +69,12 @@ Modules = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RESULTS = Path("results/runs")
 Claims = Annotated[
-    Path, typer.Option("--claims", help="Folder of the verdicts, one a claim.")
+    Path,
+    typer.Option(
+        "--claims", callback=expanded, help="Folder of the verdicts, one a claim."
+    ),
 ]
 CLAIMS = Path("results/claims")
-
-
-def interrupt(signum: int, frame: FrameType | None) -> None:
-    """A handler that makes a signal what Ctrl-C is."""
-    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -63,17 +83,16 @@ def exit_codes() -> Iterator[None]:
     from normbench.errors import NormbenchError, RequestError
 
     try:
-        yield
+        with ctrl_c_raises():
+            yield
     except NormbenchError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, RequestError) else 1) from None
-    except PermissionError as error:
-        typer.echo(f"error: {error.filename}: {error.strerror}", err=True)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{error.strerror or error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # one more ends it without a word
-        typer.echo("interrupted; the same command takes it up again", err=True)
-        raise typer.Exit(130) from None
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise typer.Exit(1) from None
+        typer.echo(AGAIN, err=True)
+        raise typer.Exit(INTERRUPTED) from None

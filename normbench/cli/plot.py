@@ -17,6 +17,7 @@ from normbench.cli.options import (
     Json,
     Results,
     exit_codes,
+    expanded,
 )
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def plot(
         Path | None,
         typer.Option(
             metavar="STEM",
+            callback=expanded,
             help="File to write, without its ending; a claim's figures get their names "
             "after it.",
             show_default=False,
@@ -99,6 +101,7 @@ def plot(
     output_dir: Annotated[
         Path | None,
         typer.Option(
+            callback=expanded,
             help="Folder to write to.  [default: figures; of a claim that beside its "
             "verdict]",
             show_default=False,

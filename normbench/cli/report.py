@@ -14,6 +14,7 @@ from normbench.cli.options import (
     Json,
     Results,
     exit_codes,
+    expanded,
 )
 
 if TYPE_CHECKING:
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 
 def report(
     output: Annotated[
-        Path, typer.Option("--output", metavar="FILE", help="The page.")
+        Path,
+        typer.Option("--output", callback=expanded, metavar="FILE", help="The page."),
     ] = Path("report.html"),
     figures: Annotated[
         Path | None,
         typer.Option(
             "--figures",
+            callback=expanded,
             metavar="DIR",
             help="Folder of the figures, as SVG and PNG.  [default: beside the page, "
             "its name and -figures]",

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normbench.cli.options import RESULTS, Json, Results, exit_codes
+from normbench.cli.options import RESULTS, Json, Results, exit_codes, expanded
 from normbench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
     from normbench.query import Cell
     from normbench.schema import RunRecord
 
+COMPUTED = {*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"}
+"""What a text begins with that a spreadsheet computes; the last are wide = + - @."""
 MOST_ROWS = 200
 """Rows of a table for people; --csv, --json and --parquet have all."""
 
@@ -58,7 +60,12 @@ def results(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     parquet: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a Parquet file.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            callback=expanded,
+            help="Write a Parquet file.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Print a table of all runs, or of cells of runs with their means.
@@ -97,7 +104,7 @@ def results(
         if json and by is None:
             from pydantic_core import to_json
 
-            typer.echo(to_json(records, indent=2))
+            typer.echo(to_json(records, indent=2).decode())
         elif json:
             typer.echo(jsonlib.dumps(rows, indent=2))
         elif csv:
@@ -228,8 +235,14 @@ def _print(rows: Sequence[dict[str, str]], title: str, keep: set[str]) -> None:
 def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     import csv
 
-    columns = dict.fromkeys(key for row in rows for key in row)
-    writer = csv.DictWriter(sys.stdout, list(columns), lineterminator="\n")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     if rows:
-        writer.writeheader()
-    writer.writerows(rows)
+        writer.writerow(_as_text(column) for column in columns)
+    for row in rows:
+        writer.writerow(_as_text(row.get(column)) for column in columns)
+
+
+def _as_text(cell: Any) -> Any:
+    """A text that a spreadsheet would compute, after an apostrophe; numbers stay."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in COMPUTED else cell

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,8 +19,12 @@ from normbench.cli.options import (
     Overrides,
     Results,
     exit_codes,
+    expanded,
 )
 from normbench.cli.tables import number, print_table
+from normbench.interrupts import INTERRUPTED, interrupt
+from normbench.signals import handled, not_ignored
+from normbench.streams import say_lost_output, write_error
 
 if TYPE_CHECKING:
     from normbench.parallel import World
@@ -31,7 +36,8 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Begin with this config, of `config` or a run's folder; KEY=VALUE wins.",
+        callback=expanded,
+        help="Begin with this config, run's folder or result.json; KEY=VALUE wins.",
         show_default=False,
     ),
 ]
@@ -48,8 +54,8 @@ def train(
     """Train one network with one norm, and record the run.
 
     A run that is finished already is not run again. Exit code 0: done; 1: the run
-    failed, diverged or was skipped; 2: the request was wrong; 130: interrupted, and
-    the same command goes on.
+    failed, diverged or was skipped; 2: the request was wrong; 130: interrupted
+    (Ctrl-C, SIGTERM, SIGHUP), and the same command goes on.
     """
     with exit_codes(), _world() as world:
         config = world.together(lambda: _composed(overrides, config_dir, module, from_))
@@ -95,7 +101,7 @@ def train(
             _print_outcome(finished)
             typer.echo(f"run {finished.run_id}  {folder}")
         if finished is None:
-            raise typer.Exit(130)
+            raise typer.Exit(INTERRUPTED)
         if finished.status != "ok":
             raise typer.Exit(1)
 
@@ -165,33 +171,33 @@ def _world() -> "Iterator[World]":
                     raise typer.Exit(2) from None
         except typer.Exit as end:
             code = end.exit_code
+        lost = say_lost_output()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # nobody reads it, or it is closed
                 stream.flush()
         world.leave_after_first()
-        os._exit(code)
+        os._exit(code or int(lost))
 
 
 @contextmanager
 def _stopping(world: "World") -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed or SIGTERM came; again, it is a KeyboardInterrupt."""
+    """Whether Ctrl-C was pressed, or SIGTERM or SIGHUP came.
+
+    Ctrl-C again is a KeyboardInterrupt. The others again are not: a terminal that is
+    closed, and its shell, may each send one.
+    """
     pressed = False
 
-    def press(*_: object) -> None:
+    def press(signum: int, frame: FrameType | None) -> None:
         nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
+        if pressed and signum == signal.SIGINT:
+            interrupt(signum, frame)
+        if world.first and not pressed:
+            write_error("\nstopping after this step; Ctrl-C again stops at once\n")
         pressed = True
-        if world.first:
-            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once\n")
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, press) for number in numbers]
-    try:
+    with handled((signal.SIGINT, *not_ignored("SIGTERM", "SIGHUP")), press):
         yield lambda: pressed
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _print_outcome(finished: "RunRecord") -> None:

@@ -6,16 +6,23 @@ from typing import Annotated
 
 import typer
 
-from normbench.cli.options import RESULTS, Json, Modules, Results, exit_codes
+from normbench.cli.options import RESULTS, Json, Modules, Results, exit_codes, expanded
 
 
 def stylize(
     run: Annotated[str, typer.Argument(metavar="RUN_ID", help="Or its beginning.")],
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of any size.")
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...", callback=expanded, help="Pictures of any size."
+        ),
     ],
     output_dir: Annotated[
-        Path, typer.Option(help="Folder for the pictures: IMAGE-RUN_ID-STYLE.png.")
+        Path,
+        typer.Option(
+            callback=expanded,
+            help="Folder for the pictures: IMAGE-RUN_ID-STYLE.png.",
+        ),
     ] = Path("stylized"),
     style: Annotated[
         int, typer.Option(min=0, help="Which of the run's styles, from 0.")

@@ -17,25 +17,27 @@ def number(value: Any) -> str:
 
 def width() -> int:
     """The columns of the terminal, or those that output has elsewhere."""
-    from rich.console import Console
+    from normbench.console import Terminal
 
-    console = Console()
+    console = Terminal()
     return console.width if console.is_terminal else WIDTH
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     """A table whose lines break between words; where words do not fit, blocks."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from normbench.console import Terminal
+    from normbench.streams import clean
 
     if not rows:
         typer.echo(title)
         return
-    console = Console(width=width())
+    console = Terminal(width=width())
     columns = list(rows[0])
-    cells = [[str(row[column]) for column in columns] for row in rows]
+    cells = [[clean(str(row[column])) for column in columns] for row in rows]
     for gap in (2, 1):
         widths = _widths(columns, cells, console.width - gap * len(columns))
         if widths is not None:

@@ -1,7 +1,6 @@
 """The command that watches a sweep from another terminal: watch."""
 
 import json as jsonlib
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normbench.cli.options import RESULTS, Json, Results, exit_codes, interrupt
+from normbench.cli.options import RESULTS, Json, Results, exit_codes
 from normbench.cli.tables import WIDTH, number
+from normbench.interrupts import INTERRUPTED
+from normbench.signals import all_interrupt
+from normbench.streams import lost_output
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -59,25 +61,24 @@ def watch(
     the last one is. Ctrl-C ends watching, not the sweep.
     """
     with exit_codes():
-        from rich.console import Console
-
+        from normbench.console import Terminal
         from normbench.watch import Watch
 
         seen = Watch(results)
         if json:
             typer.echo(jsonlib.dumps(seen.look().plain(), indent=2))
             return
-        console = Console()
+        console = Terminal()
         if not sys.stdout.isatty():
-            console = Console(width=WIDTH, force_terminal=False)
+            console = Terminal(width=WIDTH, force_terminal=False)
         elif not once and not console.is_dumb_terminal:
-            signal.signal(signal.SIGTERM, interrupt)
             try:
-                _follow(seen, console)
+                with all_interrupt():
+                    _follow(seen, console)
             except KeyboardInterrupt:
                 console.print()  # below the ^C
                 console.print(_view(seen.look(), console, rows=None))
-                raise typer.Exit(130) from None
+                raise typer.Exit(INTERRUPTED) from None
         console.print(_view(seen.look(), console, rows=None))
 
 
@@ -90,7 +91,7 @@ def _follow(seen: "Watch", console: "Console") -> None:
             began = time.monotonic()
             snapshot = seen.look()
             live.update(_view(snapshot, console, rows=console.height), refresh=True)
-            if not snapshot.active:
+            if not snapshot.active or lost_output():
                 return
             time.sleep(max(EVERY, (time.monotonic() - began) / SHARE))
 

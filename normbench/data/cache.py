@@ -36,7 +36,8 @@ class Parsed(NamedTuple):
 def folder() -> Path:
     """Where the cache is; it need not exist."""
     chosen = os.environ.get("NORMBENCH_CACHE")
-    return Path(chosen or platformdirs.user_cache_dir("normbench"))
+    path = chosen or platformdirs.user_cache_dir("normbench")
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - where there is no home
 
 
 def cached(

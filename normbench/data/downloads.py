@@ -33,7 +33,8 @@ TIMEOUT = 15
 def folder() -> Path:
     """Where downloaded sets are kept; it need not exist."""
     chosen = os.environ.get("NORMBENCH_DATA")
-    return Path(chosen or platformdirs.user_data_dir("normbench"))
+    path = chosen or platformdirs.user_data_dir("normbench")
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - where there is no home
 
 
 class TorchvisionImages(Data, name=None):

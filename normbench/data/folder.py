@@ -38,6 +38,7 @@ from normbench.data.layout import Layout, layout, of_layout
 from normbench.data.pictures import Unreadable, centre_square, skip
 from normbench.data.splits import drawn
 from normbench.errors import NormbenchError, RequestError
+from normbench.signals import of_the_terminal
 
 FORMAT = 3
 
@@ -292,8 +293,9 @@ class _Reading(Dataset["tuple[Tensor, dict[int, str]]"]):
 
 
 def _heed_the_run_alone(worker: int) -> None:
-    """Ctrl-C and SIGTERM may come to a whole group: the run ends the step it is in."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A signal may come to a whole group: the run ends the step it is in."""
+    for number in of_the_terminal():
+        signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":  # elsewhere it cannot be asked who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         Thread(target=_end_when_the_run_says, daemon=True).start()

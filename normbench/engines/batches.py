@@ -22,6 +22,7 @@ from normbench.engines.worker import Elsewhere, Ended, Unrecorded, Whisper, do_r
 from normbench.errors import NormbenchError, RequestError, Stopped, Unreadable
 from normbench.provenance import import_modules
 from normbench.schema import RunConfig, RunRecord
+from normbench.signals import handled, not_ignored
 
 LOOK = 0.5
 """Seconds between two looks at the records."""
@@ -83,7 +84,7 @@ def do_batch(
 ) -> Report:
     """Do the runs of `batch`: what a process of a cluster is for.
 
-    SIGTERM, SIGINT or SIGUSR2 stops it after the step that is going on, with a
+    SIGTERM, SIGHUP, SIGINT or SIGUSR2 stops it after the step that is going on, with a
     checkpoint.
     """
     report = Report()
@@ -117,14 +118,8 @@ def _told_to_stop() -> Iterator[Callable[[], bool]]:
     told = threading.Event()
     names = ("SIGTERM", "SIGINT", "SIGUSR2")  # the last is submitit's, before a timeout
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        signal.signal(number, lambda *_: told.set())
-    try:
+    with handled([*numbers, *not_ignored("SIGHUP")], lambda *_: told.set()):
         yield told.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def follow(cluster: Cluster[JobT], work: Work) -> None:

@@ -23,6 +23,7 @@ from types import FrameType
 
 import torch
 
+from normbench import streams
 from normbench.engines import Work, cores, held
 from normbench.engines.ledger import Ledger
 from normbench.engines.worker import Elsewhere, Ended, Unrecorded, Whisper, do_run
@@ -30,6 +31,7 @@ from normbench.errors import NormbenchError, RequestError, Stopped
 from normbench.network import choose_device, require_compiler
 from normbench.provenance import import_modules
 from normbench.schema import LocalEngine, RunConfig
+from normbench.signals import of_the_terminal
 
 LEAVING = 1.5
 """Seconds that a worker has to leave once there is nothing more to do."""
@@ -107,7 +109,9 @@ class _Pool:
     def __init__(self, work: Work, engine: LocalEngine) -> None:
         self.work = work
         self.size = min(engine.workers or cores(), len(work.runs))
-        self.gpus = visible_gpus()
+        # A worker that is dealt a device sees no other: cuda:1 would not be there.
+        named = any(":" in config.device for config in work.runs.values())
+        self.gpus = [] if named else visible_gpus()
         self.timeout = engine.timeout
         self.queue = deque(work.runs)
         self.ledger = Ledger(work)
@@ -146,7 +150,7 @@ class _Pool:
 
     def kill(self) -> None:
         """End what is still there, whatever is pressed meanwhile."""
-        with held(signal.SIGINT, signal.SIGTERM):
+        with held(signal.SIGTERM, *of_the_terminal()):
             for worker in self.workers:
                 worker.process.kill()
             for worker in self.workers:
@@ -174,9 +178,9 @@ class _Pool:
         taken = [worker.gpu for worker in self.workers]
         gpu = min(self.gpus, key=taken.count, default=None)
         resource_tracker.ensure_running()  # lest it comes with the worker, and unmasks
-        # A worker inherits that it does not hear Ctrl-C, which reaches every process
-        # of the terminal: the parent decides what it means.
-        with held(signal.SIGINT):
+        # A worker inherits that it hears neither Ctrl-C nor the end of the terminal,
+        # which reach every process of it: the parent decides what they mean.
+        with held(*of_the_terminal()):
             ours, theirs = context.Pipe()
             process = context.Process(
                 target=_work,
@@ -202,11 +206,8 @@ class _Pool:
 
     def _hear(self, worker: _Worker) -> None:
         """Everything that `worker` has said; its death last."""
-        try:
-            while worker.connection.poll():
-                self._handle(worker, worker.connection.recv())
-        except (EOFError, OSError):
-            worker.process.join()
+        while (message := _next(worker)) is not None:
+            self._handle(worker, message)
         if not worker.process.is_alive():
             self._bury(worker)
 
@@ -264,6 +265,20 @@ class _Pool:
         return _how_it_died(worker.process.exitcode)
 
 
+def _next(worker: _Worker) -> _Message | None:
+    """What `worker` has said and nobody has heard; None where there is nothing.
+
+    One whose connection has ended is dead when this returns.
+    """
+    try:
+        if worker.connection.poll():
+            message: _Message = worker.connection.recv()
+            return message
+    except (EOFError, OSError):
+        worker.process.join()
+    return None
+
+
 def _how_it_died(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         return f"was killed by {signal.Signals(-exitcode).name}"
@@ -278,6 +293,7 @@ def _work(
     gpu: str | None,
 ) -> None:
     """The life of a worker: runs come by `connection` until it is closed."""
+    streams.install()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it at its first use
     parent = multiprocessing.parent_process()
@@ -295,7 +311,8 @@ def _work(
         if not whisper.training:  # there is nothing to save
             sys.exit(128 + signum)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in of_the_terminal():
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
     try:
         import_modules(modules)

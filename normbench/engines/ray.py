@@ -18,11 +18,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from normbench.engines import Work, cores
+from normbench.engines import Work, cores, held
 from normbench.engines.batches import Batch, Died, Report, do_batch, follow
 from normbench.engines.ledger import ATTEMPTS
 from normbench.errors import NormbenchError, RequestError
 from normbench.schema import RayEngine
+from normbench.signals import not_ignored
 
 REACH, ANSWER = 10.0, 60.0
 """Seconds in which an address must be reached, and in which a cluster must answer."""
@@ -126,7 +127,9 @@ def _connected(engine: RayEngine, runs: int) -> Iterator[None]:
         settings |= {"num_cpus": min(wanted, available), "include_dashboard": False}
     before = signal.getsignal(signal.SIGTERM)  # Ray sets its own
     try:
-        ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
+        # What it starts here must outlive the terminal: the runs are saved first.
+        with held(*not_ignored("SIGHUP")):
+            ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"engine.address={engine.address}" if engine.address else "engine=ray"
         raise RequestError(f"{where} is not reached: {_last_line(error)}") from None

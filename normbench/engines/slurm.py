@@ -17,6 +17,7 @@ from normbench.engines import Work, held
 from normbench.engines.batches import Batch, Died, Report, do_batch, follow
 from normbench.errors import NormbenchError, RequestError
 from normbench.schema import SlurmEngine
+from normbench.signals import of_the_terminal
 
 
 def run_all(work: Work, engine: SlurmEngine) -> None:
@@ -74,8 +75,8 @@ class _Slurm:
     def submit(self, batches: Sequence[Batch]) -> list[Any]:
         arguments = [repeat(each) for each in self._arguments]
         try:
-            # Ctrl-C reaches every process of the terminal, those of the stand-in too.
-            with held(signal.SIGINT):
+            # What a terminal sends reaches all of its processes, the stand-in's too.
+            with held(*of_the_terminal()):
                 return list(self._executor.map_array(do_batch, batches, *arguments))
         except Exception as error:  # sbatch's refusals have no class of their own
             raise NormbenchError(f"submitit cannot submit: {error}") from error

@@ -1,0 +1,86 @@
+"""All commands. Imports live in each of them, for `--help`."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from normbench import __version__
+from normbench.cli import (
+    bench,
+    claim,
+    dashboard,
+    doctor,
+    footprint,
+    look,
+    plot,
+    report,
+    results,
+    run,
+    stylize,
+    sweep,
+    sync,
+    watch,
+)
+
+app = typer.Typer(
+    name="normbench",
+    help="What a normalization layer does, measured.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(run.train)
+app.command()(run.config)
+app.command()(doctor.doctor)
+app.command()(sweep.sweep)
+app.command()(sweep.status)
+app.command()(watch.watch)
+app.command()(sweep.rerun)
+app.command("list")(look.list_)
+app.command()(look.show)
+app.command()(stylize.stylize)
+app.command()(results.results)
+app.command()(plot.plot)
+app.command()(report.report)
+app.command()(sync.sync)
+app.command()(dashboard.dashboard)
+app.command()(footprint.footprint)
+app.command()(claim.compare)
+app.add_typer(claim.app, name="claim")
+app.add_typer(bench.app, name="bench")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _require_one_process(command: str | None) -> None:
+    """Only `train` is done by several processes; the first says so for all."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or command in {None, "train"}:
+        return
+    if os.environ.get("RANK") == "0":
+        typer.echo(
+            "error: torchrun starts the processes of one run, `normbench train`; start "
+            f"`normbench {command}` without it, as one process",
+            err=True,
+        )
+    raise typer.Exit(2)
+
+
+@app.callback()
+def _program(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    _require_one_process(context.invoked_subcommand)

@@ -1,0 +1,176 @@
+"""Ctrl-C from the first moment on, and a terminal that is closed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+from normbench.interrupts import AGAIN
+
+on_posix = pytest.mark.skipif(os.name != "posix", reason="its signals")
+NORMBENCH = (sys.executable, "-m", "normbench")
+LONG = [*SMALL["cnn"], "budget.epochs=1000", "log_every=1", "checkpoint.every=null"]
+TINY = [*LONG, "tracker=none"]
+SWALLOWS = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+except BaseException:
+    pass
+from {name} import *
+"""
+
+
+def ended(words: Sequence[str], folder: Path, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stderr
+
+
+def before_it(folder: Path) -> str:
+    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
+@on_posix
+def test_ctrl_c_is_heeded_in_an_import_that_catches_everything(tmp_path: Path) -> None:
+    """Of the command line's own library, and of a module that a command imports."""
+    (tmp_path / "typer.py").write_text(SWALLOWS.format(name="typing"))
+    told = ended([*NORMBENCH, "train"], tmp_path, PYTHONPATH=before_it(tmp_path))
+    assert told == (130, f"{AGAIN}\n")
+    (tmp_path / "typer.py").rename(tmp_path / "mine.py")
+    words = [*NORMBENCH, "train", *TINY, "--module", "mine"]
+    assert ended(words, tmp_path) == (130, f"{AGAIN}\n")
+    assert {path.name for path in tmp_path.iterdir()} <= {"mine.py", "__pycache__"}
+
+
+@on_posix
+def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(
+        "import os, signal\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "raise SystemExit('here')\n"
+    )
+    words = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *NORMBENCH, "train"]
+    told = ended(words, tmp_path, PYTHONPATH=before_it(tmp_path))
+    assert told == (1, "here\n")
+
+
+@pytest.mark.slow
+@on_posix
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_ctrl_c_is_heeded_at_any_moment(command: str, tmp_path: Path) -> None:
+    """But for the first hundredths of a second, which are Python's own."""
+    for moment in range(12):
+        with subprocess.Popen(
+            [*NORMBENCH, command, *TINY, "--results", f"runs{moment}"],
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            time.sleep(0.2 + moment / 4)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=120)
+        assert process.returncode == 130, (moment, told)
+        assert "interrupted; " in told and "Traceback" not in told, (moment, told)
+
+
+def rows(folder: Path) -> int:
+    files = folder.rglob("history.jsonl")
+    return sum(len(file.read_text().splitlines()) for file in files)
+
+
+def until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 200
+    while not seen():
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            pytest.fail(str(process.communicate()))
+        time.sleep(0.05)
+
+
+COMMANDS = {
+    "train": ["train", *TINY],
+    "sweep": ["sweep", *TINY, "seed=0,1", "engine.workers=2"],
+    "compare": [
+        *("compare", *LONG, "--workers", "2"),
+        *("--arm", "norm=batch", "--arm", "norm=none"),
+    ],
+}
+
+
+@pytest.mark.slow
+@on_posix
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_terminal_that_is_closed_leaves_checkpoints(
+    command: str, tmp_path: Path
+) -> None:
+    """It, and its shell, each send SIGHUP to all processes; SIGTERM may follow."""
+    with subprocess.Popen(
+        [*NORMBENCH, *COMMANDS[command]],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        until(lambda: rows(tmp_path) > 8, process)
+        for sent in (signal.SIGHUP, signal.SIGHUP):
+            os.killpg(process.pid, sent)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=200)
+    assert process.returncode == 130, told
+    assert told.splitlines()[-1].startswith("interrupted; "), told
+    assert "Traceback" not in told
+    assert list(tmp_path.rglob("checkpoint.pt"))
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.slow
+@on_posix
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_with_nohup_a_run_outlives_its_terminal(command: str, tmp_path: Path) -> None:
+    words = [*COMMANDS[command], "budget.max_steps=60"]
+    with subprocess.Popen(
+        ["nohup", *NORMBENCH, *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        until(lambda: rows(tmp_path) > 4, process)
+        os.killpg(process.pid, signal.SIGHUP)
+        _, told = process.communicate(timeout=200)
+    assert process.returncode == 0, told
+    assert len(list(tmp_path.rglob("result.json"))) == 1 + (command == "sweep")
+
+
+@pytest.mark.slow
+@on_posix
+def test_sigterm_to_a_comparison_says_how_to_go_on(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*NORMBENCH, *COMMANDS["compare"]],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        until(lambda: rows(tmp_path) > 8, process)
+        process.send_signal(signal.SIGTERM)
+        _, told = process.communicate(timeout=200)
+    assert process.returncode == 130, told
+    assert told.splitlines()[-1] == AGAIN
+    assert list(tmp_path.rglob("checkpoint.pt"))
