@@ -33,6 +33,7 @@ from normbench.schema import (
     RunConfig,
 )
 from normbench.tasks.base import REGISTRY as TASKS
+from normbench.wandb_variables import tracker_section
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
@@ -71,6 +72,8 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
             f"task={task.name} needs {task.data_kind.__name__}"
         )
     config["data"] = _with_fingerprint(config["data"])
+    if isinstance(config.get("tracker"), dict):
+        config["tracker"] = tracker_section(config["tracker"])
     if config.get("norm_batch") is None:
         config["norm_batch"] = max(
             1, _whole(config, "batch_size") // max(1, _whole(config, "accumulate"))

@@ -78,9 +78,10 @@ ALLOWED = {
     "bench": {"network", "norms"},
     "catalogue": {"choices", "config", "network", "norms", "schema", "tasks.base"},
     "config": {"choices", "data.base", "norms.base", "probes.trained", "reparam"}
-    | {"schema", "tasks.base"},
-    "tracking": {"record", "schema"},
-    "sync": {"record"},
+    | {"schema", "tasks.base", "wandb_variables"},
+    "tracking": {"record", "schema", "wandb_variables"},
+    "sync": {"record", "wandb_variables"},
+    "wandb_variables": set(),
     "query": {"schema", "stats"},
     "parquet": {"record"},
     "provenance": {"schema"},
@@ -114,7 +115,7 @@ ALLOWED = {
     | {"report.material", "report.pictures", "report.verdicts", "verdict"},
     "report.pictures": {"query", "report.material", "schema"},
     "report.cubes": {"report.drawing", "report.panel"},
-    "report.dashboard": {"report.verdicts", "verdict"},
+    "report.dashboard": {"report.verdicts", "verdict", "wandb_variables"},
     "report.drawing": {"record"},
     "report.figures": {"registration", "report.drawing", "report.forest", "stats"}
     | {"report.palette", "report.published", "report.series", "report.verdicts"}
