@@ -53,8 +53,9 @@ ALLOWED = {
     "census": {"data.cache"},
     "engines": {"engines", "experiment", "network", "progress"}
     | {"provenance", "record", "schema"},
-    "doctor": {"data.cache", "engines", "network", "norms.base", "provenance", "schema"}
-    | {"tasks.base", "tracking", "train"},
+    "doctor": {"data.cache", "engines", "network", "provenance", "schema"}
+    | {"tasks.base", "tracking", "traps"},
+    "traps": {"norms.base", "schema", "tasks.base", "train"},
     "plan": {"choices", "config", "manifest", "network", "provenance", "record"}
     | {"schema"},
     "forecast": {"schema"},

@@ -15,8 +15,9 @@ class Ghost(nn.Module):
     share statistics, then the next norm_batch, and so on, each chunk one forward of
     `norm`, in order; its `penalty` is then the mean over the chunks. In evaluation mode
     it gets the whole batch. Where several processes share statistics, each holds an
-    equal part of one chunk. A batch of 0 samples passes through. Raises RequestError in training where norm_batch does not
-    divide the batch, Incompatible where the norm does not share what it should.
+    equal part of one chunk. A batch of 0 samples passes through. Raises RequestError in
+    training where norm_batch does not divide the batch, Incompatible where the norm
+    does not share what it should.
     """
 
     def __init__(self, norm: Norm, norm_batch: int) -> None:
