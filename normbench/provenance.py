@@ -35,6 +35,7 @@ NUMERICAL_SOURCE = (
     "evaluation.py",
     "network.py",
     "train.py",
+    "rates.py",
     "experiment.py",
     "outcome.py",
     "run.py",

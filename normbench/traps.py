@@ -9,9 +9,9 @@ import torch
 
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.base import Norm
+from normbench.rates import peak_learning_rate, peak_lr
 from normbench.schema import RunConfig
 from normbench.tasks.base import Task
-from normbench.train import peak_learning_rate
 
 Level = Literal["ok", "note", "warning", "error"]
 
@@ -20,7 +20,7 @@ FEW_SAMPLES = 16
 FEW_VALUES = 16
 """Values in a statistic of one sample below which it is mostly noise."""
 HIGHEST_ADAMW = 0.01
-"""Peak learning rate above which AdamW is often unstable. Good rates of SGD are higher."""
+"""Peak learning rate above which AdamW is often unstable; SGD's are usually higher."""
 SMALL_BATCH = 1 / 8
 """Share of lr_reference_batch_size up to which the linear rule is off by factors."""
 
@@ -193,7 +193,7 @@ def learning_rate(config: RunConfig) -> Iterator[Finding]:
     (Malladi et al. 2022).
     """
     reference, batch = config.lr_reference_batch_size, config.batch_size
-    peak = peak_learning_rate(config.lr, config.lr_rule, batch, reference)
+    peak = peak_lr(config)
     said = f"lr={config.lr:g}, lr_rule={config.lr_rule}: {peak:g} at the peak"
     if config.optimizer.name == "adamw" and peak > HIGHEST_ADAMW:
         yield Finding(

@@ -55,22 +55,23 @@ ALLOWED = {
     | {"provenance", "record", "schema"},
     "doctor": {"data.cache", "engines", "network", "provenance", "schema"}
     | {"tasks.base", "tracking", "traps"},
-    "traps": {"norms.base", "schema", "tasks.base", "train"},
+    "traps": {"norms.base", "rates", "schema", "tasks.base"},
+    "rates": {"schema"},
     "plan": {"choices", "config", "manifest", "network", "provenance", "record"}
     | {"schema"},
     "forecast": {"schema"},
     "manifest": {"record", "schema"},
     "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
-    "progress": {"schema"},
+    "progress": {"rates", "schema"},
     "checkpoint": {"record"},
     "experiment": {"checkpoint", "config", "network", "outcome", "parallel"}
     | {"progress", "provenance", "record", "replica", "run", "schema", "tasks.base"}
     | {"tracking"},
     "run": {"checkpoint", "evaluation", "network", "norms.base", "outcome", "parallel"}
-    | {"probes.trained", "progress", "record", "replica", "schema", "tasks.base"}
-    | {"tracking", "train"},
-    "outcome": {"checkpoint", "config", "parallel", "provenance", "schema"}
-    | {"tasks.base", "train"},
+    | {"probes.trained", "progress", "rates", "record", "replica", "schema"}
+    | {"tasks.base", "tracking", "train"},
+    "outcome": {"checkpoint", "config", "parallel", "provenance", "rates", "schema"}
+    | {"tasks.base"},
     "replica": {"norms.base", "norms.statistics", "parallel", "schema", "tasks.base"}
     | {"train"},
     "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
@@ -198,6 +199,7 @@ WITHOUT_TORCH = {
     "registry",
     "choices",
     "progress",
+    "rates",
     "forecast",
     "manifest",
     "watch",
