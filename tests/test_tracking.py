@@ -305,8 +305,9 @@ def test_offline_reports_nothing_and_online_only_if_asked(
         assert os.environ["WANDB_ERROR_REPORTING"] == "false"
 
 
+@pytest.mark.slow
 def test_without_a_home_wandb_is_silent_and_works(tmp_path: Path) -> None:
-    for number, home in enumerate([{}, {"HOME": ""}, {"HOME": "/proc/none"}]):
+    for number, home in enumerate([{}, {"HOME": "/proc/none"}]):
         folder = tmp_path / str(number)
         folder.mkdir()
         names = ("PATH", "PYTHONPATH", "NORMBENCH_CACHE", "VIRTUAL_ENV")
@@ -315,7 +316,7 @@ def test_without_a_home_wandb_is_silent_and_works(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "normbench", *train],
             cwd=folder,
-            env=kept | home,
+            env=kept | home | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
         )
