@@ -68,12 +68,16 @@ def run_labels(name: str, job_type: str, tags: list[str]) -> dict[str, Any]:
 
     WANDB_NAME and WANDB_JOB_TYPE replace, WANDB_TAGS (separated by commas) adds.
     """
-    more = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",")]
     return {
         "name": os.environ.get("WANDB_NAME") or name,
         "job_type": os.environ.get("WANDB_JOB_TYPE") or job_type,
-        "tags": list(dict.fromkeys([*tags, *filter(None, more)])),
+        "tags": list(dict.fromkeys([*tags, *_tags()])),
     }
+
+
+def _tags() -> list[str]:
+    tags = (tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(","))
+    return [tag for tag in tags if tag]
 
 
 def not_set(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +95,7 @@ def clean(*, offline: bool) -> None:
     By default the client prints nothing and reports neither errors nor telemetry to its
     vendor; offline, WANDB_ERROR_REPORTING cannot change that.
     """
+    os.environ["WANDB_TAGS"] = ",".join(_tags())  # the client refuses an empty tag
     for variable in [name for name in os.environ if name.startswith("WANDB_")]:
         if not os.environ[variable]:
             del os.environ[variable]  # the client refuses an empty value
