@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 import torch
 
-from normbench import checkpoint, train
+from normbench import checkpoint
 from normbench.config import run_id
 from normbench.data.base import REGISTRY as DATA
 from normbench.parallel import World
 from normbench.provenance import environment
+from normbench.rates import peak_lr
 from normbench.schema import Environment, RunConfig, RunRecord, Seconds, Status
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
@@ -142,11 +143,4 @@ def ran_on(
         processes=processes,
         device_batch_size=config.batch_size // processes,
         how=[way for way, used in ways.items() if used],
-    )
-
-
-def peak_lr(config: RunConfig) -> float:
-    """The highest learning rate of a run, after its warm-up."""
-    return train.peak_learning_rate(
-        config.lr, config.lr_rule, config.batch_size, config.lr_reference_batch_size
     )

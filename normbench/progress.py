@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from normbench.console import Terminal
+from normbench.rates import peak_lr
 from normbench.schema import RunConfig, RunRecord
 
 
@@ -148,12 +149,12 @@ def run_observer() -> Observer:
 
 
 def title(config: RunConfig) -> str:
-    """What tells a run from its neighbours, in a few words."""
+    """What tells a run from its neighbours, in a few words; the rate is the peak."""
     norm_batch = f"/{config.norm_batch}" * (config.norm_batch != config.batch_size)
     reparam = f"+{config.reparam}" * (config.reparam != "none")
     return (
         f"{config.task['name']} {config.norm['name']}{reparam} "
-        f"b{config.batch_size}{norm_batch} lr {config.lr:g} s{config.seed}"
+        f"b{config.batch_size}{norm_batch} lr {peak_lr(config):.3g} s{config.seed}"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from normbench.errors import RequestError, did_you_mean
-from normbench.schema import NOT_HASHED, RunConfig, RunRecord
+from normbench.schema import LARGEST, NOT_HASHED, RunConfig, RunRecord
 
 CONDITION = re.compile(r"(?P<key>[^=!<>]+)(?P<sign>!=|<=|>=|=|<|>)(?P<text>[^=<>].*|)")
 ORDER: dict[str, Callable[[float, float], bool]] = {
@@ -24,8 +24,8 @@ ORDER: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-LARGEST = 1e100
-"""The squares of larger metrics are no numbers, nor are means and intervals of them."""
+MAY_ROUND = frozenset({"device", "threads", "compile", "channels_last"})
+"""Keys that are not hashed, and can still move a metric by rounding."""
 _EXPERIMENT = sorted(RunConfig.model_fields.keys() - NOT_HASHED - {"seed"})
 _ABSENT = object()
 _Item = TypeVar("_Item")
@@ -95,9 +95,35 @@ def flat(config: RunConfig) -> dict[str, Any]:
 
 
 def row(record: RunRecord) -> dict[str, Any]:
-    """A run as one flat row: id, status, config, metrics."""
+    """A run as one flat row: id, status, config, peak learning rate, metrics."""
     identity = {"run_id": record.run_id, "status": record.status}
-    return identity | flat(record.config) | record.metrics
+    peak = {"peak_lr": record.peak_lr}
+    return identity | flat(record.config) | peak | record.metrics
+
+
+def varying(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any]]:
+    """The keys in which flat configs differ, and the options that only some have.
+
+    An option that only some have is of one norm among several, say; those that have it
+    agree in its value. Leaves out those that are null, and keys that can change no
+    number.
+    """
+    differing, options = [], {}
+    for key in in_config_order(key for row in rows for key in row):
+        if key.partition(".")[0] in NOT_HASHED - MAY_ROUND:
+            continue
+        present = [row[key] for row in rows if key in row]
+        if any(value != present[0] for value in present):
+            differing.append(key)
+        elif len(present) < len(rows) and present[0] is not None:
+            options[key] = present[0]
+    return differing, options
+
+
+def in_config_order(keys: Iterable[str]) -> list[str]:
+    """Distinct keys of flat configs, section by section as a config has them."""
+    sections = list(RunConfig.model_fields)
+    return sorted(dict.fromkeys(keys), key=lambda k: sections.index(k.split(".")[0]))
 
 
 def matching(records: Sequence[RunRecord], where: Sequence[str]) -> list[RunRecord]:

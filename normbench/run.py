@@ -13,10 +13,11 @@ from torch.nn.parameter import is_lazy
 from normbench import checkpoint, evaluation, train
 from normbench.network import build
 from normbench.norms.base import REGISTRY as NORMS
-from normbench.outcome import SoFar, peak_lr
+from normbench.outcome import SoFar
 from normbench.parallel import World
 from normbench.probes.trained import PROBES, Trained
 from normbench.progress import Observer, title
+from normbench.rates import peak_lr
 from normbench.record import NoWriter, RunWriter, finite
 from normbench.replica import Replica
 from normbench.schema import RunConfig

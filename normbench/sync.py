@@ -17,6 +17,7 @@ from pathlib import Path
 
 from normbench.errors import NormbenchError, RequestError
 from normbench.record import is_running, run_folder
+from normbench.wandb_variables import clean, find_folders, wandb_folder
 
 OFFLINE = re.compile(r"offline-run-\d{8}_\d{6}-(?P<run_id>[0-9a-f]{16})")
 RUN_ERROR = re.compile(r"ERROR \[\S*/(?P<run_id>[0-9a-f]+)\]")
@@ -51,14 +52,17 @@ class Outcome:
 
 
 def offline_runs(results: Path) -> Offline:
-    """What normbench wrote to `<results>/wandb` without a server.
+    """What normbench wrote without a server: `<results>/wandb`, `$WANDB_DIR/wandb`.
 
     Raises RequestError where `results` is not a folder.
     """
     if not results.is_dir():
         raise RequestError(f"--results {results} is not a folder")
     found = Offline([], [], [])
-    for folder in sorted((results / "wandb").glob("offline-run-*")):
+    usual, chosen = results / "wandb", wandb_folder(results)
+    places = [usual] if usual.absolute() == chosen.absolute() else [usual, chosen]
+    offline = (path for place in places for path in place.glob("offline-run-*"))
+    for folder in sorted(offline, key=lambda path: path.name):
         name = OFFLINE.fullmatch(folder.name)
         log = _log(folder)
         # A link could lead to what another program keeps, which is not ours to send.
@@ -106,7 +110,10 @@ def _client(
 ) -> tuple[str, bool]:
     """What `wandb sync` printed, and whether it came to its end."""
     command = [sys.executable, "-m", "wandb", "sync", "-n", "4"]
-    ours = {"WANDB_DIR": str(results.resolve()), "WANDB_MODE": "online"}
+    clean(offline=False)
+    find_folders(wandb_folder(results))
+    ours = {"WANDB_DIR": str(wandb_folder(results).parent.resolve())}
+    ours |= {"WANDB_MODE": "online"}
     ours |= {"WANDB_SILENT": "false"}  # what it prints says what failed
     with tempfile.TemporaryFile("w+", errors="replace") as printed:
         process = subprocess.Popen(

@@ -17,7 +17,9 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from normbench import record
+from pydantic import ValidationError
+
+from normbench import record, wandb_variables
 from normbench.schema import RunConfig
 
 RESULTS = "results"
@@ -80,9 +82,11 @@ def account() -> tuple[str, bool]:
 
     Asks no server: whose key that is, and whether it is valid, is not known.
     """
+    wandb_variables.clean(offline=False)
     import wandb
 
-    settings = wandb.setup().settings
+    # This mode starts no process.
+    settings = wandb.setup(wandb.Settings(mode="disabled")).settings
     wandb.teardown()
     key = settings.api_key or settings.identity_token_file
     return settings.base_url, bool(key) or _has_login(settings.base_url)
@@ -119,7 +123,10 @@ def answers(url: str, seconds: float) -> bool:
 
 
 class WandbTracker:
-    """Mirrors one run to Weights & Biases; its files are in `<results>/wandb`."""
+    """Mirrors one run to Weights & Biases.
+
+    Its files are in `<results>/wandb`, or in `$WANDB_DIR/wandb`.
+    """
 
     def __init__(
         self,
@@ -154,33 +161,30 @@ class WandbTracker:
             return self._init(config, run_id, results, "offline")
 
     def _init(self, config: RunConfig, run_id: str, results: Path, mode: Mode) -> Any:
-        os.environ.setdefault(
-            "WANDB_SILENT", "true"
-        )  # `silent` does not cover the login
+        wandb_variables.clean(offline=mode == "offline")
+        wandb_variables.find_folders(wandb_variables.wandb_folder(results))
         import wandb
 
         tracker, task, norm = config.tracker, config.task["name"], config.norm["name"]
+        labels = wandb_variables.run_labels(
+            f"{task}-{norm}-bs{config.batch_size}-s{config.seed}",
+            job_type=task,
+            tags=[f"norm:{norm}", f"bs:{config.batch_size}"],
+        )
+        settings = {"console": "off", "init_timeout": 20, "x_disable_stats": True}
+        settings |= {"x_save_requirements": False}
+        settings |= {"disable_git": True, "disable_code": True}
         run = wandb.init(
             project=tracker.project,
             entity=tracker.entity,
             id=run_id,
-            name=f"{task}-{norm}-bs{config.batch_size}-s{config.seed}",
             group=tracker.group or f"{task}-{config.data['name']}",
-            job_type=task,
-            tags=[f"norm:{norm}", f"bs:{config.batch_size}"],
             config=config.model_dump(mode="json"),
-            dir=str(results),
+            dir=str(wandb_variables.wandb_folder(results).parent),
             mode=mode,
             resume=self._resume,
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=20,
-                x_disable_stats=True,
-                x_save_requirements=False,
-                disable_git=True,
-                disable_code=True,
-            ),
+            settings=wandb.Settings(**wandb_variables.not_set(settings)),
+            **labels,
         )
         run.define_metric("step")
         run.define_metric("*", step_metric="step", summary="none")
@@ -303,4 +307,7 @@ def _row(config: RunConfig, run_id: str) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):  # of a setting, mostly from a variable
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:120]
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

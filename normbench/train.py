@@ -177,21 +177,6 @@ def micro_batches(
     return batches
 
 
-def peak_learning_rate(
-    lr: float,
-    rule: Literal["linear", "sqrt", "none"],
-    batch_size: int,
-    reference_batch_size: int,
-) -> float:
-    """`lr` at the reference batch size, scaled to `batch_size`.
-
-    linear: Goyal et al. 2017; sqrt: Krizhevsky 2014.
-    """
-    ratio = batch_size / reference_batch_size
-    scale = {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[rule]
-    return lr * scale
-
-
 def warmup_cosine(peak: float, steps: int, warmup: float) -> Callable[[int], float]:
     """Step (from 1) -> rate: linear over the first share `warmup`, then cosine to 0."""
     rising = round(warmup * steps)

@@ -15,6 +15,9 @@ from normbench.experiment import run_one
 from normbench.schema import RunRecord
 
 torch.set_num_threads(1)
+# The developer's own settings of W&B, in this process and in those that it starts.
+for variable in [name for name in os.environ if name.startswith("WANDB_")]:
+    del os.environ[variable]
 # A suite started in the background ignores Ctrl-C, and so would what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

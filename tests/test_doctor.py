@@ -16,16 +16,12 @@ from typer.testing import CliRunner
 from normbench import doctor, tracking
 from normbench.cli import app
 from normbench.config import compose, compose_engine
-from normbench.doctor import (
-    Finding,
-    examine,
-    relative_noise,
-    values_in_statistic,
-)
+from normbench.doctor import examine
 from normbench.engines import cores
 from normbench.errors import RequestError
 from normbench.network import make_task, try_on_meta
 from normbench.norms.base import REGISTRY as NORMS
+from normbench.traps import Finding, relative_noise, values_in_statistic
 
 
 def look(
@@ -150,8 +146,39 @@ def test_the_learning_rate_gets_a_hint() -> None:
     assert hint.level == "note"
     assert "0.4 at the peak" in hint.why
     assert "would be 0.1" in hint.why
-    adam = look("batch_size=8", "optimizer=adamw", "lr=0.4")["learning rate"]
-    assert "would be 0.2" in adam.why
+    adam = look("batch_size=8", "optimizer=adamw", "lr=0.008")["learning rate"]
+    assert "would be 0.004" in adam.why
+
+
+def test_the_linear_rule_at_small_batches_is_a_warning() -> None:
+    for batch, level in ((1, "warning"), (2, "warning"), (4, "warning"), (5, "ok")):
+        found = look("norm=batch", f"batch_size={batch}")["learning rate"]
+        assert found.level == level, batch
+    found = look("norm=batch", "batch_size=2")["learning rate"]
+    assert "0.00625 at the peak; from 32 down to 2 samples" in found.why
+    assert "several times too low, and the ranking of norms changes" in found.why
+    assert "lr_rule=sqrt would give 0.025" in found.do
+    for rule in ("sqrt", "none"):
+        other = look("norm=batch", "batch_size=2", f"lr_rule={rule}")["learning rate"]
+        assert other.level == "note", rule
+    # What counts is how far it is from the batch size that lr is meant for.
+    near = look("norm=batch", "batch_size=2", "lr_reference_batch_size=8")
+    assert near["learning rate"].level == "ok"
+
+
+def test_a_rate_for_sgd_is_a_warning_with_adamw() -> None:
+    adamw = ["optimizer=adamw", "batch_size=32"]
+    found = look(*adamw, "lr=0.1")["learning rate"]
+    assert found.level == "warning"
+    assert "0.1 at the peak, which is a rate for SGD" in found.why
+    assert "unstable above 0.01" in found.why
+    assert "lr=0.001" in found.do
+    assert look(*adamw, "lr=0.01")["learning rate"].level == "ok"
+    assert look("batch_size=32", "lr=0.1")["learning rate"].level == "ok"
+    # The rate at the peak counts: the linear rule raises this one.
+    large = look("optimizer=adamw", "batch_size=512", "lr=0.003")["learning rate"]
+    assert "0.048 at the peak" in large.why
+    assert large.level == "warning"
 
 
 def test_results_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
@@ -251,7 +278,10 @@ def test_what_is_printed_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     done = CliRunner().invoke(app, ["doctor", *asked])
     assert done.exit_code == 0, done.output
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "\nwarning  samples per statistic: norm_batch=2" in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("warning  samples per statistic: norm_batch=2")
+    levels = [line.split()[0] for line in lines if line[0] != " "]
+    assert levels == sorted(levels, key=["warning", "note", "ok"].index)
 
 
 def test_a_key_is_found_where_wandb_looks(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from normbench.errors import Incompatible, RequestError
-from normbench.norms import REGISTRY, Norm, make, names
+from normbench.norms import REGISTRY, Ghost, Norm, make, names
 from normbench.norms.group_permuted import draw
 
 C = 16
@@ -113,6 +113,50 @@ def same_state(ours: nn.Module, theirs: nn.Module) -> bool:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+# Inputs without values.
+
+
+@every_case
+@every_mode
+def test_an_input_without_values_passes_through(case: Case, training: bool) -> None:
+    """As a detector has them where it finds no object: torch's own norms take them."""
+    norm = made(case, (5, C, 4, 3))
+    once_before = norm(sample(5, C, 4, 3))  # leaves statistics, counters and a penalty
+    assert once_before.shape == (5, C, 4, 3)
+    norm.train(training)
+    modules = [norm, Ghost(norm, 2)]
+    for shape in [(0, C), (0, C, 7), (0, C, 4, 3), (0, C, 4, 3, 2), (6, C, 0)]:
+        mask = torch.ones(shape[0], *shape[2:], dtype=torch.bool)
+        condition = torch.zeros(shape[0], dtype=torch.int64)
+        for module in modules:
+            for arguments in ([], [mask], [mask, condition]):
+                before = deepcopy(norm.state_dict())
+                y, *found = gradients(module, sample(*shape), *arguments)
+                assert y.shape == shape
+                assert y.dtype == torch.float64
+                assert all(bool((gradient == 0).all()) for gradient in found), shape
+                after = norm.state_dict()
+                assert before.keys() == after.keys()
+                assert all(torch.equal(before[key], after[key]) for key in before)
+        assert not training or norm.penalty is None
+        narrow = norm(torch.zeros(shape, dtype=torch.bfloat16))
+        assert narrow.dtype == torch.bfloat16
+    y = once(norm, sample(5, C, 4, 3))
+    assert y.isfinite().all()
+
+
+@every_norm
+def test_a_first_input_without_values_fixes_nothing(name: str) -> None:
+    norm = make(name, C)
+    assert norm(torch.zeros(0, C, 2, 2)).shape == (0, C, 2, 2)
+    assert norm(torch.randn(5, C, 4, 3)).shape == (5, C, 4, 3)
+
+
+def test_a_mask_for_an_input_without_values_is_checked() -> None:
+    with pytest.raises(RequestError, match=r"needs \(0, 7\), bool"):
+        make("batch", C)(torch.zeros(0, C, 7), torch.ones(1, 7, dtype=torch.bool))
 
 
 # Each norm against torch's or timm's own.
@@ -781,8 +825,6 @@ def wrong(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
         ),
         ([wrong((5, C + 1, 7))], r"input of shape \(5, 17, 7\) .* \(N, 16, \.\.\.\)"),
         ([wrong((C,))], r"input of shape \(16,\)"),
-        ([wrong((5, C, 0))], r"\(5, 16, 0\), which has no values; .* one position"),
-        ([wrong((0, C, 7))], r"\(0, 16, 7\), which has no values; .* one sample"),
         ([wrong((5, C, 7)), wrong((5, 6), torch.bool)], r"mask .*\(5, 6\).* \(5, 7\)"),
         ([wrong((5, C, 7)), wrong((1, 7), torch.bool)], r"mask .*\(1, 7\).* \(5, 7\)"),
         ([wrong((5, C, 7)), wrong((5, 7))], r"mask .*torch.float32; .*\(5, 7\), bool"),

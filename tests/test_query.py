@@ -366,6 +366,34 @@ def test_a_wrong_question_is_told_in_three_lines(
         assert word in told.stderr
 
 
+def test_a_table_of_runs_shows_every_key_that_differs(
+    command: Command, tmp_path: Path
+) -> None:
+    for record in (
+        a_record("norm=batch", peak_lr=0.00625),
+        a_record("norm=batch", "budget.epochs=3", "clip=1.0"),
+        a_record("norm=batch", "optimizer.momentum=0.5", "data.augment=[flip]"),
+        a_record("norm=group", "norm.num_groups=4", "task.depth=2"),
+        a_record("norm=group", "warmup=0.2", "tracker=none", "probes=[]"),
+    ):
+        written(tmp_path / "results" / "runs", record)
+    title, _, table = command("results").stdout.partition("run_id ")
+    head = table.splitlines()[0].split()
+    assert head == [
+        *["task.depth", "data.augment", "norm", "norm.num_groups"],
+        *["optimizer.momentum", "peak_lr", "warmup", "clip", "budget.epochs"],
+    ]
+    for text in ("0.00625", "null", '["flip"]', " - "):
+        assert text in table
+    assert "options of some runs: norm.momentum=0.1; all with status=ok," in title
+    assert "seed=0" in title
+    written(tmp_path / "results" / "runs", a_record("norm=group", "lr=0.2"))
+    table = command("results", "--where", "norm=group").stdout.partition("run_id ")[2]
+    # What these records have in common, peak_lr too, is in the title.
+    columns = ["task.depth", "norm.num_groups", "lr", "warmup"]
+    assert table.splitlines()[0].split() == columns
+
+
 def test_what_does_not_compare_is_noted(
     some: list[RunRecord], command: Command, tmp_path: Path
 ) -> None:

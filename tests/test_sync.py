@@ -190,6 +190,30 @@ def test_it_takes_only_runs_of_normbench_that_have_ended(
     assert offline_runs(results).waiting == [folder]
 
 
+@pytest.mark.slow
+def test_folders_in_wandb_dir_and_in_the_results_are_uploaded(
+    command: Command, results: Path, tmp_path: Path
+) -> None:
+    """And the project is that of the run, whatever WANDB_PROJECT is by then."""
+    elsewhere = {"WANDB_DIR": "mirror", "WANDB_PROJECT": "first"}
+    tiny = ["train", *SMALL["cnn"], "budget.max_steps=2"]
+    command(*tiny, "tracker.project=second")
+    command(*tiny, "seed=1", **elsewhere)
+    (there,) = (tmp_path / "mirror" / "wandb").glob("offline-run-*")
+    told = command("sync", "--dry-run", WANDB_DIR="mirror")
+    assert "2 would be uploaded" in told.stdout
+    assert str(there.relative_to(tmp_path)) in told.stdout
+    assert "1 would be uploaded" in command("sync", "--dry-run").stdout
+    with serving() as server:
+        late = {"WANDB_DIR": "mirror", "WANDB_PROJECT": "x", "WANDB_MODE": "offline"}
+        done = command("sync", **server.environment, **late)
+        assert done.stdout == "2 uploaded, 0 failed\n", done.stderr
+        projects = [run.config["tracker"]["project"] for run in server.runs.values()]
+        assert sorted(projects) == ["first", "second"]
+        assert server.projects == {"first", "second"}
+    assert {path.parent.name for path in offline_runs(results).synced} == {"wandb"}
+
+
 def test_nothing_to_upload_is_no_error(command: Command, results: Path) -> None:
     results.mkdir(parents=True)
     told = command("sync")

@@ -1,6 +1,7 @@
 """The mirror: it shows what the record says, and never changes or ends a run."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,15 +13,17 @@ import torch
 from conftest import SMALL, Command, Run
 
 from normbench import network, record
-from normbench.config import compose
-from normbench.errors import Stopped
+from normbench.config import compose, run_id
+from normbench.errors import RequestError, Stopped
 from normbench.experiment import run_one
 from normbench.progress import Silent
+from normbench.wandb_variables import clean, find_folders
 
 WANDB = ["tracker=wandb", "tracker.mode=offline"]
 
 
 def inspected(results: Path, *flags: str) -> Any:
+    """What `wandb leet inspect` prints of the newest run in `<results>/wandb`."""
     folder = sorted((results / "wandb").glob("offline-run-*"))[-1]
     leet = Path(sys.executable).with_name("wandb")
     arguments = [leet, "leet", "inspect", *flags, "--json", folder]
@@ -198,3 +201,147 @@ def test_a_wandb_folder_that_is_full_is_one_warning(
     assert len(failed) == 1, done.stderr
     (result,) = tmp_path.rglob("result.json")
     assert json.loads(result.read_text())["status"] == "ok"
+
+
+def test_variables_of_wandb_count_and_a_key_wins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def tracker(*overrides: str, **variables: str) -> dict[str, Any]:
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            config = compose(["tracker=wandb", *overrides])
+        assert run_id(config) == run_id(compose([]))
+        return config.tracker.model_dump(exclude={"name"})
+
+    usual = {"mode": "offline", "project": "normbench", "entity": None, "group": None}
+    assert tracker() == usual
+    for name in ("MODE", "PROJECT", "ENTITY", "RUN_GROUP", "DISABLED"):
+        assert tracker(**{f"WANDB_{name}": ""}) == usual, name
+    chosen = {"PROJECT": "p", "ENTITY": "e", "RUN_GROUP": "g", "MODE": "online"}
+    variables = {f"WANDB_{name}": value for name, value in chosen.items()}
+    expected = {"mode": "online", "project": "p", "entity": "e", "group": "g"}
+    assert tracker(**variables) == expected
+    keys = ["mode=offline", "project=mine", "entity=me", "group=ours"]
+    won = tracker(*(f"tracker.{key}" for key in keys), **variables)
+    assert won == {
+        "mode": "offline",
+        "project": "mine",
+        "entity": "me",
+        "group": "ours",
+    }
+    for value, mode in {"disabled": "disabled", "dryrun": "offline"}.items():
+        assert tracker(WANDB_MODE=value)["mode"] == mode
+    for value in ("true", "1", "TRUE", "yes"):
+        assert tracker(WANDB_DISABLED=value, WANDB_MODE="online")["mode"] == "disabled"
+    for value in ("false", "0"):
+        assert tracker(WANDB_DISABLED=value)["mode"] == "offline"
+    assert tracker("tracker.mode=online", WANDB_DISABLED="true")["mode"] == "online"
+    # What is not needed is not looked at.
+    assert tracker("tracker.mode=online", WANDB_MODE="nonsense")["mode"] == "online"
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    assert compose(["tracker=none"]).tracker.name == "none"
+    with pytest.raises(RequestError, match="WANDB_MODE=nonsense is unknown; write off"):
+        compose(["tracker=wandb"])
+    monkeypatch.setenv("WANDB_DISABLED", "perhaps")
+    with pytest.raises(RequestError, match="WANDB_DISABLED=perhaps is unknown; write"):
+        compose(["tracker=wandb"])
+
+
+def test_a_wrong_variable_is_one_line_and_nothing_is_written(
+    command: Command, tmp_path: Path
+) -> None:
+    told = command("train", *SMALL["cnn"], WANDB_MODE="on")
+    assert told.returncode == 2
+    assert told.stderr == (
+        "error: WANDB_MODE=on is unknown; write offline, online or disabled\n"
+    )
+    assert not (tmp_path / "results").exists()
+
+
+def test_variables_of_a_run_reach_wandb(command: Command, tmp_path: Path) -> None:
+    """Empty ones, which W&B itself refuses, are as if they were not set."""
+    variables = {"DIR": "mirror", "NAME": "n", "NOTES": "notes", "TAGS": "a, b,"}
+    variables |= {"PROJECT": "p", "RUN_GROUP": "g", "JOB_TYPE": "j", "MODE": "dryrun"}
+    variables |= {"RUN_ID": "x", "RESUME": "must", "BASE_URL": "", "CONSOLE": ""}
+    environment = {f"WANDB_{name}": value for name, value in variables.items()}
+    done = command("train", *SMALL["cnn"], "budget.max_steps=2", **environment)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    assert "wandb leet mirror/wandb/offline-run-" in done.stderr
+    assert not (tmp_path / "results" / "runs" / "wandb").exists()
+    rows = map(json.loads, inspected(tmp_path / "mirror").splitlines())
+    (run,) = (row["run"] for row in rows if "run" in row)
+    assert run["tags"] == ["norm:batch", "bs:32", "a", "b"]
+    labels = ("display_name", "notes", "project", "run_group", "job_type")
+    assert [run[label] for label in labels] == ["n", "notes", "p", "g", "j"]
+    assert "resume" not in run
+    (result,) = tmp_path.rglob("result.json")
+    assert run["run_id"] == json.loads(result.read_text())["run_id"]
+
+
+def test_a_setting_that_wandb_refuses_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+
+    monkeypatch.setenv("WANDB_CONSOLE", "loud")
+    wandb.teardown()
+    notes = Notes()
+    config = compose([*SMALL["cnn"], "budget.max_steps=1", *WANDB])
+    assert run_one(config, tmp_path, observer=notes).status == "ok"
+    assert len(notes.warnings) == 1
+    assert "W&B failed (console: Input should be" in notes.warnings[0]
+
+
+def test_offline_reports_nothing_and_online_only_if_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for asked, online in (("", "false"), ("false", "false"), ("true", "true")):
+        monkeypatch.setenv("WANDB_ERROR_REPORTING", asked)
+        clean(offline=False)
+        assert os.environ["WANDB_ERROR_REPORTING"] == online
+        clean(offline=True)
+        assert os.environ["WANDB_ERROR_REPORTING"] == "false"
+
+
+@pytest.mark.slow
+def test_without_a_home_wandb_is_silent_and_works(tmp_path: Path) -> None:
+    for number, home in enumerate([{}, {"HOME": "/proc/none"}]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        names = ("PATH", "PYTHONPATH", "NORMBENCH_CACHE", "VIRTUAL_ENV")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
+        train = ["train", *SMALL["cnn"], "budget.max_steps=2", "evaluations=1"]
+        done = subprocess.run(
+            [sys.executable, "-m", "normbench", *train],
+            cwd=folder,
+            env=kept | home | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        lines = done.stderr.splitlines()
+        assert lines[0].startswith("W&B, offline: `wandb leet"), home
+        assert len(lines) == 3, done.stderr  # and the two of a run without a tracker
+        assert inspected(folder / "results" / "runs", "--summary")
+        left = {path.name for path in folder.iterdir()}
+        assert left == {"results"}, home
+
+
+def test_folders_that_can_be_written_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, "")  # so that it is undone
+        monkeypatch.delenv(name)
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    find_folders(tmp_path / "spare")
+    assert "WANDB_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "mine"))
+    monkeypatch.setenv("WANDB_DATA_DIR", "/proc/none")
+    find_folders(tmp_path / "spare")
+    assert os.environ["WANDB_CACHE_DIR"] == str(tmp_path / "mine")
+    assert Path(os.environ["WANDB_DATA_DIR"]).parent == tmp_path / "spare"

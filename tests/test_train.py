@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from normbench import train
+from normbench import rates, train
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = X.sum(1, keepdim=True)
@@ -258,7 +258,7 @@ def test_the_rate_rises_to_its_peak_then_falls_towards_zero(
 def test_the_rate_scales_with_the_batch_by_a_named_rule(
     rule: Any, factor: float
 ) -> None:
-    assert train.peak_learning_rate(0.1, rule, 128, 32) == pytest.approx(0.1 * factor)
+    assert rates.peak_learning_rate(0.1, rule, 128, 32) == pytest.approx(0.1 * factor)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.refused = refused
         self.runs: dict[str, Received] = {}
+        self.projects: set[str] = set()
         self.requests = 0
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -116,6 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         match request["operationName"]:
             case "UpsertBucket":
                 run = self.server.runs.setdefault(given["name"], Received())
+                self.server.projects.add(given["project"])
                 config = json.loads(given.get("config", "{}"))
                 run.config |= {key: item["value"] for key, item in config.items()}
                 run.display_name = given.get("displayName", run.display_name)

@@ -13,12 +13,16 @@ def dashboard(
         bool, typer.Option("--publish", help="Save both to W&B, as new ones.")
     ] = False,
     project: Annotated[
-        str, typer.Option("--project", help="W&B project of the runs.")
+        str,
+        typer.Option(
+            "--project", envvar="WANDB_PROJECT", help="W&B project of the runs."
+        ),
     ] = "normbench",
     entity: Annotated[
         str | None,
         typer.Option(
             "--entity",
+            envvar="WANDB_ENTITY",
             help="W&B user or team.  [default: your own]",
             show_default=False,
         ),

@@ -20,10 +20,12 @@ from normbench.cli.options import (
 from normbench.cli.tables import width
 
 if TYPE_CHECKING:
-    from normbench.doctor import Finding
+    from normbench.traps import Finding
 
 WIDEST = 100
 """Columns of text that is still easy to read."""
+WORST_FIRST = ("error", "warning", "note", "ok")
+"""The levels of findings, in the order in which they are printed."""
 
 
 def doctor(
@@ -36,9 +38,9 @@ def doctor(
     """Say what is installed, present and fitting, and which traps a config has.
 
     Looks at packages, device, data, W&B login, disk and code, and, for this config, at
-    batch sizes, statistics, weight decay and learning rate. Trains nothing; data that
-    are not here are fetched, as a run would. Exit code 0: it can run; 1: there is an
-    error; 2: the request was wrong.
+    batch sizes, statistics, weight decay and learning rate. Prints errors and warnings
+    first. Trains nothing; data that are not here are fetched, as a run would. Exit code
+    0: it can run; 1: there is an error; 2: the request was wrong.
     """
     with exit_codes():
         from dataclasses import asdict
@@ -55,7 +57,7 @@ def doctor(
             plain = [asdict(finding) for finding in findings]
             typer.echo(jsonlib.dumps(plain, indent=2))
         else:
-            for finding in findings:
+            for finding in sorted(findings, key=lambda f: WORST_FIRST.index(f.level)):
                 typer.echo(_text(finding))
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)

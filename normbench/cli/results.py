@@ -70,9 +70,10 @@ def results(
 ) -> None:
     """Print a table of all runs, or of cells of runs with their means.
 
-    A cell has the mean of its `n` runs that are ok, its 95 % t interval and their
-    standard deviation; runs that diverged, failed or were skipped are counted as
-    failures.
+    A table of runs shows every key of their configs that differs among them, and the
+    learning rate at its peak, peak_lr. A cell has the mean of its `n` runs that are ok,
+    its 95 % t interval and their standard deviation; runs that diverged, failed or were
+    skipped are counted as failures.
     """
     with exit_codes():
         from normbench import query, record
@@ -122,11 +123,12 @@ def results(
                 keep={*keys, "n", "mean", "low", "high", "sd", "failures"},
             )
         else:
-            _print(
-                _summaries(records, metrics),
-                f"{len(records)} runs in {results}",
-                keep={"run_id"},
-            )
+            summaries, options = _summaries(records, metrics)
+            title = f"{len(records)} runs in {results}"
+            if options:
+                pairs = (f"{key}={_text(item)}" for key, item in options.items())
+                title += f"; options of some runs: {', '.join(pairs)}"
+            _print(summaries, title, keep={"run_id"})
 
         if not metrics and len(primary := query.primary_metrics(records)) > 1:
             typer.echo(
@@ -156,38 +158,45 @@ def _warn_of_cells(cells: "Sequence[Cell]", mixed: Sequence[str]) -> None:
 
 def _summaries(
     records: "Sequence[RunRecord]", metrics: Sequence[str]
-) -> list[dict[str, str]]:
-    usual = all(
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """A row of text for each run, and the options that have one value where they are.
+
+    Columns are what names a run, its peak learning rate, and every key that differs.
+    """
+    from normbench import query
+
+    configs = [query.flat(finished.config) for finished in records]
+    differing, options = query.varying(configs)
+    shown = {"task", "data", "norm", "reparam", "batch_size", "norm_batch", "seed"}
+    shown |= {*differing, "lr"}
+    if all(
         r.config.norm_batch * r.config.accumulate == r.config.batch_size
         for r in records
-    )
-    contents = {r.config.data.get("fingerprint") for r in records}
+    ):
+        shown.discard("norm_batch")  # says nothing that batch_size does not
+    columns = query.in_config_order(key for config in configs for key in config)
     rows = []
-    for finished in records:
-        config, primary = finished.config, finished.primary_metric
-        row: dict[str, Any] = {
-            "run_id": finished.run_id,
-            "status": finished.status,
-            "task": config.task["name"],
-            "data": config.data["name"],
-            "norm": config.norm["name"],
-            "reparam": config.reparam,
-            "batch_size": config.batch_size,
-            "norm_batch": config.norm_batch,
-            "lr": config.lr,
-            "seed": config.seed,
-        }
-        if len(contents) > 1:
-            content = config.data.get("fingerprint")
-            row["data.fingerprint"] = content[:8] if content else "-"
-        if usual:
-            del row["norm_batch"]  # says nothing that batch_size does not
+    for finished, config in zip(records, configs, strict=True):
+        row: dict[str, Any] = {"run_id": finished.run_id, "status": finished.status}
+        for key in (column for column in columns if column in shown):
+            if key != "lr" or key in differing:
+                row[key] = _text(config[key]) if key in config else "-"
+            if key == "lr":
+                row["peak_lr"] = f"{finished.peak_lr:.4g}"
+        primary = finished.primary_metric
         if metrics:
             row |= {name: number(finished.metrics.get(name)) for name in metrics}
         else:
             row |= {"metric": primary, "value": number(finished.metrics.get(primary))}
         rows.append({key: str(item) for key, item in row.items()})
-    return rows
+    return rows, options
+
+
+def _text(value: Any) -> str:
+    """A value of a config as a person would type it."""
+    if value is None or isinstance(value, bool | list | dict):
+        return jsonlib.dumps(value, ensure_ascii=False)
+    return str(value)
 
 
 def _cell(cell: "Cell") -> dict[str, str]:
@@ -236,7 +245,8 @@ def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     import csv
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    # Else a spreadsheet whose delimiter is another would split a text at that.
+    writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     if rows:
         writer.writerow(_as_text(column) for column in columns)
     for row in rows:
@@ -244,5 +254,11 @@ def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _as_text(cell: Any) -> Any:
-    """A text that a spreadsheet would compute, after an apostrophe; numbers stay."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in COMPUTED else cell
+    """A text that a spreadsheet would compute, after an apostrophe; numbers stay.
+
+    So is what follows a semicolon: where that is the delimiter, a cell may begin there.
+    """
+    if not isinstance(cell, str):
+        return cell
+    parts = cell.split(";")
+    return ";".join(f"'{each}" if each[:1] in COMPUTED else each for each in parts)

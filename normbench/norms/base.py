@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from normbench.errors import Incompatible, RequestError
 from normbench.registry import Registry
@@ -37,6 +38,8 @@ class Norm(nn.Module):
     loss. A norm that cannot work with its arguments or its input raises Incompatible.
     Its forward runs on the meta device too: no `.item()`, no `if` on a tensor's value.
     A call checks types and shapes first (`check_input`), so that `forward` need not. An
+    input without values, such as a batch of 0 samples, never reaches `forward` and its
+    hooks: it passes through (`_pass_through`), as in most of torch's own norms. An
     input in 16 bits goes through `forward` in float32, and the result is given back in
     the input's type, inside autocast and outside; a norm that was itself converted to
     that type gets the input as it is.
@@ -90,11 +93,26 @@ class Norm(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
         check_input(self, x, mask, condition)
+        if x.numel() == 0:
+            return self._pass_through(x)
         if x.dtype in NARROW and not self._is_in(x.dtype):
             with torch.autocast(x.device.type, enabled=False):
                 y: Tensor = super().__call__(x.float(), mask, condition)
             return y.to(x.dtype)
         y = super().__call__(x, mask, condition)
+        return y
+
+    def _pass_through(self, x: Tensor) -> Tensor:
+        """An input without values: a new tensor, with a gradient of 0 for parameters.
+
+        No statistic and no counter moves, and a training forward leaves no penalty.
+        """
+        if self.training:
+            self.penalty = None
+        y = x.clone()
+        for parameter in self.parameters():
+            if not is_lazy(parameter):
+                y = y + 0 * parameter.sum()
         return y
 
     def _is_in(self, dtype: torch.dtype) -> bool:
@@ -166,18 +184,12 @@ def check_input(
 ) -> None:
     """Raise RequestError where the contract of Norm does not hold for an argument.
 
-    Looks at types and shapes only. An input without values, such as a sequence of
-    length 0, is Incompatible: it depends on the data.
+    Looks at types and shapes only.
     """
     if not x.is_floating_point() or x.dim() < 2 or x.shape[1] != norm.channels:
         raise RequestError(
             f"norm={norm.name} was given an input of shape {tuple(x.shape)} and type "
             f"{x.dtype}; it needs (N, {norm.channels}, ...), floating point"
-        )
-    if x.numel() == 0:
-        raise Incompatible(
-            f"norm={norm.name} was given an input of shape {tuple(x.shape)}, which has "
-            "no values; it needs one sample and one position at least"
         )
     if mask is not None:
         check_mask(mask, norm, x)

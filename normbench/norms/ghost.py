@@ -15,8 +15,9 @@ class Ghost(nn.Module):
     share statistics, then the next norm_batch, and so on, each chunk one forward of
     `norm`, in order; its `penalty` is then the mean over the chunks. In evaluation mode
     it gets the whole batch. Where several processes share statistics, each holds an
-    equal part of one chunk. Raises RequestError in training where norm_batch does not
-    divide the batch, Incompatible where the norm does not share what it should.
+    equal part of one chunk. A batch of 0 samples passes through. Raises RequestError in
+    training where norm_batch does not divide the batch, Incompatible where the norm
+    does not share what it should.
     """
 
     def __init__(self, norm: Norm, norm_batch: int) -> None:
@@ -32,7 +33,10 @@ class Ghost(nn.Module):
         if not self.norm.training or len(x) == self.norm_batch:
             whole: Tensor = self.norm(x, mask, condition)
             return whole
-        if len(x) == 0 or len(x) % self.norm_batch:
+        if len(x) == 0:
+            nothing: Tensor = self.norm(x, mask, condition)
+            return nothing
+        if len(x) % self.norm_batch:
             raise RequestError(
                 f"norm_batch={self.norm_batch} does not divide a batch of {len(x)}"
             )
@@ -60,7 +64,7 @@ class Ghost(nn.Module):
         asked = not torch.compiler.is_compiling()
         before = exchanges() if asked else 0
         y: Tensor = self.norm(x, mask, condition)
-        if asked and exchanges() == before:
+        if asked and exchanges() == before and y.numel():
             raise Incompatible(
                 f"norm={self.norm.name} takes its statistics in one process, and "
                 f"norm_batch={self.norm_batch} is of {processes()}; take them with "

@@ -4,17 +4,19 @@ Needs the extra `dashboard`. Nothing here asks the network for anything but `pub
 The keys of all panels are ones that `tracking` logs; a test holds the two together.
 """
 
-import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from normbench.errors import NormbenchError, RequestError
 from normbench.report.verdicts import decisions
 from normbench.verdict import Verdict
+from normbench.wandb_variables import clean, find_folders
 
-os.environ.setdefault("WANDB_SILENT", "true")
+clean(offline=False)
 try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -189,6 +191,14 @@ def publish(
     Raises NormbenchError where nobody is logged in, where W&B does not answer and where
     it refuses: then neither is there.
     """
+    with tempfile.TemporaryDirectory() as spare:
+        find_folders(Path(spare))
+        return _publish(verdicts, project, entity)
+
+
+def _publish(
+    verdicts: Sequence[Verdict], project: str, entity: str | None
+) -> dict[str, str]:
     import wandb
 
     try:
