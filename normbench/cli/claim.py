@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from normbench.progress import SweepObserver
     from normbench.registration import Claim
     from normbench.schema import Engine
-    from normbench.verdict import Verdict
+    from normbench.verdict import DesignVerdict, Verdict
 
 app = typer.Typer(help="Sentences about norms, and their verdicts.")
 
@@ -83,7 +83,8 @@ def list_(
     with exit_codes():
         from normbench.choices import choices
         from normbench.registration import read_claim
-        from normbench.report.verdicts import decisions
+        from normbench.report import words
+        from normbench.report.paragraphs import paragraph
 
         rows: list[dict[str, Any]] = []
         for name in choices("claim", config_dir):
@@ -96,18 +97,24 @@ def list_(
                     "statement": claim.statement,
                     **{p: getattr(verdict, p) if verdict else None for p in parts},
                     "changed": _changed(claim, verdict),
+                    "withdrawn": {d.name: d.reasons for d in _withdrawn(verdict)},
+                    "findings": verdict.findings if verdict else {},
                 }
             )
         if json:
             typer.echo(jsonlib.dumps(rows, indent=2))
             return
+        verdicts = []
         for row in rows:
             verdict = _full_verdict(row["name"], output)
             if verdict is not None:
-                row["mechanism"] = decisions(verdict.mechanisms)
-                row["outcome"] = decisions(verdict.outcomes)
+                row |= words.row(verdict)._asdict()
+                verdicts.append(verdict)
             if row.pop("changed"):
                 row["name"] += " (its yaml has changed since the verdict)"
+            del row["withdrawn"], row["findings"]
+        if withdrawn := words.notice(verdicts):
+            typer.echo(paragraph("note: ", withdrawn, _columns()) + "\n")
         shown = [{k: "-" if v is None else v for k, v in r.items()} for r in rows]
         print_table(shown, title="claims")
 
@@ -129,6 +136,8 @@ def show(
         from normbench.check import cost
         from normbench.provenance import import_modules
         from normbench.registration import BUDGETS, read_claim, registration_hash
+        from normbench.report import words
+        from normbench.report.paragraphs import paragraph
         from normbench.report.registered import text as registration_text
         from normbench.report.verdicts import text
         from normbench.theorems import statement
@@ -148,7 +157,10 @@ def show(
             return
         said = {each.check: statement(each.check) for each in claim.theorems}
         lines = [_cost(budget, each) for budget, each in costs.items()]
-        typer.echo(registration_text(claim, said, lines, _columns()))
+        if withdrawn := words.notice([verdict] if verdict else []):
+            typer.echo(paragraph("note: ", withdrawn, _columns()) + "\n")
+        found = verdict.findings.get("statement") if verdict else None
+        typer.echo(registration_text(claim, said, lines, _columns(), found))
         if verdict:
             if changed:
                 typer.echo("\nthe yaml has changed since this verdict:")
@@ -204,6 +216,7 @@ def check(
         from normbench.manifest import Announcement
         from normbench.provenance import import_modules
         from normbench.registration import read_claim
+        from normbench.remarks import with_remarks
         from normbench.report.verdicts import text
         from normbench.trial import Request
 
@@ -243,6 +256,7 @@ def check(
         with announcement:
             for claim, trial in zip(registered, trials, strict=True):
                 verdict = checking.check(claim, trial, _again())
+                verdict = with_remarks(verdict, output / claim.name)
                 verdicts.append(verdict)
                 if not json:
                     typer.echo(text(verdict, _columns()))
@@ -361,6 +375,10 @@ def _full_verdict(name: str, output: Path) -> "Verdict | None":
     from normbench.verdict import read_verdict
 
     return read_verdict(output / name / "verdict.json")
+
+
+def _withdrawn(verdict: "Verdict | None") -> "list[DesignVerdict]":
+    return [each for each in verdict.designs if each.reasons] if verdict else []
 
 
 def _changed(claim: "Claim", verdict: "Verdict | None") -> bool:
