@@ -22,8 +22,8 @@ ALLOWED = {
     | {"cli.sweep", "cli.sync", "cli.watch"},
     "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
     | {"comparison", "config", "manifest", "plan", "progress", "provenance"}
-    | {"registration", "report.registered", "report.verdicts", "theorems", "trial"}
-    | {"verdict"},
+    | {"registration", "remarks", "report", "report.paragraphs", "report.registered"}
+    | {"report.verdicts", "report.words", "theorems", "trial", "verdict"},
     "cli.doctor": {"cli.options", "cli.tables", "config", "doctor", "provenance"},
     "cli.bench": {"bench", "cli.options", "cli.tables"},
     "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
@@ -49,7 +49,8 @@ ALLOWED = {
     "claims": {"contrasts", "registration", "schema", "stats", "verdict"},
     "contrasts": {"registration", "schema", "stats", "verdict"},
     "registration": {"choices"},
-    "verdict": {"registration"},
+    "verdict": {"registration", "remarks"},
+    "remarks": set(),
     "census": {"data.cache"},
     "engines": {"engines", "experiment", "network", "progress"}
     | {"provenance", "record", "schema"},
@@ -111,24 +112,28 @@ ALLOWED = {
     "report.material": {"choices", "query", "record", "registration", "schema"}
     | {"verdict"},
     "report.page": {"registration", "report.columns", "report.footprints", "schema"}
-    | {"report.material", "report.pictures", "report.verdicts", "verdict"},
+    | {"report.material", "report.pictures", "report.published", "report.words"}
+    | {"verdict"},
     "report.pictures": {"query", "report.material", "schema"},
     "report.cubes": {"report.drawing", "report.panel"},
-    "report.dashboard": {"report.verdicts", "verdict"},
+    "report.dashboard": {"report.words", "verdict"},
     "report.drawing": {"record"},
     "report.figures": {"registration", "report.drawing", "report.forest", "stats"}
-    | {"report.palette", "report.published", "report.series", "report.verdicts"}
+    | {"report.palette", "report.published", "report.series", "report.words"}
     | {"verdict"},
     "report.forest": {"report.drawing", "report.palette", "report.series", "verdict"}
-    | {"report.verdicts"},
+    | {"report.words"},
     "report.palette": {"verdict"},
     "report.gallery": {"report.drawing", "report.series"},
     "report.published": set(),
     "report.runs": {"query", "report.drawing", "report.series"},
     "report.series": {"report.drawing", "report.palette"},
     "report.training": {"report.drawing", "report.series", "stats"},
-    "report.registered": {"registration", "report.paragraphs"},
-    "report.verdicts": {"report.paragraphs", "verdict"},
+    "report.registered": {"registration", "report.paragraphs", "report.published"}
+    | {"report.words"},
+    "report.verdicts": {"report.paragraphs", "report.published", "report.words"}
+    | {"verdict"},
+    "report.words": {"registration", "verdict"},
     "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
     | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},
     "tasks": {"tasks.base", "data.base"},
@@ -184,6 +189,7 @@ WITHOUT_TORCH = {
     "report",
     "schema",
     "registration",
+    "remarks",
     "claims",
     "contrasts",
     "verdict",
