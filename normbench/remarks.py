@@ -98,7 +98,8 @@ def _remarked(verdict: "Verdict", remarks: Remarks) -> "Verdict":
 
 def _withdrawn(design: "DesignVerdict", withdrawal: Withdrawal) -> "DesignVerdict":
     named, reason = withdrawal.contrasts, {"withdrawn": withdrawal.reason}
-    known = [each.name for each in (*design.contrasts, *design.crossovers)]
+    known = [contrast.name for contrast in design.contrasts]
+    known += [crossing.name for crossing in design.crossovers]
     for name in named:
         if name not in known:
             message = f"{design.name} has no contrast {name!r}"

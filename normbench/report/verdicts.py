@@ -53,8 +53,7 @@ def _lines(verdict: Verdict, width: int) -> Iterator[str]:
         for zoo, counts in verdict.census.items():
             counted = ", ".join(f"{name} {count}" for name, count in counts.items())
             yield paragraph(f"{zoo}: ", counted, width, indent=2)
-            if failures := words.census_failures(verdict, zoo):
-                yield paragraph("", failures, width, indent=4)
+            yield paragraph("", words.census_built(verdict, zoo), width, indent=4)
     if verdict.published:
         yield ""
     for published in verdict.published:

@@ -135,12 +135,15 @@ def because(contrast: ContrastVerdict) -> str:
     return f"{contrast.because}; about {needed} seeds would settle it"
 
 
-def census_failures(verdict: Verdict, zoo: str) -> str:
-    """The models of a zoo that could not be built, and why; "" where all could."""
+def census_built(verdict: Verdict, zoo: str) -> str:
+    """How many models of a zoo were counted, and which could not be built, and why."""
+    counts = verdict.census[zoo]
+    missing, total = counts.get("not built", 0), sum(counts.values())
+    if not missing:
+        return f"all {total} models were built"
     by_reason: dict[str, list[str]] = {}
     for name, reason in verdict.census_failures.get(zoo, {}).items():
         by_reason.setdefault(reason, []).append(name)
-    return "; ".join(
-        f"{', '.join(names)} could not be built ({reason})"
-        for reason, names in by_reason.items()
-    )
+    reasons = [f"{', '.join(names)} ({why})" for why, names in by_reason.items()]
+    reasons = reasons or ["the reasons were not recorded"]
+    return f"{missing} of {total} models could not be built: {'; '.join(reasons)}"
