@@ -120,8 +120,8 @@ def _html(
         "signed": signed,
         "percent": lambda share: f"{share:.0%}",
         "anchor": anchor,
-        "published": published_line,
     }
+    environment.filters["published"] = published_line
     environment.globals |= {
         "bar": bar,
         "scale": scale,
