@@ -108,7 +108,9 @@ def list_(
         for row in rows:
             verdict = _full_verdict(row["name"], output)
             if verdict is not None:
-                row |= words.row(verdict)._asdict()
+                found = verdict.findings.get("statement")
+                statement = words.with_finding(row["statement"], found)
+                row |= words.row(verdict)._asdict() | {"statement": statement}
                 verdicts.append(verdict)
             if row.pop("changed"):
                 row["name"] += " (its yaml has changed since the verdict)"

@@ -8,7 +8,7 @@ disk, can be mailed, and is the same for the same material. What comes from file
 import base64
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -115,13 +115,14 @@ def _html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "number": number,
         "signed": signed,
         "percent": lambda share: f"{share:.0%}",
         "anchor": anchor,
+        "published": published_line,
     }
-    environment.filters["published"] = published_line
+    environment.filters |= filters
     environment.globals |= {
         "bar": bar,
         "scale": scale,
