@@ -18,7 +18,7 @@ from normbench.registration import read_claim, registration_hash
 from normbench.remarks import read_remarks
 from normbench.report import page, words
 from normbench.report.dashboard import verdict_table
-from normbench.report.drawing import style, svg
+from normbench.report.drawing import style
 from normbench.report.forest import forest
 from normbench.report.material import gather
 from normbench.report.published import published_line, recalled
@@ -174,15 +174,12 @@ def in_the_terminal(verdict: Verdict) -> Iterator[Shown]:
 def in_the_figures(verdict: Verdict) -> Iterator[Shown]:
     for design in verdict.designs:
         with style():
-            made = svg(forest(design, verdict.alpha, design.name))
-        described = html.unescape(made.partition("<desc")[2].partition("</desc>")[0])
-        described = described.partition(">")[2].replace("\N{MINUS SIGN}", "-")
-        lines = described.splitlines()
-        for line, contrast in zip(lines, design.contrasts, strict=True):
-            decision, *numbers = re.findall(
-                rf"^{re.escape(contrast.name)}: (.*?), .*? {NUMBERS}, margin", line
-            )[0]
-            yield Shown(contrast.name, decision, *numbers)
+            (axes,) = forest(design, verdict.alpha, design.name).axes
+        for drawn, contrast in zip(axes.texts, design.contrasts, strict=True):
+            plain = drawn.get_text().replace("\N{MINUS SIGN}", "-")
+            found = re.fullmatch(rf".*, expected .*?: (.*)\n{NUMBERS}", plain)
+            assert found, plain
+            yield Shown(contrast.name, *found.groups())
 
 
 def in_the_page(rendered: str) -> Iterator[Shown]:
