@@ -1,14 +1,16 @@
 """Which normalization layers the models of torchvision and timm are built with.
 
-Every architecture is built on the meta device, without weights; a model counts for the
-family of norm that it has most layers of. Minutes for timm, so the counts are cached by
-the versions of the packages.
+Every architecture is built on the meta device, without weights, or on the CPU where its
+builder needs numbers (RegNet's does); a model counts for the family of norm that it has
+most layers of. Minutes for timm, so the counts are cached by the versions of the
+packages.
 """
 
 import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
@@ -17,7 +19,7 @@ from torch import nn
 
 from normbench.data.cache import Parsed, cached
 
-FORMAT = 1
+FORMAT = 2
 
 FAMILIES = {
     "batch": "batchnorm",
@@ -30,18 +32,31 @@ FAMILIES = {
 }
 """Family -> what the names of its classes hold, in lower case: BatchNormAct2d."""
 
+NOT_BUILT = "not built"
+"""The count of the models whose builder failed on the CPU too."""
+
 Counts = dict[str, dict[str, int]]
+Build = Callable[[str], nn.Module]
+Zoos = dict[str, tuple[Iterable[str], Build]]
+"""Zoo -> the names of its models, and what builds one without weights."""
 
 
-def census() -> Counts:
-    """Of each zoo that is installed: family -> number of architectures.
+@dataclass(frozen=True)
+class Census:
+    """`counts`: zoo -> family, "none" (no norm) or "not built" -> number of models.
 
-    "none" are those without any norm, "not built" those whose builder failed.
+    `not_built`: zoo -> model -> why it could not be built, in a line.
     """
+
+    counts: Counts
+    not_built: dict[str, dict[str, str]]
+
+
+def census() -> Census:
+    """Count the models of each zoo that is installed."""
     identity = {"format": FORMAT, **{name: _version(name) for name in _ZOOS}}
-    stored = cached("census", identity, _count_all).strings["counts"]
-    counts: Counts = json.loads(stored)
-    return counts
+    stored = cached("census", identity, _count_all).strings
+    return Census(json.loads(stored["counts"]), json.loads(stored["not_built"]))
 
 
 def family(model: nn.Module) -> str:
@@ -55,13 +70,46 @@ def family(model: nn.Module) -> str:
 
 def _count_all() -> Parsed:
     counts: Counts = {}
-    for package, zoo in _ZOOS.items():
+    not_built: dict[str, dict[str, str]] = {}
+    for package, zoos in _ZOOS.items():
         if _version(package):
-            counts |= zoo()
-    return Parsed({}, {"counts": json.dumps(counts)})
+            for zoo, (names, build) in zoos().items():
+                counts[zoo], failures = count(names, build)
+                not_built |= {zoo: failures} if failures else {}
+    found = {"counts": counts, "not_built": not_built}
+    return Parsed({}, {key: json.dumps(value) for key, value in found.items()})
 
 
-def _torchvision() -> Counts:
+def count(names: Iterable[str], build: Build) -> tuple[dict[str, int], dict[str, str]]:
+    """The number of models of each family, most first, and why others failed."""
+    families: list[str] = []
+    not_built: dict[str, str] = {}
+    for name in names:
+        try:
+            families.append(_family_of(name, build))
+        except Exception as error:  # builders are code of other packages
+            lines = str(error).strip().splitlines()
+            not_built[name] = ": ".join([type(error).__name__, *lines[:1]])
+    counts = Counter(families)
+    if not_built:
+        counts[NOT_BUILT] = len(not_built)
+    return dict(counts.most_common()), not_built
+
+
+def _family_of(name: str, build: Build) -> str:
+    """On the meta device, or on the CPU where that fails. Raises what `build` does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with torch.device("meta"):
+                return family(build(name))
+        except Exception:  # some builders compute with real tensors
+            pass
+        # After the except clause, whose traceback would keep the first model alive.
+        return family(build(name))
+
+
+def _torchvision() -> Zoos:
     from torchvision import models
 
     with_backbone = partial(models.get_model, weights=None, weights_backbone=None)
@@ -72,30 +120,18 @@ def _torchvision() -> Counts:
         "video": (models.video, partial(models.get_model, weights=None)),
     }
     return {
-        f"torchvision {kind}": _count(models.list_models(module=module), build)
+        f"torchvision {kind}": (models.list_models(module=module), build)
         for kind, (module, build) in kinds.items()
     }
 
 
-def _timm() -> Counts:
+def _timm() -> Zoos:
     import timm
 
-    return {"timm": _count(timm.list_models(), timm.create_model)}
+    return {"timm": (timm.list_models(), timm.create_model)}
 
 
-_ZOOS: dict[str, Callable[[], Counts]] = {"torchvision": _torchvision, "timm": _timm}
-
-
-def _count(names: Iterable[str], build: Callable[[str], nn.Module]) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for name in names:
-        try:
-            with torch.device("meta"), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                counts[family(build(name))] += 1
-        except Exception:  # builders are others' code, and some need real tensors
-            counts["not built"] += 1
-    return dict(counts.most_common())
+_ZOOS: dict[str, Callable[[], Zoos]] = {"torchvision": _torchvision, "timm": _timm}
 
 
 def _version(package: str) -> str | None:

@@ -22,7 +22,7 @@ from normbench.registration import (
     registration_hash,
 )
 from normbench.trial import Request, Trial, kept, seeds_of
-from normbench.verdict import Rate, Verdict
+from normbench.verdict import Rate, Verdict, as_recorded
 
 EVALUATION_AND_START_UP = 1.17
 """What a run costs beside its seconds, as a factor; measured."""
@@ -89,6 +89,7 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
         )
         for name, design in trial.designs.items()
     }
+    models = census() if claim.census and budget != "smoke" else None
     return claims.make_verdict(
         claim,
         registration=registration_hash(claim),
@@ -97,7 +98,8 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
         theorems=findings,
         mechanisms=[judged[name] for name in claim.mechanisms if name in judged],
         outcomes=[judged[name] for name in claim.outcomes if name in judged],
-        census=census() if claim.census and budget != "smoke" else {},
+        census=models.counts if models else {},
+        census_failures=models.not_built if models else {},
         run_ids=sorted(trial.records),
         command=command,
         started=started,
@@ -268,7 +270,7 @@ def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
             )
             kept = [each for each in found if each is not None]
             record.write_compact(folder / RECORDS, kept)
-        record.write_atomically(path, verdict.model_dump_json(indent=2) + "\n")
+        record.write_atomically(path, as_recorded(verdict))
     except OSError as error:
         raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None
     return path

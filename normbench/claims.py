@@ -30,6 +30,7 @@ from normbench.verdict import (
     Rate,
     TheoremVerdict,
     Verdict,
+    together,
 )
 
 
@@ -150,16 +151,6 @@ def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdi
 
 
 _DECIDED = frozenset({"supported", "refuted", "equivalent"})
-
-
-def together(parts: Iterable[Decision]) -> Decision:
-    """Of several parts: one that is refuted refutes, and only all of them support."""
-    decisions = list(parts)
-    order: tuple[Decision, ...] = ("refuted", "equivalent", "inconclusive")
-    for decisive in (*order, "not tested"):
-        if decisive in decisions:
-            return decisive
-    return "supported" if decisions else "not tested"
 
 
 def _crossover(

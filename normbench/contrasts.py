@@ -187,7 +187,7 @@ def decide(says: Says, told: Mapping[str, Any], alpha: float) -> tuple[Decision,
     if says in {"greater", "less"}:
         interval = f"the {1 - alpha:.0%} interval"
         if within:
-            small = "; there is one, but a smaller" if above or below else ""
+            small = "; a smaller one is shown" if above or below else ""
             return "equivalent", f"a difference of {margin:g} is excluded{small}"
         if above or below:
             as_said = above == (says == "greater")

@@ -3,17 +3,22 @@
 Knows no torch and no hydra: verdicts are read on a laptop.
 """
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple, overload
 
 from pydantic import BaseModel, ConfigDict
 
 from normbench import reading
 from normbench.errors import RequestError, Unreadable
 from normbench.registration import Says
+from normbench.remarks import Part, with_remarks
 
 Decision = Literal["supported", "refuted", "equivalent", "inconclusive", "not tested"]
 """equivalent: a difference was claimed, and one beyond the margin is excluded."""
+
+Headline = Decision | Literal["withdrawn"]
+"""What is shown: the decision, or that it was withdrawn after the check."""
 
 Level = float | Literal["before", "after"]
 """Where a crossover is: at a level, or before the first or after the last of them."""
@@ -70,6 +75,14 @@ class CellSummary(_Reported):
     skipped: str | None
 
 
+class Interval(NamedTuple):
+    """`wide`: the interval of confidence 1 - alpha, otherwise that of 1 - 2 alpha."""
+
+    low: float
+    high: float
+    wide: bool
+
+
 class ContrastVerdict(_Reported):
     """One contrast: its effect over paired seeds and what follows from it.
 
@@ -83,7 +96,8 @@ class ContrastVerdict(_Reported):
     one subtracted improves on the other. `at_one_rate` has, by learning rate, the same
     contrast on the validation part with every cell at that rate, the mean of the tuning
     seeds; it has no part in the decision. `seeds_needed` would settle an
-    inconclusive contrast with power .8.
+    inconclusive contrast with power .8. `withdrawn` is why the decision no longer
+    stands; it comes from the remarks beside the verdict.
     """
 
     name: str
@@ -113,6 +127,39 @@ class ContrastVerdict(_Reported):
     at_one_rate: dict[str, float] = {}
     seeds_needed: int | None = None
     values: dict[str, float] = {}
+    withdrawn: str | None = None
+
+    @property
+    def headline(self) -> Headline:
+        """The decision as it is shown."""
+        return "withdrawn" if self.withdrawn else self.decision
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval that the decision rests on; None where there is no effect."""
+        wide = self.says in {"greater", "less"} and self.decision != "equivalent"
+        low, high = (
+            (self.low, self.high) if wide else (self.low_margin, self.high_margin)
+        )
+        return None if low is None or high is None else Interval(low, high, wide)
+
+    @property
+    def p_shown(self) -> str:
+        """The p of the test that decided, "" where there is none.
+
+        "against" is the test against the claim, "(Holm)" an adjusted p. Where neither
+        test decided, it is the smaller p: that test came closest.
+        """
+        holm = self.p_adjusted is not None
+        p = self.p_adjusted if holm else self.p
+        p_against = self.p_against_adjusted if holm else self.p_against
+        against = self.decision in {"refuted", "equivalent"}
+        if self.decision == "inconclusive" and p is not None and p_against is not None:
+            against = p_against < p
+        shown = p_against if against else p
+        if shown is None:
+            return ""
+        return f"{shown:.2g}{' against' * against}{' (Holm)' * holm}"
 
 
 class CrossoverVerdict(_Reported):
@@ -120,7 +167,7 @@ class CrossoverVerdict(_Reported):
 
     `share_before` of the resamples had the curves in the other order from the first
     level on, `share_after` had no crossing up to the last, `share_several` more than
-    one, of which the first counts.
+    one, of which the first counts. `withdrawn` is as in a contrast.
     """
 
     name: str
@@ -132,10 +179,14 @@ class CrossoverVerdict(_Reported):
     share_after: float
     share_several: float
     n: int
+    withdrawn: str | None = None
 
 
 class DesignVerdict(_Reported):
-    """A mechanism or an outcome: its cells, gate and contrasts."""
+    """A mechanism or an outcome: its cells, gate and contrasts.
+
+    `withdrawn` is why the whole design no longer stands.
+    """
 
     name: str
     question: str
@@ -144,6 +195,33 @@ class DesignVerdict(_Reported):
     contrasts: list[ContrastVerdict]
     crossovers: list[CrossoverVerdict] = []
     decision: Decision
+    withdrawn: str | None = None
+
+    @property
+    def has_primary(self) -> bool:
+        """Whether the design counts in its part of the claim."""
+        return any(contrast.primary for contrast in self.contrasts)
+
+    @property
+    def headline(self) -> Headline:
+        """The decision as it is shown."""
+        if self.withdrawn:
+            return "withdrawn"
+        primary = [each for each in self.contrasts if each.primary]
+        if not any(each.withdrawn for each in primary):
+            return self.decision
+        return together(each.headline for each in primary)
+
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """Why something is withdrawn -> the contrasts, none where it is the design."""
+        if self.withdrawn:
+            return {self.withdrawn: []}
+        reasons: dict[str, list[str]] = {}
+        for contrast in self.contrasts:
+            if contrast.withdrawn:
+                reasons.setdefault(contrast.withdrawn, []).append(contrast.name)
+        return reasons
 
 
 class Verdict(_Reported):
@@ -152,7 +230,8 @@ class Verdict(_Reported):
     `mechanism` and `outcome` are those of all their designs with a primary contrast
     together; where such designs are separate questions, each has its own decision.
     `caveats` are what limits the whole: mixed code or devices, failed runs, rates that
-    were not tuned here.
+    were not tuned here. `census_failures` are the models of each zoo that could not be
+    built, and why. `findings` come from the remarks beside the verdict.
     """
 
     format: Literal[1] = 1
@@ -170,24 +249,81 @@ class Verdict(_Reported):
     mechanisms: list[DesignVerdict]
     outcomes: list[DesignVerdict]
     census: dict[str, dict[str, int]] = {}
+    census_failures: dict[str, dict[str, str]] = {}
     published: list[str] = []
     confounds: list[str] = []
     run_ids: list[str] = []
     command: str
     started: str
     environment: dict[str, list[str]]
+    findings: dict[Part, str] = {}
+
+    @property
+    def designs(self) -> list[DesignVerdict]:
+        """Mechanisms, then outcomes."""
+        return [*self.mechanisms, *self.outcomes]
+
+    @property
+    def shown_mechanism(self) -> Headline:
+        """The decision of all mechanisms together, as it is shown."""
+        return _shown(self.mechanism, self.mechanisms)
+
+    @property
+    def shown_outcome(self) -> Headline:
+        """The decision of all outcomes together, as it is shown."""
+        return _shown(self.outcome, self.outcomes)
+
+
+def _shown(decision: Decision, designs: Sequence[DesignVerdict]) -> Headline:
+    headlines = [design.headline for design in designs if design.has_primary]
+    return together(headlines) if "withdrawn" in headlines else decision
+
+
+@overload
+def together(parts: Iterable[Decision]) -> Decision: ...
+@overload
+def together(parts: Iterable[Headline]) -> Headline: ...
+def together(parts: Iterable[Headline]) -> Headline:
+    """Of several parts: one that is refuted refutes, and only all of them support.
+
+    Without a part that is refuted, one that is withdrawn withdraws the whole: it may
+    turn out to be refuted.
+    """
+    decisions = list(parts)
+    order: tuple[Headline, ...]
+    order = ("refuted", "withdrawn", "equivalent", "inconclusive", "not tested")
+    for decisive in order:
+        if decisive in decisions:
+            return decisive
+    return "supported" if decisions else "not tested"
 
 
 def read_verdict(path: Path) -> Verdict | None:
-    """The verdict in a file; None where there is none.
+    """The verdict in a file, with the remarks beside it; None where there is none.
 
-    Raises RequestError where it is damaged or of another version.
+    Raises RequestError where it, or what is remarked of it, is damaged or of another
+    version.
     """
     try:
         data = reading.content(path, reading.VERDICT, follow=True)
-        return reading.parsed(Verdict, data, path)
+        verdict = reading.parsed(Verdict, data, path)
     except FileNotFoundError:
         return None
     except (Unreadable, NotADirectoryError) as error:
         why = error.why if isinstance(error, Unreadable) else error.strerror
         raise RequestError(f"{path} is not a verdict ({why}); remove it") from None
+    return with_remarks(verdict, path.parent)
+
+
+_WITHDRAWN = {"__all__": {"withdrawn"}}
+_DESIGN = {"withdrawn": True, "contrasts": _WITHDRAWN, "crossovers": _WITHDRAWN}
+_REMARKED: Any = {
+    "findings": True,
+    "mechanisms": {"__all__": _DESIGN},
+    "outcomes": {"__all__": _DESIGN},
+}
+
+
+def as_recorded(verdict: Verdict) -> str:
+    """The JSON of what the check came to, without what was remarked later."""
+    return verdict.model_dump_json(indent=2, exclude=_REMARKED) + "\n"

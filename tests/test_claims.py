@@ -15,7 +15,8 @@ from normbench import claims, contrasts
 from normbench.contrasts import metric_of, weights_of
 from normbench.errors import RequestError
 from normbench.registration import Claim, Contrast, Design, Gate, Says, Theorem
-from normbench.report.verdicts import decisions, text
+from normbench.report.verdicts import text
+from normbench.report.words import decisions
 from normbench.schema import RunRecord
 from normbench.verdict import DesignVerdict, Rate, Verdict, read_verdict
 
@@ -241,6 +242,7 @@ def test_not_significant_is_never_printed_as_equal() -> None:
     printed = text(verdict)
     assert "OUTCOME    inconclusive" in printed
     assert not {"equal", "equivalent"} & set(printed.split())
+    assert "no relevant difference" not in printed
     assert "seeds would settle it" in " ".join(printed.split())
 
 
@@ -440,7 +442,7 @@ def test_designs_that_only_report_do_not_make_an_outcome_untested() -> None:
     other = refuted.model_copy(update={"name": "other"})
     both = a_verdict(supported, other)
     assert both.outcome == "refuted"
-    assert decisions(both.outcomes) == "made_up supported, other refuted"
+    assert decisions(both.outcomes) == "made_up: supported, other: refuted"
     assert a_verdict().outcome == "not tested"
 
 

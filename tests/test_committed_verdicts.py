@@ -1,23 +1,43 @@
 """Each committed verdict follows from the records beside it, and is of its yaml."""
 
+import html
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from normbench.check import RECORDS, check, prepare, restore_records
 from normbench.choices import choices
+from normbench.contrasts import decide
 from normbench.progress import SweepObserver
 from normbench.record import read_compact
 from normbench.registration import read_claim, registration_hash
-from normbench.report.verdicts import decisions
+from normbench.remarks import read_remarks
+from normbench.report import page, words
+from normbench.report.dashboard import verdict_table
+from normbench.report.drawing import style
+from normbench.report.forest import forest
+from normbench.report.material import gather
+from normbench.report.published import published_line, recalled
+from normbench.report.registered import text as registration_text
+from normbench.report.verdicts import text
 from normbench.schema import LocalEngine
 from normbench.trial import Request
-from normbench.verdict import DesignVerdict, Verdict, read_verdict
+from normbench.verdict import (
+    ContrastVerdict,
+    DesignVerdict,
+    Verdict,
+    as_recorded,
+    read_verdict,
+)
 
-FOLDER = Path(__file__).parents[1] / "results" / "claims"
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "results" / "claims"
+README = (ROOT / "README.md").read_text()
+RESULTS = (ROOT / "results" / "README.md").read_text()
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/verdict.json"))
 
 
@@ -36,16 +56,248 @@ def test_a_verdict_is_of_the_registration_as_it_stands(name: str) -> None:
     assert [each.run_id for each in records] == sorted(verdict.run_ids)
 
 
+def one_line(markdown: str) -> str:
+    """The text without line breaks and the marks of a quotation."""
+    return " ".join(markdown.replace("\n> ", " ").split())
+
+
+def row_of(document: str, link: str) -> list[str]:
+    """The cells of the row of a table whose first cell has the link."""
+    (row,) = re.findall(rf"^\|.*\({link}\).*$", document, re.MULTILINE)
+    return [cell.strip() for cell in row.split("|")[1:-1]]
+
+
 @pytest.mark.parametrize("name", choices("claim"))
-def test_the_readme_has_the_verdict(name: str) -> None:
-    (row,) = re.findall(rf"^.*\(docs/claims/{name}\.md\) \|.*$", README, re.MULTILINE)
-    told = ["", "", ""]
-    if name in NAMES:
+def test_the_readmes_have_the_verdict(name: str) -> None:
+    sentence, *shown = row_of(README, rf"docs/claims/{name}\.md")
+    sentence = re.sub(r"^\[(.*?)\]\(.*?\)", r"\1", sentence)
+    if name not in NAMES:
+        assert [sentence, *shown] == [read_claim(name).statement, "", "", ""]
+        return
+    assert [sentence, *shown] == list(words.row(committed(name)))
+    _, *cells = row_of(RESULTS, rf"claims/{name}/verdict\.json")
+    assert cells[:3] == shown
+
+
+def test_the_notice_is_on_top_of_the_documents() -> None:
+    verdicts = [committed(name) for name in NAMES]
+    notice = words.notice(verdicts)
+    for document in (README, RESULTS):
+        before = one_line(document).partition("| [batch-default")[0]
+        assert notice in before.partition("| [BatchNorm depends")[0]
+    for verdict in verdicts:
+        page = one_line((ROOT / "docs" / "claims" / f"{verdict.claim}.md").read_text())
+        assert words.notice([verdict]) in page
+        for finding in verdict.findings.values():
+            assert f"Found: {finding}" in page
+    if not notice:
+        assert "Withdrawn: " not in README + RESULTS
+
+
+def test_remarks_are_of_the_verdicts_beside_them() -> None:
+    for path in FOLDER.glob("*/remarks.yaml"):
+        remarks = read_remarks(path)
+        assert remarks is not None
+        verdict = committed(path.parent.name)
+        assert remarks.registration == verdict.registration, path
+
+
+def test_what_the_first_choice_of_rates_decided_is_withdrawn() -> None:
+    shown = {
+        (name, design.name): design.headline
+        for name in NAMES
+        for design in committed(name).designs
+    }
+    withdrawn = {key for key, headline in shown.items() if headline == "withdrawn"}
+    assert withdrawn == {
+        ("group-compromise", "between"),
+        ("group-compromise", "adjacency"),
+        ("group-compromise", "real_adjacency"),
+        ("group-small-batch", "norm_batch"),
+        ("layernorm-axes", "images"),
+    }
+    assert committed("group-small-batch").outcomes[0].crossovers[0].withdrawn
+    assert shown["group-small-batch", "joint"] == "supported"
+    assert committed("group-compromise").shown_mechanism == "equivalent"
+
+
+def test_texture_is_kept_stands_beside_the_sentence() -> None:
+    claim = read_claim("instance-classification")
+    verdict = committed(claim.name)
+    material = gather(FOLDER / "no runs", FOLDER)
+    found = verdict.findings["statement"]
+    for where, shown in {
+        "README": README,
+        "terminal": text(verdict, 400),
+        "registration": registration_text(
+            claim, {each.check: "" for each in claim.theorems}, [], 400, found
+        ),
+        "dashboard": verdict_table([verdict]),
+        "page": page.render(material, {}, {}).html,
+        "claim page": (ROOT / "docs" / "claims" / f"{claim.name}.md").read_text(),
+    }.items():
+        parts = one_line(shown).split(claim.statement)
+        assert len(parts) > 1, where
+        for after in parts[1:]:
+            assert "texture is kept" in after[:120], where
+
+
+class Shown(NamedTuple):
+    """What one place shows of a contrast."""
+
+    name: str
+    decision: str
+    effect: str
+    confidence: str
+    low: str
+    high: str
+    n: str
+    p: str
+
+
+def contrasts_of(verdict: Verdict) -> list[ContrastVerdict]:
+    return [each for design in verdict.designs for each in design.contrasts]
+
+
+NUMBER = r"([+-][\d.]+)"
+NUMBERS = rf"{NUMBER}, (\d+%) \[{NUMBER}, {NUMBER}\], n (\d+), p (.*?)"
+
+
+def in_the_terminal(verdict: Verdict) -> Iterator[Shown]:
+    printed = text(verdict, 10_000)
+    for name, decision, *numbers in re.findall(
+        rf"^    (\S.*?) {{2,}}(.*)\n +\S+ {NUMBERS}, margin", printed, re.MULTILINE
+    ):
+        yield Shown(re.sub(r"\*?( \(exploratory\))?$", "", decision), name, *numbers)
+
+
+def in_the_figures(verdict: Verdict) -> Iterator[Shown]:
+    for design in verdict.designs:
+        with style():
+            (axes,) = forest(design, verdict.alpha, design.name).axes
+        for drawn, contrast in zip(axes.texts, design.contrasts, strict=True):
+            plain = drawn.get_text().replace("\N{MINUS SIGN}", "-")
+            found = re.fullmatch(rf".*, expected .*?: (.*)\n{NUMBERS}", plain)
+            assert found, plain
+            yield Shown(contrast.name, *found.groups())
+
+
+def in_the_page(rendered: str) -> Iterator[Shown]:
+    plain = html.unescape(rendered).replace("\N{MINUS SIGN}", "-")
+    cells = re.compile(
+        r'<tr>\n<th scope="row">(?P<name>[^\n]*?)(?: <span class="tag">.*?)?'
+        r'<div class="small">[^\n]*, expected: .*?</th>\n'
+        r'<td><span class="badge [^"]*"><span [^>]*>.</span>(?P<decision>.*?)</span>'
+        rf'.*?<td class="n">{NUMBER}<div class="small">(\d+%) '
+        rf"\[{NUMBER}, {NUMBER}\]</div></td>\n"
+        r'<td class="n">(\d+)</td>\n<td class="n">(.*?)</td>',
+        re.DOTALL,
+    )
+    for found in cells.finditer(plain):
+        yield Shown(*found.groups())
+
+
+def test_every_place_shows_one_decision_one_interval_and_one_p() -> None:
+    rendered = page.render(gather(FOLDER / "no runs", FOLDER), {}, {}).html
+    on_the_page = list(in_the_page(rendered))
+    expected: list[Shown] = []
+    for name in NAMES:
         verdict = committed(name)
-        mechanism, outcome = decisions(verdict.mechanisms), decisions(verdict.outcomes)
-        told = [verdict.theorem, mechanism, outcome]
-    assert [cell.strip() for cell in row.split("|")[2:5]] == told
-    assert f"[{read_claim(name).statement}]" in row
+        printed = list(in_the_terminal(verdict))
+        assert list(in_the_figures(verdict)) == printed, name
+        assert len(printed) == len(contrasts_of(verdict)), name
+        expected += printed
+        for shown, contrast in zip(printed, contrasts_of(verdict), strict=True):
+            against = contrast.decision in ("refuted", "equivalent")
+            if contrast.decision == "supported" or against:
+                p = contrast.p_against if against else contrast.p
+                adjusted = contrast.p_against_adjusted if against else None
+                adjusted = adjusted if against else contrast.p_adjusted
+                p = p if adjusted is None else adjusted
+                assert shown.p.split()[0] == f"{p:.2g}", (name, shown)
+            assert ("against" in shown.p) >= against, (name, shown)
+            assert shown.name == contrast.name
+    assert on_the_page == expected
+
+
+def test_the_p_of_a_contrast_that_fails_only_after_holm_is_the_one_it_names() -> None:
+    contrast = committed("group-small-batch").outcomes[0].contrasts[1]
+    assert contrast.because.endswith("primary contrasts (p 0.069)")
+    assert contrast.p_shown == "0.069 against (Holm)"
+
+
+def test_intervals_in_the_results_are_those_that_are_shown() -> None:
+    for name in NAMES:
+        shown = [each.interval for each in contrasts_of(committed(name))]
+        cells = " ".join(row_of(RESULTS, rf"claims/{name}/verdict\.json"))
+        found = re.findall(r"\[(?:90 %: )?(-?\.\d+|-?\d\.\d+), (-?\d?\.\d+)\]", cells)
+        for low, high in found:
+            digits = len(low.partition(".")[2])
+            wanted = [f"{float(end):.{digits}f}" for end in (low, high)]
+            rounded = [
+                [f"{end:.{digits}f}" for end in ends]
+                for interval in shown
+                if interval is not None
+                for ends in (interval[:2], (-interval.high, -interval.low))
+            ]
+            assert wanted in rounded, (name, low, high)
+
+
+def test_the_stored_numbers_give_the_stored_decision_and_its_reason() -> None:
+    for name in NAMES:
+        verdict = committed(name)
+        for contrast in contrasts_of(verdict):
+            if contrast.effect is None or "after Holm" in contrast.because:
+                continue
+            found = decide(contrast.says, contrast.model_dump(), verdict.alpha)
+            assert found == (contrast.decision, contrast.because), contrast.name
+
+
+def test_remarks_leave_the_record_as_it_is() -> None:
+    for name in NAMES:
+        recorded = json.loads((FOLDER / name / "verdict.json").read_text())
+        written = json.loads(as_recorded(committed(name)))
+        assert written == {"census_failures": {}} | recorded
+
+
+def test_figures_from_memory_are_marked_wherever_they_stand() -> None:
+    lines = [line for name in choices("claim") for line in read_claim(name).published]
+    claim, verdict = read_claim("padding-tokens"), committed("padding-tokens")
+    rendered = page.render(gather(FOLDER / "no runs", FOLDER), {}, {}).html
+    for each in recalled():
+        (line,) = (line for line in lines if line.startswith(each.line))
+        assert published_line(line).endswith(f"[{each.mark}]")
+    line = next(line for line in lines if "PowerNorm" in line)
+    statements = {each.check: "" for each in claim.theorems}
+    for shown in (
+        text(verdict, 10_000),
+        registration_text(claim, statements, [], 10_000),
+        html.unescape(rendered),
+    ):
+        assert published_line(line) in shown
+        assert "theirs" not in shown
+    for document in ROOT.glob("docs/**/*.md"):
+        for after in one_line(document.read_text()).split("BN 34.4")[1:]:
+            assert "recalled from memory" in after[:80], document
+
+
+def test_no_document_and_no_output_uses_the_old_words() -> None:
+    old = re.compile(
+        r"\btheirs\b|said to be|\.8 points|middle is better than|are alike\."
+    )
+    documents = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("results/*.md"),
+    ]
+    for document in documents:
+        if document.name != "CHANGELOG.md":
+            assert not old.search(document.read_text()), document
+    for name in NAMES:
+        printed = text(committed(name), 200)
+        assert not re.search(r"\bequivalent\b", printed) and not old.search(printed)
+    table = README.partition("## One real result")[0]
+    assert not re.search(r"\bequivalent\b", table + RESULTS)
 
 
 def nothing_is_done(part: str) -> SweepObserver:

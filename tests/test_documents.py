@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import hydra
 import material
@@ -51,8 +51,9 @@ from normbench.probes.trained import PROBES
 from normbench.query import flat
 from normbench.registration import read_claim
 from normbench.report.verdicts import text as verdict_text
+from normbench.report.words import headline
 from normbench.tasks.base import REGISTRY as TASKS
-from normbench.verdict import read_verdict
+from normbench.verdict import Decision, read_verdict
 
 TO_ITS_END = None
 TRIED = {
@@ -430,11 +431,12 @@ def test_the_verdict_that_is_read_line_by_line_is_the_committed_one() -> None:
 
 def test_pictures_of_intervals_are_decided_as_they_say() -> None:
     """A line is a decision and, of 29 characters, a picture; a margin is 6 of them."""
+    words = {headline(decision): decision for decision in get_args(Decision)}
     section = reading().split("## Five decisions")[1].split("\n## ")[0]
     pictures = [text for _, language, text in FENCE.findall(section)]
     for says, lines in zip(("greater", "equal", "not_greater"), pictures, strict=True):
         for line in lines.splitlines():
-            decision, drawn = line[:14].strip(), line[14:43]
+            decision, drawn = words[line[:24].strip()], line[24:53]
             marks = [i - 14 for i, mark in enumerate(drawn) if mark in "-o"]
             low, high = float(min(marks)), float(max(marks))
             told = {"margin": 6.0, "low": low, "high": high}

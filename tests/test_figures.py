@@ -20,6 +20,7 @@ from normbench.report.figures import norm_of
 from normbench.report.forest import balanced
 from normbench.report.published import published
 from normbench.report.series import Point, dressed, numeric, spread
+from normbench.report.words import headline
 from normbench.verdict import Verdict, read_verdict
 
 Floats = NDArray[np.float64]
@@ -116,7 +117,7 @@ def test_decisions_are_seen_on_white_and_on_dark() -> None:
     for decision in palette.DECISIONS:
         for page in ("#ffffff", "#121212"):
             assert contrast(palette.decision_colour(decision), page) >= 3
-    assert len({look.marker for look in palette.DECISIONS.values()}) == 5
+    assert len({look.marker for look in palette.DECISIONS.values()}) == 6
 
 
 def test_arms_with_one_norm_share_its_colour_and_have_their_own_marker() -> None:
@@ -159,7 +160,7 @@ def test_every_committed_verdict_is_drawn(path: Path) -> None:
         texts = written(figures.svg(drawn[f"{design.name}-contrasts"]))
         for each in design.contrasts:
             assert f"{each.effect:+.4f}".replace("-", "\N{MINUS SIGN}") in texts
-            assert each.decision in texts
+            assert headline(each.headline) in texts
 
 
 @pytest.mark.parametrize("name", choices("claim"))
@@ -190,12 +191,12 @@ def batch() -> Verdict:
     return invented.verdict(read_claim("batch-size-dependence"))
 
 
-def test_theirs_are_marked_as_theirs(batch: Verdict) -> None:
+def test_published_figures_are_marked_as_published(batch: Verdict) -> None:
     drawn = figures.of_verdict(batch, read_claim(batch.claim))
     texts = written(figures.svg(drawn["norm_batch"]))
-    assert "theirs: Wu & He 2018" in texts
+    assert "published: Wu & He 2018" in texts
     assert "batch, Wu & He 2018" in texts
-    assert "theirs" not in written(figures.svg(drawn["joint_steps"]))
+    assert "published" not in written(figures.svg(drawn["joint_steps"]))
 
 
 def test_published_numbers_name_designs_arms_and_levels() -> None:

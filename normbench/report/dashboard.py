@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from normbench.errors import NormbenchError, RequestError
-from normbench.report.verdicts import decisions
+from normbench.report import words
 from normbench.verdict import Verdict
 from normbench.wandb_variables import clean, find_folders
 
@@ -126,16 +126,15 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
     rows = [
         (
             verdict.claim,
-            verdict.statement,
-            verdict.theorem,
-            decisions(verdict.mechanisms),
-            decisions(verdict.outcomes),
+            *words.row(verdict),
         )
         for verdict in verdicts
     ]
     head = ("claim", "it says", "theorem", "mechanism", "outcome")
     lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+    table = [f"| {' | '.join(map(_cell, line))} |" for line in lines]
+    withdrawn = words.notice(verdicts)
+    return "\n".join([withdrawn, "", *table] if withdrawn else table)
 
 
 def keys(panel: Panel) -> dict[str, list[str]]:

@@ -31,7 +31,7 @@ from normbench.report.series import (
     rows,
     within_possible,
 )
-from normbench.report.verdicts import crossover
+from normbench.report.words import crossover
 from normbench.verdict import CellSummary, DesignVerdict, Verdict
 
 __all__ = ["of_verdict", "save", "svg"]
@@ -149,6 +149,9 @@ def _told(design: DesignVerdict, verdict: Verdict) -> Iterator[str]:
     """What a reader must know of the picture: its intervals, and what is not in it."""
     if verdict.budget != "full":
         yield f"a {verdict.budget} check, not the registered one"
+    for reason, contrasts in design.reasons.items():
+        what = f" ({'; '.join(contrasts)})" * bool(contrasts)
+        yield f"withdrawn{what}: {reason}"
     sizes = sorted({cell.n for cell in design.cells if cell.n})
     if sizes and sizes[-1] > 1:
         n = "-".join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))
@@ -168,7 +171,7 @@ def _told(design: DesignVerdict, verdict: Verdict) -> Iterator[str]:
     if untrained:
         yield f"did not train: {', '.join(untrained)}"
     for crossing in design.crossovers:
-        yield f"grey: {crossover(crossing)}"
+        yield f"grey: {crossing.name}: {crossover(crossing)}"
 
 
 def _short(cell: str) -> str:
@@ -274,13 +277,13 @@ def _curves_of_others(
     curves(axes, series)
     label_ends(axes, series, height=0.8)
     axes.tick_params(axis="x", labelbottom=False)
-    axes.set_ylabel("theirs")
-    what = "\n".join(textwrap.fill(_theirs(of), 62) for of in others)
+    axes.set_ylabel("published")
+    what = "\n".join(textwrap.fill(_source(of), 62) for of in others)
     axes.set_title(what, fontsize=SMALL)
 
 
-def _theirs(of: Published) -> str:
-    return f"theirs: {of.source}, {of.what}"
+def _source(of: Published) -> str:
+    return f"published: {of.source}, {of.what}"
 
 
 def _dots(
@@ -307,7 +310,7 @@ def _dots(
     drawn = [
         *((series, measured(metric)) for metric, series in panels.items()),
         *(
-            (series, textwrap.fill(_theirs(of), 40 if columns < 3 else 28))
+            (series, textwrap.fill(_source(of), 40 if columns < 3 else 28))
             for of, series in beside_ours
         ),
     ]

@@ -10,12 +10,12 @@ from matplotlib.ticker import MaxNLocator
 from normbench.report.drawing import INK, PAGE, PAPER, figure
 from normbench.report.palette import DECISIONS
 from normbench.report.series import measured
-from normbench.report.verdicts import interval
+from normbench.report.words import headline
 from normbench.verdict import ContrastVerdict, DesignVerdict
 
 MOST_MARGINS = 10.0
 """Where the axis ends: what is beyond has an arrow, and its number."""
-SAID = {"greater": "> 0", "less": "< 0", "equal": "= 0", "not_greater": "not > 0"}
+EXPECTED = {"greater": "> 0", "less": "< 0", "equal": "= 0", "not_greater": "not > 0"}
 
 
 def forest(design: DesignVerdict, alpha: float, title: str) -> Figure:
@@ -40,8 +40,8 @@ def forest(design: DesignVerdict, alpha: float, title: str) -> Figure:
         axes.text(
             1.02,
             place,
-            f"{measured(contrast.metric)}, said {SAID[contrast.says]}: "
-            f"{contrast.decision}\n{_numbers(contrast, alpha)}",
+            f"{measured(contrast.metric)}, expected {EXPECTED[contrast.says]}: "
+            f"{headline(contrast.headline)}\n{_numbers(contrast, alpha)}",
             transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=7,
@@ -88,7 +88,7 @@ def _reach(contrasts: Sequence[ContrastVerdict]) -> tuple[float, float]:
 def _contrast(
     axes: Axes, contrast: ContrastVerdict, place: float, ends: tuple[float, float]
 ) -> None:
-    look = DECISIONS[contrast.decision]
+    look = DECISIONS[contrast.headline]
     assert contrast.effect is not None
     axes.plot(
         [value / contrast.margin for value in contrast.values.values()],
@@ -128,16 +128,18 @@ def _contrast(
 
 
 def _numbers(contrast: ContrastVerdict, alpha: float) -> str:
-    low, high, wide = interval(contrast)
+    assert contrast.interval is not None
+    low, high, wide = contrast.interval
     share = 1 - alpha if wide else 1 - 2 * alpha
     return (
-        f"{contrast.effect:+.4f}, {share:.0%} [{low:+.4f}, {high:+.4f}], n {contrast.n}"
+        f"{contrast.effect:+.4f}, {share:.0%} [{low:+.4f}, {high:+.4f}], "
+        f"n {contrast.n}, p {contrast.p_shown}"
     ).replace("-", "\N{MINUS SIGN}")
 
 
 def _effects(contrasts: Sequence[ContrastVerdict], alpha: float) -> str:
     return "\n".join(
-        f"{contrast.name}: {contrast.decision}, {measured(contrast.metric)} "
+        f"{contrast.name}: {headline(contrast.headline)}, {measured(contrast.metric)} "
         f"{_numbers(contrast, alpha)}, margin {contrast.margin:g}"
         for contrast in contrasts
     )

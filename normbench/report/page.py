@@ -8,7 +8,7 @@ disk, can be mailed, and is the same for the same material. What comes from file
 import base64
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -18,18 +18,17 @@ from markupsafe import Markup
 
 from normbench.errors import NormbenchError
 from normbench.registration import Claim
-from normbench.report import footprints
+from normbench.report import footprints, words
 from normbench.report.columns import DIGITS, Packed, pack, points_for
 from normbench.report.material import Material, why
 from normbench.report.pictures import QUALITY, Gallery, gallery
-from normbench.report.verdicts import interval
+from normbench.report.published import published_line
 from normbench.schema import RunRecord
 from normbench.verdict import (
     CellSummary,
     ContrastVerdict,
-    CrossoverVerdict,
-    Decision,
     DesignVerdict,
+    Headline,
 )
 
 FOLDER = Path(__file__).parent
@@ -39,11 +38,12 @@ MOST_BYTES = 5 * 2**20
 """Of a page. Curves have fewer points, or are left out, where it would be larger."""
 MOST_FAILURES = 200
 """Kinds of failure that are listed; the explorer has every run."""
-SYMBOLS: dict[Decision, str] = {
+SYMBOLS: dict[Headline, str] = {
     "supported": "\N{CHECK MARK}",
     "refuted": "\N{MULTIPLICATION SIGN}",
     "equivalent": "=",
     "inconclusive": "?",
+    "withdrawn": "\N{LEFTWARDS ARROW WITH HOOK}",
     "not tested": "\N{EN DASH}",
 }
 
@@ -115,21 +115,20 @@ def _html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "number": number,
         "signed": signed,
         "percent": lambda share: f"{share:.0%}",
         "anchor": anchor,
+        "published": published_line,
     }
+    environment.filters |= filters
     environment.globals |= {
         "bar": bar,
         "scale": scale,
-        "interval": interval,
-        "p_value": p_value,
+        "words": words,
         "cell_metrics": cell_metrics,
         "ends": ends,
-        "decided": decided,
-        "crossing": crossing,
         "registered": registered,
     }
     script = "\n".join(_text(name) for name in SCRIPTS)
@@ -143,6 +142,7 @@ def _html(
         digest=digest,
         data=Markup(packed.text),
         told=material.told,
+        withdrawn=words.notice(one.verdict for one in material.told if one.verdict),
         figures={
             claim: {name: Markup(svg) for name, svg in drawn.items()}
             for claim, drawn in figures.items()
@@ -185,13 +185,6 @@ def anchor(text: str) -> str:
     return "claim-" + "".join(c if c.isalnum() or c in "-_" else "_" for c in text)
 
 
-def p_value(contrast: ContrastVerdict) -> str:
-    """The p value of what is said, adjusted where it is one of several."""
-    holm = contrast.p_adjusted is not None
-    p = contrast.p_adjusted if holm else contrast.p
-    return "" if p is None else f"{p:.2g}" + " (Holm)" * holm
-
-
 def scale(design: DesignVerdict) -> float:
     """How far the intervals and margins of a design reach from 0."""
     ends = [
@@ -210,8 +203,8 @@ def bar(contrast: ContrastVerdict, reach: float) -> Bar:
     def place(value: float) -> float:
         return round(100 * min(1.0, max(0.0, (value / reach + 1) / 2)), 2)
 
-    low, high, _ = interval(contrast)
-    assert contrast.effect is not None
+    assert contrast.effect is not None and contrast.interval is not None
+    low, high, _ = contrast.interval
     return Bar(
         low=place(low),
         high=place(high),
@@ -232,28 +225,6 @@ def ends(cell: CellSummary) -> str:
         return f"skipped: {cell.skipped}"
     counts = (("diverged", cell.diverged), ("failed", cell.failed))
     return ", ".join(f"{count} {end}" for end, count in counts if count)
-
-
-def decided(designs: Sequence[DesignVerdict]) -> dict[str, Decision]:
-    """The decision of each design that has a primary contrast: they are questions of
-    their own, and are not merged."""
-    return {
-        each.name: each.decision
-        for each in designs
-        if any(contrast.primary for contrast in each.contrasts)
-    }
-
-
-def crossing(found: CrossoverVerdict) -> str:
-    """Where two curves of means meet, in words."""
-    at, low, high = (
-        f"{level} the levels" if isinstance(level, str) else f"{level:.3g}"
-        for level in (found.at, found.low, found.high)
-    )
-    several = ""
-    if found.share_several >= 0.05:
-        several = f"; {found.share_several:.0%} of resamples cross more than once"
-    return f"at {at}, 95 % bootstrap interval {low} to {high}, n {found.n}{several}"
 
 
 def registered(claim: Claim) -> str:

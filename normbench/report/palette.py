@@ -10,7 +10,7 @@ protanopia (Machado et al. 2009). The marker says the same once more.
 from hashlib import sha256
 from typing import NamedTuple
 
-from normbench.verdict import Decision
+from normbench.verdict import Headline
 
 
 class Look(NamedTuple):
@@ -57,11 +57,12 @@ LOOKS: dict[str, Look] = {
 _OTHERS = ("#d2527c", "#a8703a", "#6f8f1f", "#2f9e62", "#8f6ad6", "#c2569e", "#4f8fb0")
 _MARKERS, _LINES = "oDsv^<>pP", ("-", "--", "-.", ":")
 
-DECISIONS: dict[Decision, Look] = {
+DECISIONS: dict[Headline, Look] = {
     "supported": Look("#1a9850", "o", "-"),
     "refuted": Look("#e0452c", "X", "-"),
     "equivalent": Look("#9a5fd0", "s", "-"),
     "inconclusive": Look("#a07a00", "D", "--"),
+    "withdrawn": Look("#68727c", "P", ":"),
     "not tested": Look("#7d858d", "x", ":"),
 }
 
@@ -84,6 +85,6 @@ def colour(norm: str) -> str:
     return look(norm).colour
 
 
-def decision_colour(decision: Decision) -> str:
+def decision_colour(decision: Headline) -> str:
     """The hex colour of a decision; write the word too."""
     return DECISIONS[decision].colour

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from normbench.registration import Claim, Contrast, Design
 from normbench.report.paragraphs import paragraph
+from normbench.report.published import published_line
+from normbench.report.words import with_finding
 
 SAYS = {
     "greater": "is above {}",
@@ -14,23 +16,34 @@ SAYS = {
 
 
 def text(
-    claim: Claim, statements: Mapping[str, str], costs: Sequence[str], width: int
+    claim: Claim,
+    statements: Mapping[str, str],
+    costs: Sequence[str],
+    width: int,
+    found: str | None = None,
 ) -> str:
-    """The whole claim; `statements` are what its theorems say, `costs` a line each."""
-    return "\n".join(_lines(claim, statements, costs, width))
+    """The whole claim; `statements` are what its theorems say, `costs` a line each.
+
+    `found` is what a check found about its sentence.
+    """
+    return "\n".join(_lines(claim, statements, costs, width, found))
 
 
 def _lines(
-    claim: Claim, statements: Mapping[str, str], costs: Sequence[str], width: int
+    claim: Claim,
+    statements: Mapping[str, str],
+    costs: Sequence[str],
+    width: int,
+    found: str | None,
 ) -> Iterator[str]:
-    yield paragraph(f"{claim.name}: ", claim.statement, width)
+    yield paragraph(f"{claim.name}: ", with_finding(claim.statement, found), width)
     yield paragraph("source: ", claim.source, width)
     theorems = [
         f"{statements[each.check]} (within {each.tolerance:g})"
         for each in claim.theorems
     ]
     for title, items in (
-        ("published (theirs)", claim.published),
+        ("published", [published_line(line) for line in claim.published]),
         ("confounds", claim.confounds),
         ("theorems", theorems),
     ):
@@ -74,7 +87,7 @@ def _design(design: Design, width: int) -> Iterator[str]:
     if design.probes:
         yield row("probes", ", ".join(design.probes))
     for contrast in design.contrasts:
-        yield row("says", _contrast(contrast))
+        yield row("expected", _contrast(contrast))
     for crossing in design.crossovers:
         yield row("reports", f"{crossing.name}: where {crossing.metric} crosses")
 

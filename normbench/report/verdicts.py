@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from normbench.report import words
 from normbench.report.paragraphs import paragraph
+from normbench.report.published import published_line
 from normbench.verdict import (
     CellSummary,
     ContrastVerdict,
-    CrossoverVerdict,
     DesignVerdict,
     TheoremVerdict,
     Verdict,
@@ -15,8 +16,10 @@ from normbench.verdict import (
 
 PLOT = 41
 """Characters of a plotted interval; odd, so that 0 is in the middle."""
-DETAIL = 18
-"""Columns before what is said of a contrast."""
+LABEL = 2 + max(map(len, words.HEADLINES.values()))
+"""Columns of a decision, before what it is of."""
+DETAIL = 4 + LABEL
+"""Columns before the details of a contrast."""
 
 
 def text(verdict: Verdict, width: int = 88) -> str:
@@ -24,48 +27,37 @@ def text(verdict: Verdict, width: int = 88) -> str:
     return "\n".join(_lines(verdict, width))
 
 
-def decisions(designs: Sequence[DesignVerdict]) -> str:
-    """The decision of each design that has a primary contrast; one word for one.
-
-    Designs are separate questions: they are not merged here.
-    """
-    decided = {
-        design.name: design.decision
-        for design in designs
-        if any(contrast.primary for contrast in design.contrasts)
-    }
-    if len(decided) < 2:
-        return "".join(decided.values()) or "not tested"
-    return ", ".join(f"{name} {decision}" for name, decision in decided.items())
-
-
 def _lines(verdict: Verdict, width: int) -> Iterator[str]:
+    shown = words.row(verdict)
+    if withdrawn := words.notice([verdict]):
+        yield paragraph("note: ", withdrawn, width)
     for caveat in verdict.caveats:
         yield paragraph("note: ", caveat, width)
-    yield paragraph(f"{verdict.claim}: ", verdict.statement, width)
+    yield paragraph(f"{verdict.claim}: ", shown.statement, width)
     yield paragraph("source: ", verdict.source, width)
     yield ""
-    yield f"THEOREM    {verdict.theorem}"
+    yield paragraph(f"{'THEOREM':<11}", shown.theorem, width)
     for theorem in verdict.theorems:
         yield from _theorem(theorem, width)
-    for title, designs in (
-        ("MECHANISM", verdict.mechanisms),
-        ("OUTCOME", verdict.outcomes),
+    for title, headline, designs in (
+        ("MECHANISM", shown.mechanism, verdict.mechanisms),
+        ("OUTCOME", shown.outcome, verdict.outcomes),
     ):
         yield ""
-        yield paragraph(f"{title:<11}", decisions(designs), width)
+        yield paragraph(f"{title:<11}", headline, width)
         for design in designs:
             yield from _design(design, verdict.alpha, width)
     if verdict.census:
         yield ""
         yield "CENSUS     default norms of the models in"
         for zoo, counts in verdict.census.items():
-            shown = ", ".join(f"{name} {count}" for name, count in counts.items())
-            yield paragraph(f"{zoo}: ", shown, width, indent=2)
+            counted = ", ".join(f"{name} {count}" for name, count in counts.items())
+            yield paragraph(f"{zoo}: ", counted, width, indent=2)
+            yield paragraph("", words.census_built(verdict, zoo), width, indent=4)
     if verdict.published:
         yield ""
     for published in verdict.published:
-        yield paragraph("published: ", published, width)
+        yield paragraph("published: ", published_line(published), width)
     yield ""
     yield f"reproduce: {verdict.command}"
 
@@ -73,7 +65,8 @@ def _lines(verdict: Verdict, width: int) -> Iterator[str]:
 def _theorem(theorem: TheoremVerdict, width: int) -> Iterator[str]:
     control = "" if theorem.control is None else f"; control {theorem.control:.2g}"
     off = "not finite" if theorem.deviation is None else f"{theorem.deviation:.2g}"
-    yield paragraph(f"{theorem.decision:<14}", theorem.statement, width, indent=2)
+    label = f"{words.headline(theorem.decision):<{LABEL}}"
+    yield paragraph(label, theorem.statement, width, indent=2)
     yield paragraph(
         "",
         f"deviation {off} (tolerance {theorem.tolerance:.2g}){control}",
@@ -95,7 +88,8 @@ def _design(design: DesignVerdict, alpha: float, width: int) -> Iterator[str]:
     for contrast in design.contrasts:
         yield from _contrast(contrast, scale, alpha, width)
     for crossing in design.crossovers:
-        yield paragraph(f"{'crossover':<14}", crossover(crossing), width, indent=4)
+        what = f"{crossing.name}: {words.crossover(crossing)}"
+        yield paragraph(f"{'crossover':<{LABEL}}", what, width, indent=4)
 
 
 def _cell(cell: CellSummary, metric: str | None) -> str:
@@ -120,23 +114,11 @@ def _cell(cell: CellSummary, metric: str | None) -> str:
     return ", ".join(parts)
 
 
-def crossover(crossing: CrossoverVerdict) -> str:
-    """Where two curves cross, its interval, and how sure it is that they do."""
-    at, low, high = (
-        f"{x} the levels" if isinstance(x, str) else f"{x:.3g}"
-        for x in (crossing.at, crossing.low, crossing.high)
-    )
-    several = ""
-    if crossing.share_several >= 0.05:
-        several = f"; {crossing.share_several:.0%} of resamples cross more than once"
-    return f"{crossing.name}: at {at} [{low}, {high}], n {crossing.n}{several}"
-
-
 def _contrast(
     contrast: ContrastVerdict, scale: float, alpha: float, width: int
 ) -> Iterator[str]:
     marks = "*" * contrast.primary + " (exploratory)" * contrast.exploratory
-    label = f"{contrast.decision:<14}"
+    label = f"{words.headline(contrast.headline):<{LABEL}}"
     yield paragraph(label, f"{contrast.name}{marks}", width, indent=4)
     if contrast.effect is not None:
         yield paragraph("", numbers(contrast, alpha), width, indent=DETAIL)
@@ -144,44 +126,19 @@ def _contrast(
             yield " " * DETAIL + plot(contrast, scale)
         for line in (_seeds_above(contrast), _at_one_rate(contrast)):
             yield from [paragraph("", line, width, indent=DETAIL)] if line else []
-    needed = contrast.seeds_needed
-    settle = f"; about {needed} seeds would settle it" if needed else ""
-    yield paragraph("", f"{contrast.because}{settle}", width, indent=DETAIL)
-
-
-def interval(contrast: ContrastVerdict) -> tuple[float, float, bool]:
-    """The interval that the decision rests on; True where it is the wider one, of
-    confidence 1 - alpha, and not that of 1 - 2 alpha, which is held against margins."""
-    wide = contrast.says in {"greater", "less"} and contrast.decision != "equivalent"
-    low, high = (
-        (contrast.low, contrast.high)
-        if wide
-        else (contrast.low_margin, contrast.high_margin)
-    )
-    assert low is not None and high is not None
-    return low, high, wide
+    yield paragraph("", words.because(contrast), width, indent=DETAIL)
 
 
 def numbers(contrast: ContrastVerdict, alpha: float) -> str:
     """Effect, interval, n, p and margin of a contrast that has them."""
-    low, high, wide = interval(contrast)
+    assert contrast.effect is not None and contrast.interval is not None
+    low, high, wide = contrast.interval
     confidence = 1 - alpha if wide else 1 - 2 * alpha
-    assert contrast.effect is not None
     return (
         f"{contrast.metric} {contrast.effect:+.4f}, {confidence:.0%} "
-        f"[{low:+.4f}, {high:+.4f}], n {contrast.n}, {_p(contrast)}, "
+        f"[{low:+.4f}, {high:+.4f}], n {contrast.n}, p {contrast.p_shown}, "
         f"margin {contrast.margin:g}"
     )
-
-
-def _p(contrast: ContrastVerdict) -> str:
-    """That of the test which decided: for what was said, or against it."""
-    p, holm, which = contrast.p, contrast.p_adjusted, ""
-    if contrast.decision in {"refuted", "equivalent"}:
-        p, holm, which = contrast.p_against, contrast.p_against_adjusted, " against"
-    number = p if holm is None else holm
-    assert number is not None
-    return f"p {number:.2g}{which}{' (Holm)' * (holm is not None)}"
 
 
 def _seeds_above(contrast: ContrastVerdict) -> str:
@@ -202,8 +159,8 @@ def plot(contrast: ContrastVerdict, scale: float) -> str:
 
     "  (  |  ) --o--" says: above the margin.
     """
-    low, high, _ = interval(contrast)
-    assert contrast.effect is not None
+    assert contrast.effect is not None and contrast.interval is not None
+    low, high, _ = contrast.interval
 
     def place(value: float) -> int:
         share = (value / scale + 1) / 2

@@ -1,0 +1,41 @@
+"""The census: every model is counted, or it is said why not."""
+
+from functools import partial
+
+import invented
+import torch
+from torch import nn
+from torchvision import models
+
+from normbench import census
+from normbench.registration import read_claim
+from normbench.report.verdicts import text
+
+
+def test_the_census_builds_on_the_cpu_what_the_meta_device_cannot() -> None:
+    def build(name: str) -> nn.Module:
+        if name == "broken":
+            raise RuntimeError("no kernel\nfor this")
+        if name == "needs numbers":  # as RegNet's blocks do
+            torch.arange(3).tolist()
+        return nn.BatchNorm2d(4) if name != "plain" else nn.Linear(2, 2)
+
+    names = ["broken", "needs numbers", "usual", "plain"]
+    counts, not_built = census.count(names, build)
+    assert counts == {"batch": 2, "none": 1, "not built": 1}
+    assert not_built == {"broken": "RuntimeError: no kernel"}
+    regnet = partial(models.get_model, weights=None)
+    assert census.count(["regnet_y_400mf"], regnet) == ({"batch": 1}, {})
+
+
+def test_models_that_could_not_be_built_are_counted_and_named() -> None:
+    verdict = invented.verdict(read_claim("batch-default"))
+    counts = {"a zoo": {"batch": 3, "not built": 2}, "another": {"layer": 1}}
+    failures = {"a zoo": {"one": "RuntimeError: no", "two": "RuntimeError: no"}}
+    changes = {"census": counts, "census_failures": failures}
+    printed = text(verdict.model_copy(update=changes), 200)
+    reason = "2 of 5 models could not be built: one, two (RuntimeError: no)"
+    assert reason in printed
+    assert "all 1 models were built" in printed
+    older = verdict.model_copy(update={"census": counts})
+    assert "the reasons were not recorded" in text(older, 200)

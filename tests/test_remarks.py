@@ -1,0 +1,222 @@
+"""What was found out after a check: it is shown wherever the verdict is."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from report_material import COMMITTED
+from typer.testing import CliRunner, Result
+
+from normbench.cli import app
+from normbench.errors import RequestError
+from normbench.registration import read_claim
+from normbench.report import dashboard, figures, page, words
+from normbench.report.material import gather
+from normbench.report.verdicts import text
+from normbench.verdict import Headline, Verdict, as_recorded, read_verdict, together
+
+NAME = "group-small-batch"
+REASON = "A reason of its own."
+CONTRAST = "GroupNorm with WS against BatchNorm at 2"
+CROSSOVER = "BatchNorm meets GroupNorm with WS"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The folder of one committed verdict, without its remarks."""
+    folder = tmp_path / "claims" / NAME
+    folder.mkdir(parents=True)
+    shutil.copy(COMMITTED / NAME / "verdict.json", folder)
+    return folder
+
+
+def remark(folder: Path, **changes: Any) -> Verdict:
+    """Write remarks, by default of the verdict's registration, and read it again."""
+    plain = json.loads((folder / "verdict.json").read_text())
+    remarks = {"registration": plain["registration"]} | changes
+    (folder / "remarks.yaml").write_text(yaml.safe_dump(remarks))
+    verdict = read_verdict(folder / "verdict.json")
+    assert verdict is not None
+    return verdict
+
+
+def cli(folder: Path, *arguments: str) -> Result:
+    where = ["--output", str(folder.parent)]
+    return CliRunner().invoke(app, ["claim", *arguments, *where])
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [
+        (["supported", "supported"], "supported"),
+        (["supported", "withdrawn"], "withdrawn"),
+        (["equivalent", "withdrawn"], "withdrawn"),
+        (["inconclusive", "withdrawn"], "withdrawn"),
+        (["withdrawn", "withdrawn"], "withdrawn"),
+        (["withdrawn", "refuted"], "refuted"),
+        ([], "not tested"),
+    ],
+)
+def test_what_is_withdrawn_leaves_the_whole_open_unless_another_part_refutes_it(
+    parts: list[Headline], whole: Headline
+) -> None:
+    assert together(parts) == whole
+
+
+def test_a_design_is_withdrawn_with_its_contrasts_and_crossovers(folder: Path) -> None:
+    verdict = remark(folder, withdrawn=[{"design": "norm_batch", "reason": REASON}])
+    norm_batch, joint = verdict.outcomes
+    assert (norm_batch.headline, joint.headline) == ("withdrawn", "supported")
+    assert (verdict.shown_outcome, verdict.outcome) == ("withdrawn", "inconclusive")
+    assert {each.headline for each in norm_batch.contrasts} == {"withdrawn"}
+    assert [each.withdrawn for each in norm_batch.crossovers] == [REASON]
+    assert {each.headline for each in joint.contrasts} != {"withdrawn"}
+    row = words.row(verdict)
+    assert row.outcome == "norm_batch: withdrawn, joint: supported"
+    notice = words.notice([verdict])
+    assert notice == f"Withdrawn: {NAME} (norm_batch with its crossover). {REASON}"
+
+
+def test_only_the_contrasts_that_are_named_are_withdrawn(folder: Path) -> None:
+    withdrawn = {"design": "joint", "contrasts": [CONTRAST], "reason": REASON}
+    joint = remark(folder, withdrawn=[withdrawn]).outcomes[1]
+    headlines = {each.name: each.headline for each in joint.contrasts}
+    assert headlines.pop(CONTRAST) == "withdrawn"
+    assert "withdrawn" not in headlines.values()
+    assert joint.headline == "withdrawn"  # the contrast is primary
+    assert joint.reasons == {REASON: [CONTRAST]}
+
+    other = {"design": "joint", "contrasts": ["interaction at 2"], "reason": REASON}
+    joint = remark(folder, withdrawn=[other]).outcomes[1]
+    assert joint.headline == "supported"  # the contrast is not primary
+
+    crossing = {"design": "norm_batch", "contrasts": [CROSSOVER], "reason": REASON}
+    norm_batch = remark(folder, withdrawn=[crossing]).outcomes[0]
+    assert norm_batch.crossovers[0].withdrawn == REASON
+    assert norm_batch.headline == norm_batch.decision
+
+
+def test_a_refuted_design_decides_although_another_is_withdrawn(folder: Path) -> None:
+    verdict = remark(folder, withdrawn=[{"design": "joint", "reason": REASON}])
+    norm_batch = verdict.outcomes[0].model_copy(update={"decision": "refuted"})
+    changes = {"outcomes": [norm_batch, verdict.outcomes[1]]}
+    assert verdict.model_copy(update=changes).shown_outcome == "refuted"
+
+
+def test_every_place_shows_what_is_withdrawn_and_what_was_found(folder: Path) -> None:
+    verdict = remark(
+        folder,
+        withdrawn=[{"design": "joint", "reason": REASON}],
+        findings={part: f"{part} finding" for part in ("statement", "theorem")},
+    )
+    claim = read_claim(NAME)
+    material = gather(folder / "runs", folder.parent)
+    assert "joint: withdrawn" in dashboard.verdict_table([verdict])
+    for where, shown in {
+        "terminal": text(verdict, 400),
+        "claim list": cli(folder, "list").stdout,
+        "claim show": cli(folder, "show", NAME).stdout,
+        "page": page.render(material, {}, {}).html,
+        "dashboard": dashboard.verdict_table([verdict]),
+    }.items():
+        # Columns of a table break sentences; a page puts a badge in between.
+        assert REASON in " ".join(shown.split()), where
+        assert "withdrawn" in shown, where
+        for finding in verdict.findings.values():
+            assert finding in " ".join(shown.split()), (where, finding)
+    drawn = figures.of_verdict(verdict, claim)
+    for name in ("joint", "joint-contrasts"):
+        assert "withdrawn" in figures.svg(drawn[name])
+    assert f"withdrawn: {REASON}" in figures.svg(drawn["joint"])
+    assert "withdrawn" not in figures.svg(drawn["norm_batch-contrasts"])
+
+
+def test_no_seeds_are_promised_of_what_is_withdrawn(folder: Path) -> None:
+    before = remark(folder)
+    assert "seeds would settle it" in text(before)
+    designs = [{"design": d.name, "reason": REASON} for d in before.designs]
+    after = remark(folder, withdrawn=designs)
+    shown = text(after, 400)
+    assert "would settle it" not in shown
+    for contrast in after.outcomes[0].contrasts:
+        assert f"{contrast.effect:+.4f}" in shown  # numbers stay in the details
+
+
+def test_json_has_the_record_and_what_was_remarked(folder: Path) -> None:
+    recorded = json.loads((folder / "verdict.json").read_text())
+    remark(
+        folder,
+        withdrawn=[{"design": "joint", "reason": REASON}],
+        findings={"theorem": "a finding"},
+    )
+    (row,) = (
+        r for r in json.loads(cli(folder, "list", "--json").stdout) if r["name"] == NAME
+    )
+    assert row["outcome"] == recorded["outcome"]
+    assert row["withdrawn"] == {"joint": {REASON: []}}
+    assert row["findings"] == {"theorem": "a finding"}
+    shown = json.loads(cli(folder, "show", NAME, "--json").stdout)["verdict"]
+    assert shown["findings"] == {"theorem": "a finding"}
+    reasons = [design["withdrawn"] for design in shown["outcomes"]]
+    assert reasons == [None, REASON]
+    for design, before in zip(shown["outcomes"], recorded["outcomes"], strict=True):
+        for contrast, old in zip(design["contrasts"], before["contrasts"], strict=True):
+            assert contrast.items() >= old.items()
+
+
+def test_remarks_of_another_registration_do_not_apply(folder: Path) -> None:
+    withdrawn = [{"design": "joint", "reason": REASON}]
+    verdict = remark(folder, registration="0" * 16, withdrawn=withdrawn)
+    assert words.notice([verdict]) == ""
+    # Those of a full check say nothing about a quick one beside it.
+    remark(folder, withdrawn=withdrawn)
+    plain = json.loads((folder / "verdict.json").read_text()) | {"budget": "quick"}
+    (folder / "verdict.quick.json").write_text(json.dumps(plain))
+    quick = read_verdict(folder / "verdict.quick.json")
+    assert quick is not None and words.notice([quick]) == ""
+
+
+@pytest.mark.parametrize(
+    ("remarks", "message"),
+    [
+        ("- joint", "valid dictionary"),
+        ("{", "remarks.yaml cannot be read"),
+        ("registration: {own}\nwithdrawal: []", "withdrawal"),
+        ("registration: {own}\nfindings: {{outcomes: a}}", "outcomes"),
+        ("registration: {own}\nwithdrawn: [{{design: joint, reason: ''}}]", "reason"),
+        ("registration: {own}\nwithdrawn: [{{design: joint}}]", "reason"),
+        (
+            "registration: {own}\nwithdrawn: [{{design: joints, reason: a}}]",
+            "there is no design 'joints'; did you mean 'joint'?",
+        ),
+        (
+            "registration: {own}\n"
+            "withdrawn: [{{design: joint, contrasts: [interaction at 3], reason: a}}]",
+            "joint has no contrast 'interaction at 3'; did you mean 'interaction at 2'",
+        ),
+    ],
+)
+def test_remarks_that_are_wrong_are_named(
+    remarks: str, message: str, folder: Path
+) -> None:
+    own = json.loads((folder / "verdict.json").read_text())["registration"]
+    made = remarks.format(own=own) if "{own}" in remarks else remarks
+    (folder / "remarks.yaml").write_text(made)
+    with pytest.raises(RequestError, match=r"remarks\.yaml"):
+        read_verdict(folder / "verdict.json")
+    done = cli(folder, "list")
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_what_a_check_writes_has_no_remarks(folder: Path) -> None:
+    withdrawn = [{"design": "joint", "reason": REASON}]
+    verdict = remark(folder, withdrawn=withdrawn, findings={"outcome": "a finding"})
+    written = json.loads(as_recorded(verdict))
+    recorded = json.loads((folder / "verdict.json").read_text())
+    assert written.items() >= recorded.items()
+    assert written.keys() - recorded.keys() <= {"census_failures"}
