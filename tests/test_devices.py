@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from normbench.errors import Incompatible, RequestError, Stopped
 from normbench.experiment import run_one
 from normbench.norms import REGISTRY, Norm, make, names
 from normbench.record import run_folder
+from normbench.tasks.base import Task
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 NARROW = [torch.bfloat16, torch.float16]
@@ -397,20 +398,28 @@ class _Enough(Exception):
     pass
 
 
+@cache
+def task_on_both(task: str) -> tuple[Task, Task]:
+    """The task on the CPU and on the meta device; no norm changes it."""
+    config = compose(SMALL[task])
+    on_cpu: Any = network.make_task(config, CPU)
+    on_device: Any = network.make_task(config, META)
+    if task == "style":
+        targets: dict[str, Tensor] = on_cpu._targets
+        on_device.__dict__["_targets"] = {k: t.to(META) for k, t in targets.items()}
+    return on_cpu, on_device
+
+
 def steps_on_the_device(
     task: str, name: str, wrap: Callable[[nn.Module], nn.Module] = lambda model: model
 ) -> None:
     """Three whole steps of training on a device where nothing can be read."""
     config = compose([*SMALL[task], f"norm={name}", "batch_size=4", "norm_batch=2"])
-    on_cpu = network.make_task(config, CPU)
+    on_cpu, on_device = task_on_both(task)
     try:
         network.check(config, on_cpu)
     except Incompatible as reason:
         pytest.skip(str(reason))
-    on_device: Any = network.make_task(config, META)
-    if task == "style":
-        targets: dict[str, Tensor] = on_cpu._targets  # type: ignore[attr-defined]
-        on_device.__dict__["_targets"] = {k: t.to(META) for k, t in targets.items()}
     model = wrap(network.build(config, on_cpu).model)
     if any(is_lazy(parameter) for parameter in model.parameters()):
         model(*on_cpu.inputs(torch.arange(4)))
