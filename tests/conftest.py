@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from normbench.cli import app
 from normbench.config import compose
 from normbench.experiment import run_one
 from normbench.schema import RunRecord
@@ -48,6 +50,27 @@ def run(tmp_path: Path) -> Run:
         return run_one(compose([*defaults, *overrides]), results)
 
     return run
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `normbench ARGUMENTS` in this process in an empty folder.
+
+    For what does not depend on a process of its own, whose start takes seconds.
+    """
+
+    def invoke(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "path", sys.path[:])
+            done = CliRunner().invoke(app, arguments, env=environment)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(
+            arguments, done.exit_code, done.stdout, done.stderr
+        )
+
+    return invoke
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""scripts/install and scripts/system, with stand-ins for pip, apt-get and playwright."""
+"""scripts/install and scripts/system, with stand-ins for pip, apt-get, playwright."""
 
 import shutil
 import subprocess
@@ -132,7 +132,8 @@ def test_a_venv_of_a_python_that_is_gone_is_made_anew(folder: Folder) -> None:
 def test_python_names_another_one(folder: Folder) -> None:
     folder.run("install")
     folder.did()
-    other = PYTHON.replace("  *) exec", '  *"version_info[:3]"*) echo 9.9.9 ;;\n  *) exec')
+    version = '  *"version_info[:3]"*) echo 9.9.9 ;;\n'
+    other = PYTHON.replace("  *) exec", f"{version}  *) exec")
     program(folder.bin / "python9", other)
     assert folder.run("install", PYTHON="python9").returncode == 0
     assert folder.did() == ["venv", "pip ."]
@@ -169,10 +170,12 @@ case "$*" in *install*chromium*) printf '#!/bin/bash\\n' > "$BIN/chromium"
 @pytest.fixture
 def bare(folder: Folder) -> Folder:
     """A machine without a browser, whose programs are those in `folder.bin`."""
-    for name in ("bash", "chmod", "dirname", "git"):
+    for name in ("bash", "chmod", "dirname"):
         path = shutil.which(name)
         assert path is not None
         (folder.bin / name).symlink_to(path)
+    for name in ("git", "c++", "python3-config"):
+        program(folder.bin / name, "#!/bin/bash\n")
     program(folder.bin / "id", "#!/bin/bash\necho 1000\n")
     program(folder.path / ".venv" / "bin" / "python", "#!/bin/bash\nexit 1\n")
     folder.environment |= {"PATH": str(folder.bin), "BIN": str(folder.bin)}
@@ -221,6 +224,21 @@ def test_the_distribution_s_browser_is_installed(user: str, bare: Folder) -> Non
     update, install = bare.did()
     assert "update" in update and "install chromium" in install
     assert bare.run("system", "--browser").stdout == f"{bare.bin / 'chromium'}\n"
+
+
+def test_what_else_is_missing_is_installed_too(bare: Folder) -> None:
+    program(bare.bin / "chromium", "#!/bin/bash\n")
+    program(bare.bin / "id", "#!/bin/bash\necho 0\n")
+    (bare.bin / "c++").unlink()
+    site = bare.path / ".venv" / "lib" / "python3.11" / "site-packages"
+    program(site / "playwright" / "driver" / "node", "#!/bin/bash\nexit 127\n")
+    assert bare.run("system").returncode == 0  # without apt-get
+    program(bare.bin / "apt-get", APT)
+    done = bare.run("system")
+    assert done.returncode == 0
+    assert "installing with apt-get: g++ libatomic1" in done.stderr
+    _, install = bare.did()
+    assert install.endswith("install g++ libatomic1")
 
 
 def test_playwright_s_browser_is_the_last_resort(bare: Folder, tmp_path: Path) -> None:
