@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,27 @@ from normbench.config import compose
 from normbench.experiment import run_one
 from normbench.schema import RunRecord
 
+# What would lead a test elsewhere: to other results or servers, into the repository
+# whose hook runs the tests, or to output in colour.
+ELSEWHERE = ("NORMBENCH_", "WANDB_", "HF_", "HYDRA_", "SLURM_", "SUBMITIT_", "GIT_")
+OTHER_OUTPUT = {"COLUMNS", "FORCE_COLOR", "PYTHONIOENCODING", "PYTHONWARNINGS"}
+OTHER_OUTPUT |= {"TORCHELASTIC_RUN_ID", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
+PROXIES = {"all_proxy", "http_proxy", "https_proxy"}
+
+
+def forget(environment: MutableMapping[str, str]) -> None:
+    """Remove from `environment` what a test must not depend on."""
+    for name in set(environment) - {"NORMBENCH_BROWSER"}:
+        if (
+            name.startswith(ELSEWHERE)
+            or name in OTHER_OUTPUT
+            or name.lower() in PROXIES
+        ):
+            del environment[name]
+    environment["GIT_CONFIG_GLOBAL"] = os.devnull
+
+
+forget(os.environ)
 torch.set_num_threads(1)
 # A suite started in the background ignores Ctrl-C, and so would what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

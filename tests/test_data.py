@@ -528,10 +528,14 @@ def test_a_full_disk_leaves_nothing_behind(
     assert "No space left on device" in caplog.text
 
 
-def test_the_default_folder_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_is_the_users(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("NORMBENCH_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert "normbench" in cache.folder().parts
-    assert cache.folder().is_relative_to(Path.home())
+    assert cache.folder().is_relative_to(tmp_path)
 
 
 @pytest.mark.parametrize(

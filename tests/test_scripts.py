@@ -1,5 +1,6 @@
 """scripts/install and scripts/system, with stand-ins for pip, apt-get, playwright."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import forget
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +28,15 @@ case "$*" in
 esac
 """
 """A Python that makes a .venv and installs by noting it in $LOG."""
+
+
+def test_the_tests_do_not_depend_on_the_environment() -> None:
+    path = {"PATH": "/bin", "HOME": "/", "NORMBENCH_BROWSER": "chromium"}
+    others = ("FORCE_COLOR", "GIT_DIR", "HTTPS_PROXY", "NORMBENCH_RESULTS")
+    others += ("WANDB_API_KEY", "SLURM_JOB_ID", "http_proxy")
+    environment = path | dict.fromkeys(others, "1")
+    forget(environment)
+    assert environment == path | {"GIT_CONFIG_GLOBAL": os.devnull}
 
 
 def program(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import SMALL, Command, Run
 
-from normbench import network, record
+from normbench import network, record, tracking
 from normbench.config import compose
 from normbench.errors import Stopped
 from normbench.experiment import run_one
@@ -198,3 +198,8 @@ def test_a_wandb_folder_that_is_full_is_one_warning(
     assert len(failed) == 1, done.stderr
     (result,) = tmp_path.rglob("result.json")
     assert json.loads(result.read_text())["status"] == "ok"
+
+
+def test_who_has_no_home_folder_has_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETRC", "~no-such-user/.netrc")
+    assert not tracking._has_login("http://127.0.0.1:9")
