@@ -41,8 +41,8 @@ def test_train_show_and_results_tell_the_same_story(
     assert last[0] == "run"
     run_id, folder = last[1], tmp_path / last[2]
     assert folder == tmp_path / "results" / "runs" / run_id[:2] / run_id
-    assert {f.name for f in folder.iterdir()} == {
-        ".lock",
+    # Whether the file of a lock stays depends on the version of filelock.
+    assert {f.name for f in folder.iterdir()} - {".lock"} == {
         "config.yaml",
         "history.jsonl",
         "result.json",

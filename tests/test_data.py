@@ -524,7 +524,8 @@ def test_a_full_disk_leaves_nothing_behind(
     monkeypatch.setattr(Path, "write_bytes", write_half)
     maker = Maker()
     maker.check(cached("toy", {}, maker))
-    assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]
+    # Whether the file of a lock stays depends on the version of filelock.
+    assert {path.suffix for path in empty_cache.iterdir()} <= {".lock"}
     assert "No space left on device" in caplog.text
 
 
