@@ -246,8 +246,6 @@ def test_a_record_that_cannot_be_written_leaves_nothing_behind(
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(NormbenchError, match="No space left"):
             writer.finish(finished)
-    assert {f.name for f in writer.folder.iterdir()} == {
-        ".lock",
-        "config.yaml",
-        "history.jsonl",
-    }
+    # Whether the file of a lock stays depends on the version of filelock.
+    names = {f.name for f in writer.folder.iterdir()} - {".lock"}
+    assert names == {"config.yaml", "history.jsonl"}
