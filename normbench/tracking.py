@@ -94,10 +94,10 @@ def account() -> tuple[str, bool]:
 
 def _has_login(server: str) -> bool:
     """Whether the netrc file, in which `wandb login` leaves a key, has one."""
-    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
+        path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
         return netrc(path).authenticators(urlsplit(server).netloc) is not None
-    except (OSError, NetrcParseError):
+    except (OSError, RuntimeError, NetrcParseError):  # RuntimeError: no home folder
         return False
 
 

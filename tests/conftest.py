@@ -4,16 +4,39 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from normbench.cli import app
 from normbench.config import compose
 from normbench.experiment import run_one
 from normbench.schema import RunRecord
 
+# What would lead a test elsewhere: to other results or servers, into the repository
+# whose hook runs the tests, or to output in colour.
+ELSEWHERE = ("NORMBENCH_", "WANDB_", "HF_", "HYDRA_", "SLURM_", "SUBMITIT_", "GIT_")
+OTHER_OUTPUT = {"COLUMNS", "FORCE_COLOR", "PYTHONIOENCODING", "PYTHONWARNINGS"}
+OTHER_OUTPUT |= {"TORCHELASTIC_RUN_ID", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
+PROXIES = {"all_proxy", "http_proxy", "https_proxy"}
+
+
+def forget(environment: MutableMapping[str, str]) -> None:
+    """Remove from `environment` what a test must not depend on."""
+    for name in set(environment) - {"NORMBENCH_BROWSER"}:
+        if (
+            name.startswith(ELSEWHERE)
+            or name in OTHER_OUTPUT
+            or name.lower() in PROXIES
+        ):
+            del environment[name]
+    environment["GIT_CONFIG_GLOBAL"] = os.devnull
+
+
+forget(os.environ)
 torch.set_num_threads(1)
 # The developer's own settings of W&B, in this process and in those that it starts.
 for variable in [name for name in os.environ if name.startswith("WANDB_")]:
@@ -51,6 +74,27 @@ def run(tmp_path: Path) -> Run:
         return run_one(compose([*defaults, *overrides]), results)
 
     return run
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `normbench ARGUMENTS` in this process in an empty folder.
+
+    For what does not depend on a process of its own, whose start takes seconds.
+    """
+
+    def invoke(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "path", sys.path[:])
+            done = CliRunner().invoke(app, arguments, env=environment)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(
+            arguments, done.exit_code, done.stdout, done.stderr
+        )
+
+    return invoke
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Command
 from test_record import A_RECORD
 from test_registration import TINY, put
 
@@ -577,10 +578,10 @@ def test_compare_goes_the_same_road(folder: Path) -> None:
     ],
 )
 def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(
-    arguments: list[str], told: str, tmp_path: Path
+    arguments: list[str], told: str, invoke: Command, tmp_path: Path
 ) -> None:
     put(real(), tmp_path / "mine")
-    done = normbench(tmp_path, *arguments, *MINE)
+    done = invoke(*arguments, *MINE)
     assert done.returncode == 2, done.stderr
     assert told in done.stderr
     assert not (tmp_path / "results").exists()

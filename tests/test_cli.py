@@ -80,8 +80,8 @@ def test_train_show_and_results_tell_the_same_story(
     assert last[0] == "run"
     run_id, folder = last[1], tmp_path / last[2]
     assert folder == tmp_path / "results" / "runs" / run_id[:2] / run_id
-    assert {f.name for f in folder.iterdir()} == {
-        ".lock",
+    # Whether the file of a lock stays depends on the version of filelock.
+    assert {f.name for f in folder.iterdir()} - {".lock"} == {
         "config.yaml",
         "history.jsonl",
         "result.json",
@@ -109,21 +109,21 @@ def test_train_show_and_results_tell_the_same_story(
     assert json.loads(again.stdout) == shown
 
 
-def test_config_prints_what_train_would_run(command: Command) -> None:
-    printed = command("config", "task=transformer", "norm=layer", "batch_size=8")
+def test_config_prints_what_train_would_run(invoke: Command) -> None:
+    printed = invoke("config", "task=transformer", "norm=layer", "batch_size=8")
     config = yaml.safe_load(printed.stdout)
     assert config["norm"]["name"] == "layer_position"
     assert config["norm_batch"] == 8
     same = ["batch_size=8", "norm=layer", "task=transformer"]
-    assert json.loads(command("config", *same, "--json").stdout) == config
+    assert json.loads(invoke("config", *same, "--json").stdout) == config
 
 
 @pytest.mark.parametrize("what", ["norms", "tasks", "data", "budgets", "trackers"])
-def test_list_names_every_choice(what: str, command: Command) -> None:
-    rows = json.loads(command("list", what, "--json").stdout)
+def test_list_names_every_choice(what: str, invoke: Command) -> None:
+    rows = json.loads(invoke("list", what, "--json").stdout)
     assert [row["name"] for row in rows] == list(choices(what.removesuffix("s")))
     assert all(row["description"] for row in rows)
-    table = command("list", what).stdout
+    table = invoke("list", what).stdout
     assert all(row["name"] in table for row in rows)
 
 
@@ -143,10 +143,10 @@ def test_list_names_every_choice(what: str, command: Command) -> None:
     ],
 )
 def test_a_wrong_request_is_told_in_three_lines_and_writes_nothing(
-    arguments: list[str], words: list[str], command: Command, tmp_path: Path
+    arguments: list[str], words: list[str], invoke: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    told = command(*arguments)
+    told = invoke(*arguments)
     assert told.returncode == 2, told.stderr
     assert told.stdout == ""
     assert "Traceback" not in told.stderr
@@ -321,10 +321,10 @@ def test_a_record_of_other_code_is_told_so(command: Command, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("source", ["def (", "1 / 0", "import no_such_thing"])
 def test_a_module_that_fails_is_a_wrong_request(
-    source: str, command: Command, tmp_path: Path
+    source: str, invoke: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.py").write_text(source)
-    told = command("train", "--module", "broken", *TINY)
+    told = invoke("train", "--module", "broken", *TINY)
     assert told.returncode == 2
     assert "--module broken" in told.stderr
     assert "Traceback" not in told.stderr

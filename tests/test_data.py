@@ -518,14 +518,19 @@ def test_a_full_disk_leaves_nothing_behind(
     monkeypatch.setattr(Path, "write_bytes", write_half)
     maker = Maker()
     maker.check(cached("toy", {}, maker))
-    assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]
+    # Whether the file of a lock stays depends on the version of filelock.
+    assert {path.suffix for path in empty_cache.iterdir()} <= {".lock"}
     assert "No space left on device" in caplog.text
 
 
-def test_the_default_folder_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_is_the_users(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("NORMBENCH_CACHE", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     assert "normbench" in cache.folder().parts
-    assert cache.folder().is_relative_to(Path.home())
+    assert cache.folder().is_relative_to(tmp_path)
 
 
 @pytest.mark.parametrize(

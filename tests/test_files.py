@@ -166,9 +166,9 @@ def test_a_folder_that_may_not_be_read_is_refused(
         compose(overrides(name, files))
 
 
-def test_the_command_refuses_a_path_with_exit_code_2(command: Command) -> None:
+def test_the_command_refuses_a_path_with_exit_code_2(invoke: Command) -> None:
     given = ["task=transformer", "data=text_csv", "data.path=/no/where"]
-    refused = command("train", *given)
+    refused = invoke("train", *given)
     assert refused.returncode == 2
     message = "error: data.path=/no/where does not exist; name a file"
     assert refused.stderr.strip() == message

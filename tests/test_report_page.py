@@ -1,11 +1,12 @@
-"""The report in a browser: Debian's chromium, driven by playwright.
+"""The report in a browser, which playwright drives.
 
-No browser is downloaded. Where there is none these tests fail, with one line that says
-what to install: a page that nobody opened is not a page that works.
+If there is none these tests fail, with one line that says what to install: a page that
+nobody opened is not a page that works.
 """
 
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from typer.testing import CliRunner
 from normbench import query, record
 from normbench.cli import app
 
+ROOT = Path(__file__).parents[1]
 NO_VALUE = "\N{EN DASH}"
 PHONE = {"width": 360, "height": 740}
 DESK = {"width": 1280, "height": 900}
@@ -36,11 +38,12 @@ DESK = {"width": 1280, "height": 900}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.fail("no `chromium` on the path: apt-get install chromium", False)
+    command = [ROOT / "scripts" / "system", "--browser"]
+    path = subprocess.run(command, capture_output=True, text=True)
+    if path.returncode != 0:
+        pytest.fail(path.stderr.strip(), pytrace=False)
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium)
+        opened = playwright.chromium.launch(executable_path=path.stdout.strip())
         yield opened
         opened.close()
 

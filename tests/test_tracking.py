@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import SMALL, Command, Run
 
-from normbench import network, record
+from normbench import network, record, tracking
 from normbench.config import compose, run_id
 from normbench.errors import RequestError, Stopped
 from normbench.experiment import run_one
@@ -27,7 +27,8 @@ def inspected(results: Path, *flags: str) -> Any:
     folder = sorted((results / "wandb").glob("offline-run-*"))[-1]
     leet = Path(sys.executable).with_name("wandb")
     arguments = [leet, "leet", "inspect", *flags, "--json", folder]
-    printed = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    printed = subprocess.run(arguments, capture_output=True, text=True)
+    assert printed.returncode == 0, printed.stderr
     return printed.stdout
 
 
@@ -180,6 +181,7 @@ def test_online_without_a_server_falls_back_to_offline(
     assert list((tmp_path / "results" / "runs" / "wandb").glob("offline-run-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kilobytes", [5, 16])
 def test_a_wandb_folder_that_is_full_is_one_warning(
     kilobytes: int, tmp_path: Path
@@ -345,3 +347,8 @@ def test_folders_that_can_be_written_stay(
     find_folders(tmp_path / "spare")
     assert os.environ["WANDB_CACHE_DIR"] == str(tmp_path / "mine")
     assert Path(os.environ["WANDB_DATA_DIR"]).parent == tmp_path / "spare"
+
+
+def test_who_has_no_home_folder_has_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETRC", "~no-such-user/.netrc")
+    assert not tracking._has_login("http://127.0.0.1:9")
