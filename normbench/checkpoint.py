@@ -1,7 +1,8 @@
 """Checkpoints of an unfinished run: whole or not at all, and checked when read.
 
-A file is MAGIC, the SHA-256 of the payload (32 bytes), and the payload, a `State` as
-`torch.save` writes it. The one before it stays as `checkpoint.previous.pt`.
+A file is MAGIC, the SHA-256 of the payload (32 bytes), and the payload: a `State`, and
+the SHA-256 of its history, as `torch.save` writes them. The one before it stays as
+`checkpoint.previous.pt`.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from normbench import reading
 from normbench.errors import NormbenchError, Stopped
 from normbench.record import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT, write_atomically
 
-MAGIC = b"normbench checkpoint 1\n"
+MAGIC = b"normbench checkpoint 2\n"
 HEADER = len(MAGIC) + hashlib.sha256().digest_size
 
 
@@ -71,6 +72,7 @@ def save(folder: Path, state: State) -> None:
     buffer = io.BytesIO()
     plain = {field.name: getattr(state, field.name) for field in fields(State)}
     plain["pending"] = torch.stack(list(state.pending)) if state.pending else None
+    plain["history_sha256"] = _sha256(folder / HISTORY, state.history)
     torch.save(plain, buffer)
     payload = buffer.getvalue()
     latest = folder / CHECKPOINT
@@ -84,7 +86,8 @@ def latest(
 ) -> State | None:
     """The last state in `folder` to go on from, or None to start from the beginning.
 
-    A damaged file is removed, as is one whose history is longer than the one there is.
+    A damaged file is removed, as is one whose history is not what the one there is
+    begins with.
     A state of another `identity`, such as that of another run, does not count. `warn`
     is told, in one line, why it is not the very last one. Raises NormbenchError, and
     removes nothing, where the disk does not answer: what it holds may be whole.
@@ -92,10 +95,9 @@ def latest(
     damaged = []
     state = None
     try:
-        length = _length(folder / HISTORY)
         for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
             try:
-                state = _read(folder / name, length)
+                state = _read(folder / name)
                 break
             except FileNotFoundError:
                 continue
@@ -118,30 +120,45 @@ def latest(
     return state
 
 
-def _length(path: Path) -> int:
-    """The size of a file in bytes; 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+def _sha256(path: Path, length: int) -> str:
+    """Of the first `length` bytes of a file, or of all where it is shorter."""
+    digest = hashlib.sha256()
+    if length:
+        with path.open("rb") as file:
+            while piece := file.read(min(length, 2**20)):
+                digest.update(piece)
+                length -= len(piece)
+    return digest.hexdigest()
 
 
-def _read(path: Path, history: int) -> State:
+def _read(path: Path) -> State:
     reading.require_file(path)
-    content = path.read_bytes()
-    payload = content[HEADER:]
-    if content[:HEADER] != MAGIC + hashlib.sha256(payload).digest():
+    with path.open("rb") as file:
+        header = file.read(HEADER)
+        if not header.startswith(MAGIC):
+            raise _Damaged("it is no checkpoint of this version of normbench")
+        try:
+            payload = file.read()
+        except (MemoryError, OverflowError):
+            raise _Damaged("it is larger than the memory") from None
+    if header != MAGIC + hashlib.sha256(payload).digest():
         raise _Damaged("its checksum does not match")
     try:
         plain = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        pending = plain.pop("pending")
+        pending, sha256 = plain.pop("pending"), plain.pop("history_sha256")
         state = State(**plain, pending=[] if pending is None else pending.unbind())
         if not isinstance(state.identity, dict) or state.step < 1 or state.history < 0:
             raise ValueError("no state of a run")
     except Exception as error:  # whole, but of what torch does not load as data
         raise _Damaged(f"torch cannot load it: {type(error).__name__}") from None
+    try:
+        history = path.with_name(HISTORY).stat().st_size
+    except FileNotFoundError:
+        history = 0
     if state.history > history:
         raise _Damaged("the history is shorter than it was")
+    if sha256 != _sha256(path.with_name(HISTORY), state.history):
+        raise _Damaged("the history is not the one that was written with it")
     return state
 
 
@@ -149,8 +166,8 @@ def _read(path: Path, history: int) -> State:
 class Saver:
     """What a run goes on from, and when it leaves that for the next process.
 
-    Without a folder it leaves nothing: another process of the run does that. `agree` is
-    what processes make of one's wish to stop.
+    Without a folder it leaves nothing: another process of the run does that. `agree`
+    is true on every rank if it is true on any rank.
     """
 
     folder: Path | None

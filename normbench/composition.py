@@ -15,10 +15,14 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError
 
-from normbench.choices import config_root, groups
+from normbench.choices import choices, config_root, groups
+from normbench.config_source import address
 from normbench.errors import RequestError
 from normbench.overrides import shortened
 from normbench.suggestions import suggested_key
+
+MOST_EXPANDED = 2**23
+"""Characters of a config at most, with every interpolation replaced by its value."""
 
 
 class Composer:
@@ -111,15 +115,18 @@ def _compose(chosen: Sequence[Override], config_dir: Path | None) -> _Compositio
         raise RequestError(f"--config-dir {config_dir} is not a folder")
     search = []
     if config_dir is not None:
-        folder = f"file://{config_dir.resolve()}"
+        folder = address(config_dir)
         search = [f"hydra.searchpath=[{json.dumps(folder, ensure_ascii=False)}]"]
-    lines = [str(override.input_line) for override in chosen]
+    lines = [_choice(override) for override in chosen]
     with (
         hydra.initialize_config_dir(str(config_root()), version_base="1.3"),
         _explained(config_dir, chosen),
     ):
         config = hydra.compose("config", [*search, *lines])
+        if _has_own_rate(config, chosen, config_dir):
+            config["lr"] = {}  # the task's rate is of the built-in optimizer
         raw = OmegaConf.to_container(config)
+        _require_bounded(raw, chosen, config_dir)
     # An interpolation may be of a value that is laid on later.
     if _interpolates(raw):
         return _Composition(config, {}, interpolates=True)
@@ -127,10 +134,61 @@ def _compose(chosen: Sequence[Override], config_dir: Path | None) -> _Compositio
     return _Composition(config, values, interpolates=False)
 
 
+def _choice(override: Override) -> str:
+    """What Hydra reads; a yaml that is named by a number is chosen by a text."""
+    line = str(override.input_line)
+    if isinstance(override.value(), int | float):
+        key, _, name = line.partition("=")
+        return f'{key}="{name}"'
+    return line
+
+
+def _has_own_rate(
+    config: DictConfig, chosen: Sequence[Override], config_dir: Path | None
+) -> bool:
+    """Whether the optimizer is chosen by a yaml of the user's own, with a rate in it.
+
+    A rate that the yaml has from a built-in one, by its defaults list, is none.
+    """
+    optimizers = [o for o in chosen if o.key_or_group == "optimizer"]
+    section = config.get("optimizer")
+    for file in _own_files(optimizers[-1:], config_dir):
+        if not isinstance(section, DictConfig) or file.stem in choices("optimizer"):
+            return False  # of two files of one name, Hydra takes the built-in one
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        built_in = choices("optimizer").get(str(section.get("name")))
+        inherited = yaml.safe_load(built_in.read_text()) if built_in else {}
+        named = isinstance(values, dict) and "lr" in values
+        return named or section.get("lr") not in (None, inherited.get("lr"))
+    return False
+
+
+def _require_bounded(
+    raw: Any, chosen: Sequence[Override], config_dir: Path | None
+) -> None:
+    """Raise RequestError where interpolations of interpolations may grow too large.
+
+    Values with k1, k2, .. interpolations, each of the next, grow by k1 * k2 * ..; for n
+    in all that is 3^(n / 3) at most.
+    """
+    if not _interpolates(raw):
+        return
+    text = repr(raw)
+    count = text.count("${")
+    if len(text) * 3 ** (min(count, 100) / 3) > MOST_EXPANDED:
+        own = _own_files(chosen, config_dir)
+        where = f" ({' or '.join(map(str, own))})" if own else ""
+        raise RequestError(
+            f"the config has {count} interpolations{where}, which may stand for more "
+            f"than {MOST_EXPANDED:,} characters; write plain values"
+        )
+
+
 def _resolved(
     config: DictConfig, chosen: Sequence[Override], config_dir: Path | None
 ) -> dict[str, Any]:
     with _explained(config_dir, chosen, config):
+        _require_bounded(OmegaConf.to_container(config), chosen, config_dir)
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
@@ -257,6 +315,8 @@ def _explain_key(
         return None
     key = key[:100]
     section = key.rpartition(".")[0]
+    if section == "lr":
+        return f"{key} is not a key; write lr=NUMBER, the rate of the chosen optimizer"
     parent = _found(config, section) if section else config
     if section and section in known and not OmegaConf.is_config(parent):
         return f"{key} is not a key; {section} is a value, which has no keys"

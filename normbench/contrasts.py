@@ -8,7 +8,7 @@ import numpy as np
 
 from normbench import stats
 from normbench.registration import Contrast, Design, Says, arm_of, level_of
-from normbench.schema import RunRecord
+from normbench.schema import LARGEST, RunRecord
 from normbench.verdict import ContrastVerdict, Decision, Rate
 
 MOST_SEEDS = 200
@@ -91,7 +91,7 @@ def weights_of(contrast: Contrast, design: Design) -> dict[str, float]:
 
 
 def metric_of(record: RunRecord, metric: str) -> float | None:
-    """The metric of a run, None where it has none that is finite.
+    """The metric of a run, None where it has none that is below LARGEST in size.
 
     A classifier that diverged is wrong everywhere: its error is 1, but no probe's is.
     """
@@ -99,7 +99,8 @@ def metric_of(record: RunRecord, metric: str) -> float | None:
     probed = split in record.config.probes
     if record.status == "diverged" and name == "error" and not probed:
         return 1.0
-    return {**record.metrics, **record.probes}.get(metric)
+    value = {**record.metrics, **record.probes}.get(metric)
+    return value if value is not None and abs(value) < LARGEST else None
 
 
 def _values(

@@ -11,12 +11,16 @@ from normbench.schema import ADDED_LATER, NOT_HASHED, RunConfig
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 LEFT_OUT = {
+    "display_names": frozenset(),
+    "mnist5k": frozenset(),
+    "photographs": frozenset(),
+    "shapes": frozenset(),
     "content_folder": frozenset({"path", "style_paths", "strict"}),
     "folder": frozenset({"path", "test_path", "strict", "memory_gb", "workers"}),
     "hf": frozenset({"dataset", "subset", "revision"}),
     "text_csv": frozenset({"path", "test_path"}),
 }
-"""Of each data set of the user's files, by name: `path_options | not_hashed` of its
+"""Of each data set that has a fingerprint, by name: `path_options | not_hashed` of its
 class, so that the id of a record can be checked where there is no torch."""
 
 
@@ -47,7 +51,7 @@ def mistake(run_id: str, config: RunConfig) -> str | None:
     if not RUN_ID.fullmatch(run_id):
         return "its run_id is not 16 hex digits"
     name = config.data["name"]
-    if "fingerprint" in config.data and name not in LEFT_OUT:
+    if config.data.get("fingerprint") is not None and name not in LEFT_OUT:
         return None
     if run_id != hashed(config, LEFT_OUT.get(name, ())):
         return "its run_id is not that of its config"

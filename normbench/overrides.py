@@ -53,11 +53,15 @@ def parse(text: str, config_dir: Path | None = None) -> Override:
             f"{shortened(text)}: Hydra's own settings have no effect here"
         )
     if key == "optimizer.lr":
-        raise RequestError(f"{shortened(text)}: the key of the learning rate is lr")
+        raise RequestError(_not_the_rate(text))
     if not override.is_sweep_override():
         _refuse_nested_sweeps(override.value(), text)
         _check_choice(override, config_dir)
     return override
+
+
+def _not_the_rate(text: str) -> str:
+    return f"{shortened(text)}: the key of the learning rate is lr"
 
 
 def words(text: str, option: str = "--arm") -> list[str]:
@@ -161,11 +165,9 @@ def _elements(value: Any, override: Override, config_dir: Path | None) -> Iterat
             raise RequestError(f"{text}: the numbers of a range must be finite")
         if not value.step:
             raise RequestError(f"{text}: the step of a range cannot be 0")
-        numbers: Iterator[Any] = itertools.islice(iter(value.range()), MOST_RUNS + 1)
+        numbers = list(itertools.islice(iter(value.range()), MOST_RUNS + 1))
         if value.shuffle:
-            shuffled = list(numbers)
-            random.shuffle(shuffled)
-            numbers = iter(shuffled)
+            random.shuffle(numbers)
         yield from numbers
     elif isinstance(value, Glob):
         if key not in groups():
@@ -198,12 +200,14 @@ def _refuse_nested_sweeps(value: Any, text: str) -> None:
 
 def _check_choice(override: Override, config_dir: Path | None) -> None:
     key, value = str(override.key_or_group), override.value()
+    if key == "optimizer" and isinstance(value, dict) and "lr" in value:
+        raise RequestError(_not_the_rate(str(override.input_line)))
     if key not in groups() or isinstance(value, dict):
         return
     if override.is_delete():
         raise RequestError(f"~{key}: no run is without {key}; write {key}=CHOICE")
     known = choices(key, config_dir)
-    if value not in list(known):
+    if str(value) not in known:
         shown = "null" if value is None else str(value)[:100]
         raise RequestError(f"{key}={shown} is unknown; {did_you_mean(shown, known)}")
 

@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from normbench.errors import Damaged, Unreadable
+from normbench.schema import LARGEST
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,10 +40,10 @@ MOST_PIXELS = 50_000_000
 YAML = 2**18
 """Bytes of a config or a claim at most; those of normbench have 20,000."""
 MOST_NODES = 100_000
-LARGEST = 1e100
-"""Of a number in a history: the squares of larger ones are none."""
 MOST_ROWS = 1_000_000
 """Rows of one history at most."""
+MOST_RECORDS = 100_000
+"""Records of one gzip file at most."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -204,7 +205,7 @@ def history(path: Path) -> list[dict[str, Any]]:
     number of the line, for anything else: a history counts as a whole or not at all.
     """
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(content(path, HISTORY).splitlines(True), 1):
+    for number, line in enumerate(io.BytesIO(content(path, HISTORY)), 1):
         if number > MOST_ROWS:
             raise Damaged(path, f"it has more than {MOST_ROWS:,} rows")
         try:

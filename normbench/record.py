@@ -8,6 +8,7 @@ its checkpoints take up again.
 
 import gc
 import gzip
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -48,11 +49,14 @@ def write_compact(path: Path, records: Iterable[RunRecord]) -> None:
 def read_compact(path: Path) -> list[RunRecord]:
     """What `write_compact` wrote. Raises RequestError where that cannot be read."""
     try:
-        lines = reading.unzipped(path, follow=True).splitlines()
-        return [
-            _checked(line[: reading.RECORD], path, f"line {number}: ")
-            for number, line in enumerate(lines, 1)
-        ]
+        records = []
+        lines = io.BytesIO(reading.unzipped(path, follow=True))
+        for number, line in enumerate(lines, 1):
+            if number > reading.MOST_RECORDS:
+                most = f"{reading.MOST_RECORDS:,}"
+                raise Damaged(path, f"it has more than {most} records")
+            records.append(_checked(line[: reading.RECORD], path, f"line {number}: "))
+        return records
     except Unreadable as error:
         raise RequestError(f"{path} holds no records: {error.why}") from None
     except OSError as error:

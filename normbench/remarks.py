@@ -7,10 +7,10 @@ and add findings; everything that shows the verdict shows them.
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from normbench.errors import RequestError, did_you_mean
+from normbench.errors import RequestError, Unreadable, did_you_mean
+from normbench.reading import yaml_value
 from normbench.registry import explain
 
 if TYPE_CHECKING:
@@ -56,12 +56,11 @@ def read_remarks(path: Path) -> Remarks | None:
     Raises RequestError where they cannot be read.
     """
     try:
-        return Remarks.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Remarks.model_validate(yaml_value(path))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        message = " ".join(str(error).split())
-        raise RequestError(f"{path} cannot be read: {message}") from None
+    except Unreadable as error:
+        raise RequestError(f"{path} cannot be read: {error.why}") from None
     except ValidationError as error:
         raise RequestError(f"{path}:\n{explain(error)}") from None
 

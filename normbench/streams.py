@@ -13,6 +13,7 @@ import os
 import re
 import select
 import sys
+import time
 from contextlib import suppress
 from typing import TextIO
 
@@ -52,8 +53,10 @@ class Output:
 
     def __init__(self, stream: TextIO | None, descriptor: int, *, waits: bool) -> None:
         binary = getattr(stream, "buffer", None)
-        self._raw = getattr(binary, "raw", None) or io.FileIO(
-            descriptor, "w", closefd=False
+        self._raw = (
+            (None if waits else _opened_anew(descriptor))
+            or getattr(binary, "raw", None)
+            or io.FileIO(descriptor, "w", closefd=False)
         )
         self.encoding: str = getattr(stream, "encoding", None) or "utf-8"
         self._encoder = codecs.getincrementalencoder(self.encoding)(ESCAPE)
@@ -65,21 +68,44 @@ class Output:
     def write(self, text: str) -> None:
         """Write all of it, or as much as can be."""
         rest = memoryview(self._encoder.encode(text))
+        until = time.monotonic() + (0 if self._stalled else PATIENCE)
         try:
             while rest and not (self._waits and self.lost) and self._takes_more():
-                rest = rest[self._raw.write(rest[:PIECE]) or 0 :]
+                taken = self._raw.write(rest[:PIECE]) or 0
+                rest = rest[taken:]
+                if taken:
+                    self._stalled = False
+                elif self._waits or time.monotonic() < until:
+                    time.sleep(0.01)  # room, but for less than a line's end
+                else:
+                    self._stalled = True
+                    break
         except OSError as error:
             self.lost = self.lost or error
 
     def _takes_more(self) -> bool:
-        """Whether a write does not block; results wait for that however long."""
+        """Whether there is room for a write; results wait for that however long."""
         if not hasattr(select, "poll"):
             return True
         poll = select.poll()
         poll.register(self.descriptor, select.POLLOUT)
         patience = 0 if self._stalled else 1000 * PATIENCE
-        self._stalled = not poll.poll(None if self._waits else patience)
-        return not self._stalled
+        takes = bool(poll.poll(None if self._waits else patience))
+        self._stalled = self._stalled or not takes
+        return takes
+
+
+def _opened_anew(descriptor: int) -> io.FileIO | None:
+    """The terminal of a descriptor, for writes that do not block; None if it is none.
+
+    One that has any room counts as ready, and a write of more than that would block;
+    O_NONBLOCK on the descriptor itself would be set for other processes too.
+    """
+    flags = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    try:
+        return io.FileIO(os.open(os.ttyname(descriptor), flags), "w", closefd=False)
+    except (AttributeError, OSError):  # the former on Windows
+        return None
 
 
 class Stream(io.TextIOBase):

@@ -5,10 +5,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from normbench.choices import choices, groups
 from normbench.errors import did_you_mean
+from normbench.reading import yaml_value
 
 SYNONYMS = {
     "batch": "batch_size",
@@ -77,7 +76,7 @@ def _keys_of_choices(config_dir: Path | None) -> dict[str, list[str]]:
     for group in groups():
         for name, file in choices(group, config_dir).items():
             try:
-                section = yaml.safe_load(file.read_text(encoding="utf-8"))
+                section = yaml_value(file)
             except Exception:  # a broken file of the user's own, which is not chosen
                 continue
             if isinstance(section, dict) and isinstance(section.get(group), dict):

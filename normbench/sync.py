@@ -51,6 +51,12 @@ class Outcome:
     reason: str | None
 
 
+def places(results: Path) -> list[Path]:
+    """The folders that are looked in. Raises RequestError as `wandb_folder` does."""
+    usual, chosen = results / "wandb", wandb_folder(results)
+    return [usual] if usual.absolute() == chosen.absolute() else [usual, chosen]
+
+
 def offline_runs(results: Path) -> Offline:
     """What normbench wrote without a server: `<results>/wandb`, `$WANDB_DIR/wandb`.
 
@@ -59,9 +65,9 @@ def offline_runs(results: Path) -> Offline:
     if not results.is_dir():
         raise RequestError(f"--results {results} is not a folder")
     found = Offline([], [], [])
-    usual, chosen = results / "wandb", wandb_folder(results)
-    places = [usual] if usual.absolute() == chosen.absolute() else [usual, chosen]
-    offline = (path for place in places for path in place.glob("offline-run-*"))
+    offline = (
+        path for place in places(results) for path in place.glob("offline-run-*")
+    )
     for folder in sorted(offline, key=lambda path: path.name):
         name = OFFLINE.fullmatch(folder.name)
         log = _log(folder)

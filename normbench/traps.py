@@ -97,8 +97,10 @@ def values_in_statistic(
     _, channels, *spatial = shape
     widths = {"one channel": 1, "a window of channels": channels}
     widths |= {"all channels": channels}
-    groups = options.get("num_groups", 1)
-    if isinstance(groups, int):
+    groups, size = options.get("num_groups", 1), options.get("group_size")
+    if isinstance(size, int):
+        widths["one group of channels"] = size
+    elif isinstance(groups, int):
         widths["one group of channels"] = channels // groups
     lengths = {"one position": 1, "all positions": math.prod(spatial)}
     counts = []
@@ -109,9 +111,7 @@ def values_in_statistic(
             case [_, over, where] if over in widths and where in lengths:
                 counts.append(widths[over] * lengths[where])
             case _:
-                raise ValueError(
-                    f"axes={norm.axes!r} are in no words that are known here"
-                )
+                raise ValueError(f"axes={norm.axes!r} uses unknown terms")
     return min(counts, default=None)
 
 

@@ -59,8 +59,19 @@ def _mode() -> str:
 
 
 def wandb_folder(results: Path) -> Path:
-    """The folder of W&B's files: in WANDB_DIR, or else in the results folder."""
-    return Path(os.environ.get("WANDB_DIR") or results).expanduser() / "wandb"
+    """The folder of W&B's files: in WANDB_DIR, or else in the results folder.
+
+    Raises RequestError where WANDB_DIR names a home folder that there is none of.
+    """
+    chosen = os.environ.get("WANDB_DIR")
+    try:
+        return Path(chosen or results).expanduser() / "wandb"
+    except RuntimeError:
+        raise RequestError(
+            f"{'WANDB_DIR' if chosen else '--results'}={chosen or results} begins with "
+            "~, and there is no such home folder; write ./ before it for a name that "
+            "begins so"
+        ) from None
 
 
 def run_labels(name: str, job_type: str, tags: list[str]) -> dict[str, Any]:

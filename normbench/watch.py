@@ -7,6 +7,7 @@ has not ended, and reads only what has changed.
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +18,7 @@ from normbench.errors import RequestError, Unreadable
 from normbench.forecast import Forecast
 from normbench.manifest import Manifest
 from normbench.progress import title
-from normbench.schema import NOT_HASHED, RunConfig, RunRecord
+from normbench.schema import LARGEST, NOT_HASHED, RunConfig, RunRecord
 
 FIRST = ("task", "data", "norm", "reparam", "batch_size", "norm_batch", "accumulate")
 """Keys of the config that cells are told apart by, before any other."""
@@ -33,7 +34,7 @@ class Cell:
     """The runs that differ in nothing but the seed.
 
     `states` has one of record.STATES for each, by seed; `mean` is that of `metric`, the
-    primary one, over the `n` that are ok, None where there are none.
+    primary one, over the `n` that are ok and below LARGEST, None where there are none.
     """
 
     by: dict[str, Any]
@@ -210,20 +211,22 @@ class Watch:
         folder = record.run_folder(self._results, run_id)
         try:
             changed = folder.stat().st_mtime_ns
-        except OSError:
+        except OSError as error:
+            self._leave_out(run_id, folder, error)
             return
         # A lock is taken in a folder that does not change, and let go of without a
         # trace; but a run that begins writes its config there.
         if changed == self._seen.get(run_id) and self._states[run_id] != "running":
             return
         self._seen[run_id] = changed
+        self._unreadable.pop(run_id, None)
         try:
             at = (folder / record.RESULT).stat().st_mtime
-        except OSError:
+        except OSError as error:
+            self._leave_out(run_id, folder / record.RESULT, error)
             at = None
         again = at is not None and at < self._since.get(run_id, 0.0)
         found = None
-        self._unreadable.pop(run_id, None)
         if at is not None and not again:
             try:
                 found = record.read(folder)
@@ -237,8 +240,15 @@ class Watch:
         elif record.is_running(folder):
             self._states[run_id] = "running"
         else:
-            begun = not again and (folder / record.HISTORY).exists()
+            begun = False
+            with suppress(OSError):
+                begun = not again and (folder / record.HISTORY).exists()
             self._states[run_id] = "interrupted" if begun else "missing"
+
+    def _leave_out(self, run_id: str, path: Path, error: OSError) -> None:
+        """Name a run of which `path` cannot be looked at, though it may be there."""
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            self._unreadable[run_id] = Unreadable(path, error.strerror or str(error))
 
     def _snapshot(self) -> Snapshot:
         active = any(sweep.active for sweep in self._sweeps.values())
@@ -272,7 +282,7 @@ class Watch:
         ok = [self._records[key] for key in keys if self._states[key] == "ok"]
         first = next(iter(ok), None)
         found = [each.metrics.get(each.primary_metric) for each in ok]
-        finite = [value for value in found if value is not None]
+        finite = [x for x in found if x is not None and abs(x) < LARGEST]
         return Cell(
             by=dict(zip(self._by, values, strict=True)),
             states=tuple(self._states[key] for key in keys),
@@ -301,7 +311,7 @@ def _cells(
         for values, ids in cells.items():
             for run_id in ids:
                 value = flat[run_id].get(key)
-                value = str(value) if isinstance(value, list) else value
+                value = str(value) if isinstance(value, list | dict) else value
                 finer.setdefault((*values, value), []).append(run_id)
         if len(finer) > len(cells):
             chosen.append(key)

@@ -1,5 +1,6 @@
 """Writes the folder of one run, and any file whole or not at all."""
 
+import errno
 import json
 import math
 import os
@@ -97,18 +98,25 @@ class RunWriter:
     def _check_the_way(self) -> None:
         """Raise RequestError for what is where a file of the run has to be."""
         folders = (self.folder.parent, self.folder)
-        links = [*folders, self.folder / HISTORY]
-        for path in links:
+        opened = [self.folder / LOCK, self.folder / HISTORY]
+        for path in (*folders, *opened):
             if path.is_symlink():
                 raise RequestError(
                     f"{path} is a link; a run writes to {self._results} alone: move "
                     "the link away, or name other --results"
                 )
-        for name in FILES:
+        names = {path.name for path in self.folder.glob("*.png") if _is_folder(path)}
+        for name in (*FILES, *sorted(names)):
             if (self.folder / name).is_dir():
                 raise RequestError(
                     f"{self.folder / name} is a folder, and a file of run "
                     f"{self._run_id} has that name; move the folder away"
+                )
+        for path in opened:
+            if path.exists() and not path.is_file():
+                raise RequestError(
+                    f"{path} is no regular file, and a file of run {self._run_id} has "
+                    "that name; move it away"
                 )
 
     @contextmanager
@@ -203,9 +211,13 @@ def _is_ours(path: Path) -> bool:
     """Whether `path`, in a run's folder, is a file that normbench writes there."""
     temporary = re.fullmatch(r"\.(.+)\.\d+", path.name)
     name = temporary[1] if temporary else path.name
-    if path.is_dir() and not path.is_symlink():
+    if _is_folder(path):
         return False
     return name in FILES or name.endswith(".png")
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _first_there(folder: Path) -> Path:
@@ -214,7 +226,13 @@ def _first_there(folder: Path) -> Path:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `path` whole or not at all, whether the process or the machine stops."""
+    """Write `path` whole or not at all, whether the process or the machine stops.
+
+    Raises OSError, also where a device, a pipe or a socket has that name: a file that
+    takes its place would break the machine.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     data = content.encode() if isinstance(content, str) else content
     try:

@@ -38,9 +38,6 @@ def forget(environment: MutableMapping[str, str]) -> None:
 
 forget(os.environ)
 torch.set_num_threads(1)
-# The developer's own settings of W&B, in this process and in those that it starts.
-for variable in [name for name in os.environ if name.startswith("WANDB_")]:
-    del os.environ[variable]
 # A suite started in the background ignores Ctrl-C, and so would what it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -104,10 +101,13 @@ def command(tmp_path: Path) -> Command:
     def command(
         *arguments: str, timeout: float = 120, **environment: str
     ) -> subprocess.CompletedProcess[str]:
+        inherited = dict(os.environ)
+        # The service of W&B that a test in this process began, in another folder.
+        inherited.pop("WANDB_SERVICE", None)
         return subprocess.run(
             [sys.executable, "-m", "normbench", *arguments],
             cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+            env=inherited | {"OMP_NUM_THREADS": "1"} | environment,
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -364,8 +364,8 @@ def test_an_engine_is_composed_and_checked() -> None:
         (["engine=ray", "engine.runs_per_task=0"], "engine.runs_per_task=0: input"),
         (["engine=slurm", "engine.cluster=pbs"], "engine.cluster='pbs': input should"),
         (["engine=local", "engine.cpus=2"], "engine.cpus is not a key"),
-        (["engine=ray,local"], "is no one engine"),
-        (["lr=0.1"], "is no one engine"),
+        (["engine=ray,local"], "must name exactly one engine"),
+        (["lr=0.1"], "must name exactly one engine"),
     ],
 )
 def test_an_engine_that_is_wrong_is_refused(overrides: list[str], words: str) -> None:

@@ -438,6 +438,7 @@ def test_a_full_check_leaves_its_verdict_and_its_records(folder: Path) -> None:
         "code": 1,
         "device": 1,
         "torch": 1,
+        "mlxtend": 1,
     }
 
 

@@ -353,6 +353,20 @@ def test_a_run_without_the_metric_does_not_vanish_from_its_contrast(
     assert "test/error" not in verdict.cells[0].mean
 
 
+def test_a_metric_whose_square_is_no_number_is_not_finite() -> None:
+    for size in (1.7e308, 1e154, 1e100):
+        cells = pair(list(SITUATIONS["far below"][:6]))
+        cells["a@-"] = [a_run(size * (-1) ** seed) for seed in range(6)]
+        cells["b@-"] = [a_run(-size * (-1) ** seed) for seed in range(6)]
+        verdict = judge(a_design(), cells)
+        (contrast,) = verdict.contrasts
+        assert contrast.decision == "inconclusive", size
+        assert "have no finite test/error" in contrast.because, size
+        assert "test/error" not in verdict.cells[0].mean, size
+        assert metric_of(a_run(size / 2), "train/error") == 0.05
+    assert metric_of(a_run(9e99), "test/error") == 9e99
+
+
 def test_what_was_not_run_is_not_tested() -> None:
     cells = pair([-0.05] * 8)
     verdict = judge(a_design(), {"a@-": cells["a@-"], "b@-": []})

@@ -1,6 +1,7 @@
 """--config-dir: every command that has the option knows every choice of one's own."""
 
 import inspect
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from typer.testing import CliRunner
 import normbench.check
 import normbench.experiment
 from normbench.cli import app
+from normbench.composition import Composer
 from normbench.errors import NormbenchError
+from normbench.overrides import parse
 
 REACHED = "composed, and that is enough here"
 
@@ -175,6 +178,38 @@ def test_a_comparison_says_what_of_a_run_is_not_its_own_to_choose(
         ran = CliRunner().invoke(app, arguments)
         assert ran.exit_code == 2, (override, ran.output)
         assert message in ran.output, (override, ran.output)
+
+
+def test_a_pipe_among_ones_own_choices_does_not_block_a_mistyped_key(
+    folder: Path,
+) -> None:
+    os.mkfifo(folder / "norm" / "pipe.yaml")
+    arguments = ["config", "lr_typo=1", "--config-dir", str(folder)]
+    ran = CliRunner().invoke(app, arguments)
+    assert ran.exit_code == 2
+    assert "lr_typo is not a key" in ran.output
+
+
+def test_interpolations_that_grow_without_end_are_refused(folder: Path) -> None:
+    file = folder / "norm" / "mine.yaml"
+    arguments = ["config", "norm=mine", "--config-dir", str(folder)]
+    texts = [f"b{i}: " + f"${{norm.b{i - 1}}}" * 10 for i in range(1, 9)]
+    maps = [
+        f"b{i}: {{x: '${{norm.b{i - 1}}}', y: '${{norm.b{i - 1}}}'}}"
+        for i in range(1, 40)
+    ]
+    for bomb in (texts, maps):
+        file.write_text("\n".join(["name: group", "num_groups: 4", "b0: ab", *bomb]))
+        for more in ([], ["norm.b8.x=1"], ["norm.typo=1"]):
+            ran = CliRunner().invoke(app, [*arguments, *more])
+            assert ran.exit_code == 2, ran.output
+            (line,) = ran.output.splitlines()
+            assert "interpolations" in line, line
+            assert str(file) in line, line
+    few = "\n".join(f"num_groups_{i}: ${{norm.num_groups}}" for i in range(9))
+    file.write_text(f"name: group\nnum_groups: 4\neps: 1e-3\n{few}\n")
+    values = Composer(folder)([parse("norm=mine", folder)])
+    assert values["norm"]["num_groups_8"] == 4
 
 
 def test_a_choice_of_ones_own_that_is_broken_is_named_by_list(folder: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_yaml_without_bounds_is_refused(told: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=told):
         read_claim("mine", tmp_path)
     with pytest.raises(RequestError, match=told):
-        _section(tmp_path / "norm" / "mine.yaml")
+        _section("mine", tmp_path / "norm" / "mine.yaml", tmp_path)
     assert compose(["norm=batch"], tmp_path).norm["name"] == "batch"
 
 

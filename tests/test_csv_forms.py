@@ -88,6 +88,18 @@ FORMS: dict[str, tuple[list[list[str]], dict[str, Any]]] = {
 }
 
 
+def test_what_a_suffix_decides_is_in_the_fingerprint(tmp_path: Path) -> None:
+    rows = [(f"Hello, world {i}", "ab"[i % 2]) for i in range(60)]
+    ids, labels = set(), []
+    for suffix in ("csv", "tsv"):
+        path = written(tmp_path / f"same.{suffix}", "\t", rows)
+        options = ["task=transformer", "data=text_csv", f"data.path={path}"]
+        ids.add(run_id(compose([*options, "data.header=false"])))
+        labels.append(set(columns(path, header=False)[1]))
+    assert labels[1] == {"a", "b"} != labels[0]
+    assert len(ids) == 2
+
+
 def test_columns_in_any_order_and_of_any_name(tmp_path: Path) -> None:
     for case, (rows, options) in FORMS.items():
         for delimiter in ",;\t":
@@ -187,6 +199,39 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
     for unknown in ("utf-9", "base64", "a\0b", "\u00e9"):
         with pytest.raises(RequestError, match="is unknown; utf-8"):
             columns(path, encoding=unknown)
+
+
+def test_the_first_line_of_excel_names_the_delimiter(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for name, sign in text_csv.DELIMITERS.items():
+        for head in (f"sep={sign}\r\n", f"SEP={sign}\n", f"\ufeffsep={sign}\r\n"):
+            for encoding in ("utf-8", "utf-16"):
+                case = f"{name} {head!r} {encoding}"
+                rows = f"text{sign}label\r\nx{sign}a\r\n"
+                path.write_bytes((head + rows).encode(encoding))
+                expected = rows.splitlines()[1].split(sign)
+                got = columns(path, encoding=encoding)
+                assert got == (expected[:1], expected[1:]), case
+                got = columns(path, encoding=encoding, delimiter=name)
+                assert got == (expected[:1], expected[1:]), case
+                path.write_bytes((head + rows + f"z{sign}\r\n").encode(encoding))
+                with pytest.raises(RequestError, match="line 4 has an empty label"):
+                    columns(path, encoding=encoding)
+                path.write_bytes((head + f"x{sign}a\r\n").encode(encoding))
+                got = columns(path, encoding=encoding, header=False)
+                assert got == (["x"], ["a"]), case
+
+
+def test_a_column_that_is_none_is_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", ",", [("text", "label"), *ROWS])
+    given = ["task=transformer", "data=text_csv", f"data.path={path}"]
+    for key in ("data.text_column", "data.label_column"):
+        for value in ("0", "-1", "true", "1.5", "[1]"):
+            with pytest.raises(RequestError) as refused:
+                compose([*given, f"{key}={value}"])
+            (line,) = str(refused.value).splitlines()
+            assert line.startswith(f"{key}={value.capitalize()}: "), line
+            assert line.endswith("write the name of a column, or its number, from 1")
 
 
 def test_what_was_understood_is_said(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_norms_have_no_say_in_the_order_of_the_data_or_the_split() -> None:
 @pytest.mark.parametrize(
     "task",
     [
-        pytest.param(task, marks=[] if task == "style" else pytest.mark.slow)
+        pytest.param(task, marks=[] if task == "cnn" else pytest.mark.slow)
         for task in TASKS.names()
     ],
 )

@@ -514,9 +514,9 @@ LEFT_OPEN = """
 import sys
 from pathlib import Path
 import torch
-from normbench.data import folder, pictures
+from normbench.data import folder, listing
 
-paths = pictures.listed(Path(sys.argv[1])) * 20
+paths = listing.listed(Path(sys.argv[1])).pictures * 20
 images = folder.loaded(paths, 16, torch.arange(len(paths)), 1)
 next(images)
 """

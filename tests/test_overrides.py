@@ -138,6 +138,19 @@ def test_equal_arms_and_repeated_values_are_one_run() -> None:
     assert [config.lr for config in plan.runs.values()] == [0.1, 0.2]
 
 
+def test_a_yaml_may_be_named_by_a_number(tmp_path: Path) -> None:
+    (tmp_path / "budget").mkdir()
+    (tmp_path / "budget" / "50.yaml").write_text("epochs: 50\nmax_steps: null\n")
+    assert compose(["budget=50"], tmp_path).budget.epochs == 50
+
+
+def test_a_grid_of_a_choice_of_ones_own_tells_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "norm").mkdir()
+    (tmp_path / "norm" / "mine.yaml").write_text("name: batch\n")
+    with pytest.raises(RequestError, match=r"^norm\.nosuch is not a key"):
+        make_plan(["norm=mine", "norm.nosuch=1,2"], (), tmp_path)
+
+
 def test_what_a_composer_gives_is_the_callers_own() -> None:
     composer, cell = Composer(), [parse("norm=batch")]
     first = composer(cell)
@@ -171,7 +184,7 @@ NINES = "9" * 5000
     ("overrides", "parts"),
     [
         (["seed.x=1"], ["seed.x is not a key"]),
-        (["lr.a=1"], ["lr.a is not a key"]),
+        (["lr.a=1"], ["lr.a is not a key", "lr=NUMBER"]),
         ([f"seed={NINES}"], ["too many digits"]),
         ([f"seed={NINES[:4000]}"], ["64 bits"]),
         (["seed=" + "[" * 2000 + "]" * 2000], ["nested too deeply"]),
@@ -198,6 +211,13 @@ NINES = "9" * 5000
         (["workers=3"], ["'engine.workers'"]),
         (["experiment=x"], ["+experiment=x"]),
         (["optimizer.lr=0.1"], ["lr"]),
+        (["optimizer={lr: 0.5}"], ["the key of the learning rate is lr"]),
+        (["optimizer={lr: 0.5},{lr: 1}"], ["the key of the learning rate is lr"]),
+        (["+optimizer={lr: 0.5}"], ["the key of the learning rate is lr"]),
+        (
+            ["optimizer.name=adamw"],
+            ["optimizer.momentum is not an", "write optimizer=adamw"],
+        ),
         (["optimizer.name=[a]"], ["optimizer.name", "sgd"]),
         (["engine.name=x"], ["engine=x is unknown"]),
         (["+lr.foo=1"], ["lr.foo", "sgd"]),
@@ -248,8 +268,8 @@ def test_common_names_of_norms_suggest_the_name_here_first() -> None:
 
 
 YAMLS = {
-    "name: group\nnum_groups: &a [*a]\n": ["contains itself or is nested"],
-    "name: group\nnum_groups: " + "[" * 5000 + "]" * 5000: ["nested too deeply"],
+    "name: group\nnum_groups: &a [*a]\n": ["nested too deep, or in itself"],
+    "name: group\nnum_groups: " + "[" * 5000 + "]" * 5000: ["nested too deep"],
     f"name: group\nnum_groups: {NINES}\n": ["too many digits"],
     f"name: group\nnum_groups: 0x{'f' * 5000}\n": ["64 bits"],
     "name: group\nnum_groups: ${norm.num_groups}\n": ["norm.num_groups"],
@@ -335,6 +355,30 @@ def test_an_optimizer_of_the_users_own_may_have_a_rate(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="lr is missing"):
         compose(["optimizer=mine"], tmp_path)
     assert compose(["optimizer=mine", "lr=1"], tmp_path).lr == 1.0
+
+
+def test_a_rate_in_a_yaml_of_the_users_own_wins_over_that_of_the_task(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "optimizer").mkdir()
+    for name, yaml in (
+        ("slow", "defaults: [sgd, _self_]\nlr: 0.03\n"),
+        ("slower", "defaults: [slow, _self_]\nmomentum: 0.5\n"),
+        ("same", "defaults: [adamw, _self_]\nlr: 0.001\n"),
+        ("none", "defaults: [adamw, _self_]\nbeta2: 0.99\n"),
+        ("adamw", "name: adamw\nlr: 0.5\n"),  # the built-in one wins
+    ):
+        (tmp_path / "optimizer" / f"{name}.yaml").write_text(yaml)
+    for overrides, rate in (
+        (["optimizer=slow"], 0.03),
+        (["task=resnet20", "optimizer=slower"], 0.03),
+        (["task=transformer", "optimizer=same"], 0.001),
+        (["task=style", "optimizer=same"], 0.001),
+        (["task=transformer", "optimizer=none"], 0.003),
+        (["task=transformer", "optimizer=same", "lr=0.5"], 0.5),
+        (["task=transformer", "optimizer=same", "optimizer=adamw"], 0.003),
+    ):
+        assert compose(overrides, tmp_path).lr == rate, overrides
 
 
 def test_groups_are_given_by_their_number_or_their_size() -> None:

@@ -6,9 +6,12 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_a_wheel_composes_a_config_from_another_folder(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     wheels, site, elsewhere = tmp_path / "wheels", tmp_path / "site", tmp_path / "else"

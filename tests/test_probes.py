@@ -298,6 +298,7 @@ ALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", "group"])
 @pytest.mark.parametrize("task", SMALL)
 def test_probes_change_no_metric_and_no_id(

@@ -79,6 +79,7 @@ def test_every_cell_of_every_budget_composes_and_works(
                 assert config.budget.max_steps == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_cells_that_differ_are_different_runs(name: str) -> None:
     composed = trial(name, "full")

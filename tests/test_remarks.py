@@ -155,16 +155,44 @@ def test_json_has_the_record_and_what_was_remarked(folder: Path) -> None:
     (row,) = (
         r for r in json.loads(cli(folder, "list", "--json").stdout) if r["name"] == NAME
     )
-    assert row["outcome"] == recorded["outcome"]
-    assert row["withdrawn"] == {"joint": {REASON: []}}
+    assert (recorded["outcome"], row["outcome"]) == ("inconclusive", "withdrawn")
+    assert row["mechanism"] == recorded["mechanism"]
+    assert row["withdrawn"] == [{"design": "joint", "contrasts": [], "reason": REASON}]
     assert row["findings"] == {"theorem": "a finding"}
     shown = json.loads(cli(folder, "show", NAME, "--json").stdout)["verdict"]
+    assert shown["outcome"] == recorded["outcome"]
     assert shown["findings"] == {"theorem": "a finding"}
     reasons = [design["withdrawn"] for design in shown["outcomes"]]
     assert reasons == [None, REASON]
     for design, before in zip(shown["outcomes"], recorded["outcomes"], strict=True):
         for contrast, old in zip(design["contrasts"], before["contrasts"], strict=True):
             assert contrast.items() >= old.items()
+
+
+def test_json_of_the_list_has_the_decisions_that_are_shown() -> None:
+    """Of each committed verdict: theorem, mechanism, outcome, designs withdrawn."""
+    listed = CliRunner().invoke(
+        app, ["claim", "list", "--json", "--output", str(COMMITTED)]
+    )
+    shown = {}
+    for row in json.loads(listed.stdout):
+        for each in row["withdrawn"]:
+            assert each.keys() == {"design", "contrasts", "reason"}, row["name"]
+            assert each["reason"] and each["contrasts"] == [], row["name"]
+        designs = [each["design"] for each in row["withdrawn"]]
+        decisions = (row["theorem"], row["mechanism"], row["outcome"])
+        shown[row["name"]] = (*decisions, designs)
+    withdrawn = ["between", "adjacency", "real_adjacency"]
+    assert shown == {
+        "batch-default": ("supported", "not tested", "supported", []),
+        "batch-size-dependence": ("supported", "inconclusive", "supported", []),
+        "group-compromise": ("supported", "equivalent", "withdrawn", withdrawn),
+        "group-small-batch": ("supported", "not tested", "withdrawn", ["norm_batch"]),
+        "instance-classification": ("supported", "not tested", "supported", []),
+        "instance-style-transfer": ("supported", "supported", "supported", []),
+        "layernorm-axes": ("supported", "not tested", "withdrawn", ["images"]),
+        "padding-tokens": ("supported", "supported", "equivalent", []),
+    }
 
 
 def test_remarks_of_another_registration_do_not_apply(folder: Path) -> None:

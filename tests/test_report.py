@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from report_material import COMMITTED, ROOT, write_run, write_small, write_style
 from typer.testing import CliRunner, Result
 
@@ -240,6 +241,24 @@ def test_every_norm_is_in_the_gallery_before_a_second_picture_of_one(
     assert [one.norm for one in shown.contents[0].outputs] == ["affine", "rms"]
     assert shown.left_out == MOST - 1
     assert last.run_id not in {one.run_id for one in shown.contents[0].outputs}
+
+
+def test_a_picture_of_another_form_is_named_and_left_out(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    write_style(runs, 1, "batch", "red")
+    wrong = [5, None, "brick", {"a": 1}, ["brick"] * 3, ["brick"] * 9]
+    for number, styles in enumerate(wrong, 2):
+        write_style(runs, number, "group", "red", data={"styles": styles})
+    for number, size in enumerate([(24, 1), (40000, 4), (4, 40000), (1, 16)], 20):
+        before = {*runs.glob("??/*")}
+        write_style(runs, number, "group", "red", data={"odd": number})
+        (folder,) = {*runs.glob("??/*")} - before
+        Image.new("RGB", size).save(folder / "stylised.png")
+    shown = gallery(gather(runs, tmp_path / "claims"))
+    assert [len(one.outputs) for one in shown.contents] == [1]
+    assert len(shown.unreadable) == len(wrong) + 4
+    assert report(tmp_path).exit_code == 0
+    assert "Pictures that could not be read: " in (tmp_path / "report.html").read_text()
 
 
 def test_contents_are_told_apart_by_what_their_runs_agree_in(tmp_path: Path) -> None:

@@ -197,13 +197,20 @@ def test_any_key_can_be_a_column(small: Path, open_page: Open) -> None:
     ).to_have_count(0)
 
 
+def choose_batch_and_group(page: Page) -> None:
+    """The two runs of 2 samples a batch that are left."""
+    add_filter(page, "batch_size", "=", "2")
+    add_filter(page, "status", "=", "ok")
+    add_filter(page, "norm", "!=", "instance")
+    add_filter(page, "norm", "!=", "layer_sample")
+    choose(page, 0, 1)
+
+
 def test_curves_tell_their_values_to_pointer_and_keyboard(
     small: Path, open_page: Open
 ) -> None:
     page = open_page(small).page
-    add_filter(page, "batch_size", "=", "2")
-    add_filter(page, "status", "=", "ok")
-    choose(page, 0, 1)
+    choose_batch_and_group(page)
     chart = page.get_by_role("slider", name=re.compile(r"^train\/batch_loss"))
     chart.hover(position={"x": 70, "y": 90})
     readout = page.locator(".readout")
@@ -225,14 +232,14 @@ def test_curves_tell_their_values_to_pointer_and_keyboard(
 
 def test_two_runs_are_compared_key_by_key(small: Path, open_page: Open) -> None:
     page = open_page(small).page
-    add_filter(page, "batch_size", "=", "2")
-    add_filter(page, "status", "=", "ok")
-    choose(page, 0, 1)
+    choose_batch_and_group(page)
     table = page.get_by_role("table", name=re.compile("^Config, then metrics"))
     keys = table.locator("tbody th").all_inner_texts()
     assert keys == ["run_id", "norm", "test/error"]
     row = table.get_by_role("row", name=re.compile(r"^test\/error"))
-    assert row.locator("td").all_inner_texts() == ["0.05", "0.06", "0.01"]
+    *values, difference = row.locator("td").all_inner_texts()
+    assert sorted(values) == ["0.05", "0.06"]
+    assert difference.lstrip("-\N{MINUS SIGN}") == "0.01"
     page.get_by_label("only what differs").uncheck()
     assert len(table.locator("tbody th").all_inner_texts()) > 40
 
@@ -279,6 +286,7 @@ def test_the_slider_walks_over_the_outputs(small: Path, open_page: Open) -> None
     assert after != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_it_is_accessible_in_both_themes(
     small: Path, open_page: Open, colours: str
@@ -373,7 +381,7 @@ def test_ten_thousand_runs_stay_usable(tmp_path: Path, open_page: Open) -> None:
         noise = number * 7919 % 10_007 / 10_007
         write_run(
             tmp_path / "runs",
-            number << 20,
+            number,
             config={"norm": norm(names[number % 5]), "batch_size": 2 ** (number % 7)},
             metrics={name: noise + i for i, name in enumerate(METRICS)},
             losses=[noise + (loss or 0) for loss in losses],

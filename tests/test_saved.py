@@ -1,6 +1,7 @@
 """Configs that were saved are run again, as they are or with other values."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -89,9 +90,87 @@ def test_a_wrong_file_or_override_is_one_line(saved: Path, tmp_path: Path) -> No
             compose_from(wrong)
         assert said in str(found.value), text[:40]
         assert len(str(found.value).splitlines()) <= 3
-    for path in (tmp_path, tmp_path / "none.yaml"):
-        with pytest.raises(RequestError, match=r"--from .*(is a folder|No such file)"):
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "none.yaml"):
+        with pytest.raises(RequestError, match=r"--from .*No such file"):
             compose_from(path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RequestError, match=r"pipe cannot be read: it is a named pipe$"):
+        compose_from(tmp_path / "pipe")
+
+
+def test_a_folder_means_its_config_and_a_record_the_config_in_it(
+    saved: Path, tmp_path: Path
+) -> None:
+    config = compose(OVERRIDES)
+    assert compose_from(tmp_path) == config
+    record = tmp_path / "result.json"
+    plain = config.model_dump(mode="json")
+    record.write_text(json.dumps({"format": 1, "run_id": "x", "config": plain}))
+    assert compose_from(record) == config
+
+
+def test_a_mapping_changes_only_the_keys_that_it_names(saved: Path) -> None:
+    for mapping, dotted in (
+        ("norm={eps:0.1}", ["norm.eps=0.1"]),
+        ("norm={}", []),
+        ("budget={epochs:7}", ["budget.epochs=7"]),
+        ("optimizer={beta1:0.5,eps:1.0}", ["optimizer.beta1=0.5", "optimizer.eps=1.0"]),
+        ("tracker={project:x}", ["++tracker.project=x"]),
+        ("data={val_fraction:0.2}", ["data.val_fraction=0.2"]),
+        ("task={width:32}", ["task.width=32"]),
+        ("checkpoint={every:7}", ["checkpoint.every=7"]),
+    ):
+        assert compose_from(saved, [mapping]) == compose([*OVERRIDES, *dotted]), mapping
+
+
+def test_another_batch_size_is_another_norm_batch_if_that_was_derived(
+    saved: Path,
+) -> None:
+    for overrides in (
+        ["batch_size=64"],
+        ["batch_size=2"],
+        ["accumulate=2"],
+        ["batch_size=64", "norm_batch=8"],
+    ):
+        wanted = compose([*OVERRIDES, *overrides])
+        assert compose_from(saved, overrides) == wanted, overrides
+    plain = compose([*OVERRIDES, "norm_batch=2"]).model_dump(mode="json")
+    saved.write_text(yaml.safe_dump(plain))
+    assert compose_from(saved, ["batch_size=64"]).norm_batch == 2
+
+
+def test_first_mistakes_are_answered_with_the_key_that_was_meant(saved: Path) -> None:
+    for override, said in (
+        ("epochs=3", "did you mean 'budget.epochs'"),
+        ("max_steps=3", "did you mean 'budget.max_steps'"),
+        ("num_groups=3", "did you mean 'norm.num_groups'"),
+        ("budget.max_step=3", "did you mean 'budget.max_steps'"),
+        ("budget={max_step:3}", "did you mean 'budget.max_steps'"),
+        ("tracker.projct=3", "did you mean 'tracker.project'"),
+        ("optimizer.momentum=0.5", "optimizer=sgd have it"),
+        ("optimizer.name=sgd", "write optimizer=sgd"),
+        ("optimizer={name:sgd}", "write optimizer=sgd"),
+        ("norm.name=layer", "write norm=layer"),
+        ("optimizer=sgd", "give lr too, such as optimizer=sgd lr="),
+        ("optimizer={lr:0.5}", "the key of the learning rate is lr"),
+        ("task.name=cnn", "write task=cnn"),
+    ):
+        with pytest.raises(RequestError) as found:
+            compose_from(saved, [override])
+        assert said in str(found.value), override
+        assert len(str(found.value)) < 250, override
+    plain = compose(OVERRIDES).model_dump(mode="json")
+    for section, said in (
+        ({"optimizer": plain["optimizer"] | {"lr": 0.5}}, "learning rate is lr"),
+        ({"budget": {"epochs": 1, "max_step": 3}}, "did you mean 'max_steps'"),
+        ({"optimizer": plain["optimizer"] | {"momentum": 0}}, "of optimizer=adamw"),
+        ({"optimizer": plain["optimizer"] | {"beta1": 2.0}}, "optimizer.beta1=2.0"),
+    ):
+        saved.write_text(yaml.safe_dump(plain | section))
+        with pytest.raises(RequestError) as found:
+            compose_from(saved)
+        assert said in str(found.value), section
 
 
 def command(*arguments: str) -> Result:
@@ -127,7 +206,7 @@ def test_a_rerun_takes_the_data_from_where_they_are_now(
     (tmp_path / "here").rename(tmp_path / "there")
     lost = command("rerun", name)
     assert lost.exit_code == 2
-    assert "data.path=PATH" in lost.stderr
+    assert "; data.path=PATH says where its data are now" in lost.stderr
     assert len(lost.stderr.splitlines()) == 1
     again = command("rerun", name, "data.path=there", "--json")
     assert again.exit_code == 0, again.stderr
@@ -135,9 +214,11 @@ def test_a_rerun_takes_the_data_from_where_they_are_now(
     image_folder(tmp_path / "other", monkeypatch)
     (tmp_path / "other" / "class 0" / "00.jpg").unlink()
     for override, told in (
-        ("data.path=other", "is not that of the files"),
+        ("data.path=other", "is not that of the data"),
         ("seed=3", "takes only where its data are: data.path=PATH"),
     ):
         refused = command("rerun", name, override)
         assert refused.exit_code == 2
         assert told in refused.stderr
+        assert "where its data are now" not in refused.stderr
+        assert "test_path" not in refused.stderr

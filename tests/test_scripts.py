@@ -185,7 +185,7 @@ def bare(folder: Folder) -> Folder:
         path = shutil.which(name)
         assert path is not None
         (folder.bin / name).symlink_to(path)
-    for name in ("git", "c++", "python3-config"):
+    for name in ("git", "strace", "c++", "python3-config"):
         program(folder.bin / name, "#!/bin/bash\n")
     program(folder.bin / "id", "#!/bin/bash\necho 1000\n")
     program(folder.path / ".venv" / "bin" / "python", "#!/bin/bash\nexit 1\n")

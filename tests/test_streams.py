@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,31 @@ def test_a_reader_that_does_not_read_blocks_no_progress() -> None:
     assert done.stdout == b"done\n"
     os.close(writer)
     os.close(reader)
+
+
+@on_linux
+def test_a_terminal_that_nobody_reads_blocks_no_progress() -> None:
+    """With any room it counts as ready, and a write of more than that would block."""
+    for filled in (False, True):
+        screen, terminal = pty.openpty()
+        if filled:  # until there is room for less than what is written next
+            os.set_blocking(terminal, False)
+            with suppress(BlockingIOError):
+                while os.write(terminal, b"x" * 100):
+                    pass
+            os.set_blocking(terminal, True)
+            os.read(screen, 600)
+        long = READ_BY_NOBODY.replace("* 10", "* 400")
+        done = subprocess.run(
+            [sys.executable, "-c", long],
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            timeout=60,
+        )
+        assert done.stdout == b"done\n", filled
+        assert os.get_blocking(terminal), filled
+        os.close(terminal)
+        os.close(screen)
 
 
 def test_a_slow_reader_gets_all_of_a_result() -> None:
@@ -416,3 +442,15 @@ def test_csv_has_no_formula_and_its_numbers_are_numbers(
     cells = list(csv.DictReader(io.StringIO(by.stdout)))
     assert sorted(cell["norm"] for cell in cells) == sorted(f"'{f}" for f in formulas)
     assert {cell["mean"] for cell in cells} == {"-0.5"}
+
+
+def test_csv_has_no_formula_for_another_delimiter(
+    command: Command, tmp_path: Path
+) -> None:
+    """A spreadsheet may split at semicolons, whatever this program writes."""
+    written(tmp_path, named("a;=1+1;b", path="c;d", metrics={"test/error": 0.5}))
+    done = command("results", "--csv", "--results", str(tmp_path))
+    assert '"a;\'=1+1;b"' in done.stdout and '"c;d"' in done.stdout, done.stdout
+    assert ",0.5" in done.stdout  # a number stays bare
+    for line in done.stdout.splitlines():
+        assert not any(cell[:1] == "=" for cell in line.split(";")), line

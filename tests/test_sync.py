@@ -219,6 +219,13 @@ def test_nothing_to_upload_is_no_error(command: Command, results: Path) -> None:
     told = command("sync")
     assert told.returncode == 0
     assert told.stdout == f"nothing to upload in {RUNS / 'wandb'}\n"
+    told = command("sync", WANDB_DIR="mirror")
+    both = f"{RUNS / 'wandb'} and {Path('mirror') / 'wandb'}"
+    assert (told.returncode, told.stdout) == (0, f"nothing to upload in {both}\n")
+    told = command("sync", WANDB_DIR="~nosuch/x")
+    assert (told.returncode, told.stdout) == (2, ""), told.stderr
+    assert told.stderr.startswith("error: WANDB_DIR=~nosuch/x begins with ~, and ")
+    assert len(told.stderr.splitlines()) == 1
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_request(command: Command) -> None:

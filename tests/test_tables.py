@@ -49,6 +49,14 @@ def test_where_words_do_not_fit_each_row_is_a_block(printed):
     ]
 
 
+def test_brackets_are_text(printed):
+    rows = [{"[/a]": "[red] of many words", "b": "[/b]"}]
+    lines = [line.split() for line in printed(80, rows, "runs [old] [/x]")]
+    assert lines[0] == ["runs", "[old]", "[/x]"]
+    assert lines[1] == ["[/a]", "b"]
+    assert lines[3] == ["[red]", "of", "many", "words", "[/b]"]
+
+
 def test_an_empty_table_is_its_title(printed):
     assert printed(80, rows=[], title="0 runs") == ["0 runs"]
 

@@ -219,6 +219,22 @@ def test_other_layouts_are_refused_with_what_would_be_right(tmp_path: Path) -> N
         assert len(str(refused.value).splitlines()) == 1
 
 
+def test_parts_are_known_by_any_usual_name(tmp_path: Path) -> None:
+    pairs = ["training_set test_set", "seg_train seg_test", "train2017 val2017"]
+    pairs += ["images-train images-val", "Train Test1", "TRAINING eval.2"]
+    for pair in pairs:
+        root = tmp_path / pair
+        for part in pair.split():
+            for name in ("cats", "dogs"):
+                (root / part / name).mkdir(parents=True)
+                (root / part / name / "a.png").write_bytes(b"picture")
+        training, held_out = (root / part for part in pair.split())
+        with pytest.raises(RequestError) as refused:
+            data(root).hash_files()
+        option = f"data.path={training} data.test_path={held_out}"
+        assert option in str(refused.value), pair
+
+
 def test_a_class_may_have_the_name_of_a_part(root: Path) -> None:
     (root / "class 1").rename(root / "train")
     assert loaded(root).classes == ("class 0", "class 2", "train")

@@ -137,6 +137,48 @@ def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
             Watch(tmp_path).look()
 
 
+def test_a_record_and_a_manifest_of_odd_values_are_shown(
+    tmp_path: Path, announcement: Announcement
+) -> None:
+    """Numbers that have no mean, and options of a norm that are mappings."""
+    keys = grid(seed=range(4))
+    for option in ({"a": 1}, {"a": [1]}, [{"a": 1}]):
+        config = base().config.model_copy(update={"norm": {"name": "x", "o": option}})
+        keys.append(run_id(config))
+        KNOWN[keys[-1]] = config
+    announcement.say(said(*keys))
+    for key, value in zip(keys, (1.7e308, 1.7e308, -1e100, 0.5), strict=False):
+        ended(tmp_path, key, value)
+    shown = Watch(tmp_path).look()
+    assert [(cell.n, cell.mean) for cell in shown.cells if cell.n] == [(1, 0.5)]
+    assert len(shown.cells) == 4
+    json.dumps(shown.plain(), allow_nan=False)
+
+
+def test_a_run_that_may_not_be_looked_into_is_named_and_left_out(
+    tmp_path: Path, announcement: Announcement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = grid(seed=SEEDS)
+    announcement.say(said(a, b))
+    ended(tmp_path, a)
+    closed = record.run_folder(tmp_path, b)
+    closed.mkdir(parents=True)
+    plain = os.stat
+    for refused in (closed, closed.parent):
+
+        def stat(path: Any, refused: Path = refused, **options: Any) -> os.stat_result:
+            if not isinstance(path, int) and refused in Path(path).parents:
+                raise PermissionError(13, "Permission denied", str(path))
+            return plain(path, **options)
+
+        monkeypatch.setattr(os, "stat", stat)
+        shown = Watch(tmp_path).look()
+        (named,) = shown.left_out
+        assert str(closed) in named and named.endswith(": Permission denied")
+        assert shown.states() == {"ok": 1, "missing": 1}
+        monkeypatch.setattr(os, "stat", plain)
+
+
 def test_results_that_cannot_be_written_are_a_wrong_request(tmp_path: Path) -> None:
     (tmp_path / "sweeps").touch()
     with pytest.raises(RequestError, match="cannot be written"):

@@ -1,6 +1,7 @@
 """All commands. Imports live in each of them, for `--help`."""
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -70,6 +71,23 @@ def _require_one_process(command: str | None) -> None:
     raise typer.Exit(2)
 
 
+def _require_utf8() -> None:
+    """No record can hold a name of other bytes, which Python keeps as surrogates."""
+    given = {f"argument {i}": text for i, text in enumerate(sys.argv[1:], 1)}
+    given |= {k: v for k, v in os.environ.items() if k.startswith("NORMBENCH_")}
+    for what, text in given.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raw = text.encode("utf-8", "surrogateescape")
+            escaped = raw.decode("utf-8", "backslashreplace")
+            typer.echo(
+                f"error: {what} is not UTF-8: {escaped}; rename the file or folder",
+                err=True,
+            )
+            raise typer.Exit(2) from None
+
+
 @app.callback()
 def _program(
     context: typer.Context,
@@ -83,4 +101,5 @@ def _program(
         ),
     ] = False,
 ) -> None:
+    _require_utf8()
     _require_one_process(context.invoked_subcommand)

@@ -25,7 +25,7 @@ def sync(
     when some could not be uploaded: the same command tries them again.
     """
     with exit_codes():
-        from normbench.sync import offline_runs, upload
+        from normbench.sync import offline_runs, places, upload
 
         found = offline_runs(results)
         left_out = [
@@ -37,7 +37,7 @@ def sync(
             if folders
         ]
         if not found.waiting:
-            nothing = f"nothing to upload in {results / 'wandb'}"
+            nothing = f"nothing to upload in {' and '.join(map(str, places(results)))}"
             typer.echo(", ".join([nothing, *left_out]))
             return
         if dry_run:

@@ -46,14 +46,14 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
         typer.echo(_blocks(columns, cells, title))
         return
     table = Table(
-        title=title or None,
+        title=Text(clean(title), style="table.title") if title else None,
         box=box.SIMPLE_HEAD,  # a blank between columns
         show_edge=False,
         title_justify="left",
         padding=(0, gap - 1, 0, 0),
     )
     for column, characters in zip(columns, widths, strict=True):
-        table.add_column(column, width=characters)
+        table.add_column(Text(clean(column)), width=characters)
     for row in cells:
         table.add_row(*map(Text, row))
     console.print(table)

@@ -1,5 +1,6 @@
 """A folder of the user's with a folder of images for each class: what is what in it."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -96,7 +97,8 @@ def _require_classes(option: str, listing: Listing) -> None:
         )
     first, *others = nested
     use = f"{option}={root / first}"
-    if option == OPTIONS[0] and first.lower() in TRAINING and others:
+    is_training = any(word in first.lower() for word in TRAINING)
+    if option == OPTIONS[0] and is_training and others:
         use += f" {OPTIONS[1]}={root / others[0]}"
     raise RequestError(f"{told}; name the folder of one: {use}")
 
@@ -104,8 +106,13 @@ def _require_classes(option: str, listing: Listing) -> None:
 def _parts(names: Iterable[str]) -> list[str]:
     """Those of `names` that are of parts, training first."""
     known = [*TRAINING, *HELD_OUT]
-    parts = [name for name in names if name.lower() in known]
-    return sorted(parts, key=lambda name: known.index(name.lower()))
+    ranks = {
+        name: min(map(known.index, words))
+        for name in names
+        # Such as test_set, train2017, images-val.
+        if (words := set(re.findall("[a-z]+", name.lower())) & set(known))
+    }
+    return sorted(ranks, key=lambda name: ranks[name])
 
 
 def of_layout(found: Layout, kept: Sequence[Sample]) -> Notes:

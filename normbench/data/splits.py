@@ -64,7 +64,8 @@ def drawn(
     distinct = "" if not copied else f", {len(order)} of them different,"
     raise RequestError(
         f"{training} samples{distinct} with {len(wanted)} labels are too few for "
-        f"{len(parts)} parts, of which training has every label; add samples"
+        f"{len(parts)} parts, of which training has every label; add samples, or check "
+        "that the label is what you meant"
     )
 
 

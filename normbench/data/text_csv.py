@@ -2,12 +2,14 @@
 
 import codecs
 import csv
+import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TextIO
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import BeforeValidator, PositiveInt
 
 from normbench.data import files
 from normbench.data.base import Data, Fraction, Tokens
@@ -15,8 +17,12 @@ from normbench.data.notes import Notes
 from normbench.data.texts import Texts, VocabSize, tokenised
 from normbench.errors import RequestError
 
+TABS = {".tsv", ".tab"}
+"""Suffixes of files whose delimiter is a tab."""
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 """What may separate columns, in the order in which it is tried."""
+SEP = re.compile(r"sep=([,;\t|])[\r\n]*", re.IGNORECASE)
+"""A first line of Excel's, which names the delimiter and is no part of the table."""
 LONGEST_FIELD = 100_000_000
 """Characters of a field; more are a quote that is never closed."""
 LOOKED_AT = 100
@@ -39,7 +45,15 @@ def _named(delimiter: Any) -> Any:
 Delimiter = Annotated[
     Literal["comma", "semicolon", "tab", "pipe"], BeforeValidator(_named)
 ]
-Column = str | Annotated[int, Field(ge=1)]
+
+
+def _column(column: Any) -> Any:
+    if isinstance(column, str) or (type(column) is int and column >= 1):
+        return column
+    raise ValueError("write the name of a column, or its number, from 1")
+
+
+Column = Annotated[str | int, BeforeValidator(_column)]
 """A column by its name in the header, or by its number, from 1."""
 
 
@@ -111,7 +125,10 @@ class TextCsv(Data, name="text_csv"):
         self.fingerprint = fingerprint
 
     def hash_files(self) -> str:
-        return files.fingerprint(self.paths)
+        found = files.fingerprint(self.paths)
+        if any(_suffix_decides(path, self.form) for path in self.paths):
+            found = hashlib.sha256(f"{found} tab".encode()).hexdigest()[:32]
+        return found
 
     def load(self, seed: int) -> Tokens:
         """All texts; RequestError, with the line, where the file is of another form."""
@@ -190,32 +207,60 @@ def _read(path: Path, opened: TextIO, form: Form) -> Texts:
 def _rows(opened: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Each row that has something in its line, with the number of its last line.
 
-    Fields are stripped. A byte order mark, which spreadsheets write, is no part of the
-    first. Raises csv.Error, with the line.
+    Fields are stripped. Raises csv.Error, with the line.
     """
-    opened.seek(0)
-    if opened.read(1) != "\ufeff":
-        opened.seek(0)
+    before = int(_written_delimiter(opened) is not None)
     reader = csv.reader(opened, delimiter=DELIMITERS[delimiter], strict=True)
     try:
         for fields in reader:
             if fields:
-                yield reader.line_num, [field.strip() for field in fields]
+                yield before + reader.line_num, [field.strip() for field in fields]
     except csv.Error as error:
-        raise csv.Error(f"line {reader.line_num}: {error}") from None
+        raise csv.Error(f"line {before + reader.line_num}: {error}") from None
+
+
+def _written_delimiter(opened: TextIO) -> str | None:
+    """The delimiter that a first line `sep=;` names; `opened` then stands after it.
+
+    So it does after a byte order mark, which spreadsheets write.
+    """
+    _rewind(opened)
+    found = SEP.fullmatch(opened.readline(8))
+    if found is None:
+        _rewind(opened)
+        return None
+    return str(_named(found[1]))
+
+
+def _rewind(opened: TextIO) -> None:
+    opened.seek(0)
+    if opened.read(1) != "\ufeff":
+        opened.seek(0)
+
+
+def _by_name(form: Form) -> bool:
+    return any(isinstance(column, str) for column in form.columns().values())
+
+
+def _suffix_decides(path: Path, form: Form) -> bool:
+    """Whether a file of the same bytes and another suffix may be read otherwise."""
+    return form.delimiter is None and not _by_name(form) and path.suffix.lower() in TABS
 
 
 def _delimiter(path: Path, opened: TextIO, form: Form) -> str:
-    """The delimiter that is given, or else the first that makes sense of the file.
+    """The delimiter that is given, or that the file names, or else the first that
+    makes sense of the file.
 
     Where a column is named, one with which the header has it; where both are numbers,
     one with which all of the first rows have as many columns.
     """
     if form.delimiter is not None:
         return form.delimiter
-    usual = "tab" if path.suffix.lower() in {".tsv", ".tab"} else "comma"
+    if written := _written_delimiter(opened):
+        return written
+    usual = "tab" if path.suffix.lower() in TABS else "comma"
     columns = form.columns().values()
-    by_name = any(isinstance(column, str) for column in columns)
+    by_name = _by_name(form)
     width: dict[str, int] = {}
     for name in sorted(DELIMITERS, key=lambda name: name != usual):
         try:

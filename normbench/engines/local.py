@@ -99,7 +99,7 @@ class _Worker:
     deadline: float | None = None
 
     def rest(self) -> None:
-        """It has no run any more."""
+        """Mark the worker as idle."""
         self.run_id, self.began, self.deadline = None, False, None
 
 

@@ -51,7 +51,7 @@ class Norm(nn.Module):
     axes: ClassVar[str] = ""
     """Which inputs an output depends on in training, in the words of the footprint.
 
-    Empty where nobody has said."""
+    Empty if unknown."""
     uses_other_samples: ClassVar[bool] = False
     """In training, an output depends on other samples of the batch."""
     differs_in_eval: ClassVar[bool] = False
