@@ -210,6 +210,8 @@ def _explained(
     except RequestError:
         raise
     except Exception as error:
+        if _was_interrupted(error):
+            raise KeyboardInterrupt from None
         if override is not None and config is not None:
             message = _explain_key(override, config, config_dir)
         else:
@@ -217,6 +219,14 @@ def _explained(
         if message is None:
             message = _explain_files(error, chosen, config_dir)
         raise RequestError(message) from None
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C came first, and OmegaConf failed as it cleaned up."""
+    context = error.__context__
+    return isinstance(context, KeyboardInterrupt) or (
+        context is not None and _was_interrupted(context)
+    )
 
 
 def _explain_files(

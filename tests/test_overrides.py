@@ -138,6 +138,20 @@ def test_equal_arms_and_repeated_values_are_one_run() -> None:
     assert [config.lr for config in plan.runs.values()] == [0.1, 0.2]
 
 
+def test_ctrl_c_while_a_config_is_composed_is_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError("half of a config")
+
+    monkeypatch.setattr("hydra.compose", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compose(["lr=0.1"])
+
+
 def test_a_yaml_may_be_named_by_a_number(tmp_path: Path) -> None:
     (tmp_path / "budget").mkdir()
     (tmp_path / "budget" / "50.yaml").write_text("epochs: 50\nmax_steps: null\n")
