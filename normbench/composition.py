@@ -209,7 +209,7 @@ def _explained(
         yield
     except RequestError:
         raise
-    except Exception as error:
+    except Exception as error:  # OmegaConf and PyYAML raise many kinds
         if _was_interrupted(error):
             raise KeyboardInterrupt from None
         if override is not None and config is not None:
@@ -271,13 +271,13 @@ def _explain_interpolation(config: DictConfig) -> str | None:
     """The first value that cannot be resolved, and why."""
     try:
         raw = OmegaConf.to_container(config)
-    except Exception:
+    except Exception:  # of any kind: the first error is told instead
         return None
     assert isinstance(raw, dict)
     for key, value in _leaves(raw):
         try:
             OmegaConf.select(config, key, throw_on_missing=True)
-        except Exception as error:
+        except Exception as error:  # resolvers raise whatever they like
             reason = _in_one_line(error).split("; full_key")[0]
             if isinstance(error, RecursionError):
                 reason = "it is made of itself"
@@ -312,7 +312,7 @@ def _explain_key(
     value = override.value()
     try:
         raw = OmegaConf.to_container(config)
-    except Exception:
+    except Exception:  # of any kind: the first error is told instead
         return None
     assert isinstance(raw, dict)
     known = {name for name in _keys(raw) if not name.startswith("lr.")}
@@ -344,7 +344,7 @@ def _explain_key(
 def _found(config: DictConfig, key: str) -> Any:
     try:
         return OmegaConf.select(config, key)
-    except Exception:
+    except Exception:  # a section that cannot be resolved is none
         return None
 
 
