@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from typer.testing import CliRunner
 
 from normbench.cli import app
@@ -36,6 +37,10 @@ def forget(environment: MutableMapping[str, str]) -> None:
     environment["GIT_CONFIG_GLOBAL"] = os.devnull
 
 
+# The same examples in every run, so that a suite that passed passes again.
+# `--hypothesis-profile=default` draws new ones.
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile("fixed")
 forget(os.environ)
 torch.set_num_threads(1)
 # A suite started in the background ignores Ctrl-C, and so would what it starts.

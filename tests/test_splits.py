@@ -27,7 +27,7 @@ def parts(splits: Splits) -> dict[str, list[int]]:
 
 @settings(deadline=None, max_examples=50)
 @given(
-    labels=st.lists(st.sampled_from("abc"), min_size=10, max_size=80),
+    labels=st.lists(st.sampled_from("abc"), min_size=15, max_size=80),
     test=st.none() | st.integers(1, 5),
     seed=st.integers(0, 1000),
 )
