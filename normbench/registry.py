@@ -16,6 +16,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from normbench.errors import RequestError, did_you_mean
 
+HOMES = {
+    "norm": ("normbench.norms.base", "REGISTRY"),
+    "task": ("normbench.tasks.base", "REGISTRY"),
+    "data": ("normbench.data.base", "REGISTRY"),
+    "probe": ("normbench.probes.base", "PROBES"),
+    "reparam": ("normbench.norms.reparam", "REPARAMS"),
+}
+"""Where the registry of each kind is made: a module and its name there."""
+
 T = TypeVar("T")
 
 
@@ -82,6 +91,13 @@ class Registry(Generic[T]):
             raise RequestError(explain(error, f"{self.kind}.")) from None
 
 
+def classes(kind: str) -> Registry[Any]:
+    """The registry of the norms, tasks or data sets, without importing it by name."""
+    module, name = HOMES[kind]
+    found: Registry[Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -89,14 +105,16 @@ class Functions(Generic[F]):
     """The functions of one kind, by name: a decorator, `@functions("name")`.
 
     Every module of `package` registers its own on import, and so does a user's module.
+    A function may need one kind of data, `@functions("name", data=Tokens)`.
     """
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
         self.package = package
         self._functions: dict[str, F] = {}
+        self._data: dict[str, type] = {}
 
-    def __call__(self, name: str) -> Callable[[F], F]:
+    def __call__(self, name: str, data: type = object) -> Callable[[F], F]:
         def add(function: F) -> F:
             known = self._functions.get(name)
             if known is not None and known.__module__ != function.__module__:
@@ -110,6 +128,7 @@ class Functions(Generic[F]):
                     "its first line says what it is"
                 )
             self._functions[name] = function
+            self._data[name] = data
             return function
 
         return add
@@ -128,9 +147,21 @@ class Functions(Generic[F]):
             )
         return self._functions[name]
 
+    def data(self, name: str) -> type:
+        """The kind of data that the function `name` needs: `object` for any."""
+        self.get(name)
+        return self._data[name]
+
     def description(self, name: str) -> str:
         """The first line of its docstring; RequestError as `get`."""
         return str(self.get(name).__doc__).strip().splitlines()[0]
+
+
+def functions(kind: str) -> Functions[Any]:
+    """The registry of the probes or reparametrizations."""
+    module, name = HOMES[kind]
+    found: Functions[Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
@@ -176,6 +207,8 @@ def _signature_schema(cls: type) -> type[BaseModel]:
 
 @cache
 def import_all(package: str) -> None:
-    """Import every module of `package`, each of which registers what it has."""
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+    """Import `package` and its modules, each of which registers what it has."""
+    for module in pkgutil.iter_modules(
+        getattr(importlib.import_module(package), "__path__", [])
+    ):
         importlib.import_module(f"{package}.{module.name}")

@@ -22,16 +22,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from normbench import evaluation
-from normbench.choices import config_root
-from normbench.config import resolve
+from normbench.cli.progress import Lines
+from normbench.config.choices import config_root
+from normbench.config.composition import resolve
+from normbench.config.schema import RunConfig, RunRecord
+from normbench.config.user_modules import import_modules
 from normbench.errors import Busy, NormbenchError, RequestError
-from normbench.experiment import run_one
-from normbench.network import choose_device, make_task
 from normbench.norms.factory import NormFactory
-from normbench.progress import Lines
-from normbench.provenance import import_modules
-from normbench.schema import RunConfig, RunRecord
+from normbench.training import evaluation
+from normbench.training.experiment import run_one
+from normbench.training.network import choose_device, make_task
 
 RETRY = 1.0
 """Seconds before asking again for a run that another trial is doing."""

@@ -13,9 +13,9 @@ from hypothesis import settings
 from typer.testing import CliRunner
 
 from normbench.cli import app
-from normbench.config import compose
-from normbench.experiment import run_one
-from normbench.schema import RunRecord
+from normbench.config.composition import compose
+from normbench.config.schema import RunRecord
+from normbench.training.experiment import run_one
 
 # What would lead a test elsewhere: to other results or servers, into the repository
 # whose hook runs the tests, or to output in colour.

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import data_made
 import hydra
-import material
 import pytest
 import torch.distributed.run
 import typer
@@ -40,52 +40,52 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
-from normbench.choices import choices, config_root
 from normbench.cli import app
-from normbench.config import compose
-from normbench.contrasts import decide
+from normbench.config.choices import choices, config_root
+from normbench.config.composition import compose
 from normbench.data.base import REGISTRY as DATA
-from normbench.experiment import run_one
 from normbench.norms import REGISTRY
-from normbench.probes.trained import PROBES
-from normbench.query import flat
-from normbench.registration import read_claim
-from normbench.report.verdicts import text as verdict_text
+from normbench.probes.base import PROBES
+from normbench.records.query import flat
+from normbench.report.text.verdict import text as verdict_text
 from normbench.report.words import headline
 from normbench.tasks.base import REGISTRY as TASKS
-from normbench.verdict import Decision, read_verdict
+from normbench.training.experiment import run_one
+from normbench.verdicts.contrasts import decide
+from normbench.verdicts.registration import read_claim
+from normbench.verdicts.verdict import Decision, read_verdict
 
 TO_ITS_END = None
 TRIED = {
-    "bench norms": "normbench.bench.measure",
-    "claim check": "normbench.check.prepare",
-    "claim check --arm": "normbench.check.check",
-    "claim check --from-records": "normbench.check.restore_records",
+    "bench norms": "normbench.norms.measure.cost.measure",
+    "claim check": "normbench.claims.check.prepare",
+    "claim check --arm": "normbench.claims.check.check",
+    "claim check --from-records": "normbench.claims.check.restore_records",
     "claim list": TO_ITS_END,
     "claim show": TO_ITS_END,
-    "compare": "normbench.check.check",
+    "compare": "normbench.claims.check.check",
     "config": TO_ITS_END,
-    "footprint": "normbench.probes.portrait.portrait",
+    "footprint": "normbench.norms.measure.portrait.portrait",
     "dashboard": TO_ITS_END,
     "dashboard --publish": "normbench.report.dashboard.publish",
-    "list": "normbench.catalogue.catalogue",
+    "list": "normbench.training.catalogue.catalogue",
     "plot": TO_ITS_END,
-    "report": "normbench.report.document.write",
-    "rerun": "normbench.experiment.run_one",
+    "report": "normbench.report.page.document.write",
+    "rerun": "normbench.training.experiment.run_one",
     "results": TO_ITS_END,
     "show": TO_ITS_END,
     "status": TO_ITS_END,
-    "doctor": "normbench.doctor.examine",
+    "doctor": "normbench.sweeps.doctor.examine",
     "stylize": TO_ITS_END,
-    "sweep": "normbench.engines.run_all",
+    "sweep": "normbench.sweeps.engines.run_all",
     "sync": TO_ITS_END,
-    "train": "normbench.experiment.run_one",
-    "watch": "normbench.watch.Watch",
+    "train": "normbench.training.experiment.run_one",
+    "watch": "normbench.sweeps.watch.Watch",
 }
 """How a command that is shown is tried: to its end, or up to the function that takes
 long, needs a network or an account. All before it, parsing, composing, planning, is
 done, on a small folder of results. An option may have an entry of its own. A registered
-claim is prepared, in every budget, by tests/test_registration.py."""
+claim is prepared, in every budget, by tests/verdicts/test_registration.py."""
 
 
 class Planned(Exception):
@@ -127,18 +127,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write_the_users_files(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Those that the commands name, as the reader may have them."""
-    material.image_folder(folder / "flowers", patch)
-    material.text_csv(folder, patch)
+    data_made.image_folder(folder / "flowers", patch)
+    data_made.text_csv(folder, patch)
     (folder / "texts.csv").rename(folder / "reviews.csv")
     table = (folder / "reviews.csv").read_text().replace("text,label", "Review,n,Stars")
     (folder / "stars.csv").write_text(table.replace('",', '",1,'))
-    material.hf(folder / "imdb", patch)
-    material.content_folder(folder, patch)
+    data_made.hf(folder / "imdb", patch)
+    data_made.content_folder(folder, patch)
     (folder / "content").rename(folder / "photos")
     saved = compose([*SMALL["cnn"], "tracker=none"]).model_dump(mode="json")
     (folder / "config.yaml").write_text(yaml.safe_dump(saved))
     for name in ("a.jpg", "b.jpg", "cat.jpg", "dog.png"):
-        material.picture(folder / name)
+        data_made.picture(folder / name)
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def try_normbench(
     if function is not TO_ITS_END:
         monkeypatch.setattr(function, stop)
     # What it refuses is tested where it is; here a yaml may be at work.
-    monkeypatch.setattr("normbench.check.require_committed", lambda *_: None)
+    monkeypatch.setattr("normbench.claims.check.require_committed", lambda *_: None)
     # Of the style task, whose runs keep weights: `stylize` needs them.
     weights = reader.glob("results/runs/??/*/weights.safetensors")
     run_id = min(path.parent.name for path in weights)
@@ -293,7 +293,7 @@ def test_every_block_is_of_a_known_language() -> None:
 
 
 def python() -> list[str]:
-    """Of CONTRIBUTING, tests/test_recipes.py does them."""
+    """Of CONTRIBUTING, tests/training/test_recipes.py does them."""
     documents = [path for path in DOCUMENTS if path.name != "CONTRIBUTING.md"]
     return [each.text for each in blocks(documents) if each.language == "python"]
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 from conftest import SMALL, Run
-from test_sweep import ODD
+from norms_made import ODD
 
-from normbench import record
-from normbench.config import compose, resolve, run_id
-from normbench.experiment import run_one
-from normbench.schema import RunRecord
+from normbench.config.composition import compose, resolve, run_id
+from normbench.config.schema import RunRecord
+from normbench.records import store
+from normbench.training.experiment import run_one
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "hydra_train.py"
 SMOKE = [*SMALL["cnn"], "tracker=none", "budget=smoke"]
@@ -57,7 +57,7 @@ def door(tmp_path: Path) -> Door:
 
 
 def records(folder: Path) -> dict[str, RunRecord]:
-    found, damaged = record.all_records(folder / "results" / "runs")
+    found, damaged = store.all_records(folder / "results" / "runs")
     assert not damaged
     return {each.run_id: each for each in found}
 

@@ -1,4 +1,4 @@
-"""Who may import whom: the import rule, read off the source and seen in processes."""
+"""The import rule: each package may import what is below it, and nothing else."""
 
 import ast
 import json
@@ -9,334 +9,107 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_record import a_record, written
+from records_made import a_record, written
 
 import normbench
-from normbench.manifest import Announcement, Manifest
+from normbench.sweeps.manifest import Announcement, Manifest
 
 PACKAGE = Path(normbench.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# What may be imported, besides what is EVERYWHERE, by the module on the left; a
-# package stands for all in it.
-ALLOWED = {
-    "cli.__init__": {"cli.commands"},
-    "cli.commands": {"cli.bench", "cli.claim", "cli.dashboard", "cli.doctor"}
-    | {"cli.footprint", "cli.look", "cli.plot", "cli.report", "cli.results", "cli.run"}
-    | {"cli.stylize"}
-    | {"cli.sweep", "cli.sync", "cli.watch"},
-    "cli.claim": {"check", "choices", "cli.options", "cli.sweep", "cli.tables"}
-    | {"comparison", "config", "console", "manifest", "overrides"}
-    | {"progress", "provenance", "registration", "remarks"}
-    | {"report.paragraphs", "report.registered", "report.verdicts"}
-    | {"report.words", "theorems", "trial", "verdict"},
-    "cli.doctor": {"cli.options", "cli.tables", "config", "doctor", "provenance"},
-    "cli.bench": {"bench", "cli.options", "cli.tables"},
-    "cli.look": {"catalogue", "choices", "cli.options", "cli.tables", "provenance"}
-    | {"probes.trained", "query", "record"},
-    "cli.results": {"cli.options", "cli.tables", "parquet", "query", "record"},
-    "cli.plot": {"choices", "cli.claim", "cli.options", "query", "reading", "record"}
-    | {"registration", "report", "verdict"},
-    "cli.sync": {"cli.options", "sync"},
-    "cli.dashboard": {"cli.options", "report.dashboard", "verdict"},
-    "cli.watch": {"cli.options", "cli.tables", "console", "progress", "watch"},
-    "cli.options": {"choices"},
-    "cli.tables": {"console"},
-    "console": set(),
-    "stats": set(),
-    "cli.run": {"cli.options", "cli.tables", "config", "experiment"}
-    | {"parallel", "progress", "provenance", "record", "saved"},
-    "cli.sweep": {"cli.options", "cli.tables", "console", "engines"}
-    | {"experiment", "forecast", "manifest", "plan", "progress"}
-    | {"provenance", "record", "saved"},
-    "__main__": {"cli"},
-    "check": {"census", "choices", "claims", "contrasts", "provenance", "record"}
-    | {"data.base", "registration", "theorems", "trial", "verdict"},
-    "trial": {"composition", "config", "contrasts", "engines", "forecast"}
-    | {"manifest", "overrides", "plan", "progress", "record"}
-    | {"registration", "schema", "verdict"},
-    "comparison": {"overrides", "registration"},
-    "claims": {"contrasts", "registration", "schema", "stats", "verdict"},
-    "contrasts": {"registration", "schema", "stats", "verdict"},
-    "registration": {"choices", "reading"},
-    "verdict": {"reading", "registration", "remarks"},
-    "remarks": {"reading"},
-    "census": {"data.cache"},
-    "engines": {"engines", "experiment", "network", "progress"}
-    | {"provenance", "record", "schema"},
-    "doctor": {"data.cache", "engines", "network", "provenance", "schema"}
-    | {"tasks.base", "tracking", "traps"},
-    "plan": {"choices", "composition", "config", "manifest", "network"}
-    | {"overrides", "provenance", "record", "schema"},
-    "forecast": {"schema"},
-    "manifest": {"identity", "reading", "record", "schema"},
-    "watch": {"forecast", "manifest", "progress", "query", "record", "schema"},
-    "progress": {"console", "rates", "schema"},
-    "checkpoint": {"reading", "record"},
-    "experiment": {"checkpoint", "config", "data.base", "network", "outcome"}
-    | {"parallel", "progress", "provenance", "record", "replica"}
-    | {"run", "schema", "tasks.base", "tracking"},
-    "run": {"checkpoint", "evaluation", "network", "norms.base"}
-    | {"outcome", "parallel", "probes.trained", "progress", "rates"}
-    | {"record", "replica", "schema", "tasks.base", "tracking"}
-    | {"train"},
-    "outcome": {"checkpoint", "config", "data.base", "parallel"}
-    | {"provenance", "rates", "schema", "tasks.base"},
-    "replica": {"norms.base", "norms.statistics", "parallel", "schema", "tasks.base"}
-    | {"train"},
-    "network": {"data.base", "norms.base", "norms.factory", "reparam", "schema"}
-    | {"tasks.base"},
-    "evaluation": {"norms", "tasks.base"},
-    "bench": {"network", "norms"},
-    "catalogue": {"choices", "composition", "config", "network", "norms"}
-    | {"overrides", "reading", "schema", "tasks.base"},
-    "config": {"choices", "composition", "data.base", "identity"}
-    | {"norms.base", "overrides", "probes.trained", "reparam"}
-    | {"schema", "tasks.base", "wandb_variables"},
-    "tracking": {"record", "schema", "wandb_variables"},
-    "sync": {"record", "wandb_variables"},
-    "wandb_variables": set(),
-    "query": {"schema", "stats"},
-    "parquet": {"record"},
-    "provenance": {"schema", "user_modules"},
-    "user_modules": {"schema"},
-    "record": {"identity", "locks", "reading", "schema", "writer"},
-    "writer": {"locks", "schema"},
-    "identity": {"schema"},
-    "reading": {"schema"},
-    "locks": set(),
-    "norms": {"norms.base", "norms.statistics"},
-    "norms.factory": {"norms.base", "norms.ghost"},
-    "norms.__init__": {"norms"},
-    "probes": {"norms.base", "probes.base"},
-    "probes.trained": {"tasks.base"},
-    "probes.watch": {"norms.base", "probes.trained"},
-    "probes.statistic_noise": {"probes.trained", "probes.watch"},
-    "probes.pad_statistics": {"data.base", "probes.trained", "probes.watch"},
-    "probes.discrepancy": {"norms.base", "probes.trained", "probes.watch"},
-    "probes.style_leakage": {"data.base", "probes.trained"},
-    "probes.regrouped": {"norms.base", "probes.trained", "probes.watch"},
-    "probes.words": set(),
-    "probes.footprint": {"norms.base", "probes.base", "probes.words"},
-    "probes.portrait": {"norms.base", "probes.footprint", "probes.invariance"}
-    | {"probes.words"},
-    "theorems": {"config", "network", "norms", "probes", "reparam", "schema"}
-    | {"tasks.base", "theorems", "train"},
-    "theorems.base": set(),
-    "cli.report": {"cli.options", "report.document", "report.material"},
-    "report.columns": {"record", "report.material", "schema"},
-    "report.document": {"record", "report.figures", "report.material", "report.page"}
-    | {"report.palette"},
-    "report.footprints": {"report.cubes", "report.panel"},
-    "report.material": {"choices", "query", "record", "registration", "schema"}
-    | {"verdict"},
-    "report.page": {"registration", "report.columns", "report.footprints", "schema"}
-    | {"report.material", "report.pictures", "report.published", "report.words"}
-    | {"verdict"},
-    "report.pictures": {"query", "reading", "report.material", "schema"},
-    "report.cubes": {"report.drawing", "report.panel"},
-    "report.dashboard": {"report.words", "verdict", "wandb_variables"},
-    "report.drawing": {"record"},
-    "report.figures": {"registration", "report.drawing", "report.forest", "stats"}
-    | {"report.palette", "report.published", "report.series", "report.words"}
-    | {"verdict"},
-    "report.forest": {"report.drawing", "report.palette", "report.series", "verdict"}
-    | {"report.words"},
-    "report.palette": {"verdict"},
-    "report.gallery": {"report.drawing", "report.series"},
-    "report.published": set(),
-    "report.runs": {"query", "report.drawing", "report.series"},
-    "report.series": {"report.drawing", "report.palette"},
-    "report.training": {"report.drawing", "report.series", "stats"},
-    "report.registered": {"registration", "report.paragraphs", "report.published"}
-    | {"report.words"},
-    "report.verdicts": {"report.paragraphs", "report.published", "report.words"}
-    | {"verdict"},
-    "report.words": {"registration", "verdict"},
-    "cli.footprint": {"cli.options", "cli.tables", "choices", "config", "provenance"}
-    | {"probes.portrait", "probes.invariance", "report.cubes", "report.panel"},
-    "tasks": {"tasks.base", "data.base"},
-    "tasks.base": {"data.notes"},
-    "tasks.cnn": {"tasks.base", "data.augmentation", "data.base", "resnet"},
-    "tasks.style": {"tasks.base", "data.base", "data.cache", "perceptual"},
-    "data": {"data.augmentation", "data.base", "data.cache", "data.embedded"},
-    "data.augmentation": {"data.base"},
-    "data.base": {"data.notes"},
-    "data.copies": {"data.files", "data.notes"},
-    "data.files": {"data.cache"},
-    "data.folder": {"data.augmentation", "data.base", "data.cache", "data.copies"}
-    | {"data.files", "data.layout", "data.pictures", "data.splits"},
-    "data.layout": {"data.files", "data.listing", "data.notes"},
-    "data.listing": {"data.files"},
-    "data.notes": {"data.files"},
-    "data.pictures": {"data.files"},
-    "data.splits": {"data.base"},
-    "data.content_folder": {"data.base", "data.cache", "data.copies", "data.files"}
-    | {"data.layout", "data.listing", "data.notes", "data.pictures", "data.splits"},
-    "perceptual": {"data.downloads"},
-    "stylize": {
-        "data.files",
-        "data.pictures",
-        "norms.base",
-        "norms.factory",
-        "record",
-        "reparam",
-    }
-    | {"schema", "tasks.style"},
-    "cli.stylize": {"cli.options", "provenance", "record", "stylize"},
-    "data.texts": {"data.base", "data.cache", "data.files", "data.notes"}
-    | {"data.splits"},
-    "data.hf": {"data.base", "data.files", "data.texts"},
-    "data.text_csv": {"data.base", "data.files", "data.notes", "data.texts"},
-    "data.display_names": {"data.base", "data.cache", "data.embedded", "data.texts"},
-    "data.cifar": {"data.augmentation", "data.base", "data.downloads"},
-    "data.mnist": {"data.downloads"},
-    "data.photographs": {"data.appearance", "data.base", "data.cache"}
-    | {"data.embedded", "data.pictures"},
-    "choices": {"reading"},
-    "composition": {"choices", "config_source", "overrides", "suggestions"},
-    "config_source": {"reading"},
-    "overrides": {"choices"},
-    "saved": {"choices", "composition", "config", "data.base", "overrides"}
-    | {"reading", "schema", "suggestions"},
-    "suggestions": {"choices", "reading"},
-    "traps": {"norms.base", "rates", "schema", "tasks.base"},
-    "rates": {"schema"},
+# Each package, and those directly below it; it may import all that can be reached.
+BELOW = {
+    "cli": {"claims", "report"},
+    "claims": {"sweeps", "verdicts"},
+    "sweeps": {"training"},
+    "training": {"probes", "records"},
+    "probes": {"tasks"},
+    "tasks": {"norms", "data"},
+    "norms": {"registry", "stats"},
+    "data": {"registry"},
+    "report": {"verdicts"},
+    "verdicts": {"records"},
+    "records": {"config", "stats"},
+    "config": {"registry"},
+    "registry": {"system"},
+    "system": {"errors"},
 }
-EVERYWHERE = {"errors", "registry", "interrupts", "signals", "streams"}
-
-# Libraries that only these modules may import.
+# Libraries that only these packages and modules may import.
 ONLY_IN = {
-    "hydra": {"catalogue", "composition", "config_source", "overrides"},
-    "omegaconf": {"composition"},
-    "wandb": {"tracking", "report.dashboard"},
+    "torch": {"claims", "sweeps", "training", "probes", "tasks", "norms", "data"},
+    "torchvision": {"claims", "tasks", "data"},
+    "scipy": {"stats"},
+    "hydra": {"config"},
+    "omegaconf": {"config"},
+    "wandb": {"records", "report.dashboard"},
     "wandb_workspaces": {"report.dashboard"},
     "datasets": {"data.hf"},
-    "torchvision": {"census", "resnet", "data.downloads"},
     "typer": {"cli"},
-    "rich": {"cli", "console", "progress"},
+    "rich": {"cli"},
     "matplotlib": {"report"},
-    "pyarrow": {"parquet"},
-    "ray": {"engines.ray"},
-    "submitit": {"engines.slurm"},
-    "scipy": {"stats"},
+    "pyarrow": {"records"},
+    "ray": {"sweeps.engines"},
+    "submitit": {"sweeps.engines"},
 }
-WITHOUT_TORCH = {
-    "cli",
-    "report",
-    "schema",
-    "registration",
-    "remarks",
-    "claims",
-    "contrasts",
-    "verdict",
-    "record",
-    "identity",
-    "locks",
-    "reading",
-    "writer",
-    "query",
-    "parquet",
-    "stats",
-    "sync",
-    "errors",
-    "registry",
-    "choices",
-    "comparison",
-    "composition",
-    "overrides",
-    "suggestions",
-    "progress",
-    "console",
-    "interrupts",
-    "signals",
-    "streams",
-    "forecast",
-    "manifest",
-    "watch",
-}
+
+
+def reachable(package: str) -> set[str]:
+    """`package` and all that is below it."""
+    return {package}.union(*(reachable(name) for name in BELOW.get(package, ())))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module imported anywhere in a file, in functions and for types too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None and node.level == 0, "a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def module_name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module imported anywhere in the file, but for those of type checking."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in skipped:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"relative import in {path}"
-            assert node.module is not None
-            if (PACKAGE.parent / node.module.replace(".", "/")).is_dir():
-                for alias in node.names:
-                    inner = f"{node.module}.{alias.name}".replace(".", "/")
-                    where = PACKAGE.parent / inner
-                    is_module = where.is_dir() or where.with_suffix(".py").exists()
-                    yield f"{node.module}.{alias.name}" if is_module else node.module
-            else:
-                yield node.module
-
-
-def rule(module: str) -> set[str]:
-    """The modules that `module` may import; the most specific entry holds."""
-    package = module.split(".")[0]
-    return ALLOWED.get(module, ALLOWED.get(package, set())) | EVERYWHERE
-
-
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_a_module_imports_only_what_the_rule_allows(path: Path) -> None:
+def test_a_module_imports_only_what_is_below_its_package(path: Path) -> None:
     module = module_name(path)
-    allowed = rule(module)
+    package = module.split(".")[0]
     for name in imports(path):
         library, _, inner = name.partition(".")
-        if library == "normbench" and inner:
-            within = {inner, inner.split(".")[0]}
-            assert within & allowed, f"{module} imports {name}"
-        own = {module, module.split(".")[0]}
-        if library in ONLY_IN:
-            assert own & ONLY_IN[library], f"{module} imports {name}"
-        if library == "torch":
-            assert not own & WITHOUT_TORCH, f"{module} imports torch"
-
-
-def test_every_permission_is_used() -> None:
-    used: dict[str, set[str]] = {importer: set() for importer in ALLOWED}
-    for path in FILES:
-        module = module_name(path)
-        importer = module if module in ALLOWED else module.split(".")[0]
-        for name in imports(path):
-            inner = name.removeprefix("normbench.")
-            if importer in used:
-                used[importer] |= {inner, inner.split(".")[0]}
-    unused = {importer: ALLOWED[importer] - used[importer] for importer in ALLOWED}
-    assert {importer: names for importer, names in unused.items() if names} == {}
+        if library == "normbench" and package not in {"__main__", "__init__"}:
+            assert inner.split(".")[0] in reachable(package) | {"__version__"}, name
+        only = ONLY_IN.get(library, {module})
+        assert any(f"{module}.".startswith(f"{place}.") for place in only), name
 
 
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
         ("import normbench.cli", {"torch", "hydra", "numpy", "rich", "pydantic"}),
-        ("import normbench.record", {"torch", "hydra", "numpy"}),
-        ("import normbench.query", {"torch", "hydra", "numpy"}),
-        ("import normbench.claims", {"torch", "hydra", "scipy.stats", "matplotlib"}),
-        ("import normbench.report.verdicts", {"torch", "hydra", "numpy", "matplotlib"}),
-        ("import normbench.report.document", {"torch", "hydra", "rich", "wandb"}),
+        ("import normbench.records.store", {"torch", "hydra", "numpy"}),
+        ("import normbench.records.query", {"torch", "hydra", "numpy"}),
+        (
+            "import normbench.verdicts.judging",
+            {"torch", "hydra", "scipy.stats", "matplotlib"},
+        ),
+        (
+            "import normbench.report.text.verdict",
+            {"torch", "hydra", "numpy", "matplotlib"},
+        ),
+        ("import normbench.report.page.document", {"torch", "hydra", "rich", "wandb"}),
         ("import normbench.stats", {"torch", "hydra", "pydantic", "scipy.stats"}),
-        ("import normbench.sync", {"torch", "hydra", "numpy", "wandb"}),
-        ("import normbench.watch", {"torch", "hydra", "numpy"}),
-        ("import normbench.config", {"wandb", "timm", "torchvision", "mlxtend"}),
-        ("import normbench.experiment", {"wandb", "timm", "torchvision", "mlxtend"}),
+        ("import normbench.records.sync", {"torch", "hydra", "numpy", "wandb"}),
+        ("import normbench.sweeps.watch", {"torch", "hydra", "numpy"}),
+        (
+            "import normbench.config.composition",
+            {"wandb", "timm", "torchvision", "mlxtend"},
+        ),
+        (
+            "import normbench.training.experiment",
+            {"wandb", "timm", "torchvision", "mlxtend"},
+        ),
     ],
 )
 def test_importing_a_module_leaves_the_heavy_ones_out(

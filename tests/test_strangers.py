@@ -18,19 +18,21 @@ from typing import Any
 import pytest
 from conftest import Command
 from PIL import Image
-from test_record import a_record, written
+from records_made import a_record, written
 
-from normbench import identity, reading, record
-from normbench.check import restore_records
+from normbench.claims.check import restore_records
 from normbench.cli.plot import _of_histories
+from normbench.config import identity
+from normbench.config.schema import RunConfig, RunRecord
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Damaged, NormbenchError, RequestError, Unreadable
-from normbench.manifest import Announcement, Manifest, folders, read_manifest
-from normbench.report.material import gather
-from normbench.schema import RunConfig, RunRecord
-from normbench.stylize import load, styles
-from normbench.sync import offline_runs
-from normbench.verdict import read_verdict
+from normbench.records import store
+from normbench.records.sync import offline_runs
+from normbench.report.page.material import gather
+from normbench.sweeps.manifest import Announcement, Manifest, folders, read_manifest
+from normbench.system import untrusted
+from normbench.training.stylization import load, styles
+from normbench.verdicts.verdict import read_verdict
 
 CLAIMS = Path(__file__).parents[1] / "results" / "claims"
 RECORD = a_record("tracker=none")
@@ -82,7 +84,7 @@ def test_a_record_cannot_name_a_folder(mine: Path, tmp_path: Path) -> None:
             restore_records(tmp_path / "claim", results)
     restored = compact(tmp_path / "claim" / "records.jsonl.gz", PLAIN)
     restore_records(restored.parent, results)
-    assert record.read(record.run_folder(results, RECORD.run_id)) == RECORD
+    assert store.read(store.run_folder(results, RECORD.run_id)) == RECORD
 
 
 def test_the_command_refuses_records_of_a_strangers_folder(
@@ -104,24 +106,24 @@ def test_the_command_refuses_records_of_a_strangers_folder(
 
 def test_nothing_is_written_through_a_link(mine: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    folder = record.run_folder(results, RECORD.run_id)
+    folder = store.run_folder(results, RECORD.run_id)
     for link in (folder.parent, folder, folder / "history.jsonl", folder / ".lock"):
         shutil.rmtree(results, ignore_errors=True)
         link.parent.mkdir(parents=True)
         is_file = link.parent == folder
         link.symlink_to(mine / "thesis.txt" if is_file else mine)
         with untouched(mine), pytest.raises(NormbenchError, match=r"link|symbolic"):
-            record.restore(results, [RECORD])
+            store.restore(results, [RECORD])
         with untouched(mine), pytest.raises(RequestError, match=r"link|symbolic"):
-            record.RunWriter(results, RECORD.run_id).begin(RECORD.config)
+            store.RunWriter(results, RECORD.run_id).begin(RECORD.config)
     shutil.rmtree(results)
     folder.mkdir(parents=True)
     for name in ("config.yaml", "result.json", "stylised.png", "checkpoint.pt"):
         (folder / name).symlink_to(mine / "thesis.txt")
-    with untouched(mine), record.RunWriter(results, RECORD.run_id) as writer:
+    with untouched(mine), store.RunWriter(results, RECORD.run_id) as writer:
         writer.begin(RECORD.config)
         writer.finish(RECORD)
-    assert record.read(folder) == RECORD
+    assert store.read(folder) == RECORD
 
 
 def test_nothing_is_read_through_a_link(tmp_path: Path) -> None:
@@ -131,18 +133,18 @@ def test_nothing_is_read_through_a_link(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "private.png")
     (folder / "stylised.png").symlink_to(tmp_path / "private.png")
     with pytest.raises(Unreadable, match="it is a link"):
-        reading.picture(folder / "stylised.png")
+        untrusted.picture(folder / "stylised.png")
     for path in (folder / "result.json", folder, folder.parent):
         path.rename(elsewhere)
         path.symlink_to(elsewhere)
-        records, (unreadable, *_) = record.all_records(results)
+        records, (unreadable, *_) = store.all_records(results)
         assert records == []
         assert "is a link" in str(unreadable)
         path.unlink()
         elsewhere.rename(path)
     # What holds all runs may be one: a results folder is often on another disk.
     (tmp_path / "linked").symlink_to(results)
-    assert record.all_records(tmp_path / "linked") == ([RECORD], [])
+    assert store.all_records(tmp_path / "linked") == ([RECORD], [])
 
 
 def test_a_link_among_wandb_folders_is_not_uploaded(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_a_link_among_wandb_folders_is_not_uploaded(tmp_path: Path) -> None:
 
 def test_every_committed_record_has_the_id_of_its_config() -> None:
     for path in sorted(CLAIMS.glob("*/records.jsonl.gz")):
-        assert record.read_compact(path), path
+        assert store.read_compact(path), path
 
 
 def test_what_an_id_leaves_out_is_what_the_class_says() -> None:
@@ -182,7 +184,7 @@ def test_a_record_of_a_users_own_data_is_read(tmp_path: Path) -> None:
     own = {"name": "of_my_own", "path": "/x", "fingerprint": "0" * 32}
     plain = PLAIN | {"config": PLAIN["config"] | {"data": own}}
     compact(tmp_path / "records.jsonl.gz", plain)
-    assert len(record.read_compact(tmp_path / "records.jsonl.gz")) == 1
+    assert len(store.read_compact(tmp_path / "records.jsonl.gz")) == 1
 
 
 def deep(levels: int) -> str:
@@ -211,7 +213,7 @@ WRONG_RECORDS: dict[str, bytes] = {
     "another config": in_the_config(seed=8),
     "NaN": json.dumps(PLAIN | {"metrics": {"test/error": float("nan")}}).encode(),
     "another format": json.dumps(PLAIN | {"format": 2}).encode(),
-    "too large": b" " * (reading.RECORD + 1),
+    "too large": b" " * (untrusted.RECORD + 1),
 }
 
 
@@ -219,14 +221,14 @@ WRONG_RECORDS: dict[str, bytes] = {
 def test_a_wrong_record_is_named_and_left_out(kind: str, tmp_path: Path) -> None:
     whole = a_record("seed=1")
     written(tmp_path, whole)
-    path = record.run_folder(tmp_path, RECORD.run_id) / record.RESULT
+    path = store.run_folder(tmp_path, RECORD.run_id) / store.RESULT
     path.parent.mkdir(parents=True)
     path.write_bytes(WRONG_RECORDS[kind])
-    records, (unreadable,) = record.all_records(tmp_path)
+    records, (unreadable,) = store.all_records(tmp_path)
     assert records == [whole]
     assert str(path) in str(unreadable)
     assert len(str(unreadable).splitlines()) == 1
-    counts, (unreadable,) = record.states(tmp_path, record.run_ids(tmp_path))
+    counts, (unreadable,) = store.states(tmp_path, store.run_ids(tmp_path))
     assert dict(counts) == {"ok": 1}
     assert unreadable.path == path
     assert gather(tmp_path, tmp_path / "claims").damaged[0].path == path
@@ -237,14 +239,14 @@ ODD: list[Callable[[Path], object]] = [os.mkfifo, Path.mkdir]
 
 def test_what_is_no_file_is_named_and_blocks_nobody(tmp_path: Path) -> None:
     readers: dict[str, Callable[[Path], object]] = {
-        "result.json": lambda path: record.look(path.parent),
-        "history.jsonl": lambda path: record.read_history(path.parent),
-        "stylised.png": reading.picture,
-        "checkpoint.pt": reading.require_file,
+        "result.json": lambda path: store.look(path.parent),
+        "history.jsonl": lambda path: store.read_history(path.parent),
+        "stylised.png": untrusted.picture,
+        "checkpoint.pt": untrusted.require_file,
         "verdict.json": read_verdict,
-        "records.jsonl.gz": record.read_compact,
+        "records.jsonl.gz": store.read_compact,
         "manifest.json.gz": lambda path: read_manifest(path.parent),
-        "norm.yaml": reading.yaml_value,
+        "norm.yaml": untrusted.yaml_value,
     }
     for name, read in readers.items():
         for make in ODD:
@@ -263,7 +265,7 @@ def test_commands_go_on_beside_what_is_wrong(command: Command, tmp_path: Path) -
     (folder / "history.jsonl").write_text(
         '{"step": 1, "lr": 0.1}\n{"step": 2, "lr": 0.2}\n'
     )
-    wrong = record.run_folder(results, RECORD.run_id) / record.RESULT
+    wrong = store.run_folder(results, RECORD.run_id) / store.RESULT
     wrong.parent.mkdir(parents=True)
     os.mkfifo(wrong)
     other = a_record("seed=2", "tracker=none")
@@ -326,12 +328,12 @@ def test_a_wrong_history_is_named_and_counts_for_nothing(
     for kind, row in WRONG_ROWS.items():
         (folders[0] / "history.jsonl").write_bytes(GOOD_ROW + row + GOOD_ROW)
         with pytest.raises(Damaged, match=r"history\.jsonl is damaged: line 2"):
-            record.read_history(folders[0])
+            store.read_history(folders[0])
         drawn = _of_histories([RECORD, whole], ["norm"], "lr", tmp_path)
         assert len(drawn) == 1, kind
         assert "line 2" in capsys.readouterr().err, kind
     (folders[0] / "history.jsonl").write_bytes(GOOD_ROW + GOOD_ROW[:-9])
-    assert len(record.read_history(folders[0])) == 1  # a process was killed there
+    assert len(store.read_history(folders[0])) == 1  # a process was killed there
 
 
 def test_a_folder_that_may_not_be_looked_into_is_named(
@@ -348,10 +350,10 @@ def test_a_folder_that_may_not_be_looked_into_is_named(
         return plain_open(path, *arguments, **options)
 
     monkeypatch.setattr(os, "open", opened)
-    records, (unreadable,) = record.all_records(tmp_path)
+    records, (unreadable,) = store.all_records(tmp_path)
     assert records == [whole]
     assert str(unreadable).startswith(f"{closed / 'result.json'} cannot be read: Perm")
-    counts, (unreadable,) = record.states(tmp_path, record.run_ids(tmp_path))
+    counts, (unreadable,) = store.states(tmp_path, store.run_ids(tmp_path))
     assert dict(counts) == {"ok": 1}
     monkeypatch.setattr(os, "open", plain_open)
 
@@ -361,7 +363,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(
         return plain_list(path)
 
     monkeypatch.setattr(Path, "iterdir", listed)
-    records, (unreadable,) = record.all_records(tmp_path)
+    records, (unreadable,) = store.all_records(tmp_path)
     assert records == [whole]
     assert unreadable.path == closed.parent
 
@@ -372,28 +374,28 @@ def test_lines_without_end_are_refused_at_the_first_that_is_wrong(
     records, history = tmp_path / "records.jsonl.gz", tmp_path / "history.jsonl"
     records.write_bytes(gzip.compress(b"\n" * 2**24))
     history.write_bytes(b"\n" * 2**24)
-    monkeypatch.setattr(reading, "UNPACKED", 2**24)
-    monkeypatch.setattr(reading, "HISTORY", 2**24)
+    monkeypatch.setattr(untrusted, "UNPACKED", 2**24)
+    monkeypatch.setattr(untrusted, "HISTORY", 2**24)
     tracemalloc.start()
     try:
         with pytest.raises(RequestError, match="line 1: "):
-            record.read_compact(records)
+            store.read_compact(records)
         with pytest.raises(Damaged, match="line 1 "):
-            reading.history(history)
+            untrusted.history(history)
         assert tracemalloc.get_traced_memory()[1] < 2**27
     finally:
         tracemalloc.stop()
-    record.write_compact(records, [RECORD, RECORD])
-    assert len(record.read_compact(records)) == 2
-    monkeypatch.setattr(reading, "MOST_RECORDS", 1)
+    store.write_compact(records, [RECORD, RECORD])
+    assert len(store.read_compact(records)) == 2
+    monkeypatch.setattr(untrusted, "MOST_RECORDS", 1)
     with pytest.raises(RequestError, match="has more than 1 records"):
-        record.read_compact(records)
+        store.read_compact(records)
 
 
 def test_a_gzip_bomb_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "UNPACKED", 2**20)
+    monkeypatch.setattr(untrusted, "UNPACKED", 2**20)
     folder = tmp_path / "sweeps" / "x"
     folder.mkdir(parents=True)
     path = folder / "manifest.json.gz"
@@ -401,7 +403,7 @@ def test_a_gzip_bomb_is_refused(
     with pytest.raises(RequestError, match="unpacks to more than 1 MiB"):
         read_manifest(folder)
     with pytest.raises(RequestError, match="unpacks to more than 1 MiB"):
-        record.read_compact(path)
+        store.read_compact(path)
     for content in (b"", b"x", path.read_bytes()[:-5]):
         path.write_bytes(content)
         with pytest.raises(RequestError, match=r"manifest\.json\.gz"):

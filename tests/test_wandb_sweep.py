@@ -7,10 +7,10 @@ import pytest
 import wandb.wandb_agent
 import yaml
 
-from normbench.choices import config_root
-from normbench.config import compose
-from normbench.plan import make_plan
-from normbench.schema import RunConfig
+from normbench.config.choices import config_root
+from normbench.config.composition import compose
+from normbench.config.schema import RunConfig
+from normbench.sweeps.plan import make_plan
 
 SWEEP = yaml.safe_load((config_root() / "wandb_sweep.yaml").read_text())
 

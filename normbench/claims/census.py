@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from torch import nn
 
-from normbench.data.cache import Parsed, cached
+from normbench.data.reading.cache import Parsed, cached
 
 FORMAT = 2
 

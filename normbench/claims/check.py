@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from normbench import claims, record, theorems
-from normbench.census import census
-from normbench.choices import choices
-from normbench.contrasts import weights_of
+from normbench.claims import theorems
+from normbench.claims.census import census
+from normbench.claims.trial import Request, Trial, kept, seeds_of
+from normbench.config.choices import choices
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import NormbenchError, RequestError
-from normbench.provenance import comes_from_this_code
-from normbench.registration import (
+from normbench.records import store
+from normbench.records.source import comes_from_this_code
+from normbench.verdicts import judging
+from normbench.verdicts.contrasts import weights_of
+from normbench.verdicts.registration import (
     BudgetName,
     Claim,
     Design,
@@ -21,8 +24,7 @@ from normbench.registration import (
     level_of,
     registration_hash,
 )
-from normbench.trial import Request, Trial, kept, seeds_of
-from normbench.verdict import Rate, Verdict, as_recorded
+from normbench.verdicts.verdict import Rate, Verdict, as_recorded
 
 EVALUATION_AND_START_UP = 1.17
 """What a run costs beside its seconds, as a factor; measured."""
@@ -65,7 +67,7 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     budget = trial.request.budget
     findings = [
-        claims.judge_theorem(
+        judging.judge_theorem(
             theorem,
             theorems.statement(theorem.check),
             found.deviation,
@@ -78,7 +80,7 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
     rates = trial.rates()
     cells = trial.cells(rates)
     judged = {
-        name: claims.judge_design(
+        name: judging.judge_design(
             name,
             design,
             cells[name],
@@ -90,7 +92,7 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
         for name, design in trial.designs.items()
     }
     models = census() if claim.census and budget != "smoke" else None
-    return claims.make_verdict(
+    return judging.make_verdict(
         claim,
         registration=registration_hash(claim),
         budget=budget,
@@ -103,7 +105,7 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
         run_ids=sorted(trial.records),
         command=command,
         started=started,
-        environment=claims.environment_of(
+        environment=judging.environment_of(
             trial.records.values(),
             {name: DATA.get(name).packages for name in DATA.names()},
         ),
@@ -174,7 +176,7 @@ def require_committed(name: str, config_dir: Path | None) -> None:
     That of an installed package cannot be changed by hand, and passes.
     """
     path = choices("claim", config_dir)[name].resolve()
-    if path.is_relative_to(Path(__file__).parent):
+    if path.is_relative_to(Path(__file__).parents[1]):
         return
 
     def git(*arguments: str) -> bool:
@@ -252,7 +254,7 @@ def restore_records(folder: Path, results: Path) -> None:
             f"{path} is not there: no full check has been done whose records could be "
             "taken; leave --from-records out to do the runs"
         )
-    record.restore(results, record.read_compact(path))
+    store.restore(results, store.read_compact(path))
 
 
 def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
@@ -265,12 +267,10 @@ def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if full:
-            found = (
-                record.read(record.run_folder(results, i)) for i in verdict.run_ids
-            )
+            found = (store.read(store.run_folder(results, i)) for i in verdict.run_ids)
             kept = [each for each in found if each is not None]
-            record.write_compact(folder / RECORDS, kept)
-        record.write_atomically(path, as_recorded(verdict))
+            store.write_compact(folder / RECORDS, kept)
+        store.write_atomically(path, as_recorded(verdict))
     except OSError as error:
         raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None
     return path

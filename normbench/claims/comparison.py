@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from normbench.config.overrides import grid, words
 from normbench.errors import RequestError
-from normbench.overrides import grid, words
-from normbench.registration import Claim, Contrast, Design, Gate
 from normbench.registry import explain
+from normbench.verdicts.registration import Claim, Contrast, Design, Gate
 
 
 def comparison(

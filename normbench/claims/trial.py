@@ -9,18 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from normbench import record
-from normbench.composition import Composer
-from normbench.config import resolve, run_id
-from normbench.contrasts import metric_of, weights_of
-from normbench.engines import Work, parallel, run_all
+from normbench.config.composer import Composer
+from normbench.config.composition import resolve, run_id
+from normbench.config.overrides import parse, words
+from normbench.config.schema import Engine, RunConfig, RunRecord
 from normbench.errors import NormbenchError, RequestError, did_you_mean
-from normbench.forecast import Forecast
-from normbench.manifest import Manifest
-from normbench.overrides import parse, words
-from normbench.plan import Plan, incompatible, manifest, standing
-from normbench.progress import SweepObserver
-from normbench.registration import (
+from normbench.records import store
+from normbench.sweeps.engines import Work, parallel, run_all
+from normbench.sweeps.forecast import Forecast
+from normbench.sweeps.manifest import Manifest
+from normbench.sweeps.observer import SweepObserver
+from normbench.sweeps.plan import Plan, incompatible, manifest, standing
+from normbench.verdicts.contrasts import metric_of, weights_of
+from normbench.verdicts.registration import (
     FIRST_TUNING_SEED,
     BudgetName,
     Claim,
@@ -28,8 +29,7 @@ from normbench.registration import (
     Design,
     arm_of,
 )
-from normbench.schema import Engine, RunConfig, RunRecord
-from normbench.verdict import Rate
+from normbench.verdicts.verdict import Rate
 
 QUICK_SEEDS = 6
 SMOKE = "budget.epochs=1 budget.max_steps=10 evaluations=1"
@@ -283,7 +283,7 @@ class Trial:
             plan, request.results, request.modules, redo_stale=request.redo_stale
         )
         if now.missing:
-            seen = now.finished.values() or record.all_records(request.results)[0]
+            seen = now.finished.values() or store.all_records(request.results)[0]
 
             def announce(workers: int) -> None:
                 if request.announce:
@@ -300,7 +300,7 @@ class Trial:
             )
             run_all(work, request.engine)
         found = {
-            key: record.read(record.run_folder(request.results, key)) for key in runs
+            key: store.read(store.run_folder(request.results, key)) for key in runs
         }
         self.records |= {key: each for key, each in found.items() if each is not None}
         lost = [key for key, each in found.items() if each is None]

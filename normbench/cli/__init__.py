@@ -1,12 +1,12 @@
 """The command line: parse, call, print."""
 
-from normbench.interrupts import heed_ctrl_c_at_once
+from normbench.system.interrupts import heed_ctrl_c_at_once
 
 
 def main() -> None:
     """The console script."""
     heed_ctrl_c_at_once()
-    from normbench import streams
+    from normbench.system import streams
 
     streams.install()
     from normbench.cli.commands import app

@@ -37,11 +37,14 @@ def norms(
     the reference: torch's layer, or timm's where timm is installed.
     """
     with exit_codes():
-        from normbench.bench import measure_all
+        from normbench.norms.measure.cost import measure_all
+        from normbench.training.network import choose_device
 
         costs = [
             asdict(cost)
-            for cost in measure_all(names or (), shape or (), device, blocks)
+            for cost in measure_all(
+                names or (), shape or (), choose_device(device), blocks
+            )
         ]
         if json:
             typer.echo(jsonlib.dumps(costs, indent=2))

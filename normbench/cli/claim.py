@@ -23,15 +23,15 @@ from normbench.cli.options import (
 )
 from normbench.cli.sweep import Arms
 from normbench.cli.tables import print_table, width
-from normbench.signals import all_interrupt
+from normbench.system.signals import all_interrupt
 
 if TYPE_CHECKING:
-    from normbench.check import Cost
-    from normbench.manifest import Announcement, Manifest
-    from normbench.progress import SweepObserver
-    from normbench.registration import Claim
-    from normbench.schema import Engine
-    from normbench.verdict import Verdict
+    from normbench.claims.check import Cost
+    from normbench.config.schema import Engine
+    from normbench.sweeps.manifest import Announcement, Manifest
+    from normbench.sweeps.observer import SweepObserver
+    from normbench.verdicts.registration import Claim
+    from normbench.verdicts.verdict import Verdict
 
 app = typer.Typer(help="Sentences about norms, and their verdicts.")
 
@@ -75,7 +75,7 @@ RedoStale = Annotated[
 
 
 def _complete(incomplete: str) -> list[str]:
-    from normbench.choices import choices
+    from normbench.config.choices import choices
 
     return [name for name in choices("claim") if name.startswith(incomplete)]
 
@@ -86,10 +86,10 @@ def list_(
 ) -> None:
     """List the claims, and the verdicts of full checks where there are any."""
     with exit_codes():
-        from normbench.choices import choices
-        from normbench.registration import read_claim
+        from normbench.config.choices import choices
         from normbench.report import words
-        from normbench.report.paragraphs import paragraph
+        from normbench.report.text.paragraph import paragraph
+        from normbench.verdicts.registration import read_claim
 
         rows: list[dict[str, Any]] = []
         for name in choices("claim", config_dir):
@@ -141,14 +141,18 @@ def show(
     with exit_codes():
         from dataclasses import asdict
 
-        from normbench.check import cost
-        from normbench.provenance import import_modules
-        from normbench.registration import BUDGETS, read_claim, registration_hash
+        from normbench.claims.check import cost
+        from normbench.claims.theorems import statement
+        from normbench.config.user_modules import import_modules
         from normbench.report import words
-        from normbench.report.paragraphs import paragraph
-        from normbench.report.registered import text as registration_text
-        from normbench.report.verdicts import text
-        from normbench.theorems import statement
+        from normbench.report.text.claim import text as registration_text
+        from normbench.report.text.paragraph import paragraph
+        from normbench.report.text.verdict import text
+        from normbench.verdicts.registration import (
+            BUDGETS,
+            read_claim,
+            registration_hash,
+        )
 
         import_modules(module or ())
         claim = read_claim(name, config_dir)
@@ -218,15 +222,15 @@ def check(
     check goes on when it is asked for again.
     """
     with exit_codes():
-        from normbench import check as checking
-        from normbench.choices import choices
+        from normbench.claims import check as checking
+        from normbench.claims.trial import Request
+        from normbench.config.choices import choices
+        from normbench.config.user_modules import import_modules
         from normbench.errors import RequestError
-        from normbench.manifest import Announcement
-        from normbench.provenance import import_modules
-        from normbench.registration import read_claim
-        from normbench.remarks import with_remarks
-        from normbench.report.verdicts import text
-        from normbench.trial import Request
+        from normbench.report.text.verdict import text
+        from normbench.sweeps.manifest import Announcement
+        from normbench.verdicts.registration import read_claim
+        from normbench.verdicts.remarks import with_remarks
 
         import_modules(module or ())
         if everything and names:
@@ -307,13 +311,13 @@ def compare(
     better than it, `refuted` that it is worse. Exploratory: nothing was registered.
     """
     with exit_codes():
-        from normbench import check as checking
-        from normbench.comparison import comparison
+        from normbench.claims import check as checking
+        from normbench.claims.comparison import comparison
+        from normbench.claims.trial import Request
+        from normbench.config.user_modules import import_modules
         from normbench.errors import RequestError
-        from normbench.manifest import Announcement
-        from normbench.provenance import import_modules
-        from normbench.report.verdicts import text
-        from normbench.trial import Request
+        from normbench.report.text.verdict import text
+        from normbench.sweeps.manifest import Announcement
 
         import_modules(module or ())
         try:
@@ -354,8 +358,8 @@ def compare(
 def _engine(
     overrides: str | None, workers: int | None, config_dir: Path | None
 ) -> "Engine":
-    from normbench.config import compose_engine
-    from normbench.overrides import words
+    from normbench.config.composition import compose_engine
+    from normbench.config.overrides import words
 
     engine = compose_engine(words(overrides or "", "--engine"), config_dir)
     return engine.model_copy(update={"workers": workers} if workers else {})
@@ -363,8 +367,8 @@ def _engine(
 
 def _observe(what: str) -> "Callable[[str], SweepObserver]":
     def observe(part: str) -> "SweepObserver":
-        from normbench.console import Terminal
-        from normbench.progress import SweepProgress
+        from normbench.cli.console import Terminal
+        from normbench.cli.progress import SweepProgress
 
         typer.echo(f"{what}: {part}", err=True)
         return SweepProgress(Terminal(stderr=True))
@@ -385,7 +389,7 @@ def _again() -> str:
 
 
 def _full_verdict(name: str, output: Path) -> "Verdict | None":
-    from normbench.verdict import read_verdict
+    from normbench.verdicts.verdict import read_verdict
 
     return read_verdict(output / name / "verdict.json")
 
@@ -400,7 +404,7 @@ def _withdrawn(verdict: "Verdict | None") -> list[dict[str, Any]]:
 
 
 def _changed(claim: "Claim", verdict: "Verdict | None") -> bool:
-    from normbench.registration import registration_hash
+    from normbench.verdicts.registration import registration_hash
 
     return verdict is not None and verdict.registration != registration_hash(claim)
 
@@ -417,7 +421,7 @@ def _rates(claim: "Claim", verdict: "Verdict | None") -> dict[str, dict[str, flo
 
 
 def _cost(budget: str, cost: "Cost") -> str:
-    from normbench.progress import duration
+    from normbench.cli.progress import duration
 
     runs, time = cost.tuning_runs + cost.test_runs, duration(cost.core_seconds / 2)
     return f"{budget:<6} {runs} runs, about {time} on two cores"

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from normbench.streams import Stream, clean
+from normbench.system.streams import Stream, clean
 
 
 class Terminal(Console):

@@ -20,7 +20,7 @@ from normbench.cli.options import (
 from normbench.cli.tables import width
 
 if TYPE_CHECKING:
-    from normbench.traps import Finding
+    from normbench.sweeps.traps import Finding
 
 WIDEST = 100
 """Columns of text that is still easy to read."""
@@ -45,9 +45,9 @@ def doctor(
     with exit_codes():
         from dataclasses import asdict
 
-        from normbench.config import compose, compose_engine
-        from normbench.doctor import examine
-        from normbench.provenance import import_modules
+        from normbench.config.composition import compose, compose_engine
+        from normbench.config.user_modules import import_modules
+        from normbench.sweeps.doctor import examine
 
         import_modules(module or ())
         config = compose(overrides or (), config_dir)

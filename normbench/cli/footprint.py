@@ -13,8 +13,8 @@ from normbench.cli.options import ConfigDir, Json, Modules, exit_codes, expanded
 from normbench.cli.tables import print_table, width
 
 if TYPE_CHECKING:
-    from normbench.probes.portrait import Portrait
-    from normbench.report.panel import Panel
+    from normbench.norms.measure.portrait import Portrait
+    from normbench.report.figures.panel import Panel
 
 
 class Inputs(StrEnum):
@@ -26,7 +26,7 @@ class Inputs(StrEnum):
 
 
 def _complete(incomplete: str) -> list[str]:
-    from normbench.choices import choices
+    from normbench.config.choices import choices
 
     return [name for name in choices("norm") if name.startswith(incomplete)]
 
@@ -61,7 +61,7 @@ def footprint(
 ) -> None:
     """Measure which inputs each output depends on, and what leaves it unchanged."""
     with exit_codes():
-        from normbench.probes.portrait import fitting, portrait
+        from normbench.norms.measure.portrait import fitting, portrait
 
         chosen = _options(norms, task, config_dir, module)
         if output is not None:
@@ -80,7 +80,7 @@ def footprint(
         else:
             _print(portraits, panels)
         if output is not None:
-            from normbench.report.cubes import draw
+            from normbench.report.figures.cubes import draw
 
             data = output / "footprint.json"
             plain = [panel.plain() for panel in panels]
@@ -98,9 +98,9 @@ def _options(
     modules: Sequence[str] | None,
 ) -> dict[str, dict[str, Any]]:
     """The checked options of each norm that `words` name, by that name."""
-    from normbench.config import compose
+    from normbench.config.composition import compose
+    from normbench.config.user_modules import import_modules
     from normbench.errors import RequestError, did_you_mean
-    from normbench.provenance import import_modules
 
     import_modules(modules or ())
     overrides = {word.partition("=")[0]: word for word in words if "=" in word}
@@ -124,7 +124,7 @@ def _options(
 
 def _panels(portrait: "Portrait") -> "Iterator[Panel]":
     """What to draw: one output of each part, in training without a mask."""
-    from normbench.report.panel import Panel
+    from normbench.report.figures.panel import Panel
 
     train = portrait.footprints[0]
     for part in train.either.parts:
@@ -151,8 +151,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _print(portraits: "Sequence[Portrait]", panels: "Sequence[Panel]") -> None:
-    from normbench.probes.invariance import TOLERANCE
-    from normbench.report.panel import text
+    from normbench.norms.measure.invariance import TOLERANCE
+    from normbench.report.figures.panel import text
 
     print_table(
         [row for one in portraits for row in _footprint_rows(one)],

@@ -20,8 +20,8 @@ from normbench.cli.options import (
 from normbench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
-    from normbench.catalogue import Facts
-    from normbench.schema import RunRecord
+    from normbench.config.schema import RunRecord
+    from normbench.training.catalogue import Facts
 
 
 class Listed(StrEnum):
@@ -50,20 +50,20 @@ def list_(
     it works in.
     """
     with exit_codes():
-        from normbench.choices import choices, description
+        from normbench.config.choices import choices, description
 
         rows: list[dict[str, Any]]
         if what is Listed.norms:
-            from normbench.catalogue import catalogue
-            from normbench.provenance import import_modules
+            from normbench.config.user_modules import import_modules
+            from normbench.training.catalogue import catalogue
 
             import_modules(module or ())
             facts = catalogue(config_dir)
             rows = [asdict(norm) for norm in facts]
             shown = [_norm_row(norm) for norm in facts]
         elif what is Listed.probes:
-            from normbench.probes.trained import PROBES
-            from normbench.provenance import import_modules
+            from normbench.config.user_modules import import_modules
+            from normbench.probes.base import PROBES
 
             import_modules(module or ())
             rows = shown = [
@@ -103,9 +103,9 @@ def show(
 ) -> None:
     """Show the record of one run."""
     with exit_codes():
-        from normbench import record
+        from normbench.records import store
 
-        finished, folder = record.finished(results, run)
+        finished, folder = store.finished(results, run)
         if json:
             typer.echo(finished.model_dump_json(indent=2))
         else:
@@ -113,7 +113,7 @@ def show(
 
 
 def _print_record(finished: "RunRecord", folder: Path) -> None:
-    from normbench.query import flat
+    from normbench.records.query import flat
 
     plain = finished.model_dump(mode="json", exclude={"config", "metrics"})
     for key, item in plain.items():

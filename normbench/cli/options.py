@@ -8,13 +8,13 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from normbench.interrupts import AGAIN, INTERRUPTED
-from normbench.signals import ctrl_c_raises
+from normbench.system.interrupts import AGAIN, INTERRUPTED
+from normbench.system.signals import ctrl_c_raises
 
 
 def _complete(incomplete: str) -> list[str]:
     """`group=choice` from the yaml files' names, so that no TAB waits for an import."""
-    from normbench.choices import choices, groups
+    from normbench.config.choices import choices, groups
 
     known = [f"{group}={name}" for group in groups() for name in choices(group)]
     return sorted(word for word in known if word.startswith(incomplete))

@@ -21,16 +21,14 @@ from normbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from normbench.report.drawing import Format
-    from normbench.schema import RunRecord
+    from normbench.config.schema import RunRecord
+    from normbench.report.figures.drawing import Figure, Format
 
 FIGURES = Path("figures")
 
 
 def _complete(incomplete: str) -> list[str]:
-    from normbench.choices import choices
+    from normbench.config.choices import choices
 
     return [name for name in choices("claim") if name.startswith(incomplete)]
 
@@ -114,7 +112,7 @@ def plot(
     """Draw the figures of a claim's verdict, or one of any runs; print their paths."""
     with exit_codes():
         from normbench.errors import RequestError
-        from normbench.report import drawing
+        from normbench.report.figures import drawing
 
         asked = {
             "CLAIM": claim is not None,
@@ -180,9 +178,9 @@ def _of_claim(
     name: str, claims: Path, budget: Budget, config_dir: Path | None
 ) -> "dict[str, Figure]":
     from normbench.errors import RequestError
-    from normbench.registration import read_claim
-    from normbench.report import figures
-    from normbench.verdict import read_verdict
+    from normbench.report.figures import verdict_figures
+    from normbench.verdicts.registration import read_claim
+    from normbench.verdicts.verdict import read_verdict
 
     claim = read_claim(name, config_dir)
     full = budget is Budget.full
@@ -193,7 +191,7 @@ def _of_claim(
             f"{path} is not there; "
             f"`normbench claim check {name} --budget {budget.value}` makes it"
         )
-    drawn = figures.of_verdict(verdict, claim)
+    drawn = verdict_figures.of_verdict(verdict, claim)
     if not drawn:
         raise RequestError(f"{path} has no cell and no contrast to draw")
     return drawn
@@ -202,14 +200,14 @@ def _of_claim(
 def _records(
     results: Path, where: Sequence[str], series: str, by: str | None
 ) -> "list[RunRecord]":
-    from normbench import query, record
     from normbench.errors import RequestError
+    from normbench.records import query, store
 
     if not results.is_dir():
         raise RequestError(
             f"--results {results} is not a folder; `normbench train` makes it"
         )
-    everything, damaged = record.all_records(results)
+    everything, damaged = store.all_records(results)
     for each in damaged:
         typer.echo(f"left out: {each}", err=True)
     records = query.matching(everything, where)
@@ -232,9 +230,9 @@ def _records(
 def _of_cells(
     records: "Sequence[RunRecord]", by: str, series: Sequence[str], metric: str | None
 ) -> "dict[str, Figure]":
-    from normbench import query
     from normbench.errors import RequestError
-    from normbench.report.runs import of_cells
+    from normbench.records import query
+    from normbench.report.figures.runs import of_cells
 
     primary = query.primary_metrics(records)
     if metric is None and len(primary) > 1:
@@ -256,9 +254,9 @@ def _of_histories(
     records: "Sequence[RunRecord]", series: Sequence[str], metric: str, results: Path
 ) -> "dict[str, Figure]":
     from normbench.errors import Unreadable
-    from normbench.query import groups
-    from normbench.record import read_history, run_folder
-    from normbench.report.training import Group, of_histories
+    from normbench.records.query import groups
+    from normbench.records.store import read_history, run_folder
+    from normbench.report.figures.training import Group, of_histories
 
     drawn = []
     for values, members in groups(records, series, "--series"):
@@ -278,10 +276,10 @@ def _of_pictures(
     records: "Sequence[RunRecord]", series: Sequence[str], results: Path
 ) -> "dict[str, Figure]":
     from normbench.errors import RequestError, Unreadable
-    from normbench.query import groups
-    from normbench.reading import picture
-    from normbench.record import run_folder
-    from normbench.report.gallery import gallery
+    from normbench.records.query import groups
+    from normbench.records.store import run_folder
+    from normbench.report.figures.gallery import gallery
+    from normbench.system.untrusted import picture
 
     pictures = {}
     for values, members in groups(records, series, "--series"):

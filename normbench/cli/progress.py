@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,54 +19,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from normbench.console import Terminal
-from normbench.rates import peak_lr
-from normbench.schema import RunConfig, RunRecord
-
-
-class Observer(Protocol):
-    """Follows one run. Its methods are called in this order, but `note` and `warn`."""
-
-    def start(self, title: str, steps: int) -> None: ...
-    def log(self, row: Mapping[str, Any]) -> None: ...
-    def note(self, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def close(self) -> None: ...
-
-
-class SweepObserver(Protocol):
-    """Follows a sweep: one `start`, then ends in any order, then `close`.
-
-    `left` are the seconds that the rest should take, None while nothing is known.
-    """
-
-    def start(self, missing: int, left: float | None) -> None: ...
-    def began(self, run_id: str, config: RunConfig) -> None: ...
-    def ended(self, record: RunRecord, left: float | None) -> None: ...
-    def unrecorded(self, run_id: str, reason: str) -> None: ...
-    def waiting(self, run_id: str) -> None: ...
-    def stopping(self) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def close(self) -> None: ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def start(self, title: str, steps: int) -> None:
-        pass
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+from normbench.cli.console import Terminal
+from normbench.config.schema import RunConfig, RunRecord
+from normbench.config.titles import title
+from normbench.training.observer import Observer
 
 
 class Bar:
@@ -146,16 +102,6 @@ def run_observer() -> Observer:
     """A bar where stderr is a terminal, else lines."""
     console = Terminal(stderr=True)
     return Bar(console) if console.is_terminal else Lines()
-
-
-def title(config: RunConfig) -> str:
-    """What tells a run from its neighbours, in a few words; the rate is the peak."""
-    norm_batch = f"/{config.norm_batch}" * (config.norm_batch != config.batch_size)
-    reparam = f"+{config.reparam}" * (config.reparam != "none")
-    return (
-        f"{config.task['name']} {config.norm['name']}{reparam} "
-        f"b{config.batch_size}{norm_batch} lr {peak_lr(config):.3g} s{config.seed}"
-    )
 
 
 def duration(seconds: float) -> str:

@@ -18,7 +18,7 @@ from normbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from normbench.report.page import Page
+    from normbench.report.page.page import Page
 
 
 def report(
@@ -52,8 +52,8 @@ def report(
     """
     with exit_codes():
         from normbench.errors import RequestError
-        from normbench.report.document import write
-        from normbench.report.material import gather
+        from normbench.report.page.document import write
+        from normbench.report.page.material import gather
 
         for option, folder in (("--results", results), ("--claims", claims)):
             if folder.exists() and not folder.is_dir():

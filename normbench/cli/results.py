@@ -12,8 +12,8 @@ from normbench.cli.options import RESULTS, Json, Results, exit_codes, expanded
 from normbench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
-    from normbench.query import Cell
-    from normbench.schema import RunRecord
+    from normbench.config.schema import RunRecord
+    from normbench.records.query import Cell
 
 COMPUTED = {*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"}
 """What a text begins with that a spreadsheet computes; the last are wide = + - @."""
@@ -76,8 +76,8 @@ def results(
     skipped are counted as failures.
     """
     with exit_codes():
-        from normbench import query, record
         from normbench.errors import RequestError
+        from normbench.records import query, store
 
         if json + csv + (parquet is not None) > 1:
             raise RequestError("--json, --csv and --parquet exclude each other")
@@ -85,7 +85,7 @@ def results(
             raise RequestError(
                 f"--results {results} is not a folder; `normbench train` makes it"
             )
-        everything, damaged = record.all_records(results)
+        everything, damaged = store.all_records(results)
         for each in damaged:
             typer.echo(f"left out: {each}", err=True)
         records = query.matching(everything, where or ())
@@ -111,7 +111,7 @@ def results(
         elif csv:
             _print_csv(rows)
         elif parquet is not None:
-            from normbench.parquet import write_parquet
+            from normbench.records.export import write_parquet
 
             write_parquet(rows, parquet)
             typer.echo(f"wrote {len(rows)} rows to {parquet}", err=True)
@@ -163,7 +163,7 @@ def _summaries(
 
     Columns are what names a run, its peak learning rate, and every key that differs.
     """
-    from normbench import query
+    from normbench.records import query
 
     configs = [query.flat(finished.config) for finished in records]
     differing, options = query.varying(configs)

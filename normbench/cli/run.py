@@ -22,13 +22,13 @@ from normbench.cli.options import (
     expanded,
 )
 from normbench.cli.tables import number, print_table
-from normbench.interrupts import INTERRUPTED, interrupt
-from normbench.signals import handled, not_ignored
-from normbench.streams import say_lost_output, write_error
+from normbench.system.interrupts import INTERRUPTED, interrupt
+from normbench.system.signals import handled, not_ignored
+from normbench.system.streams import say_lost_output, write_error
 
 if TYPE_CHECKING:
-    from normbench.parallel import World
-    from normbench.schema import RunConfig, RunRecord
+    from normbench.config.schema import RunConfig, RunRecord
+    from normbench.training.distributed import World
 
 
 From = Annotated[
@@ -59,13 +59,13 @@ def train(
     """
     with exit_codes(), _world() as world:
         config = world.together(lambda: _composed(overrides, config_dir, module, from_))
-        from normbench import record
-        from normbench.config import run_id
-        from normbench.provenance import comes_from_this_code
+        from normbench.config.composition import run_id
+        from normbench.records import store
+        from normbench.records.source import comes_from_this_code
 
-        folder = record.run_folder(results, run_id(config))
-        finished = record.read(folder)
-        if world.size == 1 and record.satisfies(folder, finished, config):
+        folder = store.run_folder(results, run_id(config))
+        finished = store.read(folder)
+        if world.size == 1 and store.satisfies(folder, finished, config):
             assert finished is not None
             typer.echo("this run is finished already; its record:", err=True)
             if not comes_from_this_code(finished.environment, module or ()):
@@ -75,9 +75,9 @@ def train(
                     err=True,
                 )
         else:
+            from normbench.cli.progress import run_observer
             from normbench.errors import Stopped
-            from normbench.experiment import run_one
-            from normbench.progress import run_observer
+            from normbench.training.experiment import run_one
 
             try:
                 with _stopping(world) as stop:
@@ -121,7 +121,7 @@ def config(
         else:
             import yaml
 
-            from normbench.config import run_id
+            from normbench.config.composition import run_id
 
             typer.echo(f"# run_id: {run_id(composed)}")
             plain = composed.model_dump(mode="json")
@@ -134,12 +134,12 @@ def _composed(
     modules: Sequence[str] | None,
     file: Path | None,
 ) -> "RunConfig":
-    from normbench.config import compose
-    from normbench.provenance import import_modules
+    from normbench.config.composition import compose
+    from normbench.config.user_modules import import_modules
 
     import_modules(modules or ())
     if file is not None:
-        from normbench.saved import compose_from
+        from normbench.config.saved import compose_from
 
         return compose_from(file, overrides or (), config_dir)
     return compose(overrides or (), config_dir)
@@ -154,7 +154,7 @@ def _world() -> "Iterator[World]":
     would abort it at times, with another exit code.
     """
     from normbench.errors import RequestError
-    from normbench.parallel import joined
+    from normbench.training.distributed import joined
 
     with joined() as world:
         if world.size == 1:

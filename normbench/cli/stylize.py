@@ -37,11 +37,11 @@ def stylize(
     says. All are read before the first is written.
     """
     with exit_codes():
-        from normbench import record
-        from normbench import stylize as styling
-        from normbench.provenance import import_modules, require_modules
+        from normbench.config.user_modules import import_modules, require_modules
+        from normbench.records import store
+        from normbench.training import stylization as styling
 
-        finished, folder = record.finished(results, run)
+        finished, folder = store.finished(results, run)
         require_modules(finished, module or ())
         import_modules(module or ())
         written = []

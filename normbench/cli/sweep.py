@@ -19,13 +19,13 @@ from normbench.cli.options import (
     expanded,
 )
 from normbench.cli.tables import number, print_table
-from normbench.signals import all_interrupt
+from normbench.system.signals import all_interrupt
 
 if TYPE_CHECKING:
-    from normbench.forecast import Forecast
-    from normbench.plan import Plan, Standing
-    from normbench.progress import Tally
-    from normbench.schema import RunRecord
+    from normbench.cli.progress import Tally
+    from normbench.config.schema import RunRecord
+    from normbench.sweeps.forecast import Forecast
+    from normbench.sweeps.plan import Plan, Standing
 
 Arms = Annotated[
     list[str] | None,
@@ -76,14 +76,14 @@ def sweep(
     request was wrong; 130: interrupted.
     """
     with exit_codes():
-        from normbench.console import Terminal
-        from normbench.engines import Work, parallel, run_all
-        from normbench.forecast import Forecast
-        from normbench.manifest import Announcement
-        from normbench.plan import Shard, make_plan, manifest, standing
-        from normbench.progress import SweepProgress
-        from normbench.provenance import import_modules
-        from normbench.record import all_records
+        from normbench.cli.console import Terminal
+        from normbench.cli.progress import SweepProgress
+        from normbench.config.user_modules import import_modules
+        from normbench.records.store import all_records
+        from normbench.sweeps.engines import Work, parallel, run_all
+        from normbench.sweeps.forecast import Forecast
+        from normbench.sweeps.manifest import Announcement
+        from normbench.sweeps.plan import Shard, make_plan, manifest, standing
 
         import_modules(module or ())
         mine = None if shard is None else Shard.parse(shard)
@@ -143,28 +143,28 @@ def status(
     it was begun and no process does it.
     """
     with exit_codes():
-        from normbench import record
         from normbench.errors import Unreadable
+        from normbench.records import store
 
         if module:
-            from normbench.provenance import import_modules
+            from normbench.config.user_modules import import_modules
 
             import_modules(module)
         if overrides or arm:
-            from normbench.plan import make_plan
+            from normbench.sweeps.plan import make_plan
 
             plan = make_plan(overrides or (), arm or (), config_dir)
             ids = list(plan.runs)
-            counts, unreadable = record.states(results, ids)
+            counts, unreadable = store.states(results, ids)
             counts["skipped"] += len(plan.skipped)
         else:
             unlisted: list[Unreadable] = []
-            ids = record.run_ids(results, unlisted)
-            counts, unreadable = record.states(results, ids)
+            ids = store.run_ids(results, unlisted)
+            counts, unreadable = store.states(results, ids)
             unreadable += unlisted
         for each in unreadable:
             typer.echo(f"left out: {each}", err=True)
-        row = {"runs": counts.total(), **{s: counts[s] for s in record.STATES}}
+        row = {"runs": counts.total(), **{s: counts[s] for s in store.STATES}}
         if json:
             typer.echo(jsonlib.dumps(row, indent=2))
         else:
@@ -203,13 +203,13 @@ def rerun(
     with exit_codes():
         from datetime import datetime
 
-        from normbench import record
-        from normbench.experiment import run_one
-        from normbench.progress import run_observer
-        from normbench.provenance import import_modules, require_modules
-        from normbench.saved import same_run
+        from normbench.cli.progress import run_observer
+        from normbench.config.saved import same_run
+        from normbench.config.user_modules import import_modules, require_modules
+        from normbench.records import store
+        from normbench.training.experiment import run_one
 
-        before, _ = record.finished(results, run)
+        before, _ = store.finished(results, run)
         modules = module or ()
         require_modules(before, modules)
         import_modules(modules)
@@ -227,7 +227,7 @@ def rerun(
             typer.echo(jsonlib.dumps(outcome, indent=2))
         else:
             _print_comparison(before, after)
-            typer.echo(f"run {after.run_id}  {record.run_folder(fresh, after.run_id)}")
+            typer.echo(f"run {after.run_id}  {store.run_folder(fresh, after.run_id)}")
             typer.echo("identical" if identical else "not identical")
     if not identical:
         raise typer.Exit(1)
@@ -236,8 +236,8 @@ def rerun(
 def _dry_run(
     plan: "Plan", now: "Standing", forecast: "Forecast", results: Path
 ) -> dict[str, Any]:
-    from normbench.plan import bytes_of_a_run
-    from normbench.record import run_folder
+    from normbench.records.store import run_folder
+    from normbench.sweeps.plan import bytes_of_a_run
 
     done = [run_folder(results, run_id) for run_id in list(now.finished)[:100]]
     each = bytes_of_a_run(done)
@@ -255,7 +255,7 @@ def _dry_run(
 
 
 def _print_dry_run(outlook: Mapping[str, Any], json: bool) -> None:
-    from normbench.progress import duration
+    from normbench.cli.progress import duration
 
     if json:
         typer.echo(jsonlib.dumps(outlook, indent=2))

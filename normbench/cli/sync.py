@@ -25,7 +25,7 @@ def sync(
     when some could not be uploaded: the same command tries them again.
     """
     with exit_codes():
-        from normbench.sync import offline_runs, places, upload
+        from normbench.records.sync import offline_runs, places, upload
 
         found = offline_runs(results)
         left_out = [

@@ -17,7 +17,7 @@ def number(value: Any) -> str:
 
 def width() -> int:
     """The columns of the terminal, or those that output has elsewhere."""
-    from normbench.console import Terminal
+    from normbench.cli.console import Terminal
 
     console = Terminal()
     return console.width if console.is_terminal else WIDTH
@@ -29,8 +29,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from normbench.console import Terminal
-    from normbench.streams import clean
+    from normbench.cli.console import Terminal
+    from normbench.system.streams import clean
 
     if not rows:
         typer.echo(title)

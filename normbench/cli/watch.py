@@ -12,16 +12,16 @@ import typer
 
 from normbench.cli.options import RESULTS, Json, Results, exit_codes
 from normbench.cli.tables import WIDTH, number
-from normbench.interrupts import INTERRUPTED
-from normbench.signals import all_interrupt
-from normbench.streams import lost_output
+from normbench.system.interrupts import INTERRUPTED
+from normbench.system.signals import all_interrupt
+from normbench.system.streams import lost_output
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
     from rich.table import Table
     from rich.text import Text
 
-    from normbench.watch import Cell, Snapshot, Watch
+    from normbench.sweeps.watch import Cell, Snapshot, Watch
 
 EVERY = 1.0
 """Seconds between looks."""
@@ -61,8 +61,8 @@ def watch(
     the last one is. Ctrl-C ends watching, not the sweep.
     """
     with exit_codes():
-        from normbench.console import Terminal
-        from normbench.watch import Watch
+        from normbench.cli.console import Terminal
+        from normbench.sweeps.watch import Watch
 
         seen = Watch(results)
         if json:
@@ -112,7 +112,7 @@ def _view(snapshot: "Snapshot", console: "Console", rows: int | None) -> "Group"
 def _head(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
     from rich.text import Text
 
-    from normbench.progress import duration
+    from normbench.cli.progress import duration
 
     counts = snapshot.states()
     ended = counts.total() - snapshot.pending()
@@ -231,7 +231,7 @@ def _window(
 
     It begins with the first that has something to come, where not all fit.
     """
-    from normbench.watch import OPEN
+    from normbench.sweeps.watch import OPEN
 
     if most is None or len(rows) <= most:
         return 0, len(rows), 0
@@ -261,7 +261,7 @@ def _cell(cell: "Cell | None", console: "Console", detail: int) -> "Text":
     """Marks; with `detail` 1 also the mean, with 2 also how many of many have ended."""
     from rich.text import Text
 
-    from normbench.watch import OPEN
+    from normbench.sweeps.watch import OPEN
 
     if cell is None:
         return Text()

@@ -8,8 +8,8 @@ from normbench.errors import RequestError
 
 def config_root() -> Path:
     """The folder of the built-in yaml files, in a wheel or in a checkout."""
-    package = Path(__file__).parent / "configs"
-    return package if package.is_dir() else Path(__file__).parents[1] / "configs"
+    package = Path(__file__).parents[1] / "configs"
+    return package if package.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 @cache
@@ -33,7 +33,7 @@ def description(file: Path) -> str:
 
     Raises Damaged and Unreadable as `reading.content` does.
     """
-    from normbench.reading import YAML, content  # not for who only wants names
+    from normbench.system.untrusted import YAML, content  # not for who only wants names
 
     text = content(file, YAML, follow=True).decode(errors="replace")
     for line in text.splitlines():

@@ -15,11 +15,11 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError
 
-from normbench.choices import choices, config_root, groups
-from normbench.config_source import address
+from normbench.config.choices import choices, config_root, groups
+from normbench.config.overrides import shortened
+from normbench.config.suggestions import suggested_key
+from normbench.config.yaml_source import address
 from normbench.errors import RequestError
-from normbench.overrides import shortened
-from normbench.suggestions import suggested_key
 
 MOST_EXPANDED = 2**23
 """Characters of a config at most, with every interpolation replaced by its value."""

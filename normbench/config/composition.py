@@ -9,19 +9,14 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from normbench import identity
-from normbench.choices import choices
-from normbench.composition import Composer
-from normbench.data.base import REGISTRY as DATA
+from normbench.config import identity
+from normbench.config.choices import choices
+from normbench.config.composer import Composer
+from normbench.config.overrides import parse, shortened
+from normbench.config.schema import SGD, AdamW, Engine, Options, RunConfig
+from normbench.config.wandb_variables import tracker_section
 from normbench.errors import RequestError, did_you_mean
-from normbench.norms.base import REGISTRY as NORMS
-from normbench.overrides import parse, shortened
-from normbench.probes.trained import PROBES
-from normbench.registry import Registry, explain
-from normbench.reparam import REPARAMS
-from normbench.schema import SGD, AdamW, Engine, Options, RunConfig
-from normbench.tasks.base import REGISTRY as TASKS
-from normbench.wandb_variables import tracker_section
+from normbench.registry import classes, explain, functions
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
@@ -48,14 +43,14 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
         engine(config.pop("engine"))
     _check_numbers(config)
     _settle_rate(config)
-    task = TASKS.get(_name(config, "task"))
+    task = classes("task").get(_name(config, "task"))
     norm = _name(config, "norm")
     aliased = {**config["norm"], "name": task.norm_aliases.get(norm, norm)}
-    config["norm"] = _checked(NORMS, aliased)
-    config["task"] = _checked(TASKS, config["task"])
+    config["norm"] = _checked("norm", aliased)
+    config["task"] = _checked("task", config["task"])
     _name(config, "data")
-    config["data"] = _checked(DATA, config["data"])
-    kind = DATA.get(config["data"]["name"]).kind
+    config["data"] = _checked("data", config["data"])
+    kind = classes("data").get(config["data"]["name"]).kind
     if kind is not task.data_kind:
         raise RequestError(
             f"data={config['data']['name']} gives {kind.__name__}; "
@@ -74,20 +69,13 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
         raise RequestError(_explain_fields(error, config)) from None
     _check_batch_sizes(checked)
     for probe in checked.probes:
-        if probe not in PROBES.names():
+        needed = functions("probe").data(probe)
+        if not issubclass(kind, needed):
             raise RequestError(
-                f"probes={probe} is unknown; {did_you_mean(probe, PROBES.names())}"
-            )
-        if not issubclass(kind, PROBES.data(probe)):
-            raise RequestError(
-                f"probes={probe} measures networks on {PROBES.data(probe).__name__}; "
+                f"probes={probe} measures networks on {needed.__name__}; "
                 f"task={task.name} is on {kind.__name__}"
             )
-    if checked.reparam not in REPARAMS:
-        raise RequestError(
-            f"reparam={checked.reparam} is unknown; "
-            f"{did_you_mean(checked.reparam, REPARAMS)}"
-        )
+    functions("reparam").get(checked.reparam)
     return checked
 
 
@@ -131,7 +119,7 @@ def run_id(config: RunConfig) -> str:
     """16 hex digits: the hash of all that changes the numbers, and of nothing else."""
     left_out: frozenset[str] = frozenset()
     if "fingerprint" in config.data:
-        data = DATA.get(config.data["name"])
+        data = classes("data").get(config.data["name"])
         left_out = data.path_options | data.not_hashed
     return identity.hashed(config, left_out)
 
@@ -143,10 +131,10 @@ def _name(config: Mapping[str, Any], group: str) -> str:
     return str(section["name"])
 
 
-def _checked(registry: Registry[Any], section: dict[str, Any]) -> dict[str, Any]:
+def _checked(group: str, section: dict[str, Any]) -> dict[str, Any]:
     name = section["name"]
     options = {str(key): value for key, value in section.items() if key != "name"}
-    return {"name": name, **registry.options(name, options)}
+    return {"name": name, **classes(group).options(name, options)}
 
 
 def _settle_rate(config: dict[str, Any]) -> None:
@@ -200,7 +188,7 @@ def _with_fingerprint(section: Options) -> Options:
     """
     if "fingerprint" not in section:
         return section
-    data = DATA.get(section["name"])
+    data = classes("data").get(section["name"])
     options = {key: value for key, value in section.items() if key != "name"}
     found = hash_files(section["name"], json.dumps(options | {"fingerprint": None}))
     if section["fingerprint"] not in {None, found}:
@@ -231,7 +219,7 @@ def hash_files(name: str, options: str) -> str:
 
     `options` (JSON) are of the data set `name`. Raises RequestError as it does.
     """
-    found: str = DATA.get(name)(**json.loads(options)).hash_files()
+    found: str = classes("data").get(name)(**json.loads(options)).hash_files()
     return found
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from functools import reduce
 
-from normbench.schema import ADDED_LATER, NOT_HASHED, RunConfig
+from normbench.config.schema import ADDED_LATER, NOT_HASHED, RunConfig
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 

@@ -29,7 +29,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from normbench.choices import choices, groups
+from normbench.config.choices import choices, groups
 from normbench.errors import RequestError, did_you_mean
 
 MOST_RUNS = 1_000_000
@@ -140,7 +140,7 @@ def single_values(override: Override, config_dir: Path | None = None) -> list[Ov
             override,
             value_type=ValueType.ELEMENT,
             _value=value,
-            input_line=f"{key}={_text(value)}",
+            input_line=f"{key}={value_text(value)}",
         )
         for value in values
     ]
@@ -212,14 +212,14 @@ def _check_choice(override: Override, config_dir: Path | None) -> None:
         raise RequestError(f"{key}={shown} is unknown; {did_you_mean(shown, known)}")
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A text that Hydra parses to `value`."""
     if isinstance(value, QuotedString):
         return str(value.with_quotes())
     if isinstance(value, list):
-        return f"[{','.join(map(_text, value))}]"
+        return f"[{','.join(map(value_text, value))}]"
     if isinstance(value, dict):
-        items = (f"{key}:{_text(item)}" for key, item in value.items())
+        items = (f"{key}:{value_text(item)}" for key, item in value.items())
         return f"{{{','.join(items)}}}"
     if isinstance(value, str) and not _PLAIN.fullmatch(value):
         return str(QuotedString(value, Quote.double).with_quotes())

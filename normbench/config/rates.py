@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from normbench.schema import RunConfig
+from normbench.config.schema import RunConfig
 
 
 def peak_learning_rate(

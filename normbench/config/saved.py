@@ -4,14 +4,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from normbench.choices import groups
-from normbench.composition import Composer
-from normbench.config import engine, resolve, run_id
-from normbench.data.base import REGISTRY as DATA
-from normbench.errors import RequestError, Unreadable, did_you_mean
-from normbench.overrides import parse
-from normbench.reading import yaml_value
-from normbench.schema import (
+from normbench.config.choices import groups
+from normbench.config.composer import Composer
+from normbench.config.composition import engine, resolve, run_id
+from normbench.config.overrides import parse
+from normbench.config.schema import (
     Budget,
     Checkpoint,
     Options,
@@ -19,7 +16,10 @@ from normbench.schema import (
     RunRecord,
     TrackerConfig,
 )
-from normbench.suggestions import suggested_key
+from normbench.config.suggestions import suggested_key
+from normbench.errors import RequestError, Unreadable, did_you_mean
+from normbench.registry import classes
+from normbench.system.untrusted import yaml_value
 
 
 def compose_from(
@@ -132,7 +132,7 @@ def same_run(before: RunRecord, overrides: Sequence[str] = ()) -> RunConfig:
     an override is of something else, and where the data are not the same any more.
     """
     values = before.config.model_dump() | {"tracker": {"name": "none"}}
-    options = DATA.get(before.config.data["name"]).path_options
+    options = classes("data").get(before.config.data["name"]).path_options
     paths = {option for option in options if before.config.data.get(option)}
     for text in overrides:
         override = parse(text)
@@ -174,7 +174,7 @@ def _is_gone(path: Any) -> bool:
 
 def _require_content(section: Options) -> None:
     """Raise RequestError if an embedded data set has another content here."""
-    data = DATA.get(section["name"])
+    data = classes("data").get(section["name"])
     if data.known_content is not None and section.get("fingerprint") is None:
         options = {key: value for key, value in section.items() if key != "name"}
         data(**options).require_content(None)

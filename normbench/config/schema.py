@@ -29,8 +29,6 @@ class _Frozen(BaseModel):
 
 MOST = 2**53
 """No whole number of a config or a record is larger: up to it, floats are exact."""
-LARGEST = 1e100
-"""The squares of larger metrics are no numbers, nor are means and intervals of them."""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveInt = Annotated[int, Field(gt=0, le=MOST)]

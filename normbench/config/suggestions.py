@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from normbench.choices import choices, groups
+from normbench.config.choices import choices, groups
 from normbench.errors import did_you_mean
-from normbench.reading import yaml_value
+from normbench.system.untrusted import yaml_value
 
 SYNONYMS = {
     "batch": "batch_size",

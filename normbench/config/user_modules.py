@@ -17,8 +17,8 @@ from importlib.machinery import PathFinder
 from importlib.util import resolve_name
 from pathlib import Path
 
+from normbench.config.schema import RunRecord
 from normbench.errors import RequestError
-from normbench.schema import RunRecord
 
 _brought: dict[str, frozenset[str]] = {}
 """The names of all modules that the import of a user's module brought in, by its name:
@@ -143,7 +143,7 @@ def _location(name: str) -> Path | None:
 def _installed() -> tuple[Path, ...]:
     named = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = {Path(sysconfig.get_path(name)).resolve() for name in named}
-    return (*folders, Path(__file__).parent.resolve())
+    return (*folders, Path(__file__).parents[1].resolve())
 
 
 def _is_the_users(path: Path) -> bool:

@@ -6,7 +6,7 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult
 
-from normbench.reading import yaml_text
+from normbench.system.untrusted import yaml_text
 
 SCHEME = "bounded"
 

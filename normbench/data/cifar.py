@@ -3,9 +3,9 @@
 Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """
 
-from normbench.data.augmentation import Augmentations
 from normbench.data.base import Fraction
-from normbench.data.downloads import TorchvisionImages
+from normbench.data.reading.augmentation import Augmentations
+from normbench.data.reading.downloads import TorchvisionImages
 
 
 class Cifar10(TorchvisionImages, name="cifar10"):

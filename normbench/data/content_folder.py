@@ -10,13 +10,13 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from normbench.data import copies, files
 from normbench.data.base import Data, Fraction, Photographs, Splits
-from normbench.data.cache import Parsed, cached, digest
-from normbench.data.layout import of_listing
-from normbench.data.listing import Listing, listed
 from normbench.data.notes import Notes
-from normbench.data.pictures import (
+from normbench.data.reading import copies, files
+from normbench.data.reading.cache import Parsed, cached, digest
+from normbench.data.reading.layout import of_listing
+from normbench.data.reading.listing import Listing, listed
+from normbench.data.reading.pictures import (
     Unreadable,
     centre_square,
     pixels,

@@ -14,9 +14,9 @@ from normbench.data.base import (
     package_version,
     random_split,
 )
-from normbench.data.cache import Parsed, cached
-from normbench.data.embedded import content_hash
-from normbench.data.texts import VocabSize, padded, trained_tokenizer
+from normbench.data.reading.cache import Parsed, cached
+from normbench.data.reading.embedded import content_hash
+from normbench.data.reading.texts import VocabSize, padded, trained_tokenizer
 
 FORMAT = 1
 

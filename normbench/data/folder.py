@@ -19,26 +19,26 @@ from pydantic import Field, NonNegativeInt, PositiveFloat
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from normbench.data import copies, files
-from normbench.data.augmentation import (
-    Augmentation,
-    Augmentations,
-    InMemory,
-    augmented,
-    standardised,
-)
 from normbench.data.base import (
     Data,
     Fraction,
     Images,
     ImageSource,
 )
-from normbench.data.cache import Parsed, cached
-from normbench.data.layout import Layout, layout, of_layout
-from normbench.data.pictures import Unreadable, centre_square, skip
+from normbench.data.reading import copies, files
+from normbench.data.reading.augmentation import (
+    Augmentation,
+    Augmentations,
+    InMemory,
+    augmented,
+    standardised,
+)
+from normbench.data.reading.cache import Parsed, cached
+from normbench.data.reading.layout import Layout, layout, of_layout
+from normbench.data.reading.pictures import Unreadable, centre_square, skip
 from normbench.data.splits import drawn
 from normbench.errors import NormbenchError, RequestError
-from normbench.signals import of_the_terminal
+from normbench.system.signals import of_the_terminal
 
 FORMAT = 3
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from pydantic import PositiveInt
 
-from normbench.data import files
 from normbench.data.base import Data, Fraction, Tokens
-from normbench.data.texts import Texts, VocabSize, tokenised
+from normbench.data.reading import files
+from normbench.data.reading.texts import Texts, VocabSize, tokenised
 from normbench.errors import RequestError
 
 

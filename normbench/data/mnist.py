@@ -5,7 +5,7 @@ al. 2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learnin
 Algorithms".
 """
 
-from normbench.data.downloads import TorchvisionImages
+from normbench.data.reading.downloads import TorchvisionImages
 
 
 class Mnist(TorchvisionImages, name="mnist"):

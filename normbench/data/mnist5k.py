@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from normbench.data.augmentation import Augmentations, augmenting
 from normbench.data.base import (
     Data,
     Fraction,
@@ -13,8 +12,9 @@ from normbench.data.base import (
     package_version,
     random_split,
 )
-from normbench.data.cache import Parsed, cached
-from normbench.data.embedded import content_hash, package_file
+from normbench.data.reading.augmentation import Augmentations, augmenting
+from normbench.data.reading.cache import Parsed, cached
+from normbench.data.reading.embedded import content_hash, package_file
 from normbench.errors import RequestError
 
 FORMAT = 1

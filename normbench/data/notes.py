@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
-from normbench.data.files import shortened, shown
+from normbench.data.reading.files import shortened, shown
 
 NAMED = 20
 """Classes that are named with their counts; of more, the smallest and largest are."""

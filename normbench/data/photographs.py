@@ -8,12 +8,12 @@ import torch
 from pydantic import AfterValidator, Field, PositiveInt
 from torch import Tensor
 
-from normbench.data.appearance import FORMAT as APPEARANCE
-from normbench.data.appearance import equalize_luminance, impose_style
 from normbench.data.base import Data, Photographs, Splits
-from normbench.data.cache import Parsed, cached, digest
-from normbench.data.embedded import content_hash, package_file
-from normbench.data.pictures import pixels, random_crop, require_fit
+from normbench.data.reading.appearance import FORMAT as APPEARANCE
+from normbench.data.reading.appearance import equalize_luminance, impose_style
+from normbench.data.reading.cache import Parsed, cached, digest
+from normbench.data.reading.embedded import content_hash, package_file
+from normbench.data.reading.pictures import pixels, random_crop, require_fit
 
 FORMAT = 1
 
@@ -59,8 +59,8 @@ class PhotographCrops(Data, name="photographs"):
 
     `content` says what is done to each crop: nothing (raw), its luminance equalised
     (contrast), or the statistics of its own style imposed on it (style); see
-    `normbench.data.appearance`. It is then the picture that is to be redrawn, in
-    training and held out, and its content is what is to be kept.
+    `normbench.data.reading.appearance`. It is then the picture that is to be redrawn,
+    in training and held out, and its content is what is to be kept.
     """
 
     kind = Photographs

@@ -18,9 +18,9 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from normbench.data.augmentation import Augmentations, augmenting
 from normbench.data.base import Data, Fraction, Images, random_split
-from normbench.data.embedded import content_hash
+from normbench.data.reading.augmentation import Augmentations, augmenting
+from normbench.data.reading.embedded import content_hash
 from normbench.errors import RequestError
 
 FORMAT = 1

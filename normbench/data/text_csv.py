@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, NamedTuple, TextIO
 
 from pydantic import BeforeValidator, PositiveInt
 
-from normbench.data import files
 from normbench.data.base import Data, Fraction, Tokens
 from normbench.data.notes import Notes
-from normbench.data.texts import Texts, VocabSize, tokenised
+from normbench.data.reading import files
+from normbench.data.reading.texts import Texts, VocabSize, tokenised
 from normbench.errors import RequestError
 
 TABS = {".tsv", ".tab"}

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from normbench.errors import Incompatible, RequestError
 from normbench.registry import Registry
 
-REGISTRY: "Registry[Norm]" = Registry("norm", "normbench.norms")
+REGISTRY: "Registry[Norm]" = Registry("norm", "normbench.norms.layers")
 
 NARROW = (torch.bfloat16, torch.float16)
 

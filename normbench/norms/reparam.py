@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
-from normbench.errors import Incompatible, RequestError, did_you_mean
+from normbench.errors import Incompatible
+from normbench.registry import Functions
 
 
 class WeightStd(nn.Module):
@@ -59,27 +60,45 @@ def _standardised(w: Tensor, eps: float, reparam: str) -> Tensor:
     return F.layer_norm(w, w.shape[1:], eps=eps)
 
 
-def _weight_std(convolution: nn.Module) -> None:
+REPARAMS: Functions[Callable[[nn.Module], object]] = Functions(
+    "reparam", "normbench.norms.reparam"
+)
+"""What may be asked for, by name: functions that change one convolution."""
+
+
+@REPARAMS("none")
+def none(convolution: nn.Module) -> None:
+    """The weight as it is."""
+
+
+@REPARAMS("weight_std")
+def weight_std(convolution: nn.Module) -> None:
+    """Weight standardization: each filter at mean 0 and variance 1."""
     parametrize.register_parametrization(convolution, "weight", WeightStd())
 
 
-def _scaled_weight_std(convolution: nn.Module) -> None:
+@REPARAMS("scaled_weight_std")
+def scaled_weight_std(convolution: nn.Module) -> None:
+    """Weight standardization with a gain per filter, by its fan-in."""
     weight = cast(Tensor, convolution.weight)
     scaled = ScaledWeightStd(len(weight)).to(weight)
     parametrize.register_parametrization(convolution, "weight", scaled)
 
 
-REPARAMS: dict[str, Callable[[nn.Module], object] | None] = {
-    "none": None,
-    "weight_std": _weight_std,
-    "scaled_weight_std": _scaled_weight_std,
-    # Salimans & Kingma 2016: g * v / |v|, per output channel.
-    "weight_norm": parametrizations.weight_norm,
-    # Miyato et al. 2018: w / its largest singular value, by one step of power iteration
-    # in each training forward; evaluation keeps the vectors of training.
-    "spectral_norm": parametrizations.spectral_norm,
-}
-"""What may be asked for, by name."""
+@REPARAMS("weight_norm")
+def weight_norm(convolution: nn.Module) -> None:
+    """Weight normalization: g * v / |v| per output channel (Salimans & Kingma 2016)."""
+    parametrizations.weight_norm(convolution)
+
+
+@REPARAMS("spectral_norm")
+def spectral_norm(convolution: nn.Module) -> None:
+    """The weight over its largest singular value (Miyato et al. 2018).
+
+    By one step of power iteration in each training forward; evaluation keeps the
+    vectors of training.
+    """
+    parametrizations.spectral_norm(convolution)
 
 
 def apply(model: nn.Module, name: str) -> None:
@@ -90,12 +109,8 @@ def apply(model: nn.Module, name: str) -> None:
     random stream and leaves it as it was. Raises RequestError for an unknown name,
     Incompatible if the model has no convolution to put it on.
     """
-    if name not in REPARAMS:
-        raise RequestError(
-            f"reparam={name!r} is unknown; {did_you_mean(name, REPARAMS)}"
-        )
-    reparam = REPARAMS[name]
-    if reparam is None:
+    reparam = REPARAMS.get(name)
+    if name == "none":
         return
     last = cast("list[nn.Module]", model.output_layers)
     excluded = {id(part) for layer in last for part in layer.modules()}

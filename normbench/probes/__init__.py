@@ -1,1 +1,1 @@
-"""What a norm does: measured on tensors, and on trained networks."""
+"""One file per mechanism that is measured on a trained network."""

@@ -36,31 +36,5 @@ class Trained:
 Probe = Callable[[Trained], dict[str, float]]
 
 
-class Probes(Functions[Probe]):
-    """The probes by name: `@PROBES("name")`, or `@PROBES("name", data=Tokens)`.
-
-    `data` is the kind of data set on which a probe can measure, where it is not any;
-    asking for it on another is an error of the config.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("probe", "normbench.probes")
-        self._data: dict[str, type] = {}
-
-    def __call__(self, name: str, data: type | None = None) -> Callable[[Probe], Probe]:
-        register = super().__call__(name)
-
-        def add(probe: Probe) -> Probe:
-            register(probe)
-            self._data[name] = data or object
-            return probe
-
-        return add
-
-    def data(self, name: str) -> type:
-        """The kind of data that the probe `name` needs: `object` where it is any."""
-        self.get(name)
-        return self._data[name]
-
-
-PROBES = Probes()
+PROBES: Functions[Probe] = Functions("probe", "normbench.probes")
+"""The probes by name: `@PROBES("name")`, or `@PROBES("name", data=Tokens)`."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from normbench.norms.base import Norm
-from normbench.probes.trained import PROBES, Trained
-from normbench.probes.watch import forward_as_trained, norm_in
+from normbench.probes.base import PROBES, Trained
+from normbench.probes.inputs import forward_as_trained, norm_in
 
 SQUARES = ("running_var", "running_square")
 """What a norm may call its running second moment; the latter is about zero."""

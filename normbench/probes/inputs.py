@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.norms.base import Norm
-from normbench.probes.trained import Trained
+from normbench.probes.base import Trained
 
 NORM_BATCHES = 64
 """How many norm batches a probe looks at, at most."""

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from normbench.data.base import Tokens
-from normbench.probes.trained import PROBES, Trained
-from normbench.probes.watch import variance_between, watch
+from normbench.probes.base import PROBES, Trained
+from normbench.probes.inputs import variance_between, watch
 
 
 @PROBES("pad_statistics", data=Tokens)

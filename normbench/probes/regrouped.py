@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from normbench.norms.base import Norm
-from normbench.probes.trained import PROBES, Trained
-from normbench.probes.watch import norm_in
+from normbench.probes.base import PROBES, Trained
+from normbench.probes.inputs import norm_in
 
 DRAWS = 5
 

@@ -17,8 +17,8 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-from normbench.probes.trained import PROBES, Trained
-from normbench.probes.watch import moments, variance_between, watch
+from normbench.probes.base import PROBES, Trained
+from normbench.probes.inputs import moments, variance_between, watch
 
 
 @PROBES("statistic_noise")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from normbench.data.base import Photographs
-from normbench.probes.trained import PROBES, Trained
+from normbench.probes.base import PROBES, Trained
 
 CROPS = 32
 CHANGES = 16

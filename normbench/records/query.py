@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from normbench.config.schema import NOT_HASHED, RunConfig, RunRecord
 from normbench.errors import RequestError, did_you_mean
-from normbench.schema import LARGEST, NOT_HASHED, RunConfig, RunRecord
+from normbench.system.untrusted import LARGEST
 
 CONDITION = re.compile(r"(?P<key>[^=!<>]+)(?P<sign>!=|<=|>=|=|<|>)(?P<text>[^=<>].*|)")
 ORDER: dict[str, Callable[[float, float], bool]] = {

@@ -17,22 +17,23 @@ from typing import Any, get_args
 
 from pydantic_core import from_json
 
-from normbench import identity, locks, reading
+from normbench.config import identity
+from normbench.config.identity import RUN_ID
+from normbench.config.schema import RunConfig, RunRecord, Status
 from normbench.errors import Damaged, RequestError, Unreadable
-from normbench.identity import RUN_ID
-from normbench.schema import RunConfig, RunRecord, Status
-from normbench.writer import CHECKPOINT as CHECKPOINT
-from normbench.writer import CONFIG as CONFIG
-from normbench.writer import HISTORY as HISTORY
-from normbench.writer import LOCK as LOCK
-from normbench.writer import PREVIOUS_CHECKPOINT as PREVIOUS_CHECKPOINT
-from normbench.writer import RESULT as RESULT
-from normbench.writer import WEIGHTS as WEIGHTS
-from normbench.writer import NoWriter as NoWriter
-from normbench.writer import RunWriter as RunWriter
-from normbench.writer import finite as finite
-from normbench.writer import run_folder as run_folder
-from normbench.writer import write_atomically as write_atomically
+from normbench.records.writer import CHECKPOINT as CHECKPOINT
+from normbench.records.writer import CONFIG as CONFIG
+from normbench.records.writer import HISTORY as HISTORY
+from normbench.records.writer import LOCK as LOCK
+from normbench.records.writer import PREVIOUS_CHECKPOINT as PREVIOUS_CHECKPOINT
+from normbench.records.writer import RESULT as RESULT
+from normbench.records.writer import WEIGHTS as WEIGHTS
+from normbench.records.writer import NoWriter as NoWriter
+from normbench.records.writer import RunWriter as RunWriter
+from normbench.records.writer import finite as finite
+from normbench.records.writer import run_folder as run_folder
+from normbench.records.writer import write_atomically as write_atomically
+from normbench.system import locks, untrusted
 
 
 class OtherFormat(Unreadable, RequestError):
@@ -50,12 +51,12 @@ def read_compact(path: Path) -> list[RunRecord]:
     """What `write_compact` wrote. Raises RequestError where that cannot be read."""
     try:
         records = []
-        lines = io.BytesIO(reading.unzipped(path, follow=True))
+        lines = io.BytesIO(untrusted.unzipped(path, follow=True))
         for number, line in enumerate(lines, 1):
-            if number > reading.MOST_RECORDS:
-                most = f"{reading.MOST_RECORDS:,}"
+            if number > untrusted.MOST_RECORDS:
+                most = f"{untrusted.MOST_RECORDS:,}"
                 raise Damaged(path, f"it has more than {most} records")
-            records.append(_checked(line[: reading.RECORD], path, f"line {number}: "))
+            records.append(_checked(line[: untrusted.RECORD], path, f"line {number}: "))
         return records
     except Unreadable as error:
         raise RequestError(f"{path} holds no records: {error.why}") from None
@@ -89,7 +90,7 @@ def look(folder: Path) -> RunRecord | None:
         if above.is_symlink():
             raise Unreadable(path, f"{above} is a link; put the folder itself there")
     try:
-        data = reading.content(path, reading.RECORD)
+        data = untrusted.content(path, untrusted.RECORD)
     except (FileNotFoundError, NotADirectoryError):
         return None
     record = _checked(data, path)
@@ -127,7 +128,7 @@ def finished(results: Path, prefix: str) -> tuple[RunRecord, Path]:
 def _checked(data: bytes, path: Path, where: str = "") -> RunRecord:
     """The record in `data`, which is of the run that it says."""
     try:
-        record = reading.parsed(RunRecord, data, path, where)
+        record = untrusted.parsed(RunRecord, data, path, where)
     except Damaged:
         with suppress(ValueError):
             found = from_json(data)
@@ -150,7 +151,7 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / HISTORY
     try:
-        return reading.history(path)
+        return untrusted.history(path)
     except (FileNotFoundError, NotADirectoryError):
         raise Unreadable(path, "it is not there") from None
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from normbench.config.wandb_variables import clean, find_folders, wandb_folder
 from normbench.errors import NormbenchError, RequestError
-from normbench.record import is_running, run_folder
-from normbench.wandb_variables import clean, find_folders, wandb_folder
+from normbench.records.store import is_running, run_folder
 
 OFFLINE = re.compile(r"offline-run-\d{8}_\d{6}-(?P<run_id>[0-9a-f]{16})")
 RUN_ERROR = re.compile(r"ERROR \[\S*/(?P<run_id>[0-9a-f]+)\]")

@@ -19,8 +19,9 @@ from urllib.request import urlopen
 
 from pydantic import ValidationError
 
-from normbench import record, wandb_variables
-from normbench.schema import RunConfig
+from normbench.config import wandb_variables
+from normbench.config.schema import RunConfig
+from normbench.records import store
 
 RESULTS = "results"
 """The summary's table: one row, which W&B puts together over the runs of a project."""
@@ -139,7 +140,7 @@ class WandbTracker:
     ) -> None:
         self._warn = warn
         self._config, self._run_id = config, run_id
-        self._folder = record.run_folder(results, run_id)
+        self._folder = store.run_folder(results, run_id)
         self._resume: Literal["allow"] | None = "allow" if resumed else None
         self._run: Any = None
         try:
@@ -224,11 +225,11 @@ class WandbTracker:
 
         W&B's own minimum would be that of the part of a run after it was resumed.
         """
-        finished = record.read(self._folder)
+        finished = store.read(self._folder)
         if finished is None or finished.metrics != dict(metrics):
             return {}  # it could not be written
         lowest: dict[str, float] = {}
-        for row in record.read_history(self._folder):
+        for row in store.read_history(self._folder):
             for key, value in row.items():
                 if key.startswith("val/") and value is not None:
                     name = f"min/{key}"
@@ -288,7 +289,7 @@ def _how_to_view(run: Any) -> str:
 
 
 def _present(row: Mapping[str, Any]) -> dict[str, Any]:
-    finite = record.finite(row)
+    finite = store.finite(row)
     return {key: value for key, value in finite.items() if value is not None}
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 import yaml
 from filelock import FileLock, Timeout
 
-from normbench import locks
+from normbench.config.schema import RunConfig, RunRecord
 from normbench.errors import Busy, NormbenchError, RequestError
-from normbench.schema import RunConfig, RunRecord
+from normbench.system import locks
 
 if TYPE_CHECKING:
-    from torch import Tensor  # records are read where there is no torch
+    from PIL.Image import Image  # records are read where there is no Pillow
 
 LOCK = ".lock"
 CONFIG = "config.yaml"
@@ -151,23 +151,16 @@ class RunWriter:
         with (self.folder / HISTORY).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def pictures(self, pictures: "Mapping[str, Tensor]") -> dict[str, Path]:
-        """Write each picture, (3, H, W) in [0, 1], as PNG; the files by name."""
-        files = {}
+    def pictures(self, pictures: "Mapping[str, Image]") -> dict[str, Path]:
+        """Write each picture as PNG; the files by name."""
+        files = {name: self.folder / f"{name}.png" for name in pictures}
         for name, picture in pictures.items():
-            from PIL import Image
-
-            pixels = picture.detach().cpu().clamp(0, 1).mul(255).round().byte()
-            files[name] = self.folder / f"{name}.png"
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(files[name])
+            picture.save(files[name])
         return files
 
-    def weights(self, state: "Mapping[str, Tensor]") -> None:
-        """Write the network's parameters and buffers."""
-        from safetensors.torch import save
-
-        tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-        write_atomically(self.folder / WEIGHTS, save(tensors))
+    def weights(self, content: bytes) -> None:
+        """Write the network's parameters and buffers, as a safetensors file."""
+        write_atomically(self.folder / WEIGHTS, content)
 
     def finish(self, record: RunRecord) -> None:
         """Write the result: from here on the run is finished.
@@ -200,10 +193,10 @@ class NoWriter:
     def flushed_history(self) -> int:
         return 0
 
-    def pictures(self, pictures: "Mapping[str, Tensor]") -> dict[str, Path]:
+    def pictures(self, pictures: "Mapping[str, Image]") -> dict[str, Path]:
         return {}
 
-    def weights(self, state: "Mapping[str, Tensor]") -> None:
+    def weights(self, content: bytes) -> None:
         pass
 
 

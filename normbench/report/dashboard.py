@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from normbench.config.wandb_variables import clean, find_folders
 from normbench.errors import NormbenchError, RequestError
 from normbench.report import words
-from normbench.verdict import Verdict
-from normbench.wandb_variables import clean, find_folders
+from normbench.verdicts.verdict import Verdict
 
 clean(offline=False)
 try:

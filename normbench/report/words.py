@@ -6,8 +6,8 @@ The terminal, the report, the figures, the dashboard and the documents only lay 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from normbench.registration import Says
-from normbench.verdict import (
+from normbench.verdicts.registration import Says
+from normbench.verdicts.verdict import (
     ContrastVerdict,
     CrossoverVerdict,
     DesignVerdict,

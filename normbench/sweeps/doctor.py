@@ -9,14 +9,12 @@ from pathlib import Path
 
 import torch
 
-from normbench import network, tracking
-from normbench.data import cache
-from normbench.engines import cores, parallel, ray
+from normbench.config.schema import Engine, RunConfig
+from normbench.data.reading import cache
 from normbench.errors import NormbenchError, RequestError
-from normbench.provenance import environment
-from normbench.schema import Engine, RunConfig
-from normbench.tasks.base import Task
-from normbench.traps import (
+from normbench.records import tracking
+from normbench.sweeps.engines import cores, parallel, ray
+from normbench.sweeps.traps import (
     Finding,
     batches,
     learning_rate,
@@ -24,6 +22,9 @@ from normbench.traps import (
     statistics,
     weight_decay,
 )
+from normbench.tasks.base import Task
+from normbench.training import network
+from normbench.training.environment import environment
 
 REACH = 5.0
 """Seconds in which W&B's server must answer."""

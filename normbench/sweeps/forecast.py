@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import mean
 
-from normbench.schema import RunConfig, RunRecord
+from normbench.config.schema import RunConfig, RunRecord
 
 
 class Forecast:

@@ -15,10 +15,11 @@ from typing import Literal, Self
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
-from normbench import identity, reading
+from normbench.config import identity
+from normbench.config.schema import RunConfig, Skipped
 from normbench.errors import RequestError, Unreadable
-from normbench.record import LOCK, is_running, write_atomically
-from normbench.schema import RunConfig, Skipped
+from normbench.records.store import LOCK, is_running, write_atomically
+from normbench.system import untrusted
 
 SWEEPS = "sweeps"
 FILE = "manifest.json.gz"
@@ -82,7 +83,7 @@ def read_manifest(folder: Path) -> Manifest:
     """What is said in a sweep's folder. Raises RequestError where that is damaged."""
     path = folder / FILE
     try:
-        said = reading.parsed(Manifest, reading.unzipped(path), path)
+        said = untrusted.parsed(Manifest, untrusted.unzipped(path), path)
     except Unreadable as error:
         raise RequestError(f"{path} is no manifest ({error.why}); remove it") from None
     except OSError as error:

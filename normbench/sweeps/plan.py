@@ -9,15 +9,16 @@ from statistics import mean
 
 import torch
 
-from normbench import network, record
-from normbench.choices import groups
-from normbench.composition import Composer
-from normbench.config import engine, resolve, run_id
+from normbench.config.choices import groups
+from normbench.config.composer import Composer
+from normbench.config.composition import engine, resolve, run_id
+from normbench.config.overrides import grid, parse, words
+from normbench.config.schema import Engine, RunConfig, RunRecord, Skipped
 from normbench.errors import Incompatible, RequestError, Unreadable
-from normbench.manifest import Manifest
-from normbench.overrides import grid, parse, words
-from normbench.provenance import comes_from_this_code
-from normbench.schema import Engine, RunConfig, RunRecord, Skipped
+from normbench.records import store
+from normbench.records.source import comes_from_this_code
+from normbench.sweeps.manifest import Manifest
+from normbench.training import network
 
 
 @dataclass(frozen=True)
@@ -176,14 +177,14 @@ def standing(
     finished, missing, left = {}, {}, {}
     stale, failed = set(), set()
     records: dict[str, RunRecord | None] = {}
-    with record.no_garbage():
+    with store.no_garbage():
         for key in plan.runs:
             try:
-                records[key] = record.read(record.run_folder(results, key))
+                records[key] = store.read(store.run_folder(results, key))
             except Unreadable:  # whoever does the run says so
                 records[key] = None
     for key, config in plan.runs.items():
-        folder, found = record.run_folder(results, key), records[key]
+        folder, found = store.run_folder(results, key), records[key]
         if found is None:
             missing[key] = config
             continue
@@ -195,7 +196,7 @@ def standing(
             if skip_failed:
                 left[key] = found
                 continue
-        if record.satisfies(folder, found, config) and (fresh or not redo_stale):
+        if store.satisfies(folder, found, config) and (fresh or not redo_stale):
             finished[key] = found
         else:
             missing[key] = config

@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 
+from normbench.config.rates import peak_learning_rate, peak_lr
+from normbench.config.schema import RunConfig
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.base import Norm
-from normbench.rates import peak_learning_rate, peak_lr
-from normbench.schema import RunConfig
 from normbench.tasks.base import Task
 
 Level = Literal["ok", "note", "warning", "error"]

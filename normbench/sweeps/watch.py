@@ -13,12 +13,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from normbench import manifest, query, record
+from normbench.config.schema import NOT_HASHED, RunConfig, RunRecord
+from normbench.config.titles import title
 from normbench.errors import RequestError, Unreadable
-from normbench.forecast import Forecast
-from normbench.manifest import Manifest
-from normbench.progress import title
-from normbench.schema import LARGEST, NOT_HASHED, RunConfig, RunRecord
+from normbench.records import query, store
+from normbench.sweeps import manifest
+from normbench.sweeps.forecast import Forecast
+from normbench.sweeps.manifest import Manifest
+from normbench.system.untrusted import LARGEST
 
 FIRST = ("task", "data", "norm", "reparam", "batch_size", "norm_batch", "accumulate")
 """Keys of the config that cells are told apart by, before any other."""
@@ -51,7 +53,7 @@ class Cell:
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         counts = Counter(self.states)
-        states = {state: counts[state] for state in record.STATES}
+        states = {state: counts[state] for state in store.STATES}
         numbers = {"metric": self.metric, "n": self.n, "mean": self.mean}
         return {"by": self.by} | states | numbers
 
@@ -106,7 +108,7 @@ class Snapshot:
             "titles": self.titles,
             "active": self.active,
             "runs": counts.total(),
-            **{state: counts[state] for state in record.STATES},
+            **{state: counts[state] for state in store.STATES},
             "seconds": self.seconds,
             "runs_per_minute": self.rate,
             "seconds_left": self.left,
@@ -153,7 +155,7 @@ class Watch:
                 f"no sweep has run in --results {results}; start one, or name the "
                 "folder of one; `normbench status` counts the runs of any folder"
             )
-        self._watched = [f for f in found if record.is_running(f)] or found[-1:]
+        self._watched = [f for f in found if store.is_running(f)] or found[-1:]
 
     def look(self) -> Snapshot:
         """What is there now."""
@@ -166,12 +168,12 @@ class Watch:
     def _listen(self) -> bool:
         """Whether any sweep has begun, or said something new."""
         for folder in manifest.folders(self._results):
-            if folder not in self._watched and record.is_running(folder):
+            if folder not in self._watched and store.is_running(folder):
                 self._watched.append(folder)
         changed = False
         for folder in self._watched:
             before = self._sweeps.get(folder)
-            active = record.is_running(folder)
+            active = store.is_running(folder)
             try:
                 at = (folder / manifest.FILE).stat().st_mtime
             except OSError:  # it has ended, and another has begun since
@@ -197,7 +199,7 @@ class Watch:
             key: "skipped" if key in skipped else "missing" for key in self._configs
         }
         self._seen = {}
-        with record.no_garbage():
+        with store.no_garbage():
             for key in runs:
                 self._visit(key)
         pending = {key: runs[key] for key in runs if self._states[key] in OPEN}
@@ -208,7 +210,7 @@ class Watch:
 
     def _visit(self, run_id: str) -> None:
         """Look whether a run that has not ended has begun, or ended."""
-        folder = record.run_folder(self._results, run_id)
+        folder = store.run_folder(self._results, run_id)
         try:
             changed = folder.stat().st_mtime_ns
         except OSError as error:
@@ -221,15 +223,15 @@ class Watch:
         self._seen[run_id] = changed
         self._unreadable.pop(run_id, None)
         try:
-            at = (folder / record.RESULT).stat().st_mtime
+            at = (folder / store.RESULT).stat().st_mtime
         except OSError as error:
-            self._leave_out(run_id, folder / record.RESULT, error)
+            self._leave_out(run_id, folder / store.RESULT, error)
             at = None
         again = at is not None and at < self._since.get(run_id, 0.0)
         found = None
         if at is not None and not again:
             try:
-                found = record.read(folder)
+                found = store.read(folder)
             except Unreadable as error:
                 self._unreadable[run_id] = error
         if at is not None and found is not None:
@@ -237,12 +239,12 @@ class Watch:
             self._states[run_id] = found.status
             self._ended[run_id] = at
             self._forecast.learn(found)
-        elif record.is_running(folder):
+        elif store.is_running(folder):
             self._states[run_id] = "running"
         else:
             begun = False
             with suppress(OSError):
-                begun = not again and (folder / record.HISTORY).exists()
+                begun = not again and (folder / store.HISTORY).exists()
             self._states[run_id] = "interrupted" if begun else "missing"
 
     def _leave_out(self, run_id: str, path: Path, error: OSError) -> None:

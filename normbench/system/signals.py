@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from normbench.interrupts import end_at_once, interrupt
+from normbench.system.interrupts import end_at_once, interrupt
 
 Handler = Callable[[int, FrameType | None], object]
 

@@ -22,11 +22,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from normbench.errors import Damaged, Unreadable
-from normbench.schema import LARGEST
 
 if TYPE_CHECKING:
     from PIL import Image
 
+LARGEST = 1e100
+"""The squares of larger metrics are no numbers, nor are means and intervals of them."""
 MIB = 2**20
 RECORD = 4 * MIB
 """Bytes of one record at most; it has about 5,000."""

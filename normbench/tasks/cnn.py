@@ -16,8 +16,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench.data.augmentation import source
 from normbench.data.base import Images
+from normbench.data.reading.augmentation import source
 from normbench.errors import RequestError
 from normbench.tasks.base import NormFactory, Task, classification_metrics
 
@@ -86,7 +86,7 @@ class CNN(Task, name="cnn"):
         channels = self.images.shape[1]
         if self.network not in BLOCKS:
             # torchvision takes two seconds to import.
-            from normbench.resnet import resnet
+            from normbench.tasks.networks.resnet import resnet
 
             return resnet(self.network, norm, channels, self.classes)
         return Network(

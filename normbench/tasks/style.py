@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normbench.data.base import Photographs
-from normbench.data.cache import Parsed, cached
+from normbench.data.reading.cache import Parsed, cached
 from normbench.errors import RequestError
-from normbench.perceptual import Name as Perceptual
-from normbench.perceptual import perceptual_network
 from normbench.tasks.base import NormFactory, Task, full_batches
+from normbench.tasks.networks.perceptual import Name as Perceptual
+from normbench.tasks.networks.perceptual import perceptual_network
 
 FORMAT = 2
 

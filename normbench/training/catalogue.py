@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from hydra.core.override_parser.types import Quote, QuotedString
 
-from normbench.choices import choices, config_root, description
-from normbench.composition import Composer
-from normbench.config import compose, resolve
+from normbench.config.choices import choices, config_root, description
+from normbench.config.composer import Composer
+from normbench.config.composition import compose, resolve
+from normbench.config.overrides import parse, value_text
+from normbench.config.schema import Options
 from normbench.errors import Incompatible, RequestError
-from normbench.network import check, make_task
 from normbench.norms import REGISTRY, Norm
-from normbench.overrides import parse
-from normbench.reading import yaml_value
-from normbench.schema import Options
+from normbench.system.untrusted import yaml_value
 from normbench.tasks.base import REGISTRY as TASKS
+from normbench.training.network import check, make_task
 
 CHANNELS = 96
 """Many numbers of groups divide it."""
@@ -75,8 +74,8 @@ def _section(name: str, file: Path, config_dir: Path | None) -> Options:
     if file.is_relative_to(config_root()):
         section = yaml_value(file)
     else:
-        chosen = QuotedString(name, Quote.double).with_quotes()
-        section = Composer(config_dir)([parse(f"norm={chosen}", config_dir)])["norm"]
+        override = parse(f"norm={value_text(name)}", config_dir)
+        section = Composer(config_dir)([override])["norm"]
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
         raise RequestError(f"{file} needs a line `name: NORM`")
     return section

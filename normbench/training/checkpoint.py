@@ -15,9 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench import reading
 from normbench.errors import NormbenchError, Stopped
-from normbench.record import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT, write_atomically
+from normbench.records.store import (
+    CHECKPOINT,
+    HISTORY,
+    PREVIOUS_CHECKPOINT,
+    write_atomically,
+)
+from normbench.system import untrusted
 
 MAGIC = b"normbench checkpoint 2\n"
 HEADER = len(MAGIC) + hashlib.sha256().digest_size
@@ -132,7 +137,7 @@ def _sha256(path: Path, length: int) -> str:
 
 
 def _read(path: Path) -> State:
-    reading.require_file(path)
+    untrusted.require_file(path)
     with path.open("rb") as file:
         header = file.read(HEADER)
         if not header.startswith(MAGIC):

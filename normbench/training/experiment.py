@@ -9,27 +9,28 @@ from typing import Any, NoReturn
 
 import torch
 
-from normbench import checkpoint, record
-from normbench.config import run_id
+from normbench.config.composition import run_id
+from normbench.config.schema import Environment, RunConfig, RunRecord
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Busy, Incompatible, NormbenchError, Stopped
-from normbench.network import (
+from normbench.records import store
+from normbench.records.source import comes_from_this_code
+from normbench.records.store import NoWriter, RunWriter
+from normbench.records.tracking import NoTracker, Tracker, open_tracker
+from normbench.tasks.base import Task
+from normbench.training import checkpoint
+from normbench.training.distributed import World, lost_another
+from normbench.training.network import (
     check,
     choose_device,
     make_task,
     require_compiler,
     turn_off_tf32,
 )
-from normbench.outcome import SoFar, failure, outcome, ran_on
-from normbench.parallel import World, lost_another
-from normbench.progress import Observer, Silent
-from normbench.provenance import comes_from_this_code
-from normbench.record import NoWriter, RunWriter
-from normbench.replica import require_equal_shares
-from normbench.run import Outlets, Run
-from normbench.schema import Environment, RunConfig, RunRecord
-from normbench.tasks.base import Task
-from normbench.tracking import NoTracker, Tracker, open_tracker
+from normbench.training.observer import Observer, Silent
+from normbench.training.outcome import SoFar, failure, outcome, ran_on
+from normbench.training.replica import require_equal_shares
+from normbench.training.run import Outlets, Run
 
 ALONE = World()
 
@@ -220,9 +221,9 @@ def _found(
     config: RunConfig, results: Path, modules: Sequence[str], redo_stale: bool
 ) -> RunRecord | None:
     """The record of this run, where it needs not be done."""
-    folder = record.run_folder(results, run_id(config))
-    there = record.read(folder)
-    if there is None or not record.satisfies(folder, there, config):
+    folder = store.run_folder(results, run_id(config))
+    there = store.read(folder)
+    if there is None or not store.satisfies(folder, there, config):
         return None
     fresh = not redo_stale or comes_from_this_code(there.environment, modules)
     return there if fresh else None

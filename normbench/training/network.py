@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from normbench import reparam
+from normbench.config.schema import Options, RunConfig
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Incompatible, RequestError
+from normbench.norms import reparam
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.factory import NormFactory
-from normbench.schema import Options, RunConfig
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
 

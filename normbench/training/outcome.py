@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 
 import torch
 
-from normbench import checkpoint
-from normbench.config import run_id
+from normbench.config.composition import run_id
+from normbench.config.rates import peak_lr
+from normbench.config.schema import Environment, RunConfig, RunRecord, Seconds, Status
 from normbench.data.base import REGISTRY as DATA
-from normbench.parallel import World
-from normbench.provenance import environment
-from normbench.rates import peak_lr
-from normbench.schema import Environment, RunConfig, RunRecord, Seconds, Status
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
+from normbench.training import checkpoint
+from normbench.training.distributed import World
+from normbench.training.environment import environment
 
 
 @dataclass

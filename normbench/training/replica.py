@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from normbench import train
+from normbench.config.schema import RunConfig
 from normbench.errors import RequestError
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.statistics import shared_by
-from normbench.parallel import World
-from normbench.schema import RunConfig
 from normbench.tasks.base import Task
+from normbench.training import loop
+from normbench.training.distributed import World
 
 
 def require_equal_shares(config: RunConfig, processes: int) -> None:
@@ -110,7 +110,7 @@ class Replica:
         if world.size > 1:
             if not world.first:
                 # Else every process would drop out the same of its samples.
-                torch.manual_seed(train.seed_of("process", config.seed, world.rank))
+                torch.manual_seed(loop.seed_of("process", config.seed, world.rank))
             with warnings.catch_warnings():
                 # Its new name is not in every torch that this runs with.
                 warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)

@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from normbench import checkpoint, evaluation, train
-from normbench.network import build
+from normbench.config.rates import peak_lr
+from normbench.config.schema import RunConfig
+from normbench.config.titles import title
 from normbench.norms.base import REGISTRY as NORMS
-from normbench.outcome import SoFar
-from normbench.parallel import World
-from normbench.probes.trained import PROBES, Trained
-from normbench.progress import Observer, title
-from normbench.rates import peak_lr
-from normbench.record import NoWriter, RunWriter, finite
-from normbench.replica import Replica
-from normbench.schema import RunConfig
+from normbench.probes.base import PROBES, Trained
+from normbench.records.store import NoWriter, RunWriter, finite
+from normbench.records.tracking import Tracker
 from normbench.tasks.base import Task
-from normbench.tracking import Tracker
+from normbench.training import checkpoint, evaluation, loop
+from normbench.training.distributed import World
+from normbench.training.network import build
+from normbench.training.observer import Observer
+from normbench.training.outcome import SoFar
+from normbench.training.replica import Replica
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Run:
             with torch.no_grad():
                 self.model.eval()(*task.inputs(self.training[: self.micro_batch]))
         so_far.parameters = sum(p.numel() for p in self.model.parameters())
-        self.optimizer = train.make_optimizer(
+        self.optimizer = loop.make_optimizer(
             self.model,
             [] if config.norm_weight_decay else network.norms.parameters(),
             **config.optimizer.model_dump(),
@@ -80,15 +83,15 @@ class Run:
         self.scaler = None
         if config.precision == "fp16":
             self.scaler = torch.amp.GradScaler(device.type)
-            train.begin_momentum(self.optimizer)
+            loop.begin_momentum(self.optimizer)
         self.replica = Replica(config, task, self.model, self.norms, device, world)
         steps = config.budget.epochs * (len(self.training) // config.batch_size)
         self.steps = min(steps, config.budget.max_steps or steps)
         order = (self.training, config.seed, config.batch_size, config.accumulate)
-        self.micro_batches = train.micro_batches(
+        self.micro_batches = loop.micro_batches(
             *order, task.batch_by, self.replica.begin_epoch
         )
-        first_epoch = train.micro_batches(*order, task.batch_by)
+        first_epoch = loop.micro_batches(*order, task.batch_by)
         steps_in_it = min(self.steps, len(self.training) // config.batch_size)
         so_far.data_notes = task.notes.lines()
         if world.first:
@@ -107,13 +110,13 @@ class Run:
             self.model, self.optimizer, self.scaler, self.device, self.world.rank
         )
         self.so_far.training_begins()
-        diverged_at = train.fit(
+        diverged_at = loop.fit(
             self.replica.model,
             self.replica.loss,
             self.optimizer,
             steps=steps,
             micro_batches=self.micro_batches,
-            learning_rate=train.warmup_cosine(peak_lr(config), steps, config.warmup),
+            learning_rate=loop.warmup_cosine(peak_lr(config), steps, config.warmup),
             clip=config.clip,
             log_every=config.log_every or max(1, steps // 200),
             log=self._log,
@@ -151,11 +154,13 @@ class Run:
                 metrics |= evaluation.same_under_other_statistics(metrics)
             self.so_far.metrics = finite(metrics)
             self._tell(metrics)
-            pictures = self.outlets.writer.pictures(task.pictures(model))
+            pictures = self.outlets.writer.pictures(
+                {name: _image(x) for name, x in task.pictures(model).items()}
+            )
             if pictures:
                 self.outlets.tracker.pictures(self.so_far.step, pictures)
             if self.config.keep_weights:
-                self.outlets.writer.weights(model.state_dict())
+                self.outlets.writer.weights(_safetensors(model))
             self.so_far.probes = finite(self._probe())
 
     def _in_batches(self) -> Tensor:
@@ -164,7 +169,7 @@ class Run:
         if key is None:
             return self.training  # the split itself is in random order
         size, seed = self.config.batch_size, self.config.seed
-        return train.epoch_order(self.training, seed, 0, size, key)
+        return loop.epoch_order(self.training, seed, 0, size, key)
 
     def _probe(self) -> dict[str, float]:
         """What the config's probes find, each on a copy: they change nothing."""
@@ -229,3 +234,15 @@ def _evenly(steps: int, evaluations: int) -> frozenset[int]:
     evaluations = min(evaluations, steps)
     at = {round(steps * i / evaluations) for i in range(1, evaluations)}
     return frozenset(at - {0, steps})
+
+
+def _image(picture: Tensor) -> Image.Image:
+    """A picture (3, H, W) in [0, 1], in eight bits."""
+    pixels = picture.detach().cpu().clamp(0, 1).mul(255).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def _safetensors(model: nn.Module) -> bytes:
+    """The parameters and buffers of a network as a safetensors file."""
+    state = model.state_dict()
+    return save({name: tensor.contiguous() for name, tensor in state.items()})

@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench import record, reparam
-from normbench.data import files
-from normbench.data.pictures import on_white, opened, pixels
+from normbench.config.schema import RunConfig, RunRecord
+from normbench.data.reading import files
+from normbench.data.reading.pictures import on_white, opened, pixels
 from normbench.errors import NormbenchError, RequestError
+from normbench.norms import reparam
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.factory import NormFactory
-from normbench.schema import RunConfig, RunRecord
+from normbench.records import store
 from normbench.tasks.style import SMALLEST, Generator
 
 
@@ -40,10 +41,10 @@ def load(finished: RunRecord, folder: Path) -> nn.Module:
             f"run {run} is of task={config.task['name']}; only networks of task=style "
             "draw pictures"
         )
-    file = folder / record.WEIGHTS
+    file = folder / store.WEIGHTS
     if finished.status != "ok" or not file.is_file() or file.is_symlink():
         raise RequestError(
-            f"run {run} ({finished.status}) has no {record.WEIGHTS}; `normbench train` "
+            f"run {run} ({finished.status}) has no {store.WEIGHTS}; `normbench train` "
             "with its overrides and keep_weights=true trains it again and keeps them"
         )
     if NORMS.get(config.norm["name"]).fixed_spatial:

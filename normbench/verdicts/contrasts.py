@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from normbench import stats
-from normbench.registration import Contrast, Design, Says, arm_of, level_of
-from normbench.schema import LARGEST, RunRecord
-from normbench.verdict import ContrastVerdict, Decision, Rate
+from normbench.config.schema import RunRecord
+from normbench.system.untrusted import LARGEST
+from normbench.verdicts.registration import Contrast, Design, Says, arm_of, level_of
+from normbench.verdicts.verdict import ContrastVerdict, Decision, Rate
 
 MOST_SEEDS = 200
 """More seeds than that are not suggested."""

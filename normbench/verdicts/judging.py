@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from normbench import stats
-from normbench.contrasts import Cells, judge, metric_of, seeds_needed
-from normbench.registration import (
+from normbench.config.schema import RunRecord
+from normbench.verdicts.contrasts import Cells, judge, metric_of, seeds_needed
+from normbench.verdicts.registration import (
     Claim,
     Crossing,
     Design,
@@ -19,8 +20,7 @@ from normbench.registration import (
     arm_of,
     level_of,
 )
-from normbench.schema import RunRecord
-from normbench.verdict import (
+from normbench.verdicts.verdict import (
     CellSummary,
     ContrastVerdict,
     CrossoverVerdict,

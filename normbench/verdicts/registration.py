@@ -24,10 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from normbench.choices import choices
+from normbench.config.choices import choices
 from normbench.errors import RequestError, Unreadable, did_you_mean
-from normbench.reading import yaml_value
 from normbench.registry import explain
+from normbench.system.untrusted import yaml_value
 
 BudgetName = Literal["smoke", "quick", "full"]
 BUDGETS: tuple[BudgetName, ...] = get_args(BudgetName)
@@ -56,7 +56,7 @@ class _Registered(BaseModel):
 
 
 class Theorem(_Registered):
-    """A named check of `normbench.theorems` and how far it may be off."""
+    """A named check of `normbench.claims.theorems` and how far it may be off."""
 
     check: str
     tolerance: Annotated[float, Field(ge=0)]

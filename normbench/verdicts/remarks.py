@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from normbench.errors import RequestError, Unreadable, did_you_mean
-from normbench.reading import yaml_value
 from normbench.registry import explain
+from normbench.system.untrusted import yaml_value
 
 if TYPE_CHECKING:
-    from normbench.verdict import DesignVerdict, Verdict
+    from normbench.verdicts.verdict import DesignVerdict, Verdict
 
 REMARKS = "remarks.yaml"
 

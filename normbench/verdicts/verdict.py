@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple, overload
 
 from pydantic import BaseModel, ConfigDict
 
-from normbench import reading
 from normbench.errors import RequestError, Unreadable
-from normbench.registration import Says
-from normbench.remarks import Part, with_remarks
+from normbench.system import untrusted
+from normbench.verdicts.registration import Says
+from normbench.verdicts.remarks import Part, with_remarks
 
 Decision = Literal["supported", "refuted", "equivalent", "inconclusive", "not tested"]
 """equivalent: a difference was claimed, and one beyond the margin is excluded."""
@@ -305,8 +305,8 @@ def read_verdict(path: Path) -> Verdict | None:
     version.
     """
     try:
-        data = reading.content(path, reading.VERDICT, follow=True)
-        verdict = reading.parsed(Verdict, data, path)
+        data = untrusted.content(path, untrusted.VERDICT, follow=True)
+        verdict = untrusted.parsed(Verdict, data, path)
     except FileNotFoundError:
         return None
     except (Unreadable, NotADirectoryError) as error:

@@ -14,21 +14,21 @@ from typing import Any
 
 import pytest
 import torch
+from claims_made import TINY, put
 from conftest import Command
-from test_record import A_RECORD
-from test_registration import TINY, put
+from records_made import A_RECORD
 
-from normbench import trial as trials
-from normbench.check import check, prepare, write_verdict
-from normbench.comparison import comparison
-from normbench.engines import Work
+from normbench.claims import trial as trials
+from normbench.claims.check import check, prepare, write_verdict
+from normbench.claims.comparison import comparison
+from normbench.claims.trial import Request
+from normbench.config.schema import Engine, LocalEngine, RunConfig
 from normbench.errors import NormbenchError, RequestError
-from normbench.provenance import environment
-from normbench.record import RunWriter, read_compact
-from normbench.registration import BudgetName, Claim, read_claim
-from normbench.schema import Engine, LocalEngine, RunConfig
-from normbench.trial import Request
-from normbench.verdict import Verdict, read_verdict
+from normbench.records.store import RunWriter, read_compact
+from normbench.sweeps.engines import Work
+from normbench.training.environment import environment
+from normbench.verdicts.registration import BudgetName, Claim, read_claim
+from normbench.verdicts.verdict import Verdict, read_verdict
 
 ENGINE = LocalEngine(name="local", workers=1, timeout=None)
 Plain = dict[str, Any]
@@ -197,7 +197,7 @@ def test_what_is_done_is_not_done_again_and_an_interrupted_check_goes_on(
 def test_designs_that_share_a_run_measure_what_either_asks(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from normbench.probes.trained import PROBES
+    from normbench.probes.base import PROBES
 
     def probe(trained: Any) -> dict[str, float]:
         """Made up."""
@@ -269,7 +269,7 @@ def test_an_extra_arm_is_apart_from_the_registered_verdict(
 
 
 def test_an_extra_arm_takes_one_place_in_a_difference_of_differences() -> None:
-    from normbench.check import with_arm
+    from normbench.claims.check import with_arm
 
     design = read_claim("instance-style-transfer").outcomes["raw"]
     *_, last = with_arm(design, "norm=mine").contrasts

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench import theorems
+from normbench.claims import theorems
+from normbench.claims.theorems import Finding, base
+from normbench.config.user_modules import import_modules
 from normbench.errors import RequestError
 from normbench.norms import REGISTRY, Norm
-from normbench.provenance import import_modules
-from normbench.reparam import WeightStd
-from normbench.theorems import Finding, base
+from normbench.norms.reparam import WeightStd
 
 TOLERANCES = {
     "accumulation": 1e-12,
@@ -185,7 +185,7 @@ def test_not_a_number_is_the_largest_deviation_and_the_smallest_control() -> Non
 def test_the_recipe_for_a_theorem_works_to_the_letter(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     (recipe,) = re.findall(r"```python\n((?:(?!```).)*@theorem.*?)```", text, re.S)
     (tmp_path / "a_theorem_of_mine.py").write_text(recipe)
     theorems.names()  # registers those of the package

@@ -19,9 +19,9 @@ import yaml
 from conftest import SMALL, Command
 
 import normbench
-from normbench.choices import choices
 from normbench.cli import app
 from normbench.cli.options import expanded
+from normbench.config.choices import choices
 
 TINY = [*SMALL["cnn"], "budget.max_steps=2", "budget=smoke", "tracker=none"]
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
-from test_record import a_record, written
+from records_made import a_record, written
 from typer.testing import CliRunner
 
-from normbench import record
 from normbench.cli import app
-from normbench.config import run_id
+from normbench.config.composition import run_id
+from normbench.records import store
 
-CLAIMS = Path(__file__).parents[1] / "results" / "claims"
+CLAIMS = Path(__file__).parents[2] / "results" / "claims"
 Plot = Callable[..., Result]
 
 
@@ -245,7 +245,7 @@ def test_records_of_a_run_are_left_alone(plot: Plot, runs: Path) -> None:
     before = {f: f.read_bytes() for f in runs.rglob("*") if f.is_file()}
     assert plot("--by", "batch_size", "--results", str(runs)).exit_code == 0
     assert {f: f.read_bytes() for f in runs.rglob("*") if f.is_file()} == before
-    assert len(record.all_records(runs)[0]) == 8
+    assert len(store.all_records(runs)[0]) == 8
 
 
 def test_help_says_what_can_be_drawn() -> None:

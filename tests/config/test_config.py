@@ -4,16 +4,16 @@ import json
 import random
 from pathlib import Path
 
-import material
+import data_made
 import pytest
 import yaml
 
-from normbench.choices import choices, description, groups
-from normbench.config import compose, resolve, run_id
+from normbench.config.choices import choices, description, groups
+from normbench.config.composition import compose, resolve, run_id
+from normbench.config.schema import ADDED_LATER, NOT_HASHED, RunConfig
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError
 from normbench.norms.base import REGISTRY as NORMS
-from normbench.schema import ADDED_LATER, NOT_HASHED, RunConfig
 from normbench.tasks.base import REGISTRY as TASKS
 
 EVERY_CHOICE = [(group, name) for group in groups() for name in choices(group)]
@@ -35,7 +35,7 @@ def test_every_yaml_composes_and_says_what_it_is(
     }.get(group, "task=cnn")
     overrides = [f"{group}={name}"] if group == "task" else [task, f"{group}={name}"]
     if group == "data":
-        files = material.options(name, tmp_path, monkeypatch)
+        files = data_made.options(name, tmp_path, monkeypatch)
         overrides += [f"data.{key}={value}" for key, value in files.items()]
     assert compose(overrides)
     assert len(description(choices(group)[name])) > 10

@@ -10,12 +10,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import normbench.check
-import normbench.experiment
+import normbench.claims.check
+import normbench.training.experiment
 from normbench.cli import app
-from normbench.composition import Composer
+from normbench.config.composer import Composer
+from normbench.config.overrides import parse
 from normbench.errors import NormbenchError
-from normbench.overrides import parse
 
 REACHED = "composed, and that is enough here"
 
@@ -110,8 +110,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def stop(*arguments: object, **options: object) -> None:
         raise NormbenchError(REACHED)
 
-    monkeypatch.setattr(normbench.experiment, "run_one", stop)
-    monkeypatch.setattr(normbench.check, "check", stop)
+    monkeypatch.setattr(normbench.training.experiment, "run_one", stop)
+    monkeypatch.setattr(normbench.claims.check, "check", stop)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "own"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from normbench.catalogue import _section
-from normbench.choices import description
-from normbench.config import compose
+from normbench.config.choices import description
+from normbench.config.composition import compose
 from normbench.errors import NormbenchError, RequestError
-from normbench.registration import read_claim
+from normbench.training.catalogue import _section
+from normbench.verdicts.registration import read_claim
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{to}: &{to} [{', '.join([f'*{of}'] * 9)}]\n"

@@ -15,19 +15,20 @@ import pytest
 import torch
 import yaml
 from conftest import Command, Run
-from test_record import A_RECORD, written
+from records_made import A_RECORD, written
 from torch import Tensor
 
-from normbench import query
-from normbench.config import compose, hash_files, resolve, run_id
-from normbench.data import cache, display_names, embedded, photographs, shapes
+from normbench.config.composition import compose, hash_files, resolve, run_id
+from normbench.data import display_names, photographs, shapes
 from normbench.data.base import REGISTRY, Data, Tokens
 from normbench.data.display_names import Name, distinct_names
+from normbench.data.reading import cache, embedded
 from normbench.errors import RequestError
-from normbench.experiment import run_one
-from normbench.network import make_task
+from normbench.records import query
+from normbench.training.experiment import run_one
+from normbench.training.network import make_task
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EMBEDDED = [
     name for name in REGISTRY.names() if REGISTRY.get(name).known_content is not None
 ]

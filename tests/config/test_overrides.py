@@ -9,14 +9,14 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from normbench import plan as planning
-from normbench.comparison import comparison
-from normbench.composition import Composer
-from normbench.config import compose, run_id
+from normbench.claims.comparison import comparison
+from normbench.config.composer import Composer
+from normbench.config.composition import compose, run_id
+from normbench.config.overrides import grid, parse, words
 from normbench.errors import RequestError, did_you_mean
 from normbench.norms.base import make
-from normbench.overrides import grid, parse, words
-from normbench.plan import make_plan
+from normbench.sweeps import plan as planning
+from normbench.sweeps.plan import make_plan
 
 SMALL = ["task=cnn", "data.size=14", "tracker=none"]
 KEY = "tracker.project"

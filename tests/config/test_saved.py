@@ -8,13 +8,13 @@ import pytest
 import yaml
 from click.testing import Result
 from conftest import SMALL
-from material import image_folder
+from data_made import image_folder
 from typer.testing import CliRunner
 
 from normbench.cli import app
-from normbench.config import compose, run_id
+from normbench.config.composition import compose, run_id
+from normbench.config.saved import compose_from
 from normbench.errors import RequestError
-from normbench.saved import compose_from
 
 OVERRIDES = ["task=transformer", "norm=group", "norm.num_groups=2", "lr=1e-5"]
 OVERRIDES += ["batch_size=8", "tracker=none"]

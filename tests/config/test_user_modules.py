@@ -28,7 +28,7 @@ def later():
 }
 ASK = """
 import json
-from normbench.user_modules import hashes, import_modules
+from normbench.config.user_modules import hashes, import_modules
 import_modules(["mine"])
 print(json.dumps(hashes(("mine",))))
 """

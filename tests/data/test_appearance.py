@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from normbench.data import appearance
-from normbench.data.appearance import (
+from normbench.data.base import Photographs
+from normbench.data.photographs import PhotographCrops
+from normbench.data.reading import appearance
+from normbench.data.reading.appearance import (
     equalize_luminance,
     impose_style,
     luminance,
     pyramid,
 )
-from normbench.data.base import Photographs
-from normbench.data.photographs import PhotographCrops
 from normbench.tasks.style import Style
 
 SMALL = {"train_crops": 30, "val_crops": 6, "test_crops": 6}

@@ -10,10 +10,15 @@ import torch
 from conftest import SMALL, Run
 from torch.nn import functional as F
 
-from normbench import experiment
-from normbench.data.augmentation import Augmentation, InMemory, augmented, uniform
 from normbench.data.base import REGISTRY
+from normbench.data.reading.augmentation import (
+    Augmentation,
+    InMemory,
+    augmented,
+    uniform,
+)
 from normbench.errors import RequestError, Stopped
+from normbench.training import experiment
 
 ALL: list[Augmentation] = ["crop", "flip", "cutout"]
 INDEX = torch.arange(64)
@@ -37,7 +42,7 @@ def test_uniform_numbers_are_uniform_and_independent() -> None:
 
 def test_the_reference_stream() -> None:
     """SplitMix64 itself: the first numbers of the stream of seed 1234567."""
-    from normbench.data.augmentation import _mixed
+    from normbench.data.reading.augmentation import _mixed
 
     counter = np.arange(1, 4, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     expected = [6457827717110365317, 3203168211198807973, 9817491932198370423]

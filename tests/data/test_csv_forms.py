@@ -11,11 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from normbench.cli import app
-from normbench.config import compose, run_id
-from normbench.data import text_csv, texts
+from normbench.config.composition import compose, run_id
+from normbench.data import text_csv
 from normbench.data.base import REGISTRY, Tokens
+from normbench.data.reading import texts
+from normbench.data.reading.texts import encoded, trained_tokenizer
 from normbench.data.text_csv import Form
-from normbench.data.texts import encoded, trained_tokenizer
 from normbench.errors import RequestError
 
 ROWS = [(f"so, text; {i}|\t!", "ab"[i % 2]) for i in range(30)]

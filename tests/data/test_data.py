@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import material
+import data_made
 import numpy as np
 import pytest
 import torch
@@ -25,8 +25,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from normbench.data import cache, display_names, embedded, photographs
-from normbench.data.augmentation import source
+from normbench.data import display_names, photographs
 from normbench.data.base import (
     REGISTRY,
     Data,
@@ -36,10 +35,12 @@ from normbench.data.base import (
     Splits,
     random_split,
 )
-from normbench.data.cache import Parsed, cached, digest
 from normbench.data.display_names import DisplayNames, Name, distinct_names
 from normbench.data.mnist5k import Mnist5k
 from normbench.data.photographs import PhotographCrops
+from normbench.data.reading import cache, embedded
+from normbench.data.reading.augmentation import source
+from normbench.data.reading.cache import Parsed, cached, digest
 from normbench.errors import RequestError
 
 DATA = [
@@ -47,7 +48,7 @@ DATA = [
     for name in REGISTRY.names()
     if REGISTRY.get(name).__module__.startswith("normbench.data.")
 ]
-CONFIGS = sorted(Path(__file__).parents[1].glob("configs/data/*.yaml"))
+CONFIGS = sorted(Path(__file__).parents[2].glob("configs/data/*.yaml"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,7 +71,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Dat
 
     def make(name: str) -> Data:
         if name not in made:
-            given = material.options(name, tmp_path / "material", monkeypatch)
+            given = data_made.options(name, tmp_path / "material", monkeypatch)
             made[name] = REGISTRY.options(name, given)
         return REGISTRY.get(name)(**made[name])
 

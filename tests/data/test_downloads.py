@@ -16,13 +16,13 @@ from threading import Thread
 import pytest
 import torch
 from conftest import Run
-from material import MATERIAL, PER_FILE, TORCHVISION, cifar
+from data_made import MATERIAL, PER_FILE, TORCHVISION, cifar
 from torchvision import datasets
 
-from normbench.data import downloads
 from normbench.data.base import REGISTRY, Images
-from normbench.data.cache import Parsed
-from normbench.data.downloads import fetched
+from normbench.data.reading import downloads
+from normbench.data.reading.cache import Parsed
+from normbench.data.reading.downloads import fetched
 from normbench.errors import RequestError
 
 NOWHERE = "http://127.0.0.1:9/"

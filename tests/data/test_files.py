@@ -6,16 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import material
+import data_made
 import pytest
 import torch
 from conftest import Command, Run
 
-from normbench.config import compose, hash_files, resolve, run_id
+from normbench.config.composition import compose, hash_files, resolve, run_id
 from normbench.data import text_csv
 from normbench.data.base import REGISTRY, Tokens
 from normbench.errors import RequestError
-from normbench.experiment import run_one
+from normbench.training.experiment import run_one
 
 TASKS = {"content_folder": "style", "folder": "cnn", "text_csv": "transformer"}
 """Of each data set of files, the task that it is for."""
@@ -25,7 +25,7 @@ every_set = pytest.mark.parametrize("name", TASKS)
 
 @pytest.fixture
 def files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    return material.options(name, tmp_path / "material", monkeypatch)
+    return data_made.options(name, tmp_path / "material", monkeypatch)
 
 
 def overrides(name: str, files: dict[str, Any], **more: object) -> list[str]:
@@ -277,7 +277,7 @@ def test_the_share_of_pads_is_recorded(run: Run) -> None:
 
 
 def test_the_share_of_pads_is_that_of_the_masks() -> None:
-    from normbench.network import make_task
+    from normbench.training.network import make_task
 
     config = compose(["task=transformer", "task.long_batches=0.5"])
     task = make_task(config, torch.device("cpu"))

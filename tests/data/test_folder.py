@@ -18,16 +18,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import Run
-from material import image_folder, picture
+from data_made import image_folder, picture
 from PIL import Image
 
-from normbench import experiment, record
-from normbench.config import compose, run_id
-from normbench.data import folder, pictures
-from normbench.data.augmentation import InMemory
+from normbench.config.composition import compose, run_id
+from normbench.data import folder
 from normbench.data.base import REGISTRY, Images
-from normbench.data.listing import listed
+from normbench.data.reading import pictures
+from normbench.data.reading.augmentation import InMemory
+from normbench.data.reading.listing import listed
 from normbench.errors import RequestError, Stopped
+from normbench.records import store
+from normbench.training import experiment
 
 SMALL_MEMORY = 1e-7
 
@@ -235,14 +237,14 @@ def test_a_record_of_skipped_images_is_none_of_a_strict_run(
     given += ["batch_size=4", "budget.max_steps=1"]
     lenient = run(*given, results=tmp_path / "results")
     assert lenient.facts["skipped_images"] == 1
-    place = record.run_folder(tmp_path / "results", lenient.run_id)
-    assert record.satisfies(place, lenient, lenient.config)
+    place = store.run_folder(tmp_path / "results", lenient.run_id)
+    assert store.satisfies(place, lenient, lenient.config)
     data = lenient.config.data | {"strict": True}
     strict = lenient.config.model_copy(update={"data": data})
     assert run_id(strict) == lenient.run_id
     with pytest.raises(RequestError, match=r"data\.strict=true, and 1 of 30 images"):
         experiment.run_one(strict, tmp_path / "results")
-    assert record.read(place) == lenient
+    assert store.read(place) == lenient
 
 
 def test_how_files_are_read_is_no_part_of_the_identity(
@@ -474,7 +476,7 @@ def until(seen: Callable[[], object]) -> None:
 
 def is_training(process: subprocess.Popen[str], results: Path) -> bool:
     assert process.poll() is None, process.communicate()
-    history = any(file.stat().st_size for file in results.rglob(record.HISTORY))
+    history = any(file.stat().st_size for file in results.rglob(store.HISTORY))
     return history and bool(readers(process.pid))
 
 
@@ -491,7 +493,7 @@ def test_a_signal_to_the_whole_group_stops_a_run_and_it_goes_on(
     assert process.returncode == 130, errors
     told = errors.splitlines()[-1]
     assert told.startswith("interrupted; ") and "Traceback" not in errors
-    assert not list((tmp_path / "results").rglob(record.RESULT))
+    assert not list((tmp_path / "results").rglob(store.RESULT))
     again = train_from_files(root, tmp_path / "results")
     _, errors = again.communicate(timeout=100)
     assert again.returncode == 0, errors

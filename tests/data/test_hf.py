@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from conftest import Run
-from material import hf, text_csv
+from data_made import hf, text_csv
 
-from normbench.config import compose, run_id
+from normbench.config.composition import compose, run_id
 from normbench.data.base import REGISTRY, Tokens
 from normbench.data.hf import _read
 from normbench.errors import RequestError

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from data_made import picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from material import picture
 
 from normbench.data.base import REGISTRY, Splits, given_split
 from normbench.data.splits import drawn

@@ -10,21 +10,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import material
+import data_made
 import numpy as np
 import pytest
 from conftest import Command, Run
-from material import image_folder
+from data_made import image_folder
 from PIL import Image
 from typer.testing import CliRunner
 
-from normbench import record
 from normbench.cli import app
-from normbench.config import compose, hash_files, run_id
-from normbench.data import pictures
+from normbench.config.composition import compose, hash_files, run_id
 from normbench.data.base import REGISTRY, Images
-from normbench.data.listing import listed
+from normbench.data.reading import pictures
+from normbench.data.reading.listing import listed
 from normbench.errors import RequestError
+from normbench.records import store
 
 TINY = ["task=cnn", "data.size=14", "task.stem_stride=2", "task.width=8"]
 TINY += ["batch_size=4", "budget.max_steps=1", "tracker=none"]
@@ -94,7 +94,7 @@ def test_hidden_things_are_no_data(root: Path, tmp_path: Path) -> None:
 def test_hidden_things_are_no_photographs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = material.options("content_folder", tmp_path, monkeypatch)
+    given = data_made.options("content_folder", tmp_path, monkeypatch)
     (tmp_path / "content" / "class 0").mkdir()
     made = REGISTRY.get("content_folder")
     before = made(**given).hash_files()
@@ -163,7 +163,7 @@ def test_copies_are_noticed_and_are_in_one_part(root: Path, tmp_path: Path) -> N
 def test_copies_of_photographs_are_in_one_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = material.options("content_folder", tmp_path, monkeypatch)
+    given = data_made.options("content_folder", tmp_path, monkeypatch)
     for i in range(3):
         grey = Image.new("L", (40, 30), 60 * i)
         for copy in range(3):
@@ -257,8 +257,8 @@ def test_what_was_understood_is_said(root: Path, run: Run) -> None:
     assert "data.path: left out 2 .heic, 1 .txt, " in left_out
     assert "without a picture, which are no classes: dogs, phones (1 .heic)" in warning
     assert finished.facts["left_out_files"] == 3 and finished.facts["classes"] == 3
-    place = record.run_folder(root.parent / "runs", finished.run_id)
-    read = record.read(place)
+    place = store.run_folder(root.parent / "runs", finished.run_id)
+    read = store.read(place)
     assert read is not None and read.data_notes == finished.data_notes
     said = CliRunner().invoke(app, ["doctor", *given, "--json"])
     findings = [f for f in json.loads(said.stdout) if f["what"] == "data"]
@@ -344,8 +344,8 @@ def test_names_in_a_folder_may_be_of_any_bytes(
     finished = run("data=folder", f"data.path={root}", *TINY)
     assert finished.status == "ok", finished.error
     assert r"caf\xe9 10, class 0 10, class 2 10" in finished.data_notes[0]
-    place = record.run_folder(tmp_path / "runs", finished.run_id)
-    assert record.read(place) == finished
+    place = store.run_folder(tmp_path / "runs", finished.run_id)
+    assert store.read(place) == finished
     found = {os.fsencode(path.name) for path in listed(root).pictures}
     assert b"caf\xe9.png" in found
     hash_files.cache_clear()

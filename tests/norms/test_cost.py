@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import Command
 
-from normbench.bench import SHAPES, measure, peak_kib, reference, step
 from normbench.norms import make, names
+from normbench.norms.measure.cost import SHAPES, measure, peak_kib, reference, step
 
 CPU = torch.device("cpu")
 

@@ -17,18 +17,18 @@ from typer.testing import CliRunner
 
 from normbench.cli import app
 from normbench.norms import REGISTRY, Norm, names
-from normbench.probes.base import Mode, subject
-from normbench.probes.footprint import (
+from normbench.norms.measure.dependence import describe
+from normbench.norms.measure.footprint import (
     Footprint,
     footprints,
     same_function,
 )
-from normbench.probes.invariance import Change, Invariance, invariances
-from normbench.probes.portrait import build, fitting, portrait
-from normbench.probes.words import describe
-from normbench.report.cubes import COLOURS, colour, draw, faces
-from normbench.report.footprints import MEASURED
-from normbench.report.panel import Panel, read, text
+from normbench.norms.measure.invariance import Change, Invariance, invariances
+from normbench.norms.measure.portrait import build, fitting, portrait
+from normbench.norms.measure.subject import Mode, subject
+from normbench.report.figures.cubes import COLOURS, colour, draw, faces
+from normbench.report.figures.footprints import MEASURED
+from normbench.report.figures.panel import Panel, read, text
 
 SVG = "{http://www.w3.org/2000/svg}"
 every_norm = pytest.mark.parametrize("name", names())
@@ -352,7 +352,7 @@ def test_the_picture_in_the_readme_is_what_the_command_draws(tmp_path):
     norms = ["batch", "layer_sample", "instance", "group", "norm.num_groups=2"]
     arguments = ["footprint", *norms, "--output", str(tmp_path)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    shown = Path(__file__).parents[1] / "docs" / "footprint.svg"
+    shown = Path(__file__).parents[2] / "docs" / "footprint.svg"
     assert filled(shown) == filled(tmp_path / "footprint.svg")
 
 

@@ -19,11 +19,11 @@ from torch.nn.parameter import is_lazy
 
 from normbench.errors import Incompatible, RequestError
 from normbench.norms import REGISTRY, Ghost, Norm, make, names
-from normbench.norms.group_permuted import draw
+from normbench.norms.layers.group_permuted import draw
 
 C = 16
 SHAPES = [(5, C), (5, C, 7), (5, C, 4, 3)]
-CONFIGS = sorted((Path(__file__).parents[1] / "configs" / "norm").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "norm").glob("*.yaml"))
 
 VARIANTS: dict[str, list[dict[str, object]]] = {
     "group": [{"num_groups": 4}],

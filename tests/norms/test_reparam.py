@@ -8,8 +8,8 @@ from conftest import SMALL
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from normbench import reparam
 from normbench.errors import Incompatible, RequestError
+from normbench.norms import reparam
 
 
 class Network(nn.Module):

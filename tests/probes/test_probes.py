@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench.config import compose
+from normbench.config.composition import compose
 from normbench.errors import RequestError
 from normbench.norms.base import make, names
 from normbench.norms.ghost import Ghost
+from normbench.probes.base import Trained
 from normbench.probes.discrepancy import discrepancy
 from normbench.probes.pad_statistics import pad_statistics
 from normbench.probes.regrouped import _regroup, regrouped
 from normbench.probes.statistic_noise import statistic_noise
 from normbench.probes.style_leakage import rotation, style_leakage
-from normbench.probes.trained import Trained
 from tests.conftest import SMALL, Run
 
 CHANNELS = 32
@@ -331,8 +331,8 @@ def test_a_record_with_probes_answers_a_request_for_fewer(run: Run) -> None:
 def test_the_probes_see_the_batches_of_training_in_their_order(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from normbench import train
-    from normbench.probes.trained import PROBES
+    from normbench.probes.base import PROBES
+    from normbench.training import loop
 
     seen: list[Trained] = []
 
@@ -348,7 +348,7 @@ def test_the_probes_see_the_batches_of_training_in_their_order(
     )
     assert record.probes == {"look/norms": 9}
     (network,) = seen
-    order = train.epoch_order(network.task.splits["train"], 3, 0)
+    order = loop.epoch_order(network.task.splits["train"], 3, 0)
     assert {len(batch) for batch in network.batches} == {4}
     joined = torch.cat(list(network.batches))
     assert torch.equal(joined, order[: len(order) // 8 * 8])

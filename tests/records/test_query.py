@@ -16,13 +16,13 @@ import pytest
 from conftest import Command
 from hypothesis import given
 from hypothesis import strategies as st
-from test_record import A_RECORD, a_record, written
+from records_made import A_RECORD, a_record, written
 
-from normbench import query
-from normbench.config import run_id
+from normbench.config.composition import run_id
+from normbench.config.schema import RunRecord
 from normbench.errors import RequestError
-from normbench.record import run_folder
-from normbench.schema import RunRecord
+from normbench.records import query
+from normbench.records.store import run_folder
 
 THREE = [
     a_record("norm=group", "norm.num_groups=4", "batch_size=2"),
@@ -315,7 +315,7 @@ def _in_parquet(value: Any) -> Any:
 
 
 def test_a_column_of_mixed_kinds_is_text_in_parquet(tmp_path: Path) -> None:
-    from normbench.parquet import write_parquet
+    from normbench.records.export import write_parquet
 
     rows: list[dict[str, Any]] = [
         {"mixed": 1, "number": 1, "list": [1, 2], "none": None},

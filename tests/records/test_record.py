@@ -14,66 +14,25 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from records_made import A_RECORD, a_record, written
 
-from normbench import record
-from normbench.config import compose, compose_engine, run_id
+from normbench.config.composition import compose, compose_engine, run_id
+from normbench.config.schema import RunRecord
 from normbench.errors import Busy, NormbenchError, RequestError, Unreadable
-from normbench.plan import Plan, standing
-from normbench.schema import Environment, RunRecord, Seconds
-
-
-def a_record(*overrides: str, **changes: Any) -> RunRecord:
-    config = compose(overrides)
-    fields: dict[str, Any] = {
-        "run_id": run_id(config),
-        "status": "ok",
-        "metrics": {"test/error": 0.25, "test/loss": None},
-        "primary_metric": "test/error",
-        "direction": "minimize",
-        "config": config,
-        "steps": 10,
-        "samples": 320,
-        "parameters": 7,
-        "peak_lr": 0.1,
-        "seconds": Seconds(setup=1.0, train=2.0, evaluate=0.5),
-        "samples_per_second": 160.0,
-        "started": "2026-01-01T00:00:00+00:00",
-        "environment": Environment(
-            normbench="0",
-            git_commit=None,
-            git_dirty=None,
-            source_hash="0",
-            modules={},
-            packages={},
-            python="3",
-            platform="x",
-            device="cpu",
-            threads=1,
-        ),
-    }
-    return RunRecord(**(fields | changes))
-
-
-A_RECORD = a_record()
+from normbench.records import store
+from normbench.sweeps.plan import Plan, standing
 
 
 def test_restored_records_are_finished_runs_and_replace_none(tmp_path: Path) -> None:
     here, gone = a_record("seed=1"), a_record("seed=2", metrics={"test/error": None})
     folder = written(tmp_path, here)
-    record.restore(tmp_path, [here.model_copy(update={"steps": 11}), gone])
-    assert record.read(folder) == here
-    assert record.read(record.run_folder(tmp_path, gone.run_id)) == gone
-    assert record.state(tmp_path, gone.run_id) == "ok"
+    store.restore(tmp_path, [here.model_copy(update={"steps": 11}), gone])
+    assert store.read(folder) == here
+    assert store.read(store.run_folder(tmp_path, gone.run_id)) == gone
+    assert store.state(tmp_path, gone.run_id) == "ok"
     written(tmp_path, here.model_copy(update={"status": "failed"}))
-    record.restore(tmp_path, [here])
-    assert record.read(folder) == here
-
-
-def written(results: Path, finished: RunRecord) -> Path:
-    with record.RunWriter(results, finished.run_id) as writer:
-        writer.begin(finished.config)
-        writer.finish(finished)
-    return writer.folder
+    store.restore(tmp_path, [here])
+    assert store.read(folder) == here
 
 
 @given(
@@ -84,7 +43,7 @@ def test_a_record_round_trips_through_its_json(
     metrics: dict[str, float | None], error: str | None
 ) -> None:
     finished = A_RECORD.model_copy(
-        update={"metrics": record.finite(metrics), "error": error}
+        update={"metrics": store.finite(metrics), "error": error}
     )
     text = finished.model_dump_json()
     json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
@@ -95,47 +54,47 @@ def test_a_record_round_trips_through_its_folder(tmp_path: Path) -> None:
     finished = a_record()
     folder = written(tmp_path, finished)
     assert folder == tmp_path / finished.run_id[:2] / finished.run_id
-    assert record.read(folder) == finished
-    assert record.all_records(tmp_path) == ([finished], [])
+    assert store.read(folder) == finished
+    assert store.all_records(tmp_path) == ([finished], [])
 
 
 def test_a_record_cut_at_any_byte_is_no_record(tmp_path: Path) -> None:
     folder = written(tmp_path, a_record())
-    path = folder / record.RESULT
+    path = folder / store.RESULT
     whole = path.read_bytes().rstrip()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert record.read(folder) is None
-    records, (unreadable,) = record.all_records(tmp_path)
+        assert store.read(folder) is None
+    records, (unreadable,) = store.all_records(tmp_path)
     assert (records, unreadable.path) == ([], path)
 
 
 def test_history_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
     config = compose([])
-    writer = record.RunWriter(tmp_path, run_id(config))
+    writer = store.RunWriter(tmp_path, run_id(config))
     writer.begin(config)
     writer.log({"step": 1, "train/batch_loss": 2.5})
     writer.log({"step": 2, "train/batch_loss": math.nan})
-    rows = record.read_history(writer.folder)
+    rows = store.read_history(writer.folder)
     assert rows == [
         {"step": 1, "train/batch_loss": 2.5},
         {"step": 2, "train/batch_loss": None},
     ]
-    with (writer.folder / record.HISTORY).open("a") as file:
+    with (writer.folder / store.HISTORY).open("a") as file:
         file.write('{"step": 3, "tra')
-    assert record.read_history(writer.folder) == rows
-    assert record.read(writer.folder) is None
+    assert store.read_history(writer.folder) == rows
+    assert store.read(writer.folder) is None
 
 
 def test_a_second_try_starts_from_an_empty_folder(tmp_path: Path) -> None:
     config = compose([])
-    with record.RunWriter(tmp_path, run_id(config)) as first:
+    with store.RunWriter(tmp_path, run_id(config)) as first:
         first.begin(config)
         first.log({"step": 1})
         (first.folder / "left-over.png").touch()
-    second = record.RunWriter(tmp_path, run_id(config))
+    second = store.RunWriter(tmp_path, run_id(config))
     second.begin(config)
-    assert record.read_history(second.folder) == []
+    assert store.read_history(second.folder) == []
     assert not (second.folder / "left-over.png").exists()
 
 
@@ -143,7 +102,7 @@ def test_a_second_try_starts_from_an_empty_folder(tmp_path: Path) -> None:
 def test_only_a_failed_run_is_run_again(tmp_path: Path, status: Any) -> None:
     finished = a_record(status=status)
     folder = written(tmp_path, finished)
-    again = not record.satisfies(folder, record.read(folder), finished.config)
+    again = not store.satisfies(folder, store.read(folder), finished.config)
     assert again == (status == "failed")
 
 
@@ -154,66 +113,66 @@ def test_a_run_without_the_weights_that_are_asked_for_is_run_again(
     folder = written(tmp_path, finished)
     asked = compose(["keep_weights=true"])
     assert run_id(asked) == finished.run_id
-    assert not record.satisfies(folder, finished, asked)
-    (folder / record.WEIGHTS).touch()
-    assert record.satisfies(folder, finished, asked)
+    assert not store.satisfies(folder, finished, asked)
+    (folder / store.WEIGHTS).touch()
+    assert store.satisfies(folder, finished, asked)
 
 
 def test_find_takes_unique_beginnings(tmp_path: Path) -> None:
     first, second = a_record("seed=1"), a_record("seed=2")
     for finished in (first, second):
         written(tmp_path, finished)
-    assert record.find(tmp_path, first.run_id[:6]).name == first.run_id
+    assert store.find(tmp_path, first.run_id[:6]).name == first.run_id
     with pytest.raises(RequestError, match="begins 2 run ids"):
-        record.find(tmp_path, "")
+        store.find(tmp_path, "")
     with pytest.raises(RequestError, match="no run"):
-        record.find(tmp_path, "zzzz")
+        store.find(tmp_path, "zzzz")
 
 
 def test_a_results_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     config = compose([])
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match="--results"):
-        record.RunWriter(tmp_path / "file", run_id(config))
+        store.RunWriter(tmp_path / "file", run_id(config))
 
 
 def test_a_folder_belongs_to_one_writer_at_a_time(tmp_path: Path) -> None:
     config = compose([])
-    with record.RunWriter(tmp_path, run_id(config)) as writer:
+    with store.RunWriter(tmp_path, run_id(config)) as writer:
         writer.begin(config)
         writer.log({"step": 1})
         with pytest.raises(Busy, match="another process"):
-            record.RunWriter(tmp_path, run_id(config))
-        assert record.read_history(writer.folder) == [{"step": 1}]
-    with record.RunWriter(tmp_path, run_id(config)):
+            store.RunWriter(tmp_path, run_id(config))
+        assert store.read_history(writer.folder) == [{"step": 1}]
+    with store.RunWriter(tmp_path, run_id(config)):
         pass
 
 
 def test_a_result_stands_until_the_next_try_has_its_own(tmp_path: Path) -> None:
     finished = a_record()
     folder = written(tmp_path, finished)
-    with record.RunWriter(tmp_path, finished.run_id) as writer:
+    with store.RunWriter(tmp_path, finished.run_id) as writer:
         writer.begin(finished.config)
-        assert record.read(folder) == finished
+        assert store.read(folder) == finished
         better = finished.model_copy(update={"steps": 11})
         writer.finish(better)
-    assert record.read(folder) == better
+    assert store.read(folder) == better
 
 
 def test_a_record_in_the_folder_of_another_run_does_not_count(tmp_path: Path) -> None:
     finished, other = a_record("seed=1"), a_record("seed=2")
     folder = written(tmp_path, finished)
-    (folder / record.RESULT).write_text(other.model_dump_json())
-    assert record.read(folder) is None
+    (folder / store.RESULT).write_text(other.model_dump_json())
+    assert store.read(folder) is None
 
 
 def test_a_record_of_another_format_is_refused_not_overwritten(tmp_path: Path) -> None:
     finished = a_record()
     folder = written(tmp_path, finished)
     newer = finished.model_dump(mode="json") | {"format": 2}
-    (folder / record.RESULT).write_text(json.dumps(newer))
+    (folder / store.RESULT).write_text(json.dumps(newer))
     with pytest.raises(RequestError, match="format"):
-        record.read(folder)
+        store.read(folder)
 
 
 def test_a_damaged_record_is_named_and_an_unfinished_run_is_not(
@@ -222,21 +181,21 @@ def test_a_damaged_record_is_named_and_an_unfinished_run_is_not(
     whole, torn, unfinished = (a_record(f"seed={seed}") for seed in range(3))
     for finished in (whole, torn, unfinished):
         written(tmp_path, finished)
-    path = record.run_folder(tmp_path, torn.run_id) / record.RESULT
+    path = store.run_folder(tmp_path, torn.run_id) / store.RESULT
     path.write_bytes(b'{"run_id": "\xff')
-    (record.run_folder(tmp_path, unfinished.run_id) / record.RESULT).unlink()
-    records, (unreadable,) = record.all_records(tmp_path)
+    (store.run_folder(tmp_path, unfinished.run_id) / store.RESULT).unlink()
+    records, (unreadable,) = store.all_records(tmp_path)
     assert (records, unreadable.path) == ([whole], path)
     assert gc.isenabled()
 
 
 def test_a_run_is_running_while_its_writer_has_the_folder(tmp_path: Path) -> None:
     config = compose([])
-    folder = record.run_folder(tmp_path, run_id(config))
-    assert not record.is_running(folder)
-    with record.RunWriter(tmp_path, run_id(config)):
-        assert record.is_running(folder)
-    assert not record.is_running(folder)
+    folder = store.run_folder(tmp_path, run_id(config))
+    assert not store.is_running(folder)
+    with store.RunWriter(tmp_path, run_id(config)):
+        assert store.is_running(folder)
+    assert not store.is_running(folder)
 
 
 def test_a_record_that_cannot_be_written_leaves_nothing_behind(
@@ -247,7 +206,7 @@ def test_a_record_that_cannot_be_written_leaves_nothing_behind(
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with record.RunWriter(tmp_path, finished.run_id) as writer:
+    with store.RunWriter(tmp_path, finished.run_id) as writer:
         writer.begin(finished.config)
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(NormbenchError, match="No space left"):
@@ -265,20 +224,20 @@ def test_a_disk_that_does_not_answer_is_not_a_run_without_a_record(
     plain = os.open
 
     def broken(path: Path, *arguments: Any, **options: Any) -> int:
-        if Path(path).name == record.RESULT:
+        if Path(path).name == store.RESULT:
             raise OSError(errno.EIO, "Input/output error", str(path))
         return plain(path, *arguments, **options)
 
     monkeypatch.setattr(os, "open", broken)
     with pytest.raises(Unreadable, match=r"result\.json cannot be read: Input/output"):
-        record.read(folder)
+        store.read(folder)
     plan = Plan({finished.run_id: finished.config}, {}, compose_engine([]))
     assert standing(plan, tmp_path).missing.keys() == {finished.run_id}
 
 
 def test_files_of_others_stay_in_the_folder_of_a_run(tmp_path: Path) -> None:
     config = compose([])
-    folder = record.run_folder(tmp_path, run_id(config))
+    folder = store.run_folder(tmp_path, run_id(config))
     (folder / "notes").mkdir(parents=True)
     (folder / "drawn").mkdir()
     others = [folder / "notes" / "a.txt", folder / ".DS_Store", folder / "todo.txt"]
@@ -286,7 +245,7 @@ def test_files_of_others_stay_in_the_folder_of_a_run(tmp_path: Path) -> None:
     ours += [folder / "stylised.png", folder / "checkpoint.pt"]
     for path in (*others, *ours):
         path.write_text("kept")
-    with record.RunWriter(tmp_path, run_id(config)) as writer:
+    with store.RunWriter(tmp_path, run_id(config)) as writer:
         writer.begin(config)
         writer.finish(a_record())
     assert all(path.read_text() == "kept" for path in others)
@@ -295,13 +254,13 @@ def test_files_of_others_stay_in_the_folder_of_a_run(tmp_path: Path) -> None:
 
 def test_what_is_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
     config = compose([])
-    folder = record.run_folder(tmp_path, run_id(config))
+    folder = store.run_folder(tmp_path, run_id(config))
     folder.mkdir(parents=True)
     names = (".lock", "config.yaml", "history.jsonl", "result.json", "stylised.png")
     for name in names:
         (folder / name).mkdir()
         with pytest.raises(RequestError) as told:
-            record.RunWriter(tmp_path, run_id(config))
+            store.RunWriter(tmp_path, run_id(config))
         assert f"{folder / name} is a folder" in str(told.value)
         assert "move the folder away" in str(told.value)
         (folder / name).rmdir()
@@ -309,13 +268,13 @@ def test_what_is_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
         for make in (os.mkfifo, lambda path: path.symlink_to("nothing")):
             make(folder / name)
             with pytest.raises(RequestError, match=r"move (it|the link) away") as told:
-                record.RunWriter(tmp_path, run_id(config))
+                store.RunWriter(tmp_path, run_id(config))
             assert str(folder / name) in str(told.value)
             (folder / name).unlink()
     folder.rmdir()
     folder.touch()
     with pytest.raises(RequestError, match=f"{folder} is no folder; move it away"):
-        record.RunWriter(tmp_path, run_id(config))
+        store.RunWriter(tmp_path, run_id(config))
 
 
 def test_no_file_takes_the_place_of_what_is_no_regular_file(tmp_path: Path) -> None:
@@ -324,7 +283,7 @@ def test_no_file_takes_the_place_of_what_is_no_regular_file(tmp_path: Path) -> N
     link.symlink_to(pipe)
     for path in (pipe, link):
         with pytest.raises(OSError, match="no regular file"):
-            record.write_atomically(path, "text")
+            store.write_atomically(path, "text")
         assert path.is_fifo(), path
     assert sorted(tmp_path.iterdir()) == [link, pipe]
 
@@ -337,7 +296,7 @@ def test_a_full_disk_is_told_with_the_folder(
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with record.RunWriter(tmp_path, run_id(config)) as writer:
+    with store.RunWriter(tmp_path, run_id(config)) as writer:
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(RequestError) as told:
             writer.begin(config)
@@ -346,17 +305,17 @@ def test_a_full_disk_is_told_with_the_folder(
 
 def test_a_damaged_record_is_told_as_damaged(tmp_path: Path) -> None:
     folder = written(tmp_path, a_record())
-    (folder / record.RESULT).write_text("{")
+    (folder / store.RESULT).write_text("{")
     with pytest.raises(RequestError, match=r"result\.json is damaged: Invalid JSON"):
-        record.finished(tmp_path, folder.name)
-    (folder / record.RESULT).unlink()
+        store.finished(tmp_path, folder.name)
+    (folder / store.RESULT).unlink()
     with pytest.raises(RequestError, match=r"has no result\.json: the run did not"):
-        record.finished(tmp_path, folder.name)
+        store.finished(tmp_path, folder.name)
 
 
 def test_a_long_error_is_recorded_by_its_end(tmp_path: Path) -> None:
     failed = a_record(status="failed", error="x" * 10_000_000 + "the last line")
-    found = record.read(written(tmp_path, failed))
+    found = store.read(written(tmp_path, failed))
     assert found is not None
     assert str(found.error).endswith("the last line")
 
@@ -367,32 +326,32 @@ def test_another_user_sees_that_a_run_is_being_done() -> None:
     with tempfile.TemporaryDirectory(prefix="normbench-") as name:
         Path(name).chmod(0o755)
         results = Path(name, "runs")
-        folder = record.run_folder(results, run_id(config))
+        folder = store.run_folder(results, run_id(config))
         before = os.umask(0o022)
         try:
-            with record.RunWriter(results, run_id(config)) as writer:
+            with store.RunWriter(results, run_id(config)) as writer:
                 writer.begin(config)
                 with nobody():
-                    assert record.is_running(folder)
-                    assert record.state(results, run_id(config)) == "running"
+                    assert store.is_running(folder)
+                    assert store.state(results, run_id(config)) == "running"
                     with pytest.raises(Busy, match="being done by another process"):
-                        record.RunWriter(results, run_id(config))
+                        store.RunWriter(results, run_id(config))
             with nobody():
-                assert record.state(results, run_id(config)) == "interrupted"
+                assert store.state(results, run_id(config)) == "interrupted"
                 with pytest.raises(RequestError) as told:
-                    record.RunWriter(results, run_id(config))
+                    store.RunWriter(results, run_id(config))
                 assert f"this user may not write to {folder};" in str(told.value)
                 other = compose(["seed=1"])
                 with pytest.raises(RequestError) as told:
-                    record.RunWriter(results, run_id(other))
+                    store.RunWriter(results, run_id(other))
                 assert f"may not write to {results};" in str(told.value)
             folder.chmod(0o000)
             with nobody():
-                assert not record.is_running(folder)
+                assert not store.is_running(folder)
                 with pytest.raises(Unreadable, match="Permission denied"):
-                    record.state(results, run_id(config))
+                    store.state(results, run_id(config))
                 with pytest.raises(RequestError, match="this user may not write to"):
-                    record.RunWriter(results, run_id(config))
+                    store.RunWriter(results, run_id(config))
         finally:
             os.umask(before)
 

@@ -16,12 +16,12 @@ import pytest
 from conftest import SMALL, Command, Run
 from wandb_server import Received, serving
 
-from normbench import record
-from normbench.config import compose
+from normbench.config.composition import compose
+from normbench.config.schema import RunRecord
 from normbench.errors import Stopped
-from normbench.experiment import run_one
-from normbench.schema import RunRecord
-from normbench.sync import offline_runs
+from normbench.records import store
+from normbench.records.sync import offline_runs
+from normbench.training.experiment import run_one
 
 OFFLINE = [*SMALL["cnn"], "tracker=wandb", "tracker.mode=offline"]
 RUNS = Path("results/runs")
@@ -47,7 +47,7 @@ def assert_equals_the_record(
 ) -> None:
     config = finished.config.model_dump(mode="json")
     assert {key: received.config[key] for key in config} == config
-    rows = record.read_history(record.run_folder(results, finished.run_id))
+    rows = store.read_history(store.run_folder(results, finished.run_id))
     assert by_step(received.history) == by_step(rows)
     assert by_step(rows).keys() == set(range(1, 11))
     summary = {k: v for k, v in received.summary.items() if k[0] != "_"}
@@ -182,7 +182,7 @@ def test_it_takes_only_runs_of_normbench_that_have_ended(
         shutil.copytree(folder, foreign)
         (foreign / f"run-{finished.run_id}.wandb").rename(foreign / "run-abc.wandb")
     (folder.with_name(f"offline-run-20260101_000001-{finished.run_id}")).mkdir()
-    with record.RunWriter(results, finished.run_id):
+    with store.RunWriter(results, finished.run_id):
         assert offline_runs(results).running == [folder]
         told = command("sync")
         assert "nothing to upload" in told.stdout

@@ -12,12 +12,13 @@ import pytest
 import torch
 from conftest import SMALL, Command, Run
 
-from normbench import network, record, tracking
-from normbench.config import compose, run_id
+from normbench.config.composition import compose, run_id
+from normbench.config.wandb_variables import clean, find_folders
 from normbench.errors import RequestError, Stopped
-from normbench.experiment import run_one
-from normbench.progress import Silent
-from normbench.wandb_variables import clean, find_folders
+from normbench.records import store, tracking
+from normbench.training import network
+from normbench.training.experiment import run_one
+from normbench.training.observer import Silent
 
 WANDB = ["tracker=wandb", "tracker.mode=offline"]
 
@@ -46,8 +47,8 @@ def test_an_offline_run_reads_back_what_the_record_says(
     text = json.dumps(records)
     for word in ("norm:batch", "bs:4", "style-photographs", "train/batch_loss"):
         assert word in text
-    folder = record.run_folder(results, finished.run_id)
-    steps = {row["step"] for row in record.read_history(folder)}
+    folder = store.run_folder(results, finished.run_id)
+    steps = {row["step"] for row in store.read_history(folder)}
     assert steps == {1, 2, 3, 4}  # ten crops in batches of four, twice
     assert list((results / "wandb").rglob("*.png"))
 

@@ -12,14 +12,14 @@ import pytest
 from conftest import SMALL, Command
 from wandb_server import Received, serving
 
-from normbench import record
-from normbench.config import compose
+from normbench.config.composition import compose
 from normbench.errors import NormbenchError
-from normbench.experiment import run_one
+from normbench.records import store
 from normbench.report import dashboard as built
-from normbench.verdict import Verdict, read_verdict
+from normbench.training.experiment import run_one
+from normbench.verdicts.verdict import Verdict, read_verdict
 
-CLAIMS = Path(__file__).parents[1] / "results" / "claims"
+CLAIMS = Path(__file__).parents[2] / "results" / "claims"
 LOGGED = {
     "cnn": ["norm=batch"],
     "transformer": ["norm=batch", "probes=[pad_statistics]", "budget.max_steps=2"],
@@ -54,7 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Received]:
     style = server.runs[folder.name]
     (sent,) = (data for name, data in style.files.items() if name.endswith(".png"))
     assert sent == (folder / "stylised.png").read_bytes()
-    assert record.read(folder) is not None
+    assert store.read(folder) is not None
     assert {run.job_type for run in server.runs.values()} == set(LOGGED)
     return {str(run.job_type): run for run in server.runs.values()}
 

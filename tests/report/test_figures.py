@@ -7,26 +7,26 @@ from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
-import invented
 import numpy as np
 import pytest
+import verdicts_made
 from numpy.typing import NDArray
 
-from normbench.choices import choices
+from normbench.config.choices import choices
 from normbench.errors import RequestError
-from normbench.registration import read_claim
-from normbench.report import drawing, figures, palette
-from normbench.report.figures import norm_of
-from normbench.report.forest import balanced
+from normbench.report.figures import drawing, palette, verdict_figures
+from normbench.report.figures.forest import balanced
+from normbench.report.figures.series import Point, dressed, numeric, spread
+from normbench.report.figures.verdict_figures import norm_of
 from normbench.report.published import published
-from normbench.report.series import Point, dressed, numeric, spread
 from normbench.report.words import headline
-from normbench.verdict import Verdict, read_verdict
+from normbench.verdicts.registration import read_claim
+from normbench.verdicts.verdict import Verdict, read_verdict
 
 Floats = NDArray[np.float64]
 
 COMMITTED = sorted(
-    (Path(__file__).parents[1] / "results" / "claims").glob("*/verdict.json")
+    (Path(__file__).parents[2] / "results" / "claims").glob("*/verdict.json")
 )
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = '<script>alert("$x^2$")</script> & \x00\x0b "]]> id="y" url(#z) \N{SNOWMAN}'
@@ -154,10 +154,10 @@ def test_the_norm_of_an_arm_by_its_name_alone() -> None:
 def test_every_committed_verdict_is_drawn(path: Path) -> None:
     verdict = read_verdict(path)
     assert verdict is not None
-    drawn = figures.of_verdict(verdict, read_claim(verdict.claim))
+    drawn = verdict_figures.of_verdict(verdict, read_claim(verdict.claim))
     for design in (*verdict.mechanisms, *verdict.outcomes):
         assert {design.name, f"{design.name}-contrasts"} <= drawn.keys()
-        texts = written(figures.svg(drawn[f"{design.name}-contrasts"]))
+        texts = written(verdict_figures.svg(drawn[f"{design.name}-contrasts"]))
         for each in design.contrasts:
             assert f"{each.effect:+.4f}".replace("-", "\N{MINUS SIGN}") in texts
             assert headline(each.headline) in texts
@@ -166,9 +166,9 @@ def test_every_committed_verdict_is_drawn(path: Path) -> None:
 @pytest.mark.parametrize("name", choices("claim"))
 def test_every_design_of_every_claim_can_be_drawn(name: str) -> None:
     claim = read_claim(name)
-    drawn = figures.of_verdict(invented.verdict(claim), claim)
+    drawn = verdict_figures.of_verdict(verdicts_made.verdict(claim), claim)
     for design_name, design in claim.designs().items():
-        texts = written(figures.svg(drawn[design_name]))
+        texts = written(verdict_figures.svg(drawn[design_name]))
         arms = {cell.partition("@")[0] for cell in design.all_cells()}
         assert all(arm in texts for arm in arms)
         assert f"{design_name}-contrasts" in drawn
@@ -188,15 +188,15 @@ def labels(svg: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def batch() -> Verdict:
-    return invented.verdict(read_claim("batch-size-dependence"))
+    return verdicts_made.verdict(read_claim("batch-size-dependence"))
 
 
 def test_published_figures_are_marked_as_published(batch: Verdict) -> None:
-    drawn = figures.of_verdict(batch, read_claim(batch.claim))
-    texts = written(figures.svg(drawn["norm_batch"]))
+    drawn = verdict_figures.of_verdict(batch, read_claim(batch.claim))
+    texts = written(verdict_figures.svg(drawn["norm_batch"]))
     assert "published: Wu & He 2018" in texts
     assert "batch, Wu & He 2018" in texts
-    assert "published" not in written(figures.svg(drawn["joint_steps"]))
+    assert "published" not in written(verdict_figures.svg(drawn["joint_steps"]))
 
 
 def test_published_numbers_name_designs_arms_and_levels() -> None:
@@ -226,7 +226,7 @@ def test_published_numbers_are_those_that_the_claims_say() -> None:
 def test_an_inline_figure_is_told_and_takes_the_colours_of_its_page(
     batch: Verdict,
 ) -> None:
-    inline = figures.svg(figures.of_verdict(batch)["norm_batch"])
+    inline = verdict_figures.svg(verdict_figures.of_verdict(batch)["norm_batch"])
     root = ElementTree.fromstring(inline)
     title, description = labels(inline)
     assert title == "batch-size-dependence, norm_batch"
@@ -244,8 +244,8 @@ def test_an_inline_figure_is_told_and_takes_the_colours_of_its_page(
 
 def test_ids_of_two_figures_are_not_shared(batch: Verdict) -> None:
     found: list[set[str]] = []
-    for drawn in figures.of_verdict(batch).values():
-        inner = figures.svg(drawn)
+    for drawn in verdict_figures.of_verdict(batch).values():
+        inner = verdict_figures.svg(drawn)
         root = ElementTree.fromstring(inner)
         found.append({e.get("id", "") for e in root.iter()} - {""})
         for referred in (part.split(")")[0] for part in inner.split("url(#")[1:]):
@@ -254,10 +254,14 @@ def test_ids_of_two_figures_are_not_shared(batch: Verdict) -> None:
 
 
 def test_equal_figures_are_equal_bytes(batch: Verdict, tmp_path: Path) -> None:
-    one, two = (figures.of_verdict(batch)["joint_steps-contrasts"] for _ in range(2))
-    assert figures.svg(one) == figures.svg(two) == figures.svg(one)
-    first = figures.save(one, tmp_path / "one" / "a.b")
-    second = figures.save(two, tmp_path / "two" / "a.b")
+    one, two = (
+        verdict_figures.of_verdict(batch)["joint_steps-contrasts"] for _ in range(2)
+    )
+    assert (
+        verdict_figures.svg(one) == verdict_figures.svg(two) == verdict_figures.svg(one)
+    )
+    first = verdict_figures.save(one, tmp_path / "one" / "a.b")
+    second = verdict_figures.save(two, tmp_path / "two" / "a.b")
     assert [file.name for file in first] == ["a.b.svg", "a.b.png"]
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()
@@ -280,8 +284,8 @@ def test_hostile_text_stays_text(batch: Verdict) -> None:
             "outcomes": [],
         }
     )
-    for drawn in figures.of_verdict(hostile).values():
-        inline = figures.svg(drawn)
+    for drawn in verdict_figures.of_verdict(hostile).values():
+        inline = verdict_figures.svg(drawn)
         assert "<script" not in inline
         tags = {e.tag.removeprefix(SVG) for e in ElementTree.fromstring(inline).iter()}
         drawn_with = {"svg", "g", "path", "defs", "use", "text", "clipPath", "rect"}
@@ -294,9 +298,9 @@ def test_a_folder_that_cannot_be_made_leaves_nothing(
     batch: Verdict, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    drawn = figures.of_verdict(batch)["joint_steps"]
+    drawn = verdict_figures.of_verdict(batch)["joint_steps"]
     with pytest.raises(RequestError, match="cannot be written"):
-        figures.save(drawn, tmp_path / "file" / "figure")
+        verdict_figures.save(drawn, tmp_path / "file" / "figure")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -305,28 +309,31 @@ def test_a_cell_without_a_mean_is_left_out_and_named(batch: Verdict) -> None:
     gone = design.cells[0].model_copy(update={"mean": {}, "n": 0, "skipped": "why"})
     less = design.model_copy(update={"cells": [gone, *design.cells[1:]]})
     partial = batch.model_copy(update={"outcomes": [less], "mechanisms": []})
-    _, description = labels(figures.svg(figures.of_verdict(partial)[design.name]))
+    _, description = labels(
+        verdict_figures.svg(verdict_figures.of_verdict(partial)[design.name])
+    )
     assert "skipped: batch@1" in description
     assert "batch@1 0" not in description
 
 
 def test_a_verdict_without_runs_has_no_figures(batch: Verdict) -> None:
     empty = batch.model_copy(update={"outcomes": [], "mechanisms": []})
-    assert figures.of_verdict(empty) == {}
+    assert verdict_figures.of_verdict(empty) == {}
 
 
 def test_the_style_does_not_leak(batch: Verdict) -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    figures.svg(figures.of_verdict(batch)["joint_steps"])
+    verdict_figures.svg(verdict_figures.of_verdict(batch)["joint_steps"])
     assert dict(mpl.rcParams) == before
 
 
 def test_figures_need_no_pyplot_and_no_torch() -> None:
     code = (
-        "import sys, normbench.report.figures, normbench.report.runs\n"
-        "import normbench.report.training, normbench.report.gallery\n"
+        "import sys, normbench.report.figures.verdict_figures\n"
+        "import normbench.report.figures.runs\n"
+        "import normbench.report.figures.training, normbench.report.figures.gallery\n"
         "print({'torch', 'hydra', 'matplotlib.pyplot', 'wandb'} & sys.modules.keys())"
     )
     found = subprocess.run(

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages_made import COMMITTED, ROOT, write_run, write_small, write_style
 from PIL import Image
-from report_material import COMMITTED, ROOT, write_run, write_small, write_style
 from typer.testing import CliRunner, Result
 
 from normbench.cli import app
-from normbench.record import read_compact, run_folder
-from normbench.report import page
-from normbench.report.columns import pack, points_for, spread
-from normbench.report.cubes import faces
-from normbench.report.footprints import MEASURED, cubes
-from normbench.report.material import gather
-from normbench.report.panel import read
-from normbench.report.pictures import MOST, gallery
-from normbench.schema import RunRecord
+from normbench.config.schema import RunRecord
+from normbench.records.store import read_compact, run_folder
+from normbench.report.figures.cubes import faces
+from normbench.report.figures.footprints import MEASURED, cubes
+from normbench.report.figures.panel import read
+from normbench.report.page import page
+from normbench.report.page.columns import pack, points_for, spread
+from normbench.report.page.material import gather
+from normbench.report.page.pictures import MOST, gallery
 
 
 def report(tmp_path: Path, *arguments: str) -> Result:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-from report_material import (
+from pages_made import (
     COMMITTED,
     IMAGE_TAG,
     QUOTES,
@@ -25,12 +24,13 @@ from report_material import (
     write_small,
     write_style,
 )
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from typer.testing import CliRunner
 
-from normbench import query, record
 from normbench.cli import app
+from normbench.records import query, store
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NO_VALUE = "\N{EN DASH}"
 PHONE = {"width": 360, "height": 740}
 DESK = {"width": 1280, "height": 900}
@@ -154,7 +154,7 @@ def test_filters_mean_what_the_command_line_means(
         found = query.CONDITION.fullmatch(condition)
         assert found is not None
         add_filter(page, *found.group("key", "sign", "text"))
-    records, _ = record.all_records(small.parent / "runs")
+    records, _ = store.all_records(small.parent / "runs")
     wanted = sorted(each.run_id for each in query.matching(records, conditions))
     assert 0 < len(wanted)
     assert column(page, "run_id") == wanted

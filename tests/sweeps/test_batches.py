@@ -13,57 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweeps_made import ONE_STEP, Heard
 
-from normbench import record
 from normbench.cli.claim import _engine as chosen_engine
-from normbench.config import compose_engine, run_id
-from normbench.engines import Work, batches, ledger, ray, run_all, worker
-from normbench.engines.batches import Batch, Died, Report, do_batch, follow
+from normbench.config.composition import compose_engine, run_id
+from normbench.config.schema import RayEngine, RunConfig, RunRecord, SlurmEngine
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
-from normbench.experiment import run_one
-from normbench.forecast import Forecast
-from normbench.plan import Plan, Shard, make_plan
-from normbench.schema import RayEngine, RunConfig, RunRecord, SlurmEngine
-
-TINY = ["task=cnn", "data.size=14", "task.stem_stride=2", "task.width=8"]
-TINY += ["norm=affine", "tracker=none", "budget=smoke", "budget.max_steps=1"]
-
-
-class Heard:
-    """What a sweep says."""
-
-    def __init__(self) -> None:
-        self.records: dict[str, RunRecord] = {}
-        self.lost: dict[str, str] = {}
-        self.begun: list[str] = []
-        self.waited: list[str] = []
-        self.warnings: list[str] = []
-        self.said: list[str] = []
-
-    def start(self, missing: int, left: float | None) -> None:
-        self.said.append("start")
-
-    def began(self, run_id: str, config: RunConfig) -> None:
-        self.begun.append(run_id)
-
-    def ended(self, record: RunRecord, left: float | None) -> None:
-        assert record.run_id not in self.records
-        self.records[record.run_id] = record
-
-    def unrecorded(self, run_id: str, reason: str) -> None:
-        self.lost[run_id] = reason
-
-    def waiting(self, run_id: str) -> None:
-        self.waited.append(run_id)
-
-    def stopping(self) -> None:
-        self.said.append("stopping")
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
-
-    def close(self) -> None:
-        self.said.append("close")
+from normbench.records import store
+from normbench.sweeps.engines import Work, batches, ledger, ray, run_all, worker
+from normbench.sweeps.engines.batches import Batch, Died, Report, do_batch, follow
+from normbench.sweeps.forecast import Forecast
+from normbench.sweeps.plan import Plan, Shard, make_plan
+from normbench.training.experiment import run_one
 
 
 class Here:
@@ -114,7 +75,7 @@ class Fragile(Here):
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make_plan([*TINY, "seed=range(0,7)"])
+    return make_plan([*ONE_STEP, "seed=range(0,7)"])
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +91,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, template: RunRecord) -> dict[str, Any
 
     def run(config: RunConfig, results: Path, **more: Any) -> RunRecord:
         key = run_id(config)
-        with record.RunWriter(results, key) as writer:
+        with store.RunWriter(results, key) as writer:
             writer.begin(config)
             if key in faults:
                 faults[key](more)
@@ -190,7 +151,7 @@ def test_workers_that_never_begin_end_the_sweep(plan: Plan, tmp_path: Path) -> N
 
     with pytest.raises(NormbenchError, match="3 workers one after another died"):
         do(Dead(tmp_path, slots=1), plan)
-    assert not record.all_records(tmp_path)[0]
+    assert not store.all_records(tmp_path)[0]
 
 
 def test_a_batch_that_was_told_to_stop_is_handed_out_again(
@@ -232,7 +193,7 @@ def test_no_job_is_submitted_for_a_run_that_another_is_doing(
 ) -> None:
     key = list(plan.runs)[2]
     config = plan.runs[key]
-    others = record.RunWriter(tmp_path, key).__enter__()
+    others = store.RunWriter(tmp_path, key).__enter__()
 
     class Patient(Here):
         looks = 0

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_faults import TINY, Sweep, wait_until
+from sweeps_made import THIRTY_STEPS, Sweep, wait_until
 
-from normbench import record
-from normbench.experiment import run_one
-from normbench.manifest import folders, read_manifest
-from normbench.schema import RunConfig
+from normbench.config.schema import RunConfig
+from normbench.records import store
+from normbench.sweeps.manifest import folders, read_manifest
+from normbench.training.experiment import run_one
 
 pytestmark = pytest.mark.slow
 
@@ -30,9 +30,9 @@ def sweep(tmp_path: Path) -> MakeSweep:
 
     def calm(config: RunConfig) -> Path:
         folder = tmp_path / "calm"
-        return record.run_folder(folder, run_one(config, folder).run_id)
+        return store.run_folder(folder, run_one(config, folder).run_id)
 
-    return lambda *overrides: Sweep(tmp_path, calm, *TINY, *overrides)
+    return lambda *overrides: Sweep(tmp_path, calm, *THIRTY_STEPS, *overrides)
 
 
 @pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
@@ -72,7 +72,7 @@ def test_an_interrupted_sweep_is_completed_by_another_engine(
     code, said = hurt.end(process)
     assert code == 130, said
     assert hurt.ids[0] not in hurt.finished
-    hurt.overrides = (*TINY, "seed=range(0,4)", *LOCAL)
+    hurt.overrides = (*THIRTY_STEPS, "seed=range(0,4)", *LOCAL)
     hurt.complete()
     assert hurt.steps()[0][0] == 1
     assert hurt.steps()[0][1] > 7
@@ -83,7 +83,7 @@ def test_engines_and_a_share_are_at_one_folder_at_a_time(sweep: MakeSweep) -> No
     hurt = sweep(plan)
     processes = []
     for more in (RAY, SLURM, [*LOCAL, "--shard", "1/2"], ["engine.workers=1"]):
-        hurt.overrides = (*TINY, plan, *more)
+        hurt.overrides = (*THIRTY_STEPS, plan, *more)
         processes.append(hurt.start(None, slow=0.2))
     for process in processes:
         code, said = hurt.end(process)

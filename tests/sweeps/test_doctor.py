@@ -13,15 +13,16 @@ import wandb
 from conftest import SMALL
 from typer.testing import CliRunner
 
-from normbench import doctor, tracking
 from normbench.cli import app
-from normbench.config import compose, compose_engine
-from normbench.doctor import examine
-from normbench.engines import cores
+from normbench.config.composition import compose, compose_engine
 from normbench.errors import RequestError
-from normbench.network import make_task, try_on_meta
 from normbench.norms.base import REGISTRY as NORMS
-from normbench.traps import Finding, relative_noise, values_in_statistic
+from normbench.records import tracking
+from normbench.sweeps import doctor
+from normbench.sweeps.doctor import examine
+from normbench.sweeps.engines import cores
+from normbench.sweeps.traps import Finding, relative_noise, values_in_statistic
+from normbench.training.network import make_task, try_on_meta
 
 
 def look(

@@ -13,309 +13,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import SMALL
+from sweeps_made import (
+    PATIENCE,
+    THIRTY_STEPS,
+    Process,
+    Sweep,
+    wait_until,
+)
 
-from normbench import record
-from normbench.experiment import record_failure, run_one
-from normbench.plan import make_plan, standing
-from normbench.schema import RunConfig, RunRecord
-
-FAULTS = '''
-"""Kills at chosen writes. In the environment:
-
-AT      {run id: ["what file n whom", ...]}, each done once. At the n-th time (from 1)
-        in a process that `file` of that run is written half (what = half), is about to
-        be renamed to (before), has been renamed to (after) or is about to be removed
-        (unlink), this process (me), its parent (parent) or both (both) are killed.
-DONE    a folder for what was done, and the file `begun`: "run_id first_step pid".
-SLOW    seconds that each row of a history takes.
-"""
-
-import builtins
-import io
-import json
-import multiprocessing
-import os
-import pathlib
-import re
-import signal
-import time
-from collections import Counter
-
-from normbench import record, train
-
-DONE = pathlib.Path(os.environ["DONE"])
-AT = json.loads(os.environ.get("AT", "{}"))
-SLOW = float(os.environ.get("SLOW", "0"))
-IN_A_WORKER = multiprocessing.parent_process() is not None
-(DONE / ("worker" if IN_A_WORKER else "planning")).touch()
-seen = Counter()
-now = None  # the run that this process does
-
-
-def due(what, path):
-    """Whom to hurt now that this happens to `path`, or None."""
-    path = pathlib.Path(path)
-    # A temporary file counts as the one that it becomes.
-    name = re.sub(r"^\\.(.*)\\.\\d+$", r"\\1", path.name)
-    for point in AT.get(path.parent.name, ()) if IN_A_WORKER else ():
-        wanted, file, n, whom = point.split()
-        if (wanted, file) != (what, name):
-            continue
-        key = f"{path.parent.name} {point}"
-        seen[key] += 1
-        if seen[key] == int(n):
-            try:
-                os.close(os.open(DONE / key, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                continue
-            return whom
-    return None
-
-
-def hurt(whom):
-    if whom in ("parent", "both"):
-        parent = os.getppid()
-        os.kill(parent, signal.SIGKILL)
-        while os.getppid() == parent:
-            time.sleep(0.001)
-    if whom in ("me", "both"):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class HalfWritten:
-    """A file whose next write writes half, and hurts."""
-
-    def __init__(self, file, whom):
-        self.file, self.whom = file, whom
-
-    def write(self, data):
-        self.file.write(data[: len(data) // 2])
-        self.file.flush()
-        hurt(self.whom)
-        return self.file.write(data[len(data) // 2 :]) and len(data)
-
-    def fileno(self):
-        raise io.UnsupportedOperation("Pillow would not call write")
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *reason):
-        self.file.close()
-
-
-def opener(plain):
-    def open(path, mode="r", *args, **kwargs):
-        file = plain(path, mode, *args, **kwargs)
-        writes = mode in ("a", "w", "wb", "w+b") and not isinstance(path, int)
-        whom = due("half", path) if writes else None
-        return HalfWritten(file, whom) if whom else file
-
-    return open
-
-
-def replace(path, target, plain=pathlib.Path.replace):
-    hurt(due("before", target))
-    plain(path, target)
-    hurt(due("after", target))
-
-
-def unlink(path, missing_ok=False, plain=pathlib.Path.unlink):
-    if not path.name.startswith("."):
-        hurt(due("unlink", path))
-    plain(path, missing_ok)
-
-
-def begin(writer, *args, plain=record.RunWriter.begin, **kwargs):
-    global now
-    now = writer.folder.name
-    plain(writer, *args, **kwargs)
-
-
-def log(writer, row, plain=record.RunWriter.log):
-    plain(writer, row)
-    time.sleep(SLOW)
-
-
-def fit(*args, plain=train.fit, **kwargs):
-    line = f"{now} {kwargs['start'] + 1} {os.getpid()}\\n"
-    begun = os.open(DONE / "begun", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    os.write(begun, line.encode())
-    os.close(begun)
-    return plain(*args, **kwargs)
-
-
-builtins.open = opener(builtins.open)
-pathlib.Path.open = opener(pathlib.Path.open)
-pathlib.Path.replace, pathlib.Path.unlink = replace, unlink
-record.RunWriter.begin, record.RunWriter.log = begin, log
-train.fit = fit
-'''
-
-TINY = [*SMALL["cnn"], "tracker=none", "budget=smoke", "budget.max_steps=30"]
-TINY += ["log_every=1", "evaluations=1", "checkpoint.every=5"]
-PATIENCE = 600
-"""Seconds after which a process that should have ended hangs, on any machine."""
-
-Process = subprocess.Popen[str]
-
-
-def wait_until(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.02)
-
-
-def alive(group: int) -> bool:
-    """Whether a process group has a member, if only a zombie."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class Begun:
-    """One line of DONE/begun: a process begins, or goes on with, a run."""
-
-    run_id: str
-    first_step: int
-    pid: int
-
-
-class Sweep:
-    """One sweep with the module FAULTS, and what became of it."""
-
-    def __init__(
-        self, folder: Path, calm: Callable[[RunConfig], Path], *overrides: str
-    ) -> None:
-        self.folder, self.calm, self.overrides = folder, calm, overrides
-        self.results, self.done = folder / "results" / "runs", folder / "done"
-        self.done.mkdir()
-        (folder / "faults.py").write_text(FAULTS)
-        self.plan = make_plan(overrides)
-        self.ids = list(self.plan.runs)
-        self.finished: dict[str, bytes] = {}  # result.json of those that were finished
-
-    def start(
-        self,
-        at: Mapping[str, Sequence[str]] | None = None,
-        *options: str,
-        slow: float = 0,
-        before: Sequence[str] = (),
-    ) -> Process:
-        """The command, in a session and process group of its own."""
-        program = [sys.executable, "-m", "normbench", "sweep", *self.overrides]
-        environment = {
-            "OMP_NUM_THREADS": "1",
-            "DONE": str(self.done),
-            "AT": json.dumps(at or {}),
-            "SLOW": str(slow),
-        }
-        return subprocess.Popen(
-            [*before, *program, "--module", "faults", *options],
-            cwd=self.folder,
-            env=os.environ | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def end(self, process: Process) -> tuple[int, str]:
-        """Exit code and output, once none of its processes is left."""
-        try:
-            # Workers have its output too: this waits for them, orphaned or not.
-            said, _ = process.communicate(timeout=PATIENCE)
-            wait_until(lambda: not alive(process.pid), "its processes are gone")
-        finally:
-            if alive(process.pid):
-                os.killpg(process.pid, signal.SIGKILL)
-        self.look()
-        assert "Traceback" not in said
-        return process.returncode, said
-
-    def run(
-        self, at: Mapping[str, Sequence[str]] | None = None, *options: str
-    ) -> tuple[int, str]:
-        return self.end(self.start(at, *options))
-
-    def complete(self) -> None:
-        """The same command, undisturbed, does the rest."""
-        code, said = self.run()
-        assert code == 0, said
-        self.check()
-
-    def look(self) -> None:
-        """Finished runs stay finished, to the byte; nothing half-written is one."""
-        for key, content in self.finished.items():
-            assert (self.run_folder(key) / record.RESULT).read_bytes() == content
-        for key in self.ids:
-            found = record.read(self.run_folder(key))
-            if found is not None and found.status != "failed":
-                result = self.run_folder(key) / record.RESULT
-                self.finished[key] = result.read_bytes()
-                self.check_one(key, found)
-
-    def check(self) -> None:
-        """All is done, once each."""
-        self.look()
-        assert self.finished.keys() == set(self.ids)
-        assert record.run_ids(self.results) == sorted(self.ids)
-
-    def check_one(self, key: str, found: RunRecord) -> None:
-        """What is finished is as if nothing had ever happened."""
-        here, there = self.run_folder(key), self.calm(self.plan.runs[key])
-        expected = record.read(there)
-        assert expected is not None
-        assert (found.status, found.steps) == ("ok", expected.steps)
-        assert found.metrics == expected.metrics
-        assert record.read_history(here) == record.read_history(there)
-        files = {file.name: file.read_bytes() for file in there.iterdir()}
-        del files[record.RESULT]
-        for name, content in files.items():
-            assert (here / name).read_bytes() == content
-        more = {file.name for file in here.iterdir()} - files.keys()
-        # Killed after the result was there: they are of no use, and do no harm.
-        more -= {record.CHECKPOINT, record.PREVIOUS_CHECKPOINT}
-        assert more == {record.RESULT}
-
-    def run_folder(self, key: str) -> Path:
-        return record.run_folder(self.results, key)
-
-    def begun(self) -> dict[str, list[Begun]]:
-        """By run, in the order of time."""
-        path = self.done / "begun"
-        begun: dict[str, list[Begun]] = {key: [] for key in self.ids}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            key, step, pid = line.split()
-            begun[key].append(Begun(key, int(step), int(pid)))
-        return begun
-
-    def steps(self) -> list[list[int]]:
-        """The steps that each run was begun at, in the order of the plan."""
-        return [[each.first_step for each in tries] for tries in self.begun().values()]
-
-    def wait_for_rows(self, key: str, rows: int) -> None:
-        history = self.run_folder(key) / record.HISTORY
-
-        def there() -> bool:
-            return history.exists() and history.read_bytes().count(b"\n") >= rows
-
-        wait_until(there, f"{rows} rows in {history}")
-
+from normbench.config.schema import RunConfig
+from normbench.records import store
+from normbench.sweeps.plan import standing
+from normbench.training.experiment import record_failure, run_one
 
 MakeSweep = Callable[..., Sweep]
 
@@ -330,14 +45,14 @@ def calm(
     def calm(config: RunConfig) -> Path:
         # Of runs that differ in what is kept alone, the ids are the same.
         folder = results / f"weights-{config.keep_weights}"
-        return record.run_folder(folder, run_one(config, folder).run_id)
+        return store.run_folder(folder, run_one(config, folder).run_id)
 
     return calm
 
 
 @pytest.fixture
 def sweep(tmp_path: Path, calm: Callable[[RunConfig], Path]) -> MakeSweep:
-    return lambda *overrides: Sweep(tmp_path, calm, *TINY, *overrides)
+    return lambda *overrides: Sweep(tmp_path, calm, *THIRTY_STEPS, *overrides)
 
 
 @pytest.mark.slow
@@ -371,7 +86,7 @@ def test_a_record_cut_at_any_byte_is_a_run_to_do(sweep: MakeSweep) -> None:
     (key,) = hurt.ids
     whole = hurt.calm(hurt.plan.runs[key])
     shutil.copytree(whole, hurt.run_folder(key))
-    result = hurt.run_folder(key) / record.RESULT
+    result = hurt.run_folder(key) / store.RESULT
     content = result.read_bytes().rstrip()
     assert list(standing(hurt.plan, hurt.results).finished) == [key]
     for length in range(len(content)):
@@ -545,7 +260,7 @@ def test_an_interrupt_does_not_wait_for_what_comes_before_training(
     hurt = sweep("seed=0")
     (hurt.folder / "dull.py").write_text(
         "import pathlib, time\n"
-        "from normbench import experiment\n"
+        "from normbench.training import experiment\n"
         "def make_task(*args):\n"
         "    pathlib.Path('waits').touch()\n"
         f"    time.sleep({PATIENCE})\n"
@@ -588,9 +303,9 @@ def test_racing_sweeps_do_each_run_once(sweep: MakeSweep) -> None:
 def test_a_worker_may_die_while_it_has_nothing_to_do(sweep: MakeSweep) -> None:
     hurt = sweep("seed=0,1", "engine.workers=2")
     first, second = hurt.ids
-    with record.RunWriter(hurt.results, second):
+    with store.RunWriter(hurt.results, second):
         process = hurt.start()
-        result = hurt.run_folder(first) / record.RESULT
+        result = hurt.run_folder(first) / store.RESULT
         wait_until(result.exists, "the first run is finished")
         os.kill(hurt.begun()[first][0].pid, signal.SIGKILL)
     code, said = hurt.end(process)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_batches import TINY, Heard
+from sweeps_made import ONE_STEP, Heard
 
-from normbench.engines import Work, local
-from normbench.forecast import Forecast
-from normbench.plan import make_plan
-from normbench.schema import LocalEngine
+from normbench.config.schema import LocalEngine
+from normbench.sweeps.engines import Work, local
+from normbench.sweeps.forecast import Forecast
+from normbench.sweeps.plan import make_plan
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_workers_are_dealt_the_devices(
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(local, "visible_gpus", lambda: ["5", "GPU-7"])
-    runs = make_plan([*TINY, "device=cpu", "seed=range(0,3)"]).runs
+    runs = make_plan([*ONE_STEP, "device=cpu", "seed=range(0,3)"]).runs
     forecast, heard = Forecast([], runs, 3), Heard()
     local.run_all(
         Work(runs, tmp_path / "runs", forecast, heard, modules=["tells_its_device"]),

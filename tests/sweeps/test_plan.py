@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from test_record import a_record, written
+from records_made import a_record, written
 
-from normbench.choices import choices, config_root
-from normbench.config import Composer, compose, parse, run_id
+from normbench.config.choices import choices, config_root
+from normbench.config.composition import Composer, compose, parse, run_id
+from normbench.config.schema import RunRecord, Seconds
 from normbench.errors import RequestError
-from normbench.forecast import Forecast
-from normbench.plan import Plan, make_plan, standing
-from normbench.provenance import source_hash
-from normbench.schema import RunRecord, Seconds
+from normbench.records.source import source_hash
+from normbench.sweeps.forecast import Forecast
+from normbench.sweeps.plan import Plan, make_plan, standing
 
 SMALL = ["task=cnn", "data.size=14", "tracker=none"]
 

@@ -23,15 +23,15 @@ import pytest
 from conftest import SMALL, Command
 from hypothesis import given
 from hypothesis import strategies as st
-from test_record import a_record, written
+from records_made import a_record, written
 
-from normbench import record
 from normbench.cli.watch import LOOKS, _shares
-from normbench.config import run_id
+from normbench.config.composition import run_id
+from normbench.config.schema import RunConfig, RunRecord, Skipped
 from normbench.errors import RequestError
-from normbench.manifest import Announcement, Manifest, folders, read_manifest
-from normbench.schema import RunConfig, RunRecord, Skipped
-from normbench.watch import Watch
+from normbench.records import store
+from normbench.sweeps.manifest import Announcement, Manifest, folders, read_manifest
+from normbench.sweeps.watch import Watch
 
 KNOWN: dict[str, RunConfig] = {}
 """The configs that `grid` made, by run id."""
@@ -80,7 +80,7 @@ def ended(results: Path, key: str, value: float | None = 0.25, **changes: Any) -
 
 def before_the_sweep(results: Path, key: str) -> None:
     """Date a record back."""
-    result = record.run_folder(results, key) / record.RESULT
+    result = store.run_folder(results, key) / store.RESULT
     os.utime(result, (1e9, 1e9))
 
 
@@ -115,12 +115,12 @@ def test_what_a_sweep_says_is_there_while_it_runs_and_until_the_next(
         assert folders(tmp_path) == []
         first.say(manifest)
         (folder,) = folders(tmp_path)
-        assert record.is_running(folder)
+        assert store.is_running(folder)
         assert read_manifest(folder) == manifest
         with Announcement(tmp_path) as second:
             second.say(manifest)
             assert len(folders(tmp_path)) == 2
-    assert not record.is_running(folder)
+    assert not store.is_running(folder)
     with Announcement(tmp_path) as third:
         third.say(manifest)
         assert len(folders(tmp_path)) == 1
@@ -161,7 +161,7 @@ def test_a_run_that_may_not_be_looked_into_is_named_and_left_out(
     a, b = grid(seed=SEEDS)
     announcement.say(said(a, b))
     ended(tmp_path, a)
-    closed = record.run_folder(tmp_path, b)
+    closed = store.run_folder(tmp_path, b)
     closed.mkdir(parents=True)
     plain = os.stat
     for refused in (closed, closed.parent):
@@ -197,14 +197,14 @@ def test_a_run_goes_from_missing_to_running_to_its_end(
         return [cell.states[0] for cell in watch.look().cells]
 
     assert states() == ["missing"] * 4 + ["skipped"]
-    with record.RunWriter(tmp_path, ok) as writer:
+    with store.RunWriter(tmp_path, ok) as writer:
         writer.begin(KNOWN[ok])
         assert states()[0] == "running"
         writer.finish(the_record(ok))
         assert states()[0] == "ok"
     ended(tmp_path, diverges, None, status="diverged")
     ended(tmp_path, fails, status="failed", error="Traceback\nOSError: odd", metrics={})
-    with record.RunWriter(tmp_path, stops) as writer:
+    with store.RunWriter(tmp_path, stops) as writer:
         writer.begin(KNOWN[stops])
     assert states() == ["ok", "diverged", "failed", "interrupted", "skipped"]
     snapshot = watch.look()
@@ -293,7 +293,7 @@ def test_a_look_reads_only_what_has_changed(
     announcement.say(said(*keys))
     watch = Watch(tmp_path)
     opened: list[str] = []
-    read, lock = record.read, record.is_running
+    read, lock = store.read, store.is_running
 
     def reading(folder: Path) -> RunRecord | None:
         opened.append(folder.name)
@@ -304,11 +304,11 @@ def test_a_look_reads_only_what_has_changed(
             opened.append(folder.name)
         return lock(folder)
 
-    monkeypatch.setattr(record, "read", reading)
-    monkeypatch.setattr(record, "is_running", asking)
+    monkeypatch.setattr(store, "read", reading)
+    monkeypatch.setattr(store, "is_running", asking)
     for key in keys[:4]:
         ended(tmp_path, key)
-    with record.RunWriter(tmp_path, keys[4]) as writer:
+    with store.RunWriter(tmp_path, keys[4]) as writer:
         writer.begin(KNOWN[keys[4]])
     watch.look()
     assert sorted(opened) == sorted(keys[:5])

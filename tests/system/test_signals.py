@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL
 
-from normbench.interrupts import AGAIN
+from normbench.system.interrupts import AGAIN
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="its signals")
 NORMBENCH = (sys.executable, "-m", "normbench")

@@ -17,12 +17,12 @@ import pytest
 from conftest import SMALL, Command
 from hypothesis import given
 from hypothesis import strategies as st
-from test_record import A_RECORD, written
+from records_made import A_RECORD, written
 
-from normbench import record
-from normbench.config import run_id
-from normbench.schema import RunRecord
-from normbench.streams import clean
+from normbench.config.composition import run_id
+from normbench.config.schema import RunRecord
+from normbench.records import store
+from normbench.system.streams import clean
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="its streams")
 NORMBENCH = (sys.executable, "-m", "normbench")
@@ -101,11 +101,11 @@ NO_LARGER = ["sh", "-c", 'exec prlimit --fsize=64 "$@" 2>>"$LOG"', "sh"]
 
 PROGRESS = """
 import logging, sys, time, traceback, warnings
-from normbench import streams
+from normbench.system import streams
 streams.install()
 from rich.progress import Progress
-from normbench.console import Terminal
-from normbench.progress import Lines, SweepProgress, run_observer
+from normbench.cli.console import Terminal
+from normbench.cli.progress import Lines, SweepProgress, run_observer
 for observer in (run_observer(), Lines()):
     observer.start("a run", 3)
     for step in range(3):
@@ -148,7 +148,7 @@ def test_progress_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
 
 READ_BY_NOBODY = """
 import sys
-from normbench import streams
+from normbench.system import streams
 streams.install()
 for _ in range(5000):
     print("progress " * 10, file=sys.stderr)
@@ -197,7 +197,8 @@ def test_a_terminal_that_nobody_reads_blocks_no_progress() -> None:
 
 def test_a_slow_reader_gets_all_of_a_result() -> None:
     code = (
-        "from normbench import streams; streams.install(); print('x' * 300_000)\n"
+        "from normbench.system import streams\n"
+        "streams.install(); print('x' * 300_000)\n"
         "assert not streams.lost_output()"
     )
     with subprocess.Popen(
@@ -213,7 +214,7 @@ def test_a_slow_reader_gets_all_of_a_result() -> None:
 def test_a_closed_stream_gets_no_text_of_a_file(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
-        "from normbench import streams\n"
+        "from normbench.system import streams\n"
         "streams.install()\n"
         "with open('rows', 'w') as file:\n"
         "    print('progress', file=sys.stderr)\n"
@@ -272,8 +273,8 @@ def test_a_run_whose_progress_cannot_be_written_is_recorded(tmp_path: Path) -> N
         assert done.returncode == 0, name
         finished = RunRecord.model_validate_json(done.stdout)
         assert finished.status == "ok" and finished.steps == 4, name
-        folder = record.run_folder(tmp_path / "results/runs", finished.run_id)
-        assert record.read(folder) == finished
+        folder = store.run_folder(tmp_path / "results/runs", finished.run_id)
+        assert store.read(folder) == finished
 
 
 @pytest.mark.slow
@@ -390,10 +391,10 @@ def assert_harmless(shown: str, what: object) -> None:
 
 
 BAR = f"""
-from normbench import streams
+from normbench.system import streams
 streams.install()
-from normbench.progress import Lines, SweepProgress, run_observer
-from normbench.console import Terminal
+from normbench.cli.progress import Lines, SweepProgress, run_observer
+from normbench.cli.console import Terminal
 nasty = {NASTY!r} + "[/red]"
 for observer in (run_observer(), Lines()):
     observer.start(nasty, 2)

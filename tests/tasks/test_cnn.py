@@ -10,14 +10,14 @@ import torch
 from conftest import Run
 from torch import Tensor, nn
 
-from normbench import network
-from normbench.config import compose
+from normbench.config.composition import compose
 from normbench.data.base import Images
 from normbench.errors import RequestError
 from normbench.norms import names
 from normbench.norms.factory import NormFactory
-from normbench.resnet import resnet
 from normbench.tasks.cnn import CNN, BasicBlock, Network
+from normbench.tasks.networks.resnet import resnet
+from normbench.training import network
 
 NETWORKS = [
     ("residual", "zeros"),

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench import perceptual
 from normbench.errors import RequestError
-from normbench.perceptual import PerceptualNetwork, perceptual_network
+from normbench.tasks.networks import perceptual
+from normbench.tasks.networks.perceptual import PerceptualNetwork, perceptual_network
 
 EGYPTIAN_CAT = 285
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench.data import cache
 from normbench.data.base import Photographs
+from normbench.data.reading import cache
 from normbench.errors import RequestError
 from normbench.norms import NormFactory
 from normbench.tasks.base import NormFactory as AnyNorm

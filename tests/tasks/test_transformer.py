@@ -6,11 +6,11 @@ import pytest
 import torch
 from conftest import SMALL, Run
 
-from normbench import train
-from normbench.config import compose
+from normbench.config.composition import compose
 from normbench.errors import RequestError
-from normbench.network import build, make_task
 from normbench.tasks.base import Task
+from normbench.training import loop
+from normbench.training.network import build, make_task
 
 
 def made(*overrides: str) -> tuple[Task, torch.nn.Module]:
@@ -86,7 +86,7 @@ def test_in_training_batch_norm_sees_the_pads_and_masked_batch_norm_does_not() -
 def epoch(task: Task, batch_size: int = 32, accumulate: int = 1) -> list[torch.Tensor]:
     """The micro-batches of the first epoch of seed 0."""
     index = task.splits["train"]
-    batches = train.micro_batches(index, 0, batch_size, accumulate, task.batch_by)
+    batches = loop.micro_batches(index, 0, batch_size, accumulate, task.batch_by)
     steps = range(1, len(index) // batch_size + 1)
     return [batch for step in steps for batch in batches(step)]
 
@@ -198,7 +198,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[int]]]:
         assert isinstance(batches, tuple)
         seen.extend(batch.tolist() for batch in batches)
 
-    monkeypatch.setattr("normbench.evaluation.recompute_statistics", recompute)
+    monkeypatch.setattr("normbench.training.evaluation.recompute_statistics", recompute)
     yield seen
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from normbench.catalogue import catalogue
-from normbench.choices import choices
+from normbench.config.choices import choices
 from normbench.errors import RequestError
 from normbench.norms import REGISTRY
 from normbench.norms.base import Norm
 from normbench.tasks.base import REGISTRY as TASKS
+from normbench.training.catalogue import catalogue
 
 
 def test_every_norm_has_its_facts() -> None:

@@ -18,13 +18,14 @@ import pytest
 import torch
 from conftest import SMALL
 
-from normbench import checkpoint, experiment, provenance, record
-from normbench.checkpoint import State
-from normbench.config import compose, run_id
+from normbench.config.composition import compose, run_id
+from normbench.config.schema import RunConfig, RunRecord
 from normbench.errors import NormbenchError, Stopped
-from normbench.progress import Silent
-from normbench.record import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT
-from normbench.schema import RunConfig, RunRecord
+from normbench.records import store
+from normbench.records.store import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT
+from normbench.training import checkpoint, environment, experiment
+from normbench.training.checkpoint import State
+from normbench.training.observer import Silent
 
 TEN_STEPS = [
     *("budget.epochs=2", "budget.max_steps=10", "evaluations=2", "log_every=4"),
@@ -89,12 +90,12 @@ def stopped(config: RunConfig, results: Path, *calls: int) -> Path:
     for count in calls:
         with pytest.raises(Stopped):
             experiment.run_one(config, results, stop=after(count))
-    return record.run_folder(results, run_id(config))
+    return store.run_folder(results, run_id(config))
 
 
 def outcome(results: Path, finished: RunRecord) -> tuple[Any, ...]:
     """All that must not depend on interruptions."""
-    folder = record.run_folder(results, finished.run_id)
+    folder = store.run_folder(results, finished.run_id)
     history = (folder / HISTORY).read_text()
     counts = (finished.status, finished.steps, finished.samples, finished.parameters)
     return finished.metrics, history, counts, {file.name for file in folder.iterdir()}
@@ -212,7 +213,7 @@ def test_a_damaged_file_is_told_and_what_is_whole_is_used(
 def test_a_checkpoint_of_another_run_is_none_to_go_on_from(tmp_path: Path) -> None:
     whole = outcome(tmp_path, experiment.run_one(CNN, tmp_path))
     other = stopped(CNN.model_copy(update={"seed": 7}), tmp_path, 5)
-    folder = record.run_folder(tmp_path / "again", run_id(CNN))
+    folder = store.run_folder(tmp_path / "again", run_id(CNN))
     shutil.copytree(other, folder)
     told = Told()
     finished = experiment.run_one(CNN, tmp_path / "again", observer=told)
@@ -225,7 +226,7 @@ def test_other_code_starts_from_the_beginning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped(CNN, tmp_path, 5)
-    monkeypatch.setattr("normbench.provenance.source_hash", lambda: "other")
+    monkeypatch.setattr("normbench.records.source.source_hash", lambda: "other")
     told = Told()
     assert experiment.run_one(CNN, tmp_path, observer=told).status == "ok"
     (warning,) = told.warnings
@@ -237,16 +238,16 @@ def test_another_version_of_a_data_package_starts_from_the_beginning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped(CNN, tmp_path, 5)
-    installed = provenance.version
+    installed = environment.version
 
     def version(package: str) -> str:
         return "0" if package == "mlxtend" else installed(package)
 
-    provenance._versions.cache_clear()
-    monkeypatch.setattr(provenance, "version", version)
+    environment._versions.cache_clear()
+    monkeypatch.setattr(environment, "version", version)
     told = Told()
     finished = experiment.run_one(CNN, tmp_path, observer=told)
-    provenance._versions.cache_clear()
+    environment._versions.cache_clear()
     assert finished.environment.packages["mlxtend"] == "0"
     (warning,) = told.warnings
     assert "another mlxtend" in warning
@@ -424,7 +425,7 @@ def test_a_record_of_other_code_is_done_again_where_that_is_asked(
 ) -> None:
     first = experiment.run_one(CNN, tmp_path)
     assert experiment.run_one(CNN, tmp_path, redo_stale=True) == first
-    monkeypatch.setattr("normbench.provenance.source_hash", lambda: "other")
+    monkeypatch.setattr("normbench.records.source.source_hash", lambda: "other")
     assert experiment.run_one(CNN, tmp_path) == first
     again = experiment.run_one(CNN, tmp_path, redo_stale=True)
     assert again.environment.source_hash == "other"
@@ -465,7 +466,7 @@ def wait_for(process: subprocess.Popen[str], seen: Callable[[], bool]) -> None:
 def test_a_killed_process_is_taken_up_by_the_same_command(tmp_path: Path) -> None:
     whole, _ = ended(training(tmp_path))
     results = tmp_path / "killed"
-    folder = record.run_folder(results, whole.run_id)
+    folder = store.run_folder(results, whole.run_id)
     latest: tuple[int, int] | None = None
 
     def a_new_one() -> bool:
@@ -480,7 +481,7 @@ def test_a_killed_process_is_taken_up_by_the_same_command(tmp_path: Path) -> Non
         wait_for(process, a_new_one)
         process.kill()
         process.communicate()
-        assert record.read(folder) is None
+        assert store.read(folder) is None
         if (folder / CHECKPOINT).exists():  # else it died between two renames
             status = (folder / CHECKPOINT).stat()
             latest = status.st_ino, status.st_mtime_ns
@@ -514,7 +515,7 @@ def test_two_processes_do_one_run_once(tmp_path: Path) -> None:
         assert RunRecord.model_validate_json(out) == finished
     else:
         assert "another process" in errors
-    folder = record.run_folder(tmp_path, finished.run_id)
-    steps = [row["step"] for row in record.read_history(folder)]
+    folder = store.run_folder(tmp_path, finished.run_id)
+    steps = [row["step"] for row in store.read_history(folder)]
     assert steps == sorted(steps)
-    assert json.loads((folder / record.RESULT).read_text())["status"] == "ok"
+    assert json.loads((folder / store.RESULT).read_text())["status"] == "ok"

@@ -11,14 +11,14 @@ from conftest import SMALL, Command, Run
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from normbench import network, train
-from normbench.config import compose
+from normbench.config.composition import compose
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Incompatible, Stopped
-from normbench.experiment import run_one
 from normbench.norms import Norm, make, names
-from normbench.probes.trained import PROBES
+from normbench.probes.base import PROBES
 from normbench.tasks.base import Task
+from normbench.training import loop, network
+from normbench.training.experiment import run_one
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no CUDA device"
@@ -214,12 +214,12 @@ def _steps(model: nn.Module, data: Task) -> None:
         if step == 4:
             torch.cuda.set_sync_debug_mode("default")
 
-    train.fit(
+    loop.fit(
         model,
         data.loss,
         torch.optim.SGD(model.parameters(), lr=0.1, fused=True),
         steps=5,
-        micro_batches=train.micro_batches(data.splits["train"], 0, 4, 1),
+        micro_batches=loop.micro_batches(data.splits["train"], 0, 4, 1),
         learning_rate=lambda step: 0.01,
         clip=1.0,
         log_every=5,

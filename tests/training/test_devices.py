@@ -14,20 +14,20 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from normbench import experiment, network, train
-from normbench.config import compose, run_id
-from normbench.console import Terminal
-from normbench.engines import Work, local
-from normbench.engines.local import require_devices
+from normbench.cli.console import Terminal
+from normbench.cli.progress import SweepProgress
+from normbench.config.composition import compose, run_id
+from normbench.config.schema import LocalEngine
 from normbench.errors import Incompatible, RequestError, Stopped
-from normbench.experiment import run_one
-from normbench.forecast import Forecast
 from normbench.norms import REGISTRY, Norm, make, names
-from normbench.parallel import World
-from normbench.progress import SweepProgress
-from normbench.record import run_folder
-from normbench.schema import LocalEngine
+from normbench.records.store import run_folder
+from normbench.sweeps.engines import Work, local
+from normbench.sweeps.engines.local import require_devices
+from normbench.sweeps.forecast import Forecast
 from normbench.tasks.base import Task
+from normbench.training import experiment, loop, network
+from normbench.training.distributed import World
+from normbench.training.experiment import run_one
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 NARROW = [torch.bfloat16, torch.float16]
@@ -479,12 +479,12 @@ def steps_on_the_device(
             raise _Enough
 
     with copies, pytest.raises(_Enough):
-        train.fit(
+        loop.fit(
             model,
             on_device.loss,
             torch.optim.SGD(model.parameters(), lr=0.1, foreach=True),
             steps=10,
-            micro_batches=train.micro_batches(on_device.splits["train"], 0, 4, 1),
+            micro_batches=loop.micro_batches(on_device.splits["train"], 0, 4, 1),
             learning_rate=lambda step: 0.1,
             clip=1.0,
             log_every=10,

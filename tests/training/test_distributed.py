@@ -16,18 +16,18 @@ import pytest
 import torch
 import torch.distributed as dist
 from conftest import SMALL, Command
-from material import picture
+from data_made import picture
 from torch import Tensor, nn
 
-from normbench import experiment, parallel
-from normbench.config import compose
+from normbench.config.composition import compose
+from normbench.config.schema import RunRecord
 from normbench.errors import Incompatible, RequestError
-from normbench.experiment import run_one
 from normbench.norms import REGISTRY, Ghost, Norm, make, names
 from normbench.norms.statistics import batch_moments, shared_by
-from normbench.parallel import World
-from normbench.record import all_records
-from normbench.schema import RunRecord
+from normbench.records.store import all_records
+from normbench.training import distributed, experiment
+from normbench.training.distributed import World
+from normbench.training.experiment import run_one
 
 SHARING = [name for name in names() if REGISTRY.get(name).uses_other_samples]
 SAMPLES, C, T = 8, 16, 6
@@ -341,7 +341,7 @@ def test_what_a_process_raises_ends_the_run_with_a_record(
 
 
 BROKEN = '''
-from normbench.probes.trained import PROBES
+from normbench.probes.base import PROBES
 
 
 @PROBES("broken")
@@ -398,7 +398,7 @@ def test_several_processes_refuse_a_request_once(
 def test_the_first_of_several_processes_leaves_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel, "LEAVING", timedelta(seconds=600))
+    monkeypatch.setattr(distributed, "LEAVING", timedelta(seconds=600))
     stores = [dist.FileStore(str(tmp_path / "store"), 2) for _ in range(2)]
     first, second = (World(rank, 2, store=store) for rank, store in enumerate(stores))
     waiting = Thread(target=second.leave_after_first)
@@ -413,7 +413,7 @@ def test_the_first_of_several_processes_leaves_first(
 def test_a_first_process_that_does_not_leave_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel, "LEAVING", timedelta(seconds=0.1))
+    monkeypatch.setattr(distributed, "LEAVING", timedelta(seconds=0.1))
     World(1, 2, store=dist.FileStore(str(tmp_path / "store"), 2)).leave_after_first()
 
 
@@ -434,14 +434,14 @@ import sys
 from pathlib import Path
 from threading import Thread
 
-from normbench import parallel
-from normbench.config import compose
+from normbench.training import distributed
+from normbench.config.composition import compose
 from normbench.errors import Stopped
-from normbench.experiment import run_one
+from normbench.training.experiment import run_one
 
 results, stop_after, *words = sys.argv[1:]
 asked = itertools.count(1)
-with parallel.joined() as world:
+with distributed.joined() as world:
     try:
         run_one(
             compose(words),

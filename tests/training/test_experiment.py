@@ -12,13 +12,14 @@ import pytest
 import torch
 from conftest import SMALL, Run
 
-from normbench import experiment, network, record
-from normbench.choices import choices
-from normbench.config import compose, run_id
+from normbench.config.choices import choices
+from normbench.config.composition import compose, run_id
+from normbench.config.schema import RunConfig
 from normbench.errors import RequestError
-from normbench.schema import RunConfig
+from normbench.records import store
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
+from normbench.training import experiment, network
 
 TASK_NORMS = list(itertools.product(TASKS.names(), choices("norm")))
 ONE_STEP = ["budget.max_steps=1", "evaluations=1", "tracker=none"]
@@ -186,8 +187,8 @@ def test_divergence_is_a_status_with_its_step(run: Run, tmp_path: Path) -> None:
         *[*SMALL["cnn"], "norm=none", "lr=1e38", "warmup=0.0", "budget.max_steps=1"]
     )
     assert (last_step.status, last_step.diverged_at) == ("diverged", 1)
-    folder = record.run_folder(tmp_path / "runs", finished.run_id)
-    assert record.read(folder) == finished
+    folder = store.run_folder(tmp_path / "runs", finished.run_id)
+    assert store.read(folder) == finished
 
 
 def test_a_norm_that_meets_a_batch_it_cannot_work_on_ends_the_run_as_skipped(
@@ -206,20 +207,20 @@ def test_a_run_that_raises_is_recorded_with_its_traceback(
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("the loop broke")
 
-    monkeypatch.setattr("normbench.train.fit", broken)
+    monkeypatch.setattr("normbench.training.loop.fit", broken)
     finished = run(*SMALL["cnn"])
     assert finished.status == "failed"
     assert "the loop broke" in (finished.error or "")
-    folder = record.run_folder(tmp_path / "runs", finished.run_id)
-    assert record.read(folder) == finished
+    folder = store.run_folder(tmp_path / "runs", finished.run_id)
+    assert store.read(folder) == finished
 
 
 def test_the_history_has_rows_of_training_and_of_evaluation(
     run: Run, tmp_path: Path
 ) -> None:
     finished = run(*SMALL["cnn"], "evaluations=2", "log_every=3")
-    folder = record.run_folder(tmp_path / "runs", finished.run_id)
-    rows = record.read_history(folder)
+    folder = store.run_folder(tmp_path / "runs", finished.run_id)
+    rows = store.read_history(folder)
     trained = [row["step"] for row in rows if "train/batch_loss" in row]
     evaluated = [row["step"] for row in rows if "test/error" in row]
     assert trained == [3, 5, 6, 9, 10]
@@ -234,12 +235,12 @@ def test_style_leaves_a_picture_and_its_weights(run: Run, tmp_path: Path) -> Non
     from safetensors.torch import load_file
 
     finished = run(*SMALL["style"], "budget.max_steps=1", "keep_weights=true")
-    folder = record.run_folder(tmp_path / "runs", finished.run_id)
+    folder = store.run_folder(tmp_path / "runs", finished.run_id)
     (picture,) = folder.glob("*.png")
     with Image.open(picture) as image:
         assert min(image.size) >= 64
         assert max(high - low for low, high in image.getextrema()) > 100
-    weights = load_file(folder / record.WEIGHTS)
+    weights = load_file(folder / store.WEIGHTS)
     _, model = made(finished.config)
     model.load_state_dict(weights)
 

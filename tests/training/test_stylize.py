@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import material
+import data_made
 import numpy as np
 import pytest
 import torch
@@ -16,21 +16,22 @@ from conftest import SMALL, Command, Run
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from normbench import network, perceptual, stylize
 from normbench.cli import app
-from normbench.config import compose, run_id
+from normbench.config.composition import compose, run_id
+from normbench.config.schema import RunRecord
 from normbench.data.base import REGISTRY, Photographs
 from normbench.errors import RequestError
-from normbench.record import run_folder
-from normbench.schema import RunRecord
+from normbench.records.store import run_folder
+from normbench.tasks.networks import perceptual
 from normbench.tasks.style import gram
+from normbench.training import network, stylization
 
 SIZES = [(64, 64), (63, 65), (1, 1), (5, 7), (3, 200), (150, 97)]
 
 
 @pytest.fixture
 def by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    return material.options("content_folder", tmp_path / "material", monkeypatch)
+    return data_made.options("content_folder", tmp_path / "material", monkeypatch)
 
 
 def given(by_path: dict[str, Any]) -> list[str]:
@@ -208,7 +209,7 @@ def test_a_corrupt_download_of_vgg16_is_refused_and_leaves_nothing(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
     """A run in two styles, and its results folder."""
-    from normbench.experiment import run_one
+    from normbench.training.experiment import run_one
 
     results = tmp_path_factory.mktemp("results")
     overrides = [*SMALL["style"], "budget=smoke", "tracker=none"]
@@ -246,9 +247,9 @@ def test_a_picture_of_any_size_gives_one_of_its_size(
     size: tuple[int, int], trained: tuple[RunRecord, Path]
 ) -> None:
     finished, results = trained
-    model = stylize.load(finished, run_folder(results, finished.run_id))
+    model = stylization.load(finished, run_folder(results, finished.run_id))
     x = torch.rand(3, *size)
-    y = stylize.drawn(model, x, 0)
+    y = stylization.drawn(model, x, 0)
     assert y.shape == x.shape
     assert 0 <= y.min() and y.max() <= 1
     if min(size) >= 6 and not (size[0] % 2 or size[1] % 2):
@@ -309,8 +310,8 @@ def test_orientation_transparency_and_grey(stylized: Stylize, tmp_path: Path) ->
 def test_bad_input_is_refused_before_anything_is_written(
     arguments: list[str], words: str, stylized: Stylize, tmp_path: Path
 ) -> None:
-    material.picture(tmp_path / "good.png")
-    material.picture(tmp_path / "folder" / "good.png")
+    data_made.picture(tmp_path / "good.png")
+    data_made.picture(tmp_path / "folder" / "good.png")
     (tmp_path / "bad.png").write_text("no picture")
     (tmp_path / "empty.png").touch()
     done = stylized(*arguments)
@@ -328,17 +329,17 @@ def test_a_run_that_cannot_draw_is_refused_with_what_would(
     weights = copied / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
     with pytest.raises(RequestError, match=r"weights\.safetensors is damaged"):
-        stylize.load(finished, copied)
+        stylization.load(finished, copied)
     weights.unlink()
     with pytest.raises(RequestError, match=r"keep_weights=true trains it again"):
-        stylize.load(finished, copied)
+        stylization.load(finished, copied)
     config = compose([*SMALL["cnn"], "tracker=none"])
     other = finished.model_copy(update={"config": config})
     with pytest.raises(RequestError, match="is of task=cnn; only networks of"):
-        stylize.load(other, folder)
+        stylization.load(other, folder)
     shaped = finished.config.model_copy(update={"norm": {"name": "layer_shape"}})
     with pytest.raises(RequestError, match="has parameters for each position"):
-        stylize.load(finished.model_copy(update={"config": shaped}), folder)
+        stylization.load(finished.model_copy(update={"config": shaped}), folder)
 
 
 def test_a_run_that_does_not_exist_is_refused(stylized: Stylize) -> None:
@@ -351,7 +352,7 @@ def test_stylize_needs_neither_data_nor_perceptual_network(
     trained: tuple[RunRecord, Path], command: Command, tmp_path: Path
 ) -> None:
     finished, results = trained
-    material.picture(tmp_path / "mine.png", 33, 21)
+    data_made.picture(tmp_path / "mine.png", 33, 21)
     done = command(
         *("stylize", finished.run_id, "mine.png", "--results", str(results)),
         NORMBENCH_CACHE=str(tmp_path / "cache"),

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from normbench import rates, train
+from normbench.config import rates
+from normbench.training import loop
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = X.sum(1, keepdim=True)
@@ -32,7 +33,7 @@ def fitted(
     rows: list[tuple[int, float, float]] = []
     arguments: dict[str, Any] = {
         "steps": steps,
-        "micro_batches": train.micro_batches(torch.arange(64), 0, 16, accumulate),
+        "micro_batches": loop.micro_batches(torch.arange(64), 0, 16, accumulate),
         "learning_rate": lambda step: 0.05,
         "clip": None,
         "log_every": 1,
@@ -40,10 +41,10 @@ def fitted(
         "evaluate_at": frozenset[int](),
         "evaluate": lambda step: None,
     } | changes
-    optimizer = train.make_optimizer(
+    optimizer = loop.make_optimizer(
         model, [], "sgd", weight_decay=0.0, momentum=0.9, nesterov=True
     )
-    return model, rows, train.fit(model, loss, optimizer, **arguments)
+    return model, rows, loop.fit(model, loss, optimizer, **arguments)
 
 
 def test_it_learns() -> None:
@@ -92,7 +93,7 @@ def test_penalties_are_descended_with_the_loss_but_not_reported_in_it() -> None:
 
     model = nn.Sequential(Penalised(), nn.Linear(5, 1)).double()
     reported: list[float] = []
-    train.fit(
+    loop.fit(
         model,
         square_error,
         torch.optim.SGD(model.parameters(), lr=0.0),
@@ -132,12 +133,12 @@ def test_evaluation_sees_evaluation_mode_and_training_goes_on() -> None:
         return square_error(model, index)
 
     model = nn.Sequential(nn.Linear(5, 1), module).double()
-    train.fit(
+    loop.fit(
         model,
         loss,
         torch.optim.SGD(model.parameters(), lr=0.0),
         steps=6,
-        micro_batches=train.micro_batches(torch.arange(64), 0, 16, 1),
+        micro_batches=loop.micro_batches(torch.arange(64), 0, 16, 1),
         learning_rate=lambda step: 0.01,
         clip=None,
         log_every=5,
@@ -162,7 +163,7 @@ def test_an_epoch_visits_whole_batches_of_distinct_samples(
     divisors = [d for d in range(1, batch_size + 1) if batch_size % d == 0]
     accumulate = data.draw(st.sampled_from(divisors))
     index = torch.arange(100, 100 + n)
-    batches = train.micro_batches(index, seed, batch_size, accumulate)
+    batches = loop.micro_batches(index, seed, batch_size, accumulate)
     per_epoch = n // batch_size
     epochs: list[Sequence[int]] = []
     for epoch in range(2):
@@ -177,7 +178,7 @@ def test_an_epoch_visits_whole_batches_of_distinct_samples(
 
 def test_the_order_is_a_function_of_seed_and_step_alone() -> None:
     one, two, other = (
-        train.micro_batches(torch.arange(40), seed, 8, 1) for seed in (5, 5, 6)
+        loop.micro_batches(torch.arange(40), seed, 8, 1) for seed in (5, 5, 6)
     )
     for step in (1, 2, 7, 3):
         torch.rand(3)
@@ -206,7 +207,7 @@ def test_batches_by_a_key_are_alike_in_it(
     per_epoch = len(values) // batch_size
 
     def epoch(accumulate: int) -> list[list[int]]:
-        batches = train.micro_batches(index, seed, batch_size, accumulate, key)
+        batches = loop.micro_batches(index, seed, batch_size, accumulate, key)
         return [torch.cat([*batches(1 + i)]).tolist() for i in range(per_epoch)]
 
     batches = epoch(accumulate)
@@ -222,7 +223,7 @@ def test_batches_by_a_key_are_alike_in_it(
 
 def test_batches_by_a_key_come_and_are_filled_in_random_order() -> None:
     key = torch.arange(4096)
-    order = train.epoch_order(key.flip(0), 0, 0, 64, key)
+    order = loop.epoch_order(key.flip(0), 0, 0, 64, key)
     batches = order.view(-1, 64)
     assert torch.equal(batches.sort(1).values.sort(0).values.flatten(), key)
     ranks = torch.arange(64).double()
@@ -231,12 +232,12 @@ def test_batches_by_a_key_come_and_are_filled_in_random_order() -> None:
     # What a ghost batch of eight sees is no stretch of the sorted batch.
     spread = batches.view(64, 8, 8).double().mean(2) - halves[:, None]
     assert spread.std() == pytest.approx(64 / 12**0.5 / 8**0.5, rel=0.1)
-    assert not torch.equal(order, train.epoch_order(key.flip(0), 0, 1, 64, key))
+    assert not torch.equal(order, loop.epoch_order(key.flip(0), 0, 1, 64, key))
 
 
 def test_the_samples_that_an_epoch_drops_are_not_those_of_the_largest_key() -> None:
     key = torch.arange(40)
-    kept = [set(train.epoch_order(key, 0, e, 32, key).tolist()) for e in range(20)]
+    kept = [set(loop.epoch_order(key, 0, e, 32, key).tolist()) for e in range(20)]
     assert {len(samples) for samples in kept} == {32}
     assert set.union(*kept) == set(range(40))
 
@@ -245,7 +246,7 @@ def test_the_samples_that_an_epoch_drops_are_not_those_of_the_largest_key() -> N
 def test_the_rate_rises_to_its_peak_then_falls_towards_zero(
     steps: int, warmup: float, peak: float
 ) -> None:
-    schedule = train.warmup_cosine(peak, steps, warmup)
+    schedule = loop.warmup_cosine(peak, steps, warmup)
     rates = [schedule(step) for step in range(1, steps + 1)]
     top = rates.index(max(rates))
     assert all(rate > 0 for rate in rates)
@@ -273,7 +274,7 @@ def test_only_the_undecayed_parameters_escape_weight_decay(
 ) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
     norm = list(model[1].parameters())
-    optimizer = train.make_optimizer(model, norm, name, weight_decay=0.1, **options)
+    optimizer = loop.make_optimizer(model, norm, name, weight_decay=0.1, **options)
     decay = {
         id(p): group["weight_decay"]
         for group in optimizer.param_groups

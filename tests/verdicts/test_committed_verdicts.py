@@ -9,24 +9,25 @@ from typing import NamedTuple
 
 import pytest
 
-from normbench.check import RECORDS, check, prepare, restore_records
-from normbench.choices import choices
-from normbench.contrasts import decide
-from normbench.progress import SweepObserver
-from normbench.record import read_compact
-from normbench.registration import read_claim, registration_hash
-from normbench.remarks import read_remarks
-from normbench.report import page, words
+from normbench.claims.check import RECORDS, check, prepare, restore_records
+from normbench.claims.trial import Request
+from normbench.config.choices import choices
+from normbench.config.schema import LocalEngine
+from normbench.records.store import read_compact
+from normbench.report import words
 from normbench.report.dashboard import verdict_table
-from normbench.report.drawing import style
-from normbench.report.forest import forest
-from normbench.report.material import gather
+from normbench.report.figures.drawing import style
+from normbench.report.figures.forest import forest
+from normbench.report.page import page
+from normbench.report.page.material import gather
 from normbench.report.published import published_line, recalled
-from normbench.report.registered import text as registration_text
-from normbench.report.verdicts import text
-from normbench.schema import LocalEngine
-from normbench.trial import Request
-from normbench.verdict import (
+from normbench.report.text.claim import text as registration_text
+from normbench.report.text.verdict import text
+from normbench.sweeps.observer import SweepObserver
+from normbench.verdicts.contrasts import decide
+from normbench.verdicts.registration import read_claim, registration_hash
+from normbench.verdicts.remarks import read_remarks
+from normbench.verdicts.verdict import (
     ContrastVerdict,
     DesignVerdict,
     Verdict,
@@ -34,7 +35,7 @@ from normbench.verdict import (
     read_verdict,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "results" / "claims"
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "results" / "README.md").read_text()

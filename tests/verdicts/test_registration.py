@@ -7,26 +7,26 @@ from typing import Any
 
 import pytest
 import yaml
+from claims_made import TINY, Plain, put
 from pydantic import ValidationError
 
-from normbench import census, theorems
-from normbench.check import cost, prepare
-from normbench.choices import choices, description
+from normbench.claims import census, theorems
+from normbench.claims.check import cost, prepare
+from normbench.claims.trial import Request, Trial, kept, seeds_of
+from normbench.cli.progress import SweepProgress
+from normbench.config.choices import choices, description
+from normbench.config.schema import LocalEngine
 from normbench.errors import RequestError
-from normbench.probes.trained import PROBES
-from normbench.progress import SweepProgress
-from normbench.registration import (
+from normbench.probes.base import PROBES
+from normbench.verdicts.registration import (
     BUDGETS,
     BudgetName,
     Claim,
     read_claim,
     registration_hash,
 )
-from normbench.schema import LocalEngine
-from normbench.trial import Request, Trial, kept, seeds_of
 
 NAMES = sorted(choices("claim"))
-Plain = dict[str, Any]
 
 
 def no_runs(_: str) -> SweepProgress:
@@ -133,47 +133,6 @@ def test_the_budgets_hold_on_two_cores() -> None:
     assert max(minutes["full"].values()) < 90
     assert sum(minutes["quick"].values()) < 45
     assert sum(minutes["smoke"].values()) < 3
-
-
-TINY: Plain = {
-    "name": "tiny",
-    "statement": "a is better than b.",
-    "source": "nobody",
-    "confounds": ["one"],
-    "theorems": [{"check": "other-samples", "tolerance": 0.0}],
-    "outcomes": {
-        "digits": {
-            "question": "Is it?",
-            "common": "task=cnn data.size=14 task.stem_stride=2 task.width=8",
-            "arms": {"a": "norm=batch", "b": "norm=group"},
-            "levels": {"2": "norm_batch=2", "32": "norm_batch=32"},
-            "cells": ["a@2", "a@32", "b@32"],
-            "rates": [0.1, 0.2],
-            "validation": "val/error",
-            "seconds": 1.0,
-            "gate": {"metric": "train/error", "below": 0.9},
-            "contrasts": [
-                {
-                    "name": "a against b",
-                    "metric": "test/error",
-                    "weights": {"a@2": 1.0, "b@32": -1.0},
-                    "says": "less",
-                    "margin": 0.01,
-                    "reason": "a point",
-                    "primary": True,
-                }
-            ],
-        }
-    },
-    "quick": {"digits": {"cells": ["a@2", "b@32"]}},
-}
-
-
-def put(plain: Plain, folder: Path, name: str = "tiny") -> Path:
-    file = folder / "claim" / f"{name}.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(plain, sort_keys=False))
-    return folder
 
 
 def changed(change: Callable[[Plain, Plain, Plain], object]) -> Plain:

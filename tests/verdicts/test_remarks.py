@@ -7,16 +7,24 @@ from typing import Any
 
 import pytest
 import yaml
-from report_material import COMMITTED
+from pages_made import COMMITTED
 from typer.testing import CliRunner, Result
 
 from normbench.cli import app
 from normbench.errors import RequestError
-from normbench.registration import read_claim
-from normbench.report import dashboard, figures, page, words
-from normbench.report.material import gather
-from normbench.report.verdicts import text
-from normbench.verdict import Headline, Verdict, as_recorded, read_verdict, together
+from normbench.report import dashboard, words
+from normbench.report.figures import verdict_figures
+from normbench.report.page import page
+from normbench.report.page.material import gather
+from normbench.report.text.verdict import text
+from normbench.verdicts.registration import read_claim
+from normbench.verdicts.verdict import (
+    Headline,
+    Verdict,
+    as_recorded,
+    read_verdict,
+    together,
+)
 
 NAME = "group-small-batch"
 REASON = "A reason of its own."
@@ -127,11 +135,11 @@ def test_every_place_shows_what_is_withdrawn_and_what_was_found(folder: Path) ->
         assert "withdrawn" in shown, where
         for finding in verdict.findings.values():
             assert finding in " ".join(shown.split()), (where, finding)
-    drawn = figures.of_verdict(verdict, claim)
+    drawn = verdict_figures.of_verdict(verdict, claim)
     for name in ("joint", "joint-contrasts"):
-        assert "withdrawn" in figures.svg(drawn[name])
-    assert f"withdrawn: {REASON}" in figures.svg(drawn["joint"])
-    assert "withdrawn" not in figures.svg(drawn["norm_batch-contrasts"])
+        assert "withdrawn" in verdict_figures.svg(drawn[name])
+    assert f"withdrawn: {REASON}" in verdict_figures.svg(drawn["joint"])
+    assert "withdrawn" not in verdict_figures.svg(drawn["norm_batch-contrasts"])
 
 
 def test_no_seeds_are_promised_of_what_is_withdrawn(folder: Path) -> None:

@@ -1,5 +1,5 @@
 """What is true of norms by algebra, checked on tensors: a file per topic."""
 
-from normbench.theorems.base import Finding, check, names, statement, theorem
+from normbench.claims.theorems.base import Finding, check, names, statement, theorem
 
 __all__ = ["Finding", "check", "names", "statement", "theorem"]

@@ -38,7 +38,7 @@ class Finding:
         return self.deviation <= tolerance and can_fail
 
 
-theorem: Functions[Check] = Functions("theorem", "normbench.theorems")
+theorem: Functions[Check] = Functions("theorem", "normbench.claims.theorems")
 """Registers a check: it takes no arguments, is called by `check`, and the first line of
 its docstring is the statement."""
 

@@ -4,15 +4,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import Norm, make
-from normbench.probes.base import Mode, subject
-from normbench.theorems.base import (
+from normbench.claims.theorems.base import (
     Finding,
     difference,
     largest,
     smallest,
     theorem,
 )
+from normbench.norms.base import Norm, make
+from normbench.norms.measure.subject import Mode, subject
 
 CHANNELS = 16
 

@@ -5,18 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from normbench.errors import Incompatible
-from normbench.norms.base import REGISTRY, make
-from normbench.probes.base import Mode, Subject, modes, subject
-from normbench.schema import RunConfig
-from normbench.theorems.base import (
+from normbench.claims.theorems.base import (
     Finding,
     difference,
     largest,
     smallest,
     theorem,
 )
-from normbench.theorems.networks import small, trained, with_norm
+from normbench.claims.theorems.networks import small, trained, with_norm
+from normbench.config.schema import RunConfig
+from normbench.errors import Incompatible
+from normbench.norms.base import REGISTRY, make
+from normbench.norms.measure.subject import Mode, Subject, modes, subject
 
 SHAPE = (4, 16, 4, 4)
 STATES = 4

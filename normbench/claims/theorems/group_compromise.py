@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench.network import Network, make_task
-from normbench.norms.base import make
-from normbench.norms.factory import NormFactory
-from normbench.schema import RunConfig
-from normbench.theorems.base import (
+from normbench.claims.theorems.base import (
     Finding,
     difference,
     largest,
     smallest,
     theorem,
 )
-from normbench.theorems.networks import fitted, in_dtype, small, with_norm
+from normbench.claims.theorems.networks import fitted, in_dtype, small, with_norm
+from normbench.config.schema import RunConfig
+from normbench.norms.base import make
+from normbench.norms.factory import NormFactory
+from normbench.training.network import Network, make_task
 
 CHANNELS = 16
 GROUPS = 4

@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from normbench.norms.base import Norm, make
-from normbench.norms.ghost import Ghost
-from normbench.reparam import WeightStd
-from normbench.theorems.base import (
+from normbench.claims.theorems.base import (
     Finding,
     difference,
     largest,
     smallest,
     theorem,
 )
-from normbench.theorems.networks import built, small, with_norm
+from normbench.claims.theorems.networks import built, small, with_norm
+from normbench.norms.base import Norm, make
+from normbench.norms.ghost import Ghost
+from normbench.norms.reparam import WeightStd
 
 CHANNELS = 16
 

@@ -7,14 +7,14 @@ rounding of a variance in float64, so that the theorems hold exactly.
 import torch
 from torch import Tensor
 
-from normbench.norms.base import Norm, make
-from normbench.theorems.base import (
+from normbench.claims.theorems.base import (
     Finding,
     difference,
     largest,
     smallest,
     theorem,
 )
+from normbench.norms.base import Norm, make
 
 SHAPE = (4, 16, 7, 7)
 EPS = 1e-18

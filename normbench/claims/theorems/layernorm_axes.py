@@ -2,17 +2,17 @@
 
 import torch
 
-from normbench.errors import Incompatible
-from normbench.norms.base import make
-from normbench.probes.base import Mode
-from normbench.probes.footprint import footprints
-from normbench.theorems.base import (
+from normbench.claims.theorems.base import (
     Finding,
     difference,
     largest,
     smallest,
     theorem,
 )
+from normbench.errors import Incompatible
+from normbench.norms.base import make
+from normbench.norms.measure.footprint import footprints
+from normbench.norms.measure.subject import Mode
 
 SAMPLES, CHANNELS, POSITIONS = SHAPE = (2, 4, 5)
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from normbench import train
-from normbench.config import compose
-from normbench.network import Network, build, make_task
+from normbench.claims.theorems.base import difference, largest
+from normbench.config.composition import compose
+from normbench.config.schema import RunConfig
 from normbench.norms.base import REGISTRY
-from normbench.schema import RunConfig
 from normbench.tasks.base import Task
-from normbench.theorems.base import difference, largest
+from normbench.training import loop
+from normbench.training.network import Network, build, make_task
 
 SMALL = {
     "cnn": ["task=cnn", "data.size=14", "task.stem_stride=2", "task.width=8"],
@@ -98,15 +98,15 @@ def fitted(config: RunConfig, task: Task, network: Network, steps: int) -> Train
     """`network`, trained in place for `steps` steps of the one training loop."""
     model: nn.Module = network.model
     losses: list[float] = []
-    optimizer = train.make_optimizer(
+    optimizer = loop.make_optimizer(
         model, network.norms.parameters(), **config.optimizer.model_dump()
     )
-    train.fit(
+    loop.fit(
         model,
         task.loss,
         optimizer,
         steps=steps,
-        micro_batches=train.micro_batches(
+        micro_batches=loop.micro_batches(
             task.splits["train"], config.seed, config.batch_size, config.accumulate
         ),
         learning_rate=lambda step: config.lr,

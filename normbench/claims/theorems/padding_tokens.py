@@ -6,19 +6,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from normbench.network import Network, make_task
-from normbench.norms.base import Norm, make
-from normbench.norms.evaluation import use_batch_statistics
-from normbench.schema import RunConfig
-from normbench.tasks.base import Task
-from normbench.theorems.base import (
+from normbench.claims.theorems.base import (
     Finding,
     difference,
     largest,
     smallest,
     theorem,
 )
-from normbench.theorems.networks import Trained, small, trained, with_norm
+from normbench.claims.theorems.networks import Trained, small, trained, with_norm
+from normbench.config.schema import RunConfig
+from normbench.norms.base import Norm, make
+from normbench.norms.evaluation import use_batch_statistics
+from normbench.tasks.base import Task
+from normbench.training.network import Network, make_task
 
 FIXED_MAP = ("batch", "batch_masked", "batch_regularized", "power")
 """Norms that, in evaluation, apply a fixed map to each position."""

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from normbench.data.files import shortened, shown
 from normbench.data.notes import Notes
+from normbench.data.reading.files import shortened, shown
 
 EMPTY = sha256(b"").digest()
 

@@ -21,9 +21,9 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from normbench.data.augmentation import Augmentations, InMemory
 from normbench.data.base import Data, Fraction, Images, held_out_split
-from normbench.data.cache import Parsed, read, write
+from normbench.data.reading.augmentation import Augmentations, InMemory
+from normbench.data.reading.cache import Parsed, read, write
 from normbench.errors import RequestError
 
 TIMEOUT = 15

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from normbench.data.cache import Parsed, cached
+from normbench.data.reading.cache import Parsed, cached
 from normbench.errors import RequestError
 
 FORMAT = 2

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from normbench.data.files import shortened, shown
-from normbench.data.listing import Listing, listed
 from normbench.data.notes import Notes, of_classes
+from normbench.data.reading.files import shortened, shown
+from normbench.data.reading.listing import Listing, listed
 from normbench.errors import RequestError
 
 TRAINING = ("train", "training")

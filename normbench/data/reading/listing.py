@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from normbench.data.files import shown
+from normbench.data.reading.files import shown
 from normbench.errors import RequestError
 
 SUFFIXES = frozenset(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from normbench.data.files import shortened, shown
+from normbench.data.reading.files import shortened, shown
 from normbench.errors import RequestError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 
 from normbench.data.base import Splits, Tokens, package_version
-from normbench.data.cache import Parsed, cached
-from normbench.data.files import shortened
 from normbench.data.notes import Notes, of_classes
+from normbench.data.reading.cache import Parsed, cached
+from normbench.data.reading.files import shortened
 from normbench.data.splits import drawn
 from normbench.errors import RequestError
 

@@ -18,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import Timer
 
 from normbench.errors import Incompatible, RequestError, did_you_mean
-from normbench.network import choose_device
 from normbench.norms import REGISTRY, make
 
 SHAPES = {
@@ -62,11 +61,11 @@ class Reference:
 
 
 def measure_all(
-    names: Sequence[str], shapes: Sequence[str], device: str, blocks: int
+    names: Sequence[str], shapes: Sequence[str], device: torch.device, blocks: int
 ) -> Iterator[Cost]:
     """The cost of each of `names` on each of `shapes` (none named: all), one thread.
 
-    Raises RequestError for a name, a shape or a device that is not there.
+    Raises RequestError for an unknown name or shape.
     """
     for shape in shapes:
         if shape not in SHAPES:
@@ -74,13 +73,12 @@ def measure_all(
             raise RequestError(f"shape {shape!r} is unknown; {close}")
     for name in names:
         REGISTRY.get(name)
-    where = choose_device(device)
-    if where.index is not None:  # torch means the current one in places
-        torch.cuda.set_device(where)
+    if device.index is not None:  # torch means the current one in places
+        torch.cuda.set_device(device)
     torch.set_num_threads(1)
     for name in names or REGISTRY.names():
         for shape in shapes or SHAPES:
-            yield measure(name, shape, {}, where, blocks)
+            yield measure(name, shape, {}, device, blocks)
 
 
 def measure(

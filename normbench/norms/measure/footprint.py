@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from normbench.norms.base import Norm
-from normbench.probes.base import Mode, Subject, modes, subject
-from normbench.probes.words import Bools, Dependence, describe
+from normbench.norms.measure.dependence import Bools, Dependence, describe
+from normbench.norms.measure.subject import Mode, Subject, modes, subject
 
 TOLERANCE = 1e-12
 """Relative to the largest output or derivative; rounding stays far below."""

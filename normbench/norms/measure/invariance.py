@@ -15,7 +15,7 @@ from torch import Tensor
 
 from normbench.errors import Incompatible
 from normbench.norms.base import Norm
-from normbench.probes.base import Mode, Subject, subject
+from normbench.norms.measure.subject import Mode, Subject, subject
 
 TOLERANCE = 1e-6
 """A relative change below this is none: rounding is 1e-15, a dependence above 1e-3."""

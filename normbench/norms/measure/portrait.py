@@ -8,9 +8,9 @@ import torch
 
 from normbench.errors import Incompatible
 from normbench.norms.base import REGISTRY, Norm, make
-from normbench.probes.footprint import Footprint, footprints
-from normbench.probes.invariance import TOLERANCE, Invariance, invariances
-from normbench.probes.words import Dependence
+from normbench.norms.measure.dependence import Dependence
+from normbench.norms.measure.footprint import Footprint, footprints
+from normbench.norms.measure.invariance import TOLERANCE, Invariance, invariances
 
 SAMPLES = 4
 IMAGE = (6, 6)

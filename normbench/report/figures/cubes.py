@@ -18,8 +18,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from normbench.report.drawing import save, style
-from normbench.report.panel import Panel
+from normbench.report.figures.drawing import save, style
+from normbench.report.figures.panel import Panel
 
 Point = tuple[float, float]
 

@@ -16,11 +16,11 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 import matplotlib as mpl
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from normbench.errors import RequestError
-from normbench.record import write_atomically
+from normbench.records.store import write_atomically
 
 Format = Literal["svg", "png"]
 

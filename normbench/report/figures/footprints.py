@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.colors import to_hex
 
-from normbench.report.cubes import COLOURS, MEANING, Face, colour, faces
-from normbench.report.panel import Panel, read
+from normbench.report.figures.cubes import COLOURS, MEANING, Face, colour, faces
+from normbench.report.figures.panel import Panel, read
 
 MEASURED = Path(__file__).with_name("footprints.json")
 """Written by `normbench footprint NORM... --output`; a test measures it again."""

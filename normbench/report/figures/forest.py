@@ -7,11 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from normbench.report.drawing import INK, PAGE, PAPER, figure
-from normbench.report.palette import DECISIONS
-from normbench.report.series import measured
+from normbench.report.figures.drawing import INK, PAGE, PAPER, figure
+from normbench.report.figures.palette import DECISIONS
+from normbench.report.figures.series import measured
 from normbench.report.words import headline
-from normbench.verdict import ContrastVerdict, DesignVerdict
+from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict
 
 MOST_MARGINS = 10.0
 """Where the axis ends: what is beyond has an arrow, and its number."""

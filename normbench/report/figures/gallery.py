@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from normbench.errors import RequestError
-from normbench.report.drawing import INK, PAGE, figure, style
-from normbench.report.series import MOST_ROWS, check_count
+from normbench.report.figures.drawing import INK, PAGE, figure, style
+from normbench.report.figures.series import MOST_ROWS, check_count
 
 
 def gallery(pictures: Mapping[str, Image.Image]) -> Figure:

@@ -10,7 +10,7 @@ protanopia (Machado et al. 2009). The marker says the same once more.
 from hashlib import sha256
 from typing import NamedTuple
 
-from normbench.verdict import Headline
+from normbench.verdicts.verdict import Headline
 
 
 class Look(NamedTuple):

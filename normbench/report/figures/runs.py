@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from normbench.errors import RequestError
-from normbench.query import Cell
-from normbench.report.drawing import COLUMN, SMALL, figure, style
-from normbench.report.series import (
+from normbench.records.query import Cell
+from normbench.report.figures.drawing import COLUMN, SMALL, figure, style
+from normbench.report.figures.series import (
     MOST_CURVES,
     MOST_ROWS,
     STEPS,

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from normbench.errors import RequestError
-from normbench.report.drawing import INK, PAPER
-from normbench.report.palette import Look, look
+from normbench.report.figures.drawing import INK, PAPER
+from normbench.report.figures.palette import Look, look
 
 BAND = 0.2
 """Opacity of an interval that is an area."""

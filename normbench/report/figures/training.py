@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from normbench import stats
 from normbench.errors import RequestError
-from normbench.report.drawing import COLUMN, SMALL, figure, style
-from normbench.report.series import (
+from normbench.report.figures.drawing import COLUMN, SMALL, figure, style
+from normbench.report.figures.series import (
     BAND,
     MOST_CURVES,
     STEPS,

@@ -11,12 +11,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from normbench import stats
-from normbench.registration import Claim, Design, arm_of, level_of
-from normbench.report.drawing import COLUMN, INK, PAGE, SMALL, figure, save, style, svg
-from normbench.report.forest import forest
-from normbench.report.palette import LOOKS, look
-from normbench.report.published import Published, beside
-from normbench.report.series import (
+from normbench.report.figures.drawing import (
+    COLUMN,
+    INK,
+    PAGE,
+    SMALL,
+    figure,
+    save,
+    style,
+    svg,
+)
+from normbench.report.figures.forest import forest
+from normbench.report.figures.palette import LOOKS, look
+from normbench.report.figures.series import (
     STEPS,
     Point,
     Series,
@@ -31,8 +38,10 @@ from normbench.report.series import (
     rows,
     within_possible,
 )
+from normbench.report.published import Published, beside
 from normbench.report.words import crossover
-from normbench.verdict import CellSummary, DesignVerdict, Verdict
+from normbench.verdicts.registration import Claim, Design, arm_of, level_of
+from normbench.verdicts.verdict import CellSummary, DesignVerdict, Verdict
 
 __all__ = ["of_verdict", "save", "svg"]
 

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normbench import record
+from normbench.config.schema import NOT_HASHED, RunConfig
 from normbench.errors import Unreadable
-from normbench.report.material import Material, facts
-from normbench.schema import NOT_HASHED, RunConfig
+from normbench.records import store
+from normbench.report.page.material import Material, facts
 
 DIGITS = 6
 CURVE_DIGITS = 4
@@ -62,7 +62,7 @@ def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
         history: list[dict[str, Any]] = []
         if points and each.run_id in material.folders:
             try:
-                history = record.read_history(material.folders[each.run_id])
+                history = store.read_history(material.folders[each.run_id])
             except Unreadable as error:
                 unreadable.append(error)
         for name, (x, y) in _curves(history).items():

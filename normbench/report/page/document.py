@@ -5,11 +5,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from normbench.errors import RequestError
-from normbench.record import write_atomically
-from normbench.report import figures
-from normbench.report.material import Material
-from normbench.report.page import Page, render
-from normbench.report.palette import colour
+from normbench.records.store import write_atomically
+from normbench.report.figures import verdict_figures
+from normbench.report.figures.palette import colour
+from normbench.report.page.material import Material
+from normbench.report.page.page import Page, render
 
 
 def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Path]]:
@@ -20,7 +20,7 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
     """
     drawn = _figures(material)
     inline = {
-        claim: {name: figures.svg(figure) for name, figure in named.items()}
+        claim: {name: verdict_figures.svg(figure) for name, figure in named.items()}
         for claim, named in drawn.items()
     }
     norms = sorted({each.config.norm["name"] for each in material.records})
@@ -38,14 +38,16 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
         for name, figure in named.items():
             # A name is a verdict's own, and may have come from anywhere.
             stem = f"{claim}-{name}".replace("/", "-")
-            files += figures.save(figure, folder / stem)
+            files += verdict_figures.save(figure, folder / stem)
     return page, files
 
 
 def _figures(material: Material) -> dict[str, dict[str, Figure]]:
     """Of every verdict, by claim and name; without the yaml where that has changed."""
     return {
-        one.name: figures.of_verdict(one.verdict, None if one.changed else one.claim)
+        one.name: verdict_figures.of_verdict(
+            one.verdict, None if one.changed else one.claim
+        )
         for one in material.told
         if one.verdict is not None
     }

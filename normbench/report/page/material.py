@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from normbench import query, record
-from normbench.choices import choices
+from normbench.config.choices import choices
+from normbench.config.schema import RunRecord
 from normbench.errors import Unreadable
-from normbench.registration import Claim, read_claim, registration_hash
-from normbench.schema import RunRecord
-from normbench.verdict import Verdict, read_verdict
+from normbench.records import query, store
+from normbench.verdicts.registration import Claim, read_claim, registration_hash
+from normbench.verdicts.verdict import Verdict, read_verdict
 
 RECORDS = "records.jsonl.gz"
 
@@ -77,12 +77,12 @@ def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Mater
     RequestError for a verdict or records that cannot be read.
     """
     told = list(_told(claims, config_dir))
-    found, damaged = record.all_records(results)
-    folders = {each.run_id: record.run_folder(results, each.run_id) for each in found}
+    found, damaged = store.all_records(results)
+    folders = {each.run_id: store.run_folder(results, each.run_id) for each in found}
     broken = {each.path.parent.name for each in damaged}
     unfinished = [
         run_id
-        for run_id in record.run_ids(results)
+        for run_id in store.run_ids(results)
         if run_id not in folders and run_id not in broken
     ]
     by_id = {each.run_id: each for each in found}
@@ -90,8 +90,8 @@ def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Mater
     for one in told:
         file = claims / one.name / RECORDS
         if file.exists():
-            with record.no_garbage():
-                for each in record.read_compact(file):
+            with store.no_garbage():
+                for each in store.read_compact(file):
                     by_id.setdefault(each.run_id, each)
         for run_id in one.verdict.run_ids if one.verdict else []:
             claims_of.setdefault(run_id, []).append(one.name)

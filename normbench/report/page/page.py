@@ -16,15 +16,16 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from normbench.config.schema import RunRecord
 from normbench.errors import NormbenchError
-from normbench.registration import Claim
-from normbench.report import footprints, words
-from normbench.report.columns import DIGITS, Packed, pack, points_for
-from normbench.report.material import Material, why
-from normbench.report.pictures import QUALITY, Gallery, gallery
+from normbench.report import words
+from normbench.report.figures import footprints
+from normbench.report.page.columns import DIGITS, Packed, pack, points_for
+from normbench.report.page.material import Material, why
+from normbench.report.page.pictures import QUALITY, Gallery, gallery
 from normbench.report.published import published_line
-from normbench.schema import RunRecord
-from normbench.verdict import (
+from normbench.verdicts.registration import Claim
+from normbench.verdicts.verdict import (
     CellSummary,
     ContrastVerdict,
     DesignVerdict,

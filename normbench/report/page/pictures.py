@@ -14,10 +14,11 @@ from typing import Any
 
 from PIL import Image
 
-from normbench import query, reading
+from normbench.config.schema import NOT_HASHED, RunConfig, RunRecord
 from normbench.errors import Damaged, Unreadable
-from normbench.report.material import Material
-from normbench.schema import NOT_HASHED, RunConfig, RunRecord
+from normbench.records import query
+from normbench.report.page.material import Material
+from normbench.system import untrusted
 
 PICTURE = "stylised.png"
 MOST = 40
@@ -193,7 +194,7 @@ def _asked_for(config: RunConfig) -> dict[str, Any]:
 
 def _strip(run: RunRecord, file: Path) -> Strip:
     """Raises as `reading.picture` does, and Damaged where it is no such picture."""
-    whole = reading.picture(file)
+    whole = untrusted.picture(file)
     middle = whole.height // 2
     styles = run.config.data.get("styles", [])
     if max(whole.size) > LONGEST:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from normbench.registration import Claim, Contrast, Design
-from normbench.report.paragraphs import paragraph
 from normbench.report.published import published_line
+from normbench.report.text.paragraph import paragraph
 from normbench.report.words import with_finding
+from normbench.verdicts.registration import Claim, Contrast, Design
 
 SAYS = {
     "greater": "is above {}",

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from normbench.report import words
-from normbench.report.paragraphs import paragraph
 from normbench.report.published import published_line
-from normbench.verdict import (
+from normbench.report.text.paragraph import paragraph
+from normbench.verdicts.verdict import (
     CellSummary,
     ContrastVerdict,
     DesignVerdict,

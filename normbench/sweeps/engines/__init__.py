@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from normbench.schema import Engine, LocalEngine, RayEngine, RunConfig
+from normbench.config.schema import Engine, LocalEngine, RayEngine, RunConfig
 
 if TYPE_CHECKING:
-    from normbench.forecast import Forecast
-    from normbench.progress import SweepObserver
+    from normbench.sweeps.forecast import Forecast
+    from normbench.sweeps.observer import SweepObserver
 
 
 def cores() -> int:
@@ -76,14 +76,14 @@ def run_all(work: Work, engine: Engine) -> None:
     imported by a worker, NormbenchError where workers die before they begin anything.
     """
     if isinstance(engine, LocalEngine):
-        from normbench.engines import local
+        from normbench.sweeps.engines import local
 
         local.run_all(work, engine)
     elif isinstance(engine, RayEngine):
-        from normbench.engines import ray
+        from normbench.sweeps.engines import ray
 
         ray.run_all(work, engine)
     else:
-        from normbench.engines import slurm
+        from normbench.sweeps.engines import slurm
 
         slurm.run_all(work, engine)

@@ -15,14 +15,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from normbench import record
-from normbench.engines import Work
-from normbench.engines.ledger import Ledger
-from normbench.engines.worker import Elsewhere, Ended, Unrecorded, Whisper, do_run
+from normbench.config.schema import RunConfig, RunRecord
+from normbench.config.user_modules import import_modules
 from normbench.errors import NormbenchError, RequestError, Stopped, Unreadable
-from normbench.provenance import import_modules
-from normbench.schema import RunConfig, RunRecord
-from normbench.signals import handled, not_ignored
+from normbench.records import store
+from normbench.sweeps.engines import Work
+from normbench.sweeps.engines.ledger import Ledger
+from normbench.sweeps.engines.worker import (
+    Elsewhere,
+    Ended,
+    Unrecorded,
+    Whisper,
+    do_run,
+)
+from normbench.system.signals import handled, not_ignored
 
 LOOK = 0.5
 """Seconds between two looks at the records."""
@@ -146,7 +152,7 @@ class _Trace:
 
     @classmethod
     def of(cls, folder: Path) -> "_Trace":
-        return cls(_changed(folder / record.CONFIG), _changed(folder / record.RESULT))
+        return cls(_changed(folder / store.CONFIG), _changed(folder / store.RESULT))
 
 
 def _changed(path: Path) -> int | None:
@@ -159,7 +165,7 @@ def _changed(path: Path) -> int | None:
 def _recorded(folder: Path) -> RunRecord | None:
     """The record there, if it can be read by now."""
     try:
-        return record.read(folder)
+        return store.read(folder)
     except Unreadable:
         return None
 
@@ -228,7 +234,7 @@ class _Follower(Generic[JobT]):
             return
         batches = [self.queue.popleft() for _ in range(free)]
         before = [
-            {key: _Trace.of(record.run_folder(self.work.results, key)) for key in batch}
+            {key: _Trace.of(store.run_folder(self.work.results, key)) for key in batch}
             for batch in batches
         ]
         jobs = self.cluster.submit(batches)
@@ -240,7 +246,7 @@ class _Follower(Generic[JobT]):
     def _look(self, each: _Flying[JobT]) -> None:
         """Tell which runs of a batch have begun and ended since the last look."""
         for key, config in list(each.left.items()):
-            folder = record.run_folder(self.work.results, key)
+            folder = store.run_folder(self.work.results, key)
             before, now = each.before[key], _Trace.of(folder)
             if now.config != before.config and key not in each.begun:
                 each.begun.add(key)
@@ -275,7 +281,7 @@ class _Follower(Generic[JobT]):
         for key in ended:
             if key not in each.left:
                 continue
-            folder = record.run_folder(self.work.results, key)
+            folder = store.run_folder(self.work.results, key)
             while (found := _recorded(folder)) is None:
                 if time.monotonic() > deadline:
                     break

@@ -8,11 +8,11 @@ that another command is doing is looked at again.
 import time
 from collections import Counter
 
-from normbench import record
-from normbench.engines import Work
+from normbench.config.schema import RunRecord
 from normbench.errors import Busy, NormbenchError
-from normbench.experiment import record_failure
-from normbench.schema import RunRecord
+from normbench.records import store
+from normbench.sweeps.engines import Work
+from normbench.training.experiment import record_failure
 
 ATTEMPTS = 2
 """How often a run is begun whose process dies, before it is recorded as failed."""
@@ -42,7 +42,7 @@ class Ledger:
         for run_id, at in list(self._elsewhere.items()):
             if at > now:
                 continue
-            if record.is_running(record.run_folder(self._work.results, run_id)):
+            if store.is_running(store.run_folder(self._work.results, run_id)):
                 self._elsewhere[run_id] = now + RETRY
             else:
                 del self._elsewhere[run_id]

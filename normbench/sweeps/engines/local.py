@@ -23,15 +23,21 @@ from types import FrameType
 
 import torch
 
-from normbench import streams
-from normbench.engines import Work, cores, held
-from normbench.engines.ledger import Ledger
-from normbench.engines.worker import Elsewhere, Ended, Unrecorded, Whisper, do_run
+from normbench.config.schema import LocalEngine, RunConfig
+from normbench.config.user_modules import import_modules
 from normbench.errors import NormbenchError, RequestError, Stopped
-from normbench.network import choose_device, require_compiler
-from normbench.provenance import import_modules
-from normbench.schema import LocalEngine, RunConfig
-from normbench.signals import of_the_terminal
+from normbench.sweeps.engines import Work, cores, held
+from normbench.sweeps.engines.ledger import Ledger
+from normbench.sweeps.engines.worker import (
+    Elsewhere,
+    Ended,
+    Unrecorded,
+    Whisper,
+    do_run,
+)
+from normbench.system import streams
+from normbench.system.signals import of_the_terminal
+from normbench.training.network import choose_device, require_compiler
 
 LEAVING = 1.5
 """Seconds that a worker has to leave once there is nothing more to do."""

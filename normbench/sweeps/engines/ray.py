@@ -18,12 +18,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from normbench.engines import Work, cores, held
-from normbench.engines.batches import Batch, Died, Report, do_batch, follow
-from normbench.engines.ledger import ATTEMPTS
+from normbench.config.schema import RayEngine
 from normbench.errors import NormbenchError, RequestError
-from normbench.schema import RayEngine
-from normbench.signals import not_ignored
+from normbench.sweeps.engines import Work, cores, held
+from normbench.sweeps.engines.batches import Batch, Died, Report, do_batch, follow
+from normbench.sweeps.engines.ledger import ATTEMPTS
+from normbench.system.signals import not_ignored
 
 REACH, ANSWER = 10.0, 60.0
 """Seconds in which an address must be reached, and in which a cluster must answer."""

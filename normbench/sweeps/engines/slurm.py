@@ -13,11 +13,11 @@ from contextlib import suppress
 from itertools import repeat
 from typing import Any
 
-from normbench.engines import Work, held
-from normbench.engines.batches import Batch, Died, Report, do_batch, follow
+from normbench.config.schema import SlurmEngine
 from normbench.errors import NormbenchError, RequestError
-from normbench.schema import SlurmEngine
-from normbench.signals import of_the_terminal
+from normbench.sweeps.engines import Work, held
+from normbench.sweeps.engines.batches import Batch, Died, Report, do_batch, follow
+from normbench.system.signals import of_the_terminal
 
 
 def run_all(work: Work, engine: SlurmEngine) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from normbench.config.schema import RunConfig, RunRecord
 from normbench.errors import Busy, NormbenchError, Stopped
-from normbench.experiment import run_one
-from normbench.progress import Silent
-from normbench.schema import RunConfig, RunRecord
+from normbench.training.experiment import run_one
+from normbench.training.observer import Silent
 
 
 @dataclass(frozen=True)

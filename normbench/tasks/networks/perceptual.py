@@ -21,7 +21,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench.data import downloads
+from normbench.data.reading import downloads
 from normbench.errors import RequestError
 
 Name = Literal["efficientnet_lite0", "vgg16"]

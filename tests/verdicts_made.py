@@ -3,8 +3,8 @@
 from math import log2
 from random import Random
 
-from normbench.registration import Claim, Design, arm_of, level_of
-from normbench.verdict import (
+from normbench.verdicts.registration import Claim, Design, arm_of, level_of
+from normbench.verdicts.verdict import (
     CellSummary,
     ContrastVerdict,
     CrossoverVerdict,

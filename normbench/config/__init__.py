@@ -1,0 +1,1 @@
+"""What a run is asked for: schema, overrides, Hydra's composition, the run's id."""

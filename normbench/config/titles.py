@@ -1,0 +1,14 @@
+"""The title of a run: what tells it from its neighbours, in a few words."""
+
+from normbench.config.rates import peak_lr
+from normbench.config.schema import RunConfig
+
+
+def title(config: RunConfig) -> str:
+    """What tells a run from its neighbours, in a few words; the rate is the peak."""
+    norm_batch = f"/{config.norm_batch}" * (config.norm_batch != config.batch_size)
+    reparam = f"+{config.reparam}" * (config.reparam != "none")
+    return (
+        f"{config.task['name']} {config.norm['name']}{reparam} "
+        f"b{config.batch_size}{norm_batch} lr {peak_lr(config):.3g} s{config.seed}"
+    )

@@ -1,0 +1,1 @@
+"""Reading files: pictures, texts, downloads, the cache, augmentation."""

@@ -1,0 +1,1 @@
+"""What one layer does on tensors: footprint, invariances, cost."""

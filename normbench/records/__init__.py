@@ -1,0 +1,1 @@
+"""What a run leaves: the store on disk, queries, export, Weights & Biases."""

@@ -1,0 +1,1 @@
+"""Verdicts and runs as figures."""

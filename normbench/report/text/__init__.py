@@ -1,0 +1,1 @@
+"""Verdicts and claims as text for a terminal."""

@@ -1,0 +1,1 @@
+"""Many runs: the plan, the forecast, what `watch` reads, `doctor`."""

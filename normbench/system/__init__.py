@@ -1,0 +1,1 @@
+"""What the operating system gives: files of others, locks, signals and streams."""
