@@ -53,7 +53,7 @@ def main(composed: DictConfig) -> float:
     # Before the run, lest every one of a long study is done for nothing.
     if objective is not None and objective not in (known := metric_names(config)):
         raise RequestError(
-            f"objective={objective} is no metric of task={config.task['name']}; it has "
+            f"objective={objective} is no metric of task={config.task.name}; it has "
             f"{', '.join(known)}"
         )
     record = run(config, modules)

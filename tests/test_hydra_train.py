@@ -153,7 +153,9 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(
     done = door("-m", *odd, *SMOKE, "norm.does=raises,works")
     assert done.returncode == 1
     assert "odd on purpose" in done.stderr
-    statuses = {r.config.norm["does"]: r.status for r in records(tmp_path).values()}
+    statuses = {
+        r.config.norm.options["does"]: r.status for r in records(tmp_path).values()
+    }
     assert statuses == {"raises": "failed", "works": "ok"}
 
 

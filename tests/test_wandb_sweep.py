@@ -62,7 +62,7 @@ def test_an_agent_trains_what_the_sweep_asks_for(
         )
         assert config.tracker.mode == "online"
         asked.append(config)
-    assert [config.norm["name"] for config in asked] == ["batch", "layer_sample"]
+    assert [config.norm.name for config in asked] == ["batch", "layer_sample"]
 
 
 def test_its_grid_is_a_plan_whose_metric_there_is() -> None:

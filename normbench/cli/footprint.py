@@ -111,10 +111,11 @@ def _options(
     for name in names:
         base = [f"task={task}", f"norm={name}"]
         norm = compose(base, config_dir).norm
-        keys = {f"norm.{key}" for key in norm if key != "name"}
+        keys = {f"norm.{key}" for key in norm.options}
         known |= keys
         own = [word for key, word in overrides.items() if key in keys]
-        chosen[name] = compose([*base, *own], config_dir).norm if own else norm
+        norm = compose([*base, *own], config_dir).norm if own else norm
+        chosen[name] = norm.model_dump()
     for key in overrides.keys() - known:
         raise RequestError(
             f"{key} is not an option of {', '.join(names)}; {did_you_mean(key, known)}"

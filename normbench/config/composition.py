@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,14 +69,20 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
         raise RequestError(_explain_fields(error, config)) from None
     _check_batch_sizes(checked)
     for probe in checked.probes:
+        _require("probes", probe, functions("probe").names())
         needed = functions("probe").data(probe)
         if not issubclass(kind, needed):
             raise RequestError(
                 f"probes={probe} measures networks on {needed.__name__}; "
                 f"task={task.name} is on {kind.__name__}"
             )
-    functions("reparam").get(checked.reparam)
+    _require("reparam", checked.reparam, functions("reparam").names())
     return checked
+
+
+def _require(key: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise RequestError(f"{key}={name} is unknown; {did_you_mean(name, known)}")
 
 
 _ENGINE: TypeAdapter[Engine] = TypeAdapter(
@@ -88,8 +94,7 @@ def engine(section: Mapping[str, Any]) -> Engine:
     """The checked `engine` section of a composed config: how a sweep is done."""
     known = choices("engine")
     name = str(section.get("name"))
-    if name not in known:
-        raise RequestError(f"engine={name} is unknown; {did_you_mean(name, known)}")
+    _require("engine", name, known)
     try:
         return _ENGINE.validate_python(section)
     except ValidationError as error:
@@ -118,8 +123,8 @@ def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> 
 def run_id(config: RunConfig) -> str:
     """16 hex digits: the hash of all that changes the numbers, and of nothing else."""
     left_out: frozenset[str] = frozenset()
-    if "fingerprint" in config.data:
-        data = classes("data").get(config.data["name"])
+    if "fingerprint" in config.data.options:
+        data = classes("data").get(config.data.name)
         left_out = data.path_options | data.not_hashed
     return identity.hashed(config, left_out)
 
@@ -147,9 +152,7 @@ def _settle_rate(config: dict[str, Any]) -> None:
         raise RequestError(f"optimizer must name one of {', '.join(_OPTIMIZERS)}")
     config["optimizer"] = {**config["optimizer"]}
     own = str(config["optimizer"].get("name"))
-    if own not in _OPTIMIZERS:
-        known = did_you_mean(own, _OPTIMIZERS)
-        raise RequestError(f"optimizer.name={own} is unknown; {known}")
+    _require("optimizer.name", own, _OPTIMIZERS)
     rate = config["optimizer"].pop("lr", None)
     rates = config.get("lr")
     if isinstance(rates, Mapping):

@@ -50,8 +50,8 @@ def mistake(run_id: str, config: RunConfig) -> str | None:
     """
     if not RUN_ID.fullmatch(run_id):
         return "its run_id is not 16 hex digits"
-    name = config.data["name"]
-    if config.data.get("fingerprint") is not None and name not in LEFT_OUT:
+    name = config.data.name
+    if config.data.options.get("fingerprint") is not None and name not in LEFT_OUT:
         return None
     if run_id != hashed(config, LEFT_OUT.get(name, ())):
         return "its run_id is not that of its config"

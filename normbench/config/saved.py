@@ -11,7 +11,7 @@ from normbench.config.overrides import parse
 from normbench.config.schema import (
     Budget,
     Checkpoint,
-    Options,
+    Choice,
     RunConfig,
     RunRecord,
     TrackerConfig,
@@ -132,8 +132,8 @@ def same_run(before: RunRecord, overrides: Sequence[str] = ()) -> RunConfig:
     an override is of something else, and where the data are not the same any more.
     """
     values = before.config.model_dump() | {"tracker": {"name": "none"}}
-    options = classes("data").get(before.config.data["name"]).path_options
-    paths = {option for option in options if before.config.data.get(option)}
+    options = classes("data").get(before.config.data.name).path_options
+    paths = {option for option in options if before.config.data.options.get(option)}
     for text in overrides:
         override = parse(text)
         section, _, option = str(override.key_or_group).partition(".")
@@ -172,12 +172,11 @@ def _is_gone(path: Any) -> bool:
     return any(one.is_absolute() and not one.exists() for one in paths)
 
 
-def _require_content(section: Options) -> None:
+def _require_content(choice: Choice) -> None:
     """Raise RequestError if an embedded data set has another content here."""
-    data = classes("data").get(section["name"])
-    if data.known_content is not None and section.get("fingerprint") is None:
-        options = {key: value for key, value in section.items() if key != "name"}
-        data(**options).require_content(None)
+    data = classes("data").get(choice.name)
+    if data.known_content is not None and choice.options.get("fingerprint") is None:
+        data(**choice.options).require_content(None)
 
 
 def _read(file: Path) -> dict[str, Any]:

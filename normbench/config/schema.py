@@ -9,6 +9,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveFloat,
+    model_validator,
 )
 
 
@@ -36,20 +37,31 @@ Status = Literal["ok", "diverged", "skipped", "failed"]
 """How a run ended. skipped: the norm cannot work in this network or on this data."""
 
 Options = dict[str, Any]
-"""`name` of a class and the options it is built with, checked against its signature."""
+"""Options of a class by name, checked against its signature."""
 
 
-def _named(options: Options) -> Options:
-    """`options`, of which the registries check the rest. Raises ValueError."""
-    if not isinstance(options.get("name"), str):
-        raise ValueError("it has no name that is a text")
-    for key, value in options.items():
-        if isinstance(value, int) and abs(value) > MOST:
-            raise ValueError(f"{key} is a number of more than 16 digits")
-    return options
+class Choice(BaseModel):
+    """A norm, task or data set by its name, and the options it is built with.
 
+    In yaml and JSON the options stand beside the name. The registries check them
+    against the signature of the class; here only what every reader needs is checked.
+    """
 
-Section = Annotated[Options, AfterValidator(_named)]
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    name: str
+
+    @property
+    def options(self) -> Options:
+        """The options without the name."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _numbers_are_exact(self) -> "Choice":
+        for key, value in self.options.items():
+            if isinstance(value, int) and abs(value) > MOST:
+                raise ValueError(f"{key} is a number of more than 16 digits")
+        return self
 
 
 class SGD(_Frozen):
@@ -151,9 +163,9 @@ class RunConfig(_Frozen):
     where, how fast and what is kept.
     """
 
-    task: Section
-    data: Section
-    norm: Section
+    task: Choice
+    data: Choice
+    norm: Choice
     reparam: str
     optimizer: Annotated[SGD | AdamW, Field(discriminator="name")]
     lr: PositiveFloat

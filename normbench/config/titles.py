@@ -9,6 +9,6 @@ def title(config: RunConfig) -> str:
     norm_batch = f"/{config.norm_batch}" * (config.norm_batch != config.batch_size)
     reparam = f"+{config.reparam}" * (config.reparam != "none")
     return (
-        f"{config.task['name']} {config.norm['name']}{reparam} "
+        f"{config.task.name} {config.norm.name}{reparam} "
         f"b{config.batch_size}{norm_batch} lr {peak_lr(config):.3g} s{config.seed}"
     )

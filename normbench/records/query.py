@@ -68,7 +68,7 @@ def value(record: RunRecord, key: str) -> Any:
         raise KeyError(key)
     found = getattr(record.config if in_config else record, head)
     for part in rest:
-        fields = found if isinstance(found, dict) else getattr(found, "__dict__", {})
+        fields = dict(found) if isinstance(found, dict | BaseModel) else {}
         if part not in fields:
             raise KeyError(key)
         found = fields[part]

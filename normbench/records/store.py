@@ -163,7 +163,7 @@ def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool
     if not set(config.probes) <= set(record.config.probes):
         return False
     # `strict` is in no id, since it changes no number; it says what is refused.
-    if config.data.get("strict") and record.facts.get("skipped_images"):
+    if config.data.options.get("strict") and record.facts.get("skipped_images"):
         return False
     return not config.keep_weights or (folder / WEIGHTS).is_file()
 

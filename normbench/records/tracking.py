@@ -166,7 +166,7 @@ class WandbTracker:
         wandb_variables.find_folders(wandb_variables.wandb_folder(results))
         import wandb
 
-        tracker, task, norm = config.tracker, config.task["name"], config.norm["name"]
+        tracker, task, norm = config.tracker, config.task.name, config.norm.name
         labels = wandb_variables.run_labels(
             f"{task}-{norm}-bs{config.batch_size}-s{config.seed}",
             job_type=task,
@@ -179,7 +179,7 @@ class WandbTracker:
             project=tracker.project,
             entity=tracker.entity,
             id=run_id,
-            group=tracker.group or f"{task}-{config.data['name']}",
+            group=tracker.group or f"{task}-{config.data.name}",
             config=config.model_dump(mode="json"),
             dir=str(wandb_variables.wandb_folder(results).parent),
             mode=mode,
@@ -296,9 +296,9 @@ def _present(row: Mapping[str, Any]) -> dict[str, Any]:
 def _row(config: RunConfig, run_id: str) -> dict[str, Any]:
     return {
         "run_id": run_id,
-        "task": config.task["name"],
-        "data": config.data["name"],
-        "norm": config.norm["name"],
+        "task": config.task.name,
+        "data": config.data.name,
+        "norm": config.norm.name,
         "reparam": config.reparam,
         "batch_size": config.batch_size,
         "norm_batch": config.norm_batch,

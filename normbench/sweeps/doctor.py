@@ -230,7 +230,7 @@ def _tracker(config: RunConfig) -> Finding:
 def _data(config: RunConfig, task: Task) -> Iterator[Finding]:
     """The sizes of the parts, and what data of the user's own were understood as."""
     sizes = ", ".join(f"{len(index)} {split}" for split, index in task.splits.items())
-    where = f"data={config.data['name']}: {sizes}; parsed data are in {cache.folder()}"
+    where = f"data={config.data.name}: {sizes}; parsed data are in {cache.folder()}"
     yield Finding("ok", "data", where)
     for line in task.notes.understood:
         yield Finding("ok", "data", line)

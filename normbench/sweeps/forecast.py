@@ -71,9 +71,9 @@ class Forecast:
 
 def _likenesses(config: RunConfig) -> Iterator[str]:
     """What a run has in common with others, the most first: all but rates and seed."""
-    task, data = config.task, config.data
-    work = [task, data, config.budget.model_dump()]
+    parts = config.model_dump(mode="json")
+    work = [parts["task"], parts["data"], parts["budget"]]
     sizes = [config.batch_size, config.accumulate]
-    norm = [config.norm, config.reparam, config.norm_batch]
+    norm = [parts["norm"], config.reparam, config.norm_batch]
     for alike in ([work, sizes, norm], [work, sizes], [work]):
         yield json.dumps(alike, sort_keys=True)

@@ -36,7 +36,7 @@ class Finding:
 
 
 def norm_of(config: RunConfig) -> type[Norm]:
-    return NORMS.get(config.norm["name"])
+    return NORMS.get(config.norm.name)
 
 
 def batches(config: RunConfig, task: Task) -> Iterator[Finding]:
@@ -139,7 +139,7 @@ def statistics(config: RunConfig, shapes: Sequence[torch.Size]) -> Iterator[Find
         else:
             yield Finding("ok", "samples per statistic", said)
         return
-    options = {key: value for key, value in config.norm.items() if key != "name"}
+    options = config.norm.options
     try:
         counts = [values_in_statistic(norm, options, shape) for shape in shapes]
     except ValueError as error:

@@ -254,7 +254,7 @@ def record_failure(
 
 def _identity(config: RunConfig, ran_on: Environment) -> dict[str, Any]:
     """What must not change between the two halves of a run, nor of its history."""
-    packages = DATA.get(config.data["name"]).packages
+    packages = DATA.get(config.data.name).packages
     return {
         "run": run_id(config),
         **{package: ran_on.packages.get(package) for package in packages},

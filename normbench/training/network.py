@@ -72,9 +72,9 @@ def require_compiler(device: torch.device) -> None:
 
 def make_task(config: RunConfig, device: torch.device) -> Task:
     """The task of `config`, on the data of the one before where those are the same."""
-    data = _load(config.data["name"], _options(config.data), config.seed)
-    task: Any = TASKS.get(config.task["name"])
-    made: Task = task(data, device, **_options(config.task))
+    data = _load(config.data.name, config.data.options, config.seed)
+    task: Any = TASKS.get(config.task.name)
+    made: Task = task(data, device, **config.task.options)
     return made
 
 
@@ -87,10 +87,6 @@ def _load(name: str, options: Options, seed: int) -> Any:
         _loaded.clear()  # Before the next: two need not fit into memory.
         _loaded[key] = DATA.get(name)(**options).load(seed)
     return _loaded[key]
-
-
-def _options(section: Options) -> Options:
-    return {key: value for key, value in section.items() if key != "name"}
 
 
 @dataclass(frozen=True)
@@ -108,8 +104,8 @@ def build(config: RunConfig, task: Task, processes: int = 1) -> Network:
     """
     share = config.batch_size // config.accumulate // processes
     norms = NormFactory(
-        config.norm["name"],
-        _options(config.norm),
+        config.norm.name,
+        config.norm.options,
         norm_batch=config.norm_batch,
         forwards_per_step=config.accumulate * max(1, share // config.norm_batch),
         conditions=task.conditions,
@@ -151,23 +147,23 @@ def check(config: RunConfig, task: Task) -> None:
     if config.batch_size > samples:
         raise RequestError(
             f"batch_size={config.batch_size} is above the {samples} training samples "
-            f"of data={config.data['name']}; at most {samples} is possible"
+            f"of data={config.data.name}; at most {samples} is possible"
         )
     if config.channels_last and not task.has_images:
         raise RequestError(
             f"channels_last=true is for images, and task={task.name} has none; leave "
             "it out"
         )
-    if config.precision == "fp16" and not NORMS.get(config.norm["name"]).loss_scaling:
+    if config.precision == "fp16" and not NORMS.get(config.norm.name).loss_scaling:
         raise Incompatible(
-            f"norm={config.norm['name']} cannot work with precision=fp16, whose scale "
+            f"norm={config.norm.name} cannot work with precision=fp16, whose scale "
             "of the loss changes while its backward pass remembers gradients; "
             "precision=bf16 needs no scale"
         )
     if shapes(config) in _checked:
         return
-    where = f"norm={config.norm['name']} cannot work in task={task.name}"
-    if NORMS.get(config.norm["name"]).fixed_spatial and not task.fixed_spatial:
+    where = f"norm={config.norm.name} cannot work in task={task.name}"
+    if NORMS.get(config.norm.name).fixed_spatial and not task.fixed_spatial:
         raise Incompatible(
             f"{where}: it has parameters for each position, and here batches differ "
             "in length; task.padding=max_length makes them alike"
@@ -184,22 +180,15 @@ def check(config: RunConfig, task: Task) -> None:
     _checked.add(shapes(config))
 
 
-_SHAPES = (
-    "task",
-    "data",
-    "norm",
-    "reparam",
-    "batch_size",
-    "accumulate",
-    "norm_batch",
-    "precision",
-)
+_SHAPES = {"task", "data", "norm", "reparam", "precision"}
+_SHAPES |= {"batch_size", "accumulate", "norm_batch"}
 _checked: set[str] = set()
 
 
 def shapes(config: RunConfig) -> str:
     """Equal for runs whose networks meet batches of the same shapes."""
-    return json.dumps([getattr(config, name) for name in _SHAPES], sort_keys=True)
+    values = config.model_dump(mode="json", include=_SHAPES)
+    return json.dumps(values, sort_keys=True)
 
 
 def incompatible(config: RunConfig) -> str | None:

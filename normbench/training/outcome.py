@@ -90,7 +90,7 @@ class SoFar:
 
 def outcome(config: RunConfig, ran_on: Environment, so_far: SoFar) -> RunRecord:
     """The record of a run that has come to its end, whichever it is."""
-    task = TASKS.get(config.task["name"])
+    task = TASKS.get(config.task.name)
     samples = so_far.step * config.batch_size
     seconds = so_far.seconds()
     return RunRecord(
@@ -139,7 +139,7 @@ def ran_on(
     return environment(
         device,
         modules,
-        packages=DATA.get(config.data["name"]).packages,
+        packages=DATA.get(config.data.name).packages,
         processes=processes,
         device_batch_size=config.batch_size // processes,
         how=[way for way, used in ways.items() if used],

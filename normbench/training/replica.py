@@ -95,7 +95,7 @@ class Replica:
         self.task, self.world = task, world
         self.share = config.batch_size // config.accumulate // world.size
         sharing = max(1, config.norm_batch // self.share)
-        norm = NORMS.get(config.norm["name"])
+        norm = NORMS.get(config.norm.name)
         self.group = world.neighbours(sharing if norm.uses_other_samples else 1)
         self.statistics: list[Tensor] = []
         if sharing < world.size and norm.differs_in_eval:

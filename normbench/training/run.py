@@ -144,7 +144,7 @@ class Run:
             held_out = evaluation.HELD_OUT
             metrics |= evaluation.evaluate(task, model, held_out, self.at_a_time)
             self.saver.between_evaluations(self.steps)
-            if NORMS.get(self.config.norm["name"]).differs_in_eval:
+            if NORMS.get(self.config.norm.name).differs_in_eval:
                 order = self._in_batches()
                 task.begin_epoch(0, order)
                 metrics |= evaluation.evaluate_other_statistics(

@@ -24,7 +24,7 @@ from normbench.tasks.style import SMALLEST, Generator
 
 def styles(finished: RunRecord) -> int:
     """How many styles a run was trained in."""
-    data = finished.config.data
+    data = finished.config.data.options
     named = data.get("styles") or data.get("style_paths")
     return len(named) if isinstance(named, list) and named else 1
 
@@ -36,9 +36,9 @@ def load(finished: RunRecord, folder: Path) -> nn.Module:
     the run is of another task, has no weights, or needs pictures of one size.
     """
     config, run = finished.config, finished.run_id
-    if config.task["name"] != "style":
+    if config.task.name != "style":
         raise RequestError(
-            f"run {run} is of task={config.task['name']}; only networks of task=style "
+            f"run {run} is of task={config.task.name}; only networks of task=style "
             "draw pictures"
         )
     file = folder / store.WEIGHTS
@@ -47,9 +47,9 @@ def load(finished: RunRecord, folder: Path) -> nn.Module:
             f"run {run} ({finished.status}) has no {store.WEIGHTS}; `normbench train` "
             "with its overrides and keep_weights=true trains it again and keeps them"
         )
-    if NORMS.get(config.norm["name"]).fixed_spatial:
+    if NORMS.get(config.norm.name).fixed_spatial:
         raise RequestError(
-            f"norm={config.norm['name']} of run {run} has parameters for each position "
+            f"norm={config.norm.name} of run {run} has parameters for each position "
             "of a crop; it cannot draw pictures of another size"
         )
     try:
@@ -69,17 +69,17 @@ def load(finished: RunRecord, folder: Path) -> nn.Module:
 
 def _built(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
     """A network of `config`, no larger than one that could have left `state`."""
-    width: Any = config.task.get("width")
-    blocks: Any = config.task.get("blocks")
+    width: Any = config.task.options.get("width")
+    blocks: Any = config.task.options.get("blocks")
     widest = max((side for each in state.values() for side in each.shape), default=0)
     for key, value, most in (("width", width, widest), ("blocks", blocks, len(state))):
         if type(value) is not int or not 1 <= value <= most:
             raise RequestError(
                 f"task.{key}={value!r} in the record is not that of the weights"
             )
-    options = {key: value for key, value in config.norm.items() if key != "name"}
-    options = NORMS.options(config.norm["name"], options)
-    norms = NormFactory(config.norm["name"], options, norm_batch=config.norm_batch)
+    options = config.norm.options
+    options = NORMS.options(config.norm.name, options)
+    norms = NormFactory(config.norm.name, options, norm_batch=config.norm_batch)
     model = Generator(norms, width=width, blocks=blocks)
     reparam.apply(model, config.reparam)
     return model

@@ -261,7 +261,7 @@ def environment_of(
         own = [f"{name} {digest}" for name, digest in sorted(ran_on.modules.items())]
         seen["code"].add(", ".join([ran_on.source_hash, *own]))
         seen["device"].add(ran_on.device)
-        for package in ("torch", *packages[record.config.data["name"]]):
+        for package in ("torch", *packages[record.config.data.name]):
             found = ran_on.packages.get(package, "?")
             seen.setdefault(package, set()).add(found)
     return {key: sorted(values) for key, values in seen.items()}

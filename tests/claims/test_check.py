@@ -36,7 +36,7 @@ Plain = dict[str, Any]
 
 def an_error(config: RunConfig) -> dict[str, float | None]:
     """batch is better than group, and best at a rate of .8."""
-    error = 0.1 if config.norm["name"] == "batch" else 0.2
+    error = 0.1 if config.norm.name == "batch" else 0.2
     error += 0.01 * abs(config.lr - 0.8) + 0.0001 * (config.seed % 7)
     return {f"{split}/error": error for split in ("train", "val", "test")}
 
@@ -71,7 +71,7 @@ class Runner:
 
     def seeds(self, norm: str) -> Iterator[tuple[float, int]]:
         for config in (config for each in self.rounds for config in each):
-            if config.norm["name"] == norm:
+            if config.norm.name == norm:
                 yield config.lr, config.seed
 
 
@@ -176,7 +176,7 @@ def test_what_is_done_is_not_done_again_and_an_interrupted_check_goes_on(
     runner: Runner, tmp_path: Path
 ) -> None:
     def interrupted(config: RunConfig) -> str:
-        if config.norm["name"] == "group" and config.seed == 5:
+        if config.norm.name == "group" and config.seed == 5:
             raise KeyboardInterrupt
         return "ok"
 

@@ -57,7 +57,7 @@ def test_a_yaml_spells_out_its_class_defaults(group: str, name: str) -> None:
 def test_the_command_line_wins_over_what_a_task_brings() -> None:
     config = compose(["optimizer=sgd", "lr=0.5", "task=transformer", "batch_size=4"])
     assert (config.optimizer.name, config.lr, config.batch_size) == ("sgd", 0.5, 4)
-    assert config.data["name"] == "display_names"
+    assert config.data.name == "display_names"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_command_line_wins_over_what_a_task_brings() -> None:
 )
 def test_layer_means_what_the_field_of_the_task_means(task: str, layer: str) -> None:
     alias = compose([f"task={task}", "norm=layer"])
-    assert alias.norm["name"] == layer
+    assert alias.norm.name == layer
     assert run_id(alias) == run_id(compose([f"task={task}", f"norm={layer}"]))
 
 
@@ -233,7 +233,7 @@ def test_a_user_folder_adds_choices(tmp_path: Path) -> None:
     (tmp_path / "norm").mkdir()
     (tmp_path / "norm" / "mine.yaml").write_text("# Mine\nname: group\nnum_groups: 2\n")
     config = compose(["norm=mine"], tmp_path)
-    assert config.norm == {
+    assert config.norm.model_dump() == {
         "name": "group",
         "num_groups": 2,
         "group_size": None,

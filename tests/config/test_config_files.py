@@ -34,7 +34,7 @@ def test_a_yaml_without_bounds_is_refused(told: str, tmp_path: Path) -> None:
         read_claim("mine", tmp_path)
     with pytest.raises(RequestError, match=told):
         _section("mine", tmp_path / "norm" / "mine.yaml", tmp_path)
-    assert compose(["norm=batch"], tmp_path).norm["name"] == "batch"
+    assert compose(["norm=batch"], tmp_path).norm.name == "batch"
 
 
 def test_a_pipe_among_yaml_files_blocks_nobody(tmp_path: Path) -> None:
@@ -50,4 +50,4 @@ def test_aliases_of_a_usual_yaml_work(tmp_path: Path) -> None:
     (tmp_path / "norm").mkdir()
     text = "name: group\nnum_groups: &n 4\neps: 1e-5\n"
     (tmp_path / "norm" / "mine.yaml").write_text(text)
-    assert compose(["norm=mine"], tmp_path).norm["num_groups"] == 4
+    assert compose(["norm=mine"], tmp_path).norm.options["num_groups"] == 4

@@ -19,6 +19,7 @@ from records_made import A_RECORD, written
 from torch import Tensor
 
 from normbench.config.composition import compose, hash_files, resolve, run_id
+from normbench.config.schema import RunConfig
 from normbench.data import display_names, photographs, shapes
 from normbench.data.base import REGISTRY, Data, Tokens
 from normbench.data.display_names import Name, distinct_names
@@ -87,7 +88,7 @@ def loaded(data: Data) -> tuple[str, dict[str, list[float]]]:
 def test_an_embedded_set_is_what_ids_of_runs_stand_for(name: str) -> None:
     data = REGISTRY.get(name)
     config = compose([f"task={TASKS[data.kind.__name__]}", f"data={name}"])
-    assert config.data["fingerprint"] is None
+    assert config.data.options["fingerprint"] is None
     assert data().hash_files() == data.known_content
     assert name in LOADED, f"put {name} and {loaded(data())} into LOADED"
     digest, projections = loaded(data())
@@ -129,11 +130,13 @@ def test_other_content_is_another_run_that_says_so(
     run: Run, command: Command, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     known = run(*TINY)
-    assert known.config.data["fingerprint"] is None
+    assert known.config.data.options["fingerprint"] is None
     request.getfixturevalue("other_shapes")
     found = shapes.Shapes().hash_files()
     other = run(*TINY)
-    assert other.config.data["fingerprint"] == found != shapes.Shapes.known_content
+    assert (
+        other.config.data.options["fingerprint"] == found != shapes.Shapes.known_content
+    )
     assert other.run_id != known.run_id
     assert run_id(resolve(other.config.model_dump())) == other.run_id
     # The run with the known content is another now, and cannot be done here.
@@ -163,8 +166,9 @@ def test_a_record_from_before_there_was_a_fingerprint_is_of_the_known_content(
     run: Run,
 ) -> None:
     finished = run(*TINY)
-    before = {k: v for k, v in finished.config.data.items() if k != "fingerprint"}
-    old = finished.config.model_copy(update={"data": before})
+    before = finished.config.model_dump()
+    del before["data"]["fingerprint"]
+    old = RunConfig.model_validate(before)
     assert run_id(old) == finished.run_id
     older = finished.model_copy(update={"config": old})
     assert query.mixtures([finished, older], ["norm"]) == []

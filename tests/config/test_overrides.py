@@ -111,7 +111,7 @@ def test_words_are_split_as_people_write_them() -> None:
 
 def runs_of(*overrides: str, arms: tuple[str, ...] = ()) -> list[tuple[str, int]]:
     plan = make_plan([*SMALL, *overrides], arms)
-    return [(config.norm["name"], config.seed) for config in plan.runs.values()]
+    return [(config.norm.name, config.seed) for config in plan.runs.values()]
 
 
 def test_sweeps_in_sweeps_are_flat() -> None:
@@ -407,5 +407,5 @@ def test_groups_are_given_by_their_number_or_their_size() -> None:
         with pytest.raises(RequestError, match="both given"):
             make(name, 12, num_groups=4, group_size=3)
     plain = compose(["norm=group"])
-    assert plain.norm["group_size"] is None
+    assert plain.norm.options["group_size"] is None
     assert run_id(plain) != run_id(compose(["norm=group", "norm.group_size=4"]))

@@ -151,8 +151,8 @@ def test_options_are_checked(tmp_path: Path) -> None:
     given = ["task=transformer", "data=text_csv", f"data.path={path}"]
     usual = compose(given)
     for text in ("data.delimiter=semicolon", 'data.delimiter=";"'):
-        assert compose([*given, text]).data["delimiter"] == "semicolon"
-    assert compose([*given, "data.text_column=2"]).data["text_column"] == 2
+        assert compose([*given, text]).data.options["delimiter"] == "semicolon"
+    assert compose([*given, "data.text_column=2"]).data.options["text_column"] == 2
     wrong = {
         "data.delimiter=x": "data.delimiter=",
         "data.text_column=0": "data.text_column",
@@ -173,7 +173,7 @@ def test_a_file_of_the_first_version_keeps_its_id(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("text,label\n" + "".join(lines))
     given = ["task=transformer", "data=text_csv", f"data.path={tmp_path}/t.csv"]
     config = compose(given)
-    assert config.data["fingerprint"] == "0cda737e267fef7f8ce267128c963522"
+    assert config.data.options["fingerprint"] == "0cda737e267fef7f8ce267128c963522"
     assert run_id(config) == "786ef4b736f755c4"
 
 

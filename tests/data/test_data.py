@@ -554,7 +554,7 @@ LOAD = """
 import json, sys, time
 from contextlib import nullcontext
 from pathlib import Path
-from normbench.data import cache
+from normbench.data.reading import cache
 from normbench.data.base import REGISTRY
 
 def together(path, parsed, write=cache.write):

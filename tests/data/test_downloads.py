@@ -168,7 +168,7 @@ def test_what_a_killed_download_left_is_removed_by_the_next(
 ) -> None:
     archive = cifar(server, monkeypatch, "CIFAR10")
     code = (
-        "import os, signal; from normbench.data import downloads;"
+        "import os, signal; from normbench.data.reading import downloads;"
         "downloads._take_archives = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
         "downloads.fetched('cifar10', 'CIFAR10')"
     )

@@ -39,7 +39,7 @@ def test_the_content_is_the_identity_and_the_place_is_not(
     name: str, files: dict[str, Any], tmp_path: Path
 ) -> None:
     config = compose(overrides(name, files))
-    assert len(config.data["fingerprint"]) == 32
+    assert len(config.data.options["fingerprint"]) == 32
     moved = tmp_path / "moved"
     shutil.move(tmp_path / "material", moved)
     places = {
@@ -50,9 +50,9 @@ def test_the_content_is_the_identity_and_the_place_is_not(
         if str(tmp_path) in str(value)
     }
     there = compose(overrides(name, files | places))
-    assert there.data["path"] != config.data["path"]
+    assert there.data.options["path"] != config.data.options["path"]
     assert run_id(there) == run_id(config)
-    pinned = config.data["fingerprint"]
+    pinned = config.data.options["fingerprint"]
     assert compose(overrides(name, files | places, fingerprint=pinned)) == there
     with pytest.raises(RequestError, match=r"data\.fingerprint=abc.*have changed"):
         compose(overrides(name, files | places, fingerprint="abc"))
@@ -94,7 +94,7 @@ def test_a_run_on_relative_paths_is_done_again_from_another_folder(
     hash_files.cache_clear()
     told = {key: relative(value) for key, value in files.items()}
     record = run(*overrides(name, told), "batch_size=4", "budget.max_steps=1")
-    assert record.config.data.items() >= files.items()
+    assert record.config.data.options.items() >= files.items()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     hash_files.cache_clear()

@@ -239,7 +239,7 @@ def test_a_record_of_skipped_images_is_none_of_a_strict_run(
     assert lenient.facts["skipped_images"] == 1
     place = store.run_folder(tmp_path / "results", lenient.run_id)
     assert store.satisfies(place, lenient, lenient.config)
-    data = lenient.config.data | {"strict": True}
+    data = lenient.config.data.model_copy(update={"strict": True})
     strict = lenient.config.model_copy(update={"data": data})
     assert run_id(strict) == lenient.run_id
     with pytest.raises(RequestError, match=r"data\.strict=true, and 1 of 30 images"):
@@ -516,7 +516,8 @@ LEFT_OPEN = """
 import sys
 from pathlib import Path
 import torch
-from normbench.data import folder, listing
+from normbench.data import folder
+from normbench.data.reading import listing
 
 paths = listing.listed(Path(sys.argv[1])).pictures * 20
 images = folder.loaded(paths, 16, torch.arange(len(paths)), 1)

@@ -122,7 +122,11 @@ def test_a_folder_without_hidden_things_keeps_its_fingerprint(tmp_path: Path) ->
     ]
     config = compose(["task=cnn", "data=folder", f"data.path={tmp_path}"])
     expected = hashlib.sha256("".join(lines).encode()).hexdigest()[:32]
-    assert config.data["fingerprint"] == expected == "fb59eb09fc73415e261dbde1617e3de5"
+    assert (
+        config.data.options["fingerprint"]
+        == expected
+        == "fb59eb09fc73415e261dbde1617e3de5"
+    )
     assert run_id(config) == "95451097bc94d344"  # as of the first version
 
 
@@ -315,7 +319,8 @@ def test_no_picture_starts_a_program(
         b"%%EOF\n"
     )
     program = (
-        "import sys; from pathlib import Path; from normbench.data import pictures\n"
+        "import sys; from pathlib import Path\n"
+        "from normbench.data.reading import pictures\n"
         "pictures.opened(Path(sys.argv[1]))"
     )
     ended = subprocess.run(
@@ -351,7 +356,9 @@ def test_names_in_a_folder_may_be_of_any_bytes(
     hash_files.cache_clear()
     (root / "class 0" / f"{CAFE}.png").rename(root / "class 0" / "caf\u00e9.png")
     other = compose(["data=folder", f"data.path={root}", *TINY])
-    assert other.data["fingerprint"] != finished.config.data["fingerprint"]
+    assert (
+        other.data.options["fingerprint"] != finished.config.data.options["fingerprint"]
+    )
 
 
 @on_linux

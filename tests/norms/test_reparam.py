@@ -128,7 +128,7 @@ def test_spectral_norm_iterates_in_training_and_not_in_evaluation(model):
 # What every reparametrisation promises.
 
 every_reparam = pytest.mark.parametrize(
-    "name", [name for name in reparam.REPARAMS if name != "none"]
+    "name", [name for name in reparam.REPARAMS.names() if name != "none"]
 )
 
 

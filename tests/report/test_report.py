@@ -133,13 +133,13 @@ def test_what_travels_is_what_the_records_hold(tmp_path: Path) -> None:
 
     for i, each in enumerate(runs):
         assert fact("run_id", i) == each.run_id
-        assert fact("norm", i) == each.config.norm["name"]
+        assert fact("norm", i) == each.config.norm.name
         assert fact("optimizer.weight_decay", i) == each.config.optimizer.weight_decay
         assert fact("status", i) == each.status
         error = each.metrics["test/error"]
         assert plain["metrics"]["test/error"][i] == (error and pytest.approx(error))
     assert facts["task"]["codes"] is None
-    assert set(plain["colours"]) == {each.config.norm["name"] for each in runs}
+    assert set(plain["colours"]) == {each.config.norm.name for each in runs}
     assert [not curves for curves in plain["curves"]] == [
         each.status != "ok" for each in runs
     ]

@@ -25,7 +25,7 @@ SMALL = ["task=cnn", "data.size=14", "tracker=none"]
 
 
 def names(plan: Plan) -> list[tuple[str, int, int]]:
-    return [(c.norm["name"], c.batch_size, c.seed) for c in plan.runs.values()]
+    return [(c.norm.name, c.batch_size, c.seed) for c in plan.runs.values()]
 
 
 def hydra_alone(overrides: list[str]) -> Any:
@@ -61,14 +61,14 @@ def test_a_glob_chooses_among_yaml_files() -> None:
     plan = make_plan([*SMALL, "norm=glob(batch*,exclude=batch_*)", "seed=1"])
     assert names(plan) == [("batch", 32, 1)]
     every = make_plan([*SMALL, "norm=glob(*)"])
-    planned = {config.norm["name"] for config in every.runs.values()}
+    planned = {config.norm.name for config in every.runs.values()}
     assert len(planned | {"layer"}) == len(choices("norm"))
 
 
 def test_a_list_is_one_value() -> None:
     styles = "data.styles=[brick,grass],[gravel]"
     plan = make_plan(["task=style", styles, "tracker=none", "norm=instance"])
-    assert [config.data["styles"] for config in plan.runs.values()] == [
+    assert [config.data.options["styles"] for config in plan.runs.values()] == [
         ["brick", "grass"],
         ["gravel"],
     ]
@@ -79,7 +79,7 @@ def test_arms_are_a_union_of_grids_and_win_over_what_they_share() -> None:
         [*SMALL, "norm=layer", "batch_size=2,8"],
         ["norm=group norm.num_groups=2,4", "norm=batch batch_size=8"],
     )
-    seen = [(c.norm["name"], c.norm.get("num_groups"), c.batch_size)
+    seen = [(c.norm.name, c.norm.options.get("num_groups"), c.batch_size)
             for c in plan.runs.values()]  # fmt: skip
     assert seen == [
         ("group", 2, 2),
@@ -134,7 +134,7 @@ def test_a_plan_of_one_is_what_train_would_run() -> None:
 
 def test_a_norm_that_cannot_work_is_skipped_with_the_reason() -> None:
     plan = make_plan([*SMALL, "norm=group", "norm.num_groups=4,5", "seed=0,1"])
-    assert [c.norm["num_groups"] for c in plan.runs.values()] == [4, 4]
+    assert [c.norm.options["num_groups"] for c in plan.runs.values()] == [4, 4]
     assert len(plan.skipped) == 2
     assert all("norm.num_groups=5" in each.reason for each in plan.skipped.values())
 

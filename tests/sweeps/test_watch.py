@@ -27,7 +27,7 @@ from records_made import a_record, written
 
 from normbench.cli.watch import LOOKS, _shares
 from normbench.config.composition import run_id
-from normbench.config.schema import RunConfig, RunRecord, Skipped
+from normbench.config.schema import Choice, RunConfig, RunRecord, Skipped
 from normbench.errors import RequestError
 from normbench.records import store
 from normbench.sweeps.manifest import Announcement, Manifest, folders, read_manifest
@@ -143,7 +143,7 @@ def test_a_record_and_a_manifest_of_odd_values_are_shown(
     """Numbers that have no mean, and options of a norm that are mappings."""
     keys = grid(seed=range(4))
     for option in ({"a": 1}, {"a": [1]}, [{"a": 1}]):
-        config = base().config.model_copy(update={"norm": {"name": "x", "o": option}})
+        config = base().config.model_copy(update={"norm": Choice(name="x", o=option)})
         keys.append(run_id(config))
         KNOWN[keys[-1]] = config
     announcement.say(said(*keys))

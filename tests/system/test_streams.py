@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from records_made import A_RECORD, written
 
 from normbench.config.composition import run_id
-from normbench.config.schema import RunRecord
+from normbench.config.schema import Choice, RunRecord
 from normbench.records import store
 from normbench.system.streams import clean
 
@@ -45,7 +45,8 @@ ASIAN = "/data/花 データ"
 
 def named(norm: str, seed: int = 0, path: str = ASIAN, **changes: Any) -> RunRecord:
     """A record whose norm and data are called so."""
-    own = {"seed": seed, "norm": {"name": norm}, "data": {"name": "own", "path": path}}
+    data = Choice(name="own", path=path)
+    own = {"seed": seed, "norm": Choice(name=norm), "data": data}
     config = A_RECORD.config.model_copy(update=own)
     return A_RECORD.model_copy(
         update={"config": config, "run_id": run_id(config), **changes}

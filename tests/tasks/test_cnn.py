@@ -241,8 +241,8 @@ def test_a_network_that_cannot_be_is_refused(
 def parameters(*overrides: str) -> int:
     """Of the network that a config asks for, on three channels."""
     config = compose([*overrides, "tracker=none"])
-    options = {k: v for k, v in config.task.items() if k != "name"}
-    classes = 1000 if config.task["network"].startswith("resnet") else 10
+    options = config.task.options
+    classes = 1000 if config.task.options["network"].startswith("resnet") else 10
     data = replace(images(32, 32), classes=("",) * classes)
     task = CNN(data, torch.device("cpu"), **options)
     with torch.device("meta"):

@@ -138,7 +138,7 @@ def test_every_norm_trains_on_cuda(run: Run, tmp_path: Path) -> None:
 
 def test_every_probe_measures_on_cuda(run: Run) -> None:
     for task in SMALL:
-        kind = DATA.get(compose(SMALL[task]).data["name"]).kind
+        kind = DATA.get(compose(SMALL[task]).data.name).kind
         probes = [n for n in PROBES.names() if issubclass(kind, PROBES.data(n))]
         measured = set()
         for norm in ("batch", "group"):  # some probes are of one of them

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from normbench.cli import app
 from normbench.config.composition import compose, run_id
-from normbench.config.schema import RunRecord
+from normbench.config.schema import Choice, RunRecord
 from normbench.data.base import REGISTRY, Photographs
 from normbench.errors import RequestError
 from normbench.records.store import run_folder
@@ -154,7 +154,7 @@ def test_a_run_with_vgg16_is_another_run_and_says_so(
     overrides += ["budget.max_steps=1", "evaluations=1"]
     other = run(*overrides, "task.perceptual=vgg16")
     assert other.status == "ok", other.error
-    assert other.config.task["perceptual"] == "vgg16"
+    assert other.config.task.options["perceptual"] == "vgg16"
     default = compose(["budget=smoke", *overrides])
     assert run_id(default) != other.run_id
     task: Any = network.make_task(other.config, torch.device("cpu"))
@@ -337,7 +337,7 @@ def test_a_run_that_cannot_draw_is_refused_with_what_would(
     other = finished.model_copy(update={"config": config})
     with pytest.raises(RequestError, match="is of task=cnn; only networks of"):
         stylization.load(other, folder)
-    shaped = finished.config.model_copy(update={"norm": {"name": "layer_shape"}})
+    shaped = finished.config.model_copy(update={"norm": Choice(name="layer_shape")})
     with pytest.raises(RequestError, match="has parameters for each position"):
         stylization.load(finished.model_copy(update={"config": shaped}), folder)
 

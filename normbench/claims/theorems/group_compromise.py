@@ -112,8 +112,8 @@ def group_permutation() -> Finding:
 
 def _losses(config: RunConfig, permuted: bool = False) -> Tensor:
     """Those of 12 steps of the plain network, its initial weights `permuted` or not."""
-    options = {key: value for key, value in config.norm.items() if key != "name"}
-    norms = NormFactory(config.norm["name"], options, config.norm_batch)
+    options = config.norm.options
+    norms = NormFactory(config.norm.name, options, config.norm_batch)
     task = make_task(config, torch.device("cpu"))
     torch.manual_seed(config.seed)
     model = _Plain(norms)

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from normbench.claims.theorems.base import difference, largest
 from normbench.config.composition import compose
-from normbench.config.schema import RunConfig
+from normbench.config.schema import Choice, RunConfig
 from normbench.norms.base import REGISTRY
 from normbench.tasks.base import Task
 from normbench.training import loop
@@ -29,7 +29,7 @@ def small(task: str, *overrides: str) -> RunConfig:
 
 def with_norm(config: RunConfig, name: str, **options: Any) -> RunConfig:
     """`config` with another norm, its options checked; it needs no yaml."""
-    norm = {"name": name, **REGISTRY.options(name, options)}
+    norm = Choice(name=name, **REGISTRY.options(name, options))
     return config.model_copy(update={"norm": norm})
 
 

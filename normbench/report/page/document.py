@@ -23,7 +23,7 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
         claim: {name: verdict_figures.svg(figure) for name, figure in named.items()}
         for claim, named in drawn.items()
     }
-    norms = sorted({each.config.norm["name"] for each in material.records})
+    norms = sorted({each.config.norm.name for each in material.records})
     page = render(material, inline, {norm: colour(norm) for norm in norms})
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

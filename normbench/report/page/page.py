@@ -245,7 +245,7 @@ def failed(records: Iterable[RunRecord]) -> list[Failure]:
     found: dict[tuple[str, ...], Failure] = {}
     for each in records:
         if each.status != "ok":
-            norm, task = each.config.norm["name"], each.config.task["name"]
+            norm, task = each.config.norm.name, each.config.task.name
             key = (each.status, norm, task, why(each))
             found.setdefault(key, Failure(*key)).run_ids.append(each.run_id)
     return sorted(found.values(), key=lambda one: (-len(one.run_ids), one.run_ids))

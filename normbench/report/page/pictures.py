@@ -176,7 +176,7 @@ def _labels(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _norm(each: RunRecord) -> str:
-    return str(each.config.norm["name"])
+    return str(each.config.norm.name)
 
 
 def _norm_first(each: RunRecord) -> tuple[str, str]:
@@ -196,7 +196,7 @@ def _strip(run: RunRecord, file: Path) -> Strip:
     """Raises as `reading.picture` does, and Damaged where it is no such picture."""
     whole = untrusted.picture(file)
     middle = whole.height // 2
-    styles = run.config.data.get("styles", [])
+    styles = run.config.data.options.get("styles", [])
     if max(whole.size) > LONGEST:
         raise Damaged(file, f"a side of it is longer than {LONGEST:,} pixels")
     if not isinstance(styles, list):
