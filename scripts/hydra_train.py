@@ -29,6 +29,7 @@ from normbench.config.schema import RunConfig, RunRecord
 from normbench.config.user_modules import import_modules
 from normbench.errors import Busy, NormbenchError, RequestError
 from normbench.norms.factory import NormFactory
+from normbench.records.store import Results
 from normbench.training import evaluation
 from normbench.training.experiment import run_one
 from normbench.training.network import choose_device, make_task
@@ -90,7 +91,7 @@ def run(config: RunConfig, modules: list[str]) -> RunRecord:
     results = Path(os.environ.get("NORMBENCH_RESULTS", "results/runs")).expanduser()
     while True:
         try:
-            return run_one(config, results, modules=modules, observer=Lines())
+            return run_one(config, Results(results, tuple(modules)), observer=Lines())
         except Busy:
             time.sleep(RETRY)
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from normbench.cli import app
 from normbench.config.composition import compose
 from normbench.config.schema import RunRecord
+from normbench.records.store import Results
 from normbench.training.experiment import run_one
 
 # What would lead a test elsewhere: to other results or servers, into the repository
@@ -73,7 +74,7 @@ def run(tmp_path: Path) -> Run:
 
     def run(*overrides: str, results: Path = tmp_path / "runs") -> RunRecord:
         defaults = ["budget=smoke", "tracker=none"]
-        return run_one(compose([*defaults, *overrides]), results)
+        return run_one(compose([*defaults, *overrides]), Results(results))
 
     return run
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.config.schema import Environment, RunRecord, Seconds
 from normbench.records import store
 

@@ -47,6 +47,7 @@ from normbench.data.base import REGISTRY as DATA
 from normbench.norms import REGISTRY
 from normbench.probes.base import PROBES
 from normbench.records.query import flat
+from normbench.records.store import Results
 from normbench.report.text.verdict import text as verdict_text
 from normbench.report.words import headline
 from normbench.tasks.base import REGISTRY as TASKS
@@ -118,7 +119,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     styles = {"style": [*SMALL["style"], "data.styles=[brick,grass]"]}
     for small in (SMALL | styles).values():
         config = compose([*small, "budget=smoke", "budget.max_steps=1", "tracker=none"])
-        run_one(config, folder / "results" / "runs")
+        run_one(config, Results(folder / "results" / "runs"))
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     with pytest.MonkeyPatch.context() as patch:
         write_the_users_files(folder, patch)
@@ -348,9 +349,8 @@ def test_the_page_of_a_task_has_its_defaults(task: str) -> None:
     page = (ROOT / "docs" / "tasks" / f"{task}.md").read_text()
     known = flat(compose([f"task={task}"]))
     shown = {cells[0]: cells[1] for cells in rows(page) if cells[0] in known}
-    assert {f"task.{key}" for key in compose([f"task={task}"]).task} - {
-        "task.name"
-    } <= shown.keys()
+    options = compose([f"task={task}"]).task.options
+    assert {f"task.{key}" for key in options} <= shown.keys()
     for key, default in shown.items():
         value = known[key]
         expected = "null" if value is None else str(value).replace("'", "")

@@ -15,9 +15,11 @@ import yaml
 from conftest import SMALL, Run
 from norms_made import ODD
 
-from normbench.config.composition import compose, resolve, run_id
+from normbench.config.composition import compose, resolve
+from normbench.config.identity import run_id
 from normbench.config.schema import RunRecord
 from normbench.records import store
+from normbench.records.store import Results
 from normbench.training.experiment import run_one
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "hydra_train.py"
@@ -141,7 +143,7 @@ def test_a_multirun_leaves_the_records_of_a_sweep(
     configs = [compose([*SMOKE, f"norm={norm}"]) for norm in ("affine", "group")]
     assert found.keys() == {run_id(config) for config in configs}
     for config in configs:
-        expected = run_one(config, tmp_path / "calm")
+        expected = run_one(config, Results(tmp_path / "calm"))
         assert found[expected.run_id].metrics == expected.metrics
 
 
@@ -185,7 +187,7 @@ def test_a_failed_trial_does_not_end_a_study(door: Door, tmp_path: Path) -> None
 @pytest.mark.slow
 def test_what_is_finished_is_not_run_again(door: Door, tmp_path: Path) -> None:
     asked = [*SMOKE, "norm=affine"]
-    before = run_one(compose(asked), tmp_path / "results" / "runs")
+    before = run_one(compose(asked), Results(tmp_path / "results" / "runs"))
     unknown = door(*asked, "objective=val/bleu")
     assert unknown.returncode == 1
     assert "objective=val/bleu is no metric" in unknown.stderr

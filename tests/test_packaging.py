@@ -24,7 +24,8 @@ def test_a_wheel_composes_a_config_from_another_folder(tmp_path: Path) -> None:
     (wheel,) = wheels.glob("normbench-*.whl")
     subprocess.run([*pip, "install", *no_index, "--target", site, wheel], check=True)
     code = (
-        "import normbench; from normbench.config.composition import compose, run_id;"
+        "import normbench; from normbench.config.composition import compose;"
+        "from normbench.config.identity import run_id;"
         "print(normbench.__file__); print(run_id(compose(['norm=group'])));"
         "from normbench.data.display_names import distinct_names;"
         "print(len(distinct_names()))"
@@ -44,7 +45,8 @@ def test_a_wheel_composes_a_config_from_another_folder(tmp_path: Path) -> None:
     licences = {path.name for path in (about / "licenses").rglob("LICENSE*")}
     assert licences == {"LICENSE", "LICENSE.unicode"}
     assert Path(module).is_relative_to(site)
-    from normbench.config.composition import compose, run_id
+    from normbench.config.composition import compose
+    from normbench.config.identity import run_id
 
     assert identity == run_id(compose(["norm=group"]))
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from normbench.config.composer import Composer
-from normbench.config.composition import resolve, run_id
+from normbench.config.composition import resolve
+from normbench.config.identity import run_id
 from normbench.config.overrides import parse, words
 from normbench.config.schema import Engine, RunConfig, RunRecord
 from normbench.errors import NormbenchError, RequestError, did_you_mean
 from normbench.records import store
+from normbench.records.store import Results
 from normbench.sweeps.engines import Work, parallel, run_all
 from normbench.sweeps.forecast import Forecast
 from normbench.sweeps.manifest import Manifest
@@ -55,14 +57,12 @@ class Request:
     `frozen` are the rates of an earlier full check: design -> cell -> rate.
     """
 
-    results: Path
+    results: Results
     budget: BudgetName
     engine: Engine
     observe: Callable[[str], SweepObserver]
     config_dir: Path | None = None
-    modules: Sequence[str] = ()
     frozen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    redo_stale: bool = False
     announce: Callable[[Manifest], None] | None = None
 
 
@@ -279,11 +279,9 @@ class Trial:
             probes = {*config.probes, *(runs[key].probes if key in runs else ())}
             runs[key] = config.model_copy(update={"probes": sorted(probes)})
         plan = Plan(runs, {}, request.engine)
-        now = standing(
-            plan, request.results, request.modules, redo_stale=request.redo_stale
-        )
+        now = standing(plan, request.results)
         if now.missing:
-            seen = now.finished.values() or store.all_records(request.results)[0]
+            seen = now.finished.values() or store.all_records(request.results.folder)[0]
 
             def announce(workers: int) -> None:
                 if request.announce:
@@ -295,12 +293,11 @@ class Trial:
                 Forecast(seen, now.missing, parallel(request.engine)),
                 request.observe(f"{what}, {len(now.finished)} of {len(runs)} are done"),
                 announce=announce,
-                modules=request.modules,
-                redo_stale=request.redo_stale,
             )
             run_all(work, request.engine)
         found = {
-            key: store.read(store.run_folder(request.results, key)) for key in runs
+            key: store.read(store.run_folder(request.results.folder, key))
+            for key in runs
         }
         self.records |= {key: each for key, each in found.items() if each is not None}
         lost = [key for key, each in found.items() if each is None]

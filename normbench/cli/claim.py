@@ -227,6 +227,7 @@ def check(
         from normbench.config.choices import choices
         from normbench.config.user_modules import import_modules
         from normbench.errors import RequestError
+        from normbench.records.store import Results
         from normbench.report.text.verdict import text
         from normbench.sweeps.manifest import Announcement
         from normbench.verdicts.registration import read_claim
@@ -253,14 +254,12 @@ def check(
         trials = []
         for claim in registered:
             request = Request(
-                results=results,
+                results=Results(results, tuple(module or ()), redo_stale),
                 budget=budget.value,
                 engine=asked,
                 observe=_observe(claim.name),
                 config_dir=config_dir,
-                modules=module or (),
                 frozen=_rates(claim, _full_verdict(claim.name, output)),
-                redo_stale=redo_stale,
                 announce=_announce(claim.name, announcement),
             )
             trials.append(checking.prepare(claim, request, arm))
@@ -316,6 +315,7 @@ def compare(
         from normbench.claims.trial import Request
         from normbench.config.user_modules import import_modules
         from normbench.errors import RequestError
+        from normbench.records.store import Results
         from normbench.report.text.verdict import text
         from normbench.sweeps.manifest import Announcement
 
@@ -338,13 +338,11 @@ def compare(
         )
         announcement = Announcement(results)
         request = Request(
-            results=results,
+            results=Results(results, tuple(module or ()), redo_stale),
             budget="full",
             engine=_engine(engine, workers, config_dir),
             observe=_observe("compare"),
             config_dir=config_dir,
-            modules=module or (),
-            redo_stale=redo_stale,
             announce=_announce("compare", announcement),
         )
         trial = checking.prepare(claim, request)

@@ -59,7 +59,7 @@ def train(
     """
     with exit_codes(), _world() as world:
         config = world.together(lambda: _composed(overrides, config_dir, module, from_))
-        from normbench.config.composition import run_id
+        from normbench.config.identity import run_id
         from normbench.records import store
         from normbench.records.source import comes_from_this_code
 
@@ -83,8 +83,7 @@ def train(
                 with _stopping(world) as stop:
                     finished = run_one(
                         config,
-                        results,
-                        modules=module or (),
+                        store.Results(results, tuple(module or ())),
                         observer=run_observer() if world.first else None,
                         stop=stop,
                         world=world,
@@ -121,7 +120,7 @@ def config(
         else:
             import yaml
 
-            from normbench.config.composition import run_id
+            from normbench.config.identity import run_id
 
             typer.echo(f"# run_id: {run_id(composed)}")
             plain = composed.model_dump(mode="json")

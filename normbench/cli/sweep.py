@@ -79,7 +79,7 @@ def sweep(
         from normbench.cli.console import Terminal
         from normbench.cli.progress import SweepProgress
         from normbench.config.user_modules import import_modules
-        from normbench.records.store import all_records
+        from normbench.records.store import Results, all_records
         from normbench.sweeps.engines import Work, parallel, run_all
         from normbench.sweeps.forecast import Forecast
         from normbench.sweeps.manifest import Announcement
@@ -90,13 +90,8 @@ def sweep(
         plan = make_plan(overrides or (), arm or (), config_dir)
         if mine is not None:
             plan = mine.of(plan)
-        now = standing(
-            plan,
-            results,
-            module or (),
-            redo_stale=redo_stale,
-            skip_failed=skip_failed,
-        )
+        runs = Results(results, tuple(module or ()), redo_stale)
+        now = standing(plan, runs, skip_failed=skip_failed)
         seen = now.finished.values() if now.finished else all_records(results)[0]
         forecast = Forecast(seen, now.missing, parallel(plan.engine))
         if dry_run:
@@ -109,18 +104,16 @@ def sweep(
             with all_interrupt(), Announcement(results) as announcement:
                 work = Work(
                     now.missing,
-                    results,
+                    runs,
                     forecast,
                     progress,
                     announce=lambda workers: announcement.say(
                         manifest(title, plan, now, workers)
                     ),
-                    modules=module or (),
-                    redo_stale=redo_stale,
                 )
                 run_all(work, plan.engine)
         if json:
-            records = standing(plan, results).finished.values()
+            records = standing(plan, Results(results)).finished.values()
             plain = [finished.model_dump(mode="json") for finished in records]
             typer.echo(jsonlib.dumps(plain, indent=2))
         else:
@@ -215,7 +208,9 @@ def rerun(
         import_modules(modules)
         config = same_run(before, overrides or ())
         fresh = output or results / "reruns" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
-        after = run_one(config, fresh, modules=modules, observer=run_observer())
+        after = run_one(
+            config, store.Results(fresh, tuple(modules)), observer=run_observer()
+        )
         identical = after.metrics == before.metrics and after.status == before.status
         if json:
             outcome = {

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from normbench.config import identity
 from normbench.config.choices import choices
 from normbench.config.composer import Composer
 from normbench.config.overrides import parse, shortened
@@ -118,15 +117,6 @@ def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> 
                 "engine=NAME engine.KEY=VALUE"
             )
     return engine(Composer(config_dir)(parsed)["engine"])
-
-
-def run_id(config: RunConfig) -> str:
-    """16 hex digits: the hash of all that changes the numbers, and of nothing else."""
-    left_out: frozenset[str] = frozenset()
-    if "fingerprint" in config.data.options:
-        data = classes("data").get(config.data.name)
-        left_out = data.path_options | data.not_hashed
-    return identity.hashed(config, left_out)
 
 
 def _name(config: Mapping[str, Any], group: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from functools import reduce
 
 from normbench.config.schema import ADDED_LATER, NOT_HASHED, RunConfig
+from normbench.registry import classes
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
@@ -22,6 +23,15 @@ LEFT_OUT = {
 }
 """Of each data set that has a fingerprint, by name: `path_options | not_hashed` of its
 class, so that the id of a record can be checked where there is no torch."""
+
+
+def run_id(config: RunConfig) -> str:
+    """16 hex digits: the hash of all that changes the numbers, and of nothing else."""
+    left_out: frozenset[str] = frozenset()
+    if "fingerprint" in config.data.options:
+        data = classes("data").get(config.data.name)
+        left_out = data.path_options | data.not_hashed
+    return hashed(config, left_out)
 
 
 def hashed(config: RunConfig, left_out: Collection[str] = ()) -> str:

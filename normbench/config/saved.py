@@ -6,7 +6,8 @@ from typing import Any
 
 from normbench.config.choices import groups
 from normbench.config.composer import Composer
-from normbench.config.composition import engine, resolve, run_id
+from normbench.config.composition import engine, resolve
+from normbench.config.identity import run_id
 from normbench.config.overrides import parse
 from normbench.config.schema import (
     Budget,

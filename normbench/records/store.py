@@ -12,6 +12,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +22,7 @@ from normbench.config import identity
 from normbench.config.identity import RUN_ID
 from normbench.config.schema import RunConfig, RunRecord, Status
 from normbench.errors import Damaged, RequestError, Unreadable
+from normbench.records.source import comes_from_this_code
 from normbench.records.writer import CHECKPOINT as CHECKPOINT
 from normbench.records.writer import CONFIG as CONFIG
 from normbench.records.writer import HISTORY as HISTORY
@@ -166,6 +168,41 @@ def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool
     if config.data.options.get("strict") and record.facts.get("skipped_images"):
         return False
     return not config.keep_weights or (folder / WEIGHTS).is_file()
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder of runs, and which of its records count as finished.
+
+    `modules` are the user's own, which a run may need. With `redo_stale`, a record
+    counts only if it comes from the code that is here now.
+    """
+
+    folder: Path
+    modules: tuple[str, ...] = ()
+    redo_stale: bool = False
+
+    def finished(self, config: RunConfig) -> RunRecord | None:
+        """The record of the run that `config` asks for, or None if it must be done."""
+        folder = run_folder(self.folder, identity.run_id(config))
+        record = read(folder)
+        if record is None or not satisfies(folder, record, config):
+            return None
+        return record if self.counts(record) else None
+
+    def counts(self, record: RunRecord) -> bool:
+        """Whether a record need not be redone because other code made it."""
+        if not self.redo_stale:
+            return True
+        return comes_from_this_code(record.environment, self.modules)
+
+    def resolved(self) -> "Results":
+        """The same folder by its absolute path, for processes that start elsewhere."""
+        return replace(self, folder=self.folder.resolve())
+
+    def writer(self, config: RunConfig) -> RunWriter:
+        """The writer of the run that `config` asks for; it takes the run's lock."""
+        return RunWriter(self.folder, identity.run_id(config))
 
 
 STATES = (*get_args(Status), "running", "interrupted", "missing")

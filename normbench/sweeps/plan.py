@@ -11,12 +11,14 @@ import torch
 
 from normbench.config.choices import groups
 from normbench.config.composer import Composer
-from normbench.config.composition import engine, resolve, run_id
+from normbench.config.composition import engine, resolve
+from normbench.config.identity import run_id
 from normbench.config.overrides import grid, parse, words
 from normbench.config.schema import Engine, RunConfig, RunRecord, Skipped
 from normbench.errors import Incompatible, RequestError, Unreadable
 from normbench.records import store
 from normbench.records.source import comes_from_this_code
+from normbench.records.store import Results
 from normbench.sweeps.manifest import Manifest
 from normbench.training import network
 
@@ -161,18 +163,10 @@ class Standing:
     failed: frozenset[str]
 
 
-def standing(
-    plan: Plan,
-    results: Path,
-    modules: Sequence[str] = (),
-    *,
-    redo_stale: bool = False,
-    skip_failed: bool = False,
-) -> Standing:
+def standing(plan: Plan, results: Results, *, skip_failed: bool = False) -> Standing:
     """Look up the runs of `plan` under `results`.
 
-    With `redo_stale`, runs that come from other code than this are missing; with
-    `skip_failed`, those that failed are not.
+    With `skip_failed`, runs that failed are not missing.
     """
     finished, missing, left = {}, {}, {}
     stale, failed = set(), set()
@@ -180,15 +174,15 @@ def standing(
     with store.no_garbage():
         for key in plan.runs:
             try:
-                records[key] = store.read(store.run_folder(results, key))
+                records[key] = store.read(store.run_folder(results.folder, key))
             except Unreadable:  # whoever does the run says so
                 records[key] = None
     for key, config in plan.runs.items():
-        folder, found = store.run_folder(results, key), records[key]
+        folder, found = store.run_folder(results.folder, key), records[key]
         if found is None:
             missing[key] = config
             continue
-        fresh = comes_from_this_code(found.environment, modules)
+        fresh = comes_from_this_code(found.environment, results.modules)
         if not fresh:
             stale.add(key)
         if found.status == "failed":
@@ -196,7 +190,7 @@ def standing(
             if skip_failed:
                 left[key] = found
                 continue
-        if store.satisfies(folder, found, config) and (fresh or not redo_stale):
+        if store.satisfies(folder, found, config) and (fresh or not results.redo_stale):
             finished[key] = found
         else:
             missing[key] = config

@@ -1,21 +1,19 @@
 """One run, from what is asked for to its record."""
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from normbench.config.composition import run_id
+from normbench.config.identity import run_id
 from normbench.config.schema import Environment, RunConfig, RunRecord
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Busy, Incompatible, NormbenchError, Stopped
-from normbench.records import store
-from normbench.records.source import comes_from_this_code
-from normbench.records.store import NoWriter, RunWriter
+from normbench.records.store import NoWriter, Results, RunWriter
 from normbench.records.tracking import NoTracker, Tracker, open_tracker
 from normbench.tasks.base import Task
 from normbench.training import checkpoint
@@ -37,19 +35,17 @@ ALONE = World()
 
 def run_one(
     config: RunConfig,
-    results: Path,
+    results: Results,
     *,
-    modules: Sequence[str] = (),
     observer: Observer | None = None,
-    redo_stale: bool = False,
     stop: Callable[[], bool] | None = None,
     world: World = ALONE,
 ) -> RunRecord:
     """The record of the run that `config` asks for: found, or trained and evaluated.
 
     A finished run is not done again, nor one that another process has finished just
-    now; with `redo_stale`, one from other code is. A run that was interrupted goes on
-    from its last checkpoint. `modules` are the user's own, already imported.
+    now. A run that was interrupted goes on from its last checkpoint. The user's own
+    modules (`results.modules`) are already imported.
 
     `stop` is asked after every step; once it says so, the run is saved and Stopped is
     raised. Raises RequestError (Busy where another process is doing the run,
@@ -61,7 +57,7 @@ def run_one(
     files; where it dies, one that is left records the failure. Where another fails, it
     raises NormbenchError, and the first one records why.
     """
-    found = partial(_found, config, results, modules, redo_stale)
+    found = partial(results.finished, config)
     if finished := world.from_first(found):
         return finished
     so_far = SoFar()
@@ -69,7 +65,7 @@ def run_one(
     torch.set_num_threads(config.threads)
     turn_off_tf32()
     device, task = world.together(partial(_prepared, config, world))
-    here = ran_on(config, device, modules, world.size)
+    here = ran_on(config, device, results.modules, world.size)
     identity = _identity(config, here)
     with ExitStack() as stack:
         writer, begun = _begin(
@@ -85,7 +81,7 @@ def run_one(
             tracker = open_tracker(
                 config,
                 run_id(config),
-                results,
+                results.folder,
                 resumed=begun is not None,
                 note=observer.note,
                 warn=observer.warn,
@@ -106,7 +102,7 @@ def run_one(
         if so_far.status in {"ok", "diverged"}:
             return world.from_first(finish)
         if not world.first:
-            _leave(config, results, modules, so_far, world)
+            _leave(config, results, so_far, world)
         finished = finish()
         # Before the lock goes: another asks under it (`_leave`).
         world.leave_word("recorded", finished.status)
@@ -127,7 +123,7 @@ def _prepared(config: RunConfig, world: World) -> tuple[torch.device, Task]:
 def _begin(
     opened: ExitStack,
     config: RunConfig,
-    results: Path,
+    results: Results,
     found: Callable[[], RunRecord | None],
     identity: Mapping[str, Any],
     warn: Callable[[str], None],
@@ -141,7 +137,7 @@ def _begin(
     writers: list[RunWriter] = []
 
     def first() -> RunRecord | checkpoint.State | None:
-        writer = opened.enter_context(RunWriter(results, run_id(config)))
+        writer = opened.enter_context(results.writer(config))
         writers.append(writer)
         if finished := found():
             return finished
@@ -194,8 +190,7 @@ def _finish(
 
 def _leave(
     config: RunConfig,
-    results: Path,
-    modules: Sequence[str],
+    results: Results,
     so_far: SoFar,
     world: World,
 ) -> NoReturn:
@@ -205,10 +200,11 @@ def _leave(
     """
     world.leave_word(so_far.status, str(so_far.error))
     reason = f"process {world.rank} of {world.size} lost the first: {so_far.error}"
-    failed = failure(config, reason, modules, processes=world.size)
-    with suppress(Busy), RunWriter(results, run_id(config)) as writer:
+    failed = failure(config, reason, results.modules, processes=world.size)
+    with suppress(Busy), results.writer(config) as writer:
         # Asked under the lock, which the first one holds until it has left that word.
-        recorded = world.words("recorded") or _found(config, results, modules, False)
+        any_record = replace(results, redo_stale=False)
+        recorded = world.words("recorded") or any_record.finished(config)
         if not recorded:
             writer.finish(failed)
     last = str(so_far.error).strip().splitlines()[-1]
@@ -217,26 +213,7 @@ def _leave(
     )
 
 
-def _found(
-    config: RunConfig, results: Path, modules: Sequence[str], redo_stale: bool
-) -> RunRecord | None:
-    """The record of this run, where it needs not be done."""
-    folder = store.run_folder(results, run_id(config))
-    there = store.read(folder)
-    if there is None or not store.satisfies(folder, there, config):
-        return None
-    fresh = not redo_stale or comes_from_this_code(there.environment, modules)
-    return there if fresh else None
-
-
-def record_failure(
-    config: RunConfig,
-    results: Path,
-    reason: str,
-    *,
-    modules: Sequence[str] = (),
-    redo_stale: bool = False,
-) -> RunRecord:
+def record_failure(config: RunConfig, results: Results, reason: str) -> RunRecord:
     """Record, from outside, that the process of a run could not end it.
 
     Its history and checkpoints stay. Where the run is finished after all, that record
@@ -244,10 +221,10 @@ def record_failure(
     Busy where a process is doing the run, NormbenchError where the record cannot be
     written.
     """
-    failed = failure(config, reason, modules, processes=1)
-    with RunWriter(results, run_id(config)) as writer:
-        if there := _found(config, results, modules, redo_stale):
-            return there
+    failed = failure(config, reason, results.modules, processes=1)
+    with results.writer(config) as writer:
+        if record := results.finished(config):
+            return record
         writer.finish(failed)
     return failed
 

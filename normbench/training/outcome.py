@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import torch
 
-from normbench.config.composition import run_id
+from normbench.config.identity import run_id
 from normbench.config.rates import peak_lr
 from normbench.config.schema import Environment, RunConfig, RunRecord, Seconds, Status
 from normbench.data.base import REGISTRY as DATA

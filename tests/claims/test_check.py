@@ -24,7 +24,7 @@ from normbench.claims.comparison import comparison
 from normbench.claims.trial import Request
 from normbench.config.schema import Engine, LocalEngine, RunConfig
 from normbench.errors import NormbenchError, RequestError
-from normbench.records.store import RunWriter, read_compact
+from normbench.records.store import Results, RunWriter, read_compact
 from normbench.sweeps.engines import Work
 from normbench.training.environment import environment
 from normbench.verdicts.registration import BudgetName, Claim, read_claim
@@ -65,7 +65,7 @@ class Runner:
                 "metrics": self.metrics(config) if ok else {"test/error": None},
                 "probes": {f"{probe}/x": 1.0 for probe in config.probes},
             }
-            with RunWriter(work.results, key) as writer:
+            with RunWriter(work.results.folder, key) as writer:
                 writer.begin(config)
                 writer.finish(A_RECORD.model_copy(update=made_up))
 
@@ -91,7 +91,7 @@ def a_claim(**design: Any) -> Claim:
 def checked(
     claim: Claim, folder: Path, budget: BudgetName = "full", arm: str | None = None
 ) -> Verdict:
-    request = Request(folder / "runs", budget, ENGINE, lambda what: None)  # type: ignore[arg-type, return-value]
+    request = Request(Results(folder / "runs"), budget, ENGINE, lambda what: None)  # type: ignore[arg-type, return-value]
     return check(claim, prepare(claim, request, arm), "normbench claim check tiny")
 
 
@@ -152,7 +152,7 @@ def test_quick_has_six_seeds_and_the_rates_it_is_given(
     claim = a_claim()
     frozen = {"digits": {"a@2": 0.7}}
     request = Request(
-        tmp_path / "runs",
+        Results(tmp_path / "runs"),
         "quick",
         ENGINE,
         lambda what: None,  # type: ignore[arg-type, return-value]

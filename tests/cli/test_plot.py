@@ -18,7 +18,7 @@ from records_made import a_record, written
 from typer.testing import CliRunner
 
 from normbench.cli import app
-from normbench.config.composition import run_id
+from normbench.config.identity import run_id
 from normbench.records import store
 
 CLAIMS = Path(__file__).parents[2] / "results" / "claims"

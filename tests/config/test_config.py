@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from normbench.config.choices import choices, description, groups
-from normbench.config.composition import compose, resolve, run_id
+from normbench.config.composition import compose, resolve
+from normbench.config.identity import run_id
 from normbench.config.schema import ADDED_LATER, NOT_HASHED, RunConfig
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError

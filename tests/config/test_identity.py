@@ -18,7 +18,8 @@ from conftest import Command, Run
 from records_made import A_RECORD, written
 from torch import Tensor
 
-from normbench.config.composition import compose, hash_files, resolve, run_id
+from normbench.config.composition import compose, hash_files, resolve
+from normbench.config.identity import run_id
 from normbench.config.schema import RunConfig
 from normbench.data import display_names, photographs, shapes
 from normbench.data.base import REGISTRY, Data, Tokens
@@ -26,6 +27,7 @@ from normbench.data.display_names import Name, distinct_names
 from normbench.data.reading import cache, embedded
 from normbench.errors import RequestError
 from normbench.records import query
+from normbench.records.store import Results
 from normbench.training.experiment import run_one
 from normbench.training.network import make_task
 
@@ -143,7 +145,7 @@ def test_other_content_is_another_run_that_says_so(
     assert run_id(resolve(known.config.model_dump())) == other.run_id
     told = "data=shapes is not what this run was asked for with.*install the version of"
     with pytest.raises(RequestError, match=told):
-        run_one(known.config, tmp_path / "again")
+        run_one(known.config, Results(tmp_path / "again"))
     assert not (tmp_path / "again").exists()
     assert query.mixtures([known, other], ["norm"]) == ["data.fingerprint"]
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from normbench.claims.comparison import comparison
 from normbench.config.composer import Composer
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.config.overrides import grid, parse, words
 from normbench.errors import RequestError, did_you_mean
 from normbench.norms.base import make

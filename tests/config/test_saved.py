@@ -12,7 +12,8 @@ from data_made import image_folder
 from typer.testing import CliRunner
 
 from normbench.cli import app
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.config.saved import compose_from
 from normbench.errors import RequestError
 

@@ -18,6 +18,7 @@ from normbench.data.reading.augmentation import (
     uniform,
 )
 from normbench.errors import RequestError, Stopped
+from normbench.records.store import Results
 from normbench.training import experiment
 
 ALL: list[Augmentation] = ["crop", "flip", "cutout"]
@@ -136,8 +137,10 @@ def test_an_augmented_run_that_is_resumed_ends_the_same(
         folder = tmp_path / f"stopped {stop_after}"
         stop = iter([False] * (stop_after - 1) + [True])
         with pytest.raises(Stopped):
-            experiment.run_one(whole.config, folder, stop=partial(next, stop))
-        assert experiment.run_one(whole.config, folder).metrics == whole.metrics
+            experiment.run_one(whole.config, Results(folder), stop=partial(next, stop))
+        assert (
+            experiment.run_one(whole.config, Results(folder)).metrics == whole.metrics
+        )
 
 
 def test_accumulating_sees_the_same_pictures(run: Run) -> None:

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from normbench.cli import app
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.data import text_csv
 from normbench.data.base import REGISTRY, Tokens
 from normbench.data.reading import texts

@@ -11,10 +11,12 @@ import pytest
 import torch
 from conftest import Command, Run
 
-from normbench.config.composition import compose, hash_files, resolve, run_id
+from normbench.config.composition import compose, hash_files, resolve
+from normbench.config.identity import run_id
 from normbench.data import text_csv
 from normbench.data.base import REGISTRY, Tokens
 from normbench.errors import RequestError
+from normbench.records.store import Results
 from normbench.training.experiment import run_one
 
 TASKS = {"content_folder": "style", "folder": "cnn", "text_csv": "transformer"}
@@ -99,7 +101,7 @@ def test_a_run_on_relative_paths_is_done_again_from_another_folder(
     monkeypatch.chdir(tmp_path / "elsewhere")
     hash_files.cache_clear()
     again = resolve(record.config.model_dump())
-    assert run_one(again, tmp_path / "elsewhere").metrics == record.metrics
+    assert run_one(again, Results(tmp_path / "elsewhere")).metrics == record.metrics
     with pytest.raises(RequestError, match=r"data\.path=material\S* does not exist"):
         compose(overrides(name, told))
 

@@ -21,7 +21,8 @@ from conftest import Run
 from data_made import image_folder, picture
 from PIL import Image
 
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.data import folder
 from normbench.data.base import REGISTRY, Images
 from normbench.data.reading import pictures
@@ -29,6 +30,7 @@ from normbench.data.reading.augmentation import InMemory
 from normbench.data.reading.listing import listed
 from normbench.errors import RequestError, Stopped
 from normbench.records import store
+from normbench.records.store import Results
 from normbench.training import experiment
 
 SMALL_MEMORY = 1e-7
@@ -156,8 +158,13 @@ def test_a_run_is_the_same_from_memory_and_from_files_and_resumed(
     assert kept.facts == {"skipped_images": 0, "left_out_files": 1, "classes": 3}
     stop = iter([False] * 6 + [True])
     with pytest.raises(Stopped):
-        experiment.run_one(read.config, tmp_path / "stopped", stop=lambda: next(stop))
-    assert experiment.run_one(read.config, tmp_path / "stopped").metrics == read.metrics
+        experiment.run_one(
+            read.config, Results(tmp_path / "stopped"), stop=lambda: next(stop)
+        )
+    assert (
+        experiment.run_one(read.config, Results(tmp_path / "stopped")).metrics
+        == read.metrics
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere readers are spawned")
@@ -243,7 +250,7 @@ def test_a_record_of_skipped_images_is_none_of_a_strict_run(
     strict = lenient.config.model_copy(update={"data": data})
     assert run_id(strict) == lenient.run_id
     with pytest.raises(RequestError, match=r"data\.strict=true, and 1 of 30 images"):
-        experiment.run_one(strict, tmp_path / "results")
+        experiment.run_one(strict, Results(tmp_path / "results"))
     assert store.read(place) == lenient
 
 

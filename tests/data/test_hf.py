@@ -8,7 +8,8 @@ import pytest
 from conftest import Run
 from data_made import hf, text_csv
 
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.data.base import REGISTRY, Tokens
 from normbench.data.hf import _read
 from normbench.errors import RequestError

@@ -19,7 +19,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from normbench.cli import app
-from normbench.config.composition import compose, hash_files, run_id
+from normbench.config.composition import compose, hash_files
+from normbench.config.identity import run_id
 from normbench.data.base import REGISTRY, Images
 from normbench.data.reading import pictures
 from normbench.data.reading.listing import listed

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records_made import A_RECORD, a_record, written
 
-from normbench.config.composition import run_id
+from normbench.config.identity import run_id
 from normbench.config.schema import RunRecord
 from normbench.errors import RequestError
 from normbench.records import query

@@ -16,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records_made import A_RECORD, a_record, written
 
-from normbench.config.composition import compose, compose_engine, run_id
+from normbench.config.composition import compose, compose_engine
+from normbench.config.identity import run_id
 from normbench.config.schema import RunRecord
 from normbench.errors import Busy, NormbenchError, RequestError, Unreadable
 from normbench.records import store
+from normbench.records.store import Results
 from normbench.sweeps.plan import Plan, standing
 
 
@@ -232,7 +234,7 @@ def test_a_disk_that_does_not_answer_is_not_a_run_without_a_record(
     with pytest.raises(Unreadable, match=r"result\.json cannot be read: Input/output"):
         store.read(folder)
     plan = Plan({finished.run_id: finished.config}, {}, compose_engine([]))
-    assert standing(plan, tmp_path).missing.keys() == {finished.run_id}
+    assert standing(plan, Results(tmp_path)).missing.keys() == {finished.run_id}
 
 
 def test_files_of_others_stay_in_the_folder_of_a_run(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from normbench.config.composition import compose
 from normbench.config.schema import RunRecord
 from normbench.errors import Stopped
 from normbench.records import store
+from normbench.records.store import Results
 from normbench.records.sync import offline_runs
 from normbench.training.experiment import run_one
 
@@ -134,9 +135,9 @@ def test_a_run_taken_up_again_is_uploaded_as_one(
         return len(asked) == 5
 
     with pytest.raises(Stopped):
-        run_one(config, results, stop=stop)
+        run_one(config, Results(results), stop=stop)
     time.sleep(1.1)  # wandb names a folder by the second
-    finished = run_one(config, results)
+    finished = run_one(config, Results(results))
     first, second = offline_runs(results).waiting
     assert first.name < second.name
     with serving() as server:

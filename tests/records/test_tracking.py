@@ -12,10 +12,12 @@ import pytest
 import torch
 from conftest import SMALL, Command, Run
 
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.config.wandb_variables import clean, find_folders
 from normbench.errors import RequestError, Stopped
 from normbench.records import store, tracking
+from normbench.records.store import Results
 from normbench.training import network
 from normbench.training.experiment import run_one
 from normbench.training.observer import Silent
@@ -64,10 +66,10 @@ def test_a_run_taken_up_again_is_the_same_run_with_the_same_steps(
 
     overrides = [*SMALL["cnn"], "norm=batch", "evaluations=2", *WANDB, "budget=smoke"]
     with pytest.raises(Stopped):
-        run_one(compose(overrides), tmp_path, stop=stop)
+        run_one(compose(overrides), Results(tmp_path), stop=stop)
     first = inspected(tmp_path)
     time.sleep(1.1)  # W&B names its folders by the second
-    finished = run_one(compose(overrides), tmp_path)
+    finished = run_one(compose(overrides), Results(tmp_path))
     folders = [*(tmp_path / "wandb").glob("offline-run-*")]
     assert {folder.name.split("-")[-1] for folder in folders} == {finished.run_id}
     assert len(folders) == 2
@@ -134,7 +136,7 @@ def test_a_tracker_that_fails_is_one_warning_and_the_run_goes_on(
         monkeypatch.setattr(wandb.Run, when, broken)
     notes = Notes()
     config = compose([*SMALL["cnn"], "budget=smoke", *WANDB])
-    finished = run_one(config, tmp_path, observer=notes)
+    finished = run_one(config, Results(tmp_path), observer=notes)
     assert finished.status == "ok"
     failed = [text for text in notes.warnings if "No space left" in text]
     assert len(failed) == 1
@@ -155,7 +157,11 @@ def test_the_console_shows_one_line_of_it(
     run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     notes = Notes()
-    run_one(compose([*SMALL["cnn"], "budget=smoke", *WANDB]), tmp_path, observer=notes)
+    run_one(
+        compose([*SMALL["cnn"], "budget=smoke", *WANDB]),
+        Results(tmp_path),
+        observer=notes,
+    )
     assert len(notes.texts) == 1
     assert "wandb leet" in notes.texts[0]
     shown = capfd.readouterr()
@@ -292,7 +298,7 @@ def test_a_setting_that_wandb_refuses_is_named(
     wandb.teardown()
     notes = Notes()
     config = compose([*SMALL["cnn"], "budget.max_steps=1", *WANDB])
-    assert run_one(config, tmp_path, observer=notes).status == "ok"
+    assert run_one(config, Results(tmp_path), observer=notes).status == "ok"
     assert len(notes.warnings) == 1
     assert "W&B failed (console: Input should be" in notes.warnings[0]
 

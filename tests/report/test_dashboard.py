@@ -15,6 +15,7 @@ from wandb_server import Received, serving
 from normbench.config.composition import compose
 from normbench.errors import NormbenchError
 from normbench.records import store
+from normbench.records.store import Results
 from normbench.report import dashboard as built
 from normbench.training.experiment import run_one
 from normbench.verdicts.verdict import Verdict, read_verdict
@@ -41,7 +42,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Received]:
     results = tmp_path_factory.mktemp("runs")
     for task, overrides in LOGGED.items():
         offline = ["budget=smoke", "tracker=wandb", "tracker.mode=offline"]
-        finished = run_one(compose([*offline, *SMALL[task], *overrides]), results)
+        finished = run_one(
+            compose([*offline, *SMALL[task], *overrides]), Results(results)
+        )
         assert finished.status == "ok", finished.error
     with serving() as server:
         subprocess.run(

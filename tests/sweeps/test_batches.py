@@ -16,10 +16,12 @@ import pytest
 from sweeps_made import ONE_STEP, Heard
 
 from normbench.cli.claim import _engine as chosen_engine
-from normbench.config.composition import compose_engine, run_id
+from normbench.config.composition import compose_engine
+from normbench.config.identity import run_id
 from normbench.config.schema import RayEngine, RunConfig, RunRecord, SlurmEngine
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.records import store
+from normbench.records.store import Results
 from normbench.sweeps.engines import Work, batches, ledger, ray, run_all, worker
 from normbench.sweeps.engines.batches import Batch, Died, Report, do_batch, follow
 from normbench.sweeps.forecast import Forecast
@@ -49,7 +51,7 @@ class Here:
         return self.do(job)
 
     def do(self, job: Batch) -> Report | Died:
-        return do_batch(job, self.results, (), False)
+        return do_batch(job, Results(self.results))
 
     def stop(self, job: Batch) -> None:
         pass
@@ -81,7 +83,7 @@ def plan() -> Plan:
 @pytest.fixture(scope="module")
 def template(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
     config = next(iter(plan.runs.values()))
-    return run_one(config, tmp_path_factory.mktemp("template"))
+    return run_one(config, Results(tmp_path_factory.mktemp("template")))
 
 
 @pytest.fixture(autouse=True)
@@ -89,9 +91,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, template: RunRecord) -> dict[str, Any
     """Runs that only write their records; what is under "do" is done first."""
     faults: dict[str, Any] = {}
 
-    def run(config: RunConfig, results: Path, **more: Any) -> RunRecord:
+    def run(config: RunConfig, results: Results, **more: Any) -> RunRecord:
         key = run_id(config)
-        with store.RunWriter(results, key) as writer:
+        with results.writer(config) as writer:
             writer.begin(config)
             if key in faults:
                 faults[key](more)
@@ -109,7 +111,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, template: RunRecord) -> dict[str, Any
 def do(cluster: Here, plan: Plan) -> Heard:
     heard = Heard()
     forecast = Forecast([], plan.runs, 1)
-    follow(cluster, Work(plan.runs, cluster.results, forecast, heard))
+    follow(cluster, Work(plan.runs, Results(cluster.results), forecast, heard))
     assert heard.said == ["start", "close"]
     assert forecast.workers == cluster.slots
     return heard
@@ -255,7 +257,7 @@ def test_what_cannot_be_recorded_is_told(
 def test_a_folder_that_is_not_shared_is_told(plan: Plan, tmp_path: Path) -> None:
     class Elsewhere(Here):
         def do(self, job: Batch) -> Report | Died:
-            return do_batch(job, self.results / "there", (), False)
+            return do_batch(job, Results(self.results / "there"))
 
     heard = do(Elsewhere(tmp_path), plan)
     assert heard.lost.keys() == plan.runs.keys()
@@ -267,7 +269,7 @@ def test_modules_that_a_worker_has_not_end_the_sweep(
 ) -> None:
     class Bare(Here):
         def do(self, job: Batch) -> Report | Died:
-            return do_batch(job, self.results, ["no_such_module"], False)
+            return do_batch(job, Results(self.results, ("no_such_module",)))
 
     with pytest.raises(RequestError, match="a worker cannot start: --module no_such"):
         do(Bare(tmp_path), plan)
@@ -288,7 +290,7 @@ def test_an_interrupt_stops_what_is_going_on(plan: Plan, tmp_path: Path) -> None
     cluster = Interrupted(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         forecast = Forecast([], plan.runs, 1)
-        follow(cluster, Work(plan.runs, tmp_path, forecast, heard))
+        follow(cluster, Work(plan.runs, Results(tmp_path), forecast, heard))
     assert heard.said == ["start", "stopping", "close"]
     assert len(stopped) == 2
 
@@ -352,7 +354,10 @@ def refused(engine: RayEngine | SlurmEngine, plan: Plan, folder: Path) -> None:
     announced: list[int] = []
     forecast = Forecast([], {}, 1)
     try:
-        run_all(Work(plan.runs, folder, forecast, Heard(), announced.append), engine)
+        run_all(
+            Work(plan.runs, Results(folder), forecast, Heard(), announced.append),
+            engine,
+        )
     finally:
         assert not announced
         assert not list(folder.iterdir())

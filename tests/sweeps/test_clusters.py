@@ -12,6 +12,7 @@ from sweeps_made import THIRTY_STEPS, Sweep, wait_until
 
 from normbench.config.schema import RunConfig
 from normbench.records import store
+from normbench.records.store import Results
 from normbench.sweeps.manifest import folders, read_manifest
 from normbench.training.experiment import run_one
 
@@ -30,7 +31,7 @@ def sweep(tmp_path: Path) -> MakeSweep:
 
     def calm(config: RunConfig) -> Path:
         folder = tmp_path / "calm"
-        return store.run_folder(folder, run_one(config, folder).run_id)
+        return store.run_folder(folder, run_one(config, Results(folder)).run_id)
 
     return lambda *overrides: Sweep(tmp_path, calm, *THIRTY_STEPS, *overrides)
 

@@ -29,6 +29,7 @@ from sweeps_made import (
 
 from normbench.config.schema import RunConfig
 from normbench.records import store
+from normbench.records.store import Results
 from normbench.sweeps.plan import standing
 from normbench.training.experiment import record_failure, run_one
 
@@ -45,7 +46,7 @@ def calm(
     def calm(config: RunConfig) -> Path:
         # Of runs that differ in what is kept alone, the ids are the same.
         folder = results / f"weights-{config.keep_weights}"
-        return store.run_folder(folder, run_one(config, folder).run_id)
+        return store.run_folder(folder, run_one(config, Results(folder)).run_id)
 
     return calm
 
@@ -88,10 +89,10 @@ def test_a_record_cut_at_any_byte_is_a_run_to_do(sweep: MakeSweep) -> None:
     shutil.copytree(whole, hurt.run_folder(key))
     result = hurt.run_folder(key) / store.RESULT
     content = result.read_bytes().rstrip()
-    assert list(standing(hurt.plan, hurt.results).finished) == [key]
+    assert list(standing(hurt.plan, Results(hurt.results)).finished) == [key]
     for length in range(len(content)):
         result.write_bytes(content[:length])
-        assert list(standing(hurt.plan, hurt.results).missing) == [key]
+        assert list(standing(hurt.plan, Results(hurt.results)).missing) == [key]
     hurt.complete()
     assert hurt.steps() == [[1]]
 
@@ -99,8 +100,10 @@ def test_a_record_cut_at_any_byte_is_a_run_to_do(sweep: MakeSweep) -> None:
 def test_a_run_that_is_finished_is_not_recorded_as_failed(sweep: MakeSweep) -> None:
     hurt = sweep("seed=0")
     (config,) = hurt.plan.runs.values()
-    finished = run_one(config, hurt.results)
-    assert record_failure(config, hurt.results, "it hung after that") == finished
+    finished = run_one(config, Results(hurt.results))
+    assert (
+        record_failure(config, Results(hurt.results), "it hung after that") == finished
+    )
     hurt.check()
 
 
@@ -388,7 +391,7 @@ def without_root() -> list[str]:
 def test_a_folder_that_cannot_be_written_is_named(sweep: MakeSweep) -> None:
     hurt = sweep("seed=0,1", "engine.workers=2")
     first, second = hurt.ids
-    run_one(hurt.plan.runs[first], hurt.results)
+    run_one(hurt.plan.runs[first], Results(hurt.results))
     hurt.look()
     shutil.copytree(hurt.run_folder(first), hurt.run_folder(second))
     folders = [path for path in hurt.results.rglob("*") if path.is_dir()]
@@ -450,7 +453,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(("left", "ends"), [(0, 2), (16, 1)])
 def test_a_disk_may_be_full(left: int, ends: int, disk: Path, sweep: MakeSweep) -> None:
     hurt = sweep("seed=0,1,2", "engine.workers=2")
-    run_one(hurt.plan.runs[hurt.ids[0]], hurt.results)
+    run_one(hurt.plan.runs[hurt.ids[0]], Results(hurt.results))
     ballast = disk / "ballast"
     with suppress(OSError), ballast.open("wb", buffering=0) as file:
         while True:

@@ -7,6 +7,7 @@ import torch
 from sweeps_made import ONE_STEP, Heard
 
 from normbench.config.schema import LocalEngine
+from normbench.records.store import Results
 from normbench.sweeps.engines import Work, local
 from normbench.sweeps.forecast import Forecast
 from normbench.sweeps.plan import make_plan
@@ -40,7 +41,7 @@ def test_workers_are_dealt_the_devices(
     runs = make_plan([*ONE_STEP, "device=cpu", "seed=range(0,3)"]).runs
     forecast, heard = Forecast([], runs, 3), Heard()
     local.run_all(
-        Work(runs, tmp_path / "runs", forecast, heard, modules=["tells_its_device"]),
+        Work(runs, Results(tmp_path / "runs", ("tells_its_device",)), forecast, heard),
         LocalEngine(name="local", workers=3, timeout=None),
     )
     assert heard.records.keys() == runs.keys()

@@ -14,10 +14,12 @@ from omegaconf import OmegaConf
 from records_made import a_record, written
 
 from normbench.config.choices import choices, config_root
-from normbench.config.composition import Composer, compose, parse, run_id
+from normbench.config.composition import Composer, compose, parse
+from normbench.config.identity import run_id
 from normbench.config.schema import RunRecord, Seconds
 from normbench.errors import RequestError
 from normbench.records.source import source_hash
+from normbench.records.store import Results
 from normbench.sweeps.forecast import Forecast
 from normbench.sweeps.plan import Plan, make_plan, standing
 
@@ -193,16 +195,16 @@ def test_what_is_finished_is_not_missing(
 ) -> None:
     ok, diverged = leave(0), leave(1, "diverged")
     failed, stale = leave(2, "failed"), leave(3, stale=True)
-    now = standing(plan, tmp_path)
+    now = standing(plan, Results(tmp_path))
     assert now.finished.keys() == {ok.run_id, diverged.run_id, stale.run_id}
     assert now.missing.keys() == {failed.run_id}
     assert now.failed == {failed.run_id}
     assert now.stale == {stale.run_id}
-    assert standing(plan, tmp_path, redo_stale=True).missing.keys() == {
+    assert standing(plan, Results(tmp_path, redo_stale=True)).missing.keys() == {
         failed.run_id,
         stale.run_id,
     }
-    kept = standing(plan, tmp_path, skip_failed=True)
+    kept = standing(plan, Results(tmp_path), skip_failed=True)
     assert (kept.missing, kept.left.keys()) == ({}, {failed.run_id})
 
 

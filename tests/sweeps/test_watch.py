@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from records_made import a_record, written
 
 from normbench.cli.watch import LOOKS, _shares
-from normbench.config.composition import run_id
+from normbench.config.identity import run_id
 from normbench.config.schema import Choice, RunConfig, RunRecord, Skipped
 from normbench.errors import RequestError
 from normbench.records import store
@@ -48,7 +48,7 @@ def grid(**axes: Sequence[Any]) -> list[str]:
     for values in itertools.product(*axes.values()):
         changed = dict(zip(axes, values, strict=True))
         if "norm" in changed:
-            changed["norm"] = {"name": changed["norm"], "of": changed["norm"]}
+            changed["norm"] = Choice(name=changed["norm"], of=changed["norm"])
         if "batch_size" in changed:
             changed["norm_batch"] = changed["batch_size"]
         config = base().config.model_copy(update=changed)

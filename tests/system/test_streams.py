@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records_made import A_RECORD, written
 
-from normbench.config.composition import run_id
+from normbench.config.identity import run_id
 from normbench.config.schema import Choice, RunRecord
 from normbench.records import store
 from normbench.system.streams import clean

@@ -18,11 +18,12 @@ import pytest
 import torch
 from conftest import SMALL
 
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.config.schema import RunConfig, RunRecord
 from normbench.errors import NormbenchError, Stopped
 from normbench.records import store
-from normbench.records.store import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT
+from normbench.records.store import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT, Results
 from normbench.training import checkpoint, environment, experiment
 from normbench.training.checkpoint import State
 from normbench.training.observer import Silent
@@ -89,7 +90,7 @@ def stopped(config: RunConfig, results: Path, *calls: int) -> Path:
     """The folder of a run that was stopped so many steps on, so many times."""
     for count in calls:
         with pytest.raises(Stopped):
-            experiment.run_one(config, results, stop=after(count))
+            experiment.run_one(config, Results(results), stop=after(count))
     return store.run_folder(results, run_id(config))
 
 
@@ -116,7 +117,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     overrides: list[str], tmp_path: Path
 ) -> None:
     config = small(*overrides)
-    whole = outcome(tmp_path, experiment.run_one(config, tmp_path))
+    whole = outcome(tmp_path, experiment.run_one(config, Results(tmp_path)))
     assert whole[2][:2] == ("ok", 10)
 
     told = Told()
@@ -124,16 +125,19 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     for calls in (2, 5, 7):
         with pytest.raises(Killed):
             experiment.run_one(
-                config, tmp_path / "killed", observer=told, stop=after(calls, True)
+                config,
+                Results(tmp_path / "killed"),
+                observer=told,
+                stop=after(calls, True),
             )
         torch.rand(7)
-    finished = experiment.run_one(config, tmp_path / "killed", observer=told)
+    finished = experiment.run_one(config, Results(tmp_path / "killed"), observer=told)
     assert outcome(tmp_path / "killed", finished) == whole
     assert told.notes == ["going on from step 3", "going on from step 9"]
 
     told = Told()
     stopped(config, tmp_path / "stopped", 1, 4, 5, 2)  # twice in the last evaluation
-    finished = experiment.run_one(config, tmp_path / "stopped", observer=told)
+    finished = experiment.run_one(config, Results(tmp_path / "stopped"), observer=told)
     assert outcome(tmp_path / "stopped", finished) == whole
     assert told.notes == ["going on from step 10"]
     assert told.warnings == []
@@ -142,10 +146,10 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
 def test_a_run_that_diverges_does_so_at_the_same_step(tmp_path: Path) -> None:
     overrides = ["task=cnn", "norm=none", "lr=1e30", "warmup=0.0", "log_every=10"]
     config = small(*overrides, "evaluations=1")
-    whole = experiment.run_one(config, tmp_path)
+    whole = experiment.run_one(config, Results(tmp_path))
     assert whole.status == "diverged"
     stopped(config, tmp_path / "again", 4)
-    again = experiment.run_one(config, tmp_path / "again")
+    again = experiment.run_one(config, Results(tmp_path / "again"))
     assert (again.diverged_at, again.metrics) == (whole.diverged_at, whole.metrics)
 
 
@@ -155,7 +159,7 @@ def test_seconds_add_up_and_the_start_is_the_first(tmp_path: Path) -> None:
     plain = torch.load(io.BytesIO(content), weights_only=True)
     del plain["history_sha256"]
     state = State(**plain)
-    finished = experiment.run_one(CNN, tmp_path)
+    finished = experiment.run_one(CNN, Results(tmp_path))
     assert finished.started == state.started
     for part, seconds in finished.seconds.model_dump().items():
         assert seconds > state.seconds[part]
@@ -165,9 +169,9 @@ def test_seconds_add_up_and_the_start_is_the_first(tmp_path: Path) -> None:
 def test_a_run_without_checkpoints_still_stops_with_one(tmp_path: Path) -> None:
     config = small("task=cnn", "checkpoint.every=null")
     with pytest.raises(Stopped, match=r"goes on from step 2$"):
-        experiment.run_one(config, tmp_path, stop=after(2))
+        experiment.run_one(config, Results(tmp_path), stop=after(2))
     told = Told()
-    assert experiment.run_one(config, tmp_path, observer=told).status == "ok"
+    assert experiment.run_one(config, Results(tmp_path), observer=told).status == "ok"
     assert told.notes == ["going on from step 2"]
 
 
@@ -180,8 +184,8 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(
     monkeypatch.setattr(checkpoint, "write_atomically", full)
     told = Told()
     with pytest.raises(Stopped, match="starts it again"):
-        experiment.run_one(CNN, tmp_path, stop=after(5), observer=told)
-    assert experiment.run_one(CNN, tmp_path, observer=told).status == "ok"
+        experiment.run_one(CNN, Results(tmp_path), stop=after(5), observer=told)
+    assert experiment.run_one(CNN, Results(tmp_path), observer=told).status == "ok"
     assert len(told.warnings) == 2
     assert "No space left" in told.warnings[0]
 
@@ -197,13 +201,13 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(
 def test_a_damaged_file_is_told_and_what_is_whole_is_used(
     damaged: list[str], begins: str | None, tmp_path: Path
 ) -> None:
-    whole = outcome(tmp_path, experiment.run_one(CNN, tmp_path))
+    whole = outcome(tmp_path, experiment.run_one(CNN, Results(tmp_path)))
     folder = stopped(CNN, tmp_path / "damaged", 5)
     for name in damaged:
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
     told = Told()
-    finished = experiment.run_one(CNN, tmp_path / "damaged", observer=told)
+    finished = experiment.run_one(CNN, Results(tmp_path / "damaged"), observer=told)
     assert outcome(tmp_path / "damaged", finished) == whole
     assert told.notes == ([begins] if begins else [])
     (warning,) = told.warnings
@@ -211,12 +215,12 @@ def test_a_damaged_file_is_told_and_what_is_whole_is_used(
 
 
 def test_a_checkpoint_of_another_run_is_none_to_go_on_from(tmp_path: Path) -> None:
-    whole = outcome(tmp_path, experiment.run_one(CNN, tmp_path))
+    whole = outcome(tmp_path, experiment.run_one(CNN, Results(tmp_path)))
     other = stopped(CNN.model_copy(update={"seed": 7}), tmp_path, 5)
     folder = store.run_folder(tmp_path / "again", run_id(CNN))
     shutil.copytree(other, folder)
     told = Told()
-    finished = experiment.run_one(CNN, tmp_path / "again", observer=told)
+    finished = experiment.run_one(CNN, Results(tmp_path / "again"), observer=told)
     assert outcome(tmp_path / "again", finished) == whole
     (warning,) = told.warnings
     assert "is of another run: the run starts again" in warning
@@ -228,7 +232,7 @@ def test_other_code_starts_from_the_beginning(
     stopped(CNN, tmp_path, 5)
     monkeypatch.setattr("normbench.records.source.source_hash", lambda: "other")
     told = Told()
-    assert experiment.run_one(CNN, tmp_path, observer=told).status == "ok"
+    assert experiment.run_one(CNN, Results(tmp_path), observer=told).status == "ok"
     (warning,) = told.warnings
     assert "another source" in warning
     assert told.notes == []
@@ -246,7 +250,7 @@ def test_another_version_of_a_data_package_starts_from_the_beginning(
     environment._versions.cache_clear()
     monkeypatch.setattr(environment, "version", version)
     told = Told()
-    finished = experiment.run_one(CNN, tmp_path, observer=told)
+    finished = experiment.run_one(CNN, Results(tmp_path), observer=told)
     environment._versions.cache_clear()
     assert finished.environment.packages["mlxtend"] == "0"
     (warning,) = told.warnings
@@ -413,24 +417,24 @@ def test_a_run_that_another_finished_meanwhile_is_not_done_again(
 
     def slow(*arguments: Any) -> None:
         monkeypatch.setattr(experiment, "check", check)
-        others.append(experiment.run_one(CNN, tmp_path))
+        others.append(experiment.run_one(CNN, Results(tmp_path)))
         check(*arguments)
 
     monkeypatch.setattr(experiment, "check", slow)
-    assert experiment.run_one(CNN, tmp_path, stop=after(1)) == others[0]
+    assert experiment.run_one(CNN, Results(tmp_path), stop=after(1)) == others[0]
 
 
 def test_a_record_of_other_code_is_done_again_where_that_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = experiment.run_one(CNN, tmp_path)
-    assert experiment.run_one(CNN, tmp_path, redo_stale=True) == first
+    first = experiment.run_one(CNN, Results(tmp_path))
+    assert experiment.run_one(CNN, Results(tmp_path, redo_stale=True)) == first
     monkeypatch.setattr("normbench.records.source.source_hash", lambda: "other")
-    assert experiment.run_one(CNN, tmp_path) == first
-    again = experiment.run_one(CNN, tmp_path, redo_stale=True)
+    assert experiment.run_one(CNN, Results(tmp_path)) == first
+    again = experiment.run_one(CNN, Results(tmp_path, redo_stale=True))
     assert again.environment.source_hash == "other"
     assert again.metrics == first.metrics
-    assert experiment.run_one(CNN, tmp_path, redo_stale=True) == again
+    assert experiment.run_one(CNN, Results(tmp_path, redo_stale=True)) == again
 
 
 LONG = [*SMALL["cnn"], "tracker=none", "budget=quick", "checkpoint.every=10"]

@@ -16,6 +16,7 @@ from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Incompatible, Stopped
 from normbench.norms import Norm, make, names
 from normbench.probes.base import PROBES
+from normbench.records.store import Results
 from normbench.tasks.base import Task
 from normbench.training import loop, network
 from normbench.training.experiment import run_one
@@ -156,12 +157,12 @@ def test_a_stopped_run_goes_on_with_the_random_streams_of_the_device(
     words = ["budget=smoke", "tracker=none", *SMALL["transformer"], "device=cuda"]
     words += ["task.dropout=0.5", "batch_size=4", f"precision={precision}"]
     config = compose(words)
-    whole = run_one(config, tmp_path / "whole")
+    whole = run_one(config, Results(tmp_path / "whole"))
     asked = iter([False] * 4 + [True])
     with pytest.raises(Stopped):
-        run_one(config, tmp_path / "stopped", stop=lambda: next(asked))
+        run_one(config, Results(tmp_path / "stopped"), stop=lambda: next(asked))
     torch.cuda.manual_seed(7)  # a new process would have another stream
-    resumed = run_one(config, tmp_path / "stopped")
+    resumed = run_one(config, Results(tmp_path / "stopped"))
     assert resumed.metrics["train/loss"] == pytest.approx(
         whole.metrics["train/loss"], rel=1e-4
     )

@@ -16,11 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from normbench.cli.console import Terminal
 from normbench.cli.progress import SweepProgress
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.config.schema import LocalEngine
 from normbench.errors import Incompatible, RequestError, Stopped
 from normbench.norms import REGISTRY, Norm, make, names
-from normbench.records.store import run_folder
+from normbench.records.store import Results, run_folder
 from normbench.sweeps.engines import Work, local
 from normbench.sweeps.engines.local import require_devices
 from normbench.sweeps.forecast import Forecast
@@ -145,8 +146,8 @@ def test_fp16_resumes_with_its_scale(run: Run, tmp_path: Path) -> None:
     config = compose(["budget=smoke", "tracker=none", *words])
     asked = iter([False] * 4 + [True])
     with pytest.raises(Stopped):
-        run_one(config, tmp_path / "other", stop=lambda: next(asked))
-    resumed = run_one(config, tmp_path / "other")
+        run_one(config, Results(tmp_path / "other"), stop=lambda: next(asked))
+    resumed = run_one(config, Results(tmp_path / "other"))
     assert resumed.metrics == whole.metrics
 
 
@@ -216,7 +217,9 @@ def test_a_named_device_changes_no_id_and_no_worker_is_dealt_another(
     monkeypatch.setattr(local, "visible_gpus", lambda: ["5", "6"])
     for config, gpus in ((second, []), (dealt, ["5", "6"])):
         runs = {run_id(config): config}
-        work = Work(runs, tmp_path, Forecast([], runs, 1), SweepProgress(Terminal()))
+        work = Work(
+            runs, Results(tmp_path), Forecast([], runs, 1), SweepProgress(Terminal())
+        )
         engine = LocalEngine(name="local", workers=1, timeout=None)
         assert local._Pool(work, engine).gpus == gpus
 
@@ -297,7 +300,7 @@ def test_a_compiled_run_repeats_and_resumes_to_the_bit(
     words = [*SMALL["cnn"], f"norm={norm}"]
     plain = run(*words)
     config = compose(["budget=smoke", "tracker=none", "compile=true", *words])
-    once, again = (run_one(config, tmp_path / name) for name in ("a", "b"))
+    once, again = (run_one(config, Results(tmp_path / name)) for name in ("a", "b"))
     assert once.environment.device == "cpu, compiled"
     assert once.metrics == again.metrics
     assert once.metrics["train/loss"] == pytest.approx(
@@ -305,8 +308,8 @@ def test_a_compiled_run_repeats_and_resumes_to_the_bit(
     )
     asked = iter([False] * 4 + [True])
     with pytest.raises(Stopped):
-        run_one(config, tmp_path / "c", stop=lambda: next(asked))
-    assert run_one(config, tmp_path / "c").metrics == once.metrics
+        run_one(config, Results(tmp_path / "c"), stop=lambda: next(asked))
+    assert run_one(config, Results(tmp_path / "c")).metrics == once.metrics
     history = run_folder(tmp_path / "c", once.run_id) / "history.jsonl"
     other = run_folder(tmp_path / "a", once.run_id) / "history.jsonl"
     assert history.read_bytes() == other.read_bytes()

@@ -24,7 +24,7 @@ from normbench.config.schema import RunRecord
 from normbench.errors import Incompatible, RequestError
 from normbench.norms import REGISTRY, Ghost, Norm, make, names
 from normbench.norms.statistics import batch_moments, shared_by
-from normbench.records.store import all_records
+from normbench.records.store import Results, all_records
 from normbench.training import distributed, experiment
 from normbench.training.distributed import World
 from normbench.training.experiment import run_one
@@ -244,7 +244,7 @@ def test_a_run_of_several_processes_is_the_run_of_one(
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     two = record_of(tmp_path / "two")
-    one = run_one(compose(words), tmp_path / "one")
+    one = run_one(compose(words), Results(tmp_path / "one"))
     assert two.run_id == one.run_id
     assert two.environment.device == f"{processes} x cpu"
     assert two.environment.processes == processes
@@ -278,7 +278,10 @@ def test_each_process_reads_and_augments_its_own_images(
     process = torchrun(*words)
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
-    two, one = record_of(tmp_path / "two"), run_one(compose(words), tmp_path / "one")
+    two, one = (
+        record_of(tmp_path / "two"),
+        run_one(compose(words), Results(tmp_path / "one")),
+    )
     assert two.facts == one.facts
     assert one.facts["skipped_images"] == 0
     assert two.metrics == pytest.approx(one.metrics, rel=1e-4, abs=1e-4)
@@ -511,7 +514,7 @@ def test_it_is_refused_before_its_network_is_compiled(
     monkeypatch.setattr(World, "neighbours", lambda world, count: Pair())
     monkeypatch.setattr(experiment, "require_compiler", lambda device: None)
     words = [*SMALL["cnn"], *TINY, "norm=instance", "compile=true"]
-    refused = run_one(compose(words), tmp_path, world=World(size=2))
+    refused = run_one(compose(words), Results(tmp_path), world=World(size=2))
     assert refused.status == "skipped"
     assert "takes its statistics in one process" in str(refused.error)
 
@@ -585,7 +588,7 @@ def test_shares_that_are_not_equal_are_refused(
     monkeypatch.setattr(World, "each", lambda world, own: [own])
     config = compose(["task=cnn", "tracker=none", *words])
     with pytest.raises(RequestError, match=told):
-        run_one(config, tmp_path / "runs", world=World(size=2))
+        run_one(config, Results(tmp_path / "runs"), world=World(size=2))
     assert not (tmp_path / "runs").exists()
 
 

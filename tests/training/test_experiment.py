@@ -13,7 +13,8 @@ import torch
 from conftest import SMALL, Run
 
 from normbench.config.choices import choices
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.config.schema import RunConfig
 from normbench.errors import RequestError
 from normbench.records import store

@@ -17,11 +17,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from normbench.cli import app
-from normbench.config.composition import compose, run_id
+from normbench.config.composition import compose
+from normbench.config.identity import run_id
 from normbench.config.schema import Choice, RunRecord
 from normbench.data.base import REGISTRY, Photographs
 from normbench.errors import RequestError
-from normbench.records.store import run_folder
+from normbench.records.store import Results, run_folder
 from normbench.tasks.networks import perceptual
 from normbench.tasks.style import gram
 from normbench.training import network, stylization
@@ -215,7 +216,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, Path]:
     overrides = [*SMALL["style"], "budget=smoke", "tracker=none"]
     overrides += ["norm=conditional_instance", "norm.conditions=2"]
     overrides += ["data.styles=[brick,grass]"]
-    return run_one(compose(overrides), results), results
+    return run_one(compose(overrides), Results(results)), results
 
 
 Stylize = Callable[..., Result]

@@ -7,13 +7,13 @@ that several of them can work on one results folder at a time.
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from normbench.config.schema import Engine, LocalEngine, RayEngine, RunConfig
+from normbench.records.store import Results
 
 if TYPE_CHECKING:
     from normbench.sweeps.forecast import Forecast
@@ -53,17 +53,14 @@ class Work:
     """`runs` (by run id) to be done, recorded under `results`, and who hears of it.
 
     `announce` hears how many runs go side by side as soon as the engine is there,
-    `observer` of every end. `modules` are the user's own, for the workers to import.
-    With `redo_stale`, a run that other code has finished is done again.
+    `observer` of every end.
     """
 
     runs: Mapping[str, RunConfig]
-    results: Path
+    results: Results
     forecast: "Forecast"
     observer: "SweepObserver"
     announce: Callable[[int], None] = lambda workers: None
-    modules: Sequence[str] = ()
-    redo_stale: bool = False
 
 
 def run_all(work: Work, engine: Engine) -> None:

@@ -19,6 +19,7 @@ from normbench.config.schema import RunConfig, RunRecord
 from normbench.config.user_modules import import_modules
 from normbench.errors import NormbenchError, RequestError, Stopped, Unreadable
 from normbench.records import store
+from normbench.records.store import Results
 from normbench.sweeps.engines import Work
 from normbench.sweeps.engines.ledger import Ledger
 from normbench.sweeps.engines.worker import (
@@ -85,9 +86,7 @@ class Cluster(Protocol[JobT]):
         """Have its process write a checkpoint and leave."""
 
 
-def do_batch(
-    batch: Batch, results: Path, modules: Sequence[str], redo_stale: bool
-) -> Report:
+def do_batch(batch: Batch, results: Results) -> Report:
     """Do the runs of `batch`: what a process of a cluster is for.
 
     SIGTERM, SIGHUP, SIGINT or SIGUSR2 stops it after the step that is going on, with a
@@ -96,7 +95,7 @@ def do_batch(
     report = Report()
     with _told_to_stop() as stop:
         try:
-            import_modules(modules)
+            import_modules(results.modules)
         except NormbenchError as error:
             report.cannot_start = str(error)
             return report
@@ -105,7 +104,7 @@ def do_batch(
             if stop():
                 break
             try:
-                end = do_run(config, results, modules, redo_stale, whisper, stop)
+                end = do_run(config, results, whisper, stop)
             except Stopped:
                 break
             match end:
@@ -234,7 +233,10 @@ class _Follower(Generic[JobT]):
             return
         batches = [self.queue.popleft() for _ in range(free)]
         before = [
-            {key: _Trace.of(store.run_folder(self.work.results, key)) for key in batch}
+            {
+                key: _Trace.of(store.run_folder(self.work.results.folder, key))
+                for key in batch
+            }
             for batch in batches
         ]
         jobs = self.cluster.submit(batches)
@@ -246,7 +248,7 @@ class _Follower(Generic[JobT]):
     def _look(self, each: _Flying[JobT]) -> None:
         """Tell which runs of a batch have begun and ended since the last look."""
         for key, config in list(each.left.items()):
-            folder = store.run_folder(self.work.results, key)
+            folder = store.run_folder(self.work.results.folder, key)
             before, now = each.before[key], _Trace.of(folder)
             if now.config != before.config and key not in each.begun:
                 each.begun.add(key)
@@ -281,7 +283,7 @@ class _Follower(Generic[JobT]):
         for key in ended:
             if key not in each.left:
                 continue
-            folder = store.run_folder(self.work.results, key)
+            folder = store.run_folder(self.work.results.folder, key)
             while (found := _recorded(folder)) is None:
                 if time.monotonic() > deadline:
                     break
@@ -292,7 +294,7 @@ class _Follower(Generic[JobT]):
             else:
                 self.ledger.lose(
                     key,
-                    f"it is recorded where it was done, and not in {self.work.results} "
+                    f"it is recorded where it was done, and not in {folder.parents[1]} "
                     "here: is that a folder of all machines?",
                 )
 

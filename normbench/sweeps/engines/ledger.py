@@ -42,7 +42,7 @@ class Ledger:
         for run_id, at in list(self._elsewhere.items()):
             if at > now:
                 continue
-            if store.is_running(store.run_folder(self._work.results, run_id)):
+            if store.is_running(store.run_folder(self._work.results.folder, run_id)):
                 self._elsewhere[run_id] = now + RETRY
             else:
                 del self._elsewhere[run_id]
@@ -81,13 +81,7 @@ class Ledger:
     def give_up(self, run_id: str, reason: str) -> None:
         """Record that this run failed, unless another command has it, or did it."""
         try:
-            failed = record_failure(
-                self._work.runs[run_id],
-                self._work.results,
-                reason,
-                modules=self._work.modules,
-                redo_stale=self._work.redo_stale,
-            )
+            failed = record_failure(self._work.runs[run_id], self._work.results, reason)
         except Busy:
             self.wait_for(run_id)
         except NormbenchError as error:

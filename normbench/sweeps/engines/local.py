@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from types import FrameType
 
 import torch
@@ -26,6 +25,7 @@ import torch
 from normbench.config.schema import LocalEngine, RunConfig
 from normbench.config.user_modules import import_modules
 from normbench.errors import NormbenchError, RequestError, Stopped
+from normbench.records.store import Results
 from normbench.sweeps.engines import Work, cores, held
 from normbench.sweeps.engines.ledger import Ledger
 from normbench.sweeps.engines.worker import (
@@ -193,8 +193,6 @@ class _Pool:
                 args=(
                     theirs,
                     self.work.results,
-                    tuple(self.work.modules),
-                    self.work.redo_stale,
                     gpu,
                 ),
             )
@@ -293,9 +291,7 @@ def _how_it_died(exitcode: int | None) -> str:
 
 def _work(
     connection: Connection,
-    results: Path,
-    modules: Sequence[str],
-    redo_stale: bool,
+    results: Results,
     gpu: str | None,
 ) -> None:
     """The life of a worker: runs come by `connection` until it is closed."""
@@ -321,7 +317,7 @@ def _work(
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
     try:
-        import_modules(modules)
+        import_modules(results.modules)
     except NormbenchError as error:
         connection.send(_CannotStart(str(error)))
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -338,8 +334,6 @@ def _work(
             end = do_run(
                 config,
                 results,
-                modules,
-                redo_stale,
                 whisper,
                 stop=lambda: told_to_stop or os.getppid() != parent.pid,
             )

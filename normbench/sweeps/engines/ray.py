@@ -57,13 +57,13 @@ class _Ray:
             )
         self.slots = engine.workers or int(room)
         self.batch_size = min(engine.runs_per_task, -(-len(work.runs) // self.slots))
-        self._arguments = (work.results.resolve(), tuple(work.modules), work.redo_stale)
+        self._results = work.results.resolved()
         self._work = ray.remote(
             num_cpus=engine.cpus, num_gpus=engine.gpus, max_retries=ATTEMPTS - 1
         )(do_batch)
 
     def submit(self, batches: Sequence[Batch]) -> list[Any]:
-        return [self._work.remote(batch, *self._arguments) for batch in batches]
+        return [self._work.remote(batch, self._results) for batch in batches]
 
     def wait(self, jobs: Sequence[Any], seconds: float) -> None:
         import ray

@@ -39,10 +39,10 @@ class _Slurm:
                 "engine=slurm needs submitit, which is not installed; "
                 "pip install 'normbench[slurm]'"
             ) from None
-        results = work.results.resolve()
+        results = work.results.resolved()
         self.slots = min(engine.workers, len(work.runs))
         self.batch_size = -(-len(work.runs) // self.slots)
-        self._arguments = (results, tuple(work.modules), work.redo_stale)
+        self._results = results
         asked: dict[str, Any] = {
             "name": "normbench",
             "timeout_min": engine.minutes,
@@ -53,14 +53,14 @@ class _Slurm:
         }
         try:
             self._executor = submitit.AutoExecutor(
-                results / "slurm", cluster=engine.cluster
+                results.folder / "slurm", cluster=engine.cluster
             )
             self._executor.update_parameters(
                 **{key: value for key, value in asked.items() if value is not None}
             )
         except OSError as error:
             raise RequestError(
-                f"--results {results} cannot be written: {error.strerror} "
+                f"--results {results.folder} cannot be written: {error.strerror} "
                 f"({error.filename}); name a folder that can"
             ) from None
         except RuntimeError as error:
@@ -73,11 +73,12 @@ class _Slurm:
             raise RequestError(f"engine.options={engine.options}: {told}") from None
 
     def submit(self, batches: Sequence[Batch]) -> list[Any]:
-        arguments = [repeat(each) for each in self._arguments]
         try:
             # What a terminal sends reaches all of its processes, the stand-in's too.
             with held(*of_the_terminal()):
-                return list(self._executor.map_array(do_batch, batches, *arguments))
+                return list(
+                    self._executor.map_array(do_batch, batches, repeat(self._results))
+                )
         except Exception as error:  # sbatch's refusals have no class of their own
             raise NormbenchError(f"submitit cannot submit: {error}") from error
 

@@ -1,12 +1,12 @@
 """What a process of any engine does with a run."""
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from normbench.config.schema import RunConfig, RunRecord
 from normbench.errors import Busy, NormbenchError, Stopped
+from normbench.records.store import Results
 from normbench.training.experiment import run_one
 from normbench.training.observer import Silent
 
@@ -46,9 +46,7 @@ class Whisper(Silent):
 
 def do_run(
     config: RunConfig,
-    results: Path,
-    modules: Sequence[str],
-    redo_stale: bool,
+    results: Results,
     observer: Whisper,
     stop: Callable[[], bool],
 ) -> Ended | Elsewhere | Unrecorded:
@@ -57,16 +55,7 @@ def do_run(
     Raises Stopped once `stop` says so, the run being saved.
     """
     try:
-        return Ended(
-            run_one(
-                config,
-                results,
-                modules=modules,
-                observer=observer,
-                redo_stale=redo_stale,
-                stop=stop,
-            )
-        )
+        return Ended(run_one(config, results, observer=observer, stop=stop))
     except Busy:
         return Elsewhere()
     except Stopped:
