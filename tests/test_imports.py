@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,3 +162,16 @@ for command in json.loads(sys.argv[1]):
         cwd=tmp_path,
     )
     assert ran.returncode == 0, ran.stderr
+
+
+def test_the_architecture_page_names_what_is_there() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`([a-z_/]+\.py)`", page):
+        places = (PACKAGE / path, PACKAGE.parent / path)
+        assert any(place.is_file() for place in places), path
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages == set(re.findall(r"^\| `(\w+)` \|", page, re.M))
+    assert packages | {"stats", "registry", "errors"} == {
+        *BELOW,
+        *(name for below in BELOW.values() for name in below),
+    }
