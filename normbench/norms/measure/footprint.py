@@ -21,11 +21,11 @@ from normbench.norms.measure.subject import Mode, Subject, modes, subject
 TOLERANCE = 1e-12
 """Relative to the largest output or derivative; rounding stays far below."""
 AGREEING = 8
-"""A footprint is final when so many further random states in a row add nothing."""
+"""A footprint is final when this many random states in a row add nothing."""
 STATES = 32
-"""In how many random states a norm is looked at, at most."""
-ASKED = 16
-"""How many sets a further state is asked about: the smallest, the oddest, any."""
+"""The most random states in which a norm is measured."""
+SUSPECTS = 16
+"""How many sets a further state checks: of the smallest, the rarest and random ones."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Footprint:
         """The gradient sees what the value depends on."""
         return self.value.same(self.gradient)
 
+    def same(self, other: "Footprint") -> bool:
+        """Value and gradient depend on the same inputs in `other`."""
+        return self.value.same(other.value) and self.gradient.same(other.gradient)
+
     @property
     def either(self) -> Dependence:
         """Value or gradient."""
@@ -52,23 +56,22 @@ def footprints(
 ) -> tuple[Footprint, ...]:
     """The footprints of `norm` on inputs of `shape`, one per mode; `norm` is untouched.
 
-    In training its counters say that any warm-up is over; that it computes otherwise at
-    its first step is a footprint of its own, left out where it is the same.
+    In training, its counters say that any warm-up is over. The first step is a mode of
+    its own, left out where its footprint is that of training.
     """
     shape = tuple(shape)
     train, *rest = modes(norm)
     with torch.random.fork_rng(devices=[]):
-        found = {train: _footprint(norm, shape, train, masked)}
+        training = _footprint(norm, shape, train, masked)
+        measured = [training]
         for mode in rest:
             if same_function(norm, shape, train, mode, masked):
-                found[mode] = replace(found[train], mode=mode)
+                footprint = replace(training, mode=mode)
             else:
-                found[mode] = _footprint(norm, shape, mode, masked)
-    first = found.get(Mode.first)
-    if first and first.value.same(found[train].value):
-        if first.gradient.same(found[train].gradient):
-            del found[Mode.first]
-    return tuple(found.values())
+                footprint = _footprint(norm, shape, mode, masked)
+            if mode is Mode.eval or not footprint.same(training):
+                measured.append(footprint)
+    return tuple(measured)
 
 
 def same_function(
@@ -113,9 +116,9 @@ def _union(
 ) -> Bools:
     """(outputs, inputs): all dependences seen in any random state.
 
-    One state may hide some, behind a rectifier, a threshold or a maximum. So others are
-    asked, a few calls each, whether an output depends on more; one that says so is
-    measured too.
+    A rectifier, a threshold or a maximum may hide some in one state. So a few calls in
+    each further state check whether an output depends on more inputs; if one does, that
+    state is measured too.
     """
     depends = measure(draw(0)) & outputs[:, None]
     agreeing = 0
@@ -137,7 +140,7 @@ def _adds(
     depends: Bools,
     outputs: Bools,
 ) -> bool:
-    """Whether an output is seen to depend on more, of those that are asked about."""
+    """Whether an output of a suspect set depends on more inputs in this state."""
     packed = np.packbits(depends, axis=1)
     keys = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").ravel()
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
@@ -152,7 +155,7 @@ def _adds(
 def _suspects(
     sizes: NDArray[np.int64], first: NDArray[np.int64], one: Subject
 ) -> list[int]:
-    """Which distinct sets to ask about: their size, or its rarity in their channel."""
+    """Which distinct sets to check: small ones, sizes rare in their channel, any."""
     channel = first // one.x[0, 0].numel() % one.x.shape[1]
     _, kind, counts = np.unique(
         np.stack([channel, sizes]), axis=1, return_inverse=True, return_counts=True
@@ -163,7 +166,7 @@ def _suspects(
         np.argsort(counts[kind.ravel()], kind="stable"),
         dice.permutation(len(sizes)),
     )
-    return sorted({int(index) for order in orders for index in order[:ASKED]})
+    return sorted({int(index) for order in orders for index in order[:SUSPECTS]})
 
 
 @torch.no_grad()
@@ -190,7 +193,7 @@ def _changes_more(one: Subject, outputs: Bools, row: Bools) -> bool:
 
 
 def _steps(one: Subject) -> Tensor:
-    """By how much each input is changed: 0.5 to 1.5, up or down."""
+    """The change of each input: 0.5 to 1.5, up or down."""
     dice = torch.Generator().manual_seed(one.x.numel())
     draw = torch.rand(one.x.numel(), generator=dice, dtype=one.x.dtype) * 2 - 1
     return draw + draw.sign() / 2
@@ -203,8 +206,8 @@ def _differs(after: Tensor, before: Tensor) -> Tensor:
 def _jacobian(one: Subject) -> Bools:
     """By autograd: for each output, the inputs with a derivative.
 
-    A backward pass that is not linear in the output's gradient has the one of a zero
-    gradient taken off; one that changes buffers starts each time from the same.
+    The result for a zero gradient is subtracted, for backward passes that are not
+    linear in the output's gradient; those that change buffers start anew each time.
     """
     backward = _Backward(one)
     cotangent = torch.zeros(one.x.numel(), dtype=one.x.dtype)
