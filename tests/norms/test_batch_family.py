@@ -1,6 +1,5 @@
 """The norms that take statistics over a batch, each against its paper's formulas."""
 
-from collections.abc import Callable
 from copy import deepcopy
 
 import pytest
@@ -16,9 +15,7 @@ from layers_made import (
     running,
     sample,
 )
-from timm.layers import EvoNorm2dB0
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from normbench.errors import Incompatible
 from normbench.norms import Ghost, Norm, make
@@ -64,20 +61,6 @@ def moved(norm: Norm, mean: Tensor | None, var: Tensor, count: int) -> list[Tens
     return [*new, (1 - m) * norm.running_var + m * unbiased]
 
 
-def assert_follows(
-    norm: Norm, paper: Callable[[Tensor], Tensor], x: Tensor, after: list[Tensor]
-) -> None:
-    """`norm` computes `paper` in training, leaves `after`, and evaluates as `paper`.
-
-    `paper` reads the mode and the running statistics from `norm`.
-    """
-    assert_close(results(deepcopy(norm), x), results(paper, x, of=norm), "training")
-    norm(x)
-    assert_close(running(norm), after, "running statistics")
-    norm.eval()
-    assert_close(results(norm, x), results(paper, x, of=norm), "evaluation")
-
-
 def assert_same(ours: Norm, theirs: nn.Module, x: Tensor, *args: Tensor) -> None:
     """Both compute the same in two training steps and in evaluation."""
     for training in (True, True, False):
@@ -85,6 +68,85 @@ def assert_same(ours: Norm, theirs: nn.Module, x: Tensor, *args: Tensor) -> None
         expected = results(theirs, x, *args)
         assert_close(results(ours, x, *args)[: len(expected)], expected, training)
     buffers_match(ours, theirs)
+
+
+# Each norm against the formula of its paper, in training and evaluation.
+
+
+def tracked(norm: Norm, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) of the batch in training, else the running ones."""
+    return moments(x) if norm.training else (norm.running_mean, norm.running_var)
+
+
+def instance_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean of each sample and channel."""
+    return torch.var_mean(x, tuple(range(2, x.dim())), correction=0, keepdim=True)
+
+
+def extended_batch(norm: Norm, x: Tensor) -> Tensor:
+    mean, var = norm.running_mean, norm.running_var
+    if norm.training:
+        mean, var = moments(x)[0], (x - x.mean()).square().mean()
+    return affine(norm, (x - c(mean, x)) / (var + norm.eps).sqrt())
+
+
+def batch_instance(norm: Norm, x: Tensor) -> Tensor:
+    mean, var = tracked(norm, x)
+    by_batch = (x - c(mean, x)) / (c(var, x) + norm.eps).sqrt()
+    var, mean = instance_moments(x)
+    by_instance = (x - mean) / (var + norm.eps).sqrt()
+    gate = c(norm.gate, x)
+    return affine(norm, gate * by_batch + (1 - gate) * by_instance)
+
+
+def switchable(norm: Norm, x: Tensor) -> Tensor:
+    over = tuple(range(1, x.dim()))
+    layer_var, layer_mean = torch.var_mean(x, over, correction=0, keepdim=True)
+    var, mean = instance_moments(x)
+    batch_mean, batch_var = (c(values, x) for values in tracked(norm, x))
+    mixed_mean, mixed_var = (
+        sum(w * v for w, v in zip(e.exp() / e.exp().sum(), values, strict=True))
+        for e, values in (
+            (norm.mean_logits, (mean, layer_mean, batch_mean)),
+            (norm.var_logits, (var, layer_var, batch_var)),
+        )
+    )
+    return affine(norm, (x - mixed_mean) / (mixed_var + norm.eps).sqrt())
+
+
+def evonorm_b0(norm: Norm, x: Tensor) -> Tensor:
+    by_instance = (instance_moments(x)[0] + norm.eps).sqrt()
+    var = moments(x)[1] if norm.training else norm.running_var
+    by_batch = c((var + norm.eps).sqrt(), x).expand_as(x)
+    return affine(norm, x / by_batch.max(c(norm.v, x) * x + by_instance))
+
+
+@pytest.mark.parametrize(
+    ("name", "paper"),
+    [
+        ("extended_batch", extended_batch),
+        ("batch_instance", batch_instance),
+        ("switchable", switchable),
+        ("evonorm_b0", evonorm_b0),
+    ],
+)
+def test_follows_its_paper_and_moves_its_statistics(name, paper):
+    for shape in SHAPES if name == "extended_batch" else SHAPES[1:]:
+        norm, x = made(name, shape), sample(*shape)
+        mean, var = moments(x)
+        count = len(rows(x))
+        if name == "extended_batch":
+            var, count = x.var(correction=0), x.numel()
+        after = moved(norm, None if name == "evonorm_b0" else mean, var, count)
+
+        def formula(x: Tensor, norm: Norm = norm) -> Tensor:
+            return paper(norm, x)
+
+        expected = results(formula, x, of=norm)
+        assert_close(results(norm, x), expected, shape)
+        assert_close(running(norm), after, shape)
+        norm.eval()
+        assert_close(results(norm, x), results(formula, x, of=norm), shape)
 
 
 # Batch renormalization.
@@ -115,14 +177,6 @@ def test_batch_renorm_follows_the_paper_and_its_schedule(shape, forwards):
     assert_close(running(norm), after)
     assert norm.num_batches_tracked == forward
     assert_close(norm.eval()(x), like("batch", norm)(x))
-
-
-def test_batch_renorm_is_in_training_what_it_is_in_evaluation_within_its_limits():
-    options = {"warmup_steps": 0, "d_max_steps": 0, "r_max_steps": 0}
-    norm = made("batch_renorm", SEQUENCE, r_max=1e6, d_max=1e6, **options)
-    x = sample(*SEQUENCE)
-    evaluated = deepcopy(norm).eval()(x)
-    assert_close(norm(x), evaluated)
 
 
 @every_shape
@@ -237,20 +291,6 @@ def test_power_follows_the_paper_forward_and_backward(warmup_steps, masked):
     assert_close([norm.running_square, norm.nu], [square, nu])
 
 
-def test_power_approximates_the_gradient_through_the_mean_square():
-    """At a steady state nu makes it the gradient of x / sqrt(mean square + eps)."""
-    norm = made("power", SEQUENCE, momentum=0.05, affine=False)
-    x, g = sample(*SEQUENCE), torch.randn(SEQUENCE, dtype=torch.float64)
-    for _ in range(600):
-        ours = results(norm, x, grad=g)
-
-    def exact(x: Tensor) -> Tensor:
-        return x / c((rows(x).square().mean(0) + norm.eps).sqrt(), x)
-
-    theirs = results(exact, x, of=norm, grad=g)
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
-
-
 def test_power_leaves_a_forward_without_backward_out_of_nu():
     norm = made("power", SEQUENCE)
     nu = norm.nu.clone()
@@ -276,42 +316,6 @@ def test_frozen_batch_is_a_trained_batch_in_evaluation(shape):
     assert not list(frozen.parameters())
 
 
-def test_frozen_batch_equals_torchvision():
-    ours = made("frozen_batch", IMAGE)
-    theirs = FrozenBatchNorm2d(C).double()
-    theirs.load_state_dict(ours.state_dict())
-    x = sample(*IMAGE)
-    assert_close(results(ours, x), results(theirs, x))
-
-
-# Extended batch normalization.
-
-
-@every_shape
-def test_extended_batch_follows_the_paper(shape):
-    norm, x = made("extended_batch", shape), sample(*shape)
-
-    def paper(x: Tensor) -> Tensor:
-        mean, var = norm.running_mean, norm.running_var
-        if norm.training:
-            mean, var = moments(x)[0], (x - x.mean()).square().mean()
-        return affine(norm, (x - c(mean, x)) / (var + norm.eps).sqrt())
-
-    after = moved(norm, moments(x)[0], x.var(correction=0), x.numel())
-    assert_follows(norm, paper, x, after)
-
-
-def test_extended_batch_of_one_channel_is_batch():
-    norm = made("extended_batch", (5, 1, 7))
-    theirs = make("batch", 1).double()
-    state = norm.state_dict()
-    theirs.load_state_dict(state | {"running_var": state["running_var"].view(1)})
-    for training in (True, True, False):
-        norm.train(training), theirs.train(training)
-        x = sample(5, 1, 7)
-        assert_close(results(norm, x), results(theirs, x), training)
-
-
 # Batch, then group normalization.
 
 
@@ -335,30 +339,6 @@ def test_batch_group_is_batch_then_group(shape, num_groups):
 
 
 # Batch-instance normalization.
-
-
-@every_spatial
-def test_batch_instance_follows_the_paper(shape):
-    norm, x = made("batch_instance", shape), sample(*shape)
-
-    def paper(x: Tensor) -> Tensor:
-        over = tuple(range(2, x.dim()))
-        var_i, mean_i = torch.var_mean(x, over, correction=0, keepdim=True)
-        m, v = moments(x) if norm.training else (norm.running_mean, norm.running_var)
-        by_batch = (x - c(m, x)) / (c(v, x) + norm.eps).sqrt()
-        by_instance = (x - mean_i) / (var_i + norm.eps).sqrt()
-        gate = c(norm.gate, x)
-        return affine(norm, gate * by_batch + (1 - gate) * by_instance)
-
-    assert_follows(norm, paper, x, moved(norm, *moments(x), len(rows(x))))
-
-
-@every_spatial
-def test_batch_instance_at_the_ends_of_its_gate(shape):
-    for gate, name in ((0.0, "instance"), (1.0, "batch")):
-        norm = made("batch_instance", shape)
-        nn.init.constant_(norm.gate, gate)
-        assert_same(norm, like(name, norm), sample(*shape))
 
 
 def test_batch_instance_clips_its_gate_and_lets_it_come_back():
@@ -403,72 +383,3 @@ def test_ibn_is_instance_beside_batch(shape):
 def test_ibn_refuses_odd_channels():
     with pytest.raises(Incompatible, match=r"norm=ibn .* 7 channels"):
         make("ibn", 7)
-
-
-# Switchable normalization.
-
-
-@every_spatial
-def test_switchable_follows_the_paper(shape):
-    norm, x = made("switchable", shape), sample(*shape)
-
-    def paper(x: Tensor) -> Tensor:
-        over = tuple(range(2, x.dim()))
-        sets = [over, (1, *over), (0, *over)]
-        pairs = [torch.var_mean(x, s, correction=0, keepdim=True) for s in sets]
-        var, mean = ([pair[i] for pair in pairs] for i in (0, 1))
-        if not norm.training:
-            var[2], mean[2] = c(norm.running_var, x), c(norm.running_mean, x)
-        mixed_mean, mixed_var = (
-            sum(w * v for w, v in zip(e.exp() / e.exp().sum(), values, strict=True))
-            for e, values in ((norm.mean_logits, mean), (norm.var_logits, var))
-        )
-        return affine(norm, (x - mixed_mean) / (mixed_var + norm.eps).sqrt())
-
-    assert_follows(norm, paper, x, moved(norm, *moments(x), len(rows(x))))
-
-
-@every_spatial
-def test_switchable_with_one_weight_is_that_norm(shape):
-    for chosen, name in enumerate(("instance", "layer_sample", "batch")):
-        norm = made("switchable", shape)
-        for logits in (norm.mean_logits, norm.var_logits):
-            nn.init.zeros_(logits)
-            logits.data[chosen] = 1e4
-        assert_same(norm, like(name, norm), sample(*shape))
-
-
-# EvoNorm-B0.
-
-
-def test_evonorm_b0_equals_timm():
-    norm, x = made("evonorm_b0", IMAGE), sample(*IMAGE)
-    theirs = EvoNorm2dB0(C).double()
-    theirs.load_state_dict(norm.state_dict(), strict=False)
-    for training in (True, True, False):
-        norm.train(training), theirs.train(training)
-        ours, other = dict(norm.named_parameters()), dict(theirs.named_parameters())
-        assert ours.keys() == other.keys()
-        theirs.weight, theirs.bias, theirs.v = norm.weight, norm.bias, norm.v
-        # timm's variance is a float32 whatever the input.
-        torch.testing.assert_close(
-            results(norm, x), results(theirs, x, of=norm), rtol=1e-4, atol=1e-5
-        )
-        torch.testing.assert_close(
-            norm.running_var, theirs.running_var, rtol=1e-6, atol=0
-        )
-
-
-@every_spatial
-def test_evonorm_b0_follows_the_paper(shape):
-    norm, x = made("evonorm_b0", shape), sample(*shape)
-
-    def paper(x: Tensor) -> Tensor:
-        over = tuple(range(2, x.dim()))
-        by_instance = (x.var(over, correction=0, keepdim=True) + norm.eps).sqrt()
-        var = moments(x)[1] if norm.training else norm.running_var
-        by_batch = c((var + norm.eps).sqrt(), x).expand_as(x)
-        return affine(norm, x / by_batch.max(c(norm.v, x) * x + by_instance))
-
-    after = moved(norm, None, moments(x)[1], len(rows(x)))
-    assert_follows(norm, paper, x, after)
