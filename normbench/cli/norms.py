@@ -94,8 +94,8 @@ def list_(
                     n: description(f) for n, f in choices(kind, config_dir).items()
                 }
             else:
-                known = functions(kind)
-                texts = {name: known.description(name) for name in known.names()}
+                registry = functions(kind)
+                texts = {name: registry.description(name) for name in registry.names()}
             rows = shown = [{"name": n, "description": t} for n, t in texts.items()]
         if json:
             typer.echo(dumps(rows, indent=2))
@@ -166,9 +166,9 @@ def footprint(
         channels = fitting(norm_choices)
         sequence = not TASKS.get(task_name).has_images
         portraits = [portrait(norm, channels, sequence) for norm in norm_choices]
-        panels = [panel for one in portraits for panel in _panels(one)]
+        panels = [panel for p in portraits for panel in _panels(p)]
         if json:
-            typer.echo(dumps([one.plain() for one in portraits], indent=2))
+            typer.echo(dumps([p.plain() for p in portraits], indent=2))
         else:
             _print(portraits, panels)
         if output is not None:
@@ -190,20 +190,19 @@ def _chosen(
     labels = list(dict.fromkeys(word for word in words if "=" not in word))
     if not labels:
         raise RequestError("name a norm, such as: normbench footprint batch")
-    norms, known = [], set[str]()
+    norms, all_keys = [], set[str]()
     for label in labels:
         request = [f"task={task}", f"norm={label}"]
         config = compose(request, config_dir)
         keys = {f"norm.{key}" for key in config.norm.options}
-        known |= keys
+        all_keys |= keys
         changes = [word for key, word in overrides.items() if key in keys]
         if changes:
             config = compose([*request, *changes], config_dir)
         norms.append(NormChoice(label, config.norm.name, config.norm.options))
-    for key in overrides.keys() - known:
-        raise RequestError(
-            f"{key} is not an option of {', '.join(labels)}; {did_you_mean(key, known)}"
-        )
+    for key in overrides.keys() - all_keys:
+        close = did_you_mean(key, all_keys)
+        raise RequestError(f"{key} is not an option of {', '.join(labels)}; {close}")
     return config.task.name, norms
 
 
@@ -252,7 +251,7 @@ def _print(portraits: "Sequence[Portrait]", panels: "Sequence[Panel]") -> None:
     from normbench.report.figures.panel import text
 
     print_table(
-        [row for one in portraits for row in _footprint_rows(one)],
+        [row for p in portraits for row in _footprint_rows(p)],
         title="An output entry depends on, of an input "
         + " x ".join(map(str, portraits[0].shape)),
     )
@@ -260,7 +259,7 @@ def _print(portraits: "Sequence[Portrait]", panels: "Sequence[Panel]") -> None:
     typer.echo(text(panels, min(100, width())))
     typer.echo()
     print_table(
-        [row for one in portraits for row in _invariance_rows(one)],
+        [row for p in portraits for row in _invariance_rows(p)],
         title="Relative change of the output when the input changes; yes: invariant, "
         f"below {TOLERANCE:.0e}",
     )
@@ -270,14 +269,15 @@ def _footprint_rows(portrait: "Portrait") -> Iterator[dict[str, Any]]:
     """A row for all modes that agree; two where value and gradient differ."""
     rows: dict[tuple[str, ...], list[str]] = {}
     masked = any(f.value.mask is not None for f in portrait.footprints)
-    for one in portrait.footprints:
-        mask = "" if not masked else "no" if one.value.mask is None else "yes"
-        dependences = {"": one.value}
-        if not one.agree:
-            dependences = {"value": one.value, "gradient": one.gradient}
+    for footprint in portrait.footprints:
+        value = footprint.value
+        mask = "" if not masked else "no" if value.mask is None else "yes"
+        dependences = {"": value}
+        if not footprint.agree:
+            dependences = {"value": value, "gradient": footprint.gradient}
         for kind, dependence in dependences.items():
             key = (mask, kind, dependence.words, dependence.count)
-            rows.setdefault(key, []).append(one.mode)
+            rows.setdefault(key, []).append(footprint.mode)
     for (mask, kind, words, count), modes in rows.items():
         yield {
             "norm": portrait.norm.label,
@@ -294,9 +294,9 @@ def _invariance_rows(portrait: "Portrait") -> list[dict[str, Any]]:
     def cell(change: float | None, holds: bool | None) -> str:
         return "-" if change is None else "yes" if holds else f"{change:.2g}"
 
-    measured = portrait.invariances
-    train = {one.to.value: cell(one.train, one.holds_in_train) for one in measured}
-    evaluation = {one.to.value: cell(one.eval, one.holds_in_eval) for one in measured}
+    measured = {i.to.value: i for i in portrait.invariances}
+    train = {to: cell(i.train, i.holds_in_train) for to, i in measured.items()}
+    evaluation = {to: cell(i.eval, i.holds_in_eval) for to, i in measured.items()}
     modes = {"train": train, "eval": evaluation}
     if train == evaluation:
         modes = {"train, eval": train}

@@ -121,15 +121,18 @@ _NEAR = "<channels>"
 def _boxes(entries: Bools, near: Bools, mask: Bools | None) -> list[tuple[str, Bools]]:
     """Every box in words, as (outputs, inputs); the largest first."""
     samples, channels, positions = entries.shape[:3]
-    one = {size: np.eye(size, dtype=bool) for size in entries.shape[:3]}
-    every = {size: np.ones((size, size), dtype=bool) for size in entries.shape[:3]}
-    by_sample = {"one sample": one[samples], "all samples": every[samples]}
+    identity = {size: np.eye(size, dtype=bool) for size in entries.shape[:3]}
+    everything = {size: np.ones((size, size), dtype=bool) for size in entries.shape[:3]}
+    by_sample = {"one sample": identity[samples], "all samples": everything[samples]}
     by_channel = {
-        "one channel": one[channels],
+        "one channel": identity[channels],
         _NEAR: near,
-        "all channels": every[channels],
+        "all channels": everything[channels],
     }
-    by_position = {"one position": one[positions], "all positions": every[positions]}
+    by_position = {
+        "one position": identity[positions],
+        "all positions": everything[positions],
+    }
     everywhere = np.ones((samples, positions), dtype=bool)
     boxes = []
     for (s, sample), (c, channel), (p, position) in product(

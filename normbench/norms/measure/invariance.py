@@ -76,38 +76,38 @@ def invariances(norm: Norm, shape: Sequence[int]) -> tuple[Invariance, ...]:
         )
 
 
-def _moved(one: Subject, change: Change) -> float | None:
-    dice = torch.Generator().manual_seed(0)
-    x, channels = one.x, one.x.shape[1]
-    draws = per_channel(1 + torch.rand(channels, generator=dice, dtype=x.dtype), x)
+def _moved(case: Subject, change: Change) -> float | None:
+    generator = torch.Generator().manual_seed(0)
+    x, channels = case.x, case.x.shape[1]
+    draws = per_channel(1 + torch.rand(channels, generator=generator, dtype=x.dtype), x)
     if change is Change.pads:
-        return _moved_by_pads(one, dice)
+        return _moved_by_pads(case, generator)
     if change is Change.batch_order:
-        order = torch.randperm(len(x), generator=dice).roll(1)
-        return _relative(one(x[order]), one(x)[order])
+        order = torch.randperm(len(x), generator=generator).roll(1)
+        return _relative(case(x[order]), case(x)[order])
     if change is Change.weights:
-        weights = torch.randn(channels, channels, generator=dice, dtype=x.dtype)
+        weights = torch.randn(channels, channels, generator=generator, dtype=x.dtype)
         before, after = (
             torch.einsum("dc,nc...->nd...", w, x) for w in (weights, 2 * weights)
         )
-        return _relative(one(after), one(before))
+        return _relative(case(after), case(before))
     changed = {
         Change.gain: 2 * x,
         Change.bias: x + 1,
         Change.channel_gain: x * draws,
         Change.channel_bias: x + draws,
     }[change]
-    return _relative(one(changed), one(x))
+    return _relative(case(changed), case(x))
 
 
-def _moved_by_pads(one: Subject, dice: torch.Generator) -> float | None:
-    x = one.x.flatten(2)
-    pads = torch.randn(*x.shape[:2], PADS, generator=dice, dtype=x.dtype) * 3
+def _moved_by_pads(case: Subject, generator: torch.Generator) -> float | None:
+    x = case.x.flatten(2)
+    pads = torch.randn(*x.shape[:2], PADS, generator=generator, dtype=x.dtype) * 3
     longer = torch.cat([x, pads], dim=2)
     mask = (torch.arange(longer.shape[2]) < x.shape[2]).expand(len(x), -1)
     try:
-        after = one(longer, mask)[..., : x.shape[2]]
-        return _relative(after, one(x, mask[:, : x.shape[2]]))
+        after = case(longer, mask)[..., : x.shape[2]]
+        return _relative(after, case(x, mask[:, : x.shape[2]]))
     except Incompatible:
         return None
 

@@ -71,17 +71,17 @@ def subject(
     that a clip against them (as of batch renormalization) is not reached. With
     `masked`, every sample of (N, C, T) ends in padding, with values as the others.
     """
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     norm = deepcopy(norm).double()
     if any(is_lazy(parameter) for parameter in norm.parameters()):
         with torch.no_grad():
             norm.eval()(torch.zeros(*shape, dtype=torch.float64))
-    _randomise(norm, dice)
+    _randomise(norm, generator)
     if mode is not Mode.first:
         for counter in _counters(norm):
             counter.fill_(MANY)
     shift = (0.0, 1.0, -1.0)[seed % 3]
-    x = torch.randn(*shape, generator=dice, dtype=torch.float64) + shift
+    x = torch.randn(*shape, generator=generator, dtype=torch.float64) + shift
     return Subject(
         norm=norm.train(mode is not Mode.eval),
         x=x,
@@ -99,10 +99,10 @@ def padding(shape: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _randomise(norm: Norm, dice: torch.Generator) -> None:
+def _randomise(norm: Norm, generator: torch.Generator) -> None:
     for tensor in (*norm.parameters(), *norm.buffers()):
         if tensor.is_floating_point():
-            draw = torch.rand(tensor.shape, generator=dice, dtype=torch.float64)
+            draw = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
             tensor.copy_(torch.where(tensor == 0, draw - 0.5, tensor * (draw + 1) / 2))
 
 
