@@ -8,16 +8,15 @@ import typer
 
 from normbench import __version__
 from normbench.cli import (
-    bench,
     claim,
     dashboard,
     doctor,
-    footprint,
-    look,
+    norms,
     plot,
     report,
     results,
     run,
+    show,
     stylize,
     sweep,
     sync,
@@ -38,18 +37,18 @@ app.command()(sweep.sweep)
 app.command()(sweep.status)
 app.command()(watch.watch)
 app.command()(sweep.rerun)
-app.command("list")(look.list_)
-app.command()(look.show)
+app.command("list")(norms.list_)
+app.command()(show.show)
 app.command()(stylize.stylize)
 app.command()(results.results)
 app.command()(plot.plot)
 app.command()(report.report)
 app.command()(sync.sync)
 app.command()(dashboard.dashboard)
-app.command()(footprint.footprint)
+app.command()(norms.footprint)
 app.command()(claim.compare)
 app.add_typer(claim.app, name="claim")
-app.add_typer(bench.app, name="bench")
+app.add_typer(norms.bench, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

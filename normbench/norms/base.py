@@ -1,9 +1,9 @@
-"""The contract of a norm, and how a norm gets its name."""
+"""The contract of a norm, the registry of norms, and what many norms share."""
 
 from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -13,6 +13,8 @@ from normbench.registry import Registry
 REGISTRY: "Registry[Norm]" = Registry("norm", "normbench.norms.layers")
 
 NARROW = (torch.bfloat16, torch.float16)
+NUM_GROUPS = 8
+"""The default of every norm that has groups of channels."""
 
 Momentum = Annotated[float, Field(gt=0, le=1)]
 """The type of an option that weighs the newest statistic, as torch defines it."""
@@ -21,14 +23,17 @@ Momentum = Annotated[float, Field(gt=0, le=1)]
 class Norm(nn.Module):
     """One normalization layer.
 
-    A subclass is built as `Norm(channels, *, **options)`; its keyword-only parameters
-    are what a yaml may set. It is called `norm(x, mask=None, condition=None)`:
+    A subclass is built as `Norm(channels, *, **options)`; a yaml may set its
+    keyword-only parameters. It is called `norm(x, mask=None, condition=None)`:
 
     - `x`: (N, C, *spatial), floating point, any strides; the result has its shape.
     - `mask`: (N, *spatial) bool, True where the position is real; None = all real.
     - `condition`: (N,) int64, which affine; ignored by norms that have only one.
 
-    What it computes never depends on the number of dimensions. A norm that
+    `forward` gets all three by position; a norm that needs only `x` ends its signature
+    in `*_: Tensor | None`.
+
+    The result does not depend on the number of spatial dimensions. A norm that
     `differs_in_eval` has a float `momentum` (the weight of the newest statistic, as
     torch defines it) and keeps its running statistics in floating-point buffers, such
     that one training forward at momentum 1 leaves exactly that forward's statistics.
@@ -36,13 +41,12 @@ class Norm(nn.Module):
     take them over several processes.
     A norm may leave a scalar in `penalty` at each training forward, to be added to the
     loss. A norm that cannot work with its arguments or its input raises Incompatible.
-    Its forward runs on the meta device too: no `.item()`, no `if` on a tensor's value.
-    A call checks types and shapes first (`check_input`), so that `forward` need not. An
-    input without values, such as a batch of 0 samples, never reaches `forward` and its
-    hooks: it passes through (`_pass_through`), as in most of torch's own norms. An
-    input in 16 bits goes through `forward` in float32, and the result is given back in
-    the input's type, inside autocast and outside; a norm that was itself converted to
-    that type gets the input as it is.
+    `forward` runs on the meta device too: no `.item()`, no `if` on a tensor's value.
+    `__call__` checks types and shapes first, so `forward` need not. An input without
+    values, such as a batch of 0 samples, never reaches `forward` and its hooks: it
+    passes through, as in most of torch's own norms. An input in 16 bits goes through
+    `forward` in float32, inside autocast and outside, and the result has the input's
+    type; a norm that was itself converted to that type gets the input as it is.
     """
 
     name: ClassVar[str]
@@ -57,7 +61,7 @@ class Norm(nn.Module):
     differs_in_eval: ClassVar[bool] = False
     """Evaluation computes another function than training."""
     honours_mask: ClassVar[bool] = False
-    """What stands at masked positions never changes the others."""
+    """The values at masked positions never change the results at the others."""
     exact_gradient: ClassVar[bool] = True
     """The backward pass is the derivative of the forward pass."""
     loss_scaling: ClassVar[bool] = True
@@ -71,19 +75,19 @@ class Norm(nn.Module):
 
     penalty: Tensor | None = None
     deterministic: bool = True
-    """Evaluation is a function: it draws nothing and leaves every buffer as it was."""
+    """Evaluation draws no random numbers and leaves every buffer as it was."""
     conditions: int | None = None
     """How many affine maps `condition` chooses from; None where it is ignored."""
     eps: float
     momentum: float
     running_mean: Tensor
     running_var: Tensor
-    num_batches_tracked: Tensor
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.name = name
-        REGISTRY.add(name, cls)
+        if name:  # a base class of several norms has the name ""
+            cls.name = name
+            REGISTRY.add(name, cls)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -95,15 +99,16 @@ class Norm(nn.Module):
         check_input(self, x, mask, condition)
         if x.numel() == 0:
             return self._pass_through(x)
-        if x.dtype in NARROW and not self._is_in(x.dtype):
-            with torch.autocast(x.device.type, enabled=False):
-                y: Tensor = super().__call__(x.float(), mask, condition)
-            return y.to(x.dtype)
-        y = super().__call__(x, mask, condition)
-        return y
+        y: Tensor
+        if x.dtype not in NARROW or self._is_in(x.dtype):
+            y = super().__call__(x, mask, condition)
+            return y
+        with torch.autocast(x.device.type, enabled=False):
+            y = super().__call__(x.float(), mask, condition)
+        return y.to(x.dtype)
 
     def _pass_through(self, x: Tensor) -> Tensor:
-        """An input without values: a new tensor, with a gradient of 0 for parameters.
+        """Copy an input without values, with a gradient of 0 for all parameters.
 
         No statistic and no counter moves, and a training forward leaves no penalty.
         """
@@ -116,16 +121,25 @@ class Norm(nn.Module):
         return y
 
     def _is_in(self, dtype: torch.dtype) -> bool:
-        held = (*self.parameters(), *self.buffers())
-        return any(tensor.dtype == dtype for tensor in held)
-
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        tensors = (*self.parameters(), *self.buffers())
+        return any(tensor.dtype == dtype for tensor in tensors)
 
     def extra_repr(self) -> str:
         return str(self.channels)
+
+
+class Affine(Norm, name=""):
+    """A base class: `eps`, and a gain and a bias per channel unless `affine` is false.
+
+    weight (ones), bias (zeros): (C,), or None.
+    """
+
+    def __init__(
+        self, channels: int, *, eps: PositiveFloat = 1e-5, affine: bool = True
+    ) -> None:
+        super().__init__(channels)
+        self.eps = eps
+        self.weight, self.bias = affine_parameters(channels, affine)
 
 
 def affine_parameters(
@@ -138,8 +152,9 @@ def affine_parameters(
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """View `values` (C,) so that it broadcasts against `x` (N, C, *spatial)."""
-    return values.view(1, -1, *(1,) * (x.dim() - 2))
+    """View `values`, (C,) or (N, C), so that it broadcasts against `x` (N, C, ...)."""
+    shape = values.shape if values.dim() == 2 else (1, -1)
+    return values.view(*shape, *(1,) * (x.dim() - 2))
 
 
 def require_several(count: int, norm: Norm, x: Tensor, advice: str) -> None:
@@ -151,69 +166,67 @@ def require_several(count: int, norm: Norm, x: Tensor, advice: str) -> None:
         )
 
 
-NUM_GROUPS = 8
-"""The default of every norm that has groups of channels."""
+def require_positions(norm: Norm, x: Tensor) -> None:
+    """Raise Incompatible where a statistic over positions would have one value."""
+    require_several(x.shape[2:].numel(), norm, x, "raise the resolution or the length")
+
+
+def require_groups(norm: Norm, x: Tensor, num_groups: int) -> None:
+    """Raise Incompatible where a statistic over a group would have one value."""
+    count = x.shape[1:].numel() // num_groups
+    require_several(count, norm, x, "use fewer groups or a higher resolution")
 
 
 def groups_of(norm: Norm, num_groups: int, group_size: int | None) -> int:
-    """The groups of channels: `num_groups`, or as many as have `group_size` channels.
+    """The number of groups: `num_groups`, or the channels divided by `group_size`.
 
     Raises Incompatible unless it divides the channels of `norm`, and RequestError
     where both are given.
     """
-    given = {"num_groups": num_groups}
-    if group_size is not None:
-        if num_groups != NUM_GROUPS:
-            raise RequestError(
-                f"norm={norm.name}: norm.num_groups={num_groups} and "
-                f"norm.group_size={group_size} are both given; give one of them"
-            )
-        given = {"group_size": group_size}
-    ((option, number),) = given.items()
-    if norm.channels % number:
+    if group_size is not None and num_groups != NUM_GROUPS:
+        raise RequestError(
+            f"norm={norm.name}: norm.num_groups={num_groups} and "
+            f"norm.group_size={group_size} are both given; give one of them"
+        )
+    option, divisor = (
+        ("group_size", group_size) if group_size else ("num_groups", num_groups)
+    )
+    if norm.channels % divisor:
         divisors = [n for n in range(1, norm.channels + 1) if norm.channels % n == 0]
         raise Incompatible(
-            f"norm={norm.name}: norm.{option}={number} does not divide "
+            f"norm={norm.name}: norm.{option}={divisor} does not divide "
             f"{norm.channels} channels; these do: {', '.join(map(str, divisors))}"
         )
-    return norm.channels // number if group_size else number
+    return norm.channels // divisor if group_size else divisor
 
 
 def check_input(
     norm: Norm, x: Tensor, mask: Tensor | None, condition: Tensor | None
 ) -> None:
-    """Raise RequestError where the contract of Norm does not hold for an argument.
+    """Raise RequestError where an argument breaks the contract of Norm.
 
-    Looks at types and shapes only.
+    Looks at types and shapes only; a mask of another shape could broadcast.
     """
     if not x.is_floating_point() or x.dim() < 2 or x.shape[1] != norm.channels:
-        raise RequestError(
-            f"norm={norm.name} was given an input of shape {tuple(x.shape)} and type "
-            f"{x.dtype}; it needs (N, {norm.channels}, ...), floating point"
-        )
-    if mask is not None:
-        check_mask(mask, norm, x)
+        needs = f"it needs (N, {norm.channels}, ...), floating point"
+        raise _wrong(norm, "an input", x, needs)
+    shape = tuple(x.shape)
+    positions = (shape[0], *shape[2:])
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != positions):
+        needs = f"an input of shape {shape} needs {positions}, bool"
+        raise _wrong(norm, "a mask", mask, needs)
     if condition is not None and (
-        condition.dtype != torch.int64 or condition.shape != x.shape[:1]
+        condition.dtype != torch.int64 or condition.shape != shape[:1]
     ):
-        raise RequestError(
-            f"norm={norm.name} was given a condition of shape {tuple(condition.shape)} "
-            f"and type {condition.dtype}; an input of shape {tuple(x.shape)} needs "
-            f"({x.shape[0]},), int64"
-        )
+        needs = f"an input of shape {shape} needs ({shape[0]},), int64"
+        raise _wrong(norm, "a condition", condition, needs)
 
 
-def check_mask(mask: Tensor, norm: Norm, x: Tensor) -> None:
-    """Raise RequestError unless `mask` is (N, *spatial) bool for `x` (N, C, *spatial).
-
-    Every call of a norm does it: a mask of another shape could broadcast.
-    """
-    expected = (x.shape[0], *x.shape[2:])
-    if mask.dtype != torch.bool or mask.shape != expected:
-        raise RequestError(
-            f"norm={norm.name} was given a mask of shape {tuple(mask.shape)} and type "
-            f"{mask.dtype}; an input of shape {tuple(x.shape)} needs {expected}, bool"
-        )
+def _wrong(norm: Norm, argument: str, value: Tensor, needs: str) -> RequestError:
+    return RequestError(
+        f"norm={norm.name} was given {argument} of shape {tuple(value.shape)} and type "
+        f"{value.dtype}; {needs}"
+    )
 
 
 def make(name: str, channels: int, **options: Any) -> Norm:

@@ -1,8 +1,8 @@
-"""Which statistics a norm evaluates with, where that is not what it trained with.
+"""Evaluation with other statistics than the running ones of training.
 
-Norms are looked for in `modules`, those a NormFactory made. Norms that compute the same
-in training and evaluation, and all that is no norm, are left alone: use these on a
-model in evaluation mode, and on a deep copy, because running statistics change.
+The functions change the norms in `modules`, those that a NormFactory made; norms that
+compute the same in training and evaluation stay as they are. Use them on a model in
+evaluation mode, and on a deep copy, because running statistics change.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ B = TypeVar("B")
 
 
 def use_batch_statistics(modules: Iterable[nn.Module]) -> None:
-    """Let norms normalise with the statistics of the batch, as in training.
+    """Let norms normalize with the statistics of the batch, as in training.
 
     In a Ghost, with those of each `norm_batch` samples. Dropout elsewhere stays off.
     """
@@ -32,8 +32,8 @@ def recompute_statistics(
     """Set running statistics to their plain mean over one pass ("precise" statistics).
 
     `forward(batch)` is one forward of the model. Each forward of a norm, and so each
-    chunk of a Ghost, counts equally; the layers before it normalise with the batch
-    meanwhile. Only floating-point buffers are averaged. Leaves the norms in evaluation
+    chunk of a Ghost, counts equally; meanwhile the layers before it normalize with the
+    batch. Only floating-point buffers are averaged. Leaves the norms in evaluation
     mode, with their momentum. Source: Wu & Johnson 2021; equals
     torch.optim.swa_utils.update_bn for torch's BatchNorm.
     """

@@ -1,4 +1,4 @@
-"""What a model gets to normalise with, and the list of what it was given."""
+"""The factory that makes the norm layers of a model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +15,13 @@ class NormFactory:
     """Makes the norm layers of one model: `factory(channels, activation=None)`.
 
     `options` are those of the norm `name`; `norm_batch` is the number of samples that
-    share statistics. `forwards_per_step` is how many training forwards a norm makes in
-    one optimiser step (batch size / norm_batch): together they move running statistics
-    as far as one forward at the norm's own momentum would. `conditions` is how many
-    conditions the samples come in.
+    share statistics. `forwards_per_step` is the number of training forwards of a norm
+    in one optimizer step (batch size / norm_batch): together they move running
+    statistics as far as one forward at the norm's own momentum would. `conditions` is
+    the number of conditions that samples have.
 
-    `modules` lists what was made, in order: each norm, or the Ghost around it.
+    `modules` lists the norms in the order they were made, each in its Ghost if it has
+    one.
     Raises RequestError for an unknown name or option, Incompatible as the norm does.
     """
 
@@ -60,7 +61,7 @@ class NormFactory:
         return NormAct(module, activation())
 
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters of all norms made, which take no weight decay."""
+        """The parameters of all norms, which take no weight decay."""
         return [p for module in self.modules for p in module.parameters()]
 
 

@@ -12,12 +12,12 @@ class Ghost(nn.Module):
     """A norm, applied in training to `norm_batch` samples at a time.
 
     Called as the norm is. While the norm is in training mode, samples 0 .. norm_batch-1
-    share statistics, then the next norm_batch, and so on, each chunk one forward of
-    `norm`, in order; its `penalty` is then the mean over the chunks. In evaluation mode
-    it gets the whole batch. Where several processes share statistics, each holds an
+    share statistics, then the next norm_batch, and so on: every chunk is one forward of
+    `norm`, in order, and its `penalty` becomes the mean over the chunks. In evaluation
+    mode it gets the whole batch. Where several processes share statistics, each has an
     equal part of one chunk. A batch of 0 samples passes through. Raises RequestError in
     training where norm_batch does not divide the batch, Incompatible where the norm
-    does not share what it should.
+    does not share its statistics.
     """
 
     def __init__(self, norm: Norm, norm_batch: int) -> None:
@@ -30,12 +30,9 @@ class Ghost(nn.Module):
     ) -> Tensor:
         if self.norm.training and len(x) * processes() == self.norm_batch > len(x):
             return self._shared(x, mask, condition)
-        if not self.norm.training or len(x) == self.norm_batch:
+        if not self.norm.training or len(x) in (0, self.norm_batch):
             whole: Tensor = self.norm(x, mask, condition)
             return whole
-        if len(x) == 0:
-            nothing: Tensor = self.norm(x, mask, condition)
-            return nothing
         if len(x) % self.norm_batch:
             raise RequestError(
                 f"norm_batch={self.norm_batch} does not divide a batch of {len(x)}"
@@ -43,13 +40,8 @@ class Ghost(nn.Module):
         outputs, penalties = [], []
         for start in range(0, len(x), self.norm_batch):
             chunk = slice(start, start + self.norm_batch)
-            outputs.append(
-                self.norm(
-                    x[chunk],
-                    None if mask is None else mask[chunk],
-                    None if condition is None else condition[chunk],
-                )
-            )
+            rest = (t if t is None else t[chunk] for t in (mask, condition))
+            outputs.append(self.norm(x[chunk], *rest))
             if self.norm.penalty is not None:
                 penalties.append(self.norm.penalty)
         if penalties:
@@ -59,12 +51,12 @@ class Ghost(nn.Module):
     def _shared(
         self, x: Tensor, mask: Tensor | None, condition: Tensor | None
     ) -> Tensor:
-        # A norm of the user's own could take its statistics of this process only. A
-        # compiled graph is not asked: it would be one for each number of exchanges.
-        asked = not torch.compiler.is_compiling()
-        before = exchanges() if asked else 0
+        # A norm of the user's own could take its statistics in this process only. Not
+        # checked in a compiled graph, which would depend on the number of exchanges.
+        checked = not torch.compiler.is_compiling()
+        before = exchanges() if checked else 0
         y: Tensor = self.norm(x, mask, condition)
-        if asked and exchanges() == before and y.numel():
+        if checked and exchanges() == before and y.numel():
             raise Incompatible(
                 f"norm={self.norm.name} takes its statistics in one process, and "
                 f"norm_batch={self.norm_batch} is of {processes()}; take them with "

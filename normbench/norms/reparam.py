@@ -1,4 +1,4 @@
-"""Reparametrisations of convolution weights, put on a model after it is built."""
+"""Reparametrizations of convolution weights, put on a model after it is built."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class WeightStd(nn.Module):
         self.eps = eps
 
     def forward(self, w: Tensor) -> Tensor:
-        return _standardised(w, self.eps, "weight_std")
+        return _standardize(w, self.eps, "weight_std")
 
 
 class ScaledWeightStd(nn.Module):
@@ -35,9 +35,10 @@ class ScaledWeightStd(nn.Module):
 
     gain * (w - mean) / sqrt((var + eps) * fan_in): as WeightStd, with fan_in the number
     of weights of an output channel and a learned gain (Cout,), 1 at first, so that an
-    input of variance 1 gives about that. The paper's gamma, which makes up for what an
-    activation takes (1.71 for a ReLU), is 1 here: the gain can learn it, and a
-    convolution does not know what comes before it. As timm's ScaledStdConv2d.
+    input of variance 1 gives an output of about 1. The paper's gamma, which makes up
+    for the variance that an activation removes (1.71 for a ReLU), is 1 here: the gain
+    can learn it, and a convolution does not know the layer before. As timm's
+    ScaledStdConv2d.
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
@@ -48,10 +49,10 @@ class ScaledWeightStd(nn.Module):
     def forward(self, w: Tensor) -> Tensor:
         gain = self.gain.view(-1, *(1,) * (w.dim() - 1))
         scale = gain / math.sqrt(w[0].numel())
-        return _standardised(w, self.eps, "scaled_weight_std") * scale
+        return _standardize(w, self.eps, "scaled_weight_std") * scale
 
 
-def _standardised(w: Tensor, eps: float, reparam: str) -> Tensor:
+def _standardize(w: Tensor, eps: float, reparam: str) -> Tensor:
     if w[0].numel() <= 1:
         raise Incompatible(
             f"reparam={reparam} needs more than one weight per output channel, "
@@ -63,7 +64,7 @@ def _standardised(w: Tensor, eps: float, reparam: str) -> Tensor:
 REPARAMS: Functions[Callable[[nn.Module], object]] = Functions(
     "reparam", "normbench.norms.reparam"
 )
-"""What may be asked for, by name: functions that change one convolution."""
+"""The choices of `reparam=`: functions that change one convolution."""
 
 
 @REPARAMS("none")
@@ -95,18 +96,18 @@ def weight_norm(convolution: nn.Module) -> None:
 def spectral_norm(convolution: nn.Module) -> None:
     """The weight over its largest singular value (Miyato et al. 2018).
 
-    By one step of power iteration in each training forward; evaluation keeps the
-    vectors of training.
+    One step of power iteration in each training forward; evaluation keeps the vectors
+    of training.
     """
     parametrizations.spectral_norm(convolution)
 
 
 def apply(model: nn.Module, name: str) -> None:
-    """Put reparametrisation `name` on all convolutions but `model.output_layers`.
+    """Put reparametrization `name` on all convolutions but `model.output_layers`.
 
     The weight that is trained becomes `parametrizations.weight.original` (`original0`,
-    the gain, and `original1` for weight_norm). What is drawn depends on the global
-    random stream and leaves it as it was. Raises RequestError for an unknown name,
+    the gain, and `original1` for weight_norm). Random numbers depend on the global
+    random state, which stays as it was. Raises RequestError for an unknown name,
     Incompatible if the model has no convolution to put it on.
     """
     reparam = REPARAMS.get(name)

@@ -1,4 +1,4 @@
-"""What there is to choose from among norms, with what each class says of itself."""
+"""The facts of every norm that a config can name."""
 
 import re
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ CHANNELS = 96
 
 @dataclass(frozen=True)
 class Facts:
-    """One choice of `norm=`: what it is, and what was found by building it.
+    """One choice of `norm=`: what its class declares, and what building it shows.
 
-    `parameters` is a formula in the channels C, None where 96 are not among them.
-    `tasks` are those whose default network
-    it works in. An alias, which means another norm in each task, has only its tasks; a
-    class that no imported module has, none.
+    `parameters` is a formula in the channels C, None where the norm does not fit 96
+    channels. `tasks` are those whose default network it works in. An alias, which means
+    another norm in each task, has only its tasks; a name without an imported class has
+    none.
     """
 
     name: str
@@ -51,26 +51,22 @@ def catalogue(config_dir: Path | None = None) -> list[Facts]:
     """
     files = choices("norm", config_dir)
     sections = {name: _section(name, file, config_dir) for name, file in files.items()}
-    working = {name: list[str]() for name in files}
-    yaml_of_tasks = choices("task", config_dir)
-    for task_name in filter(yaml_of_tasks.__contains__, TASKS.names()):
+    tasks = {name: list[str]() for name in files}
+    for task_name in sorted(set(TASKS.names()) & choices("task", config_dir).keys()):
         overrides = [f"task={task_name}", "tracker=none"]
         plain = compose(overrides, config_dir).model_dump()
         task = make_task(resolve(plain), torch.device("cpu"))
         for name, section in sections.items():
             try:
                 check(resolve(plain | {"norm": section}), task)
-            except RequestError:  # or of a class that is in no module imported so far
+            except RequestError:  # unsuitable, or of a class that is not imported
                 continue
-            working[name].append(task_name)
-    return [
-        _facts(name, file, sections[name], working[name])
-        for name, file in files.items()
-    ]
+            tasks[name].append(task_name)
+    return [_facts(n, file, sections[n], tasks[n]) for n, file in files.items()]
 
 
 def _section(name: str, file: Path, config_dir: Path | None) -> Options:
-    """What `norm=NAME` composes to: a user's own yaml may build on another."""
+    """The content that `norm=NAME` composes to: a user's yaml may build on another."""
     if file.is_relative_to(config_root()):
         section = yaml_value(file)
     else:
@@ -85,8 +81,7 @@ def _facts(name: str, file: Path, section: Options, tasks: list[str]) -> Facts:
     section = {**section}
     class_name = section.pop("name")
     if class_name not in REGISTRY.names():
-        nothing = (None,) * 8
-        return Facts(name, description(file), *nothing, tasks)
+        return Facts(name, description(file), *(None,) * 8, tasks)
     cls = REGISTRY.get(class_name)
     try:
         parameters = _parameters(class_name, section)

@@ -2,7 +2,9 @@
 
 import json
 import re
+import subprocess
 from collections import Counter
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,10 +15,8 @@ import torch
 from conftest import Command
 from PIL import Image
 from torch import Tensor
-from typer.testing import CliRunner
 
-from normbench.cli import app
-from normbench.norms import REGISTRY, Norm, names
+from normbench.norms import REGISTRY, Norm, make, names
 from normbench.norms.measure.dependence import describe
 from normbench.norms.measure.footprint import (
     Footprint,
@@ -24,7 +24,7 @@ from normbench.norms.measure.footprint import (
     same_function,
 )
 from normbench.norms.measure.invariance import Change, Invariance, invariances
-from normbench.norms.measure.portrait import build, fitting, portrait
+from normbench.norms.measure.portrait import NormChoice, fitting, portrait
 from normbench.norms.measure.subject import Mode, subject
 from normbench.report.figures.cubes import COLOURS, colour, draw, faces
 from normbench.report.figures.footprints import MEASURED
@@ -36,9 +36,9 @@ every_norm = pytest.mark.parametrize("name", names())
 
 def small(name: str, masked: bool = False) -> tuple[Norm, tuple[int, ...]]:
     """A norm, and the shape of an input on which its footprint takes little time."""
-    channels = fitting([REGISTRY.options(name, {}) | {"name": name}])
-    spatial = (7,) if masked else (3, 3)
-    return build({"name": name}, channels), (3, channels, *spatial)
+    choice = NormChoice(name, name, REGISTRY.options(name, {}))
+    channels = fitting([choice])
+    return choice.make(channels), (3, channels, *((7,) if masked else (3, 3)))
 
 
 @cache
@@ -62,40 +62,26 @@ def parts(words: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "words", "entries"),
+    ("name", "words", "entries"),
     [
-        ("batch", {}, "all samples, one channel, all positions", 144),
-        ("layer_sample", {}, "one sample, all channels, all positions", 288),
-        ("instance", {}, "one sample, one channel, all positions", 36),
-        ("layer_position", {}, "one sample, all channels, one position", 8),
-        (
-            "group",
-            {"num_groups": 2},
-            "one sample, one group of 4 channels, all positions",
-            144,
-        ),
-        ("none", {}, "one sample, one channel, one position", 1),
+        ("batch", "all samples, one channel, all positions", 64),
+        ("layer_sample", "one sample, all channels, all positions", 128),
+        ("instance", "one sample, one channel, all positions", 16),
+        ("layer_position", "one sample, all channels, one position", 8),
+        ("group", "one sample, one group of 4 channels, all positions", 64),
+        ("none", "one sample, one channel, one position", 1),
     ],
 )
-def test_known_footprints(name, options, words, entries):
-    norm = build({"name": name, **options}, 8)
-    train = footprints(norm, (4, 8, 6, 6))[0]
-    for seen in (train.value, train.gradient):
-        assert seen.words == words
-        assert seen.count == str(entries)
-        assert (seen.entries.sum((3, 4, 5)) == entries).all()
-
-
-def test_a_footprint_leaves_the_norm_and_the_random_stream_alone():
-    norm = build({"name": "batch"}, 8)
-    before = {key: value.clone() for key, value in norm.state_dict().items()}
-    state = torch.random.get_rng_state()
-    first = footprints(norm, (3, 8, 2, 2))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    for key, value in norm.state_dict().items():
-        assert torch.equal(value, before[key])
-    again = footprints(norm, (3, 8, 2, 2))
-    assert all(a.value.same(b.value) for a, b in zip(first, again, strict=True))
+def test_known_footprints(name, words, entries):
+    norm = make(name, 8, **({"num_groups": 2} if name == "group" else {}))
+    before, stream = deepcopy(norm.state_dict()), torch.random.get_rng_state()
+    train, *_ = footprints(norm, (4, 8, 4, 4))
+    for measured in (train.value, train.gradient):
+        assert measured.words == words
+        assert measured.count == str(entries)
+        assert (measured.entries.sum((3, 4, 5)) == entries).all()
+    assert torch.equal(torch.random.get_rng_state(), stream)
+    assert all(torch.equal(norm.state_dict()[key], before[key]) for key in before)
 
 
 def test_masked_statistics_stop_at_the_mask():
@@ -112,28 +98,20 @@ def test_masked_statistics_stop_at_the_mask():
 
 
 @every_norm
-def test_declared_axes_are_those_measured_in_training(name):
-    found = measured(name)
-    training = [one.either for mode, one in found.items() if mode is not Mode.eval]
-    entries = np.logical_or.reduce([one.entries for one in training])
-    words = general(describe(entries).words)
-    assert parts(words) == parts(REGISTRY.get(name).axes)
-
-
-@every_norm
-def test_declared_traits_are_those_measured(name):
+def test_declarations_are_those_measured(name):
     norm, shape = small(name)
-    found = measured(name)
-    training = [one.either for mode, one in found.items() if mode is not Mode.eval]
+    by_mode = measured(name)
+    training = [one.either for mode, one in by_mode.items() if mode is not Mode.eval]
+    entries = np.logical_or.reduce([one.entries for one in training])
+    assert parts(general(describe(entries).words)) == parts(norm.axes)
     assert norm.uses_other_samples == any(one.other_samples for one in training)
-    assert not found[Mode.eval].either.other_samples
+    assert not by_mode[Mode.eval].either.other_samples
     assert norm.differs_in_eval != same_function(norm, shape, Mode.train, Mode.eval)
-
-
-@every_norm
-def test_declared_exact_gradients_see_what_the_value_depends_on(name):
-    if REGISTRY.get(name).exact_gradient:
-        assert all(one.agree for one in measured(name).values())
+    if norm.exact_gradient:
+        assert all(one.agree for one in by_mode.values())
+    if not norm.fixed_spatial:
+        masked = [one.either.masked_positions for one in measured(name, True).values()]
+        assert norm.honours_mask != any(masked)
 
 
 @every_norm
@@ -143,22 +121,10 @@ def test_declared_inexact_gradients_are_inexact_in_some_mode(name):
     with torch.random.fork_rng(devices=[]):
         for mode in Mode:
             one = subject(norm, shape, mode, seed=0)
-            exact.append(
-                torch.autograd.gradcheck(
-                    one, one.x.requires_grad_(), fast_mode=True, raise_exception=False
-                )
-            )
-    assert all(exact) == REGISTRY.get(name).exact_gradient
-
-
-@every_norm
-def test_declared_masks_are_honoured(name):
-    if REGISTRY.get(name).fixed_spatial:
-        pytest.skip("works on one length only")
-    found = measured(name, masked=True).values()
-    assert REGISTRY.get(name).honours_mask != any(
-        one.either.masked_positions for one in found
-    )
+            x = one.x.requires_grad_()
+            options = {"fast_mode": True, "raise_exception": False}
+            exact.append(torch.autograd.gradcheck(one, x, **options))
+    assert all(exact) == norm.exact_gradient
 
 
 # What hides: gradients that are stopped or made up, outputs that are dead, dice.
@@ -172,9 +138,7 @@ class Toy(Norm, name="toy-footprint"):
         self.kind = kind
         self.register_buffer("forwards", torch.tensor(0))
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         mean = x.mean((0, 2), keepdim=True)
         self.forwards.add_(1)
         if self.kind == "stopped":
@@ -207,7 +171,7 @@ BATCH, OWN = (
         ("none", OWN, OWN),
     ],
 )
-def test_value_and_gradient_are_told_apart(kind, value, gradient):
+def test_value_and_gradient_are_measured_apart(kind, value, gradient):
     train = footprints(Toy(kind), (3, 4, 5))[0]
     assert train.value.words.startswith(value)
     assert train.gradient.words.startswith(gradient)
@@ -260,33 +224,32 @@ PER_CHANNEL = GLOBAL | {"channel gain", "channel bias"}
     ],
 )
 def test_invariances_in_training(name, holds):
-    norm = build({"name": name}, 16)
-    found = invariances(norm, (4, 16, 6, 6))
-    assert {one.to.value for one in found if one.holds_in_train} == holds
-    changes = [one.train for one in found]
+    measured = invariances(make(name, 16), (4, 16, 6, 6))
+    assert {one.to.value for one in measured if one.holds_in_train} == holds
+    changes = [one.train for one in measured]
     assert all(change is not None for change in changes)
     assert all(change < 1e-12 or change > 1e-2 for change in changes), changes
 
 
 def test_evaluation_with_running_statistics_is_affine():
-    found = {one.to: one for one in invariances(build({"name": "batch"}, 8), (4, 8, 9))}
-    assert {to.value for to, one in found.items() if one.holds_in_eval} == NOTHING
-    assert found[Change.gain].holds_in_train
+    measured = {one.to: one for one in invariances(make("batch", 8), (4, 8, 9))}
+    assert {to.value for to, one in measured.items() if one.holds_in_eval} == NOTHING
+    assert measured[Change.gain].holds_in_train
 
 
-def test_pads_are_not_asked_of_a_norm_with_one_shape():
-    found = {
-        one.to: one for one in invariances(build({"name": "layer_shape"}, 8), (4, 8, 9))
-    }
-    assert found[Change.pads] == Invariance(Change.pads, None, None)
-    assert found[Change.pads].holds_in_train is None
+def test_pads_are_not_measured_for_a_norm_with_one_shape():
+    *_, pads = invariances(make("layer_shape", 8), (4, 8, 9))
+    assert pads == Invariance(Change.pads, None, None)
+    assert pads.holds_in_train is None
 
 
 # Pictures.
 
 
-def panel(name: str, channels: int = 8, **options: object) -> Panel:
-    train = portrait(name, {"name": name, **options}, channels).footprints[0]
+@cache
+def panel(name: str) -> Panel:
+    options = {"num_groups": 2} if name == "group" else {}
+    train = portrait(NormChoice(name, name, options), 8).footprints[0]
     part = train.either.parts[0]
     return Panel(
         title=name,
@@ -300,12 +263,8 @@ def panel(name: str, channels: int = 8, **options: object) -> Panel:
 
 def test_the_visible_faces_are_those_of_the_measured_entries():
     drawn = {
-        name: Counter((face.side, face.kind) for face in faces(panel(name, **options)))
-        for name, options in (
-            ("batch", {}),
-            ("layer_sample", {}),
-            ("group", {"num_groups": 2}),
-        )
+        name: Counter((face.side, face.kind) for face in faces(panel(name)))
+        for name in ("batch", "layer_sample", "group")
     }
     # N = 4, C = 8, one row of 6 positions; the output itself is a corner.
     for seen in drawn.values():
@@ -348,20 +307,18 @@ def test_the_svg_has_a_shape_of_its_colour_for_every_face(tmp_path):
     assert before == tuple(file.read_bytes() for file in draw(shown, tmp_path))
 
 
-def test_the_picture_in_the_readme_is_what_the_command_draws(tmp_path):
+def test_the_picture_in_the_readme_is_what_the_command_draws(invoke, tmp_path):
     norms = ["batch", "layer_sample", "instance", "group", "norm.num_groups=2"]
-    arguments = ["footprint", *norms, "--output", str(tmp_path)]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    footprint(invoke, *norms, "--output", str(tmp_path))
     shown = Path(__file__).parents[2] / "docs" / "footprint.svg"
     assert filled(shown) == filled(tmp_path / "footprint.svg")
 
 
 @pytest.mark.slow
-def test_the_footprints_of_the_report_are_what_the_command_measures(tmp_path):
+def test_the_footprints_of_the_report_are_what_the_command_measures(invoke, tmp_path):
     shown = read(MEASURED)
     names = list(dict.fromkeys(one.title for one in shown))
-    arguments = [*names, "norm.num_groups=2", "--output", str(tmp_path)]
-    assert CliRunner().invoke(app, ["footprint", *arguments]).exit_code == 0
+    footprint(invoke, *names, "norm.num_groups=2", "--output", str(tmp_path))
     measured = [one.plain() for one in read(tmp_path / "footprint.json")]
     assert [one.plain() for one in shown] == measured
 
@@ -385,14 +342,20 @@ def test_the_picture_as_text():
 # The command.
 
 
-def test_the_command_prints_json_and_writes_pictures(command: Command, tmp_path: Path):
-    arguments = ["batch", "group", "norm.num_groups=2", "--task", "transformer"]
-    done = command("footprint", *arguments, "--json", "--output", "pictures")
+def footprint(invoke: Command, *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = invoke("footprint", *arguments)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_command_prints_json_and_writes_pictures(invoke: Command, tmp_path: Path):
+    request = ["batch", "group", "norm.num_groups=2", "--task", "transformer"]
+    done = footprint(invoke, *request, "--json", "--output", "pictures")
     batch, group = json.loads(done.stdout)
     assert (batch["name"], group["name"]) == ("batch", "group")
-    assert group["norm"]["num_groups"] == 2
+    assert list(group["norm"].items())[:2] == [("name", "group"), ("num_groups", 2)]
     assert group["shape"] == [4, 8, 9]
+    assert group["axes"] == REGISTRY.get("group").axes
     modes = {(mode["mode"], mode["mask"]): mode for mode in batch["modes"]}
     assert modes["train", True]["value"]["entries"] == [36, 36]
     assert modes["eval", False]["value"]["entries"] == [1, 1]
@@ -400,62 +363,55 @@ def test_the_command_prints_json_and_writes_pictures(command: Command, tmp_path:
     holds = {one["to"]: one["holds_in_train"] for one in batch["invariances"]}
     assert holds["channel_gain"] is True
     assert holds["pads"] is False
-    assert {file.name for file in (tmp_path / "pictures").iterdir()} == {
-        "footprint.svg",
-        "footprint.png",
-        "footprint.json",
-    }
-    ElementTree.parse(tmp_path / "pictures" / "footprint.svg")
-    drawn = read(tmp_path / "pictures" / "footprint.json")
+    pictures = tmp_path / "pictures"
+    files = {file.name for file in pictures.iterdir()}
+    assert files == {"footprint.svg", "footprint.png", "footprint.json"}
+    drawn = read(pictures / "footprint.json")
     assert [(one.title, one.count) for one in drawn] == [("batch", 36), ("group", 36)]
 
 
-def test_the_command_prints_a_table_of_100_columns_with_the_alias():
-    done = CliRunner().invoke(app, ["footprint", "layer", "instance"])
-    assert done.exit_code == 0, done.stderr
+def test_the_command_prints_a_table_of_100_columns_with_the_alias(invoke: Command):
+    done = footprint(invoke, "layer", "instance")
     assert "one sample, all channels, all positions" in done.stdout
     assert "one sample, one channel, all positions" in done.stdout
     assert all(len(line.rstrip()) <= 100 for line in done.stdout.splitlines())
 
 
-def test_a_norm_of_ones_own_is_measured(tmp_path: Path):
-    (tmp_path / "norm").mkdir()
-    (tmp_path / "norm" / "halves.yaml").write_text(
-        "# Two groups\nname: group\nnum_groups: 2\n"
-    )
-    arguments = ["footprint", "halves", "--config-dir", str(tmp_path), "--json"]
-    done = CliRunner().invoke(app, arguments)
-    (halves,) = json.loads(done.stdout)
-    assert halves["name"] == "halves"
-    assert halves["modes"][0]["value"]["words"] == (
-        "one sample, one group of 4 channels, all positions"
-    )
+def test_a_norm_and_a_task_of_the_users_own_are_measured(
+    invoke: Command, tmp_path: Path
+):
+    for group, name, content in (
+        ("norm", "halves", "# Two groups\nname: group\nnum_groups: 2\n"),
+        ("task", "words", "# Small\ndefaults: [transformer]\n"),
+    ):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / f"{name}.yaml").write_text(content)
+    request = ["halves", "--config-dir", str(tmp_path), "--json"]
+    for task, shape in (("cnn", [4, 8, 6, 6]), ("words", [4, 8, 9])):
+        done = footprint(invoke, *request, "--task", task)
+        (halves,) = json.loads(done.stdout)
+        assert (halves["name"], halves["shape"]) == ("halves", shape)
+        assert halves["modes"][0]["value"]["words"] == (
+            "one sample, one group of 4 channels, all positions"
+        )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
+def test_a_wrong_request_exits_with_2(invoke: Command, tmp_path: Path):
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "footprint.json").mkdir(parents=True)
+    for arguments, words in (
         (["grop"], ["norm=grop", "'group'"]),
         (["norm.eps=1"], ["name a norm"]),
         (["batch", "norm.num_groups=2"], ["norm.num_groups", "batch"]),
         (["group", "norm.num_groups=two"], ["norm.num_groups", "two"]),
-        (["batch", "--output", "file"], ["--output file"]),
-    ],
-)
-def test_a_wrong_request_exits_with_2(arguments, words, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("file").touch()
-    told = CliRunner().invoke(app, ["footprint", *arguments])
-    assert told.exit_code == 2, told.stderr
-    assert told.stdout == ""
-    assert told.stderr.startswith("error: ")
-    for word in words:
-        assert word in told.stderr
-
-
-def test_data_that_cannot_be_written_are_an_error_of_one_line(tmp_path):
-    (tmp_path / "footprint.json").mkdir()
-    told = CliRunner().invoke(app, ["footprint", "batch", "--output", str(tmp_path)])
-    assert told.exit_code == 2
-    (line,) = told.stderr.splitlines()
-    assert line.startswith(f"error: --output {tmp_path} cannot be written: ")
+        (["batch", "--task", "cn"], ["task=cn", "'cnn'"]),
+        (["none", "--output", "file"], ["--output file"]),
+    ):
+        done = invoke("footprint", *arguments)
+        assert (done.returncode, done.stdout) == (2, ""), arguments
+        assert done.stderr.startswith("error: ")
+        assert all(word in done.stderr for word in words), done.stderr
+    done = invoke("footprint", "none", "--output", "taken")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --output taken cannot be written: ")

@@ -1,9 +1,10 @@
-"""What a model gets to normalise with: the factory, the ghost batches."""
+"""What a model normalizes with: the factory, the ghost batches."""
 
 from copy import deepcopy
 
 import pytest
 import torch
+from layers_made import assert_close, results
 from torch import Tensor, nn
 
 from normbench.errors import Incompatible, RequestError
@@ -22,46 +23,29 @@ def _seed() -> None:
 
 
 @pytest.fixture
-def unlisted():
+def unlisted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a test define norms that no other test sees."""
-    known = dict(REGISTRY._classes)
-    yield
-    REGISTRY._classes.clear()
-    REGISTRY._classes.update(known)
-
-
-def assert_same_state(ours: nn.Module, theirs: nn.Module) -> None:
-    for key, value in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[key], value)
+    monkeypatch.setattr(REGISTRY, "_classes", dict(REGISTRY._classes))
 
 
 # Ghost.
 
 
 @every_batch_norm
-@pytest.mark.parametrize("masked", [False, True])
-def test_ghost_equals_its_chunks_apart(name, masked):
-    ghost = Ghost(make(name, C).double(), 2)
-    alone = deepcopy(ghost.norm)
+def test_ghost_equals_its_chunks_apart(name):
     x = torch.randn(6, C, 5, dtype=torch.float64)
-    mask = torch.rand(6, 5) < 0.7 if masked else None
-    grad = torch.randn_like(x)
+    for mask in (None, torch.rand(6, 5) < 0.7):
+        ghost = Ghost(make(name, C).double(), 2)
+        alone = deepcopy(ghost.norm)
+        masks = [None] * 3 if mask is None else mask.split(2)
 
-    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    y = ghost(ours, mask)
-    y.backward(grad)
-    masks = [None] * 3 if mask is None else mask.split(2)
-    expected = torch.cat(
-        [alone(part, m) for part, m in zip(theirs.split(2), masks, strict=True)]
-    )
-    expected.backward(grad)
+        def apart(x: Tensor, alone: Norm = alone, masks: list = masks) -> Tensor:
+            return torch.cat(list(map(alone, x.split(2), masks)))
 
-    torch.testing.assert_close(y, expected)
-    torch.testing.assert_close(ours.grad, theirs.grad)
-    for a, b in zip(ghost.parameters(), alone.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad)
-    assert_same_state(ghost.norm, alone)
-    assert not torch.equal(y, alone(x, mask))
+        ours = results(ghost, x, mask)
+        assert_close(ours, results(apart, x, of=alone), mask)
+        assert_close(dict(ghost.norm.state_dict()), dict(alone.state_dict()), mask)
+        assert not torch.equal(ours[0], alone(x, mask))
 
 
 @every_batch_norm
@@ -73,15 +57,16 @@ def test_ghost_of_the_whole_batch_and_in_evaluation_is_the_norm(name):
     assert torch.equal(Ghost(deepcopy(norm), 4).eval()(x), norm.eval()(x))
 
 
-@pytest.mark.parametrize("samples", [2, 6])
-def test_ghost_refuses_a_batch_it_cannot_divide(samples):
-    with pytest.raises(RequestError, match=f"norm_batch=4 .* a batch of {samples}"):
-        Ghost(make("batch", C), 4)(torch.randn(samples, C, 5))
+def test_ghost_refuses_a_batch_it_cannot_divide():
+    for samples in (2, 6):
+        message = f"norm_batch=4 .* a batch of {samples}"
+        with pytest.raises(RequestError, match=message):
+            Ghost(make("batch", C), 4)(torch.randn(samples, C, 5))
 
 
-@pytest.mark.parametrize("norm_batch", [2, 6])
-def test_ghost_passes_conditions_on_and_means_penalties(unlisted, norm_batch):
+def test_ghost_passes_conditions_on_and_means_penalties(unlisted):
     class Penalised(Norm, name="penalised"):
+        # As users write it, with all names.
         def forward(
             self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
         ) -> Tensor:
@@ -89,11 +74,12 @@ def test_ghost_passes_conditions_on_and_means_penalties(unlisted, norm_batch):
             self.penalty = x.square().mean() if self.training else None
             return x * condition[:, None]
 
-    ghost, x = Ghost(Penalised(C), norm_batch), torch.randn(6, C)
-    condition = torch.arange(6)
-    torch.testing.assert_close(ghost(x, None, condition), x * condition[:, None])
-    torch.testing.assert_close(ghost.norm.penalty, x.square().mean())
-    assert not hasattr(ghost, "penalty")
+    x, condition = torch.randn(6, C), torch.arange(6)
+    for norm_batch in (2, 6):
+        ghost = Ghost(make("penalised", C), norm_batch)
+        assert_close(ghost(x, None, condition), x * condition[:, None])
+        assert_close(ghost.norm.penalty, x.square().mean())
+        assert not hasattr(ghost, "penalty")
 
 
 # The factory.
@@ -108,8 +94,8 @@ def test_factory_leaves_the_random_stream_alone_and_remembers(name):
     assert [m for m in model.modules() if m in factory.modules] == factory.modules
     norms = [m for m in model.modules() if isinstance(m, Norm)]
     assert [norm.channels for norm in norms] == [C, 2 * C]
-    of_norms = [id(p) for norm in norms for p in norm.parameters()]
-    assert [id(p) for p in factory.parameters()] == of_norms
+    parameters = [id(p) for norm in norms for p in norm.parameters()]
+    assert [id(p) for p in factory.parameters()] == parameters
     ghosts = [isinstance(module, Ghost) for module in factory.modules]
     assert ghosts == [REGISTRY.get(name).uses_other_samples] * 2
 
@@ -129,9 +115,7 @@ def test_factory_adds_the_activation_unless_the_norm_has_its_own(unlisted):
     class Active(Norm, name="active"):
         contains_activation = True
 
-        def forward(
-            self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-        ) -> Tensor:
+        def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
             return x
 
     x = torch.randn(4, C)
@@ -143,10 +127,8 @@ def test_factory_adds_the_activation_unless_the_norm_has_its_own(unlisted):
 def test_factory_passes_options_and_masks_on():
     layer = NormFactory("batch_masked", {"affine": False}, 4)(C)
     assert not list(layer.parameters())
-    mask = torch.arange(5) < 3
-    x = torch.randn(4, C, 5)
-    alone = make("batch_masked", C, affine=False)
-    torch.testing.assert_close(layer(x, mask.expand(4, 5)), alone(x, mask.expand(4, 5)))
+    x, mask = torch.randn(4, C, 5), (torch.arange(5) < 3).expand(4, 5)
+    assert_close(layer(x, mask), make("batch_masked", C, affine=False)(x, mask))
 
 
 def test_factory_refuses_what_the_norm_refuses():
@@ -167,15 +149,14 @@ def test_factory_refuses_fewer_affine_maps_than_conditions():
 
 
 @every_batch_norm
-@pytest.mark.parametrize("forwards", [1, 4])
-def test_the_forwards_of_one_step_move_statistics_as_far_as_one(name, forwards):
+def test_the_forwards_of_one_step_move_statistics_as_far_as_one(name):
     x = torch.randn(3, C, 5, dtype=torch.float64) + 2
-    factory = NormFactory(name, {}, norm_batch=3, forwards_per_step=forwards)
-    layer = factory(C).double()
-    layer(x.repeat(forwards, 1, 1))
     alone = make(name, C).double()
     alone(x)
-    floating = [b for b in factory.modules[0].buffers() if b.is_floating_point()]
-    expected = [b for b in alone.buffers() if b.is_floating_point()]
-    for a, b in zip(floating, expected, strict=True):
-        torch.testing.assert_close(a, b)
+    for forwards in (1, 4):
+        factory = NormFactory(name, {}, norm_batch=3, forwards_per_step=forwards)
+        layer = factory(C).double()
+        layer(x.repeat(forwards, 1, 1))
+        for key, buffer in alone.named_buffers():
+            if buffer.is_floating_point():
+                assert_close(layer.norm.get_buffer(key), buffer, (key, forwards))

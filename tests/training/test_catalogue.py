@@ -1,4 +1,4 @@
-"""What `list norms` says of each norm."""
+"""The facts that `list norms` prints of each norm."""
 
 from pathlib import Path
 
@@ -6,17 +6,21 @@ import pytest
 
 from normbench.config.choices import choices
 from normbench.errors import RequestError
-from normbench.norms import REGISTRY
-from normbench.norms.base import Norm
+from normbench.norms import REGISTRY, Norm
 from normbench.tasks.base import REGISTRY as TASKS
-from normbench.training.catalogue import catalogue
+from normbench.training.catalogue import Facts, catalogue
 
 
-def test_every_norm_has_its_facts() -> None:
-    facts = {norm.name: norm for norm in catalogue()}
+@pytest.fixture(scope="module")
+def facts() -> dict[str, Facts]:
+    return {norm.name: norm for norm in catalogue()}
+
+
+def test_every_norm_has_its_facts(facts: dict[str, Facts]) -> None:
     assert list(facts) == list(choices("norm"))
     for norm in facts.values():
         assert len(norm.description) > 10
+        assert norm.tasks
         if norm.name in REGISTRY.names():
             assert norm.source
             assert norm.axes
@@ -25,56 +29,44 @@ def test_every_norm_has_its_facts() -> None:
     assert facts["batch"].uses_other_samples
     assert facts["batch"].precisions == "fp32 bf16 fp16"
     assert facts["power"].precisions == "fp32 bf16"
-    assert [facts[name].parameters for name in ("batch", "rms", "none")] == [
-        "2 C",
-        "1 C",
-        "0",
-    ]
+    formulas = [facts[name].parameters for name in ("batch", "rms", "none")]
+    assert formulas == ["2 C", "1 C", "0"]
     assert facts["layer_shape"].parameters == "2 C x positions"
     assert facts["layer_shape"].tasks == ["cnn", "style"]
     assert facts["layer"].tasks == TASKS.names()
     assert facts["layer"].source is None
 
 
-def test_a_norm_may_say_nothing_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_norm_may_declare_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(REGISTRY.get("instance"), "source", Norm.source)
     monkeypatch.setattr(REGISTRY.get("instance"), "axes", Norm.axes)
-    facts = {norm.name: norm for norm in catalogue()}["instance"]
-    assert (facts.source, facts.year, facts.axes) == (None, None, None)
-    assert facts.parameters == "2 C"
-
-
-def test_every_norm_works_in_some_task() -> None:
-    assert all(norm.tasks for norm in catalogue())
-
-
-def test_a_users_yaml_is_among_them(tmp_path: Path) -> None:
     (tmp_path / "norm").mkdir()
     for groups in (32, 5):
         (tmp_path / "norm" / f"group{groups}.yaml").write_text(
             f"# {groups} groups\nname: group\nnum_groups: {groups}\n"
         )
     facts = {norm.name: norm for norm in catalogue(tmp_path)}
+    instance = facts["instance"]
+    assert (instance.source, instance.year, instance.axes) == (None, None, None)
+    assert instance.parameters == "2 C"
+    # A yaml of the user's own is among them.
     assert facts["group32"].parameters == "2 C"
     assert facts["group32"].description == "32 groups"
     assert facts["group5"].parameters is None  # 5 divides no power of two
     assert facts["group5"].tasks == []
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_a_yaml_that_no_run_could_take_is_named(tmp_path: Path) -> None:
+    (tmp_path / "norm").mkdir()
+    file = tmp_path / "norm" / "mine.yaml"
+    for text, message in (
         ("", "needs a line `name: NORM`"),
         ("num_groups: 2\n", "needs a line `name: NORM`"),
         ("name: [\n", "is not yaml"),
         ("name: group\ngroups: 2\n", ": norm.groups is not an option of norm=group"),
-    ],
-)
-def test_a_yaml_that_no_run_could_take_is_named(
-    tmp_path: Path, text: str, message: str
-) -> None:
-    (tmp_path / "norm").mkdir()
-    file = tmp_path / "norm" / "mine.yaml"
-    file.write_text(text)
-    with pytest.raises(RequestError, match=f"mine.yaml ?{message}"):
-        catalogue(tmp_path)
+    ):
+        file.write_text(text)
+        with pytest.raises(RequestError, match=f"mine.yaml ?{message}"):
+            catalogue(tmp_path)

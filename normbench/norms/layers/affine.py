@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from normbench.norms.base import Norm, per_channel
 
 
-class Affine(Norm, name="affine"):
+class AffineMap(Norm, name="affine"):
     source = "folklore"
     axes = "one sample, one channel, one position"
     honours_mask = True
@@ -20,7 +20,5 @@ class Affine(Norm, name="affine"):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         return torch.addcmul(per_channel(self.bias, x), per_channel(self.weight, x), x)

@@ -4,7 +4,7 @@ arXiv 1911.09738).
 b = weight * (x - mean) / sqrt(var + eps) + bias as in `batch`, running statistics too;
 y = group_weight * (b - group_mean) / sqrt(group_var + eps) + group_bias, with the mean
 and the biased variance of each sample and group of C / num_groups adjacent channels of
-b over the group's channels and positions. Masked positions are included in both.
+b over the group's channels and positions. Both include masked positions.
 weight, bias, running_mean, running_var: (C,); group_weight, group_bias: (num_groups,),
 as in the authors' code. Equals torch.nn.BatchNorm1d, then torch.nn.GroupNorm with a
 gain and a bias per group; the paper's estimated batch statistics for micro-batches are
@@ -19,19 +19,16 @@ from torch.nn import functional as F
 from normbench.norms.base import (
     NUM_GROUPS,
     Momentum,
-    Norm,
     affine_parameters,
     groups_of,
-    require_several,
+    require_groups,
 )
-from normbench.norms.statistics import batch_norm, register_running_statistics
+from normbench.norms.statistics import BatchStatistics
 
 
-class BatchGroupNorm(Norm, name="batch_group"):
+class BatchGroupNorm(BatchStatistics, name="batch_group"):
     source = "Qiao et al. 2019"
     axes = "all samples, one group of channels, all positions"
-    uses_other_samples = True
-    differs_in_eval = True
 
     def __init__(
         self,
@@ -43,19 +40,13 @@ class BatchGroupNorm(Norm, name="batch_group"):
         momentum: Momentum = 0.1,
         affine: bool = True,
     ) -> None:
-        super().__init__(channels)
+        super().__init__(channels, eps=eps, momentum=momentum, affine=affine)
         self.num_groups = groups_of(self, num_groups, group_size)
-        self.eps, self.momentum = eps, momentum
-        self.weight, self.bias = affine_parameters(channels, affine)
         self.group_weight, self.group_bias = affine_parameters(self.num_groups, affine)
-        register_running_statistics(self)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
-        count = x.shape[1:].numel() // self.num_groups
-        require_several(count, self, x, "use fewer groups or a higher resolution")
-        y = batch_norm(self, x, self.weight, self.bias)
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
+        require_groups(self, x, self.num_groups)
+        y = self.batch_norm(x, self.weight, self.bias)
         weight, bias = (
             None if g is None else g.repeat_interleave(self.channels // self.num_groups)
             for g in (self.group_weight, self.group_bias)

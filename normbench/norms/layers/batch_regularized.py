@@ -4,7 +4,7 @@ As `batch_masked`, and each training forward leaves a penalty for the loss:
 penalty_mean * sum((mean - running_mean)**2)
 + penalty_std * sum((std - running_std)**2), summed over the channels, with
 std = sqrt(var + eps), what training and evaluation divide by. The batch's statistics
-are those that y is normalised with; the running ones are as they were before this
+are those that y is normalized with; the running ones are as they were before this
 forward and constant (the authors' code: after it, which only scales the first term by
 (1 - momentum)**2). Pads are left out of both.
 weight, bias, running_mean, running_var: (C,). Defaults as torch.nn.BatchNorm1d; the
@@ -18,23 +18,12 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from normbench.norms.base import Momentum, Norm, affine_parameters
-from normbench.norms.statistics import (
-    batch_count,
-    batch_moments,
-    batch_norm,
-    clean_pads,
-    register_running_statistics,
-    standardise,
-    update_running_statistics,
-)
+from normbench.norms.base import Momentum
+from normbench.norms.statistics import BatchStatistics, batch_moments, clean_pads
 
 
-class RegularizedBatchNorm(Norm, name="batch_regularized"):
+class RegularizedBatchNorm(BatchStatistics, name="batch_regularized"):
     source = "Wang et al. 2022"
-    axes = "all samples, one channel, all positions"
-    uses_other_samples = True
-    differs_in_eval = True
     honours_mask = True
 
     def __init__(
@@ -47,24 +36,20 @@ class RegularizedBatchNorm(Norm, name="batch_regularized"):
         momentum: Momentum = 0.1,
         affine: bool = True,
     ) -> None:
-        super().__init__(channels)
+        super().__init__(channels, eps=eps, momentum=momentum, affine=affine)
         self.penalty_mean, self.penalty_std = penalty_mean, penalty_std
-        self.eps, self.momentum = eps, momentum
-        self.weight, self.bias = affine_parameters(channels, affine)
-        register_running_statistics(self)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+        self, x: Tensor, mask: Tensor | None = None, *_: Tensor | None
     ) -> Tensor:
-        if mask is not None:
-            x = clean_pads(x, mask)
+        x = clean_pads(x, mask)
         if not self.training:
-            return batch_norm(self, x, self.weight, self.bias)
-        count = batch_count(self, x, mask)
+            return self.batch_norm(x, self.weight, self.bias)
+        count = self.count(x, mask)
         mean, var = batch_moments(x, mask, count)
         self.penalty = self._discrepancy(mean, var)
-        update_running_statistics(self, mean.detach(), var.detach(), count)
-        return standardise(self, x, mean, var, self.weight, self.bias)
+        self.update(mean, var, count)
+        return self.standardize(x, mean, var, self.weight, self.bias)
 
     def _discrepancy(self, mean: Tensor, var: Tensor) -> Tensor:
         # New tensors: the running statistics move before the backward pass.
@@ -72,17 +57,17 @@ class RegularizedBatchNorm(Norm, name="batch_regularized"):
         if torch.compiler.is_compiling():
             running_mean, running_var = _kept(running_mean), _kept(running_var)
         std, running_std = (torch.sqrt(v + self.eps) for v in (var, running_var))
-        of_mean = (mean - running_mean).square().sum()
-        of_std = (std - running_std).square().sum()
-        return self.penalty_mean * of_mean + self.penalty_std * of_std
+        mean_term = (mean - running_mean).square().sum()
+        std_term = (std - running_std).square().sum()
+        return self.penalty_mean * mean_term + self.penalty_std * std_term
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies start without the penalty: it holds the graph of one forward."""
+        """A copy starts without the penalty, which holds the graph of one forward."""
         return {**self.__dict__, "penalty": None}
 
 
-# A compiled graph computes again for the backward pass what is cheap, from the running
-# statistics as they are then; what an operation of unknown cost gives, it keeps.
+# In the backward pass, a compiled graph computes cheap operations again, from the
+# running statistics as they are then; it keeps the result of one of unknown cost.
 @torch.library.custom_op("normbench::kept", mutates_args=())
 def _kept(x: Tensor) -> Tensor:
     return x.clone()

@@ -21,19 +21,12 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
-from normbench.norms.base import Momentum, Norm, affine_parameters
-from normbench.norms.statistics import (
-    batch_moments,
-    batch_norm,
-    register_running_statistics,
-)
+from normbench.norms.base import Momentum
+from normbench.norms.statistics import BatchStatistics, batch_moments
 
 
-class BatchRenorm(Norm, name="batch_renorm"):
+class BatchRenorm(BatchStatistics, name="batch_renorm"):
     source = "Ioffe 2017"
-    axes = "all samples, one channel, all positions"
-    uses_other_samples = True
-    differs_in_eval = True
     exact_gradient = False
 
     def __init__(
@@ -49,26 +42,21 @@ class BatchRenorm(Norm, name="batch_renorm"):
         momentum: Momentum = 0.1,
         affine: bool = True,
     ) -> None:
-        super().__init__(channels)
+        super().__init__(channels, eps=eps, momentum=momentum, affine=affine)
         self.r_max, self.d_max = r_max, d_max
         self.warmup_steps = warmup_steps
         self.r_max_steps, self.d_max_steps = r_max_steps, d_max_steps
-        self.eps, self.momentum = eps, momentum
-        self.weight, self.bias = affine_parameters(channels, affine)
-        register_running_statistics(self)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         if not self.training or self.momentum == 1:
-            return batch_norm(self, x, self.weight, self.bias)
+            return self.batch_norm(x, self.weight, self.bias)
         r, d = self._corrections(x)
-        # r and d are constants of the backward pass: a gain and a bias more.
+        # r and d are constants of the backward pass: a further gain and bias.
         weight = r if self.weight is None else r * self.weight
         bias = d if self.weight is None else d * self.weight
         if self.bias is not None:
             bias = bias + self.bias
-        return batch_norm(self, x, weight, bias)
+        return self.batch_norm(x, weight, bias)
 
     @torch.no_grad()
     def _corrections(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,6 +70,6 @@ class BatchRenorm(Norm, name="batch_renorm"):
         return r.to(dtype), d.to(dtype)
 
     def _progress(self, end: int) -> Tensor:
-        """How far this training forward is from the warm-up to `end`: 0 to 1."""
+        """The progress of this training forward from the warm-up to `end`: 0 to 1."""
         after = self.num_batches_tracked + 1 - self.warmup_steps
         return (after / max(1, end - self.warmup_steps)).clamp(0, 1)

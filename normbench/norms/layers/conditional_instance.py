@@ -11,7 +11,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench.norms.base import Norm, require_several
+from normbench.norms.base import Norm, per_channel, require_positions
 
 
 class ConditionalInstanceNorm(Norm, name="conditional_instance"):
@@ -20,11 +20,7 @@ class ConditionalInstanceNorm(Norm, name="conditional_instance"):
     conditions: int
 
     def __init__(
-        self,
-        channels: int,
-        *,
-        conditions: PositiveInt = 4,
-        eps: PositiveFloat = 1e-5,
+        self, channels: int, *, conditions: PositiveInt = 4, eps: PositiveFloat = 1e-5
     ) -> None:
         super().__init__(channels)
         self.conditions = conditions
@@ -35,14 +31,11 @@ class ConditionalInstanceNorm(Norm, name="conditional_instance"):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        require_several(
-            x.shape[2:].numel(), self, x, "raise the resolution or the length"
-        )
+        require_positions(self, x)
         if condition is None:
             weight, bias = self.weight[0], self.bias[0]
             return F.group_norm(x, self.channels, weight, bias, self.eps)
-        normalised = F.group_norm(x, self.channels, eps=self.eps)
-        per_sample = (*x.shape[:2], *(1,) * (x.dim() - 2))
-        weight = F.embedding(condition, self.weight).view(per_sample)
-        bias = F.embedding(condition, self.bias).view(per_sample)
-        return torch.addcmul(bias, weight, normalised)
+        normalized = F.group_norm(x, self.channels, eps=self.eps)
+        weight = per_channel(F.embedding(condition, self.weight), x)
+        bias = per_channel(F.embedding(condition, self.bias), x)
+        return torch.addcmul(bias, weight, normalized)

@@ -22,9 +22,7 @@ class DynamicTanh(Norm, name="dyt"):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         squashed = torch.tanh(self.alpha * x)
         weight, bias = per_channel(self.weight, x), per_channel(self.bias, x)
         return torch.addcmul(bias, weight, squashed)

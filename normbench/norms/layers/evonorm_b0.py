@@ -13,54 +13,38 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from normbench.norms.base import Momentum, Norm, per_channel, require_several
-from normbench.norms.statistics import (
-    pooled,
-    processes,
-    update_running_statistics,
-)
+from normbench.norms.base import Momentum, per_channel, require_positions
+from normbench.norms.statistics import BatchStatistics, pooled, widened
 
 
-class EvoNormB0(Norm, name="evonorm_b0"):
+class EvoNormB0(BatchStatistics, name="evonorm_b0"):
     source = "Liu et al. 2020"
-    axes = "all samples, one channel, all positions"
-    uses_other_samples = True
-    differs_in_eval = True
     contains_activation = True
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        eps: PositiveFloat = 1e-3,
-        momentum: Momentum = 0.1,
-    ) -> None:
-        super().__init__(channels)
-        self.eps, self.momentum = eps, momentum
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.v = nn.Parameter(torch.ones(channels))
-        self.register_buffer("running_var", torch.ones(channels))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))
+    weight: nn.Parameter
+    bias: nn.Parameter
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
-        require_several(
-            x.shape[2:].numel(), self, x, "raise the resolution or the length"
-        )
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    def __init__(
+        self, channels: int, *, eps: PositiveFloat = 1e-3, momentum: Momentum = 0.1
+    ) -> None:
+        super().__init__(channels, eps=eps, momentum=momentum)
+
+    def add_state(self) -> None:
+        self.v = nn.Parameter(torch.ones(self.channels))
+        self.add_statistics(running_var=torch.ones(self.channels))
+
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
+        require_positions(self, x)
+        wide = widened(x)
         instance_var, mean = torch.var_mean(wide.flatten(2), 2, correction=0)
         var = self.running_var
         if self.training:
             # The variance within the instances and between them: no second pass.
-            var = instance_var.mean(0) + mean.var(0, correction=0)
-            _, var = pooled(mean.mean(0), var)
-            count = x.numel() // self.channels * processes()
-            update_running_statistics(self, None, var.detach(), count)
-        of_batch = per_channel(torch.sqrt(var + self.eps), x)
-        of_instance = torch.sqrt(instance_var + self.eps)
-        of_instance = of_instance.view(*of_instance.shape, *(1,) * (x.dim() - 2))
-        below = torch.maximum(of_batch, per_channel(self.v, x) * wide + of_instance)
+            between = mean.var(0, correction=0)
+            var = pooled(mean.mean(0), instance_var.mean(0) + between)[1]
+            self.update(None, var, self.count(x))
+        batch_std = per_channel(torch.sqrt(var + self.eps), x)
+        instance_std = per_channel(torch.sqrt(instance_var + self.eps), x)
+        below = torch.maximum(batch_std, per_channel(self.v, x) * wide + instance_std)
         y = per_channel(self.weight, x) * wide / below + per_channel(self.bias, x)
         return y.to(x.dtype)

@@ -13,17 +13,20 @@ from torch import Tensor, nn
 
 from normbench.norms.base import (
     NUM_GROUPS,
-    Norm,
+    Affine,
     groups_of,
     per_channel,
-    require_several,
+    require_groups,
 )
 
 
-class EvoNormS0(Norm, name="evonorm_s0"):
+class EvoNormS0(Affine, name="evonorm_s0"):
     source = "Liu et al. 2020"
     axes = "one sample, one group of channels, all positions"
     contains_activation = True
+
+    weight: nn.Parameter
+    bias: nn.Parameter
 
     def __init__(
         self,
@@ -33,24 +36,16 @@ class EvoNormS0(Norm, name="evonorm_s0"):
         group_size: PositiveInt | None = None,
         eps: PositiveFloat = 1e-5,
     ) -> None:
-        super().__init__(channels)
+        super().__init__(channels, eps=eps)
         self.num_groups = groups_of(self, num_groups, group_size)
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
         self.v = nn.Parameter(torch.ones(channels))
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
-        count = x.shape[1:].numel() // self.num_groups
-        require_several(count, self, x, "use fewer groups or a higher resolution")
-        per_group = self.channels // self.num_groups
-        groups = x.view(len(x), self.num_groups, per_group, *x.shape[2:])
-        over = tuple(range(2, groups.dim()))
-        inverse = torch.rsqrt(groups.var(over, correction=0) + self.eps)
-        inverse = inverse.repeat_interleave(per_group, 1)
-        scale = inverse.view(*inverse.shape, *(1,) * (x.dim() - 2))
-        scale = scale * per_channel(self.weight, x)
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
+        require_groups(self, x, self.num_groups)
+        groups = x.unflatten(1, (self.num_groups, -1))
+        var = groups.var(tuple(range(2, groups.dim())), correction=0)
+        inverse = torch.rsqrt(var + self.eps)
+        inverse = inverse.repeat_interleave(self.channels // self.num_groups, 1)
+        scale = per_channel(inverse, x) * per_channel(self.weight, x)
         active = x * torch.sigmoid(per_channel(self.v, x) * x)
         return torch.addcmul(per_channel(self.bias, x), active, scale)

@@ -13,31 +13,25 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from normbench.norms.base import Norm, per_channel, require_several
+from normbench.norms.base import Affine, per_channel, require_several
 
 
-class FilterResponseNorm(Norm, name="filter_response"):
+class FilterResponseNorm(Affine, name="filter_response"):
     source = "Singh & Krishnan 2020"
     axes = "one sample, one channel, all positions"
     contains_activation = True
 
+    weight: nn.Parameter
+    bias: nn.Parameter
+
     def __init__(
-        self,
-        channels: int,
-        *,
-        eps: PositiveFloat = 1e-6,
-        learnable_eps: bool = False,
+        self, channels: int, *, eps: PositiveFloat = 1e-6, learnable_eps: bool = False
     ) -> None:
-        super().__init__(channels)
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        super().__init__(channels, eps=eps)
         self.tau = nn.Parameter(torch.zeros(channels))
         self.eps_learned = nn.Parameter(torch.tensor(1e-4)) if learnable_eps else None
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         eps: Tensor | float = self.eps
         if self.eps_learned is None:
             advice = "raise the resolution or the length, or set norm.learnable_eps"

@@ -2,7 +2,7 @@
 statistics of a trained network).
 
 y = weight * (x - running_mean) / sqrt(running_var + eps) + bias, in training too; all
-four are buffers, which no forward and no optimiser moves. A new one is all but the
+four are buffers, which no forward and no optimizer moves. A new one is all but the
 identity; it is meant to load the state dict of a batch normalization.
 weight, bias, running_mean, running_var: (C,). As torchvision's FrozenBatchNorm2d.
 """
@@ -32,9 +32,7 @@ class FrozenBatchNorm(Norm, name="frozen_batch"):
         for name in ("bias", "running_mean"):
             self.register_buffer(name, torch.zeros(channels))
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
         shift = self.bias - self.running_mean * scale
         y = torch.addcmul(per_channel(shift, x), per_channel(scale, x), x)

@@ -12,16 +12,10 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import (
-    NUM_GROUPS,
-    Norm,
-    affine_parameters,
-    groups_of,
-    require_several,
-)
+from normbench.norms.base import NUM_GROUPS, Affine, groups_of, require_groups
 
 
-class GroupNorm(Norm, name="group"):
+class GroupNorm(Affine, name="group"):
     source = "Wu & He 2018"
     axes = "one sample, one group of channels, all positions"
 
@@ -34,14 +28,9 @@ class GroupNorm(Norm, name="group"):
         eps: PositiveFloat = 1e-5,
         affine: bool = True,
     ) -> None:
-        super().__init__(channels)
+        super().__init__(channels, eps=eps, affine=affine)
         self.num_groups = groups_of(self, num_groups, group_size)
-        self.eps = eps
-        self.weight, self.bias = affine_parameters(channels, affine)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
-        count = x.shape[1:].numel() // self.num_groups
-        require_several(count, self, x, "use fewer groups or a higher resolution")
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
+        require_groups(self, x, self.num_groups)
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

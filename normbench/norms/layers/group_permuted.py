@@ -8,15 +8,15 @@ positions, masked ones included. Group g has, in the order
     strided              channels g, g + num_groups, g + 2 * num_groups, ...
     random_fixed         channels that `permutation_seed` drew once, the same in every
                          layer of as many channels
-    random_each_layer    channels drawn once for each layer apart, by its place in the
-                         run's random stream and by `permutation_seed`: on a residual
-                         stream, layers that group the same channels in several ways
-    random_each_forward  channels drawn anew at every forward, evaluation included: the
+    random_each_layer    channels drawn once for each layer, by its place in the run's
+                         random stream and by `permutation_seed`: on a residual stream,
+                         layers that group the same channels in several ways
+    random_each_forward  channels drawn again at every forward, evaluation included: the
                          flaw of a public test of GroupNorm, reproduced
 weight, bias: (C,), of the channels as they come in. permutation: (C,) int64, a buffer
 of strided, random_fixed and random_each_layer. forwards: (2,) int64, a buffer of
-random_each_forward: how many in training, and how many in evaluation since, which leave
-those in training alone.
+random_each_forward: the number of forwards in training, and in evaluation since then,
+which do not change the permutations of training.
 """
 
 from typing import Literal
@@ -26,16 +26,10 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import (
-    NUM_GROUPS,
-    Norm,
-    affine_parameters,
-    groups_of,
-    require_several,
-)
+from normbench.norms.base import NUM_GROUPS, Affine, groups_of, require_groups
 
 
-class PermutedGroupNorm(Norm, name="group_permuted"):
+class PermutedGroupNorm(Affine, name="group_permuted"):
     source = "Wu & He 2018; permutations: folklore"
     axes = "one sample, one group of channels, all positions"
 
@@ -59,32 +53,26 @@ class PermutedGroupNorm(Norm, name="group_permuted"):
         eps: PositiveFloat = 1e-5,
         affine: bool = True,
     ) -> None:
-        super().__init__(channels)
+        super().__init__(channels, eps=eps, affine=affine)
         self.num_groups = groups_of(self, num_groups, group_size)
         self.order = order
         self.permutation_seed = permutation_seed
-        self.eps = eps
-        self.weight, self.bias = affine_parameters(channels, affine)
         self.deterministic = order != "random_each_forward"
-        if order == "strided":
+        if order == "random_each_forward":
+            self.register_buffer("forwards", torch.zeros(2, dtype=torch.int64))
+        elif order == "strided":
             strided = torch.arange(channels).view(-1, self.num_groups).t().flatten()
             self.register_buffer("permutation", strided)
-        elif order == "random_fixed":
-            drawn = draw(channels, permutation_seed, torch.tensor(0))
+        elif order != "contiguous":
+            count = torch.tensor(0)
+            if order == "random_each_layer":
+                # Hashed by `draw`: the next weights are drawn from the same state.
+                count = torch.randint(1, 2**62, ())
+            drawn = draw(channels, permutation_seed, count)
             self.register_buffer("permutation", drawn)
-        elif order == "random_each_layer":
-            # A hash of it: the weights that are drawn next start from the same state.
-            place = torch.randint(1, 2**62, ())
-            drawn = draw(channels, permutation_seed, place)
-            self.register_buffer("permutation", drawn)
-        elif order == "random_each_forward":
-            self.register_buffer("forwards", torch.zeros(2, dtype=torch.int64))
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
-        count = x.shape[1:].numel() // self.num_groups
-        require_several(count, self, x, "use fewer groups or a higher resolution")
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
+        require_groups(self, x, self.num_groups)
         if self.order == "contiguous":
             return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
         if self.order == "random_each_forward":
@@ -108,7 +96,7 @@ class PermutedGroupNorm(Norm, name="group_permuted"):
 
 
 def draw(channels: int, seed: int, count: Tensor) -> Tensor:
-    """Permutation number `count` (int64 scalar) of a stream of its own: (C,) int64.
+    """Permutation number `count` (int64 scalar) of the stream `seed`: (C,) int64.
 
     The channels in the order of their hashes (SplitMix64, Steele et al. 2014), on the
     device of `count`, the same on every device.

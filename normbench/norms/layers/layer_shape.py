@@ -32,11 +32,9 @@ class LayerNormShape(Norm, name="layer_shape"):
         self.weight = UninitializedParameter()
         self.bias = UninitializedParameter()
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         require_several(x.shape[1:].numel(), self, x, "use more channels")
-        self._materialise((self.channels, *x.shape[2:]))
+        self._materialize(tuple(x.shape[1:]))
         if self.weight.shape != x.shape[1:]:
             raise Incompatible(
                 f"norm={self.name} has an affine map of shape "
@@ -45,7 +43,7 @@ class LayerNormShape(Norm, name="layer_shape"):
             )
         return F.layer_norm(x, x.shape[1:], self.weight, self.bias, self.eps)
 
-    def _materialise(self, shape: tuple[int, ...]) -> None:
+    def _materialize(self, shape: tuple[int, ...]) -> None:
         """Give parameters that have no shape yet this one: ones and zeros."""
         for parameter, fill in ((self.weight, 1.0), (self.bias, 0.0)):
             if isinstance(parameter, UninitializedParameter):
@@ -57,5 +55,5 @@ class LayerNormShape(Norm, name="layer_shape"):
     ) -> None:
         weight = state_dict.get(prefix + "weight")
         if weight is not None:
-            self._materialise(tuple(weight.shape))
+            self._materialize(tuple(weight.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)

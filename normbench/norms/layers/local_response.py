@@ -1,7 +1,7 @@
 """Local response normalization (Krizhevsky et al. 2012).
 
-y = x / (k + alpha * sum(x**2)) ** beta, with the sum over the `size` channels around
-the entry's own, at its position; beyond the first and last channel it counts zeros.
+y = x / (k + alpha * sum(x**2)) ** beta, with the sum over the window of `size` channels
+around the entry, at its position; beyond the first and last channel it counts zeros.
 No parameters. As torch.nn.LocalResponseNorm, which divides alpha by `size`; the
 defaults are the paper's (torch: alpha = 1e-4 / size, k = 1).
 """
@@ -31,9 +31,7 @@ class LocalResponseNorm(Norm, name="local_response"):
         self.size = size
         self.alpha, self.beta, self.k = alpha, beta, k
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         positions = x.unsqueeze(2) if x.dim() == 2 else x.flatten(2)
         alpha = self.alpha * self.size
         y = F.local_response_norm(positions, self.size, alpha, self.beta, self.k)

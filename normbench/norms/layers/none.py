@@ -14,7 +14,5 @@ class NoNorm(Norm, name="none"):
     axes = "one sample, one channel, one position"
     honours_mask = True
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         return x

@@ -4,7 +4,7 @@ Training: z = x / sqrt(running_square + eps), y = weight * z + bias, with the ru
 mean square of each channel as it was before this forward; no mean is subtracted. Then
 running_square += momentum * (square - running_square), with the mean square over the
 (real) positions of all samples. In the first `warmup_steps` training forwards z is
-x / sqrt(square + eps) instead; so it is at momentum 1, where nothing is remembered.
+x / sqrt(square + eps) instead, and at momentum 1, where nothing is remembered.
 The backward pass is the paper's approximation of that through the running mean square:
 with g the gradient of z and nu a buffer, the gradient of x is
 (g - nu * z) / sqrt(what z divided by), and then
@@ -25,21 +25,19 @@ from pydantic import NonNegativeInt, PositiveFloat
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from normbench.norms.base import Momentum, Norm, affine_parameters, per_channel
+from normbench.norms.base import Momentum, per_channel
 from normbench.norms.statistics import (
-    batch_count,
+    BatchStatistics,
     clean_pads,
     replicas,
     sharing,
     total,
+    widened,
 )
 
 
-class PowerNorm(Norm, name="power"):
+class PowerNorm(BatchStatistics, name="power"):
     source = "Shen et al. 2020"
-    axes = "all samples, one channel, all positions"
-    uses_other_samples = True
-    differs_in_eval = True
     honours_mask = True
     exact_gradient = False
     loss_scaling = False  # `nu` averages gradients, whose scale would change
@@ -56,21 +54,19 @@ class PowerNorm(Norm, name="power"):
         momentum: Momentum = 0.1,
         affine: bool = True,
     ) -> None:
-        super().__init__(channels)
+        super().__init__(channels, eps=eps, momentum=momentum, affine=affine)
         self.warmup_steps = warmup_steps
-        self.eps, self.momentum = eps, momentum
-        self.weight, self.bias = affine_parameters(channels, affine)
-        self.register_buffer("running_square", torch.ones(channels))
-        self.register_buffer("nu", torch.zeros(channels))
-        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    def add_state(self) -> None:
+        ones, zeros = torch.ones(self.channels), torch.zeros(self.channels)
+        self.add_statistics(running_square=ones, nu=zeros)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
+        self, x: Tensor, mask: Tensor | None = None, *_: Tensor | None
     ) -> Tensor:
-        if mask is not None:
-            x = clean_pads(x, mask)
+        x = clean_pads(x, mask)
         if self.training:
-            count = batch_count(self, x, mask)
+            count = self.count(x, mask)
             real = None if mask is None else mask.unsqueeze(1)
             inverse = torch.rsqrt(self._square(x, real, count) + self.eps)
             z: Tensor = _Divide.apply(x, inverse, self.nu, self.momentum, real, count)
@@ -83,21 +79,20 @@ class PowerNorm(Norm, name="power"):
 
     @torch.no_grad()
     def _square(self, x: Tensor, real: Tensor | None, count: Tensor | int) -> Tensor:
-        """The mean square to divide by; moves the running one."""
+        """The mean square to divide by; moves the running mean square."""
         dtype = self.running_square.dtype
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        square = _mean(wide.square(), real, count, sharing()).to(dtype)
+        square = _mean(widened(x).square(), real, count, sharing()).to(dtype)
         if self.momentum == 1:
-            used = square
+            divisor = square
         else:
             warm = self.num_batches_tracked < self.warmup_steps
-            used = torch.where(warm, square, self.running_square)
+            divisor = torch.where(warm, square, self.running_square)
         step: Tensor | float = self.momentum
         if isinstance(count, Tensor):
             step = self.momentum * (count > 1).to(dtype)
         self.running_square.lerp_(square, step)
         self.num_batches_tracked.add_(1)
-        return used
+        return divisor
 
 
 def _mean(
@@ -112,7 +107,7 @@ def _mean(
 
 
 class _Divide(torch.autograd.Function):
-    """x * inverse, with the paper's backward pass; moves `nu` in it."""
+    """x * inverse, with the paper's backward pass, which moves `nu`."""
 
     @staticmethod
     def forward(
@@ -136,11 +131,11 @@ class _Divide(torch.autograd.Function):
         nu: Tensor = ctx.nu
         scale = per_channel(inverse, x)
         z = x * scale
-        # `grad` is of this process's loss, `nu` of the mean of all of them.
+        # `grad` is of this process's loss, `nu` of the mean of all losses.
         correction = per_channel(nu * ctx.replicas, x) * z
         if real is not None:
             correction = torch.where(real, correction, 0)
-        of_x = ((grad - correction) * scale).to(x.dtype)
+        x_grad = ((grad - correction) * scale).to(x.dtype)
         gamma, lam = (_mean(v * z, real, ctx.count, ctx.group) for v in (z, grad))
         nu.add_(ctx.momentum * (lam / ctx.replicas - nu * gamma))
-        return of_x, None, None, None, None, None
+        return x_grad, None, None, None, None, None

@@ -10,10 +10,10 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import Norm, affine_parameters, require_several
+from normbench.norms.base import Affine, require_several
 
 
-class RMSNorm(Norm, name="rms"):
+class RMSNorm(Affine, name="rms"):
     source = "Zhang & Sennrich 2019"
     axes = "one sample, all channels, one position"
     honours_mask = True
@@ -21,13 +21,10 @@ class RMSNorm(Norm, name="rms"):
     def __init__(
         self, channels: int, *, eps: PositiveFloat = 1e-5, affine: bool = True
     ) -> None:
-        super().__init__(channels)
-        self.eps = eps
-        self.weight, _ = affine_parameters(channels, affine)
+        super().__init__(channels, eps=eps, affine=affine)
+        self.bias = None
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         require_several(x.shape[1], self, x, "use more channels")
         y = F.rms_norm(x.movedim(1, -1), (self.channels,), self.weight, self.eps)
         return y.movedim(-1, 1)

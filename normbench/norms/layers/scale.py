@@ -25,8 +25,6 @@ class ScaleNorm(Norm, name="scale"):
         self.eps = eps
         self.g = nn.Parameter(torch.tensor(math.sqrt(channels)))
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         require_several(x.shape[1], self, x, "use more channels")
         return self.g * F.normalize(x, dim=1, eps=self.eps)

@@ -1,13 +1,11 @@
 """Time and memory of each norm, beside the fastest known layer that computes the same.
 
-Forward and backward, on one device. Both layers get the input as their network would
-hand it over: the norm a (N, C, T) view of the tokens, torch's layer the layout that its
-kernel is made for.
+Forward and backward, on one device. Both layers get the input as in a network: the norm
+a (N, C, T) view of the tokens, torch's layer the layout that its kernel is made for.
 """
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +30,13 @@ BLOCK_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Cost:
-    """What one forward and backward of a norm cost on one shape.
+    """The cost of one forward and backward of a norm on one shape.
 
-    Times are medians in microseconds; `ratio` is the median over paired blocks of its
-    time to the reference's. `peak_kib` is the most that its tensors held at once beside
-    input, parameters and output gradient, without the workspace inside a CPU kernel.
-    What has no reference is None; `incompatible` says why nothing was measured.
+    Times are medians in microseconds; `ratio` is the median over paired blocks of the
+    norm's time to that of the reference. `peak_kib` is the most memory of its tensors
+    at once beside input, parameters and output gradient, without the workspace inside a
+    CPU kernel. Without a reference its values are None; `incompatible` is the reason
+    why nothing was measured.
     """
 
     norm: str
@@ -63,7 +62,7 @@ class Reference:
 def measure_all(
     names: Sequence[str], shapes: Sequence[str], device: torch.device, blocks: int
 ) -> Iterator[Cost]:
-    """The cost of each of `names` on each of `shapes` (none named: all), one thread.
+    """The cost of each of `names` on each of `shapes` (none: all), on one thread.
 
     Raises RequestError for an unknown name or shape.
     """
@@ -95,23 +94,22 @@ def measure(
     except Incompatible as reason:
         return Cost(name, shape, incompatible=str(reason))
     ours = step(lambda x: norm(x, None, condition), view)
-    found = reference(name, size, options)
-    if found is None:
-        count = per_block(ours)
+    other = reference(name, size, options)
+    count = per_block(ours)
+    if other is None:
         times = [block(ours, count) for _ in range(blocks)]
         return Cost(name, shape, micro(times), peak_kib(ours, device))
-    layer = found.layer.to(device).train()
-    theirs = step(layer, view.transpose(1, 2) if found.tokens_last else x)
-    count = per_block(ours)
+    layer = other.layer.to(device).train()
+    theirs = step(layer, view.transpose(1, 2) if other.tokens_last else x)
     pairs = [(block(ours, count), block(theirs, count)) for _ in range(blocks)]
     return Cost(
         name,
         shape,
-        micro([mine for mine, _ in pairs]),
+        micro([a for a, _ in pairs]),
         peak_kib(ours, device),
-        found.description,
-        micro([other for _, other in pairs]),
-        round(statistics.median(mine / other for mine, other in pairs), 3),
+        other.description,
+        micro([b for _, b in pairs]),
+        round(statistics.median(a / b for a, b in pairs), 3),
     )
 
 
@@ -121,59 +119,55 @@ def reference(
     """The fastest known layer of torch or timm that computes the same, if there is one.
 
     `size` is (N, C, *spatial), of tokens where there is one spatial dimension. timm's
-    are there only where timm is installed.
+    layers only where timm is installed.
     """
     channels, tokens = size[1], len(size) == 3
     groups = options.get("num_groups", 8)
     if options.get("group_size"):
         groups = channels // options["group_size"]
-    in_torch: dict[str, Callable[[], Reference]] = {
-        "batch": lambda: _batch(channels, tokens),
-        "batch_masked": lambda: _batch(channels, tokens),
-        "layer_sample": lambda: Reference("nn.GroupNorm(1)", nn.GroupNorm(1, channels)),
-        "layer_shape": lambda: Reference("nn.LayerNorm", nn.LayerNorm(size[1:])),
-        "instance": lambda: Reference(
-            "nn.GroupNorm(C)", nn.GroupNorm(channels, channels)
-        ),
-        "group": lambda: Reference("nn.GroupNorm", nn.GroupNorm(groups, channels)),
-        "layer_position": lambda: Reference(
-            "nn.LayerNorm", _last(nn.LayerNorm(channels), tokens), tokens
-        ),
-        "rms": lambda: Reference(
-            "nn.RMSNorm", _last(nn.RMSNorm(channels, eps=1e-5), tokens), tokens
-        ),
-        "dyt": lambda: Reference(
-            "tanh", _Elementwise(torch.tanh, channels, tokens), tokens
-        ),
-        "local_response": lambda: Reference(
-            "nn.LocalResponseNorm", nn.LocalResponseNorm(5, alpha=5e-4, k=2.0)
-        ),
-    }
-    if name in in_torch:
-        return in_torch[name]()
-    in_timm: dict[str, tuple[str, dict[str, int]]] = {
-        "filter_response": ("FilterResponseNormTlu2d", {}),
-        "evonorm_s0": ("EvoNorm2dS0", {"groups": groups}),
-        "evonorm_b0": ("EvoNorm2dB0", {}),
-    }
-    if name in in_timm and not tokens:
-        with suppress(ImportError):
-            import timm.layers
-
-            layer, arguments = in_timm[name]
-            made = getattr(timm.layers, layer)(channels, **arguments)
-            return Reference(f"timm {layer}", made)
+    match name:
+        case "batch" | "batch_masked" if tokens:
+            flat = _FlatBatchNorm(channels)
+            return Reference("nn.BatchNorm1d on (N T, C)", flat, tokens_last=True)
+        case "batch" | "batch_masked":
+            return Reference("nn.BatchNorm2d", nn.BatchNorm2d(channels))
+        case "layer_sample":
+            return Reference("nn.GroupNorm(1)", nn.GroupNorm(1, channels))
+        case "layer_shape":
+            return Reference("nn.LayerNorm", nn.LayerNorm(size[1:]))
+        case "instance":
+            return Reference("nn.GroupNorm(C)", nn.GroupNorm(channels, channels))
+        case "group":
+            return Reference("nn.GroupNorm", nn.GroupNorm(groups, channels))
+        case "layer_position":
+            return _channels_last("nn.LayerNorm", nn.LayerNorm(channels), tokens)
+        case "rms":
+            return _channels_last("nn.RMSNorm", nn.RMSNorm(channels, eps=1e-5), tokens)
+        case "dyt":
+            return Reference("tanh", _Tanh(channels, tokens), tokens)
+        case "local_response":
+            response = nn.LocalResponseNorm(5, alpha=5e-4, k=2.0)
+            return Reference("nn.LocalResponseNorm", response)
+        case "filter_response" if not tokens:
+            return _of_timm("FilterResponseNormTlu2d", channels)
+        case "evonorm_s0" if not tokens:
+            return _of_timm("EvoNorm2dS0", channels, groups=groups)
+        case "evonorm_b0" if not tokens:
+            return _of_timm("EvoNorm2dB0", channels)
     return None
 
 
-def _batch(channels: int, tokens: bool) -> Reference:
-    if tokens:
-        return Reference("nn.BatchNorm1d on (N T, C)", _FlatBatchNorm(channels), True)
-    return Reference("nn.BatchNorm2d", nn.BatchNorm2d(channels))
+def _channels_last(description: str, layer: nn.Module, tokens: bool) -> Reference:
+    moved = layer if tokens else _ChannelsMoved(layer)
+    return Reference(description, moved, tokens_last=tokens)
 
 
-def _last(layer: nn.Module, tokens: bool) -> nn.Module:
-    return layer if tokens else _ChannelsMoved(layer)
+def _of_timm(name: str, channels: int, **options: int) -> Reference | None:
+    try:
+        import timm.layers
+    except ImportError:
+        return None
+    return Reference(f"timm {name}", getattr(timm.layers, name)(channels, **options))
 
 
 class _FlatBatchNorm(nn.BatchNorm1d):
@@ -191,19 +185,16 @@ class _ChannelsMoved(nn.Module):
         return y
 
 
-class _Elementwise(nn.Module):
-    def __init__(
-        self, function: Callable[[Tensor], Tensor], channels: int, last: bool
-    ) -> None:
+class _Tanh(nn.Module):
+    def __init__(self, channels: int, last: bool) -> None:
         super().__init__()
-        self.function = function
         self.alpha = nn.Parameter(torch.tensor(0.5))
         shape = (channels,) if last else (channels, 1, 1)
         self.weight = nn.Parameter(torch.ones(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(self.alpha * x) * self.weight + self.bias
+        return torch.tanh(self.alpha * x) * self.weight + self.bias
 
 
 def step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
@@ -219,7 +210,7 @@ def step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
 
 
 def per_block(run: Callable[[], None]) -> int:
-    """How many times `run` goes into a block."""
+    """The number of times that `run` fits into a block."""
     run()
     once = Timer("run()", globals={"run": run}).timeit(3).mean
     return max(1, round(BLOCK_SECONDS / once))
@@ -237,7 +228,7 @@ def micro(seconds: Sequence[float]) -> float:
 
 
 def peak_kib(run: Callable[[], None], device: torch.device) -> float:
-    """The most memory that one `run` held at once, in KiB."""
+    """The most memory in use at once during one `run`, in KiB."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -250,7 +241,7 @@ def peak_kib(run: Callable[[], None], device: torch.device) -> float:
 
 
 class _LiveStorages(TorchDispatchMode):
-    """Counts the bytes of the tensors that operators made and that are still held."""
+    """Counts the bytes of the tensors that operators made and that are still alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -265,11 +256,11 @@ class _LiveStorages(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {_storage(t).cdata for t in _tensors(args)}
-        made = result if isinstance(result, tuple | list) else [result]
-        for tensor in _tensors(made):
+        inputs = {_storage(t).cdata for t in _tensors(args)}
+        outputs = result if isinstance(result, tuple | list) else [result]
+        for tensor in _tensors(outputs):
             storage = _storage(tensor)
-            if storage.cdata not in given:
+            if storage.cdata not in inputs:
                 size = tensor.untyped_storage().nbytes()
                 self._live[storage.cdata] = (storage, size)
         self._live = {k: v for k, v in self._live.items() if not v[0].expired()}

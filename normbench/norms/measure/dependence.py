@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,9 @@ class Part:
     output: tuple[int, int, int]
     """One such output, with the most entries: sample, channel, position."""
 
+    def __str__(self) -> str:
+        return f"{self.where}: {self.words}" if self.where else self.words
+
 
 @dataclass(frozen=True)
 class Dependence:
@@ -31,7 +33,7 @@ class Dependence:
 
     entries: Bools
     """(N, C, P, N, C, P), P positions: output first, then input. Outputs at masked
-    positions depend on nothing here: nobody reads them."""
+    positions, which nobody reads, depend on nothing."""
     mask: Bools | None
     """(N, P), True where real; None where the norm was given no mask."""
     parts: tuple[Part, ...]
@@ -39,16 +41,20 @@ class Dependence:
     @property
     def words(self) -> str:
         """All parts, such as "channels 0-3: ...; channels 4-7: ..."."""
-        return "; ".join(
-            f"{part.where}: {part.words}" if part.where else part.words
-            for part in self.parts
+        return "; ".join(map(str, self.parts))
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """How many inputs an output depends on: the least and the most."""
+        return (
+            min(part.entries[0] for part in self.parts),
+            max(part.entries[1] for part in self.parts),
         )
 
     @property
     def count(self) -> str:
         """The number of entries, such as "144", or "3-5" where outputs differ."""
-        low = min(part.entries[0] for part in self.parts)
-        high = max(part.entries[1] for part in self.parts)
+        low, high = self.range
         return str(low) if low == high else f"{low}-{high}"
 
     def same(self, other: "Dependence") -> bool:
@@ -76,7 +82,7 @@ def describe(entries: Bools, mask: Bools | None = None) -> Dependence:
     channels and positions; outputs with the same words make a part.
     """
     samples, channels, positions = entries.shape[:3]
-    near = _any(entries, (0, 2, 3, 5))  # (C, C): the channels that an output reads
+    near = _any(entries, (0, 2, 3, 5))  # (C, C): output, input
     boxes = _boxes(entries, near, mask)
     count = samples * channels * positions
     sets = entries.reshape(count, count)
@@ -115,18 +121,22 @@ _NEAR = "<channels>"
 def _boxes(entries: Bools, near: Bools, mask: Bools | None) -> list[tuple[str, Bools]]:
     """Every box in words, as (outputs, inputs); the largest first."""
     samples, channels, positions = entries.shape[:3]
-    one = {size: np.eye(size, dtype=bool) for size in entries.shape[:3]}
-    of_samples = {"one sample": one[samples], "all samples": _all(samples)}
-    of_channels = {
-        "one channel": one[channels],
+    identity = {size: np.eye(size, dtype=bool) for size in entries.shape[:3]}
+    everything = {size: np.ones((size, size), dtype=bool) for size in entries.shape[:3]}
+    by_sample = {"one sample": identity[samples], "all samples": everything[samples]}
+    by_channel = {
+        "one channel": identity[channels],
         _NEAR: near,
-        "all channels": _all(channels),
+        "all channels": everything[channels],
     }
-    of_positions = {"one position": one[positions], "all positions": _all(positions)}
+    by_position = {
+        "one position": identity[positions],
+        "all positions": everything[positions],
+    }
     everywhere = np.ones((samples, positions), dtype=bool)
     boxes = []
     for (s, sample), (c, channel), (p, position) in product(
-        of_samples.items(), of_channels.items(), of_positions.items()
+        by_sample.items(), by_channel.items(), by_position.items()
     ):
         kinds = [(p, everywhere)]
         if mask is not None and p == "all positions":
@@ -140,10 +150,6 @@ def _boxes(entries: Bools, near: Bools, mask: Bools | None) -> list[tuple[str, B
             )
             boxes.append((f"{s}, {c}, {words}", box.reshape(entries[0, 0, 0].size, -1)))
     return sorted(boxes, key=lambda pair: -int(pair[1].sum()))
-
-
-def _all(size: int) -> Bools:
-    return np.ones((size, size), dtype=bool)
 
 
 def _channel_words(near: Bools, channel: int) -> str:
@@ -161,32 +167,27 @@ def _channel_words(near: Bools, channel: int) -> str:
 def _parts(
     outputs: dict[str, list[int]], sets: Bools, shape: tuple[int, ...]
 ) -> tuple[Part, ...]:
-    total = sum(len(members) for members in outputs.values())
-    where = {
+    total = sum(map(len, outputs.values()))
+    channels = {
         words: sorted({member // shape[2] % shape[1] for member in members})
         for words, members in outputs.items()
     }
-    by_channel = sum(len(channels) for channels in where.values()) == len(
-        set().union(*where.values())
-    )
+    distinct = set().union(*channels.values())
+    by_channel = sum(map(len, channels.values())) == len(distinct)
     parts = []
     for words, members in outputs.items():
         sizes = sets[members].sum(axis=1)
-        place = f"channels {_runs(where[words])}"
-        if not by_channel:
-            place = f"{len(members) / total:.0%} of outputs"
-        index = np.unravel_index(np.array(members), shape)
-        # The most entries; then what stands in front in a drawing.
-        best = np.lexsort((index[2], -index[1], index[0], -sizes))[0]
-        output: Any = tuple(int(axis[best]) for axis in index)
-        parts.append(
-            Part(
-                where=place if len(outputs) > 1 else "",
-                words=words,
-                entries=(int(sizes.min()), int(sizes.max())),
-                output=output,
-            )
-        )
+        where = ""
+        if len(outputs) > 1:
+            where = f"channels {_runs(channels[words])}"
+            if not by_channel:
+                where = f"{len(members) / total:.0%} of outputs"
+        sample, channel, position = np.unravel_index(np.array(members), shape)
+        # The most entries; among these, the output that is in front in a drawing.
+        best = np.lexsort((position, -channel, sample, -sizes))[0]
+        output = int(sample[best]), int(channel[best]), int(position[best])
+        entries = int(sizes.min()), int(sizes.max())
+        parts.append(Part(where, words, entries, output))
     return tuple(parts)
 
 

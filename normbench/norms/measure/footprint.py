@@ -21,11 +21,11 @@ from normbench.norms.measure.subject import Mode, Subject, modes, subject
 TOLERANCE = 1e-12
 """Relative to the largest output or derivative; rounding stays far below."""
 AGREEING = 8
-"""A footprint is final when so many further random states in a row add nothing."""
+"""A footprint is final when this many random states in a row add nothing."""
 STATES = 32
-"""In how many random states a norm is looked at, at most."""
-ASKED = 16
-"""How many sets a further state is asked about: the smallest, the oddest, any."""
+"""The most random states in which a norm is measured."""
+SUSPECTS = 16
+"""How many sets a further state checks: of the smallest, the rarest and random ones."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Footprint:
         """The gradient sees what the value depends on."""
         return self.value.same(self.gradient)
 
+    def same(self, other: "Footprint") -> bool:
+        """Value and gradient depend on the same inputs in `other`."""
+        return self.value.same(other.value) and self.gradient.same(other.gradient)
+
     @property
     def either(self) -> Dependence:
         """Value or gradient."""
@@ -52,23 +56,22 @@ def footprints(
 ) -> tuple[Footprint, ...]:
     """The footprints of `norm` on inputs of `shape`, one per mode; `norm` is untouched.
 
-    In training its counters say that any warm-up is over; that it computes otherwise at
-    its first step is a footprint of its own, left out where it is the same.
+    In training, its counters say that any warm-up is over. The first step is a mode of
+    its own, left out where its footprint is that of training.
     """
     shape = tuple(shape)
     train, *rest = modes(norm)
     with torch.random.fork_rng(devices=[]):
-        found = {train: _footprint(norm, shape, train, masked)}
+        training = _footprint(norm, shape, train, masked)
+        measured = [training]
         for mode in rest:
             if same_function(norm, shape, train, mode, masked):
-                found[mode] = replace(found[train], mode=mode)
+                footprint = replace(training, mode=mode)
             else:
-                found[mode] = _footprint(norm, shape, mode, masked)
-    first = found.get(Mode.first)
-    if first and first.value.same(found[train].value):
-        if first.gradient.same(found[train].gradient):
-            del found[Mode.first]
-    return tuple(found.values())
+                footprint = _footprint(norm, shape, mode, masked)
+            if mode is Mode.eval or not footprint.same(training):
+                measured.append(footprint)
+    return tuple(measured)
 
 
 def same_function(
@@ -77,11 +80,11 @@ def same_function(
     """Whether `norm` gives the same bits in both modes, forward and backward."""
     with torch.random.fork_rng(devices=[]):
         for seed in range(AGREEING):
-            one, other = (subject(norm, shape, mode, seed, masked) for mode in (a, b))
-            if not torch.equal(one(one.x), other(other.x)):
+            case, other = (subject(norm, shape, mode, seed, masked) for mode in (a, b))
+            if not torch.equal(case(case.x), other(other.x)):
                 return False
-            steps = _steps(one)
-            if not torch.equal(_Backward(one)(steps), _Backward(other)(steps)):
+            steps = _steps(case)
+            if not torch.equal(_Backward(case)(steps), _Backward(other)(steps)):
                 return False
     return True
 
@@ -113,16 +116,16 @@ def _union(
 ) -> Bools:
     """(outputs, inputs): all dependences seen in any random state.
 
-    One state may hide some, behind a rectifier, a threshold or a maximum. So others are
-    asked, a few calls each, whether an output depends on more; one that says so is
-    measured too.
+    A rectifier, a threshold or a maximum may hide some in one state. So a few calls in
+    each further state check whether an output depends on more inputs; if one does, that
+    state is measured too.
     """
     depends = measure(draw(0)) & outputs[:, None]
     agreeing = 0
     for seed in range(1, STATES):
-        one = draw(seed)
-        if _adds(more, one, depends, outputs):
-            depends |= measure(one) & outputs[:, None]
+        case = draw(seed)
+        if _adds(more, case, depends, outputs):
+            depends |= measure(case) & outputs[:, None]
             agreeing = 0
         else:
             agreeing += 1
@@ -133,66 +136,66 @@ def _union(
 
 def _adds(
     more: Callable[[Subject, Bools, Bools], bool],
-    one: Subject,
+    case: Subject,
     depends: Bools,
     outputs: Bools,
 ) -> bool:
-    """Whether an output is seen to depend on more, of those that are asked about."""
+    """Whether an output of a suspect set depends on more inputs in this state."""
     packed = np.packbits(depends, axis=1)
     keys = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").ravel()
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-    for index in _suspects(depends[first].sum(axis=1), first, one):
+    for index in _suspects(depends[first].sum(axis=1), first, case):
         having = (which == index) & outputs
         row = depends[first[index]]
-        if having.any() and not row.all() and more(one, having, row):
+        if having.any() and not row.all() and more(case, having, row):
             return True
     return False
 
 
 def _suspects(
-    sizes: NDArray[np.int64], first: NDArray[np.int64], one: Subject
+    sizes: NDArray[np.int64], first: NDArray[np.int64], case: Subject
 ) -> list[int]:
-    """Which distinct sets to ask about: their size, or its rarity in their channel."""
-    channel = first // one.x[0, 0].numel() % one.x.shape[1]
+    """Which distinct sets to check: small ones, sizes rare in their channel, any."""
+    channel = first // case.x[0, 0].numel() % case.x.shape[1]
     _, kind, counts = np.unique(
         np.stack([channel, sizes]), axis=1, return_inverse=True, return_counts=True
     )
-    dice = np.random.default_rng(int(one.x.numel() + sizes.sum()))
+    generator = np.random.default_rng(int(case.x.numel() + sizes.sum()))
     orders = (
         np.argsort(sizes, kind="stable"),
         np.argsort(counts[kind.ravel()], kind="stable"),
-        dice.permutation(len(sizes)),
+        generator.permutation(len(sizes)),
     )
-    return sorted({int(index) for order in orders for index in order[:ASKED]})
+    return sorted({int(index) for order in orders for index in order[:SUSPECTS]})
 
 
 @torch.no_grad()
-def _changes(one: Subject) -> Bools:
+def _changes(case: Subject) -> Bools:
     """By perturbation: for each output, the inputs that change it."""
-    x = one.x.clone()
-    entries, steps = x.view(-1), _steps(one)
-    before = one(x).reshape(-1)
+    x = case.x.clone()
+    entries, steps = x.view(-1), _steps(case)
+    before = case(x).reshape(-1)
     after = torch.empty(len(entries), len(before), dtype=x.dtype)
     for index, step in enumerate(steps):
         was = entries[index].clone()
         entries[index] += step
-        after[index] = one(x).reshape(-1)
+        after[index] = case(x).reshape(-1)
         entries[index] = was
     return _numpy(_differs(after, before).T)
 
 
 @torch.no_grad()
-def _changes_more(one: Subject, outputs: Bools, row: Bools) -> bool:
+def _changes_more(case: Subject, outputs: Bools, row: Bools) -> bool:
     """Whether any of `outputs` changes when all inputs outside of `row` do."""
-    steps = torch.where(torch.from_numpy(row), 0.0, _steps(one)).view(one.x.shape)
-    changed = _differs(one(one.x + steps), one(one.x)).reshape(-1)
+    steps = torch.where(torch.from_numpy(row), 0.0, _steps(case)).view(case.x.shape)
+    changed = _differs(case(case.x + steps), case(case.x)).reshape(-1)
     return bool((_numpy(changed) & outputs).any())
 
 
-def _steps(one: Subject) -> Tensor:
-    """By how much each input is changed: 0.5 to 1.5, up or down."""
-    dice = torch.Generator().manual_seed(one.x.numel())
-    draw = torch.rand(one.x.numel(), generator=dice, dtype=one.x.dtype) * 2 - 1
+def _steps(case: Subject) -> Tensor:
+    """The change of each input: 0.5 to 1.5, up or down."""
+    generator = torch.Generator().manual_seed(case.x.numel())
+    draw = torch.rand(case.x.numel(), generator=generator, dtype=case.x.dtype) * 2 - 1
     return draw + draw.sign() / 2
 
 
@@ -200,16 +203,16 @@ def _differs(after: Tensor, before: Tensor) -> Tensor:
     return (after - before).abs() > TOLERANCE * (1 + before.abs().max())
 
 
-def _jacobian(one: Subject) -> Bools:
+def _jacobian(case: Subject) -> Bools:
     """By autograd: for each output, the inputs with a derivative.
 
-    A backward pass that is not linear in the output's gradient has the one of a zero
-    gradient taken off; one that changes buffers starts each time from the same.
+    The result for a zero gradient is subtracted, for backward passes that are not
+    linear in the output's gradient; those that change buffers start anew each time.
     """
-    backward = _Backward(one)
-    cotangent = torch.zeros(one.x.numel(), dtype=one.x.dtype)
+    backward = _Backward(case)
+    cotangent = torch.zeros(case.x.numel(), dtype=case.x.dtype)
     at_zero = backward(cotangent)
-    rows = torch.empty(len(cotangent), len(cotangent), dtype=one.x.dtype)
+    rows = torch.empty(len(cotangent), len(cotangent), dtype=case.x.dtype)
     for index in range(len(cotangent)):
         cotangent[index] = 1
         rows[index] = backward(cotangent) - at_zero
@@ -217,10 +220,10 @@ def _jacobian(one: Subject) -> Bools:
     return _numpy(_nonzero(rows))
 
 
-def _jacobian_more(one: Subject, outputs: Bools, row: Bools) -> bool:
+def _jacobian_more(case: Subject, outputs: Bools, row: Bools) -> bool:
     """Whether a loss of `outputs` has derivatives outside of `row`."""
-    backward = _Backward(one)
-    cotangent = torch.where(torch.from_numpy(outputs), _steps(one), 0.0)
+    backward = _Backward(case)
+    cotangent = torch.where(torch.from_numpy(outputs), _steps(case), 0.0)
     gradient = backward(cotangent) - backward(torch.zeros_like(cotangent))
     return bool((_numpy(_nonzero(gradient)) & ~row).any())
 
@@ -232,14 +235,14 @@ def _nonzero(gradient: Tensor) -> Tensor:
 class _Backward:
     """Gradient of the outputs -> gradient of the inputs, both flat."""
 
-    def __init__(self, one: Subject) -> None:
-        self.one = one
+    def __init__(self, case: Subject) -> None:
+        self.case = case
         self._forward()
 
     def _forward(self) -> None:
-        self.norm = self.one.copy()
-        self.x = self.one.x.clone().requires_grad_()
-        self.y = self.one.on(self.norm, self.x)
+        self.norm = self.case.copy()
+        self.x = self.case.x.clone().requires_grad_()
+        self.y = self.case.on(self.norm, self.x)
         self.state = self._state()
 
     def __call__(self, cotangent: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""What may be done to the input of a norm without a trace in its output.
+"""The changes of a norm's input that leave its output unchanged.
 
 Each is the relative change |f(Tx) - Tf(x)| / |f(x)| in float64 at a random state of the
-norm (`probes.base.subject`); T acts on outputs only where it reorders them. Every eps
-is set to 1e-18 meanwhile: with it, invariance to a gain never holds exactly.
+norm (`subject`); T acts on outputs only where it reorders them. Every eps is set to
+1e-18 meanwhile: with a larger eps, invariance to a gain never holds exactly.
 """
 
 from collections.abc import Sequence
@@ -14,32 +14,32 @@ import torch
 from torch import Tensor
 
 from normbench.errors import Incompatible
-from normbench.norms.base import Norm
+from normbench.norms.base import Norm, per_channel
 from normbench.norms.measure.subject import Mode, Subject, subject
 
 TOLERANCE = 1e-6
-"""A relative change below this is none: rounding is 1e-15, a dependence above 1e-3."""
+"""A relative change below this is zero: rounding is 1e-15, a dependence above 1e-3."""
 EPS = 1e-18
 PADS = 3
 
 
 class Change(StrEnum):
-    """What is done to the input."""
+    """A change of the input."""
 
     gain = "gain"
     """All of it times 2."""
     bias = "bias"
     """All of it plus 1."""
     channel_gain = "channel gain"
-    """Each channel times a number of its own between 1 and 2."""
+    """Each channel times another number between 1 and 2."""
     channel_bias = "channel bias"
-    """Each channel plus a number of its own between 1 and 2."""
+    """Each channel plus another number between 1 and 2."""
     weights = "weights"
-    """Those of the 1x1 convolution that makes the input, times 2."""
+    """The weights of the 1x1 convolution that makes the input, times 2."""
     batch_order = "order"
     """Samples, with their conditions, in another order."""
     pads = "pads"
-    """Masked positions with values in them, put after the last real one."""
+    """Masked positions with values in them, put after the last real position."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Invariance:
     to: Change
     train: float | None
     eval: float | None
-    """None where it cannot be asked: the norm works on one spatial shape only."""
+    """None where it cannot be measured: the norm works on one spatial shape only."""
 
     @property
     def holds_in_train(self) -> bool | None:
@@ -76,39 +76,38 @@ def invariances(norm: Norm, shape: Sequence[int]) -> tuple[Invariance, ...]:
         )
 
 
-def _moved(one: Subject, change: Change) -> float | None:
-    dice = torch.Generator().manual_seed(0)
-    x, channels = one.x, one.x.shape[1]
-    each = 1 + torch.rand(channels, generator=dice, dtype=x.dtype)
-    each = each.view(-1, *(1,) * (x.dim() - 2))
+def _moved(case: Subject, change: Change) -> float | None:
+    generator = torch.Generator().manual_seed(0)
+    x, channels = case.x, case.x.shape[1]
+    draws = per_channel(1 + torch.rand(channels, generator=generator, dtype=x.dtype), x)
     if change is Change.pads:
-        return _moved_by_pads(one, dice)
+        return _moved_by_pads(case, generator)
     if change is Change.batch_order:
-        order = torch.randperm(len(x), generator=dice).roll(1)
-        return _relative(one(x[order]), one(x)[order])
+        order = torch.randperm(len(x), generator=generator).roll(1)
+        return _relative(case(x[order]), case(x)[order])
     if change is Change.weights:
-        weights = torch.randn(channels, channels, generator=dice, dtype=x.dtype)
+        weights = torch.randn(channels, channels, generator=generator, dtype=x.dtype)
         before, after = (
             torch.einsum("dc,nc...->nd...", w, x) for w in (weights, 2 * weights)
         )
-        return _relative(one(after), one(before))
+        return _relative(case(after), case(before))
     changed = {
         Change.gain: 2 * x,
         Change.bias: x + 1,
-        Change.channel_gain: x * each,
-        Change.channel_bias: x + each,
+        Change.channel_gain: x * draws,
+        Change.channel_bias: x + draws,
     }[change]
-    return _relative(one(changed), one(x))
+    return _relative(case(changed), case(x))
 
 
-def _moved_by_pads(one: Subject, dice: torch.Generator) -> float | None:
-    x = one.x.flatten(2)
-    pads = torch.randn(*x.shape[:2], PADS, generator=dice, dtype=x.dtype) * 3
+def _moved_by_pads(case: Subject, generator: torch.Generator) -> float | None:
+    x = case.x.flatten(2)
+    pads = torch.randn(*x.shape[:2], PADS, generator=generator, dtype=x.dtype) * 3
     longer = torch.cat([x, pads], dim=2)
     mask = (torch.arange(longer.shape[2]) < x.shape[2]).expand(len(x), -1)
     try:
-        after = one(longer, mask)[..., : x.shape[2]]
-        return _relative(after, one(x, mask[:, : x.shape[2]]))
+        after = case(longer, mask)[..., : x.shape[2]]
+        return _relative(after, case(x, mask[:, : x.shape[2]]))
     except Incompatible:
         return None
 

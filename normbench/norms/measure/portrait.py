@@ -1,4 +1,4 @@
-"""All that is measured of one norm: footprints and invariances, and as plain data."""
+"""The footprints and invariances of one norm together, and as plain data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,24 +19,34 @@ LEAST_CHANNELS = 8
 
 
 @dataclass(frozen=True)
+class NormChoice:
+    """A norm as the user chose it: `label`, which stands for `name` with `options`."""
+
+    label: str
+    name: str
+    options: Mapping[str, Any]
+
+    def make(self, channels: int) -> Norm:
+        """The norm over `channels` channels; raises as `norms.make`."""
+        return make(self.name, channels, **self.options)
+
+
+@dataclass(frozen=True)
 class Portrait:
     """What one norm does to inputs of one shape."""
 
-    name: str
-    """As the user chose it; `options` says what it stands for."""
-    options: Mapping[str, Any]
+    norm: NormChoice
     shape: tuple[int, ...]
-    axes: str
     footprints: tuple[Footprint, ...]
     invariances: tuple[Invariance, ...]
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The portrait as JSON has it."""
         return {
-            "name": self.name,
-            "norm": dict(self.options),
+            "name": self.norm.label,
+            "norm": {"name": self.norm.name, **self.norm.options},
             "shape": list(self.shape),
-            "axes": self.axes,
+            "axes": REGISTRY.get(self.norm.name).axes,
             "modes": [
                 {
                     "mode": footprint.mode.value,
@@ -64,10 +74,7 @@ class Portrait:
 def _plain(dependence: Dependence) -> dict[str, Any]:
     return {
         "words": dependence.words,
-        "entries": [
-            min(part.entries[0] for part in dependence.parts),
-            max(part.entries[1] for part in dependence.parts),
-        ],
+        "entries": list(dependence.range),
         "parts": [
             {"outputs": part.where, "words": part.words, "entries": list(part.entries)}
             for part in dependence.parts
@@ -75,52 +82,37 @@ def _plain(dependence: Dependence) -> dict[str, Any]:
     }
 
 
-def portrait(
-    name: str, options: Mapping[str, Any], channels: int, sequence: bool = False
-) -> Portrait:
-    """Measure the norm that `options` (with its "name") ask for, called `name`.
+def portrait(norm: NormChoice, channels: int, sequence: bool = False) -> Portrait:
+    """Measure `norm` on 4 images of `channels` x 6 x 6, or 4 sequences of 9 positions.
 
-    Inputs are 4 images of `channels` x 6 x 6, or 4 sequences of 9 positions, without
-    and with a mask. Raises RequestError or Incompatible as the norm does.
+    Sequences are measured without and with a mask. Raises RequestError or Incompatible
+    as the norm does.
     """
-    norm = build(options, channels)
+    layer = norm.make(channels)
     shape = (SAMPLES, channels, *(SEQUENCE if sequence else IMAGE))
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # thousands of tiny calls: more threads only wait
+    torch.set_num_threads(1)  # in thousands of tiny calls, more threads only wait
     try:
-        found = footprints(norm, shape)
+        measured = footprints(layer, shape)
         if sequence:
-            found += footprints(norm, shape, masked=True)
-        invariant = invariances(norm, shape)
+            measured += footprints(layer, shape, masked=True)
+        return Portrait(norm, shape, measured, invariances(layer, shape))
     finally:
         torch.set_num_threads(threads)
-    return Portrait(
-        name=name,
-        options=options,
-        shape=shape,
-        axes=getattr(REGISTRY.get(options["name"]), "axes", ""),
-        footprints=found,
-        invariances=invariant,
-    )
 
 
-def build(options: Mapping[str, Any], channels: int) -> Norm:
-    """The norm that `options`, "name" among them, ask for."""
-    hyper = {key: value for key, value in options.items() if key != "name"}
-    return make(options["name"], channels, **hyper)
-
-
-def fitting(norms: Sequence[Mapping[str, Any]]) -> int:
+def fitting(norms: Sequence[NormChoice]) -> int:
     """The fewest channels that suit all `norms`, 8 or more, two or more to a group."""
     # Two groups of that size, or groups of two channels.
-    numbers = (n.get("group_size") or n.get("num_groups") or 1 for n in norms)
+    options = [norm.options for norm in norms]
+    numbers = (o.get("group_size") or o.get("num_groups") or 1 for o in options)
     least = max([LEAST_CHANNELS, *(2 * number for number in numbers)])
     for channels in range(least, 8 * least + 1, 2):
         try:
             for norm in norms:
-                build(norm, channels)
-        except Incompatible as reason:
-            refusal = reason
+                norm.make(channels)
+        except Incompatible as error:
+            refusal = error
         else:
             return channels
     raise refusal

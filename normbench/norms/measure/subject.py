@@ -1,4 +1,4 @@
-"""What probes share: a norm in a random state, on a random input, called anew."""
+"""A norm in a random state, on a random input, called from the same state each time."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from normbench.norms.base import Norm
 
 MANY = 1_000_000
-"""How many training forwards a norm has seen: past any warm-up."""
+"""The training forwards that a norm has counted: past any warm-up."""
 
 _HOOKS = frozenset(key for key in vars(nn.Module()) if "hooks" in key)
 _IMMUTABLE = (bool, int, float, str, torch.Size, torch.dtype)
@@ -31,13 +31,13 @@ class Mode(StrEnum):
 
 
 def modes(norm: Norm) -> list[Mode]:
-    """Those in which `norm` can differ: only a norm that counts has a first step."""
+    """The modes in which `norm` can differ: only one that counts has a first step."""
     return [mode for mode in Mode if mode is not Mode.first or _counters(norm)]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A norm and what it is called with, all float64; each call is its first."""
+    """A norm and its arguments, all float64; each call is the first of a copy."""
 
     norm: Norm
     x: Tensor
@@ -46,15 +46,15 @@ class Subject:
     random: Tensor
 
     def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The norm of `x`, by a copy: running statistics and dice start anew."""
+        """A copy of the norm, applied to `x` from the same state each time."""
         return self.on(self.copy(), x, mask)
 
     def copy(self) -> Norm:
-        """The norm with a state of its own; only parameters are shared."""
+        """A copy of the norm with separate buffers; it shares the parameters."""
         return _copy(self.norm)
 
     def on(self, norm: Norm, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`norm` of `x`, the global stream at the same place at every call."""
+        """`norm` applied to `x`, with the same global random state at every call."""
         torch.set_rng_state(self.random)
         y: Tensor = norm(x, self.mask if mask is None else mask, self.condition)
         return y
@@ -65,23 +65,23 @@ def subject(
 ) -> Subject:
     """A copy of `norm` in `mode` with random parameters and buffers, and an input.
 
-    Zeros become U(-1/2, 1/2), all else is multiplied by U(1/2, 1): no path hides
+    Zeros become U(-1/2, 1/2), other values are multiplied by U(1/2, 1): no path hides
     behind a zero gain or a gate at 0 or 1, and variances stay positive. The input is
     N(shift, 1) with the shift 0, 1 or -1 by seed: near enough to the running statistics
     that a clip against them (as of batch renormalization) is not reached. With
-    `masked`, every sample of (N, C, T) ends in padding, filled as the rest.
+    `masked`, every sample of (N, C, T) ends in padding, with values as the others.
     """
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     norm = deepcopy(norm).double()
     if any(is_lazy(parameter) for parameter in norm.parameters()):
         with torch.no_grad():
             norm.eval()(torch.zeros(*shape, dtype=torch.float64))
-    _randomise(norm, dice)
+    _randomise(norm, generator)
     if mode is not Mode.first:
         for counter in _counters(norm):
             counter.fill_(MANY)
     shift = (0.0, 1.0, -1.0)[seed % 3]
-    x = torch.randn(*shape, generator=dice, dtype=torch.float64) + shift
+    x = torch.randn(*shape, generator=generator, dtype=torch.float64) + shift
     return Subject(
         norm=norm.train(mode is not Mode.eval),
         x=x,
@@ -99,10 +99,10 @@ def padding(shape: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _randomise(norm: Norm, dice: torch.Generator) -> None:
+def _randomise(norm: Norm, generator: torch.Generator) -> None:
     for tensor in (*norm.parameters(), *norm.buffers()):
         if tensor.is_floating_point():
-            draw = torch.rand(tensor.shape, generator=dice, dtype=torch.float64)
+            draw = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
             tensor.copy_(torch.where(tensor == 0, draw - 0.5, tensor * (draw + 1) / 2))
 
 
