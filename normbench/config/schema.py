@@ -204,30 +204,6 @@ metric, by rounding; a record's environment has them. Of dropout each kind of `d
 draws its own.
 """
 
-ADDED_LATER: dict[str, Any] = {
-    "task.network": "residual",
-    "task.padding": "zeros",  # of cnn; the transformer's has other values
-    "task.conv_groups": 1,
-    "task.long_batches": 0.0,
-    "task.batching": "random",
-    "task.shortcut": "projection",
-    "task.perceptual": "efficientnet_lite0",
-    "data.augment": [],
-    "data.content": "raw",
-    "data.fingerprint": None,  # of the content that ids stood for before there was one
-    # Of text_csv; the columns of hf are never null.
-    "data.header": True,
-    "data.delimiter": None,
-    "data.text_column": None,
-    "data.label_column": None,
-    "precision": "fp32",
-    "norm.group_size": None,
-}
-"""Keys that came after records existed, dotted, with the value that changes nothing.
-
-A key with that value is left out of the id, so that those records keep theirs.
-"""
-
 
 class Skipped(_Frozen):
     """A run of a plan that is not done: its norm cannot work in its network."""

@@ -10,7 +10,8 @@ import yaml
 
 from normbench.config.choices import choices, description, groups
 from normbench.config.composition import compose, resolve, run_id
-from normbench.config.schema import ADDED_LATER, NOT_HASHED, RunConfig
+from normbench.config.identity import ADDED_LATER
+from normbench.config.schema import NOT_HASHED, RunConfig
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError
 from normbench.norms.base import REGISTRY as NORMS
@@ -209,7 +210,7 @@ def test_a_key_that_was_added_later_is_hashed_only_where_it_is_used(
     before = run_id(plain), run_id(used)
     monkeypatch.setitem(ADDED_LATER, "clip", None)
     monkeypatch.setitem(ADDED_LATER, "task.depth", 1)
-    monkeypatch.setitem(ADDED_LATER, "task.no.such.key", None)
+    monkeypatch.setitem(ADDED_LATER, "task.no_such_key", None)
     assert run_id(plain) != before[0]
     assert run_id(used) == before[1]
     assert run_id(plain) != run_id(used)
