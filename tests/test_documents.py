@@ -151,7 +151,6 @@ def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for registry in (REGISTRY, DATA):
         registry.names()
         monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-        monkeypatch.setattr(registry, "_schemas", dict(registry._schemas))
     monkeypatch.setattr(PROBES, "_functions", dict(PROBES._functions))
     monkeypatch.setattr(PROBES, "_data", dict(PROBES._data))
     before = signal.getsignal(signal.SIGTERM)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +12,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 from normbench.config import identity
 from normbench.config.choices import choices
 from normbench.config.composer import Composer
-from normbench.config.overrides import parse, shortened
+from normbench.config.overrides import parse
 from normbench.config.schema import SGD, AdamW, Engine, Options, RunConfig
 from normbench.config.wandb_variables import tracker_section
-from normbench.errors import RequestError, did_you_mean
-from normbench.registry import classes, explain, functions
+from normbench.errors import RequestError, did_you_mean, shortened
+from normbench.registry import classes, explain, functions, require_known
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
@@ -69,20 +69,15 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
         raise RequestError(_explain_fields(error, config)) from None
     _check_batch_sizes(checked)
     for probe in checked.probes:
-        _require("probes", probe, functions("probe").names())
+        require_known("probes", probe, functions("probe").names())
         needed = functions("probe").data(probe)
         if not issubclass(kind, needed):
             raise RequestError(
                 f"probes={probe} measures networks on {needed.__name__}; "
                 f"task={task.name} is on {kind.__name__}"
             )
-    _require("reparam", checked.reparam, functions("reparam").names())
+    require_known("reparam", checked.reparam, functions("reparam").names())
     return checked
-
-
-def _require(key: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise RequestError(f"{key}={name} is unknown; {did_you_mean(name, known)}")
 
 
 _ENGINE: TypeAdapter[Engine] = TypeAdapter(
@@ -94,7 +89,7 @@ def engine(section: Mapping[str, Any]) -> Engine:
     """The checked `engine` section of a composed config: how a sweep is done."""
     known = choices("engine")
     name = str(section.get("name"))
-    _require("engine", name, known)
+    require_known("engine", name, known)
     try:
         return _ENGINE.validate_python(section)
     except ValidationError as error:
@@ -152,7 +147,7 @@ def _settle_rate(config: dict[str, Any]) -> None:
         raise RequestError(f"optimizer must name one of {', '.join(_OPTIMIZERS)}")
     config["optimizer"] = {**config["optimizer"]}
     own = str(config["optimizer"].get("name"))
-    _require("optimizer.name", own, _OPTIMIZERS)
+    require_known("optimizer.name", own, _OPTIMIZERS)
     rate = config["optimizer"].pop("lr", None)
     rates = config.get("lr")
     if isinstance(rates, Mapping):
