@@ -1,4 +1,4 @@
-"""The `@hydra.main` door: the same configs, checks and records, by Hydra's own ways."""
+"""scripts/hydra_train.py: the configs, checks and records of `normbench train`."""
 
 import importlib.util
 import json
@@ -29,10 +29,10 @@ Door = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def script() -> Any:
     """scripts/hydra_train.py, imported."""
-    found = importlib.util.spec_from_file_location("hydra_train", SCRIPT)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    spec = importlib.util.spec_from_file_location("hydra_train", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
@@ -79,9 +79,9 @@ def test_a_sweeper_is_told_the_worst_of_a_run_that_diverged(
     diverged = run(*SMALL["cnn"], "lr=1e30", "warmup=0.0", "budget.max_steps=4")
     assert diverged.status == "diverged"
     for objective in ("val/error", diverged.primary_metric):
-        assert script.told(diverged, objective) == math.inf
+        assert script.objective_value(diverged, objective) == math.inf
         upwards = diverged.model_copy(update={"direction": "maximize"})
-        assert script.told(upwards, objective) == -math.inf
+        assert script.objective_value(upwards, objective) == -math.inf
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_the_metrics_of_a_run_are_known_before_it(
         done = run(*SMALL[task], f"norm={norm}")
         assert done.status == "ok", done.error
         assert script.metric_names(done.config) == sorted(done.metrics)
-        assert script.told(done, "val/loss") == done.metrics["val/loss"]
+        assert script.objective_value(done, "val/loss") == done.metrics["val/loss"]
 
 
 @pytest.mark.slow
@@ -111,23 +111,16 @@ def test_a_run_that_diverged_is_no_failed_trial(door: Door, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_misspelt_objective_is_refused_before_the_run(
-    door: Door, tmp_path: Path
-) -> None:
-    # This run would diverge, and so never say what metrics it has.
-    refused = door(*SMOKE, "objective=val/eror", "lr=1e30", "warmup=0.0")
-    assert refused.returncode == 1
-    assert "objective=val/eror is no metric of task=cnn" in refused.stderr
-    assert "val/accuracy, val/error, val/loss" in refused.stderr
-    assert not (tmp_path / "results").exists()
-
-
-@pytest.mark.slow
-def test_it_refuses_what_train_does(door: Door, tmp_path: Path) -> None:
-    refused = door(*SMOKE, "batch_size=8", "norm_batch=3")
-    assert refused.returncode == 1
-    assert "norm_batch=3 does not divide" in refused.stderr
-    assert not (tmp_path / "results").exists()
+def test_a_wrong_request_is_refused_before_the_run(door: Door, tmp_path: Path) -> None:
+    # The second run would diverge and have no metrics to name.
+    for wrong, message in (
+        (["batch_size=8", "norm_batch=3"], "norm_batch=3 does not divide"),
+        (["objective=val/eror", "lr=1e30"], "val/accuracy, val/error, val/loss"),
+    ):
+        refused = door(*SMOKE, "warmup=0.0", *wrong)
+        assert refused.returncode == 1
+        assert message in refused.stderr
+        assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.slow
@@ -186,10 +179,6 @@ def test_a_failed_trial_does_not_end_a_study(door: Door, tmp_path: Path) -> None
 def test_what_is_finished_is_not_run_again(door: Door, tmp_path: Path) -> None:
     asked = [*SMOKE, "norm=affine"]
     before = run_one(compose(asked), tmp_path / "results" / "runs")
-    unknown = door(*asked, "objective=val/bleu")
-    assert unknown.returncode == 1
-    assert "objective=val/bleu is no metric" in unknown.stderr
-    assert "val/error" in unknown.stderr
     assert door(*asked).returncode == 0
     assert json.loads(records(tmp_path)[before.run_id].model_dump_json()) == json.loads(
         before.model_dump_json()

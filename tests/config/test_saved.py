@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import Result
-from conftest import SMALL
+from conftest import SMALL, Command
 from data_made import image_folder
-from typer.testing import CliRunner
 
-from normbench.cli import app
 from normbench.config.composition import compose, run_id
 from normbench.config.saved import compose_from
 from normbench.errors import RequestError
@@ -54,7 +51,7 @@ def test_overrides_win_over_the_file(saved: Path) -> None:
 
 
 def test_a_wrong_file_or_override_is_one_line(saved: Path, tmp_path: Path) -> None:
-    for override, told in (
+    for override, message in (
         ("sed=3", "sed is not a key; did you mean 'seed'"),
         ("norm.num_group=3", "norm.num_group is not an option of norm=group"),
         ("budget.steps=3", "budget.steps is not a key"),
@@ -65,12 +62,12 @@ def test_a_wrong_file_or_override_is_one_line(saved: Path, tmp_path: Path) -> No
         ("task=cnn", "leave --from out"),
         ("seed=x", "seed='x'"),
     ):
-        with pytest.raises(RequestError) as found:
+        with pytest.raises(RequestError) as refused:
             compose_from(saved, [override])
-        assert told in str(found.value), override
+        assert message in str(refused.value), override
     plain = compose(OVERRIDES).model_dump(mode="json")
     wrong = tmp_path / "wrong.yaml"
-    for text, said in (
+    for text, message in (
         ("", "is no config"),
         ("[1]", "is no config"),
         ("a: 1", "is no config"),
@@ -86,10 +83,10 @@ def test_a_wrong_file_or_override_is_one_line(saved: Path, tmp_path: Path) -> No
         (" " * 300_000, "is larger than"),
     ):
         wrong.write_text(text)
-        with pytest.raises(RequestError) as found:
+        with pytest.raises(RequestError) as refused:
             compose_from(wrong)
-        assert said in str(found.value), text[:40]
-        assert len(str(found.value).splitlines()) <= 3
+        assert message in str(refused.value), text[:40]
+        assert len(str(refused.value).splitlines()) <= 3
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "none.yaml"):
         with pytest.raises(RequestError, match=r"--from .*No such file"):
@@ -141,7 +138,7 @@ def test_another_batch_size_is_another_norm_batch_if_that_was_derived(
 
 
 def test_first_mistakes_are_answered_with_the_key_that_was_meant(saved: Path) -> None:
-    for override, said in (
+    for override, message in (
         ("epochs=3", "did you mean 'budget.epochs'"),
         ("max_steps=3", "did you mean 'budget.max_steps'"),
         ("num_groups=3", "did you mean 'norm.num_groups'"),
@@ -156,69 +153,60 @@ def test_first_mistakes_are_answered_with_the_key_that_was_meant(saved: Path) ->
         ("optimizer={lr:0.5}", "the key of the learning rate is lr"),
         ("task.name=cnn", "write task=cnn"),
     ):
-        with pytest.raises(RequestError) as found:
+        with pytest.raises(RequestError) as refused:
             compose_from(saved, [override])
-        assert said in str(found.value), override
-        assert len(str(found.value)) < 250, override
+        assert message in str(refused.value), override
+        assert len(str(refused.value)) < 250, override
     plain = compose(OVERRIDES).model_dump(mode="json")
-    for section, said in (
+    for section, message in (
         ({"optimizer": plain["optimizer"] | {"lr": 0.5}}, "learning rate is lr"),
         ({"budget": {"epochs": 1, "max_step": 3}}, "did you mean 'max_steps'"),
         ({"optimizer": plain["optimizer"] | {"momentum": 0}}, "of optimizer=adamw"),
         ({"optimizer": plain["optimizer"] | {"beta1": 2.0}}, "optimizer.beta1=2.0"),
     ):
         saved.write_text(yaml.safe_dump(plain | section))
-        with pytest.raises(RequestError) as found:
+        with pytest.raises(RequestError) as refused:
             compose_from(saved)
-        assert said in str(found.value), section
+        assert message in str(refused.value), section
 
 
-def command(*arguments: str) -> Result:
-    """The command, in this process."""
-    return CliRunner().invoke(app, list(arguments))
-
-
-def test_the_command_runs_what_config_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_command_runs_what_config_printed(invoke: Command, tmp_path: Path) -> None:
     tiny = [*SMALL["cnn"], "budget.max_steps=1", "tracker=none", "seed=5"]
-    printed = command("config", *tiny)
+    printed = invoke("config", *tiny)
     (tmp_path / "mine.yaml").write_text(printed.stdout)
-    assert command("config", "--from", "mine.yaml").stdout == printed.stdout
-    done = command("train", "--from", "mine.yaml", "--json", "threads=1")
-    assert done.exit_code == 0, done.stderr
+    assert invoke("config", "--from", "mine.yaml").stdout == printed.stdout
+    done = invoke("train", "--from", "mine.yaml", "--json", "threads=1")
+    assert done.returncode == 0, done.stderr
     finished = json.loads(done.stdout)
     assert f"# run_id: {finished['run_id']}" in printed.stdout
     assert finished["config"]["seed"] == 5
 
 
 def test_a_rerun_takes_the_data_from_where_they_are_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    invoke: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     image_folder(tmp_path / "here", monkeypatch)
     tiny = ["task=cnn", "data=folder", "data.path=here", "data.size=14"]
     tiny += ["task.stem_stride=2", "task.width=4", "budget.max_steps=1", "batch_size=8"]
-    done = command("train", *tiny, "tracker=none", "--json")
-    assert done.exit_code == 0, done.stderr
+    done = invoke("train", *tiny, "tracker=none", "--json")
+    assert done.returncode == 0, done.stderr
     name = json.loads(done.stdout)["run_id"]
     (tmp_path / "here").rename(tmp_path / "there")
-    lost = command("rerun", name)
-    assert lost.exit_code == 2
+    lost = invoke("rerun", name)
+    assert lost.returncode == 2
     assert "; data.path=PATH says where its data are now" in lost.stderr
     assert len(lost.stderr.splitlines()) == 1
-    again = command("rerun", name, "data.path=there", "--json")
-    assert again.exit_code == 0, again.stderr
+    again = invoke("rerun", name, "data.path=there", "--json")
+    assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["identical"]
     image_folder(tmp_path / "other", monkeypatch)
     (tmp_path / "other" / "class 0" / "00.jpg").unlink()
-    for override, told in (
+    for override, message in (
         ("data.path=other", "is not that of the data"),
         ("seed=3", "takes only where its data are: data.path=PATH"),
     ):
-        refused = command("rerun", name, override)
-        assert refused.exit_code == 2
-        assert told in refused.stderr
+        refused = invoke("rerun", name, override)
+        assert refused.returncode == 2
+        assert message in refused.stderr
         assert "where its data are now" not in refused.stderr
         assert "test_path" not in refused.stderr
