@@ -62,11 +62,17 @@ def records(folder: Path) -> dict[str, RunRecord]:
     return {each.run_id: each for each in found}
 
 
-def test_it_composes_what_train_does(door: Door, tmp_path: Path) -> None:
+def test_it_composes_what_train_does(
+    script: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     asked = [*SMOKE, "norm=group", "norm.num_groups=4", "batch_size=8"]
-    printed = door(*asked, "--cfg", "job")
-    assert printed.returncode == 0, printed.stderr
-    values = yaml.safe_load(printed.stdout)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *asked, "--cfg", "job"])
+    script.main()
+    values = yaml.safe_load(capsys.readouterr().out)
     assert values.pop("modules") == []
     assert values.pop("objective") is None
     assert resolve(values) == compose(asked)
