@@ -1,6 +1,5 @@
 """Commands that measure speed: bench norms."""
 
-import json as jsonlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -8,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from normbench.cli.options import Json, exit_codes
-from normbench.cli.tables import print_table
+from normbench.cli.tables import print_json, print_table
 
 app = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
 
@@ -47,7 +46,7 @@ def norms(
             )
         ]
         if json:
-            typer.echo(jsonlib.dumps(costs, indent=2))
+            print_json(costs)
         else:
             print_table([_row(cost) for cost in costs], title="forward + backward")
 

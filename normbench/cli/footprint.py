@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normbench.cli.options import ConfigDir, Json, Modules, exit_codes, expanded
-from normbench.cli.tables import print_table, width
+from normbench.cli.options import (
+    ConfigDir,
+    Json,
+    Modules,
+    completion_of,
+    exit_codes,
+    expanded,
+)
+from normbench.cli.tables import print_json, print_table, width
 
 if TYPE_CHECKING:
     from normbench.norms.measure.portrait import Portrait
@@ -25,12 +32,6 @@ class Inputs(StrEnum):
     style = "style"
 
 
-def _complete(incomplete: str) -> list[str]:
-    from normbench.config.choices import choices
-
-    return [name for name in choices("norm") if name.startswith(incomplete)]
-
-
 def footprint(
     norms: Annotated[
         list[str],
@@ -38,7 +39,7 @@ def footprint(
             metavar="NORM...",
             help="Names of `list norms`; norm.KEY=VALUE is for those that have KEY, "
             "such as: batch group norm.num_groups=2",
-            autocompletion=_complete,
+            autocompletion=completion_of("norm"),
             show_default=False,
         ),
     ],
@@ -76,7 +77,7 @@ def footprint(
         panels = [panel for one in portraits for panel in _panels(one)]
         if json:
             plain = [one.plain() for one in portraits]
-            typer.echo(jsonlib.dumps(plain, indent=2))
+            print_json(plain)
         else:
             _print(portraits, panels)
         if output is not None:

@@ -1,6 +1,5 @@
 """Commands that look: list, show."""
 
-import json as jsonlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import StrEnum
@@ -17,7 +16,7 @@ from normbench.cli.options import (
     Results,
     exit_codes,
 )
-from normbench.cli.tables import number, print_table
+from normbench.cli.tables import number, print_json, print_table
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
@@ -76,7 +75,7 @@ def list_(
                 for name, file in choices(what.removesuffix("s"), config_dir).items()
             ]
         if json:
-            typer.echo(jsonlib.dumps(rows, indent=2))
+            print_json(rows)
         else:
             print_table(shown, title=what)
 
