@@ -184,7 +184,7 @@ def try_script(path: str, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def commands_of_the_demo(script: Path, folder: Path) -> list[list[str]]:
-    """What the demo gives to normbench, said by one that only says it."""
+    """The arguments of normbench in the demo, printed by a stand-in."""
     for name, does in {
         "scripts/demo": script.read_text(),
         "scripts/install": "#!/bin/sh\n",
@@ -194,10 +194,10 @@ def commands_of_the_demo(script: Path, folder: Path) -> list[list[str]]:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(does)
         file.chmod(0o755)
-    said = subprocess.run(
+    printed = subprocess.run(
         [folder / "scripts" / "demo"], check=True, capture_output=True, text=True
     ).stdout
-    lines = [line.rstrip("\t").split("\t") for line in said.splitlines() if line]
+    lines = [line.rstrip("\t").split("\t") for line in printed.splitlines() if line]
     assert len(lines) == 3
     return [words for _, *words in lines]
 

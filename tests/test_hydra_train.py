@@ -175,10 +175,10 @@ def test_a_failed_trial_does_not_end_a_study(door: Door, tmp_path: Path) -> None
     assert statuses == ["diverged", "failed", "failed", "ok"]
     (best,) = [each for each in found if each.status == "ok"]
     (results,) = tmp_path.glob("multirun/*/optimization_results.yaml")
-    told = yaml.safe_load(results.read_text())
-    assert told["best_value"] == pytest.approx(best.metrics["val/error"])
-    assert told["best_params"] == {"norm.does": "works", "lr": 0.1}
-    assert math.isfinite(told["best_value"])
+    results_of_study = yaml.safe_load(results.read_text())
+    assert results_of_study["best_value"] == pytest.approx(best.metrics["val/error"])
+    assert results_of_study["best_params"] == {"norm.does": "works", "lr": 0.1}
+    assert math.isfinite(results_of_study["best_value"])
 
 
 @pytest.mark.slow

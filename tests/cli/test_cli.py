@@ -251,9 +251,9 @@ def test_the_same_run_is_not_done_twice_at_once(tmp_path: Path) -> None:
         )
         for _ in range(2)
     )
-    told = [process.communicate(timeout=120) for process in (first, second)]
+    outputs = [process.communicate(timeout=120) for process in (first, second)]
     codes = sorted([first.returncode, second.returncode])
-    assert codes in ([0, 0], [0, 2]), told
+    assert codes in ([0, 0], [0, 2]), outputs
     (result,) = tmp_path.rglob("result.json")
     steps = [
         json.loads(line)["step"]

@@ -139,11 +139,11 @@ def test_every_command_with_a_config_dir_knows_choices_of_ones_own(
 def answer(arguments: Sequence[str]) -> str:
     """What a command prints, which ends well or where the fixture stops it."""
     ran = CliRunner().invoke(app, arguments)
-    said = (shlex.join(arguments), ran.output, ran.exception)
+    details = (shlex.join(arguments), ran.output, ran.exception)
     if ran.exit_code != 0:
         expected = (REACHED, "mine/verdict.json is not there")
-        assert any(text in ran.output for text in expected), said
-    assert "Traceback" not in ran.output, said
+        assert any(text in ran.output for text in expected), details
+    assert "Traceback" not in ran.output, details
     return ran.output
 
 

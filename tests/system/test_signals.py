@@ -48,8 +48,8 @@ def before_it(folder: Path) -> str:
 def test_ctrl_c_is_heeded_in_an_import_that_catches_everything(tmp_path: Path) -> None:
     """Of the command line's own library, and of a module that a command imports."""
     (tmp_path / "typer.py").write_text(SWALLOWS.format(name="typing"))
-    ended_with = ended([*NORMBENCH, "train"], tmp_path, PYTHONPATH=before_it(tmp_path))
-    assert ended_with == (130, f"{AGAIN}\n")
+    result = ended([*NORMBENCH, "train"], tmp_path, PYTHONPATH=before_it(tmp_path))
+    assert result == (130, f"{AGAIN}\n")
     (tmp_path / "typer.py").rename(tmp_path / "mine.py")
     words = [*NORMBENCH, "train", *TINY, "--module", "mine"]
     assert ended(words, tmp_path) == (130, f"{AGAIN}\n")
@@ -64,8 +64,8 @@ def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path) -> No
         "raise SystemExit('here')\n"
     )
     words = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *NORMBENCH, "train"]
-    ended_with = ended(words, tmp_path, PYTHONPATH=before_it(tmp_path))
-    assert ended_with == (1, "here\n")
+    result = ended(words, tmp_path, PYTHONPATH=before_it(tmp_path))
+    assert result == (1, "here\n")
 
 
 def started(folder: Path, *words: str, session: bool = True) -> subprocess.Popen[str]:
