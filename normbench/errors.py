@@ -1,15 +1,15 @@
-"""What can go wrong, as one family.
+"""The exceptions of normbench.
 
-NormbenchError          what was asked for could not be done: exit code 1
-├── Stopped             the run was told to stop, and can be taken up again
-├── Unreadable          a file is there and cannot be read: a report leaves it out
-│   └── Damaged         (a RequestError too) its content is not what was written
+NormbenchError          the request could not be carried out: exit code 1
+├── Stopped             the run was interrupted and can be resumed
+├── Unreadable          a file exists but cannot be read: a report leaves it out
+│   └── Damaged         (a RequestError too) normbench did not write this content
 └── RequestError        the request was wrong: exit code 2, nothing was written
     ├── Busy            another process is doing this run
     └── Incompatible    this norm cannot work in this network: a sweep skips the cell
 
-A run that diverges or raises is not an error of the program: it is a record with
-that status.
+A run that diverges or raises is not an error of the program: it ends in a record
+with that status.
 """
 
 import difflib
@@ -23,7 +23,7 @@ class NormbenchError(Exception):
 
 
 class Stopped(NormbenchError):
-    """The run was told to stop; the message says where the same command goes on."""
+    """The run was interrupted; the message says how to resume it."""
 
 
 class RequestError(NormbenchError):
@@ -31,7 +31,7 @@ class RequestError(NormbenchError):
 
 
 class Unreadable(NormbenchError):
-    """The file at `path` is there, and cannot be read, because of `why`."""
+    """The file at `path` exists but cannot be read; `why` is the reason."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(path, why)
@@ -56,6 +56,15 @@ class Incompatible(RequestError):
     """This norm cannot work in this network; the message is the reason."""
 
 
+def shortened(value: object) -> str:
+    """The repr of `value`, without its middle if it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits
+        return f"({type(value).__name__}, too large to print)"
+    return text if len(text) <= 200 else f"{text[:100]} .. {text[-20:]}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A clause naming the close matches to `word`, else all of `known`."""
     names = sorted(known)
@@ -68,7 +77,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _is_alike(word: str, name: str) -> bool:
-    """Whether `word` is another spelling of `name`: BatchNorm2d or BN for batch."""
+    """Whether `word` is another spelling of `name`, such as BatchNorm2d for batch."""
     initials = "".join(part[:1] for part in name.split("_")) + "n"
     short = re.sub(r"[\W_]", "", word).lower()
     by_initials = short == initials and len(name) > 3

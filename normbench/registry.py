@@ -1,20 +1,20 @@
 """Classes that a yaml may name, and the options it may set on them.
 
-A class's signature is the only schema of its yaml: positional parameters are given by
-the program (`channels`, `data`), keyword-only ones are the options, and their
+A class's signature is the only schema of its yaml. The program gives the positional
+parameters (`channels`, `data`); keyword-only parameters are the options, and their
 annotations are the types. A yaml can name a registered class and call nothing else.
 """
 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from normbench.errors import RequestError, did_you_mean
+from normbench.errors import RequestError, did_you_mean, shortened
 
 HOMES = {
     "norm": ("normbench.norms.base", "REGISTRY"),
@@ -26,31 +26,25 @@ HOMES = {
 """Where the registry of each kind is made: a module and its name there."""
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry(Generic[T]):
     """The classes of one kind, by name.
 
-    `kind` is the config group ("norm"); every module of `package` registers its own
-    class on import, and so does a user's module.
+    `kind` is the config group ("norm"). Every module of `package` registers its class
+    on import, and so does a user's module.
     """
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
         self.package = package
         self._classes: dict[str, type[T]] = {}
-        self._schemas: dict[str, type[BaseModel]] = {}
 
     def add(self, name: str, cls: type[T]) -> None:
-        """Register `cls` under `name`; a name belongs to one class."""
-        known = self._classes.get(name)
-        if known is not None and known.__module__ != cls.__module__:
-            raise RequestError(
-                f"{self.kind} {name!r} of {cls.__module__} is already the name of "
-                f"{known.__module__}.{known.__qualname__}; choose another"
-            )
+        """Register `cls` under `name`; RequestError if another module has the name."""
+        _require_free(self.kind, name, cls, self._classes.get(name))
         self._classes[name] = cls
-        self._schemas.pop(name, None)
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
@@ -59,18 +53,8 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> type[T]:
         """The class called `name`; RequestError with close matches if there is none."""
-        names = self.names()
-        if name not in self._classes:
-            raise RequestError(
-                f"{self.kind}.name={name!r} is unknown; {did_you_mean(name, names)}"
-            )
+        require_known(f"{self.kind}.name", name, self.names())
         return self._classes[name]
-
-    def _schema(self, name: str) -> type[BaseModel]:
-        cls = self.get(name)
-        if name not in self._schemas:
-            self._schemas[name] = _signature_schema(cls)
-        return self._schemas[name]
 
     def options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         """`given` checked against the signature of class `name`, defaults filled in.
@@ -78,9 +62,9 @@ class Registry(Generic[T]):
         Values come back in the annotated type (an int given for a float is a float),
         so that equal requests are equal values. Raises RequestError naming the key.
         """
-        schema = self._schema(name)
-        unknown = given.keys() - schema.model_fields.keys()
-        for key in sorted(unknown):
+        cls: Any = self.get(name)
+        schema = _signature_schema(cls)
+        for key in sorted(given.keys() - schema.model_fields.keys()):
             raise RequestError(
                 f"{self.kind}.{key} is not an option of {self.kind}={name}; "
                 f"{did_you_mean(key, schema.model_fields)}"
@@ -91,21 +75,11 @@ class Registry(Generic[T]):
             raise RequestError(explain(error, f"{self.kind}.")) from None
 
 
-def classes(kind: str) -> Registry[Any]:
-    """The registry of the norms, tasks or data sets, without importing it by name."""
-    module, name = HOMES[kind]
-    found: Registry[Any] = getattr(importlib.import_module(module), name)
-    return found
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
 class Functions(Generic[F]):
     """The functions of one kind, by name: a decorator, `@functions("name")`.
 
-    Every module of `package` registers its own on import, and so does a user's module.
-    A function may need one kind of data, `@functions("name", data=Tokens)`.
+    Every module of `package` registers its functions on import, and so does a user's
+    module. A function may need one kind of data, `@functions("name", data=Tokens)`.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -116,12 +90,7 @@ class Functions(Generic[F]):
 
     def __call__(self, name: str, data: type = object) -> Callable[[F], F]:
         def add(function: F) -> F:
-            known = self._functions.get(name)
-            if known is not None and known.__module__ != function.__module__:
-                raise RequestError(
-                    f"{self.kind} {name!r} of {function.__module__} is already the "
-                    f"name of {known.__module__}.{known.__name__}; choose another"
-                )
+            _require_free(self.kind, name, function, self._functions.get(name))
             if not (function.__doc__ or "").strip():
                 raise RequestError(
                     f"{self.kind} {name!r} of {function.__module__} has no docstring; "
@@ -140,11 +109,7 @@ class Functions(Generic[F]):
 
     def get(self, name: str) -> F:
         """The function called `name`; RequestError with close matches if none is."""
-        names = self.names()
-        if name not in self._functions:
-            raise RequestError(
-                f"{self.kind} {name!r} is unknown; {did_you_mean(name, names)}"
-            )
+        require_known(self.kind, name, self.names())
         return self._functions[name]
 
     def data(self, name: str) -> type:
@@ -157,11 +122,36 @@ class Functions(Generic[F]):
         return str(self.get(name).__doc__).strip().splitlines()[0]
 
 
+def classes(kind: str) -> Registry[Any]:
+    """The registry of the norms, tasks or data sets, imported only when called."""
+    registry: Registry[Any] = _registry(kind)
+    return registry
+
+
 def functions(kind: str) -> Functions[Any]:
-    """The registry of the probes or reparametrizations."""
+    """The registry of the probes or reparametrizations, imported only when called."""
+    registry: Functions[Any] = _registry(kind)
+    return registry
+
+
+def _registry(kind: str) -> Any:
     module, name = HOMES[kind]
-    found: Functions[Any] = getattr(importlib.import_module(module), name)
-    return found
+    return getattr(importlib.import_module(module), name)
+
+
+def _require_free(kind: str, name: str, new: Any, registered: Any) -> None:
+    """Raise RequestError if another module has registered `name`."""
+    if registered is not None and registered.__module__ != new.__module__:
+        raise RequestError(
+            f"{kind} {name!r} of {new.__module__} is already the name of "
+            f"{registered.__module__}.{registered.__qualname__}; choose another"
+        )
+
+
+def require_known(key: str, name: str, known: Collection[str]) -> None:
+    """Raise RequestError with the close matches if `name` is not in `known`."""
+    if name not in known:
+        raise RequestError(f"{key}={name} is unknown; {did_you_mean(name, known)}")
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
@@ -175,21 +165,13 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         elif mistake["type"] == "value_error" and isinstance(mistake["input"], dict):
             lines.append(f"{key}: {message}" if key else message)
         else:
-            lines.append(
-                f"{key}={_shown(mistake['input'])}: {message[0].lower()}{message[1:]}"
-            )
+            value = shortened(mistake["input"])
+            lines.append(f"{key}={value}: {message[0].lower()}{message[1:]}")
     return "\n".join(lines[:3])
 
 
-def _shown(value: Any) -> str:
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of more than 4,300 digits
-        return f"({type(value).__name__}, too large to print)"
-    return text if len(text) <= 200 else f"{text[:100]} .. {text[-20:]}"
-
-
-def _signature_schema(cls: type) -> type[BaseModel]:
+@cache
+def _signature_schema(cls: Any) -> type[BaseModel]:
     fields: dict[str, Any] = {
         parameter.name: (
             parameter.annotation,
@@ -207,8 +189,7 @@ def _signature_schema(cls: type) -> type[BaseModel]:
 
 @cache
 def import_all(package: str) -> None:
-    """Import `package` and its modules, each of which registers what it has."""
-    for module in pkgutil.iter_modules(
-        getattr(importlib.import_module(package), "__path__", [])
-    ):
+    """Import `package` and its modules, which register their classes or functions."""
+    folders = getattr(importlib.import_module(package), "__path__", [])
+    for module in pkgutil.iter_modules(folders):
         importlib.import_module(f"{package}.{module.name}")

@@ -1,14 +1,15 @@
 #!/usr/bin/env python
-"""A run by `@hydra.main`: for Hydra's own launchers and sweepers.
+"""Do a run by `@hydra.main`, for Hydra's launchers and sweepers.
 
     python scripts/hydra_train.py norm=group batch_size=2
     python scripts/hydra_train.py -m norm=batch,group hydra/launcher=joblib
     python scripts/hydra_train.py -m hydra/sweeper=optuna 'lr=interval(0.01,0.4)' \
         hydra.sweeper.max_failure_rate=1.0 objective=val/error
 
-The same configs, checks and records as `normbench train`, under $NORMBENCH_RESULTS or
-results/runs. Returns the metric `objective`, for a sweeper: the worst value where the
-run diverged or was skipped. A run that failed is recorded, then raises.
+Configs, checks and records are those of `normbench train`; the records are under
+$NORMBENCH_RESULTS or results/runs. For a sweeper, the program returns the metric
+`objective`, or the worst value if the run diverged or was skipped. A failed run is
+recorded, then raises.
 """
 
 import math
@@ -35,7 +36,7 @@ from normbench.training.experiment import run_one
 from normbench.training.network import choose_device, make_task
 
 RETRY = 1.0
-"""Seconds before asking again for a run that another trial is doing."""
+"""Seconds between attempts to do a run that another trial is doing."""
 
 OmegaConf.register_new_resolver("process", lambda: secrets.token_hex(3), use_cache=True)
 
@@ -51,7 +52,7 @@ def main(composed: DictConfig) -> float:
     modules, objective = values.pop("modules"), values.pop("objective")
     import_modules(modules)
     config = resolve(values)
-    # Before the run, lest every one of a long study is done for nothing.
+    # Checked before the run: a typing error must not waste a long study.
     if objective is not None and objective not in (known := metric_names(config)):
         raise RequestError(
             f"objective={objective} is no metric of task={config.task.name}; it has "
@@ -60,11 +61,11 @@ def main(composed: DictConfig) -> float:
     record = run(config, modules)
     if record.status == "failed":
         raise NormbenchError(f"run {record.run_id} failed:\n{record.error}")
-    return told(record, objective or record.primary_metric)
+    return objective_value(record, objective or record.primary_metric)
 
 
-def told(record: RunRecord, objective: str) -> float:
-    """What a sweeper is told of a run; the worst value where it has none."""
+def objective_value(record: RunRecord, objective: str) -> float:
+    """The metric that a sweeper gets; the worst value if the run has none."""
     value = record.metrics[objective] if record.status == "ok" else None
     if value is None:
         return math.inf if record.direction == "minimize" else -math.inf
@@ -72,9 +73,9 @@ def told(record: RunRecord, objective: str) -> float:
 
 
 def metric_names(config: RunConfig) -> list[str]:
-    """The metrics of a run of `config`, whatever its norm.
+    """The metrics of a run of `config`, for any norm.
 
-    The task is asked, with a network that is not trained and two samples of each part.
+    Evaluates a network that is not trained on two samples of each split.
     """
     device = choose_device(config.device)
     task = make_task(config, device)
@@ -87,7 +88,7 @@ def metric_names(config: RunConfig) -> list[str]:
 
 
 def run(config: RunConfig, modules: list[str]) -> RunRecord:
-    """The record of a run, also where another trial happens to be doing it."""
+    """Do a run, or wait for its record if another trial is doing it."""
     results = Path(os.environ.get("NORMBENCH_RESULTS", "results/runs")).expanduser()
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What the documents show: commands, code, and the files of CONTRIBUTING's recipes."""
+"""Commands and code of the documents, and the files of CONTRIBUTING's recipes."""
 
 import re
 import shlex
@@ -72,28 +72,28 @@ def code(heading: str, language: str) -> str:
     return textwrap.dedent(found[1])
 
 
+def write_recipe(heading: str, **files: Path) -> None:
+    """Write the blocks of a section of CONTRIBUTING.md to files, by their language."""
+    for language, file in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(code(heading, language))
+
+
 def write_recipe_for_a_norm(module: Path, config: Path) -> None:
     """Write the two files of the recipe for a norm into these folders."""
-    for language, file in (
-        ("python", module / "half.py"),
-        ("yaml", config / "half.yaml"),
-    ):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(code("A new norm", language))
+    files = {"python": module / "half.py", "yaml": config / "half.yaml"}
+    write_recipe("A new norm", **files)
 
 
 def write_recipe_for_a_data_set(module: Path, config: Path) -> None:
     """Write the two files of the recipe for a data set into these folders."""
-    config.mkdir(parents=True, exist_ok=True)
-    (module / "stripes.py").write_text(code("A new data set", "python"))
-    (config / "stripes.yaml").write_text(code("A new data set", "yaml"))
+    files = {"python": module / "stripes.py", "yaml": config / "stripes.yaml"}
+    write_recipe("A new data set", **files)
 
 
 def write_recipe_for_a_probe(module: Path) -> None:
-    (module / "count.py").write_text(code("A new probe", "python"))
+    write_recipe("A new probe", python=module / "count.py")
 
 
 def write_recipe_for_a_claim(folder: Path) -> None:
-    file = folder / "claim" / "norm-or-none.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(code("A new claim", "yaml"))
+    write_recipe("A new claim", yaml=folder / "claim" / "norm-or-none.yaml")

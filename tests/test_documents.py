@@ -1,4 +1,4 @@
-"""Every command, link, key and number of a design that the documents show is right.
+"""Every command that the documents show works.
 
 A command is tried in this process. To teach the tests a new one, add a line to `TRIED`.
 """
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import data_made
 import hydra
@@ -24,7 +24,6 @@ from conftest import SMALL
 from documents import (
     COMMANDS,
     DOCUMENTS,
-    FENCE,
     ROOT,
     arguments_of,
     blocks,
@@ -41,20 +40,13 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from normbench.cli import app
-from normbench.config.choices import choices, config_root
+from normbench.config.choices import config_root
 from normbench.config.composition import compose
 from normbench.data.base import REGISTRY as DATA
 from normbench.norms import REGISTRY
 from normbench.probes.base import PROBES
-from normbench.records.query import flat
 from normbench.records.store import Results
-from normbench.report.text.verdict import text as verdict_text
-from normbench.report.words import headline
-from normbench.tasks.base import REGISTRY as TASKS
 from normbench.training.experiment import run_one
-from normbench.verdicts.contrasts import decide
-from normbench.verdicts.registration import read_claim
-from normbench.verdicts.verdict import Decision, read_verdict
 
 TO_ITS_END = None
 TRIED = {
@@ -70,7 +62,7 @@ TRIED = {
     "dashboard": TO_ITS_END,
     "dashboard --publish": "normbench.report.dashboard.publish",
     "list": "normbench.training.catalogue.catalogue",
-    "plot": TO_ITS_END,
+    "plot": "normbench.report.figures.drawing.save",
     "report": "normbench.report.page.document.write",
     "rerun": "normbench.training.experiment.run_one",
     "results": TO_ITS_END,
@@ -83,18 +75,18 @@ TRIED = {
     "train": "normbench.training.experiment.run_one",
     "watch": "normbench.sweeps.watch.Watch",
 }
-"""How a command that is shown is tried: to its end, or up to the function that takes
-long, needs a network or an account. All before it, parsing, composing, planning, is
-done, on a small folder of results. An option may have an entry of its own. A registered
-claim is prepared, in every budget, by tests/verdicts/test_registration.py."""
+"""How a command of a document is tried, on a small folder of results: to its end, or up
+to a function that takes long or needs a network or an account. Everything before that
+function (parsing, composing, planning) is done. An option may have an entry of its own.
+tests/verdicts/test_registration.py prepares every registered claim."""
 
 
-class Planned(Exception):
-    """A command came to what takes long."""
+class Reached(Exception):
+    """A command has reached the function that takes long."""
 
 
 def stop(*_: object, **__: object) -> None:
-    raise Planned
+    raise Reached
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -152,7 +144,6 @@ def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for registry in (REGISTRY, DATA):
         registry.names()
         monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-        monkeypatch.setattr(registry, "_schemas", dict(registry._schemas))
     monkeypatch.setattr(PROBES, "_functions", dict(PROBES._functions))
     monkeypatch.setattr(PROBES, "_data", dict(PROBES._data))
     before = signal.getsignal(signal.SIGTERM)
@@ -179,7 +170,7 @@ def try_normbench(
     run_id = min(path.parent.name for path in weights)
     rest = [run_id if word == "RUN_ID" else word for word in rest]
     done = CliRunner().invoke(app, [*name.split(), *rest])
-    if not isinstance(done.exception, Planned):
+    if not isinstance(done.exception, Reached):
         assert done.exit_code == 0, done.output
 
 
@@ -194,7 +185,7 @@ def try_script(path: str, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def commands_of_the_demo(script: Path, folder: Path) -> list[list[str]]:
-    """What the demo gives to normbench, said by one that only says it."""
+    """The arguments of normbench in the demo, printed by a stand-in."""
     for name, does in {
         "scripts/demo": script.read_text(),
         "scripts/install": "#!/bin/sh\n",
@@ -204,10 +195,10 @@ def commands_of_the_demo(script: Path, folder: Path) -> list[list[str]]:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(does)
         file.chmod(0o755)
-    said = subprocess.run(
+    printed = subprocess.run(
         [folder / "scripts" / "demo"], check=True, capture_output=True, text=True
     ).stdout
-    lines = [line.rstrip("\t").split("\t") for line in said.splitlines() if line]
+    lines = [line.rstrip("\t").split("\t") for line in printed.splitlines() if line]
     assert len(lines) == 3
     return [words for _, *words in lines]
 
@@ -263,182 +254,37 @@ def test_a_command_that_is_shown_works(
 
 def inline() -> list[str]:
     """Commands within sentences; NAME and the like stand for a value."""
-    found = (
-        each
-        for document in DOCUMENTS
-        for each in re.findall(r"`normbench\s([^`]+)`", without_blocks(document))
-    )
-    return sorted({" ".join(each.split()) for each in found if each[0] != "-"})
+    texts = "\n".join(map(without_blocks, DOCUMENTS))
+    lines = re.findall(r"`normbench\s([^`]+)`", texts)
+    return sorted({" ".join(line.split()) for line in lines if line[0] != "-"})
 
 
-@pytest.mark.parametrize("line", inline())
-def test_a_command_in_a_sentence_is_one(line: str) -> None:
-    name, rest = split(words_of(line))
-    command: Any = typer.main.get_command(app)
-    for word in name.split():
-        command = command.commands[word]
-    if rest:
-        command.make_context(name, rest, resilient_parsing="..." in rest)
+def test_a_command_in_a_sentence_exists() -> None:
+    for line in inline():
+        name, rest = split(words_of(line))
+        command: Any = typer.main.get_command(app)
+        for word in name.split():
+            assert word in command.commands, line
+            command = command.commands[word]
+        if rest:
+            command.make_context(name, rest, resilient_parsing="..." in rest)
 
 
-def test_how_commands_are_tried_names_commands() -> None:
+def test_commands_and_blocks_are_of_known_kinds() -> None:
     for name in TRIED:
         known, options = split(name.split())
-        assert known and all(option.startswith("--") for option in options)
-
-
-def test_every_block_is_of_a_known_language() -> None:
+        assert known and all(option.startswith("--") for option in options), name
     for block in blocks():
-        known = (*COMMANDS, "text", "python", "yaml")
-        assert block.language in known, block.document
-
-
-def python() -> list[str]:
-    """Of CONTRIBUTING, tests/training/test_recipes.py does them."""
-    documents = [path for path in DOCUMENTS if path.name != "CONTRIBUTING.md"]
-    return [each.text for each in blocks(documents) if each.language == "python"]
-
-
-@pytest.mark.parametrize("text", python())
-def test_python_that_is_shown_runs(text: str) -> None:
-    exec(compile(text, "document", "exec"), {})
-
-
-def anchors(document: Path) -> set[str]:
-    """Those that a forge makes of the headings."""
-    headings = re.findall(r"^#+ (.*)$", without_blocks(document), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_what_a_document_names_exists(document: Path) -> None:
-    text = without_blocks(document)
-    named = re.findall(r"`((?:normbench|configs|scripts|tests|docs)/[\w./-]+)`", text)
-    for name in named:
-        if "NAME" not in name:
-            assert (ROOT / name).exists(), name
-    links = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
-    assert named or links
-    for link in links:
-        file, _, anchor = link.partition("#")
-        target = (document.parent / file).resolve() if file else document
-        assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
-
-
-def test_every_page_is_reached_from_the_readme() -> None:
-    seen, todo = set(), [ROOT / "README.md"]
-    while todo:
-        page = todo.pop()
-        if page not in seen and page.suffix == ".md":
-            seen.add(page)
-            links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
-            todo += [(page.parent / link).resolve() for link in links]
-    assert set(DOCUMENTS) <= seen
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of every table, without backticks; a `|` in code is `\\|`."""
-    lines = [line for line in text.splitlines() if line.startswith("| ")]
-    parts = (re.split(r"(?<!\\)\|", line)[1:-1] for line in lines)
-    return [[cell.strip().replace("`", "") for cell in part] for part in parts]
-
-
-@pytest.mark.parametrize("task", TASKS.names())
-def test_the_page_of_a_task_has_its_defaults(task: str) -> None:
-    page = (ROOT / "docs" / "tasks" / f"{task}.md").read_text()
-    known = flat(compose([f"task={task}"]))
-    shown = {cells[0]: cells[1] for cells in rows(page) if cells[0] in known}
-    options = compose([f"task={task}"]).task.options
-    assert {f"task.{key}" for key in options} <= shown.keys()
-    for key, default in shown.items():
-        value = known[key]
-        expected = "null" if value is None else str(value).replace("'", "")
-        assert yaml.safe_load(default) == yaml.safe_load(expected), key
-
-
-@pytest.mark.parametrize("name", choices("claim"))
-def test_the_page_of_a_claim_is_as_registered(name: str) -> None:
-    page = (ROOT / "docs" / "claims" / f"{name}.md").read_text()
-    claim = read_claim(name)
-    told = " ".join(page.replace("\n> ", " ").split())
-    assert claim.statement in told
-    assert f"Source: {claim.source}." in told
-    for theorem in claim.theorems:
-        assert f"`{theorem.check}`" in told
-    table = rows(page)
-    for design_name, design in claim.designs().items():
-        rates = ", ".join(f"{rate:g}" for rate in design.rates)
-        gate = f"{design.gate.metric} < {design.gate.below:g}"
-        counts = [str(len(design.all_cells())), str(design.seeds)]
-        assert [design_name, *counts, rates, gate] in table
-        for contrast in design.contrasts:
-            if contrast.primary:
-                says = {"not_greater": "not greater"}.get(contrast.says, contrast.says)
-                row = [design_name, contrast.name, says, f"{contrast.margin:g}"]
-                assert row in table
-
-
-@pytest.mark.parametrize(
-    ("kind", "known"), [("task", TASKS.names()), ("claim", choices("claim"))]
-)
-def test_no_page_is_of_something_that_is_gone(kind: str, known: Sequence[str]) -> None:
-    pages = (ROOT / "docs" / f"{kind}s").glob("*.md")
-    assert {page.stem for page in pages} == set(known)
-
-
-def test_the_readme_shows_the_commands_that_matter() -> None:
+        languages = (*COMMANDS, "text", "python", "yaml")
+        assert block.language in languages, block.document
     assert len(arguments_of("train")) >= 4
     for command in ("config", "sweep", "results", "show", "claim", "compare"):
-        assert arguments_of(command)
+        assert arguments_of(command), command
 
 
-def test_the_readme_sorts_norms_by_what_they_declare() -> None:
-    """A new norm need not be in it: `list norms` has all."""
-    table = (ROOT / "README.md").read_text().partition("| an output depends on |")[2]
-    rows = [row.split("|") for row in table.partition("\n\n")[0].splitlines()[2:]]
-    listed = {what.strip(): re.findall(r"`(\w+)`", cell) for _, what, cell, _ in rows}
-    assert sum(map(len, listed.values())) > 20
-    for what, norms in listed.items():
-        for name in norms:
-            assert what in dependence(REGISTRY.get(name).axes), name
-
-
-def dependence(axes: str) -> list[str]:
-    """The README's words for what an output depends on."""
-    if "all samples" in axes:
-        return ["other samples", "both"]
-    _, channels, positions = axes.split(", ")
-    if positions == "one position":
-        return ["itself" if channels == "one channel" else "its position's channels"]
-    if channels == "one channel":
-        return ["its sample's channel"]
-    return ["its sample's group of channels, or all"]
-
-
-def reading() -> str:
-    return (ROOT / "docs" / "reading-a-verdict.md").read_text()
-
-
-def test_the_verdict_that_is_read_line_by_line_is_the_committed_one() -> None:
-    """If it is no more: paste what `normbench claim show` prints, and read it anew."""
-    shown = reading().split("## A real verdict")[1]
-    (name,) = re.findall(r"^normbench claim show (\S+)$", shown, re.MULTILINE)
-    verdict = read_verdict(ROOT / "results" / "claims" / name / "verdict.json")
-    assert verdict is not None
-    assert f"```text\n{verdict_text(verdict, 88)}\n```" in shown
-
-
-def test_pictures_of_intervals_are_decided_as_they_say() -> None:
-    """A line is a decision and, of 29 characters, a picture; a margin is 6 of them."""
-    words = {headline(decision): decision for decision in get_args(Decision)}
-    section = reading().split("## Five decisions")[1].split("\n## ")[0]
-    pictures = [text for _, language, text in FENCE.findall(section)]
-    for says, lines in zip(("greater", "equal", "not_greater"), pictures, strict=True):
-        for line in lines.splitlines():
-            decision, drawn = words[line[:24].strip()], line[24:53]
-            marks = [i - 14 for i, mark in enumerate(drawn) if mark in "-o"]
-            low, high = float(min(marks)), float(max(marks))
-            told = {"margin": 6.0, "low": low, "high": high}
-            told |= {"low_margin": low, "high_margin": high}
-            assert decide(says, told, alpha=0.05)[0] == decision, line
+def test_python_that_is_shown_runs() -> None:
+    """tests/training/test_recipes.py runs the blocks of CONTRIBUTING.md."""
+    documents = [path for path in DOCUMENTS if path.name != "CONTRIBUTING.md"]
+    for block in blocks(documents):
+        if block.language == "python":
+            exec(compile(block.text, str(block.document), "exec"), {})

@@ -147,8 +147,8 @@ def test_commands_that_read_import_no_torch(tmp_path: Path) -> None:
     code = """
 import sys, json
 from normbench.cli import app
-from normbench.cli.options import _complete
-_complete("norm=b")
+from normbench.cli.options import complete_overrides
+complete_overrides("norm=b")
 for command in json.loads(sys.argv[1]):
     code = app(command, standalone_mode=False) or 0
     assert code == 0, command

@@ -1,7 +1,7 @@
-"""What contacts the network: nothing, unless a server is asked for.
+"""Nothing contacts the network unless the user asks for a server.
 
-Counts the connections and messages that a process and its children try, the look-up of
-a name included, whether or not there is a network. Needs strace: `./scripts/install`
+Counts the connections and messages that a process and its children try, including the
+look-up of a name, whether or not there is a network. Needs strace: `./scripts/install`
 or the system's package of that name.
 """
 
@@ -38,18 +38,8 @@ def attempts(
     Skips the test where processes cannot be traced.
     """
     trace = folder / "trace"
-    strace = [
-        "strace",
-        "-f",
-        "--seccomp-bpf",
-        "-qq",
-        "-s",
-        "300",
-        "-e",
-        MESSAGES,
-        "-o",
-        str(trace),
-    ]
+    strace = ["strace", *"-f --seccomp-bpf -qq -s 300 -e".split(), MESSAGES]
+    strace += ["-o", str(trace)]
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     if subprocess.run([*strace, "true"], capture_output=True).returncode:

@@ -14,6 +14,7 @@ from normbench.data.base import REGISTRY as DATA
 from normbench.errors import NormbenchError, RequestError
 from normbench.records import store
 from normbench.records.source import comes_from_this_code
+from normbench.system.atomic import write_atomically
 from normbench.verdicts import judging
 from normbench.verdicts.contrasts import weights_of
 from normbench.verdicts.registration import (
@@ -270,7 +271,7 @@ def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
             found = (store.read(store.run_folder(results, i)) for i in verdict.run_ids)
             kept = [each for each in found if each is not None]
             store.write_compact(folder / RECORDS, kept)
-        store.write_atomically(path, as_recorded(verdict))
+        write_atomically(path, as_recorded(verdict))
     except OSError as error:
         raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None
     return path

@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def __getattr__(name: str) -> object:
-    """`app`, imported only where it is asked for: that takes a moment."""
+    """`app`, imported on first use: that takes time."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from normbench.cli.commands import app

@@ -1,6 +1,5 @@
 """Commands about claims: claim list, claim show, claim check; and compare."""
 
-import json as jsonlib
 import shlex
 import sys
 from collections.abc import Callable
@@ -18,11 +17,12 @@ from normbench.cli.options import (
     Modules,
     Overrides,
     Results,
+    completion_of,
     exit_codes,
     expanded,
 )
 from normbench.cli.sweep import Arms
-from normbench.cli.tables import print_table, width
+from normbench.cli.tables import print_json, print_table, width
 from normbench.system.signals import all_interrupt
 
 if TYPE_CHECKING:
@@ -74,12 +74,6 @@ RedoStale = Annotated[
 ]
 
 
-def _complete(incomplete: str) -> list[str]:
-    from normbench.config.choices import choices
-
-    return [name for name in choices("claim") if name.startswith(incomplete)]
-
-
 @app.command("list")
 def list_(
     output: Output = CLAIMS, config_dir: ConfigDir = None, json: Json = False
@@ -108,7 +102,7 @@ def list_(
                 }
             )
         if json:
-            typer.echo(jsonlib.dumps(rows, indent=2))
+            print_json(rows)
             return
         verdicts = []
         for row in rows:
@@ -130,7 +124,8 @@ def list_(
 @app.command()
 def show(
     name: Annotated[
-        str, typer.Argument(help="Of `claim list`.", autocompletion=_complete)
+        str,
+        typer.Argument(help="Of `claim list`.", autocompletion=completion_of("claim")),
     ],
     output: Output = CLAIMS,
     config_dir: ConfigDir = None,
@@ -165,7 +160,7 @@ def show(
             plain |= {"cost": {budget: asdict(each) for budget, each in costs.items()}}
             plain |= {"verdict": verdict and verdict.model_dump(mode="json")}
             plain |= {"changed": changed}
-            typer.echo(jsonlib.dumps(plain, indent=2))
+            print_json(plain)
             return
         said = {each.check: statement(each.check) for each in claim.theorems}
         lines = [_cost(budget, each) for budget, each in costs.items()]
@@ -183,7 +178,9 @@ def show(
 def check(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", autocompletion=_complete, show_default=False),
+        typer.Argument(
+            metavar="NAME...", autocompletion=completion_of("claim"), show_default=False
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every claim.")] = False,
     budget: Annotated[
@@ -279,7 +276,7 @@ def check(
                     typer.echo(wrote, err=json)
         if json:
             plain = [verdict.model_dump(mode="json") for verdict in verdicts]
-            typer.echo(jsonlib.dumps(plain, indent=2))
+            print_json(plain)
 
 
 def compare(

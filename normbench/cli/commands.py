@@ -1,4 +1,4 @@
-"""All commands. Imports live in each of them, for `--help`."""
+"""All commands. Each command does its imports itself, so that `--help` is fast."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ from normbench.cli import (
 
 app = typer.Typer(
     name="normbench",
-    help="What a normalization layer does, measured.",
+    help="Measure what a normalization layer does.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -58,7 +58,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def _require_one_process(command: str | None) -> None:
-    """Only `train` is done by several processes; the first says so for all."""
+    """Refuse to do a command other than `train` in several processes."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or command in {None, "train"}:
         return
     if os.environ.get("RANK") == "0":
@@ -71,17 +71,17 @@ def _require_one_process(command: str | None) -> None:
 
 
 def _require_utf8() -> None:
-    """No record can hold a name of other bytes, which Python keeps as surrogates."""
-    given = {f"argument {i}": text for i, text in enumerate(sys.argv[1:], 1)}
-    given |= {k: v for k, v in os.environ.items() if k.startswith("NORMBENCH_")}
-    for what, text in given.items():
+    """Refuse arguments and variables that are not UTF-8: no record can hold them."""
+    texts = {f"argument {i}": text for i, text in enumerate(sys.argv[1:], 1)}
+    texts |= {k: v for k, v in os.environ.items() if k.startswith("NORMBENCH_")}
+    for name, text in texts.items():
         try:
             text.encode()
         except UnicodeEncodeError:
             raw = text.encode("utf-8", "surrogateescape")
             escaped = raw.decode("utf-8", "backslashreplace")
             typer.echo(
-                f"error: {what} is not UTF-8: {escaped}; rename the file or folder",
+                f"error: {name} is not UTF-8: {escaped}; rename the file or folder",
                 err=True,
             )
             raise typer.Exit(2) from None

@@ -1,4 +1,4 @@
-"""A console whose text commands no terminal, and whose writes never raise."""
+"""A rich console: its text cannot control the terminal, its writes never raise."""
 
 import sys
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from normbench.system.streams import Stream, clean
 
 
 class Terminal(Console):
-    """Standard output, or error, for tables and bars; `options` are rich's."""
+    """Standard output or error, for tables and bars; `options` are those of rich."""
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         stream = sys.stderr if stderr else sys.stdout
-        # Colours and bars are commands, too: they go past what makes text clean.
+        # Colours and bars control the terminal: they must not be cleaned.
         file: Any = stream.styled() if isinstance(stream, Stream) else None
         super().__init__(file=file, stderr=stderr, **options)
 

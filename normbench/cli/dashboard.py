@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from normbench.cli.options import CLAIMS, Claims, Json, exit_codes
+from normbench.cli.tables import print_json
 
 
 def dashboard(
@@ -49,6 +50,6 @@ def dashboard(
             return
         shown = built.dashboard(verdicts, project, entity)
         if json:
-            typer.echo(jsonlib.dumps(shown.plain(), indent=2))
+            print_json(shown.plain())
         else:
             typer.echo(built.outline(shown))

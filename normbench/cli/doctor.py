@@ -1,6 +1,5 @@
 """The command that looks before anything runs: doctor."""
 
-import json as jsonlib
 import re
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from normbench.cli.options import (
     Results,
     exit_codes,
 )
-from normbench.cli.tables import width
+from normbench.cli.tables import print_json, width
 
 if TYPE_CHECKING:
     from normbench.sweeps.traps import Finding
@@ -55,7 +54,7 @@ def doctor(
         findings = examine(config, engine, results, module or ())
         if json:
             plain = [asdict(finding) for finding in findings]
-            typer.echo(jsonlib.dumps(plain, indent=2))
+            print_json(plain)
         else:
             for finding in sorted(findings, key=lambda f: WORST_FIRST.index(f.level)):
                 typer.echo(_text(finding))

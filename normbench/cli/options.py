@@ -1,7 +1,7 @@
-"""The options that commands share, and the exit codes of their errors."""
+"""Options that several commands have, and the exit codes of errors."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -12,27 +12,38 @@ from normbench.system.interrupts import AGAIN, INTERRUPTED
 from normbench.system.signals import ctrl_c_raises
 
 
-def _complete(incomplete: str) -> list[str]:
-    """`group=choice` from the yaml files' names, so that no TAB waits for an import."""
+def complete_overrides(incomplete: str) -> list[str]:
+    """Completions `group=choice`, made from file names: TAB waits for no import."""
     from normbench.config.choices import choices, groups
 
-    known = [f"{group}={name}" for group in groups() for name in choices(group)]
-    return sorted(word for word in known if word.startswith(incomplete))
+    words = [f"{group}={name}" for group in groups() for name in choices(group)]
+    return sorted(word for word in words if word.startswith(incomplete))
+
+
+def completion_of(group: str) -> Callable[[str], list[str]]:
+    """A completion by the names of the yaml files in `group`, such as "claim"."""
+
+    def complete(incomplete: str) -> list[str]:
+        from normbench.config.choices import choices
+
+        return [name for name in choices(group) if name.startswith(incomplete)]
+
+    return complete
 
 
 P = TypeVar("P", Path, Path | None, list[Path])
 
 
 def expanded(value: P) -> P:
-    """The callback of an option that is a path, or several: `~` is a home folder."""
+    """The callback of an option that is a path or several paths: expands `~`."""
     try:
         if isinstance(value, list):
             return [path.expanduser() for path in value]
         return value.expanduser() if value else value
     except RuntimeError:
         raise typer.BadParameter(
-            f"{value} begins with ~, and there is no such home folder; write ./ before "
-            "it for a name that begins so"
+            f"{value} begins with ~, and there is no such home folder; for a name that "
+            "begins so, write ./ before it"
         ) from None
 
 
@@ -41,7 +52,7 @@ Overrides = Annotated[
     typer.Argument(
         metavar="KEY=VALUE",
         help="Hydra's overrides, such as: norm=group norm.num_groups=4 batch_size=2",
-        autocompletion=_complete,
+        autocompletion=complete_overrides,
         show_default=False,
     ),
 ]
@@ -71,7 +82,7 @@ RESULTS = Path("results/runs")
 Claims = Annotated[
     Path,
     typer.Option(
-        "--claims", callback=expanded, help="Folder of the verdicts, one a claim."
+        "--claims", callback=expanded, help="Folder of the verdicts, one per claim."
     ),
 ]
 CLAIMS = Path("results/claims")
@@ -79,7 +90,7 @@ CLAIMS = Path("results/claims")
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """2 for a wrong request, 1 for what could not be done, 130 for Ctrl-C."""
+    """Exit with 2 for a wrong request, 1 for any other error and 130 for Ctrl-C."""
     from normbench.errors import NormbenchError, RequestError
 
     try:
@@ -93,6 +104,6 @@ def exit_codes() -> Iterator[None]:
         typer.echo(f"error: {where}{error.strerror or error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # one more ends it without a word
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one ends silently
         typer.echo(AGAIN, err=True)
         raise typer.Exit(INTERRUPTED) from None

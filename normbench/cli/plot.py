@@ -1,6 +1,5 @@
 """The command that draws: plot."""
 
-import json as jsonlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,11 @@ from normbench.cli.options import (
     ConfigDir,
     Json,
     Results,
+    completion_of,
     exit_codes,
     expanded,
 )
+from normbench.cli.tables import print_json
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
@@ -27,19 +28,13 @@ if TYPE_CHECKING:
 FIGURES = Path("figures")
 
 
-def _complete(incomplete: str) -> list[str]:
-    from normbench.config.choices import choices
-
-    return [name for name in choices("claim") if name.startswith(incomplete)]
-
-
 def plot(
     claim: Annotated[
         str | None,
         typer.Argument(
             metavar="[CLAIM]",
             help="Draw the verdict of this claim; of `claim list`.",
-            autocompletion=_complete,
+            autocompletion=completion_of("claim"),
             show_default=False,
         ),
     ] = None,
@@ -153,7 +148,7 @@ def plot(
             for file in drawing.save(figure, stem, formats)
         ]
         if json:
-            typer.echo(jsonlib.dumps([{"file": str(file)} for file in files], indent=2))
+            print_json([{"file": str(file)} for file in files])
         else:
             for file in files:
                 typer.echo(file)

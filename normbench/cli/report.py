@@ -1,6 +1,5 @@
 """The command that writes everything to one page: report."""
 
-import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +15,7 @@ from normbench.cli.options import (
     exit_codes,
     expanded,
 )
+from normbench.cli.tables import print_json
 
 if TYPE_CHECKING:
     from normbench.report.page.page import Page
@@ -72,7 +72,7 @@ def report(
                 "runs": len(material.records),
                 "left_out": left_out(page),
             }
-            typer.echo(jsonlib.dumps(plain, indent=2))
+            print_json(plain)
         else:
             size = output.stat().st_size / 2**20
             typer.echo(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normbench.cli.options import RESULTS, Json, Results, exit_codes, expanded
-from normbench.cli.tables import number, print_table
+from normbench.cli.tables import number, print_json, print_table
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
@@ -107,7 +107,7 @@ def results(
 
             typer.echo(to_json(records, indent=2).decode())
         elif json:
-            typer.echo(jsonlib.dumps(rows, indent=2))
+            print_json(rows)
         elif csv:
             _print_csv(rows)
         elif parquet is not None:

@@ -1,4 +1,4 @@
-"""Commands that run something: train, config."""
+"""The commands train and config."""
 
 import os
 import signal
@@ -53,9 +53,9 @@ def train(
 ) -> None:
     """Train one network with one norm, and record the run.
 
-    A run that is finished already is not run again. Exit code 0: done; 1: the run
-    failed, diverged or was skipped; 2: the request was wrong; 130: interrupted
-    (Ctrl-C, SIGTERM, SIGHUP), and the same command goes on.
+    A finished run is not done again. Exit code 0: done; 1: the run failed, diverged or
+    was skipped; 2: the request was wrong; 130: interrupted (Ctrl-C, SIGTERM, SIGHUP),
+    and the same command resumes the run.
     """
     with exit_codes(), _world() as world:
         config = world.together(lambda: _composed(overrides, config_dir, module, from_))
@@ -92,15 +92,13 @@ def train(
                 finished = None
                 if world.first:
                     typer.echo(f"interrupted; {stopped}", err=True)
-        if finished is None or not world.first:
-            pass  # the first process prints
-        elif json:
-            typer.echo(finished.model_dump_json(indent=2))
-        else:
-            _print_outcome(finished)
-            typer.echo(f"run {finished.run_id}  {folder}")
         if finished is None:
             raise typer.Exit(INTERRUPTED)
+        if world.first and json:
+            typer.echo(finished.model_dump_json(indent=2))
+        elif world.first:
+            _print_outcome(finished)
+            typer.echo(f"run {finished.run_id}  {folder}")
         if finished.status != "ok":
             raise typer.Exit(1)
 
@@ -146,11 +144,11 @@ def _composed(
 
 @contextmanager
 def _world() -> "Iterator[World]":
-    """The processes of this run, of which the first says why a request is refused.
+    """The processes of this run; the first one prints why a request is refused.
 
-    Several end here once all is said, and do not take Python down: threads of gloo that
-    are left, of a group that nobody could take leave of or that a compiled graph holds,
-    would abort it at times, with another exit code.
+    If there are several, they end here by os._exit: threads of gloo may still belong to
+    a group that could not be destroyed or that a compiled graph holds, and would
+    sometimes abort Python's own shutdown with another exit code.
     """
     from normbench.errors import RequestError
     from normbench.training.distributed import joined
@@ -172,7 +170,7 @@ def _world() -> "Iterator[World]":
             code = end.exit_code
         lost = say_lost_output()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            with suppress(OSError, ValueError):  # a pipe without a reader, or closed
                 stream.flush()
         world.leave_after_first()
         os._exit(code or int(lost))
@@ -180,10 +178,10 @@ def _world() -> "Iterator[World]":
 
 @contextmanager
 def _stopping(world: "World") -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed, or SIGTERM or SIGHUP came.
+    """A function that tells whether Ctrl-C, SIGTERM or SIGHUP has come.
 
-    Ctrl-C again is a KeyboardInterrupt. The others again are not: a terminal that is
-    closed, and its shell, may each send one.
+    A second Ctrl-C raises KeyboardInterrupt. A second SIGTERM or SIGHUP does not: a
+    closed terminal and its shell may each send one.
     """
     pressed = False
 

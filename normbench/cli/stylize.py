@@ -1,12 +1,12 @@
-"""The command that applies a trained style network: stylize."""
+"""The command `stylize`, which applies a trained style network."""
 
-import json as jsonlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from normbench.cli.options import RESULTS, Json, Modules, Results, exit_codes, expanded
+from normbench.cli.tables import print_json
 
 
 def stylize(
@@ -33,25 +33,22 @@ def stylize(
 ) -> None:
     """Redraw your own pictures with a trained network of the style task.
 
-    Each is written as a PNG of the size of the input, upright as its EXIF orientation
-    says. All are read before the first is written.
+    Every picture becomes a PNG of the size of the input, turned as its EXIF orientation
+    says. All pictures are read before the first one is written.
     """
     with exit_codes():
         from normbench.config.user_modules import import_modules, require_modules
         from normbench.records import store
-        from normbench.training import stylization as styling
+        from normbench.training import stylization
 
         finished, folder = store.finished(results, run)
         require_modules(finished, module or ())
         import_modules(module or ())
         written = []
-        for target in styling.redrawn(finished, folder, images, output_dir, style):
+        for target in stylization.redrawn(finished, folder, images, output_dir, style):
             written.append(target)
             if not json:
                 typer.echo(target)
         if json:
-            plain = [
-                {"image": str(image), "file": str(target)}
-                for image, target in zip(images, written, strict=True)
-            ]
-            typer.echo(jsonlib.dumps(plain, indent=2))
+            pairs = zip(images, written, strict=True)
+            print_json([{"image": str(i), "file": str(f)} for i, f in pairs])

@@ -1,6 +1,5 @@
 """Commands about many runs: sweep, status, rerun."""
 
-import json as jsonlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from normbench.cli.options import (
     exit_codes,
     expanded,
 )
-from normbench.cli.tables import number, print_table
+from normbench.cli.tables import number, print_json, print_table
 from normbench.system.signals import all_interrupt
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def sweep(
         if json:
             records = standing(plan, Results(results)).finished.values()
             plain = [finished.model_dump(mode="json") for finished in records]
-            typer.echo(jsonlib.dumps(plain, indent=2))
+            print_json(plain)
         else:
             _print_end(progress.tally, now, results)
     if progress.tally.failures or progress.tally.unrecorded:
@@ -159,7 +158,7 @@ def status(
             typer.echo(f"left out: {each}", err=True)
         row = {"runs": counts.total(), **{s: counts[s] for s in store.STATES}}
         if json:
-            typer.echo(jsonlib.dumps(row, indent=2))
+            print_json(row)
         else:
             print_table([row], title=f"runs in {results}")
 
@@ -219,7 +218,7 @@ def rerun(
                 "before": before.model_dump(mode="json"),
                 "after": after.model_dump(mode="json"),
             }
-            typer.echo(jsonlib.dumps(outcome, indent=2))
+            print_json(outcome)
         else:
             _print_comparison(before, after)
             typer.echo(f"run {after.run_id}  {store.run_folder(fresh, after.run_id)}")
@@ -253,7 +252,7 @@ def _print_dry_run(outlook: Mapping[str, Any], json: bool) -> None:
     from normbench.cli.progress import duration
 
     if json:
-        typer.echo(jsonlib.dumps(outlook, indent=2))
+        print_json(outlook)
         return
     seconds, size = outlook["seconds"], outlook["bytes"]
     shown = {

@@ -1,22 +1,29 @@
-"""How values and tables look."""
+"""Prints values, tables and JSON."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 
 WIDTH = 200
-"""Columns of a table that goes to no terminal."""
+"""Columns of a table that is not printed to a terminal."""
+
+
+def print_json(value: Any) -> None:
+    """Print a value of dicts, lists, texts and numbers as indented JSON."""
+    typer.echo(json.dumps(value, indent=2))
 
 
 def number(value: Any) -> str:
+    """A float with four digits, "-" for None, and any other value as its text."""
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def width() -> int:
-    """The columns of the terminal, or those that output has elsewhere."""
+    """The columns of the terminal, or WIDTH if the output goes elsewhere."""
     from normbench.cli.console import Terminal
 
     console = Terminal()
@@ -24,7 +31,7 @@ def width() -> int:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """A table whose lines break between words; where words do not fit, blocks."""
+    """Print a table whose cells break between words, or blocks if words do not fit."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -62,19 +69,17 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
 def _widths(
     columns: Sequence[str], cells: Sequence[Sequence[str]], most: int
 ) -> list[int] | None:
-    """Of each column, `most` in sum: the widest cut first, none below its words.
+    """The width of each column, at most `most` in sum; None if that is too little.
 
-    None where the words alone take more than that.
+    No column is narrower than its longest word; the widest columns are cut first.
     """
-    lines = list(zip(columns, *cells, strict=True))
-    words = [
-        max(len(w) for cell in line for w in [*cell.split(), ""]) for line in lines
-    ]
-    longest = [max(map(len, cells), default=0) for _, *cells in lines]
+    texts = list(zip(columns, *cells, strict=True))
+    words = [max(map(len, " ".join(text).split()), default=0) for text in texts]
+    longest = [max(map(len, values), default=0) for _, *values in texts]
     for limit in range(max(longest, default=0), -1, -1):
         widths = [
-            max(least, min(wanted, limit))
-            for least, wanted in zip(words, longest, strict=True)
+            max(word, min(cell, limit))
+            for word, cell in zip(words, longest, strict=True)
         ]
         if sum(widths) <= most:
             return widths
@@ -82,7 +87,7 @@ def _widths(
 
 
 def _blocks(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> str:
-    """Each row under its first cell, a line for each of the others."""
+    """Every row as a block: its first cell, then one line for each other cell."""
     first, *others = columns
     margin = max(map(len, others), default=0)
     lines = [title] if title else []

@@ -1,6 +1,5 @@
 """The command that watches a sweep from another terminal: watch."""
 
-import json as jsonlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from normbench.cli.options import RESULTS, Json, Results, exit_codes
-from normbench.cli.tables import WIDTH, number
+from normbench.cli.tables import WIDTH, number, print_json
 from normbench.system.interrupts import INTERRUPTED
 from normbench.system.signals import all_interrupt
 from normbench.system.streams import lost_output
@@ -66,7 +65,7 @@ def watch(
 
         seen = Watch(results)
         if json:
-            typer.echo(jsonlib.dumps(seen.look().plain(), indent=2))
+            print_json(seen.look().plain())
             return
         console = Terminal()
         if not sys.stdout.isatty():

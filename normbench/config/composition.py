@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +11,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from normbench.config.choices import choices
 from normbench.config.composer import Composer
-from normbench.config.overrides import parse, shortened
+from normbench.config.overrides import parse
 from normbench.config.schema import SGD, AdamW, Engine, Options, RunConfig
 from normbench.config.wandb_variables import tracker_section
-from normbench.errors import RequestError, did_you_mean
-from normbench.registry import classes, explain, functions
+from normbench.errors import RequestError, did_you_mean, shortened
+from normbench.registry import classes, explain, functions, require_known
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
@@ -59,29 +59,22 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     if isinstance(config.get("tracker"), dict):
         config["tracker"] = tracker_section(config["tracker"])
     if config.get("norm_batch") is None:
-        config["norm_batch"] = max(
-            1, _whole(config, "batch_size") // max(1, _whole(config, "accumulate"))
-        )
+        config["norm_batch"] = micro_batch(config) or 1
     try:
         checked = RunConfig(**config)
     except ValidationError as error:
         raise RequestError(_explain_fields(error, config)) from None
     _check_batch_sizes(checked)
     for probe in checked.probes:
-        _require("probes", probe, functions("probe").names())
+        require_known("probes", probe, functions("probe").names())
         needed = functions("probe").data(probe)
         if not issubclass(kind, needed):
             raise RequestError(
                 f"probes={probe} measures networks on {needed.__name__}; "
                 f"task={task.name} is on {kind.__name__}"
             )
-    _require("reparam", checked.reparam, functions("reparam").names())
+    require_known("reparam", checked.reparam, functions("reparam").names())
     return checked
-
-
-def _require(key: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise RequestError(f"{key}={name} is unknown; {did_you_mean(name, known)}")
 
 
 _ENGINE: TypeAdapter[Engine] = TypeAdapter(
@@ -93,7 +86,7 @@ def engine(section: Mapping[str, Any]) -> Engine:
     """The checked `engine` section of a composed config: how a sweep is done."""
     known = choices("engine")
     name = str(section.get("name"))
-    _require("engine", name, known)
+    require_known("engine", name, known)
     try:
         return _ENGINE.validate_python(section)
     except ValidationError as error:
@@ -119,6 +112,14 @@ def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> 
     return engine(Composer(config_dir)(parsed)["engine"])
 
 
+def micro_batch(config: Mapping[str, Any]) -> int | None:
+    """The samples of one forward pass; None if the sizes are not whole numbers."""
+    size, parts = config.get("batch_size"), config.get("accumulate")
+    if isinstance(size, int) and isinstance(parts, int) and parts > 0:
+        return max(1, size // parts)
+    return None
+
+
 def _name(config: Mapping[str, Any], group: str) -> str:
     section = config.get(group)
     if not isinstance(section, dict) or not isinstance(section.get("name"), str):
@@ -133,16 +134,16 @@ def _checked(group: str, section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settle_rate(config: dict[str, Any]) -> None:
-    """Make `lr` a number, where it is a mapping: the optimizer's in it, or its own.
+    """Make `lr` a number if it is a mapping from optimizers to rates.
 
-    A task maps its own optimizer to a rate; a yaml of an optimizer has a rate for
-    every other task.
+    A task maps its optimizer to a rate; the yaml of an optimizer has the rate for all
+    other tasks.
     """
     if not isinstance(config.get("optimizer"), Mapping):
         raise RequestError(f"optimizer must name one of {', '.join(_OPTIMIZERS)}")
     config["optimizer"] = {**config["optimizer"]}
     own = str(config["optimizer"].get("name"))
-    _require("optimizer.name", own, _OPTIMIZERS)
+    require_known("optimizer.name", own, _OPTIMIZERS)
     rate = config["optimizer"].pop("lr", None)
     rates = config.get("lr")
     if isinstance(rates, Mapping):
@@ -175,57 +176,52 @@ def _check_numbers(value: Any, key: str = "") -> None:
 
 
 def _with_fingerprint(section: Options) -> Options:
-    """The options of a data set with the hash of its content, if it is not the usual.
+    """The options of a data set with the hash of its content, if that is unusual.
 
-    Paths lead to the same files from any folder: where a worker or a later run is.
+    Paths become absolute: a worker or a later run may start in another folder.
     """
     if "fingerprint" not in section:
         return section
     data = classes("data").get(section["name"])
     options = {key: value for key, value in section.items() if key != "name"}
-    found = hash_files(section["name"], json.dumps(options | {"fingerprint": None}))
-    if section["fingerprint"] not in {None, found}:
+    content_hash = hash_files(
+        section["name"], json.dumps(options | {"fingerprint": None})
+    )
+    if section["fingerprint"] not in {None, content_hash}:
         raise RequestError(
             f"data.fingerprint={section['fingerprint']} is not that of the data, which "
-            f"is {found}: files have changed, the path is another's, or a package has "
-            "another version"
+            f"is {content_hash}: files have changed, the path leads to other data, or "
+            "a package has another version"
         )
     absolute = {
         option: _absolute(section[option])
         for option in data.path_options & section.keys()
     }
-    usual = found == data.known_content
-    return section | absolute | {"fingerprint": None if usual else found}
+    usual = content_hash == data.known_content
+    return section | absolute | {"fingerprint": None if usual else content_hash}
 
 
 def _absolute(path: str | list[str] | None) -> str | list[Any] | None:
-    """A path or several; what is none, such as a name on the Hub, stays."""
+    """A path or a list of paths; other text, such as a name on the Hub, stays."""
     if isinstance(path, list):
-        return [_absolute(one) for one in path]
-    found = Path(path or "").expanduser()
-    return str(found.absolute()) if path and found.exists() else path
+        return [_absolute(item) for item in path]
+    file = Path(path or "").expanduser()
+    return str(file.absolute()) if path and file.exists() else path
 
 
 @lru_cache(maxsize=16)
 def hash_files(name: str, options: str) -> str:
-    """Once for all runs of a plan; loading the data asks again whether it still holds.
+    """The hash of the content of data set `name` with `options` (JSON).
 
-    `options` (JSON) are of the data set `name`. Raises RequestError as it does.
+    Cached for all runs of a plan; loading the data checks it again. Raises RequestError
+    as `Data.hash_files` does.
     """
-    found: str = classes("data").get(name)(**json.loads(options)).hash_files()
-    return found
-
-
-def _whole(config: Mapping[str, Any], key: str) -> int:
-    value = config.get(key)
-    return value if isinstance(value, int) else 1
+    content_hash: str = classes("data").get(name)(**json.loads(options)).hash_files()
+    return content_hash
 
 
 def _explain_fields(error: ValidationError, config: Mapping[str, Any]) -> str:
-    """What is wrong, and what would be right; the tag of a union is no part of a key.
-
-    Of keys that do not exist, one of the section's own is suggested.
-    """
+    """What is wrong and what would be right, in keys without the tag of a union."""
     name = config["optimizer"]["name"]
     unknown = [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]
     if not unknown:

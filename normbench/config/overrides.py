@@ -1,6 +1,6 @@
-"""Overrides in Hydra's grammar: text -> parsed values, each value of one run.
+"""Overrides in Hydra's grammar: text -> parsed overrides, each for one run.
 
-A text is parsed once, here. What is made of it (a value of a choice, of a range)
+Every text is parsed once, here. An override of one value of a choice or a range
 carries the parsed value, so that quotes and types are never lost.
 """
 
@@ -30,16 +30,16 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 
 from normbench.config.choices import choices, groups
-from normbench.errors import RequestError, did_you_mean
+from normbench.errors import RequestError, did_you_mean, shortened
 
 MOST_RUNS = 1_000_000
-"""More than that are a slip of the pen."""
+"""More runs than that are a mistake in the request."""
 
 
 def parse(text: str, config_dir: Path | None = None) -> Override:
     """One override, of one value or of several, by Hydra's parser.
 
-    Raises RequestError for a text that is none, and for a choice that does not exist.
+    Raises RequestError if `text` is not an override or its choice does not exist.
     """
     try:
         override = OverridesParser.create().parse_override(text)
@@ -55,7 +55,7 @@ def parse(text: str, config_dir: Path | None = None) -> Override:
     if key == "optimizer.lr":
         raise RequestError(_not_the_rate(text))
     if not override.is_sweep_override():
-        _refuse_nested_sweeps(override.value(), text)
+        _refuse_nested_sweeps(override.value(), shortened(text))
         _check_choice(override, config_dir)
     return override
 
@@ -65,26 +65,30 @@ def _not_the_rate(text: str) -> str:
 
 
 def words(text: str, option: str = "--arm") -> list[str]:
-    """The overrides in `text`, which blanks separate. Raises RequestError.
+    """The overrides in `text`, separated by blanks. Raises RequestError.
 
-    A word that begins with a quote is read as a shell does; quotes further on belong
-    to Hydra's grammar and stay: `norm=group data.path="my flowers, v=2"` has two words.
+    A word that begins with a quote is read as a shell reads it. Quotes inside a word
+    are part of Hydra's grammar and stay: `norm=group data.path="my flowers, v=2"` has
+    two words.
     """
     found = []
-    position = 0
-    while position < len(text):
-        if text[position].isspace():
-            position += 1
-        elif text[position] in "\"'":
-            word, length = _shell_word(text[position:], text, option)
-            found.append(word)
-            position += length
+    rest = text.lstrip()
+    while rest:
+        if rest[0] in "\"'":
+            stream = io.StringIO(rest)
+            lexer = shlex.shlex(stream, posix=True)
+            lexer.whitespace_split, lexer.commenters = True, ""
+            try:
+                word, length = str(lexer.get_token()), stream.tell()
+            except ValueError as error:
+                raise RequestError(f"{option} {text!r}: {error}") from None
         else:
-            match = _WORD.match(text, position)
+            match = _WORD.match(rest)
             if match is None:
                 raise RequestError(f"{option} {text!r}: a quotation has no end")
-            found.append(match.group())
-            position = match.end()
+            word, length = match.group(), match.end()
+        found.append(word)
+        rest = rest[length:].lstrip()
     return found
 
 
@@ -93,48 +97,32 @@ _WORD = re.compile(
 )
 
 
-def _shell_word(rest: str, text: str, option: str) -> tuple[str, int]:
-    stream = io.StringIO(rest)
-    lexer = shlex.shlex(stream, posix=True)
-    lexer.whitespace_split, lexer.commenters = True, ""
-    try:
-        return str(lexer.get_token()), stream.tell()
-    except ValueError as error:
-        raise RequestError(f"{option} {text!r}: {error}") from None
-
-
 def grid(
     overrides: Sequence[str], config_dir: Path | None
 ) -> Iterator[tuple[Override, ...]]:
-    """Every combination of values, the last override's values varying fastest.
+    """Every combination of values; the values of the last override vary fastest.
 
-    The last override of a key counts. Raises RequestError.
+    Of several overrides of one key, the last one counts. Raises RequestError.
     """
     axes: dict[str, list[Override]] = {}
     for text in overrides:
         override = parse(text, config_dir)
-        axes[override.get_key_element()] = single_values(override, config_dir)
+        axes[override.get_key_element()] = _single_values(override, config_dir)
     size = math.prod(len(values) for values in axes.values())
     if size > MOST_RUNS:
         raise RequestError(f"more than {MOST_RUNS:,} runs; name fewer")
     return itertools.product(*axes.values())
 
 
-def single_values(override: Override, config_dir: Path | None = None) -> list[Override]:
+def _single_values(override: Override, config_dir: Path | None) -> list[Override]:
     """The overrides of one value each that `override` stands for.
 
-    Of more than MOST_RUNS, one too many. Raises RequestError.
+    If they are more than MOST_RUNS, one too many. Raises RequestError.
     """
     if not override.is_sweep_override():
         return [override]
-    key, text = override.get_key_element(), str(override.input_line)
-    values = list(
-        itertools.islice(
-            _elements(override.value(), override, config_dir), MOST_RUNS + 1
-        )
-    )
-    if not values:
-        raise RequestError(f"{shortened(text)} has no values")
+    key, text = override.get_key_element(), shortened(override.input_line)
+    elements = _elements(override.value(), str(override.key_or_group), text, config_dir)
     singles = [
         replace(
             override,
@@ -142,30 +130,33 @@ def single_values(override: Override, config_dir: Path | None = None) -> list[Ov
             _value=value,
             input_line=f"{key}={value_text(value)}",
         )
-        for value in values
+        for value in itertools.islice(elements, MOST_RUNS + 1)
     ]
+    if not singles:
+        raise RequestError(f"{text} has no values")
     if override.key_or_group in groups():
         for single in singles:
             _check_choice(single, config_dir)
     return singles
 
 
-def _elements(value: Any, override: Override, config_dir: Path | None) -> Iterator[Any]:
-    """The values in a sweep, and in the sweeps in it, still quoted where they were."""
-    key, text = override.key_or_group, shortened(str(override.input_line))
+def _elements(
+    value: Any, key: str, text: str, config_dir: Path | None
+) -> Iterator[Any]:
+    """The values in a sweep and in the sweeps inside it; quoted values stay quoted."""
     if isinstance(value, ChoiceSweep):
         items = list(value.list)
         if value.shuffle:
             random.shuffle(items)
         for item in items:
-            yield from _elements(item, override, config_dir)
+            yield from _elements(item, key, text, config_dir)
     elif isinstance(value, RangeSweep):
         ends = (value.start, value.stop, value.step)
         if not all(isinstance(end, int) or math.isfinite(end or 0) for end in ends):
             raise RequestError(f"{text}: the numbers of a range must be finite")
         if not value.step:
             raise RequestError(f"{text}: the step of a range cannot be 0")
-        numbers = list(itertools.islice(iter(value.range()), MOST_RUNS + 1))
+        numbers = list(itertools.islice(value.range(), MOST_RUNS + 1))
         if value.shuffle:
             random.shuffle(numbers)
         yield from numbers
@@ -179,10 +170,10 @@ def _elements(value: Any, override: Override, config_dir: Path | None) -> Iterat
         yield from names
     elif isinstance(value, IntervalSweep):
         raise RequestError(
-            f"{text} has no end of values; write range(START,STOP,STEP) or a list"
+            f"{text} has infinitely many values; write range(START,STOP,STEP) or a list"
         )
     else:
-        _refuse_nested_sweeps(value, str(override.input_line))
+        _refuse_nested_sweeps(value, text)
         yield value
 
 
@@ -193,8 +184,8 @@ def _refuse_nested_sweeps(value: Any, text: str) -> None:
             _refuse_nested_sweeps(part, text)
     elif isinstance(value, Sweep | Glob):
         raise RequestError(
-            f"{shortened(text)}: a list or a mapping cannot hold a choice, a range or "
-            "a glob; write the values out"
+            f"{text}: a list or a mapping cannot hold a choice, a range or a glob; "
+            "write the values out"
         )
 
 
@@ -229,13 +220,6 @@ def value_text(value: Any) -> str:
 _PLAIN = re.compile(
     r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_][\w./-]*", re.ASCII | re.IGNORECASE
 )
-
-
-def shortened(text: str) -> str:
-    """`text` in quotes, without its middle where it is long."""
-    if len(text) > 200:
-        text = f"{text[:100]} .. {text[-20:]}"
-    return repr(text)
 
 
 def _why_not(text: str, error: Exception) -> str:

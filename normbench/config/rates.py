@@ -1,4 +1,4 @@
-"""The learning rate at its peak, as the batch size scales it."""
+"""The peak learning rate, scaled by the batch size."""
 
 import math
 from typing import Literal

@@ -1,12 +1,12 @@
 """Configs that were saved: of a record, a run's folder, or `normbench config`."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from normbench.config.choices import groups
 from normbench.config.composer import Composer
-from normbench.config.composition import engine, resolve
+from normbench.config.composition import engine, micro_batch, resolve
 from normbench.config.identity import run_id
 from normbench.config.overrides import parse
 from normbench.config.schema import (
@@ -26,86 +26,84 @@ from normbench.system.untrusted import yaml_value
 def compose_from(
     file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None
 ) -> RunConfig:
-    """The config in `file`, with `overrides` of one value each laid on it.
+    """The config in `file`, changed by `overrides` of one value each.
 
     The same file gives the same run. Raises RequestError naming the file, or the key,
-    the value and what would be right, as `config.compose` does.
+    the value and what would be right, as `composition.compose` does.
     """
     values = _read(file)
-    derived = values.get("norm_batch") == _micro_batch(values)
+    derived = values.get("norm_batch") == micro_batch(values)
     parsed = [parse(text, config_dir) for text in overrides]
     keys = {str(override.key_or_group) for override in parsed}
     for text, override in zip(overrides, parsed, strict=True):
-        key, value = str(override.key_or_group), override.value()
         if override.is_sweep_override():
             raise RequestError(f"{text!r} names several values; name one")
         if override.is_add() or override.is_delete() or "${" in text:
             raise RequestError(f"{text!r}: with --from, write KEY=VALUE")
+        key, value = str(override.key_or_group), override.value()
         if key.split(".")[0] == "engine":
             engine(Composer(config_dir)([override])["engine"])
-            continue
-        if key == "task" and not isinstance(value, dict):
-            raise RequestError(
-                f"{text!r}: a task brings data and rates of its own, which are not "
-                "those of the file; leave --from out"
-            )
-        if key == "optimizer" and not isinstance(value, dict) and "lr" not in keys:
-            raise RequestError(
-                f"{text!r}: the file's lr={values.get('lr')} is not the rate of "
-                f"another optimizer; give lr too, such as {key}={value} lr=0.001"
-            )
-        if key in groups() and not isinstance(value, dict):
+        elif key in groups() and not isinstance(value, dict):
+            _require_fits(values, key, text, has_rate="lr" in keys)
             values[key] = Composer(config_dir)([override])[key]
-            continue
-        for name, item in _items(key, value):
-            _require_key(values, name, config_dir)
-            _require_same_name(values, name, item)
-            _lay(values, name, item)
+        elif isinstance(value, dict) and key in {*_CLASSES, *_FIELDS}:
+            for name, item in value.items():
+                _change(values, f"{key}.{name}", item, config_dir)
+        else:
+            _change(values, key, value, config_dir)
     if derived and keys & {"batch_size", "accumulate"} and "norm_batch" not in keys:
-        values["norm_batch"] = None  # the micro-batch, which is another one now
+        values["norm_batch"] = None  # it is derived again, from the new sizes
     return resolve(values)
 
 
-def _micro_batch(values: Mapping[str, Any]) -> int | None:
-    size, parts = values.get("batch_size"), values.get("accumulate")
-    if isinstance(size, int) and isinstance(parts, int) and parts > 0:
-        return max(1, size // parts)
-    return None
+def _require_fits(
+    values: Mapping[str, Any], group: str, text: str, *, has_rate: bool
+) -> None:
+    """Raise RequestError if other values of the file belong to the old choice."""
+    if group == "task":
+        raise RequestError(
+            f"{text!r}: a task brings data and rates of its own, which are not "
+            "those of the file; leave --from out"
+        )
+    if group == "optimizer" and not has_rate:
+        raise RequestError(
+            f"{text!r}: the file's lr={values.get('lr')} is not the rate of "
+            f"another optimizer; give lr too, such as {text} lr=0.001"
+        )
 
 
-def _items(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A mapping on a section as the dotted keys that it names; else as it is."""
-    if isinstance(value, dict) and key in _SECTIONS:
-        yield from ((f"{key}.{name}", item) for name, item in value.items())
-    else:
-        yield key, value
-
-
+_CLASSES = ("task", "data", "norm")
+"""Sections whose options a class checks."""
 _FIELDS: Mapping[str, Collection[str]] = {
     "budget": Budget.model_fields,
     "checkpoint": Checkpoint.model_fields,
     "tracker": TrackerConfig.model_fields,
+    "optimizer": (),  # those of the file
 }
-_SECTIONS = {"task", "data", "norm", "optimizer", *_FIELDS}
+"""The fields of the other sections, which a file may leave out."""
 
 
-def _require_key(values: Mapping[str, Any], key: str, config_dir: Path | None) -> None:
-    """Raise RequestError for a key of no config, naming those it may stand for.
-
-    The options of a task, its data and its norm are checked by their classes.
-    """
-    section, _, last = key.partition(".")
-    fields = _FIELDS.get(section, ())
-    if section == "optimizer":
-        fields = _section(values, section)
-    if section in RunConfig.model_fields and (not last or not fields or last in fields):
-        return
+def _change(
+    values: dict[str, Any], key: str, value: Any, config_dir: Path | None
+) -> None:
+    """Set `key`, such as "norm.num_groups". Raises RequestError if it is not a key."""
+    group, _, option = key.partition(".")
     known = {*RunConfig.model_fields} | {
-        f"{group}.{name}"
-        for group in _SECTIONS
-        for name in {*_FIELDS.get(group, ()), *_section(values, group)}
+        f"{name}.{field}"
+        for name in (*_CLASSES, *_FIELDS)
+        for field in (*_FIELDS.get(name, ()), *_section(values, name))
     }
-    raise RequestError(f"{key} is not a key; {suggested_key(key, known, config_dir)}")
+    if key not in known and (group not in _CLASSES or not option):
+        suggestion = suggested_key(key, known, config_dir)
+        raise RequestError(f"{key} is not a key; {suggestion}")
+    section = _section(values, group)
+    name = section.get("name")
+    if option == "name" and group in groups() and name not in (None, value):
+        raise RequestError(
+            f"{key}={value}: the other options are those of {group}={name}; write "
+            f"{group}={value}"
+        )
+    values[group] = {**section, option: value} if option else value
 
 
 def _section(values: Mapping[str, Any], group: str) -> Mapping[str, Any]:
@@ -113,47 +111,34 @@ def _section(values: Mapping[str, Any], group: str) -> Mapping[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _require_same_name(values: Mapping[str, Any], key: str, value: Any) -> None:
-    """Raise RequestError for another name of a section: its options would stay."""
-    group, _, last = key.partition(".")
-    name = _section(values, group).get("name")
-    if last == "name" and group in groups() and name not in (None, value):
-        raise RequestError(
-            f"{key}={value}: the other options are those of {group}={name}; write "
-            f"{group}={value}"
-        )
-
-
 def same_run(before: RunRecord, overrides: Sequence[str] = ()) -> RunConfig:
     """The config of a finished run, checked; `overrides` say where its data are now.
 
     It has no tracker: a record cannot choose the project that a repetition is sent to.
 
-    Raises RequestError where this version of normbench makes no such run of it, where
-    an override is of something else, and where the data are not the same any more.
+    Raises RequestError if this version of normbench would do another run, if an
+    override changes anything else, or if the data have changed.
     """
     values = before.config.model_dump() | {"tracker": {"name": "none"}}
     options = classes("data").get(before.config.data.name).path_options
-    paths = {option for option in options if before.config.data.options.get(option)}
+    paths = sorted(name for name in options if before.config.data.options.get(name))
     for text in overrides:
         override = parse(text)
         section, _, option = str(override.key_or_group).partition(".")
         if section != "data" or option not in paths or override.is_sweep_override():
-            known = " ".join(f"data.{each}=PATH" for each in sorted(paths))
+            known = f": {_as_overrides(paths)}" if paths else ", and these have no path"
             raise RequestError(
-                f"{text!r}: a rerun takes only where its data are"
-                + (f": {known}" if paths else ", and these have no path")
+                f"{text!r}: a rerun takes only where its data are{known}"
             )
         values["data"][option] = override.value()
     try:
         _require_content(before.config.data)
         config = resolve(values)
     except RequestError as error:
-        gone = sorted(path for path in paths if _is_gone(values["data"][path]))
-        known = " ".join(f"data.{each}=PATH" for each in gone)
-        hint = f"; {known} says where its data are now" if gone else ""
+        missing = [path for path in paths if _is_missing(values["data"][path])]
+        hint = f"; {_as_overrides(missing)} says where its data are now"
         raise RequestError(
-            f"run {before.run_id} cannot be done here: {error}{hint}"
+            f"run {before.run_id} cannot be done here: {error}{hint if missing else ''}"
         ) from None
     if run_id(config) != before.run_id:
         raise RequestError(
@@ -163,14 +148,18 @@ def same_run(before: RunRecord, overrides: Sequence[str] = ()) -> RunConfig:
     return config
 
 
-def _is_gone(path: Any) -> bool:
-    """Whether a path of a record, or one of several, is not here; a Hub's name is none.
+def _as_overrides(paths: Sequence[str]) -> str:
+    return " ".join(f"data.{name}=PATH" for name in paths)
 
-    A record has absolute paths.
+
+def _is_missing(value: Any) -> bool:
+    """Whether a path of a record, or one of several, does not exist here.
+
+    A record has absolute paths; anything else is a name on the Hub.
     """
-    several = path if isinstance(path, list) else [path]
-    paths = [Path(one) for one in several if isinstance(one, str)]
-    return any(one.is_absolute() and not one.exists() for one in paths)
+    texts = value if isinstance(value, list) else [value]
+    paths = [Path(text) for text in texts if isinstance(text, str)]
+    return any(path.is_absolute() and not path.exists() for path in paths)
 
 
 def _require_content(choice: Choice) -> None:
@@ -204,23 +193,9 @@ def _read(file: Path) -> dict[str, Any]:
         )
     for key, section in values.items():
         if key not in RunConfig.model_fields:
-            raise RequestError(f"--from {file}: {key} is not a key; {_close(key)}")
+            close = did_you_mean(str(key), RunConfig.model_fields)
+            raise RequestError(f"--from {file}: {key} is not a key; {close}")
         for name in section if isinstance(section, dict) else ():
             if not isinstance(name, str):
                 raise RequestError(f"--from {file}: {key}.{name} is not a key")
     return values
-
-
-def _lay(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set `key` ("norm.num_groups"); what it may be is checked afterwards."""
-    *path, last = key.split(".")
-    section = values
-    for name in path:
-        section = section.setdefault(name, {})
-        if not isinstance(section, dict):
-            raise RequestError(f"{key} is not a key: {name} has none below it")
-    section[last] = value
-
-
-def _close(key: str) -> str:
-    return did_you_mean(str(key), RunConfig.model_fields)

@@ -1,4 +1,4 @@
-"""The data that flows through the program: what a run is asked for and what it left."""
+"""The data models of the program: the config of a run, and its record."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -41,10 +41,10 @@ Options = dict[str, Any]
 
 
 class Choice(BaseModel):
-    """A norm, task or data set by its name, and the options it is built with.
+    """A norm, task or data set: its name, and the options of its class.
 
     In yaml and JSON the options stand beside the name. The registries check them
-    against the signature of the class; here only what every reader needs is checked.
+    against the signature of the class; this model checks only what every reader needs.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -91,13 +91,13 @@ class Budget(_Frozen):
 
 
 class Checkpoint(_Frozen):
-    """How often an unfinished run is saved: every so many optimiser steps, or never."""
+    """How often an unfinished run is saved: every `every` steps; None: never."""
 
     every: PositiveInt | None
 
 
 class TrackerConfig(_Frozen):
-    """Where a run is mirrored to; `mode` and the rest are those of wandb.init."""
+    """The tracker of a run; `mode` and the other fields are those of wandb.init."""
 
     name: Literal["none", "wandb"]
     mode: Literal["offline", "online", "disabled"] = "offline"
@@ -107,10 +107,10 @@ class TrackerConfig(_Frozen):
 
 
 class LocalEngine(_Frozen):
-    """Processes of this machine that do the runs of a sweep.
+    """Processes of this machine do the runs of a sweep.
 
-    `workers` is how many, None = one a core; `timeout` the seconds after which a run
-    is given up, None = never.
+    `workers` is their number, None = one per core. A run that takes longer than
+    `timeout` seconds is given up, None = never.
     """
 
     name: Literal["local"]
@@ -119,11 +119,11 @@ class LocalEngine(_Frozen):
 
 
 class RayEngine(_Frozen):
-    """Tasks of a Ray cluster, each doing `runs_per_task` runs one after another.
+    """Tasks of a Ray cluster, each of which does `runs_per_task` runs in a row.
 
-    `address` is the cluster's, None = one on this machine, for this sweep alone;
-    `workers` how many tasks there are at a time, None = as many as it has room for.
-    `cpus` and `gpus` are what Ray keeps for a task.
+    `address` is that of the cluster, None = a cluster on this machine for this sweep.
+    At most `workers` tasks run at a time, None = as many as the cluster can hold. Ray
+    reserves `cpus` and `gpus` for each task.
     """
 
     name: Literal["ray"]
@@ -135,11 +135,11 @@ class RayEngine(_Frozen):
 
 
 class SlurmEngine(_Frozen):
-    """A Slurm job array, submitted by submitit, each job doing a share of the runs.
+    """A Slurm job array, submitted by submitit; each job does a share of the runs.
 
-    `workers` is how many jobs; `minutes`, `cpus`, `gpus` and `partition` are what each
-    of them asks for, `options` any more of submitit's parameters. The cluster "local"
-    stands for Slurm with processes of this machine, to try it out.
+    `workers` is the number of jobs. Each job asks for `minutes`, `cpus`, `gpus` and
+    `partition`; `options` are more parameters of submitit. The cluster "local" uses
+    processes of this machine instead of Slurm, to try it out.
     """
 
     name: Literal["slurm"]
@@ -153,14 +153,14 @@ class SlurmEngine(_Frozen):
 
 
 Engine = LocalEngine | RayEngine | SlurmEngine
-"""What does the runs of a plan; each of them has `workers`."""
+"""How the runs of a plan are done; every engine has `workers`."""
 
 
 class RunConfig(_Frozen):
-    """Everything one run is asked for, resolved: no aliases, no open defaults.
+    """The resolved config of one run: no aliases, no open defaults.
 
-    The fields up to `seed` decide the numbers and make the run id; those after it say
-    where, how fast and what is kept.
+    The fields up to `seed` decide the metrics and make the run id. The fields after it
+    say where and how fast the run is done, and what is kept.
     """
 
     task: Choice
@@ -199,45 +199,21 @@ NOT_HASHED = frozenset(
 )
 """Fields of RunConfig that say how a run is done, not what it is.
 
-On one machine, only `device`, `threads`, `compile` and `channels_last` can move a
-metric, by rounding; a record's environment has them. Of dropout each kind of `device`
-draws its own.
-"""
-
-ADDED_LATER: dict[str, Any] = {
-    "task.network": "residual",
-    "task.padding": "zeros",  # of cnn; the transformer's has other values
-    "task.conv_groups": 1,
-    "task.long_batches": 0.0,
-    "task.batching": "random",
-    "task.shortcut": "projection",
-    "task.perceptual": "efficientnet_lite0",
-    "data.augment": [],
-    "data.content": "raw",
-    "data.fingerprint": None,  # of the content that ids stood for before there was one
-    # Of text_csv; the columns of hf are never null.
-    "data.header": True,
-    "data.delimiter": None,
-    "data.text_column": None,
-    "data.label_column": None,
-    "precision": "fp32",
-    "norm.group_size": None,
-}
-"""Keys that came after records existed, dotted, with the value that changes nothing.
-
-A key with that value is left out of the id, so that those records keep theirs.
+On one machine, only `device`, `threads`, `compile` and `channels_last` can change a
+metric, by rounding; the environment of a record holds them. Each kind of `device` draws
+another dropout mask.
 """
 
 
 class Skipped(_Frozen):
-    """A run of a plan that is not done: its norm cannot work in its network."""
+    """A run of a plan that is left out: its norm cannot work in its network."""
 
     config: RunConfig
     reason: str
 
 
 class Seconds(_Frozen):
-    """Wall-clock seconds of a run's parts; they add up to nearly all of it."""
+    """Wall-clock seconds of the parts of a run; they add up to nearly all of it."""
 
     setup: float
     train: float
@@ -245,11 +221,11 @@ class Seconds(_Frozen):
 
 
 class Environment(_Frozen):
-    """What a run ran on; recorded, never hashed into its id.
+    """The software and hardware of a run; recorded, never hashed into its id.
 
-    `device` is all that may round differently: its name, then "compiled" and
-    "channels last" where they were asked for; of several processes "2 x cpu". Each of
-    these `processes` had `device_batch_size` samples of a step.
+    `device` names everything that may round differently: the device, then "compiled"
+    and "channels last" if the config asks for them; "2 x cpu" for two processes. Each
+    of the `processes` had `device_batch_size` samples of a step.
     """
 
     normbench: str
@@ -267,14 +243,14 @@ class Environment(_Frozen):
 
 
 class RunRecord(_Frozen):
-    """What one run left: `result.json`.
+    """The result of one run: `result.json`.
 
-    `metrics` are "split/name", null where not finite. Errors are fractions in [0, 1],
-    losses are means over samples. `diverged_at` is the optimiser step (from 1) whose
-    loss was not finite; `error` is the traceback of a failed run, or the reason of a
-    skipped one. `probes` are "probe/quantity", of those that the config asks for;
-    `facts` are what the task says of its data, such as the share of pads in training;
-    `data_notes` what data of the user's own were understood as, in words.
+    `metrics` have keys "split/name" and are null if not finite. Errors are fractions in
+    [0, 1], losses are means over samples. `diverged_at` is the optimiser step (from 1)
+    whose loss was not finite. `error` is the traceback of a failed run, or the reason
+    of a skipped one. `probes` have keys "probe/quantity". `facts` are numbers that the
+    task gives about its data, such as the share of pads in training; `data_notes` say
+    in words how a user's own data were read.
     """
 
     format: Literal[1] = 1

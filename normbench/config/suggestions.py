@@ -1,9 +1,8 @@
-"""The key that was meant by one that does not exist."""
+"""Suggests existing keys for a key that does not exist."""
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from normbench.config.choices import choices, groups
 from normbench.errors import did_you_mean
@@ -30,14 +29,14 @@ SYNONYMS = {
     "steps": "budget.max_steps",
     "wd": "optimizer.weight_decay",
 }
-"""Names that other programs use -> the key here."""
+"""Names that other programs use -> keys of normbench."""
 
 
 def suggested_key(key: str, known: Collection[str], config_dir: Path | None) -> str:
-    """A clause naming the keys that `key` may stand for, else all of `known`.
+    """A clause naming keys that are similar to `key`, else all of `known`.
 
-    `known` are the dotted keys of the config that was composed. Keys that other
-    choices of its groups have are named with those choices.
+    `known` are the dotted keys of the composed config. A key that belongs to other
+    choices of its group is named with those choices.
     """
     section, _, last = key.rpartition(".")
     others = _keys_of_choices(config_dir)
@@ -63,7 +62,7 @@ def suggested_key(key: str, known: Collection[str], config_dir: Path | None) -> 
 
 
 def _owners(key: str, others: Mapping[str, list[str]]) -> str:
-    """Such as "norm=evonorm_s0, group"; of a task's yaml, task=NAME."""
+    """The choices that have `key`, such as "norm=evonorm_s0, group"."""
     names = others[key]
     group = key.partition(".")[0]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
@@ -81,12 +80,7 @@ def _keys_of_choices(config_dir: Path | None) -> dict[str, list[str]]:
                 continue
             if isinstance(section, dict) and isinstance(section.get(group), dict):
                 section = section[group]  # the yaml of a task has other keys beside it
-            for key in _flat(section):
+            keys = section.keys() if isinstance(section, dict) else set()
+            for key in keys - {"name", "defaults"}:
                 owners.setdefault(f"{group}.{key}", []).append(name)
     return owners
-
-
-def _flat(section: Any) -> Iterator[str]:
-    if isinstance(section, dict):
-        for key in section.keys() - {"name", "defaults"}:
-            yield str(key)

@@ -1,11 +1,11 @@
-"""The title of a run: what tells it from its neighbours, in a few words."""
+"""The title of a run."""
 
 from normbench.config.rates import peak_lr
 from normbench.config.schema import RunConfig
 
 
 def title(config: RunConfig) -> str:
-    """What tells a run from its neighbours, in a few words; the rate is the peak."""
+    """The most important values of a config in a few words; `lr` is the peak rate."""
     norm_batch = f"/{config.norm_batch}" * (config.norm_batch != config.batch_size)
     reparam = f"+{config.reparam}" * (config.reparam != "none")
     return (

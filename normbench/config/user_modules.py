@@ -1,8 +1,8 @@
-"""A user's own modules: imported because the command line names them, and hashed.
+"""Imports the modules that a user names on the command line, and hashes them.
 
-A hash is of all files that a module brings in from outside the standard library,
-installed packages and normbench: what it imports, when it is imported or later, and
-what that imports.
+The hash of a module covers every file that it imports, directly or through other
+files, at import time or later. Files of the standard library, of installed packages
+and of normbench do not count.
 """
 
 import ast
@@ -20,40 +20,40 @@ from pathlib import Path
 from normbench.config.schema import RunRecord
 from normbench.errors import RequestError
 
-_brought: dict[str, frozenset[str]] = {}
-"""The names of all modules that the import of a user's module brought in, by its name:
-an import that is no statement is seen only so."""
+_imported_with: dict[str, frozenset[str]] = {}
+"""A user's module -> the names of all modules that its import added to sys.modules,
+also by calls of importlib."""
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import a user's modules, found as Python finds them or in the working folder."""
+    """Import a user's modules from Python's path or the working folder."""
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     for name in names:
         before = set(sys.modules)
         try:
             module = importlib.import_module(name)
-        except Exception as error:  # it runs the user's code: anything can come out
+        except Exception as error:  # the user's code can raise anything
             raise RequestError(
                 f"--module {name} cannot be imported: {type(error).__name__}: {error}; "
                 "name a module in the working folder or on PYTHONPATH"
             ) from error
         if getattr(module, "__file__", None) is None:
             raise RequestError(f"--module {name} has no source file to record")
-        _brought.setdefault(name, frozenset(sys.modules.keys() - before))
+        _imported_with.setdefault(name, frozenset(sys.modules.keys() - before))
 
 
 def require_modules(finished: RunRecord, given: Sequence[str]) -> None:
     """Raise RequestError unless all modules that a run was done with are `given`.
 
-    A record may come from anybody, so it names no code that is run: the user does.
+    A record may come from anybody, so only the user names code to be imported.
     """
     missing = [name for name in finished.environment.modules if name not in given]
     if missing:
-        asked = " ".join(f"--module {name}" for name in map(repr, missing))
+        options = " ".join(f"--module {name!r}" for name in missing)
         raise RequestError(
             f"run {finished.run_id} was done with modules of its user's own; if you "
-            f"trust them, name them: {asked}"
+            f"trust them, name them: {options}"
         )
 
 
@@ -61,7 +61,8 @@ def require_modules(finished: RunRecord, given: Sequence[str]) -> None:
 def hashes(names: tuple[str, ...]) -> dict[str, str]:
     """The hash of each of these modules, which are imported already.
 
-    What one of them brings in counts for all: whichever is imported first has it.
+    A file that one module imports counts for all: only the first import of a file
+    adds it to sys.modules.
     """
     return {name: _hashed(name, names) for name in names}
 
@@ -81,10 +82,10 @@ def _hashed(name: str, names: Collection[str]) -> str:
 
 
 def _reached(names: Collection[str]) -> dict[str, Path]:
-    """The user's files behind `names`, by the names of the modules in them."""
-    found: dict[str, Path] = {}
+    """Every module of the user's that `names` import, and its file."""
+    files: dict[str, Path] = {}
     waiting = {part for name in names for part in _with_parents(name)}
-    waiting |= {module for name in names for module in _brought.get(name, ())}
+    waiting |= {module for name in names for module in _imported_with.get(name, ())}
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
@@ -92,19 +93,19 @@ def _reached(names: Collection[str]) -> dict[str, Path]:
         path = _location(name)
         if path is None or not _is_the_users(path):
             continue
-        found[name] = path
-        waiting |= {each for each in _imported(path, name) if each not in seen}
-    return found
+        files[name] = path
+        waiting |= set(_imported(path, name)) - seen
+    return files
 
 
 def _imported(path: Path, name: str) -> Iterator[str]:
-    """Every name in the import statements of a module that may be one of a module."""
+    """Every name in the import statements of a file that may name a module."""
     if path.suffix != ".py":
         return
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, RecursionError):
-        return  # nobody can import it
+        return  # it cannot be imported
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -119,13 +120,13 @@ def _imported(path: Path, name: str) -> Iterator[str]:
 
 
 def _with_parents(name: str) -> Iterator[str]:
-    """Of "a.b": "a", "a.b"."""
+    """ "a" and "a.b" for "a.b"."""
     parts = name.split(".")
     return (".".join(parts[: i + 1]) for i in range(len(parts)))
 
 
 def _location(name: str) -> Path | None:
-    """The file of a module, which is not imported for this."""
+    """The file of a module, found without importing it."""
     if name in sys.modules:
         file = getattr(sys.modules[name], "__file__", None)
         return Path(file) if isinstance(file, str) else None
@@ -141,14 +142,14 @@ def _location(name: str) -> Path | None:
 
 @cache
 def _installed() -> tuple[Path, ...]:
-    named = ("stdlib", "platstdlib", "purelib", "platlib")
-    folders = {Path(sysconfig.get_path(name)).resolve() for name in named}
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = {Path(sysconfig.get_path(name)).resolve() for name in names}
     return (*folders, Path(__file__).parents[1].resolve())
 
 
 def _is_the_users(path: Path) -> bool:
     resolved = path.resolve()
-    if not resolved.is_file():  # but in an archive
+    if not resolved.is_file():  # it is in an archive
         return False
     if {"site-packages", "dist-packages"} & {*resolved.parts}:
         return False

@@ -1,4 +1,4 @@
-"""A user's folder of yaml groups, as Hydra reads it: each file within bounds."""
+"""A Hydra config source that reads a user's yaml files within bounds."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ SCHEME = "bounded"
 
 
 class BoundedSource(FileConfigSource):
-    """Files of a folder, but none that is too large or expands without end."""
+    """A folder of yaml files; refuses a file that is too large or expands too far."""
 
     @staticmethod
     def scheme() -> str:
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Raises Damaged and Unreadable as `reading.yaml_text` does."""
+        """Raises Damaged and Unreadable as `untrusted.yaml_text` does."""
         path = Path(self.path, self._normalize_file_name(config_path))
         if path.exists():
             yaml_text(path)
@@ -27,6 +27,6 @@ class BoundedSource(FileConfigSource):
 
 
 def address(folder: Path) -> str:
-    """What Hydra's search path has of `folder`."""
+    """The entry for `folder` in Hydra's search path."""
     SourcesRegistry.instance().register(BoundedSource)
     return f"{SCHEME}://{folder.resolve()}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from normbench.errors import RequestError
-from normbench.records.store import write_atomically
+from normbench.system.atomic import write_atomically
 
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

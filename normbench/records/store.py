@@ -34,8 +34,8 @@ from normbench.records.writer import NoWriter as NoWriter
 from normbench.records.writer import RunWriter as RunWriter
 from normbench.records.writer import finite as finite
 from normbench.records.writer import run_folder as run_folder
-from normbench.records.writer import write_atomically as write_atomically
 from normbench.system import locks, untrusted
+from normbench.system.atomic import write_atomically
 
 
 class OtherFormat(Unreadable, RequestError):

@@ -1,6 +1,5 @@
-"""Writes the folder of one run, and any file whole or not at all."""
+"""Writes the folder of one run."""
 
-import errno
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 from normbench.config.schema import RunConfig, RunRecord
 from normbench.errors import Busy, NormbenchError, RequestError
 from normbench.system import locks
+from normbench.system.atomic import write_atomically
 
 if TYPE_CHECKING:
     from PIL.Image import Image  # records are read where there is no Pillow
@@ -216,26 +216,6 @@ def _is_folder(path: Path) -> bool:
 def _first_there(folder: Path) -> Path:
     """`folder`, or the first above it that is there."""
     return next((each for each in (folder, *folder.parents) if each.exists()), folder)
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `path` whole or not at all, whether the process or the machine stops.
-
-    Raises OSError, also where a device, a pipe or a socket has that name: a file that
-    takes its place would break the machine.
-    """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def finite(value: Any) -> Any:

@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict
 from normbench.config import identity
 from normbench.config.schema import RunConfig, Skipped
 from normbench.errors import RequestError, Unreadable
-from normbench.records.store import LOCK, is_running, write_atomically
+from normbench.records.store import LOCK, is_running
 from normbench.system import untrusted
+from normbench.system.atomic import write_atomically
 
 SWEEPS = "sweeps"
 FILE = "manifest.json.gz"

@@ -1,10 +1,10 @@
-"""Ctrl-C from the first moment on: imports next to nothing, and comes first."""
+"""Handlers of Ctrl-C for the start of the program: they import next to nothing."""
 
 import os
 import signal
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # `typing` takes a moment, too
+if TYPE_CHECKING:  # importing `typing` takes time, too
     from types import FrameType
     from typing import NoReturn
 
@@ -12,17 +12,17 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 AGAIN = "interrupted; the same command takes it up again"
 IMPORTING = "<frozen importlib._bootstrap>"
-"""The file of the frames in which Python imports a module."""
+"""The file name in the frames in which Python imports a module."""
 
 
 def heed_ctrl_c_at_once() -> None:
-    """Ctrl-C ends this process, which has nothing to save yet, unless it is ignored."""
+    """Let Ctrl-C end this process, which has nothing to save yet, unless ignored."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end_at_once)
 
 
 def end_at_once(signum: int, frame: "FrameType | None") -> "NoReturn":
-    """A handler that ends the process, whatever it is doing."""
+    """A handler that ends the process at any point."""
     try:
         os.write(2, f"{AGAIN}\n".encode())
     except OSError:
@@ -31,13 +31,13 @@ def end_at_once(signum: int, frame: "FrameType | None") -> "NoReturn":
 
 
 def interrupt(signum: int, frame: "FrameType | None") -> None:
-    """A handler that raises KeyboardInterrupt; while a module is imported, it ends.
+    """A handler that raises KeyboardInterrupt, or ends the process during an import.
 
-    Code that runs at an import may catch what is raised in it, and go on.
+    Code that runs during an import may catch the exception and go on.
     """
-    importing = frame
-    while importing is not None:
-        if importing.f_code.co_filename == IMPORTING:
+    caller = frame
+    while caller is not None:
+        if caller.f_code.co_filename == IMPORTING:
             end_at_once(signum, frame)
-        importing = importing.f_back
+        caller = caller.f_back
     raise KeyboardInterrupt

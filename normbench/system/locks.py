@@ -1,7 +1,7 @@
-"""Whether a process holds a lock, asked without write access.
+"""Tells whether a process holds a lock, without write access.
 
-The lock is the operating system's (`flock`, as filelock takes it): it ends with the
-process, however that ends.
+The lock is that of the operating system (`flock`, as filelock uses it): it ends with
+the process, however the process ends.
 """
 
 import errno
@@ -19,7 +19,7 @@ except ImportError:  # Windows
 def is_held(path: Path) -> bool:
     """Whether a process, here or elsewhere, of any user, holds the lock at `path`.
 
-    Where there is no such file, or none that can be opened, none does.
+    False if the file does not exist or cannot be opened.
     """
     if fcntl is None:
         return _cannot_be_taken(path)
@@ -28,8 +28,8 @@ def is_held(path: Path) -> bool:
     except OSError:
         return False
     try:
-        # Shared: on NFS, a file that is open for reading has no other; and two who ask
-        # at once do not take each other for the one who holds it.
+        # Shared: NFS allows no other lock on a file that is open for reading, and two
+        # processes that ask at once do not block each other.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno == errno.ENOSYS:

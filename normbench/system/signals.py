@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP: what they mean to a process, for a while.
+"""Temporary handlers of Ctrl-C, SIGTERM and SIGHUP.
 
-SIGHUP is what a terminal sends that is closed. Where it is ignored (`nohup`), it stays
-ignored.
+A terminal sends SIGHUP when it is closed. A process that ignores it (`nohup`) goes on
+ignoring it.
 """
 
 import signal
@@ -16,13 +16,13 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 def not_ignored(*names: str) -> tuple[signal.Signals, ...]:
-    """The signals of these names, such as "SIGHUP", that are here and not ignored."""
-    here = (getattr(signal, name) for name in names if hasattr(signal, name))
-    return tuple(each for each in here if signal.getsignal(each) != signal.SIG_IGN)
+    """The signals of these names, such as "SIGHUP", that exist and are not ignored."""
+    signals = (getattr(signal, name) for name in names if hasattr(signal, name))
+    return tuple(s for s in signals if signal.getsignal(s) != signal.SIG_IGN)
 
 
 def of_the_terminal() -> tuple[signal.Signals, ...]:
-    """Those that a terminal sends to all of its processes."""
+    """The signals that a terminal sends to all of its processes."""
     if sys.platform == "win32":
         return (signal.SIGINT,)
     return signal.SIGINT, signal.SIGHUP
@@ -30,7 +30,7 @@ def of_the_terminal() -> tuple[signal.Signals, ...]:
 
 @contextmanager
 def handled(numbers: Sequence[signal.Signals], handler: Handler) -> Iterator[None]:
-    """`handler` is that of the signals `numbers` meanwhile."""
+    """Handle the signals `numbers` by `handler` inside the `with` block."""
     before = [signal.signal(number, handler) for number in numbers]
     try:
         yield
@@ -41,7 +41,7 @@ def handled(numbers: Sequence[signal.Signals], handler: Handler) -> Iterator[Non
 
 @contextmanager
 def ctrl_c_raises() -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt meanwhile, where it ended the process at once."""
+    """Inside the block, Ctrl-C raises KeyboardInterrupt where it ended the process."""
     if signal.getsignal(signal.SIGINT) is not end_at_once:
         yield
         return
@@ -50,15 +50,15 @@ def ctrl_c_raises() -> Iterator[None]:
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:
-    """Unlike SIG_IGN, of which Python complains where the signal has come already."""
+    """Do nothing; with SIG_IGN, Python would warn about a signal that is pending."""
 
 
 @contextmanager
 def all_interrupt() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP are a KeyboardInterrupt meanwhile.
+    """Inside the block, Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt.
 
-    The last two once: while what is done is saved, only Ctrl-C ends that. A terminal
-    that is closed, and its shell, may each send a signal.
+    SIGTERM and SIGHUP do so once: a closed terminal and its shell may each send one,
+    and only Ctrl-C may stop the saving that follows.
     """
     numbers = not_ignored("SIGTERM", "SIGHUP")
 

@@ -1,9 +1,9 @@
 """Standard output and standard error whose writes never raise.
 
-The first thing that the program does, and each of its workers, is `install`. From then
-on a write of progress may fail (a full disk, a reader or a terminal that is gone) and
-nothing that is running learns of it. What standard output loses is remembered, for the
-program's exit code. Text is written so that it cannot command a terminal.
+The program and each of its workers call `install` first. From then on a write of
+progress may fail (a full disk, a closed pipe or terminal) without ending what runs.
+The first error of standard output is kept for the exit code. Text is cleaned, so that
+it cannot send commands to a terminal.
 """
 
 import codecs
@@ -18,16 +18,16 @@ from contextlib import suppress
 from typing import TextIO
 
 PATIENCE = 1.0
-"""Seconds that progress waits for a reader that does not read; then it is left out."""
+"""Seconds that progress waits for a reader that is slow; then it is left out."""
 PIECE = 4096
-"""Bytes that a pipe takes whole where it takes any."""
+"""Bytes that a pipe takes as a whole, if it takes any."""
 COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-r"""Control characters but for \t and \n, and those that turn the direction of text."""
+r"""Control characters except \t and \n, and those that change the text direction."""
 
 
 def clean(text: str) -> str:
-    r"""`text` with every character of COMMANDS as \uXXXX, which is JSON in JSON too."""
-    return COMMANDS.sub(lambda found: _escaped(found[0]), text)
+    r"""`text` with every character of COMMANDS as \uXXXX, which JSON reads back."""
+    return COMMANDS.sub(lambda match: _escaped(match[0]), text)
 
 
 def _escaped(text: str) -> str:
@@ -45,16 +45,17 @@ codecs.register_error(ESCAPE, _escape_unencodable)
 
 
 class Output:
-    r"""A descriptor that text goes to; what it cannot encode goes as \uXXXX.
+    r"""Writes text to a descriptor; characters that it cannot encode become \uXXXX.
 
-    `lost` is the first error. After it an output that `waits` for its reader, as that
-    of results does, takes nothing more: what came later would follow a hole.
+    `lost` is the first error of a write. If `waits`, as for results, a write waits for
+    its reader however long, and after an error nothing more is written: it would follow
+    a gap.
     """
 
     def __init__(self, stream: TextIO | None, descriptor: int, *, waits: bool) -> None:
         binary = getattr(stream, "buffer", None)
         self._raw = (
-            (None if waits else _opened_anew(descriptor))
+            (None if waits else _reopened(descriptor))
             or getattr(binary, "raw", None)
             or io.FileIO(descriptor, "w", closefd=False)
         )
@@ -66,40 +67,40 @@ class Output:
         self._stalled = False
 
     def write(self, text: str) -> None:
-        """Write all of it, or as much as can be."""
+        """Write all of `text`, or as much as the reader takes in time."""
         rest = memoryview(self._encoder.encode(text))
-        until = time.monotonic() + (0 if self._stalled else PATIENCE)
+        deadline = time.monotonic() + (0 if self._stalled else PATIENCE)
         try:
-            while rest and not (self._waits and self.lost) and self._takes_more():
-                taken = self._raw.write(rest[:PIECE]) or 0
-                rest = rest[taken:]
-                if taken:
+            while rest and not (self._waits and self.lost) and self._is_ready():
+                written = self._raw.write(rest[:PIECE]) or 0
+                rest = rest[written:]
+                if written:
                     self._stalled = False
-                elif self._waits or time.monotonic() < until:
-                    time.sleep(0.01)  # room, but for less than a line's end
+                elif self._waits or time.monotonic() < deadline:
+                    time.sleep(0.01)  # there is room, but too little for the next piece
                 else:
                     self._stalled = True
                     break
         except OSError as error:
             self.lost = self.lost or error
 
-    def _takes_more(self) -> bool:
-        """Whether there is room for a write; results wait for that however long."""
+    def _is_ready(self) -> bool:
+        """Wait until there is room for a write; False if that takes too long."""
         if not hasattr(select, "poll"):
             return True
         poll = select.poll()
         poll.register(self.descriptor, select.POLLOUT)
-        patience = 0 if self._stalled else 1000 * PATIENCE
-        takes = bool(poll.poll(None if self._waits else patience))
-        self._stalled = self._stalled or not takes
-        return takes
+        milliseconds = 0 if self._stalled else 1000 * PATIENCE
+        ready = bool(poll.poll(None if self._waits else milliseconds))
+        self._stalled = self._stalled or not ready
+        return ready
 
 
-def _opened_anew(descriptor: int) -> io.FileIO | None:
-    """The terminal of a descriptor, for writes that do not block; None if it is none.
+def _reopened(descriptor: int) -> io.FileIO | None:
+    """The terminal of a descriptor, opened for writes that do not block, if it is one.
 
-    One that has any room counts as ready, and a write of more than that would block;
-    O_NONBLOCK on the descriptor itself would be set for other processes too.
+    A terminal with any room counts as ready, and a longer write would block. O_NONBLOCK
+    on the descriptor itself would be set for other processes too.
     """
     flags = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
     try:
@@ -109,21 +110,18 @@ def _opened_anew(descriptor: int) -> io.FileIO | None:
 
 
 class Stream(io.TextIOBase):
-    """Standard output or error. What is written is made clean first, or stays `styled`.
-
-    A console commands the terminal, and so has a styled one.
-    """
+    """Standard output or error; cleans what is written unless it is `styled`."""
 
     def __init__(self, output: Output, *, styled: bool = False) -> None:
         self._output, self._is_styled = output, styled
 
     def styled(self) -> "Stream":
-        """The same output, for a console."""
+        """The same output for a console, which sends commands to the terminal."""
         return Stream(self._output, styled=True)
 
     @property
     def lost(self) -> OSError | None:
-        """What the first write that failed raised."""
+        """The error of the first write that failed."""
         return self._output.lost
 
     @property
@@ -144,15 +142,15 @@ class Stream(io.TextIOBase):
         return len(text)
 
     def close(self) -> None:
-        """Nothing: the descriptor is the process's."""
+        """Do nothing: the descriptor belongs to the process."""
 
 
 def install() -> None:
-    """Put streams whose writes never raise in the place of sys.stdout and sys.stderr.
+    """Replace sys.stdout and sys.stderr by streams whose writes never raise.
 
-    One that is no file of the operating system's, as in a test, stays what it is.
+    A stream without a descriptor, as in a test, stays.
     """
-    _open_what_is_closed()
+    _open_closed_descriptors()
     for name, descriptor, waits in (("stdout", 1, True), ("stderr", 2, False)):
         stream = getattr(sys, name)
         if isinstance(stream, Stream):
@@ -166,10 +164,11 @@ def install() -> None:
         setattr(sys, name, Stream(Output(stream, descriptor, waits=waits)))
 
 
-def _open_what_is_closed() -> None:
-    """Else the next file opened would be standard output or error, and get their text.
+def _open_closed_descriptors() -> None:
+    """Open the null device as every standard descriptor that is closed.
 
-    A write to what stands for standard output fails: what was asked for is not seen.
+    Otherwise the next opened file would become standard output or error and get its
+    text. Standard output is opened for reading: a write fails, as it is not seen.
     """
     for descriptor, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
@@ -180,12 +179,12 @@ def _open_what_is_closed() -> None:
 
 
 def lost_output() -> OSError | None:
-    """Why something of standard output could not be written; None where all was."""
+    """The error of the first write to standard output that failed, if any did."""
     return sys.stdout.lost if isinstance(sys.stdout, Stream) else None
 
 
 def say_lost_output() -> bool:
-    """Whether output was lost: a line on standard error, but for `| head`."""
+    """Whether standard output lost text; prints the reason, except for `| head`."""
     lost = lost_output()
     if lost is not None and lost.errno != errno.EPIPE:
         reason = lost.strerror or lost
@@ -194,7 +193,7 @@ def say_lost_output() -> bool:
 
 
 def write_error(text: str) -> None:
-    """Write to standard error from a signal's handler, whatever stands in its place."""
+    """Write to standard error from a signal handler, even while rich replaces it."""
     with suppress(AttributeError, OSError, ValueError):
         stream = sys.stderr
         getattr(stream, "rich_proxied_file", stream).write(text)

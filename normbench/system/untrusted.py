@@ -1,9 +1,8 @@
-"""Files that somebody else may have written: read within bounds, or refused by name.
+"""Reads files that somebody else may have written, within bounds.
 
 Every record, history, manifest and verdict is read here. Whatever a file holds, its
-reader gets the value or an error of one line that names the file: a named pipe does
-not block it, and neither a link, nor a gzip bomb, nor 100,000 levels of brackets does
-harm.
+reader gets the value, or an error of one line that names the file: a named pipe does
+not block the reader, and a link, a gzip bomb or 100,000 levels of brackets do no harm.
 """
 
 import errno
@@ -27,19 +26,19 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LARGEST = 1e100
-"""The squares of larger metrics are no numbers, nor are means and intervals of them."""
+"""Larger metrics are refused: their squares, means and intervals would overflow."""
 MIB = 2**20
 RECORD = 4 * MIB
-"""Bytes of one record at most; it has about 5,000."""
+"""Bytes of one record at most; a usual one has about 5,000."""
 HISTORY = 128 * MIB
 VERDICT = 32 * MIB
 PACKED = 64 * MIB
-"""Bytes of a gzip file at most; `UNPACKED` are those of what is in it."""
+"""Bytes of a gzip file at most; `UNPACKED` limits its content."""
 UNPACKED = 512 * MIB
 PICTURE = 64 * MIB
 MOST_PIXELS = 50_000_000
 YAML = 2**18
-"""Bytes of a config or a claim at most; those of normbench have 20,000."""
+"""Bytes of a config or a claim at most; the largest of normbench has 20,000."""
 MOST_NODES = 100_000
 MOST_ROWS = 1_000_000
 """Rows of one history at most."""
@@ -58,11 +57,11 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def content(path: Path, most: int, *, follow: bool = False) -> bytes:
-    """The bytes of the regular file at `path`, `most` of them at most.
+    """The bytes of the regular file at `path`, at most `most` of them.
 
-    A link counts as none unless `follow`. Raises FileNotFoundError or
-    NotADirectoryError where nothing is there, Damaged where the file is larger, and
-    Unreadable where it is no regular file or the disk does not give it.
+    Raises FileNotFoundError or NotADirectoryError if there is no file, Damaged if it is
+    larger, and Unreadable if it is not a regular file (a link is one only with
+    `follow`) or the disk cannot be read.
     """
     with _named(path):
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -70,14 +69,14 @@ def content(path: Path, most: int, *, follow: bool = False) -> bytes:
             flags |= getattr(os, "O_NOFOLLOW", 0)
         descriptor = os.open(path, flags)
         try:
-            found = os.fstat(descriptor)
-            _require_regular(found.st_mode, path)
+            status = os.fstat(descriptor)
+            _require_regular(status.st_mode, path)
         except BaseException:
             os.close(descriptor)
             raise
         with os.fdopen(descriptor, "rb") as file:
-            data = b"" if found.st_size > most else file.read(most + 1)
-    if found.st_size > most or len(data) > most:
+            data = b"" if status.st_size > most else file.read(most + 1)
+    if status.st_size > most or len(data) > most:
         raise Damaged(path, f"it is larger than {most // 1024:,} KiB")
     return data
 
@@ -90,7 +89,7 @@ def require_file(path: Path) -> None:
 
 def _require_regular(mode: int, path: Path) -> None:
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        kind = _KINDS.get(stat.S_IFMT(mode), "not a regular file")
         raise Unreadable(path, f"it is {kind}; move it away")
 
 
@@ -110,9 +109,9 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def unzipped(path: Path, *, follow: bool = False) -> bytes:
-    """What the gzip file at `path` holds, UNPACKED bytes at most.
+    """The content of the gzip file at `path`, at most UNPACKED bytes.
 
-    Raises as `content` does, and Damaged where it is no whole gzip file.
+    Raises as `content` does, and Damaged if it is not a whole gzip file.
     """
     packed = content(path, PACKED, follow=follow)
     try:
@@ -126,9 +125,9 @@ def unzipped(path: Path, *, follow: bool = False) -> bytes:
 
 
 def parsed(model: type[_Model], data: bytes, path: Path, where: str = "") -> _Model:
-    """`data`, JSON of the file at `path`, as a `model`. Raises Damaged.
+    """`data`, JSON from the file at `path`, as a `model`. Raises Damaged.
 
-    `where` says which part of the file `data` is, such as "line 3: ".
+    `where` names the part of the file that `data` is, such as "line 3: ".
     """
     try:
         return model.model_validate_json(data)
@@ -140,10 +139,10 @@ def parsed(model: type[_Model], data: bytes, path: Path, where: str = "") -> _Mo
 
 
 def yaml_text(path: Path) -> bytes:
-    """The text of a yaml file that a person wrote: of bounded size, once expanded.
+    """The text of a yaml file whose size, with all aliases expanded, is bounded.
 
-    Whether it is yaml is not checked. Raises as `content` does, and Damaged where
-    aliases stand for more than MOST_NODES values, or for what they are part of.
+    The text need not be valid yaml. Raises as `content` does, and Damaged if aliases
+    stand for more than MOST_NODES values or contain themselves.
     """
     text = content(path, YAML, follow=True)
     try:
@@ -159,24 +158,24 @@ def yaml_text(path: Path) -> bytes:
 
 
 def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
-    """The values in a node of yaml, each as often as an alias stands for it."""
+    """The number of values in a node of yaml with all aliases expanded."""
     if id(node) not in known:
         inner: Any = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.MappingNode):
-            inner = [each for pair in inner for each in pair]
-        known[id(node)] = 1 + sum(_expanded(each, known) for each in inner)
+            inner = [child for pair in inner for child in pair]
+        known[id(node)] = 1 + sum(_expanded(child, known) for child in inner)
     return known[id(node)]
 
 
 def yaml_value(path: Path) -> Any:
-    """What the yaml or JSON file at `path` says. Raises as `yaml_text`, and Damaged."""
+    """The value in a yaml or JSON file. Raises as `yaml_text`, and Damaged."""
     text = yaml_text(path)
     if text.lstrip().startswith(b"{"):
         with suppress(ValueError, RecursionError):
-            return json.loads(text)  # yaml takes its 1e-05 for a text
+            return json.loads(text)  # yaml would read 1e-05 as a text
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a number of 5,000 digits is such
+    except (yaml.YAMLError, ValueError) as error:  # such as a number of 5,000 digits
         raise Damaged(path, " ".join(str(error).split())[:300]) from None
 
 
@@ -186,24 +185,24 @@ def picture(path: Path) -> "Image.Image":
 
     data = content(path, PICTURE)
     try:
-        found = Image.open(io.BytesIO(data), formats=["PNG"])
-        if found.width * found.height > MOST_PIXELS:
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        if image.width * image.height > MOST_PIXELS:
             raise Damaged(path, f"it has more than {MOST_PIXELS:,} pixels")
-        found.load()
+        image.load()
     except Damaged:
         raise
-    except Exception as error:  # Pillow has many for what is no picture
-        told = str(error) or type(error).__name__
-        raise Damaged(path, f"it is no PNG: {told}"[:200]) from None
-    return found
+    except Exception as error:  # Pillow raises many kinds
+        reason = str(error) or type(error).__name__
+        raise Damaged(path, f"it is not a PNG: {reason}"[:200]) from None
+    return image
 
 
 def history(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's history, oldest first; a torn last line is left out.
+    """The rows of a run's history, oldest first, without an incomplete last line.
 
-    Every row has a whole number `step`; its values are numbers below LARGEST, or None.
-    Raises FileNotFoundError where there is none, Unreadable, and Damaged, with the
-    number of the line, for anything else: a history counts as a whole or not at all.
+    Every row has an integer `step`; its values are numbers below LARGEST, or None.
+    Raises as `content` does, and Damaged, with the number of the line, for anything
+    else: a history counts as a whole or not at all.
     """
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(io.BytesIO(content(path, HISTORY)), 1):
@@ -211,7 +210,7 @@ def history(path: Path) -> list[dict[str, Any]]:
             raise Damaged(path, f"it has more than {MOST_ROWS:,} rows")
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError):  # of bytes that are no UTF-8, too
+        except (ValueError, RecursionError):  # also for bytes that are not UTF-8
             if not line.endswith(b"\n"):
                 break
             raise Damaged(path, f"line {number} is not JSON") from None
@@ -222,15 +221,15 @@ def history(path: Path) -> list[dict[str, Any]]:
 
 
 def _mistake(row: Any) -> str | None:
-    """Why `row` is no row of a history."""
+    """The reason why `row` is not a row of a history; None if it is."""
     if not isinstance(row, dict):
-        return "it is no object"
+        return "it is not an object"
     step = row.get("step")
     if type(step) is not int or not 0 <= step < 2**53:
-        return "its step is no whole number"
+        return "its step is not a whole number"
     for key, value in row.items():
         if value is not None and not _can_be_drawn(value):
-            return f"{key[:60]!r} is no number of a size that can be drawn"
+            return f"{key[:60]!r} is not a number of a size that can be drawn"
     return None
 
 

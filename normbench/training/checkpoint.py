@@ -20,9 +20,9 @@ from normbench.records.store import (
     CHECKPOINT,
     HISTORY,
     PREVIOUS_CHECKPOINT,
-    write_atomically,
 )
 from normbench.system import untrusted
+from normbench.system.atomic import write_atomically
 
 MAGIC = b"normbench checkpoint 2\n"
 HEADER = len(MAGIC) + hashlib.sha256().digest_size

@@ -1,6 +1,6 @@
 """A trained style network, applied to pictures of any size."""
 
-import os
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,21 +19,22 @@ from normbench.norms import reparam
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.factory import NormFactory
 from normbench.records import store
+from normbench.system.atomic import write_atomically
 from normbench.tasks.style import SMALLEST, Generator
 
 
 def styles(finished: RunRecord) -> int:
-    """How many styles a run was trained in."""
-    data = finished.config.data.options
-    named = data.get("styles") or data.get("style_paths")
-    return len(named) if isinstance(named, list) and named else 1
+    """The number of styles in which a run was trained."""
+    options = finished.config.data.options
+    names = options.get("styles") or options.get("style_paths")
+    return len(names) if isinstance(names, list) and names else 1
 
 
 def load(finished: RunRecord, folder: Path) -> nn.Module:
-    """The network of a finished run of the style task, in evaluation, on the CPU.
+    """The network of a finished run of the style task, in evaluation mode, on the CPU.
 
-    Neither its data nor the perceptual network are needed. Raises RequestError where
-    the run is of another task, has no weights, or needs pictures of one size.
+    Needs neither the data nor the perceptual network. Raises RequestError if the run
+    is of another task, has no weights, or needs pictures of one size.
     """
     config, run = finished.config, finished.run_id
     if config.task.name != "style":
@@ -54,31 +55,30 @@ def load(finished: RunRecord, folder: Path) -> nn.Module:
         )
     try:
         state = load_file(file)
-        model = _built(config, state)
+        model = _network(config, state)
         model.load_state_dict(state)
     except NormbenchError:
         raise
-    except Exception as error:  # a record of another's, and classes of the user's own
-        told = next(iter(str(error).splitlines()), type(error).__name__)
+    except Exception as error:  # from another's record, or classes of the user's own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RequestError(
-            f"{file} is damaged, or of another version of this code: {told}; "
+            f"{file} is damaged, or of another version of this code: {reason}; "
             "remove it, and `normbench train` with the run's overrides trains it again"
         ) from None
     return model.eval()
 
 
-def _built(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
-    """A network of `config`, no larger than one that could have left `state`."""
+def _network(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
+    """A network of `config`, not larger than the one that `state` comes from."""
     width: Any = config.task.options.get("width")
     blocks: Any = config.task.options.get("blocks")
-    widest = max((side for each in state.values() for side in each.shape), default=0)
+    widest = max((side for x in state.values() for side in x.shape), default=0)
     for key, value, most in (("width", width, widest), ("blocks", blocks, len(state))):
         if type(value) is not int or not 1 <= value <= most:
             raise RequestError(
                 f"task.{key}={value!r} in the record is not that of the weights"
             )
-    options = config.norm.options
-    options = NORMS.options(config.norm.name, options)
+    options = NORMS.options(config.norm.name, config.norm.options)
     norms = NormFactory(config.norm.name, options, norm_batch=config.norm_batch)
     model = Generator(norms, width=width, blocks=blocks)
     reparam.apply(model, config.reparam)
@@ -87,10 +87,10 @@ def _built(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
 
 @torch.no_grad()
 def drawn(model: nn.Module, picture: Tensor, style: int) -> Tensor:
-    """(3, H, W) in [0, 1] -> the same, H and W of any size.
+    """(3, H, W) in [0, 1] -> the same, for any H and W.
 
-    What the network needs beyond the borders (even sides of SMALLEST or more) repeats
-    the last row and column, and is cut off again.
+    The network needs even sides of at least SMALLEST: the last row and column are
+    repeated up to that size, and the result is cut to the size of the input.
     """
     height, width = picture.shape[1:]
     down, right = (max(SMALLEST, side + side % 2) - side for side in (height, width))
@@ -114,21 +114,21 @@ def redrawn(
     output_dir: Path,
     style: int,
 ) -> Iterator[Path]:
-    """Draw `images` by the run in `folder`, and tell where each is once it is written.
+    """Draw `images` with the run in `folder`; yields every file once it is written.
 
-    That is IMAGE-RUN_ID-STYLE.png in `output_dir`. All are read before the first is
-    written. Raises RequestError where the run cannot draw them, NormbenchError where
-    they cannot be written.
+    The files are IMAGE-RUN_ID-STYLE.png in `output_dir`. All images are read before the
+    first file is written. Raises RequestError if the run cannot draw them, and
+    NormbenchError if a file cannot be written.
     """
-    known = styles(finished)
-    if style >= known:
-        has = f"{known} styles, 0 to {known - 1}" if known > 1 else "one style, 0"
+    count = styles(finished)
+    if style >= count:
+        has = f"{count} styles, 0 to {count - 1}" if count > 1 else "one style, 0"
         raise RequestError(f"--style {style}: run {finished.run_id} has {has}")
     names = [f"{image.stem}-{finished.run_id[:8]}-{style}.png" for image in images]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
         raise RequestError(
-            f"several pictures would be written to {twice[0]}; rename one, or do them "
-            "one by one"
+            f"several pictures would be written to {repeated[0]}; rename one, or do "
+            "them one by one"
         )
     model = load(finished, folder)
     for image in images:
@@ -140,8 +140,9 @@ def redrawn(
             f"--output-dir {output_dir} cannot be a folder: {error.strerror}"
         ) from None
     for image, name in zip(images, names, strict=True):
+        png = _png(model, image, style)
         try:
-            stylize(model, image, output_dir / name, style)
+            write_atomically(output_dir / name, png)
         except OSError as error:
             raise NormbenchError(
                 f"--output-dir {output_dir} cannot be written: {error.strerror}"
@@ -149,11 +150,10 @@ def redrawn(
         yield output_dir / name
 
 
-def stylize(model: nn.Module, source: Path, target: Path, style: int) -> None:
-    """Draw the picture in `source` and write it to `target`, a PNG of the same size.
+def _png(model: nn.Module, source: Path, style: int) -> bytes:
+    """The picture in `source`, redrawn: a PNG of the same size and transparency.
 
-    Upright, in colour, and as transparent as it was; whole or not at all. Raises
-    RequestError where `source` is no picture, OSError where `target` cannot be written.
+    Raises RequestError if `source` is not a picture.
     """
     from PIL import Image
 
@@ -163,9 +163,6 @@ def stylize(model: nn.Module, source: Path, target: Path, style: int) -> None:
     result = Image.fromarray(flat.numpy())
     if picture.mode == "RGBA":
         result.putalpha(picture.getchannel("A"))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        result.save(temporary, format="PNG")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    result.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -23,6 +23,7 @@ from normbench.errors import Busy, NormbenchError, RequestError, Unreadable
 from normbench.records import store
 from normbench.records.store import Results
 from normbench.sweeps.plan import Plan, standing
+from normbench.system.atomic import write_atomically
 
 
 def test_restored_records_are_finished_runs_and_replace_none(tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_no_file_takes_the_place_of_what_is_no_regular_file(tmp_path: Path) -> N
     link.symlink_to(pipe)
     for path in (pipe, link):
         with pytest.raises(OSError, match="no regular file"):
-            store.write_atomically(path, "text")
+            write_atomically(path, "text")
         assert path.is_fifo(), path
     assert sorted(tmp_path.iterdir()) == [link, pipe]
 

@@ -1,11 +1,11 @@
-"""Ctrl-C from the first moment on, and a terminal that is closed."""
+"""Ctrl-C from the start of the program on, and a terminal that is closed."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -48,8 +48,8 @@ def before_it(folder: Path) -> str:
 def test_ctrl_c_is_heeded_in_an_import_that_catches_everything(tmp_path: Path) -> None:
     """Of the command line's own library, and of a module that a command imports."""
     (tmp_path / "typer.py").write_text(SWALLOWS.format(name="typing"))
-    told = ended([*NORMBENCH, "train"], tmp_path, PYTHONPATH=before_it(tmp_path))
-    assert told == (130, f"{AGAIN}\n")
+    result = ended([*NORMBENCH, "train"], tmp_path, PYTHONPATH=before_it(tmp_path))
+    assert result == (130, f"{AGAIN}\n")
     (tmp_path / "typer.py").rename(tmp_path / "mine.py")
     words = [*NORMBENCH, "train", *TINY, "--module", "mine"]
     assert ended(words, tmp_path) == (130, f"{AGAIN}\n")
@@ -64,38 +64,44 @@ def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path) -> No
         "raise SystemExit('here')\n"
     )
     words = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *NORMBENCH, "train"]
-    told = ended(words, tmp_path, PYTHONPATH=before_it(tmp_path))
-    assert told == (1, "here\n")
+    result = ended(words, tmp_path, PYTHONPATH=before_it(tmp_path))
+    assert result == (1, "here\n")
+
+
+def started(folder: Path, *words: str, session: bool = True) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=session,
+    )
 
 
 @pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("command", ["train", "sweep"])
 def test_ctrl_c_is_heeded_at_any_moment(command: str, tmp_path: Path) -> None:
-    """But for the first hundredths of a second, which are Python's own."""
+    """Except in the first hundredths of a second, in which Python itself starts."""
     for moment in range(12):
-        with subprocess.Popen(
-            [*NORMBENCH, command, *TINY, "--results", f"runs{moment}"],
-            cwd=tmp_path,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        words = [*NORMBENCH, command, *TINY, "--results", f"runs{moment}"]
+        with started(tmp_path, *words, session=False) as process:
             time.sleep(0.2 + moment / 4)
             process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=120)
-        assert process.returncode == 130, (moment, told)
-        assert "interrupted; " in told and "Traceback" not in told, (moment, told)
+            _, errors = process.communicate(timeout=120)
+        assert process.returncode == 130, (moment, errors)
+        assert "interrupted; " in errors and "Traceback" not in errors, (moment, errors)
 
 
-def rows(folder: Path) -> int:
-    files = folder.rglob("history.jsonl")
-    return sum(len(file.read_text().splitlines()) for file in files)
-
-
-def until(seen: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 200
-    while not seen():
-        if process.poll() is not None or time.monotonic() > end:
+def wait_for_rows(count: int, folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the histories in `folder` have more than `count` rows."""
+    deadline = time.monotonic() + 200
+    while True:
+        files = folder.rglob("history.jsonl")
+        if sum(len(file.read_text().splitlines()) for file in files) > count:
+            return
+        if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             pytest.fail(str(process.communicate()))
         time.sleep(0.05)
@@ -118,22 +124,15 @@ def test_a_terminal_that_is_closed_leaves_checkpoints(
     command: str, tmp_path: Path
 ) -> None:
     """It, and its shell, each send SIGHUP to all processes; SIGTERM may follow."""
-    with subprocess.Popen(
-        [*NORMBENCH, *COMMANDS[command]],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        until(lambda: rows(tmp_path) > 8, process)
-        for sent in (signal.SIGHUP, signal.SIGHUP):
-            os.killpg(process.pid, sent)
+    with started(tmp_path, *NORMBENCH, *COMMANDS[command]) as process:
+        wait_for_rows(8, tmp_path, process)
+        for number in (signal.SIGHUP, signal.SIGHUP):
+            os.killpg(process.pid, number)
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=200)
-    assert process.returncode == 130, told
-    assert told.splitlines()[-1].startswith("interrupted; "), told
-    assert "Traceback" not in told
+        _, errors = process.communicate(timeout=200)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith("interrupted; "), errors
+    assert "Traceback" not in errors
     assert list(tmp_path.rglob("checkpoint.pt"))
     assert not list(tmp_path.rglob("result.json"))
 
@@ -142,35 +141,22 @@ def test_a_terminal_that_is_closed_leaves_checkpoints(
 @on_posix
 @pytest.mark.parametrize("command", ["train", "sweep"])
 def test_with_nohup_a_run_outlives_its_terminal(command: str, tmp_path: Path) -> None:
-    words = [*COMMANDS[command], "budget.max_steps=60"]
-    with subprocess.Popen(
-        ["nohup", *NORMBENCH, *words],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        until(lambda: rows(tmp_path) > 4, process)
+    words = ["nohup", *NORMBENCH, *COMMANDS[command], "budget.max_steps=60"]
+    with started(tmp_path, *words) as process:
+        wait_for_rows(4, tmp_path, process)
         os.killpg(process.pid, signal.SIGHUP)
-        _, told = process.communicate(timeout=200)
-    assert process.returncode == 0, told
+        _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
     assert len(list(tmp_path.rglob("result.json"))) == 1 + (command == "sweep")
 
 
 @pytest.mark.slow
 @on_posix
 def test_sigterm_to_a_comparison_says_how_to_go_on(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [*NORMBENCH, *COMMANDS["compare"]],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        until(lambda: rows(tmp_path) > 8, process)
+    with started(tmp_path, *NORMBENCH, *COMMANDS["compare"]) as process:
+        wait_for_rows(8, tmp_path, process)
         process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=200)
-    assert process.returncode == 130, told
-    assert told.splitlines()[-1] == AGAIN
+        _, errors = process.communicate(timeout=200)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == AGAIN
     assert list(tmp_path.rglob("checkpoint.pt"))

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure as Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from normbench.errors import RequestError
-from normbench.records.store import write_atomically
+from normbench.system.atomic import write_atomically
 
 Format = Literal["svg", "png"]
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from normbench.errors import RequestError
-from normbench.records.store import write_atomically
 from normbench.report.figures import verdict_figures
 from normbench.report.figures.palette import colour
 from normbench.report.page.material import Material
 from normbench.report.page.page import Page, render
+from normbench.system.atomic import write_atomically
 
 
 def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Path]]:
