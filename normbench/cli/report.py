@@ -1,8 +1,8 @@
 """The command that writes everything to one page: report."""
 
-import json as jsonlib
+from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,9 +16,6 @@ from normbench.cli.options import (
     exit_codes,
     expanded,
 )
-
-if TYPE_CHECKING:
-    from normbench.report.page.page import Page
 
 
 def report(
@@ -61,36 +58,32 @@ def report(
         folder = figures or output.with_name(f"{output.stem}-figures")
         material = gather(results, claims, config_dir)
         page, files = write(material, output, folder)
-        for each in (*material.damaged, *page.packed.unreadable):
-            typer.echo(f"left out: {each}", err=True)
+        for error in (*material.damaged, *page.packed.unreadable):
+            typer.echo(f"left out: {error}", err=True)
+        left_out = {
+            "curves_thinned": page.packed.thinned,
+            "histories_unreadable": len(page.packed.unreadable),
+            "pictures_left_out": page.gallery.left_out,
+            "pictures_unreadable": len(page.gallery.unreadable),
+        }
+        size = output.stat().st_size
         if json:
             plain = {
                 "report": str(output),
-                "bytes": output.stat().st_size,
+                "bytes": size,
                 "figures": [str(file) for file in files],
-                "claims": len(material.told),
+                "claims": len(material.claims),
                 "runs": len(material.records),
-                "left_out": left_out(page),
+                "left_out": left_out,
             }
-            typer.echo(jsonlib.dumps(plain, indent=2))
+            typer.echo(dumps(plain, indent=2))
         else:
-            size = output.stat().st_size / 2**20
             typer.echo(
-                f"wrote {output}: {len(material.records)} runs, {size:.1f} MiB; "
-                f"{len(files)} figures in {folder}"
+                f"wrote {output}: {len(material.records)} runs, {size / 2**20:.1f} MiB;"
+                f" {len(files)} figures in {folder}"
             )
-            for what, amount in left_out(page).items():
+            for what, amount in left_out.items():
                 if amount:
                     typer.echo(f"note: {amount} {what.replace('_', ' ')}", err=True)
         if open_:
             typer.launch(output.absolute().as_uri())
-
-
-def left_out(page: "Page") -> dict[str, int]:
-    """What the folder holds and the page does not, or not whole."""
-    return {
-        "curves_thinned": page.packed.thinned,
-        "histories_unreadable": len(page.packed.unreadable),
-        "pictures_left_out": page.gallery.left_out,
-        "pictures_unreadable": len(page.gallery.unreadable),
-    }

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from normbench.config.choices import choices
 from normbench.errors import RequestError
-from normbench.report.figures import drawing, palette, verdict_figures
+from normbench.report.figures import drawing, palette
 from normbench.report.figures.forest import balanced
 from normbench.report.figures.series import Point, dressed, numeric, spread
-from normbench.report.figures.verdict_figures import norm_of
+from normbench.report.figures.verdict import norm_of, verdict_figures
 from normbench.report.published import published
 from normbench.report.words import headline
 from normbench.verdicts.registration import read_claim
@@ -154,10 +154,10 @@ def test_the_norm_of_an_arm_by_its_name_alone() -> None:
 def test_every_committed_verdict_is_drawn(path: Path) -> None:
     verdict = read_verdict(path)
     assert verdict is not None
-    drawn = verdict_figures.of_verdict(verdict, read_claim(verdict.claim))
+    drawn = verdict_figures(verdict, read_claim(verdict.claim))
     for design in (*verdict.mechanisms, *verdict.outcomes):
         assert {design.name, f"{design.name}-contrasts"} <= drawn.keys()
-        texts = written(verdict_figures.svg(drawn[f"{design.name}-contrasts"]))
+        texts = written(drawing.svg(drawn[f"{design.name}-contrasts"]))
         for each in design.contrasts:
             assert f"{each.effect:+.4f}".replace("-", "\N{MINUS SIGN}") in texts
             assert headline(each.headline) in texts
@@ -166,9 +166,9 @@ def test_every_committed_verdict_is_drawn(path: Path) -> None:
 @pytest.mark.parametrize("name", choices("claim"))
 def test_every_design_of_every_claim_can_be_drawn(name: str) -> None:
     claim = read_claim(name)
-    drawn = verdict_figures.of_verdict(verdicts_made.verdict(claim), claim)
+    drawn = verdict_figures(verdicts_made.verdict(claim), claim)
     for design_name, design in claim.designs().items():
-        texts = written(verdict_figures.svg(drawn[design_name]))
+        texts = written(drawing.svg(drawn[design_name]))
         arms = {cell.partition("@")[0] for cell in design.all_cells()}
         assert all(arm in texts for arm in arms)
         assert f"{design_name}-contrasts" in drawn
@@ -192,11 +192,11 @@ def batch() -> Verdict:
 
 
 def test_published_figures_are_marked_as_published(batch: Verdict) -> None:
-    drawn = verdict_figures.of_verdict(batch, read_claim(batch.claim))
-    texts = written(verdict_figures.svg(drawn["norm_batch"]))
+    drawn = verdict_figures(batch, read_claim(batch.claim))
+    texts = written(drawing.svg(drawn["norm_batch"]))
     assert "published: Wu & He 2018" in texts
     assert "batch, Wu & He 2018" in texts
-    assert "published" not in written(verdict_figures.svg(drawn["joint_steps"]))
+    assert "published" not in written(drawing.svg(drawn["joint_steps"]))
 
 
 def test_published_numbers_name_designs_arms_and_levels() -> None:
@@ -226,7 +226,7 @@ def test_published_numbers_are_those_that_the_claims_say() -> None:
 def test_an_inline_figure_is_told_and_takes_the_colours_of_its_page(
     batch: Verdict,
 ) -> None:
-    inline = verdict_figures.svg(verdict_figures.of_verdict(batch)["norm_batch"])
+    inline = drawing.svg(verdict_figures(batch)["norm_batch"])
     root = ElementTree.fromstring(inline)
     title, description = labels(inline)
     assert title == "batch-size-dependence, norm_batch"
@@ -244,8 +244,8 @@ def test_an_inline_figure_is_told_and_takes_the_colours_of_its_page(
 
 def test_ids_of_two_figures_are_not_shared(batch: Verdict) -> None:
     found: list[set[str]] = []
-    for drawn in verdict_figures.of_verdict(batch).values():
-        inner = verdict_figures.svg(drawn)
+    for drawn in verdict_figures(batch).values():
+        inner = drawing.svg(drawn)
         root = ElementTree.fromstring(inner)
         found.append({e.get("id", "") for e in root.iter()} - {""})
         for referred in (part.split(")")[0] for part in inner.split("url(#")[1:]):
@@ -254,14 +254,10 @@ def test_ids_of_two_figures_are_not_shared(batch: Verdict) -> None:
 
 
 def test_equal_figures_are_equal_bytes(batch: Verdict, tmp_path: Path) -> None:
-    one, two = (
-        verdict_figures.of_verdict(batch)["joint_steps-contrasts"] for _ in range(2)
-    )
-    assert (
-        verdict_figures.svg(one) == verdict_figures.svg(two) == verdict_figures.svg(one)
-    )
-    first = verdict_figures.save(one, tmp_path / "one" / "a.b")
-    second = verdict_figures.save(two, tmp_path / "two" / "a.b")
+    one, two = (verdict_figures(batch)["joint_steps-contrasts"] for _ in range(2))
+    assert drawing.svg(one) == drawing.svg(two) == drawing.svg(one)
+    first = drawing.save(one, tmp_path / "one" / "a.b")
+    second = drawing.save(two, tmp_path / "two" / "a.b")
     assert [file.name for file in first] == ["a.b.svg", "a.b.png"]
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()
@@ -284,8 +280,8 @@ def test_hostile_text_stays_text(batch: Verdict) -> None:
             "outcomes": [],
         }
     )
-    for drawn in verdict_figures.of_verdict(hostile).values():
-        inline = verdict_figures.svg(drawn)
+    for drawn in verdict_figures(hostile).values():
+        inline = drawing.svg(drawn)
         assert "<script" not in inline
         tags = {e.tag.removeprefix(SVG) for e in ElementTree.fromstring(inline).iter()}
         drawn_with = {"svg", "g", "path", "defs", "use", "text", "clipPath", "rect"}
@@ -298,9 +294,9 @@ def test_a_folder_that_cannot_be_made_leaves_nothing(
     batch: Verdict, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    drawn = verdict_figures.of_verdict(batch)["joint_steps"]
+    drawn = verdict_figures(batch)["joint_steps"]
     with pytest.raises(RequestError, match="cannot be written"):
-        verdict_figures.save(drawn, tmp_path / "file" / "figure")
+        drawing.save(drawn, tmp_path / "file" / "figure")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -309,31 +305,29 @@ def test_a_cell_without_a_mean_is_left_out_and_named(batch: Verdict) -> None:
     gone = design.cells[0].model_copy(update={"mean": {}, "n": 0, "skipped": "why"})
     less = design.model_copy(update={"cells": [gone, *design.cells[1:]]})
     partial = batch.model_copy(update={"outcomes": [less], "mechanisms": []})
-    _, description = labels(
-        verdict_figures.svg(verdict_figures.of_verdict(partial)[design.name])
-    )
+    _, description = labels(drawing.svg(verdict_figures(partial)[design.name]))
     assert "skipped: batch@1" in description
     assert "batch@1 0" not in description
 
 
 def test_a_verdict_without_runs_has_no_figures(batch: Verdict) -> None:
     empty = batch.model_copy(update={"outcomes": [], "mechanisms": []})
-    assert verdict_figures.of_verdict(empty) == {}
+    assert verdict_figures(empty) == {}
 
 
 def test_the_style_does_not_leak(batch: Verdict) -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    verdict_figures.svg(verdict_figures.of_verdict(batch)["joint_steps"])
+    drawing.svg(verdict_figures(batch)["joint_steps"])
     assert dict(mpl.rcParams) == before
 
 
 def test_figures_need_no_pyplot_and_no_torch() -> None:
     code = (
-        "import sys, normbench.report.figures.verdict_figures\n"
+        "import sys, normbench.report.figures.verdict\n"
         "import normbench.report.figures.runs\n"
-        "import normbench.report.figures.training, normbench.report.figures.gallery\n"
+        "import normbench.report.figures.gallery\n"
         "print({'torch', 'hydra', 'matplotlib.pyplot', 'wandb'} & sys.modules.keys())"
     )
     found = subprocess.run(
