@@ -10,7 +10,6 @@ from normbench import __version__
 from normbench.cli import (
     bench,
     claim,
-    dashboard,
     doctor,
     footprint,
     look,
@@ -20,7 +19,7 @@ from normbench.cli import (
     run,
     stylize,
     sweep,
-    sync,
+    wandb,
     watch,
 )
 
@@ -44,8 +43,8 @@ app.command()(stylize.stylize)
 app.command()(results.results)
 app.command()(plot.plot)
 app.command()(report.report)
-app.command()(sync.sync)
-app.command()(dashboard.dashboard)
+app.command()(wandb.sync)
+app.command()(wandb.dashboard)
 app.command()(footprint.footprint)
 app.command()(claim.compare)
 app.add_typer(claim.app, name="claim")
