@@ -157,11 +157,8 @@ def plot(
                 stem = output.with_name(output.name + suffix)
             files += drawing.save(figure, stem, formats)
         lines = [str(file) for file in files]
-        typer.echo(
-            dumps([{"file": file} for file in lines], indent=2)
-            if json
-            else "\n".join(lines)
-        )
+        plain = [{"file": line} for line in lines]
+        typer.echo(dumps(plain, indent=2) if json else "\n".join(lines))
 
 
 def _formats(text: str) -> "list[Format]":

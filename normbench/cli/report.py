@@ -2,7 +2,7 @@
 
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from normbench.cli.options import (
     exit_codes,
     expanded,
 )
+
+if TYPE_CHECKING:
+    from normbench.report.page.page import Page
 
 
 def report(
@@ -60,12 +63,7 @@ def report(
         page, files = write(material, output, folder)
         for error in (*material.damaged, *page.packed.unreadable):
             typer.echo(f"left out: {error}", err=True)
-        left_out = {
-            "curves_thinned": page.packed.thinned,
-            "histories_unreadable": len(page.packed.unreadable),
-            "pictures_left_out": page.gallery.left_out,
-            "pictures_unreadable": len(page.gallery.unreadable),
-        }
+        left_out = _left_out(page)
         size = output.stat().st_size
         if json:
             plain = {
@@ -87,3 +85,13 @@ def report(
                     typer.echo(f"note: {amount} {what.replace('_', ' ')}", err=True)
         if open_:
             typer.launch(output.absolute().as_uri())
+
+
+def _left_out(page: "Page") -> dict[str, int]:
+    """How much the folder has that the page lacks, or has in part."""
+    return {
+        "curves_thinned": page.packed.thinned,
+        "histories_unreadable": len(page.packed.unreadable),
+        "pictures_left_out": page.gallery.left_out,
+        "pictures_unreadable": len(page.gallery.unreadable),
+    }

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ STEPS = (1, 2, 2.5, 5, 10)
 LINE = 9.5
 """Points from one direct label to the next."""
 MOST_CURVES, MOST_ROWS = 16, 80
-"""Of one figure: more are not told apart."""
+"""In one figure: more cannot be told apart."""
 MOST_CHARACTERS = 30
 """Below an axis of one column, in one line."""
 _MORE_MARKERS, _MORE_LINES = "DPv<>XpH", ("--", "-.", ":")
@@ -28,7 +29,7 @@ _MORE_MARKERS, _MORE_LINES = "DPv<>XpH", ("--", "-.", ":")
 
 @dataclass(frozen=True)
 class Point:
-    """A mean and the ends of its interval, which are None for want of runs."""
+    """A mean and the ends of its interval, None for fewer than two runs."""
 
     mean: float
     low: float | None = None
@@ -43,7 +44,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points by level, drawn in one look; `hollow` where another series has it full."""
+    """Points by level, drawn with one look; `hollow` if another series has it full."""
 
     label: str
     look: Look
@@ -66,26 +67,26 @@ class Series:
 def dressed(
     points: Mapping[str, Mapping[str, Point]], norms: Mapping[str, str]
 ) -> list[Series]:
-    """A series for each label, in the look of its norm, `norms[label]`.
+    """A series for each label, with the look of its norm, `norms[label]`.
 
-    Of several with one norm, the first, or the one that is called like it, has that
-    norm's look, and the others its colour.
+    Of several with one norm, the one with the norm's name, or else the first, has the
+    norm's look; the others have its colour, but hollow markers and another line.
     """
     looks: dict[str, Look] = {}
     taken: dict[str, set[str]] = {}
     for label in sorted(points, key=lambda label: norms[label] != label):
         norm = norms[label]
-        own = look(norm)
+        chosen = look(norm)
         rank = len(taken.setdefault(norm, set()))
         if rank:
             free = [marker for marker in _MORE_MARKERS if marker not in taken[norm]]
             line = _MORE_LINES[(rank - 1) % len(_MORE_LINES)]
-            own = own._replace(marker=(free or ["o"])[0], line=line)
-        taken[norm].add(own.marker)
-        looks[label] = own
+            chosen = chosen._replace(marker=(free or ["o"])[0], line=line)
+        taken[norm].add(chosen.marker)
+        looks[label] = chosen
     return [
-        Series(label, looks[label], its, hollow=looks[label] != look(norms[label]))
-        for label, its in points.items()
+        Series(label, looks[label], of_label, looks[label] != look(norms[label]))
+        for label, of_label in points.items()
     ]
 
 
@@ -258,7 +259,7 @@ def hide_y_axis(axes: Axes) -> None:
 
 
 def name_rows(axes: Axes, places: Mapping[tuple[str, str], int]) -> None:
-    """Write what the lines are: the levels, or the series where there is one level."""
+    """Name the rows: by level, or by series if there is one level."""
     levels = list(dict.fromkeys(level for _, level in places))
     if len(levels) == 1:
         ticks = {
@@ -266,16 +267,15 @@ def name_rows(axes: Axes, places: Mapping[tuple[str, str], int]) -> None:
             for (label, level), line in places.items()
         }
     else:
-        lines = {
-            level: [line for (_, own), line in places.items() if own == level]
-            for level in levels
-        }
-        ticks = {sum(its) / len(its): level for level, its in lines.items()}
+        lines: dict[str, list[int]] = {}
+        for (_, level), line in places.items():
+            lines.setdefault(level, []).append(line)
+        ticks = {fmean(some): level for level, some in lines.items()}
     axes.set_yticks(list(ticks), list(ticks.values()))
 
 
 def check_count(what: str, count: int, most: int) -> None:
-    """Raise RequestError where there are too many to tell apart."""
+    """Raise RequestError if there are too many to tell apart."""
     if count > most:
         raise RequestError(
             f"{count} {what} are too many to tell apart (at most {most}); choose some "
