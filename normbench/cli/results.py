@@ -1,7 +1,7 @@
 """The command over all runs of a folder: results."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,9 @@ COMPUTED = {*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"}
 """What a text begins with that a spreadsheet computes; the last are wide = + - @."""
 MOST_ROWS = 200
 """Rows of a table for people; --csv, --json and --parquet have all."""
+
+MAY_ROUND = frozenset({"device", "threads", "compile", "channels_last"})
+"""Keys that are not hashed, and can still move a metric by rounding."""
 
 By = Annotated[
     str | None,
@@ -184,7 +187,7 @@ def _print_runs(
     from normbench.records import query
 
     configs = [query.flat(record.config) for record in records]
-    differing, options = query.varying(configs)
+    differing, options = _varying(configs)
     shown = {"task", "data", "norm", "reparam", "batch_size", "norm_batch", "seed"}
     shown |= {*differing, "lr"}
     if all(
@@ -192,7 +195,7 @@ def _print_runs(
         for r in records
     ):
         shown.discard("norm_batch")  # says nothing that batch_size does not
-    columns = query.in_config_order(key for config in configs for key in config)
+    columns = _in_config_order(key for config in configs for key in config)
     rows = []
     for record, config in zip(records, configs, strict=True):
         row: dict[str, str] = {"run_id": record.run_id, "status": record.status}
@@ -209,6 +212,34 @@ def _print_runs(
         pairs = (f"{key}={_text(item)}" for key, item in options.items())
         title += f"; options of some runs: {', '.join(pairs)}"
     _print(rows, title, keep={"run_id"})
+
+
+def _varying(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any]]:
+    """The keys in which flat configs differ, and the options that only some have.
+
+    The configs that have such an option, of one norm among several for example, agree
+    in its value. Leaves out options that are null, and keys that can change no number.
+    """
+    from normbench.config.schema import NOT_HASHED
+
+    differing, options = [], {}
+    for key in _in_config_order(key for row in rows for key in row):
+        if key.partition(".")[0] in NOT_HASHED - MAY_ROUND:
+            continue
+        present = [row[key] for row in rows if key in row]
+        if any(value != present[0] for value in present):
+            differing.append(key)
+        elif len(present) < len(rows) and present[0] is not None:
+            options[key] = present[0]
+    return differing, options
+
+
+def _in_config_order(keys: Iterable[str]) -> list[str]:
+    """Distinct keys of flat configs, section by section as a config has them."""
+    from normbench.config.schema import RunConfig
+
+    sections = list(RunConfig.model_fields)
+    return sorted(dict.fromkeys(keys), key=lambda k: sections.index(k.split(".")[0]))
 
 
 def _text(value: Any) -> str:

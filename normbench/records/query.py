@@ -25,8 +25,6 @@ ORDER: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-MAY_ROUND = frozenset({"device", "threads", "compile", "channels_last"})
-"""Keys that are not hashed, and can still move a metric by rounding."""
 _EXPERIMENT = sorted(RunConfig.model_fields.keys() - NOT_HASHED - {"seed"})
 ABSENT = object()
 """The value of a key that a run does not have."""
@@ -102,30 +100,6 @@ def row(record: RunRecord) -> dict[str, Any]:
     identity = {"run_id": record.run_id, "status": record.status}
     peak = {"peak_lr": record.peak_lr}
     return identity | flat(record.config) | peak | record.metrics
-
-
-def varying(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any]]:
-    """The keys in which flat configs differ, and the options that only some have.
-
-    The configs that have such an option, of one norm among several for example, agree
-    in its value. Leaves out options that are null, and keys that can change no number.
-    """
-    differing, options = [], {}
-    for key in in_config_order(key for row in rows for key in row):
-        if key.partition(".")[0] in NOT_HASHED - MAY_ROUND:
-            continue
-        present = [row[key] for row in rows if key in row]
-        if any(value != present[0] for value in present):
-            differing.append(key)
-        elif len(present) < len(rows) and present[0] is not None:
-            options[key] = present[0]
-    return differing, options
-
-
-def in_config_order(keys: Iterable[str]) -> list[str]:
-    """Distinct keys of flat configs, section by section as a config has them."""
-    sections = list(RunConfig.model_fields)
-    return sorted(dict.fromkeys(keys), key=lambda k: sections.index(k.split(".")[0]))
 
 
 def matching(records: Sequence[RunRecord], where: Sequence[str]) -> list[RunRecord]:
