@@ -21,22 +21,25 @@ if TYPE_CHECKING:
     from normbench.report.page.page import Page
 
 
+Figures = Annotated[
+    Path | None,
+    typer.Option(
+        "--figures",
+        callback=expanded,
+        metavar="DIR",
+        help="Folder of the figures, as SVG and PNG.  [default: beside the page, "
+        "its name and -figures]",
+        show_default=False,
+    ),
+]
+
+
 def report(
     output: Annotated[
         Path,
         typer.Option("--output", callback=expanded, metavar="FILE", help="The page."),
     ] = Path("report.html"),
-    figures: Annotated[
-        Path | None,
-        typer.Option(
-            "--figures",
-            callback=expanded,
-            metavar="DIR",
-            help="Folder of the figures, as SVG and PNG.  [default: beside the page, "
-            "its name and -figures]",
-            show_default=False,
-        ),
-    ] = None,
+    figures: Figures = None,
     open_: Annotated[
         bool, typer.Option("--open", help="Show it in the browser.")
     ] = False,
