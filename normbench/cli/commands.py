@@ -9,7 +9,6 @@ import typer
 from normbench import __version__
 from normbench.cli import (
     claim,
-    dashboard,
     doctor,
     norms,
     plot,
@@ -19,7 +18,7 @@ from normbench.cli import (
     show,
     stylize,
     sweep,
-    sync,
+    wandb,
     watch,
 )
 
@@ -43,8 +42,8 @@ app.command()(stylize.stylize)
 app.command()(results.results)
 app.command()(plot.plot)
 app.command()(report.report)
-app.command()(sync.sync)
-app.command()(dashboard.dashboard)
+app.command()(wandb.sync)
+app.command()(wandb.dashboard)
 app.command()(norms.footprint)
 app.command()(claim.compare)
 app.add_typer(claim.app, name="claim")

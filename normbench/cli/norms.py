@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normbench.cli.options import ConfigDir, Json, Modules, exit_codes, expanded
-from normbench.cli.tables import print_table, width
+from normbench.cli.tables import print_json, print_table, width
 
 if TYPE_CHECKING:
     from normbench.norms.measure.portrait import NormChoice, Portrait
@@ -98,7 +98,7 @@ def list_(
                 texts = {name: registry.description(name) for name in registry.names()}
             rows = shown = [{"name": n, "description": t} for n, t in texts.items()]
         if json:
-            typer.echo(dumps(rows, indent=2))
+            print_json(rows)
         else:
             print_table(shown, title=what)
 
@@ -168,7 +168,7 @@ def footprint(
         portraits = [portrait(norm, channels, sequence) for norm in norm_choices]
         panels = [panel for p in portraits for panel in _panels(p)]
         if json:
-            typer.echo(dumps([p.plain() for p in portraits], indent=2))
+            print_json([p.plain() for p in portraits])
         else:
             _print(portraits, panels)
         if output is not None:
@@ -331,7 +331,7 @@ def bench_norms(
         measured = measure_all(names or (), shape or (), choose_device(device), blocks)
         costs = [asdict(cost) for cost in measured]
         if json:
-            typer.echo(dumps(costs, indent=2))
+            print_json(costs)
         else:
             print_table([_cost_row(cost) for cost in costs], title="forward + backward")
 

@@ -28,78 +28,87 @@ if TYPE_CHECKING:
 FIGURES = Path("figures")
 
 
+ClaimName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[CLAIM]",
+        help="Draw the verdict of this claim; of `claim list`.",
+        autocompletion=completion_of("claim"),
+        show_default=False,
+    ),
+]
+By = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Draw the means of any runs over this key of their config, such as "
+        "batch_size.",
+        show_default=False,
+    ),
+]
+Curves = Annotated[
+    bool, typer.Option("--curves", help="Draw the training curves of any runs.")
+]
+Gallery = Annotated[
+    bool, typer.Option("--gallery", help="Show the pictures of style runs.")
+]
+Series = Annotated[
+    str,
+    typer.Option(
+        metavar="KEY,KEY", help="Runs that agree in these keys are one series."
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="Such as test/error.  [default: the runs' primary metric; of curves "
+        "train/batch_loss]",
+        show_default=False,
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Only runs in which this holds, as in `results`; repeatable.",
+        show_default=False,
+    ),
+]
+OfBudget = Annotated[Budget, typer.Option(help="The budget of the check to draw.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="STEM",
+        callback=expanded,
+        help="File to write, without its ending; a claim's figures get their names "
+        "after it.",
+        show_default=False,
+    ),
+]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option(
+        callback=expanded,
+        help="Folder to write to.  [default: figures; of a claim that beside its "
+        "verdict]",
+        show_default=False,
+    ),
+]
+
+
 def plot(
-    claim: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[CLAIM]",
-            help="Draw the verdict of this claim; of `claim list`.",
-            autocompletion=completion_of("claim"),
-            show_default=False,
-        ),
-    ] = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            help="Draw the means of any runs over this key of their config, such as "
-            "batch_size.",
-            show_default=False,
-        ),
-    ] = None,
-    curves: Annotated[
-        bool, typer.Option("--curves", help="Draw the training curves of any runs.")
-    ] = False,
-    gallery: Annotated[
-        bool,
-        typer.Option("--gallery", help="Show what style runs make of their pictures."),
-    ] = False,
-    series: Annotated[
-        str,
-        typer.Option(
-            metavar="KEY,KEY", help="Runs that agree in these keys are one series."
-        ),
-    ] = "norm",
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            help="Such as test/error.  [default: the runs' primary metric; of curves "
-            "train/batch_loss]",
-            show_default=False,
-        ),
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONDITION",
-            help="Only runs in which this holds, as in `results`; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    budget: Annotated[
-        Budget, typer.Option(help="Of the check whose verdict is drawn.")
-    ] = Budget.full,
+    claim: ClaimName = None,
+    by: By = None,
+    curves: Curves = False,
+    gallery: Gallery = False,
+    series: Series = "norm",
+    metric: Metric = None,
+    where: Where = None,
+    budget: OfBudget = Budget.full,
     results: Results = RESULTS,
     claims: Claims = CLAIMS,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="STEM",
-            callback=expanded,
-            help="File to write, without its ending; a claim's figures get their names "
-            "after it.",
-            show_default=False,
-        ),
-    ] = None,
-    output_dir: Annotated[
-        Path | None,
-        typer.Option(
-            callback=expanded,
-            help="Folder to write to.  [default: figures; of a claim that beside its "
-            "verdict]",
-            show_default=False,
-        ),
-    ] = None,
+    output: Output = None,
+    output_dir: OutputDir = None,
     format: Annotated[str, typer.Option(help="svg, png, or both.")] = "svg,png",
     config_dir: ConfigDir = None,
     json: Json = False,
@@ -109,49 +118,44 @@ def plot(
         from normbench.errors import RequestError
         from normbench.report.figures import drawing
 
-        asked = {
+        subjects = {
             "CLAIM": claim is not None,
             "--by": by is not None,
             "--curves": curves,
             "--gallery": gallery,
         }
-        if sum(asked.values()) != 1:
-            raise RequestError(f"say what to draw: one of {', '.join(asked)}")
+        if sum(subjects.values()) != 1:
+            raise RequestError(f"say what to draw: one of {', '.join(subjects)}")
         if output is not None and output_dir is not None:
             raise RequestError("--output and --output-dir exclude each other")
         formats = _formats(format)
+        folder = FIGURES
         if claim is not None:
             figures = _of_claim(claim, claims, budget, config_dir)
-            folder = claims / claim / "figures"
-            if budget is not Budget.full:
-                folder = folder.with_name(f"figures.{budget.value}")
+            full = budget is Budget.full
+            folder = claims / claim / ("figures" if full else f"figures.{budget.value}")
         else:
-            folder = FIGURES
             records = _records(results, where or (), series, by)
             keys = [key.strip() for key in series.split(",")]
             if by is not None:
                 figures = _of_cells(records, by, keys, metric)
             elif curves:
-                wanted = metric or "train/batch_loss"
-                figures = _of_histories(records, keys, wanted, results)
+                logged = metric or "train/batch_loss"
+                figures = _of_histories(records, keys, logged, results)
             else:
                 figures = _of_pictures(records, keys, results)
-        stems = [
-            (output_dir or folder) / name
-            if output is None
-            else output.with_name(output.name + (len(figures) > 1) * f"-{name}")
-            for name in map(_file_name, figures)
-        ]
-        files = [
-            file
-            for figure, stem in zip(figures.values(), stems, strict=True)
-            for file in drawing.save(figure, stem, formats)
-        ]
+        files = []
+        for name, figure in figures.items():
+            stem = (output_dir or folder) / _file_name(name)
+            if output is not None:
+                suffix = f"-{_file_name(name)}" if len(figures) > 1 else ""
+                stem = output.with_name(output.name + suffix)
+            files += drawing.save(figure, stem, formats)
+        lines = [str(file) for file in files]
         if json:
-            print_json([{"file": str(file)} for file in files])
+            print_json([{"file": line} for line in lines])
         else:
-            for file in files:
-                typer.echo(file)
+            typer.echo("\n".join(lines))
 
 
 def _formats(text: str) -> "list[Format]":
@@ -173,7 +177,7 @@ def _of_claim(
     name: str, claims: Path, budget: Budget, config_dir: Path | None
 ) -> "dict[str, Figure]":
     from normbench.errors import RequestError
-    from normbench.report.figures import verdict_figures
+    from normbench.report.figures.verdict import verdict_figures
     from normbench.verdicts.registration import read_claim
     from normbench.verdicts.verdict import read_verdict
 
@@ -186,30 +190,25 @@ def _of_claim(
             f"{path} is not there; "
             f"`normbench claim check {name} --budget {budget.value}` makes it"
         )
-    drawn = verdict_figures.of_verdict(verdict, claim)
-    if not drawn:
+    figures = verdict_figures(verdict, claim)
+    if not figures:
         raise RequestError(f"{path} has no cell and no contrast to draw")
-    return drawn
+    return figures
 
 
 def _records(
     results: Path, where: Sequence[str], series: str, by: str | None
 ) -> "list[RunRecord]":
+    from normbench.cli.results import matching_records
     from normbench.errors import RequestError
-    from normbench.records import query, store
+    from normbench.records import query
 
-    if not results.is_dir():
-        raise RequestError(
-            f"--results {results} is not a folder; `normbench train` makes it"
-        )
-    everything, damaged = store.all_records(results)
-    for each in damaged:
-        typer.echo(f"left out: {each}", err=True)
-    records = query.matching(everything, where)
+    records, _ = matching_records(results, where)
     if not records:
-        asked = f" in which {' and '.join(where)}" if where else ""
+        conditions = f" in which {' and '.join(where)}" if where else ""
         raise RequestError(
-            f"{results} has no run{asked}; `normbench results` prints those there are"
+            f"{results} has no run{conditions}; `normbench results` prints those there "
+            "are"
         )
     keys = [*series.split(","), *([] if by is None else [by])]
     mixed = query.mixtures(records, [key.strip() for key in keys])
@@ -235,14 +234,14 @@ def _of_cells(
             f"these runs have different primary metrics ({', '.join(primary)}); "
             "--metric chooses one"
         )
-    chosen = metric or primary[0]
+    metric = metric or primary[0]
     others = [key for key in series if key != by]
     query.groups(records, others, "--series")
-    named = []
-    for cell in query.cells(records, [by, *others], [chosen]):
+    labelled = []
+    for cell in query.cells(records, [by, *others], [metric]):
         label = _label({key: cell.by[key] for key in others or [by]})
-        named.append((label, str(cell.by.get("norm", label)), cell))
-    return {f"{chosen}-by-{by}": of_cells(named, by)}
+        labelled.append((label, str(cell.by.get("norm", label)), cell))
+    return {f"{metric}-by-{by}": of_cells(labelled, by)}
 
 
 def _of_histories(
@@ -251,15 +250,15 @@ def _of_histories(
     from normbench.errors import Unreadable
     from normbench.records.query import groups
     from normbench.records.store import read_history, run_folder
-    from normbench.report.figures.training import Group, of_histories
+    from normbench.report.figures.runs import Group, of_histories
 
     drawn = []
     for values, members in groups(records, series, "--series"):
         label = _label(values)
         histories = []
-        for each in members:
+        for record in members:
             try:
-                histories.append(read_history(run_folder(results, each.run_id)))
+                histories.append(read_history(run_folder(results, record.run_id)))
             except Unreadable as error:
                 typer.echo(f"left out: {error}", err=True)
         if histories:
@@ -278,16 +277,15 @@ def _of_pictures(
 
     pictures = {}
     for values, members in groups(records, series, "--series"):
-        members.sort(key=lambda each: each.config.seed)
-        for each in members:
+        for record in sorted(members, key=lambda record: record.config.seed):
+            file = run_folder(results, record.run_id) / "stylised.png"
             try:
-                found = picture(run_folder(results, each.run_id) / "stylised.png")
+                pictures[_label(values)] = picture(file)
             except FileNotFoundError:
                 continue
             except Unreadable as error:
                 typer.echo(f"left out: {error}", err=True)
                 continue
-            pictures[_label(values)] = found
             break
     if not pictures:
         raise RequestError("none of these runs left pictures; style runs do")
@@ -295,8 +293,9 @@ def _of_pictures(
 
 
 def _label(values: Mapping[str, object]) -> str:
-    """The values, but for a reparametrisation where there is none."""
-    told = ("-" if each is None else str(each) for each in values.values())
-    usual = len(values) > 1 and values.get("reparam") == "none"
-    kept = zip(values, told, strict=True)
-    return ", ".join(text for key, text in kept if not (usual and key == "reparam"))
+    """The values, without a reparametrisation "none" beside others."""
+    return ", ".join(
+        "-" if value is None else str(value)
+        for key, value in values.items()
+        if (key, value) != ("reparam", "none") or len(values) == 1
+    )

@@ -21,22 +21,25 @@ if TYPE_CHECKING:
     from normbench.report.page.page import Page
 
 
+Figures = Annotated[
+    Path | None,
+    typer.Option(
+        "--figures",
+        callback=expanded,
+        metavar="DIR",
+        help="Folder of the figures, as SVG and PNG.  [default: beside the page, "
+        "its name and -figures]",
+        show_default=False,
+    ),
+]
+
+
 def report(
     output: Annotated[
         Path,
         typer.Option("--output", callback=expanded, metavar="FILE", help="The page."),
     ] = Path("report.html"),
-    figures: Annotated[
-        Path | None,
-        typer.Option(
-            "--figures",
-            callback=expanded,
-            metavar="DIR",
-            help="Folder of the figures, as SVG and PNG.  [default: beside the page, "
-            "its name and -figures]",
-            show_default=False,
-        ),
-    ] = None,
+    figures: Figures = None,
     open_: Annotated[
         bool, typer.Option("--open", help="Show it in the browser.")
     ] = False,
@@ -61,33 +64,34 @@ def report(
         folder = figures or output.with_name(f"{output.stem}-figures")
         material = gather(results, claims, config_dir)
         page, files = write(material, output, folder)
-        for each in (*material.damaged, *page.packed.unreadable):
-            typer.echo(f"left out: {each}", err=True)
+        for error in (*material.damaged, *page.packed.unreadable):
+            typer.echo(f"left out: {error}", err=True)
+        left_out = _left_out(page)
+        size = output.stat().st_size
         if json:
             plain = {
                 "report": str(output),
-                "bytes": output.stat().st_size,
+                "bytes": size,
                 "figures": [str(file) for file in files],
-                "claims": len(material.told),
+                "claims": len(material.claims),
                 "runs": len(material.records),
-                "left_out": left_out(page),
+                "left_out": left_out,
             }
             print_json(plain)
         else:
-            size = output.stat().st_size / 2**20
             typer.echo(
-                f"wrote {output}: {len(material.records)} runs, {size:.1f} MiB; "
-                f"{len(files)} figures in {folder}"
+                f"wrote {output}: {len(material.records)} runs, {size / 2**20:.1f} MiB;"
+                f" {len(files)} figures in {folder}"
             )
-            for what, amount in left_out(page).items():
+            for what, amount in left_out.items():
                 if amount:
                     typer.echo(f"note: {amount} {what.replace('_', ' ')}", err=True)
         if open_:
             typer.launch(output.absolute().as_uri())
 
 
-def left_out(page: "Page") -> dict[str, int]:
-    """What the folder holds and the page does not, or not whole."""
+def _left_out(page: "Page") -> dict[str, int]:
+    """How much the folder has that the page lacks, or has in part."""
     return {
         "curves_thinned": page.packed.thinned,
         "histories_unreadable": len(page.packed.unreadable),

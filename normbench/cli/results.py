@@ -1,15 +1,15 @@
 """The command over all runs of a folder: results."""
 
-import json as jsonlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from normbench.cli.options import RESULTS, Json, Results, exit_codes, expanded
-from normbench.cli.tables import number, print_json, print_table
+from normbench.cli.tables import number, print_table
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
@@ -20,53 +20,62 @@ COMPUTED = {*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"}
 MOST_ROWS = 200
 """Rows of a table for people; --csv, --json and --parquet have all."""
 
+MAY_ROUND = frozenset({"device", "threads", "compile", "channels_last"})
+"""Keys that are not hashed, and can still move a metric by rounding."""
+
+By = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY,KEY",
+        help="Rows are cells: the runs that agree in these keys of the config or "
+        "record, such as norm,batch_size, with the mean over those that are ok.",
+        show_default=False,
+    ),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Such as test/error; repeatable. Default: each run's primary metric.",
+        show_default=False,
+    ),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Only runs in which this holds: KEY=VALUE, or != < <= > >=, in quotes "
+        "for the shell, such as 'test/error<0.05'; repeatable.",
+        show_default=False,
+    ),
+]
+Sort = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Order of the rows; -KEY: from the greatest down.",
+        show_default=False,
+    ),
+]
+Parquet = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        callback=expanded,
+        help="Write a Parquet file.",
+        show_default=False,
+    ),
+]
+
 
 def results(
     results: Results = RESULTS,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY,KEY",
-            help="Rows are cells: the runs that agree in these keys of the config or "
-            "record, such as norm,batch_size, with the mean over those that are ok.",
-            show_default=False,
-        ),
-    ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Such as test/error; repeatable. Default: each run's primary metric.",
-            show_default=False,
-        ),
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONDITION",
-            help="Only runs in which this holds: KEY=VALUE, or != < <= > >=, in quotes "
-            "for the shell, such as 'test/error<0.05'; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY",
-            help="Order of the rows; -KEY: from the greatest down.",
-            show_default=False,
-        ),
-    ] = None,
+    by: By = None,
+    metric: Metrics = None,
+    where: Where = None,
+    sort: Sort = None,
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    parquet: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            callback=expanded,
-            help="Write a Parquet file.",
-            show_default=False,
-        ),
-    ] = None,
+    parquet: Parquet = None,
 ) -> None:
     """Print a table of all runs, or of cells of runs with their means.
 
@@ -77,96 +86,108 @@ def results(
     """
     with exit_codes():
         from normbench.errors import RequestError
-        from normbench.records import query, store
+        from normbench.records import query
 
         if json + csv + (parquet is not None) > 1:
             raise RequestError("--json, --csv and --parquet exclude each other")
-        if not results.is_dir():
-            raise RequestError(
-                f"--results {results} is not a folder; `normbench train` makes it"
-            )
-        everything, damaged = store.all_records(results)
-        for each in damaged:
-            typer.echo(f"left out: {each}", err=True)
-        records = query.matching(everything, where or ())
+        records, everything = matching_records(results, where or ())
         metrics = list(dict.fromkeys(metric or ()))
         query.check_metrics(metrics, everything)
-        if by is not None:
-            keys = [key.strip() for key in by.split(",")]
-            cells = query.cells(records, keys, metrics)
-            if sort is not None:
-                cells = query.cells_in_order(cells, sort)
+        keys = [key.strip() for key in by.split(",")] if by is not None else []
+        cells = query.cells(records, keys, metrics) if by is not None else []
+        if sort is not None and by is not None:
+            cells = query.cells_in_order(cells, sort)
+        elif sort is not None:
+            records = query.in_order(records, sort)
+
+        if json:
+            typer.echo(_json(records if by is None else cells))
+        elif csv or parquet is not None:
             rows = [cell.plain() for cell in cells]
-        else:
-            if sort is not None:
-                records = query.in_order(records, sort)
-            rows = [query.row(finished) for finished in records] if not json else []
-
-        if json and by is None:
-            from pydantic_core import to_json
-
-            typer.echo(to_json(records, indent=2).decode())
-        elif json:
-            print_json(rows)
-        elif csv:
-            _print_csv(rows)
-        elif parquet is not None:
-            from normbench.records.export import write_parquet
-
-            write_parquet(rows, parquet)
-            typer.echo(f"wrote {len(rows)} rows to {parquet}", err=True)
+            if by is None:
+                rows = [query.row(record) for record in records]
+            _export(rows, parquet)
         elif by is not None:
-            _print(
-                [_cell(cell) for cell in cells],
-                f"{len(cells)} cells of {len(records)} runs in {results}; mean and "
-                "95 % interval over the n runs that are ok",
-                keep={*keys, "n", "mean", "low", "high", "sd", "failures"},
-            )
+            title = f"{len(cells)} cells of {len(records)} runs in {results}; mean and "
+            title += "95 % interval over the n runs that are ok"
+            keep = {*keys, "n", "mean", "low", "high", "sd", "failures"}
+            _print([_cell(cell) for cell in cells], title, keep)
         else:
-            summaries, options = _summaries(records, metrics)
-            title = f"{len(records)} runs in {results}"
-            if options:
-                pairs = (f"{key}={_text(item)}" for key, item in options.items())
-                title += f"; options of some runs: {', '.join(pairs)}"
-            _print(summaries, title, keep={"run_id"})
+            _print_runs(records, metrics, f"{len(records)} runs in {results}")
 
         if not metrics and len(primary := query.primary_metrics(records)) > 1:
-            typer.echo(
-                f"note: these runs have different primary metrics "
-                f"({', '.join(primary)}), which do not compare; --metric chooses one",
-                err=True,
+            _note(
+                f"these runs have different primary metrics ({', '.join(primary)}), "
+                "which do not compare; --metric chooses one"
             )
         if by is not None:
             _warn_of_cells(cells, query.mixtures(records, keys))
 
 
+def matching_records(
+    results: Path, where: Sequence[str]
+) -> "tuple[list[RunRecord], list[RunRecord]]":
+    """The records in which `where` holds, and all records; names the damaged ones."""
+    from normbench.errors import RequestError
+    from normbench.records import query, store
+
+    if not results.is_dir():
+        raise RequestError(
+            f"--results {results} is not a folder; `normbench train` makes it"
+        )
+    everything, damaged = store.all_records(results)
+    for error in damaged:
+        typer.echo(f"left out: {error}", err=True)
+    return query.matching(everything, where), everything
+
+
+def _json(items: "Sequence[RunRecord] | Sequence[Cell]") -> str:
+    from pydantic_core import to_json
+
+    from normbench.records.query import Cell
+
+    cells = [item.plain() for item in items if isinstance(item, Cell)]
+    return dumps(cells, indent=2) if cells else to_json(items, indent=2).decode()
+
+
+def _export(rows: Sequence[Mapping[str, Any]], parquet: Path | None) -> None:
+    """Write a Parquet file, or print CSV if `parquet` is None."""
+    if parquet is None:
+        _print_csv(rows)
+        return
+    from normbench.records.export import write_parquet
+
+    write_parquet(rows, parquet)
+    typer.echo(f"wrote {len(rows)} rows to {parquet}", err=True)
+
+
+def _note(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)
+
+
 def _warn_of_cells(cells: "Sequence[Cell]", mixed: Sequence[str]) -> None:
     if mixed:
-        typer.echo(
-            f"note: there are cells whose runs differ in {', '.join(mixed)}; "
-            "name them in --by, or choose with --where",
-            err=True,
+        _note(
+            f"there are cells whose runs differ in {', '.join(mixed)}; name them in "
+            "--by, or choose with --where"
         )
     for metric in dict.fromkeys(cell.metric for cell in cells):
         without = sum(cell.without for cell in cells if cell.metric == metric)
         if without:
-            typer.echo(
-                f"note: {without} ok runs have no {metric} and are in no mean",
-                err=True,
-            )
+            _note(f"{without} ok runs have no {metric} and are in no mean")
 
 
-def _summaries(
-    records: "Sequence[RunRecord]", metrics: Sequence[str]
-) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """A row of text for each run, and the options that have one value where they are.
+def _print_runs(
+    records: "Sequence[RunRecord]", metrics: Sequence[str], title: str
+) -> None:
+    """A row for each run: its id, peak learning rate, and every key that differs.
 
-    Columns are what names a run, its peak learning rate, and every key that differs.
+    The title has the options that only some runs have, and in which these agree.
     """
     from normbench.records import query
 
-    configs = [query.flat(finished.config) for finished in records]
-    differing, options = query.varying(configs)
+    configs = [query.flat(record.config) for record in records]
+    differing, options = _varying(configs)
     shown = {"task", "data", "norm", "reparam", "batch_size", "norm_batch", "seed"}
     shown |= {*differing, "lr"}
     if all(
@@ -174,58 +195,79 @@ def _summaries(
         for r in records
     ):
         shown.discard("norm_batch")  # says nothing that batch_size does not
-    columns = query.in_config_order(key for config in configs for key in config)
+    columns = _in_config_order(key for config in configs for key in config)
     rows = []
-    for finished, config in zip(records, configs, strict=True):
-        row: dict[str, Any] = {"run_id": finished.run_id, "status": finished.status}
+    for record, config in zip(records, configs, strict=True):
+        row: dict[str, str] = {"run_id": record.run_id, "status": record.status}
         for key in (column for column in columns if column in shown):
             if key != "lr" or key in differing:
                 row[key] = _text(config[key]) if key in config else "-"
             if key == "lr":
-                row["peak_lr"] = f"{finished.peak_lr:.4g}"
-        primary = finished.primary_metric
-        if metrics:
-            row |= {name: number(finished.metrics.get(name)) for name in metrics}
-        else:
-            row |= {"metric": primary, "value": number(finished.metrics.get(primary))}
-        rows.append({key: str(item) for key, item in row.items()})
-    return rows, options
+                row["peak_lr"] = f"{record.peak_lr:.4g}"
+        if not metrics:
+            row["metric"] = primary = record.primary_metric
+            row["value"] = number(record.metrics.get(primary))
+        rows.append(row | {name: number(record.metrics.get(name)) for name in metrics})
+    if options:
+        pairs = (f"{key}={_text(item)}" for key, item in options.items())
+        title += f"; options of some runs: {', '.join(pairs)}"
+    _print(rows, title, keep={"run_id"})
+
+
+def _varying(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any]]:
+    """The keys in which flat configs differ, and the options that only some have.
+
+    The configs that have such an option, of one norm among several for example, agree
+    in its value. Leaves out options that are null, and keys that can change no number.
+    """
+    from normbench.config.schema import NOT_HASHED
+
+    differing, options = [], {}
+    for key in _in_config_order(key for row in rows for key in row):
+        if key.partition(".")[0] in NOT_HASHED - MAY_ROUND:
+            continue
+        present = [row[key] for row in rows if key in row]
+        if any(value != present[0] for value in present):
+            differing.append(key)
+        elif len(present) < len(rows) and present[0] is not None:
+            options[key] = present[0]
+    return differing, options
+
+
+def _in_config_order(keys: Iterable[str]) -> list[str]:
+    """Distinct keys of flat configs, section by section as a config has them."""
+    from normbench.config.schema import RunConfig
+
+    sections = list(RunConfig.model_fields)
+    return sorted(dict.fromkeys(keys), key=lambda k: sections.index(k.split(".")[0]))
 
 
 def _text(value: Any) -> str:
     """A value of a config as a person would type it."""
     if value is None or isinstance(value, bool | list | dict):
-        return jsonlib.dumps(value, ensure_ascii=False)
+        return dumps(value, ensure_ascii=False)
     return str(value)
 
 
 def _cell(cell: "Cell") -> dict[str, str]:
-    by = {key: "-" if item is None else str(item) for key, item in cell.by.items()}
-    return by | {
-        "metric": cell.metric,
-        "n": str(cell.n),
-        "mean": number(cell.mean),
-        "low": number(cell.low),
-        "high": number(cell.high),
-        "sd": number(cell.sd),
-        "failures": str(cell.failures),
-    }
+    plain = cell.plain()
+    by = {key: "-" if plain[key] is None else str(plain[key]) for key in cell.by}
+    return {key: by.get(key, number(value)) for key, value in plain.items()}
 
 
 def _print(rows: Sequence[dict[str, str]], title: str, keep: set[str]) -> None:
-    """A table; columns that are the same in all rows, but for `keep`, are in its title.
+    """A table for a terminal.
 
-    So it fits a terminal.
+    Columns with one value in all rows, except `keep`, move to the title.
     """
     constant = {}
     if len(rows) > 1:
-        for column in rows[0].keys() - keep:
-            values = {row[column] for row in rows}
-            if len(values) == 1:
-                constant[column] = values.pop()
+        for column in rows[0]:
+            if column not in keep and len({row[column] for row in rows}) == 1:
+                constant[column] = rows[0][column]
     if constant:
-        told = (f"{key}={constant[key]}" for key in rows[0] if key in constant)
-        title += f"; all with {', '.join(told)}"
+        pairs = (f"{key}={value}" for key, value in constant.items())
+        title += f"; all with {', '.join(pairs)}"
     print_table(
         [
             {key: item for key, item in row.items() if key not in constant}
@@ -245,7 +287,7 @@ def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     import csv
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    # Else a spreadsheet whose delimiter is another would split a text at that.
+    # Quotes keep a text whole in a spreadsheet with another delimiter.
     writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     if rows:
         writer.writerow(_as_text(column) for column in columns)
@@ -254,11 +296,11 @@ def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _as_text(cell: Any) -> Any:
-    """A text that a spreadsheet would compute, after an apostrophe; numbers stay.
+    """An apostrophe before a text that a spreadsheet would compute; numbers stay.
 
-    So is what follows a semicolon: where that is the delimiter, a cell may begin there.
+    Also after each semicolon, which starts a cell if it is the delimiter.
     """
     if not isinstance(cell, str):
         return cell
     parts = cell.split(";")
-    return ";".join(f"'{each}" if each[:1] in COMPUTED else each for each in parts)
+    return ";".join(f"'{part}" if part[:1] in COMPUTED else part for part in parts)

@@ -1,4 +1,4 @@
-"""The command that watches a sweep from another terminal: watch."""
+"""The command that shows the progress of a sweep in another terminal: watch."""
 
 import sys
 import time
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 EVERY = 1.0
 """Seconds between looks."""
 SHARE = 0.05
-"""Of the time, at most, that looking takes: it is longer between looks at many runs."""
+"""The maximum share of time spent on looking: looks at many runs are rarer."""
 MARKS = 8
-"""Runs of a cell that have a mark each; of more, a mark stands for several."""
+"""Runs of a cell that have a mark each; in larger cells a mark stands for several."""
 GAP = 2
 """Blanks between columns."""
 SHOWN = 4
@@ -42,13 +42,13 @@ LOOKS = {
     "interrupted": ("◦", "o", "yellow"),
     "missing": ("·", ".", "dim"),
 }
-"""Each state of a run: its mark, the mark where there is only ASCII, its style."""
+"""By state of a run: its mark, its mark in ASCII, its style."""
 
 
 def watch(
     results: Results = RESULTS,
     once: Annotated[
-        bool, typer.Option("--once", help="Print how far it is, and end.")
+        bool, typer.Option("--once", help="Print the progress once.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -63,9 +63,9 @@ def watch(
         from normbench.cli.console import Terminal
         from normbench.sweeps.watch import Watch
 
-        seen = Watch(results)
+        watched = Watch(results)
         if json:
-            print_json(seen.look().plain())
+            print_json(watched.look().plain())
             return
         console = Terminal()
         if not sys.stdout.isatty():
@@ -73,22 +73,22 @@ def watch(
         elif not once and not console.is_dumb_terminal:
             try:
                 with all_interrupt():
-                    _follow(seen, console)
+                    _follow(watched, console)
             except KeyboardInterrupt:
                 console.print()  # below the ^C
-                console.print(_view(seen.look(), console, rows=None))
+                console.print(_view(watched.look(), console, rows=None))
                 raise typer.Exit(INTERRUPTED) from None
-        console.print(_view(seen.look(), console, rows=None))
+        console.print(_view(watched.look(), console, rows=None))
 
 
-def _follow(seen: "Watch", console: "Console") -> None:
-    """Until no process is at it."""
+def _follow(watched: "Watch", console: "Console") -> None:
+    """Show the sweep until no process runs it."""
     from rich.live import Live
 
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             began = time.monotonic()
-            snapshot = seen.look()
+            snapshot = watched.look()
             live.update(_view(snapshot, console, rows=console.height), refresh=True)
             if not snapshot.active or lost_output():
                 return
@@ -96,13 +96,13 @@ def _follow(seen: "Watch", console: "Console") -> None:
 
 
 def _view(snapshot: "Snapshot", console: "Console", rows: int | None) -> "Group":
-    """All of it; in at most `rows` lines where that is possible."""
+    """The whole view, in at most `rows` lines if possible."""
     from rich.console import Group
 
     above = list(_head(snapshot, console))
     below = list(_foot(snapshot, console))
     if rows is not None:
-        # Of the table: its head and its rule, and a line for each side left out.
+        # The table has a head and a rule, and a line for rows left out at either side.
         lines = len(console.render_lines(Group(*above, *below)))
         rows = max(1, rows - lines - 4)
     return Group(*above, *_table(snapshot, console, rows), *below)
@@ -115,22 +115,24 @@ def _head(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
 
     counts = snapshot.states()
     ended = counts.total() - snapshot.pending()
-    line = Text(", ".join(snapshot.titles), style="bold")
-    line.append(f"  {ended} of {counts.total()} runs have ended", style="not bold")
-    yield line
+    title = Text(", ".join(snapshot.titles), style="bold")
+    title.append(f"  {ended} of {counts.total()} runs have ended", style="not bold")
+    yield title
     width = min(console.width, 80)
     states = [state for state in LOOKS for _ in range(counts[state])]
     yield _marks(states, width, console)
-    said = []
+    line = []
     if snapshot.rate is not None:
-        said.append(f"{_runs_per(snapshot.rate)} in {duration(snapshot.seconds)}")
+        rate = snapshot.rate
+        runs = f"{rate:.1f} runs/min" if rate >= 1 else f"{60 * rate:.1f} runs/h"
+        line.append(f"{runs} in {duration(snapshot.seconds)}")
     if not snapshot.pending():
-        said.append("all have ended")
+        line.append("all have ended")
     elif not snapshot.active:
-        said.append("stopped; the same command takes it up again")
+        line.append("stopped; the same command takes it up again")
     elif snapshot.left is not None:
-        said.append(f"about {duration(snapshot.left)} left")
-    yield Text(", ".join(said))
+        line.append(f"about {duration(snapshot.left)} left")
+    yield Text(", ".join(line))
     legend = Text()
     for state in LOOKS:
         if counts[state]:
@@ -168,7 +170,7 @@ def _foot(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
 def _table(
     snapshot: "Snapshot", console: "Console", most: int | None
 ) -> "Iterator[Table | Text]":
-    """Rows by columns where that fits the console, else a row for each cell."""
+    """Rows by columns if they fit the console, else a row for each cell."""
     from rich.text import Text
 
     grid, listed = _grid(snapshot), _list(snapshot)
@@ -192,7 +194,7 @@ Rows = Sequence[tuple[str, "Sequence[Cell | None]"]]
 
 
 def _grid(snapshot: "Snapshot") -> tuple[list[str], Rows]:
-    """The key in columns on top, the others beside; a list where there is none."""
+    """The values of one key as columns, the others as rows; else a list."""
     across = snapshot.column
     if across is None:
         return _list(snapshot)
@@ -215,7 +217,7 @@ def _list(snapshot: "Snapshot") -> tuple[list[str], Rows]:
 
 
 def _label(by: dict[str, object]) -> str:
-    """Values, and the keys of those that do not say themselves what they are."""
+    """Values, with their keys unless the value alone is clear."""
     return " ".join(
         str(value) if key in {"task", "data", "norm"} else f"{key}={value}"
         for key, value in by.items()
@@ -226,20 +228,19 @@ def _label(by: dict[str, object]) -> str:
 def _window(
     rows: "Sequence[Sequence[Cell | None]]", most: int | None
 ) -> tuple[int, int, int]:
-    """How many rows are before, in and after what is shown of them.
+    """How many rows are before, in and after the part that is shown.
 
-    It begins with the first that has something to come, where not all fit.
+    If not all fit, the part begins with the first row that has runs to come.
     """
     from normbench.sweeps.watch import OPEN
 
     if most is None or len(rows) <= most:
         return 0, len(rows), 0
-    pending = (
-        i
-        for i, row in enumerate(rows)
-        if any(cell and OPEN.intersection(cell.states) for cell in row)
-    )
-    before = min(next(pending, 0), len(rows) - most)
+    pending = [
+        any(cell and OPEN.intersection(cell.states) for cell in row) for row in rows
+    ]
+    first = pending.index(True) if any(pending) else 0
+    before = min(first, len(rows) - most)
     return before, most, len(rows) - most - before
 
 
@@ -257,7 +258,7 @@ def _columns(head: Sequence[str], lines: "Sequence[Sequence[Text]]") -> "Table":
 
 
 def _cell(cell: "Cell | None", console: "Console", detail: int) -> "Text":
-    """Marks; with `detail` 1 also the mean, with 2 also how many of many have ended."""
+    """Marks; with `detail` 1 also the mean, with 2 also the count of a large cell."""
     from rich.text import Text
 
     from normbench.sweeps.watch import OPEN
@@ -274,9 +275,9 @@ def _cell(cell: "Cell | None", console: "Console", detail: int) -> "Text":
 
 
 def _marks(states: Sequence[str], width: int, console: "Console") -> "Text":
-    """A mark for each run; of more runs than `width`, for equal parts of them.
+    """At most `width` marks: one for each run, or for equal parts of the runs.
 
-    No state is left out for being rare.
+    Every state has a mark, even if it is rare.
     """
     from rich.text import Text
 
@@ -301,7 +302,3 @@ def _shares(states: Sequence[str], width: int) -> list[str]:
 def _mark(state: str, console: "Console") -> str:
     mark, plain, _ = LOOKS[state]
     return plain if console.options.ascii_only else mark
-
-
-def _runs_per(rate: float) -> str:
-    return f"{rate:.1f} runs/min" if rate >= 1 else f"{60 * rate:.1f} runs/h"

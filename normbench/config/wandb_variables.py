@@ -1,7 +1,7 @@
-"""The environment variables of W&B: which ones count, and which ones are set here.
+"""The environment variables of W&B that count, and those that are set here.
 
-A key on the command line wins over a variable, and a variable over a default. An empty
-variable counts as not set.
+A key on the command line takes precedence over a variable, and a variable over a
+default. An empty variable counts as not set.
 """
 
 import os
@@ -13,13 +13,8 @@ import platformdirs
 
 from normbench.errors import RequestError
 
-MODES = {
-    "offline": "offline",
-    "online": "online",
-    "disabled": "disabled",
-    "dryrun": "offline",
-    "run": "online",
-}
+MODES = {mode: mode for mode in ("offline", "online", "disabled")}
+MODES |= {"dryrun": "offline", "run": "online"}
 """Values of WANDB_MODE; the last two are W&B's older names."""
 
 TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
@@ -27,9 +22,9 @@ FALSE = frozenset({"", "0", "false", "f", "no", "n", "off"})
 
 
 def tracker_section(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The `tracker` section of a config, its null keys filled in from the environment.
+    """The `tracker` section of a config, with null keys set from the environment.
 
-    Raises RequestError where a variable that is needed has an unknown value.
+    Raises RequestError if a variable that is needed has an unknown value.
     """
     filled = dict(section)
     if filled.get("name") != "wandb":
@@ -61,7 +56,7 @@ def _mode() -> str:
 def wandb_folder(results: Path) -> Path:
     """The folder of W&B's files: in WANDB_DIR, or else in the results folder.
 
-    Raises RequestError where WANDB_DIR names a home folder that there is none of.
+    Raises RequestError if WANDB_DIR names an unknown home folder.
     """
     chosen = os.environ.get("WANDB_DIR")
     try:
@@ -87,8 +82,8 @@ def run_labels(name: str, job_type: str, tags: list[str]) -> dict[str, Any]:
 
 
 def _tags() -> list[str]:
-    tags = (tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(","))
-    return [tag for tag in tags if tag]
+    tags = map(str.strip, os.environ.get("WANDB_TAGS", "").split(","))
+    return list(filter(None, tags))
 
 
 def not_set(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +99,7 @@ def clean(*, offline: bool) -> None:
     """Set or delete the variables that W&B's client and its service read.
 
     By default the client prints nothing and reports neither errors nor telemetry to its
-    vendor; offline, WANDB_ERROR_REPORTING cannot change that.
+    vendor; in offline mode, WANDB_ERROR_REPORTING cannot change that.
     """
     os.environ["WANDB_TAGS"] = ",".join(_tags())  # the client refuses an empty tag
     for variable in [name for name in os.environ if name.startswith("WANDB_")]:
@@ -120,23 +115,21 @@ def clean(*, offline: bool) -> None:
 
 
 def find_folders(spare: Path) -> None:
-    """Name folders in `spare` for W&B's cache and data if the usual ones do not work.
-
-    The usual ones are below HOME; they work if files can be written there.
-    """
-    usual = {
+    """Use folders in `spare` for W&B's cache and data if the default ones, below HOME,
+    are not writable."""
+    defaults = {
         "WANDB_CACHE_DIR": platformdirs.user_cache_dir("wandb"),
         "WANDB_DATA_DIR": platformdirs.user_data_dir("wandb"),
     }
-    for variable, folder in usual.items():
+    for variable, folder in defaults.items():
         # Without HOME, W&B's service finds no folder, and prints its log.
         chosen = os.environ.get(variable) or (os.environ.get("HOME") and folder)
-        if not chosen or not _can_be_written(Path(chosen)):
+        if not chosen or not _is_writable(Path(chosen)):
             os.environ[variable] = str(spare.absolute() / variable.lower())
 
 
-def _can_be_written(folder: Path) -> bool:
-    """Whether files can be made there; the folder is made where it is not there."""
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be created in `folder`, which is created if need be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

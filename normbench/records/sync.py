@@ -1,8 +1,8 @@
-"""Offline W&B runs to the server, by wandb's own `sync` in a process of its own.
+"""Upload of offline W&B runs, by wandb's own `sync` in a separate process.
 
 wandb marks what it has uploaded (`run-<id>.wandb.synced`). It also marks a run whose
-history or summary the server refused, after one line that says so: that mark is taken
-away here, so that the next sync tries again.
+history or summary the server refused, after one line with the error: this module
+removes that mark, so that the next sync tries again.
 """
 
 import os
@@ -12,39 +12,41 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from normbench.config.wandb_variables import clean, find_folders, wandb_folder
 from normbench.errors import NormbenchError, RequestError
 from normbench.records.store import is_running, run_folder
 
-OFFLINE = re.compile(r"offline-run-\d{8}_\d{6}-(?P<run_id>[0-9a-f]{16})")
+OFFLINE = re.compile(r"offline-run-\d{8}_\d{6}-[0-9a-f]{16}")
 RUN_ERROR = re.compile(r"ERROR \[\S*/(?P<run_id>[0-9a-f]+)\]")
 AT_ONCE = 500
-"""Folders that one client process is given."""
+"""Folders for one client process."""
 
 PATIENCE = {
     f"WANDB_X_{client}_RETRY_{limit}": value
     for client in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
     for limit, value in {"MAX": "3", "WAIT_MAX_SECONDS": "5"}.items()
 }
-"""wandb's own would be days."""
+"""wandb itself would retry for days."""
+
+
+@dataclass
+class Folders:
+    """The offline W&B folders under a results folder, each list oldest first.
+
+    `running` are of runs that a process does now: a part of them would pass for all.
+    """
+
+    waiting: list[Path] = field(default_factory=list)
+    synced: list[Path] = field(default_factory=list)
+    running: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Offline:
-    """The offline W&B folders under a results folder, each list oldest first."""
-
-    waiting: list[Path]
-    synced: list[Path]
-    running: list[Path]
-    """Of runs that a process is doing now: a part of them would pass for all."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of the folders that were waiting; why, of the first that failed."""
+class Upload:
+    """The folders that were uploaded, those that failed, and the first error."""
 
     uploaded: list[Path]
     failed: list[Path]
@@ -52,75 +54,80 @@ class Outcome:
 
 
 def places(results: Path) -> list[Path]:
-    """The folders that are looked in. Raises RequestError as `wandb_folder` does."""
+    """The folders that have W&B folders. Raises RequestError as `wandb_folder`."""
     usual, chosen = results / "wandb", wandb_folder(results)
     return [usual] if usual.absolute() == chosen.absolute() else [usual, chosen]
 
 
-def offline_runs(results: Path) -> Offline:
-    """What normbench wrote without a server: `<results>/wandb`, `$WANDB_DIR/wandb`.
+def offline_runs(results: Path) -> Folders:
+    """The runs that normbench logged offline, in all `places`.
 
-    Raises RequestError where `results` is not a folder.
+    Raises RequestError if `results` is not a folder.
     """
     if not results.is_dir():
         raise RequestError(f"--results {results} is not a folder")
-    found = Offline([], [], [])
+    folders = Folders()
     offline = (
         path for place in places(results) for path in place.glob("offline-run-*")
     )
     for folder in sorted(offline, key=lambda path: path.name):
-        name = OFFLINE.fullmatch(folder.name)
         log = _log(folder)
         # A link could lead to what another program keeps, which is not ours to send.
-        if name is None or folder.is_symlink() or log.is_symlink() or not log.is_file():
+        if not OFFLINE.fullmatch(folder.name) or folder.is_symlink():
             continue
-        run = run_folder(results, name["run_id"])
-        if not run.is_dir():
+        run = run_folder(results, _run_id(folder))
+        if log.is_symlink() or not log.is_file() or not run.is_dir():
             continue
         if _mark(folder).exists():
-            found.synced.append(folder)
+            folders.synced.append(folder)
         elif is_running(run):
-            found.running.append(folder)
+            folders.running.append(folder)
         else:
-            found.waiting.append(folder)
-    return found
+            folders.waiting.append(folder)
+    return folders
 
 
-def upload(folders: Sequence[Path], results: Path, patience: float) -> Outcome:
-    """Upload `folders`, oldest first where they are of one run.
+def upload(folders: Sequence[Path], results: Path, patience: float) -> Upload:
+    """Upload `folders`, oldest first if they are of one run.
 
     Gives up when nothing has been uploaded for `patience` seconds. Raises
-    NormbenchError where wandb has no key to log in with.
+    NormbenchError if wandb has no key to log in with.
     """
     reasons: list[str] = []
     for start in range(0, len(folders), AT_ONCE):
         some = folders[start : start + AT_ONCE]
-        told, in_time = _client(some, results, patience)
-        if "API key" in told and not any(_mark(folder).exists() for folder in some):
-            raise NormbenchError(_not_logged_in(told))
-        refused = {error["run_id"] for error in RUN_ERROR.finditer(told)}
+        output, ended = _client(some, results, patience)
+        if "API key" in output and not any(_mark(folder).exists() for folder in some):
+            line = next(line for line in output.splitlines() if "API key" in line)
+            raise NormbenchError(
+                f"not logged in to W&B ({line.removeprefix('Error: ').strip()}); "
+                "run `wandb login`, or set WANDB_API_KEY; nothing was uploaded"
+            )
+        refused = {error["run_id"] for error in RUN_ERROR.finditer(output)}
         for folder in some:
             if _run_id(folder) in refused:
                 _mark(folder).unlink(missing_ok=True)
-        reasons += re.findall(r"ERROR (.*)", told) or told.splitlines()[-1:]
-        if not in_time:
+        reasons += re.findall(r"ERROR (.*)", output) or output.splitlines()[-1:]
+        if not ended:
             reasons.insert(0, f"nothing was uploaded for {patience:g} seconds")
             break
     uploaded = [folder for folder in folders if _mark(folder).exists()]
     failed = [folder for folder in folders if folder not in set(uploaded)]
-    return Outcome(uploaded, failed, reasons[0] if failed else None)
+    return Upload(uploaded, failed, reasons[0] if failed else None)
 
 
 def _client(
     folders: Sequence[Path], results: Path, patience: float
 ) -> tuple[str, bool]:
-    """What `wandb sync` printed, and whether it came to its end."""
+    """The output of `wandb sync`, and whether it ended by itself."""
     command = [sys.executable, "-m", "wandb", "sync", "-n", "4"]
     clean(offline=False)
     find_folders(wandb_folder(results))
-    ours = {"WANDB_DIR": str(wandb_folder(results).parent.resolve())}
-    ours |= {"WANDB_MODE": "online"}
-    ours |= {"WANDB_SILENT": "false"}  # what it prints says what failed
+    ours = {
+        "WANDB_DIR": str(wandb_folder(results).parent.resolve()),
+        "WANDB_MODE": "online",
+        "WANDB_SILENT": "false",  # its output has the errors
+    }
     with tempfile.TemporaryFile("w+", errors="replace") as printed:
         process = subprocess.Popen(
             [*command, *(str(folder.resolve()) for folder in folders)],
@@ -151,14 +158,6 @@ def _wait(
             if marked > done:
                 done, since = marked, time.monotonic()
     return False
-
-
-def _not_logged_in(told: str) -> str:
-    line = next(line for line in told.splitlines() if "API key" in line)
-    return (
-        f"not logged in to W&B ({line.removeprefix('Error: ').strip()}); "
-        "run `wandb login`, or set WANDB_API_KEY; nothing was uploaded"
-    )
 
 
 def _run_id(folder: Path) -> str:

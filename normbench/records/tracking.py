@@ -1,8 +1,8 @@
-"""Where a run is mirrored to: Weights & Biases, or nowhere.
+"""Logging of runs to Weights & Biases.
 
-A mirror never changes a metric and never ends a run: whatever it raises becomes one
-warning, after which it is silent. Every row goes to its own step, so that a run taken
-up again under its id repeats rows and adds none.
+Logging never changes a metric and never ends a run: the first exception becomes one
+warning, after which nothing more is logged. Each row has the optimiser step as its
+step, so a resumed run, which has the same id, adds no row twice.
 """
 
 import logging
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from threading import Thread
-from typing import Any, Literal, Protocol
+from threading import Event, Thread
+from typing import Any, Literal
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -24,7 +24,7 @@ from normbench.config.schema import RunConfig
 from normbench.records import store
 
 RESULTS = "results"
-"""The summary's table: one row, which W&B puts together over the runs of a project."""
+"""The table in the summary: one row, which W&B joins over the runs of a project."""
 
 _BLOCK = 2**16
 """Bytes: more than W&B's service writes at a time."""
@@ -33,8 +33,8 @@ Tell = Callable[[str], None]
 Mode = Literal["offline", "online", "disabled"]
 
 
-class Tracker(Protocol):
-    """What an experiment tells its mirror."""
+class Tracker:
+    """Receives what an experiment logs; this one ignores it."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """One row of the history; `row["step"]` is the optimiser step."""
@@ -46,17 +46,8 @@ class Tracker(Protocol):
         """The end of the run, with the record's metrics."""
 
 
-class NoTracker:
-    """The mirror that shows nothing."""
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        pass
-
-    def pictures(self, step: int, files: Mapping[str, Path]) -> None:
-        pass
-
-    def finish(self, metrics: Mapping[str, float | None], ok: bool) -> None:
-        pass
+class NoTracker(Tracker):
+    """The tracker of `tracker=none`."""
 
 
 def open_tracker(
@@ -67,11 +58,11 @@ def open_tracker(
     resumed: bool,
     note: Tell,
     warn: Tell,
-) -> "Tracker":
+) -> Tracker:
     """The tracker that `config` asks for; `note` gets one line, `warn` any failure.
 
-    The rows of a `resumed` run come after those of its first part; any other run
-    replaces what its id had.
+    The rows of a `resumed` run follow those of its first part; any other run replaces
+    what W&B has for its id.
     """
     if config.tracker.name == "none" or config.tracker.mode == "disabled":
         return NoTracker()
@@ -79,9 +70,9 @@ def open_tracker(
 
 
 def account() -> tuple[str, bool]:
-    """The address of W&B's server, and whether there is a key for it here.
+    """The address of W&B's server, and whether this machine has a key for it.
 
-    Asks no server: whose key that is, and whether it is valid, is not known.
+    Asks no server, so the key may be invalid.
     """
     wandb_variables.clean(offline=False)
     import wandb
@@ -94,7 +85,7 @@ def account() -> tuple[str, bool]:
 
 
 def _has_login(server: str) -> bool:
-    """Whether the netrc file, in which `wandb login` leaves a key, has one."""
+    """Whether the netrc file, where `wandb login` writes keys, has one for `server`."""
     try:
         path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
         return netrc(path).authenticators(urlsplit(server).netloc) is not None
@@ -103,31 +94,25 @@ def _has_login(server: str) -> bool:
 
 
 def answers(url: str, seconds: float) -> bool:
-    """Whether anything at all comes from there within `seconds`."""
-    answered: list[bool] = []
+    """Whether a server answers within `seconds`, be it with an error."""
+    answered = Event()
 
     def ask() -> None:
-        try:
-            urlopen(url, timeout=seconds).close()
-        except HTTPError as refusal:
-            refusal.close()
-            answered.append(True)
-        except (OSError, ValueError):
-            pass
-        else:
-            answered.append(True)
+        with suppress(OSError, ValueError):
+            try:
+                urlopen(url, timeout=seconds).close()
+            except HTTPError as refusal:
+                refusal.close()
+            answered.set()
 
-    asking = Thread(target=ask, daemon=True)  # names are looked up without a limit
+    asking = Thread(target=ask, daemon=True)  # a name lookup may exceed the timeout
     asking.start()
     asking.join(seconds)
-    return bool(answered)
+    return answered.is_set()
 
 
-class WandbTracker:
-    """Mirrors one run to Weights & Biases.
-
-    Its files are in `<results>/wandb`, or in `$WANDB_DIR/wandb`.
-    """
+class WandbTracker(Tracker):
+    """Logs one run to Weights & Biases, with files in `wandb_folder(results)`."""
 
     def __init__(
         self,
@@ -139,33 +124,36 @@ class WandbTracker:
         warn: Tell,
     ) -> None:
         self._warn = warn
-        self._config, self._run_id = config, run_id
-        self._folder = store.run_folder(results, run_id)
-        self._resume: Literal["allow"] | None = "allow" if resumed else None
+        self._config, self._run_id, self._resumed = config, run_id, resumed
+        self._results = results
         self._run: Any = None
         try:
             with _debug_log_may_fail():
-                self._run = self._open(config, run_id, results)
+                self._run = self._open(config.tracker.mode)
         except Exception as error:
             self._give_up(error)
         else:
             note(_how_to_view(self._run))
 
-    def _open(self, config: RunConfig, run_id: str, results: Path) -> Any:
+    def _open(self, mode: Mode) -> Any:
         try:
-            return self._init(config, run_id, results, config.tracker.mode)
+            return self._init(mode)
         except Exception as error:
-            if config.tracker.mode == "offline":
+            if mode == "offline":
                 raise
             self._warn(f"W&B is not reachable ({_first_line(error)}); logging offline")
-            _forget_failed_run()
-            return self._init(config, run_id, results, "offline")
+            import wandb
 
-    def _init(self, config: RunConfig, run_id: str, results: Path, mode: Mode) -> Any:
+            wandb.teardown()  # the failed run still holds its id in wandb's service
+            return self._init("offline")
+
+    def _init(self, mode: Mode) -> Any:
+        folder = wandb_variables.wandb_folder(self._results)
         wandb_variables.clean(offline=mode == "offline")
-        wandb_variables.find_folders(wandb_variables.wandb_folder(results))
+        wandb_variables.find_folders(folder)
         import wandb
 
+        config = self._config
         tracker, task, norm = config.tracker, config.task.name, config.norm.name
         labels = wandb_variables.run_labels(
             f"{task}-{norm}-bs{config.batch_size}-s{config.seed}",
@@ -178,12 +166,12 @@ class WandbTracker:
         run = wandb.init(
             project=tracker.project,
             entity=tracker.entity,
-            id=run_id,
+            id=self._run_id,
             group=tracker.group or f"{task}-{config.data.name}",
             config=config.model_dump(mode="json"),
-            dir=str(wandb_variables.wandb_folder(results).parent),
+            dir=str(folder.parent),
             mode=mode,
-            resume=self._resume,
+            resume="allow" if self._resumed else None,
             settings=wandb.Settings(**wandb_variables.not_set(settings)),
             **labels,
         )
@@ -192,7 +180,9 @@ class WandbTracker:
         return run
 
     def log(self, row: Mapping[str, Any]) -> None:
-        self._guard(lambda run: run.log(_present(row), step=row["step"]))
+        finite = store.finite(row)
+        present = {key: value for key, value in finite.items() if value is not None}
+        self._send(lambda run: run.log(present, step=row["step"]))
 
     def pictures(self, step: int, files: Mapping[str, Path]) -> None:
         def send(run: Any) -> None:
@@ -201,7 +191,7 @@ class WandbTracker:
             images = {name: wandb.Image(str(path)) for name, path in files.items()}
             run.log({"step": step, **images}, step=step)
 
-        self._guard(send)
+        self._send(send)
 
     def finish(self, metrics: Mapping[str, float | None], ok: bool) -> None:
         def send(run: Any) -> None:
@@ -215,28 +205,30 @@ class WandbTracker:
             run.finish(exit_code=0 if ok else 1)
             _try_to_write(Path(run.dir))
 
-        self._guard(send)
+        self._send(send)
         self._run = None
 
     def _from_the_record(
         self, metrics: Mapping[str, float | None]
     ) -> dict[str, float | None]:
-        """What the run's probes found, and the least of each validation metric.
+        """The quantities of the run's probes, and the minima of validation metrics.
 
-        W&B's own minimum would be that of the part of a run after it was resumed.
+        W&B's own minimum would ignore the part of a run before it was resumed.
         """
-        finished = store.read(self._folder)
-        if finished is None or finished.metrics != dict(metrics):
+        folder = store.run_folder(self._results, self._run_id)
+        record = store.read(folder)
+        if record is None or record.metrics != dict(metrics):
             return {}  # it could not be written
         lowest: dict[str, float] = {}
-        for row in store.read_history(self._folder):
+        for row in store.read_history(folder):
             for key, value in row.items():
                 if key.startswith("val/") and value is not None:
                     name = f"min/{key}"
                     lowest[name] = min(value, lowest.get(name, value))
-        return {**finished.probes, **lowest}
+        return {**record.probes, **lowest}
 
-    def _guard(self, send: Callable[[Any], None]) -> None:
+    def _send(self, send: Callable[[Any], None]) -> None:
+        """Call `send` with the W&B run; an exception becomes the one warning."""
         if self._run is None:
             return
         try:
@@ -254,7 +246,7 @@ class WandbTracker:
 
 @contextmanager
 def _debug_log_may_fail() -> Iterator[None]:
-    """Else each line that W&B cannot write to its own log is a traceback on stderr."""
+    """No traceback on stderr for each line that W&B cannot write to its own log."""
     before = logging.raiseExceptions
     logging.raiseExceptions = False
     try:
@@ -264,19 +256,12 @@ def _debug_log_may_fail() -> Iterator[None]:
 
 
 def _try_to_write(folder: Path) -> None:
-    """Raises OSError where W&B's folder is full: its service drops rows in silence."""
+    """Raises OSError if W&B's folder is full, where its service drops rows silently."""
     probe = folder / ".probe"
     try:
         probe.write_bytes(bytes(_BLOCK))
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _forget_failed_run() -> None:
-    """A run that could not be opened still holds its id in wandb's service."""
-    import wandb
-
-    wandb.teardown()
 
 
 def _how_to_view(run: Any) -> str:
@@ -286,11 +271,6 @@ def _how_to_view(run: Any) -> str:
     with suppress(ValueError):
         folder = folder.relative_to(Path.cwd())
     return f"W&B, offline: `wandb leet {folder}` shows it, `normbench sync` uploads it"
-
-
-def _present(row: Mapping[str, Any]) -> dict[str, Any]:
-    finite = store.finite(row)
-    return {key: value for key, value in finite.items() if value is not None}
 
 
 def _row(config: RunConfig, run_id: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Numbers of others: curves to draw beside ours, and lines to print."""
+"""Published numbers: curves to draw beside ours, and lines to print."""
 
 import re
 from functools import cache
@@ -34,17 +34,18 @@ class Recalled(BaseModel):
 
 @cache
 def published() -> tuple[Published, ...]:
-    """All that there are; the numbers are from the sources that are named."""
-    return tuple(Published(**each) for each in _read("published.yaml"))
+    """All published series; their numbers are from the sources that they name."""
+    return tuple(Published(**entry) for entry in read_yaml("published.yaml"))
 
 
 @cache
 def recalled() -> tuple[Recalled, ...]:
     """The published lines whose figures are known from memory only."""
-    return tuple(Recalled(**each) for each in _read("recalled.yaml"))
+    return tuple(Recalled(**entry) for entry in read_yaml("recalled.yaml"))
 
 
-def _read(name: str) -> list[dict[str, Any]]:
+def read_yaml(name: str) -> list[dict[str, Any]]:
+    """The entries of a yaml file in this folder."""
     text = files(__package__).joinpath(name).read_text(encoding="utf-8")
     entries: list[dict[str, Any]] = yaml.safe_load(text)
     return entries
@@ -60,5 +61,5 @@ def published_line(line: str) -> str:
 
 
 def beside(claim: str, design: str) -> list[Published]:
-    """What is shown beside one design of one claim."""
+    """The published series to draw beside one design of one claim."""
     return [each for each in published() if design in each.shown.get(claim, [])]

@@ -1,12 +1,13 @@
-"""A sweep seen from outside: what its files say of it, read again and again.
+"""The progress of a sweep, read from its files again and again.
 
-The first look reads every record once. After that a look costs a stat for each run that
-has not ended, and reads only what has changed.
+The first look reads every record once. Each later look makes a stat call for each run
+that has not ended, and reads only what has changed.
 """
 
+import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +21,22 @@ from normbench.records import query, store
 from normbench.sweeps import manifest
 from normbench.sweeps.forecast import Forecast
 from normbench.sweeps.manifest import Manifest
-from normbench.system.untrusted import LARGEST
 
 FIRST = ("task", "data", "norm", "reparam", "batch_size", "norm_batch", "accumulate")
-"""Keys of the config that cells are told apart by, before any other."""
+"""Config keys that distinguish cells, tried before any other."""
 LAST = ("lr",)
-"""And after all others: a tuned rate follows from the rest."""
+"""Config keys tried after all others: a tuned rate follows from the rest."""
 OPEN = frozenset({"running", "interrupted", "missing"})
-"""The states that a run comes out of."""
+"""The states of a run that has not ended."""
 MOST_COLUMNS = 12
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs that differ in nothing but the seed.
+    """The runs that differ only in the seed.
 
-    `states` has one of record.STATES for each, by seed; `mean` is that of `metric`, the
-    primary one, over the `n` that are ok and below LARGEST, None where there are none.
+    `states` has one of store.STATES for each run, by seed. `mean` is that of `metric`,
+    the primary one, over the `n` runs that count in a mean; None if `n` is 0.
     """
 
     by: dict[str, Any]
@@ -62,10 +62,10 @@ class Cell:
 class Snapshot:
     """A sweep at one moment.
 
-    `by` are the keys that cells differ in and `column` the one of them that a table has
-    across, None where there is one key or none. `rate` is in runs a minute since the
-    sweep began, `seconds` how long that is, `left` the seconds to its end, None while
-    unknown. `active`: a process is at it. `left_out` are results that cannot be read.
+    `by` are the keys in which cells differ; `column` is the one whose values are the
+    columns of a table, None for fewer than two keys. `seconds` have passed since the
+    sweep began, with `rate` runs a minute; `left` are the seconds to its end, None if
+    unknown. `active`: a process runs it. `left_out` are results that cannot be read.
     """
 
     titles: list[str]
@@ -81,7 +81,7 @@ class Snapshot:
     left: float | None
 
     def states(self) -> Counter[str]:
-        """How many runs are in each of record.STATES."""
+        """How many runs are in each of store.STATES."""
         return Counter(state for cell in self.cells for state in cell.states)
 
     def pending(self) -> int:
@@ -90,16 +90,18 @@ class Snapshot:
 
     def extremes(self) -> dict[str, tuple[Cell, Cell]]:
         """The best and the worst cell by each primary metric that two or more have."""
-        found = {}
-        for metric in dict.fromkeys(c.metric for c in self.cells if c.mean is not None):
-            cells = [c for c in self.cells if c.metric == metric and c.mean is not None]
-            if metric is None or len(cells) < 2:
-                continue
-            ordered = sorted(cells, key=lambda cell: cell.mean or 0.0)
-            best, worst = ordered[0], ordered[-1]
-            swapped = best.direction == "maximize"
-            found[metric] = (worst, best) if swapped else (best, worst)
-        return found
+        by_metric: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            if cell.mean is not None and cell.metric is not None:
+                by_metric.setdefault(cell.metric, []).append(cell)
+        extremes = {}
+        for metric, cells in by_metric.items():
+            if len(cells) > 1:
+                cells.sort(key=lambda cell: cell.mean or 0.0)
+                best, worst = cells[0], cells[-1]
+                swapped = best.direction == "maximize"
+                extremes[metric] = (worst, best) if swapped else (best, worst)
+        return extremes
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -124,49 +126,59 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """What a sweep's folder said, when, and whether its process is there."""
+    """The manifest of a sweep, when it was written, and whether its process runs."""
 
-    said: Manifest
+    manifest: Manifest
     at: float
     active: bool
+
+
+@dataclass
+class _Run:
+    """One run of the sweeps: `since` is when a sweep planned to do it, if one did."""
+
+    run_id: str
+    config: RunConfig
+    state: str
+    since: float | None = None
+    seen: int | None = None
+    """When its folder was last modified, in nanoseconds."""
+    record: RunRecord | None = None
+    ended: float | None = None
+    unreadable: Unreadable | None = None
 
 
 class Watch:
     """Looks at the sweeps that run in a results folder, or at the last one that did."""
 
     def __init__(self, results: Path) -> None:
-        """Raises RequestError where no sweep has left word of itself."""
+        """Raises RequestError if no sweep has a manifest in `results`."""
         self._results = results
         self._sweeps: dict[Path, _Sweep] = {}
-        self._configs: dict[str, RunConfig] = {}
-        self._since: dict[str, float] = {}
-        self._states: dict[str, str] = {}
-        self._seen: dict[str, int] = {}
-        self._ended: dict[str, float] = {}
-        self._records: dict[str, RunRecord] = {}
-        self._unreadable: dict[str, Unreadable] = {}
-        self._cells: dict[tuple[Any, ...], list[str]] = {}
+        self._runs: dict[str, _Run] = {}
+        self._cells: dict[tuple[Any, ...], list[_Run]] = {}
         self._by: list[str] = []
         self._column: str | None = None
         self._forecast = Forecast([], {}, 1)
-        found = manifest.folders(results)
-        if not found:
+        folders = manifest.folders(results)
+        if not folders:
             raise RequestError(
                 f"no sweep has run in --results {results}; start one, or name the "
                 "folder of one; `normbench status` counts the runs of any folder"
             )
-        self._watched = [f for f in found if store.is_running(f)] or found[-1:]
+        self._watched = [f for f in folders if store.is_running(f)] or folders[-1:]
 
     def look(self) -> Snapshot:
-        """What is there now."""
-        if self._listen():
+        """The present state."""
+        if self._read_manifests():
             self._plan()
-        for run_id in [key for key, s in self._states.items() if s in OPEN]:
-            self._visit(run_id)
+        for run in self._runs.values():
+            if run.state in OPEN:
+                self._visit(run)
         return self._snapshot()
 
-    def _listen(self) -> bool:
-        """Whether any sweep has begun, or said something new."""
+    def _read_manifests(self) -> bool:
+        """Whether any sweep has begun, or changed its manifest."""
         for folder in manifest.folders(self._results):
             if folder not in self._watched and store.is_running(folder):
                 self._watched.append(folder)
@@ -182,156 +194,156 @@ class Watch:
                 at = before.at
             if before is None or at != before.at:
                 changed = True
-                said = manifest.read_manifest(folder)
+                plan = manifest.read_manifest(folder)
             else:
-                said = before.said
-            self._sweeps[folder] = _Sweep(said, at, active)
+                plan = before.manifest
+            self._sweeps[folder] = _Sweep(plan, at, active)
         return changed
 
     def _plan(self) -> None:
         """The runs of all sweeps together, and their cells."""
-        sweeps = self._sweeps.values()
-        skipped = {key: each for s in sweeps for key, each in s.said.skipped.items()}
-        runs = {key: config for s in sweeps for key, config in s.said.runs.items()}
-        self._configs = runs | {key: each.config for key, each in skipped.items()}
-        self._since = {key: s.at for s in sweeps for key in s.said.todo}
-        self._states = {
-            key: "skipped" if key in skipped else "missing" for key in self._configs
+        plans = [(sweep.at, sweep.manifest) for sweep in self._sweeps.values()]
+        since = {key: at for at, plan in plans for key in plan.todo}
+        runs = {
+            key: _Run(key, config, "missing", since.get(key))
+            for _, plan in plans
+            for key, config in plan.runs.items()
         }
-        self._seen = {}
         with store.no_garbage():
-            for key in runs:
-                self._visit(key)
-        pending = {key: runs[key] for key in runs if self._states[key] in OPEN}
-        workers = sum(sweep.said.workers for sweep in sweeps)
-        self._forecast = Forecast(self._records.values(), pending, workers)
-        self._by, self._cells = _cells(self._configs)
+            for run in runs.values():
+                self._visit(run)
+        self._forecast = Forecast(
+            [run.record for run in runs.values() if run.record],
+            {key: run.config for key, run in runs.items() if run.state in OPEN},
+            sum(plan.workers for _, plan in plans),
+        )
+        self._runs = runs | {
+            key: _Run(key, skipped.config, "skipped")
+            for _, plan in plans
+            for key, skipped in plan.skipped.items()
+        }
+        self._by, self._cells = _cells(list(self._runs.values()))
         self._column = _column(self._by, list(self._cells))
 
-    def _visit(self, run_id: str) -> None:
-        """Look whether a run that has not ended has begun, or ended."""
-        folder = store.run_folder(self._results, run_id)
-        try:
-            changed = folder.stat().st_mtime_ns
-        except OSError as error:
-            self._leave_out(run_id, folder, error)
+    def _visit(self, run: _Run) -> None:
+        """Check whether a run that has not ended has begun, or ended."""
+        folder = store.run_folder(self._results, run.run_id)
+        modified = self._stat(run, folder)
+        if modified is None:
             return
-        # A lock is taken in a folder that does not change, and let go of without a
-        # trace; but a run that begins writes its config there.
-        if changed == self._seen.get(run_id) and self._states[run_id] != "running":
+        # A lock leaves no trace in a folder; but a run that begins writes its config.
+        if modified.st_mtime_ns == run.seen and run.state != "running":
             return
-        self._seen[run_id] = changed
-        self._unreadable.pop(run_id, None)
-        try:
-            at = (folder / store.RESULT).stat().st_mtime
-        except OSError as error:
-            self._leave_out(run_id, folder / store.RESULT, error)
-            at = None
-        again = at is not None and at < self._since.get(run_id, 0.0)
-        found = None
-        if at is not None and not again:
+        run.seen = modified.st_mtime_ns
+        run.unreadable = None
+        result = self._stat(run, folder / store.RESULT)
+        again = result is not None and result.st_mtime < (run.since or 0.0)
+        if result is not None and not again:
             try:
-                found = store.read(folder)
+                run.record = store.read(folder)
             except Unreadable as error:
-                self._unreadable[run_id] = error
-        if at is not None and found is not None:
-            self._records[run_id] = found
-            self._states[run_id] = found.status
-            self._ended[run_id] = at
-            self._forecast.learn(found)
+                run.unreadable = error
+        if result is not None and run.record is not None:
+            run.state, run.ended = run.record.status, result.st_mtime
+            self._forecast.learn(run.record)
         elif store.is_running(folder):
-            self._states[run_id] = "running"
+            run.state = "running"
         else:
             begun = False
             with suppress(OSError):
                 begun = not again and (folder / store.HISTORY).exists()
-            self._states[run_id] = "interrupted" if begun else "missing"
+            run.state = "interrupted" if begun else "missing"
 
-    def _leave_out(self, run_id: str, path: Path, error: OSError) -> None:
-        """Name a run of which `path` cannot be looked at, though it may be there."""
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            self._unreadable[run_id] = Unreadable(path, error.strerror or str(error))
+    def _stat(self, run: _Run, path: Path) -> os.stat_result | None:
+        """None if `path` is missing, or not accessible, which is then recorded."""
+        try:
+            return path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            run.unreadable = Unreadable(path, error.strerror or str(error))
+        return None
 
     def _snapshot(self) -> Snapshot:
-        active = any(sweep.active for sweep in self._sweeps.values())
-        began = min(sweep.at for sweep in self._sweeps.values())
-        ended = [self._ended[key] for key in self._since if key in self._ended]
+        sweeps, runs = self._sweeps.values(), self._runs.values()
+        active = any(sweep.active for sweep in sweeps)
+        began = min(sweep.at for sweep in sweeps)
+        ended = [run.ended for run in runs if run.since is not None and run.ended]
         until = time.time() if active else max(ended, default=began)
         seconds = max(0.0, until - began)
-        states = self._states
         return Snapshot(
-            titles=list(dict.fromkeys(s.said.title for s in self._sweeps.values())),
+            titles=list(dict.fromkeys(sweep.manifest.title for sweep in sweeps)),
             by=self._by,
             column=self._column,
-            cells=[self._cell(values, ids) for values, ids in self._cells.items()],
-            running=[
-                title(self._configs[k]) for k, s in states.items() if s == "running"
-            ],
+            cells=[self._cell(values, some) for values, some in self._cells.items()],
+            running=[title(run.config) for run in runs if run.state == "running"],
             failures={
-                key: (self._records[key].error or "").strip().rpartition("\n")[2]
-                for key, state in states.items()
-                if state == "failed"
+                run.run_id: (run.record.error or "").strip().rpartition("\n")[2]
+                for run in runs
+                if run.state == "failed" and run.record
             },
-            left_out=[str(error) for error in self._unreadable.values()],
+            left_out=[str(run.unreadable) for run in runs if run.unreadable],
             active=active,
             seconds=seconds,
             rate=60 * len(ended) / seconds if ended and seconds else None,
             left=self._forecast.seconds(),
         )
 
-    def _cell(self, values: Sequence[Any], ids: Iterable[str]) -> Cell:
-        keys = list(ids)
-        ok = [self._records[key] for key in keys if self._states[key] == "ok"]
-        first = next(iter(ok), None)
-        found = [each.metrics.get(each.primary_metric) for each in ok]
-        finite = [x for x in found if x is not None and abs(x) < LARGEST]
+    def _cell(self, values: Sequence[Any], runs: Sequence[_Run]) -> Cell:
+        ok = [run.record for run in runs if run.state == "ok" and run.record]
+        first = ok[0] if ok else None
+        counted = query.counted(ok, first.primary_metric) if first else []
         return Cell(
             by=dict(zip(self._by, values, strict=True)),
-            states=tuple(self._states[key] for key in keys),
+            states=tuple(run.state for run in runs),
             metric=first.primary_metric if first else None,
             direction=first.direction if first else None,
-            n=len(finite),
-            mean=fmean(finite) if finite else None,
+            n=len(counted),
+            mean=fmean(counted) if counted else None,
         )
 
 
 def _cells(
-    configs: Mapping[str, RunConfig],
-) -> tuple[list[str], dict[tuple[Any, ...], list[str]]]:
-    """The keys that tell the runs apart, but for the seed, and the runs of each cell.
+    runs: Sequence[_Run],
+) -> tuple[list[str], dict[tuple[Any, ...], list[_Run]]]:
+    """The keys that distinguish the runs, except the seed, and the runs of each cell.
 
-    A key that tells no more of them apart than those before it is left out.
+    Leaves out a key that splits no cell of the keys before it.
     """
-    flat = {key: query.flat(config) for key, config in configs.items()}
+    flat = {run.run_id: query.flat(run.config) for run in runs}
     known = dict.fromkeys(key for row in flat.values() for key in row)
-    keys = [key for key in known if key.partition(".")[0] not in {*NOT_HASHED, "seed"}]
-    middle = [key for key in keys if key not in {*FIRST, *LAST}]
+    middle = [
+        key
+        for key in known
+        if key not in {*FIRST, *LAST}
+        and key.partition(".")[0] not in {*NOT_HASHED, "seed"}
+    ]
     chosen: list[str] = []
-    cells: dict[tuple[Any, ...], list[str]] = {(): list(flat)}
+    cells: dict[tuple[Any, ...], list[_Run]] = {(): list(runs)}
     for key in (*FIRST, *middle, *LAST):
-        finer: dict[tuple[Any, ...], list[str]] = {}
-        for values, ids in cells.items():
-            for run_id in ids:
-                value = flat[run_id].get(key)
+        finer: dict[tuple[Any, ...], list[_Run]] = {}
+        for values, some in cells.items():
+            for run in some:
+                value = flat[run.run_id].get(key)
                 value = str(value) if isinstance(value, list | dict) else value
-                finer.setdefault((*values, value), []).append(run_id)
+                finer.setdefault((*values, value), []).append(run)
         if len(finer) > len(cells):
             chosen.append(key)
             cells = finer
-    for ids in cells.values():
-        ids.sort(key=lambda run_id: configs[run_id].seed)
+    for some in cells.values():
+        some.sort(key=lambda run: run.config.seed)
     return chosen, cells
 
 
 def _column(by: Sequence[str], cells: Sequence[tuple[Any, ...]]) -> str | None:
-    """The key that a table of the cells has across: the batch size, else numbers."""
+    """The key whose values are columns of a table: batch_size, else one of numbers."""
     if len(by) < 2:
         return None
     values = {key: {cell[i] for cell in cells} for i, key in enumerate(by)}
 
-    def suits(key: str) -> tuple[bool, bool, int]:
+    def rank(key: str) -> tuple[bool, bool, int]:
         numbers = all(isinstance(value, int | float) for value in values[key])
         return key == "batch_size", numbers, -len(values[key])
 
-    best = max(by, key=suits)
+    best = max(by, key=rank)
     return best if len(values[best]) <= MOST_COLUMNS else None

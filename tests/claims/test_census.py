@@ -3,13 +3,12 @@
 from functools import partial
 
 import torch
-import verdicts_made
 from torch import nn
 from torchvision import models
+from verdicts_made import committed
 
 from normbench.claims import census
 from normbench.report.text.verdict import text
-from normbench.verdicts.registration import read_claim
 
 
 def test_the_census_builds_on_the_cpu_what_the_meta_device_cannot() -> None:
@@ -29,7 +28,7 @@ def test_the_census_builds_on_the_cpu_what_the_meta_device_cannot() -> None:
 
 
 def test_models_that_could_not_be_built_are_counted_and_named() -> None:
-    verdict = verdicts_made.verdict(read_claim("batch-default"))
+    verdict = committed("batch-default")
     counts = {"a zoo": {"batch": 3, "not built": 2}, "another": {"layer": 1}}
     failures = {"a zoo": {"one": "RuntimeError: no", "two": "RuntimeError: no"}}
     changes = {"census": counts, "census_failures": failures}

@@ -27,8 +27,7 @@ from normbench.norms.measure.invariance import Change, Invariance, invariances
 from normbench.norms.measure.portrait import NormChoice, fitting, portrait
 from normbench.norms.measure.subject import Mode, subject
 from normbench.report.figures.cubes import COLOURS, colour, draw, faces
-from normbench.report.figures.footprints import MEASURED
-from normbench.report.figures.panel import Panel, read, text
+from normbench.report.figures.panel import MEASURED, Panel, read, text
 
 SVG = "{http://www.w3.org/2000/svg}"
 every_norm = pytest.mark.parametrize("name", names())

@@ -160,24 +160,18 @@ def test_a_server_that_never_answers_is_given_up(
     assert "nothing was uploaded for 5 seconds" in failed.stderr
 
 
-@pytest.mark.parametrize("key", ["", "short"])
-def test_without_a_key_it_says_how_to_log_in(
-    key: str, run: Run, command: Command, results: Path, tmp_path: Path
+def test_it_takes_only_runs_of_normbench_that_have_ended_and_needs_a_key(
+    run: Run, command: Command, invoke: Command, results: Path, tmp_path: Path
 ) -> None:
-    run(*OFFLINE, results=results)
-    url = "http://127.0.0.1:9"
-    told = command("sync", WANDB_API_KEY=key, WANDB_BASE_URL=url, HOME=str(tmp_path))
-    assert told.returncode == 1
-    assert told.stdout == ""
-    assert "wandb login" in told.stderr
-    assert len(told.stderr.splitlines()) <= 3
-
-
-def test_it_takes_only_runs_of_normbench_that_have_ended(
-    run: Run, command: Command, results: Path
-) -> None:
-    finished = run(*OFFLINE, results=results)
+    finished = run(*OFFLINE, "budget.max_steps=2", results=results)
     (folder,) = offline_runs(results).waiting
+    url = "http://127.0.0.1:9"
+    for key in ("", "short"):
+        home = str(tmp_path)
+        done = command("sync", WANDB_API_KEY=key, WANDB_BASE_URL=url, HOME=home)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "wandb login" in done.stderr
+        assert len(done.stderr.splitlines()) <= 3
     for name in ("offline-run-20260101_000000-abc", "offline-run-mine"):
         foreign = folder.with_name(name)
         shutil.copytree(folder, foreign)
@@ -185,9 +179,9 @@ def test_it_takes_only_runs_of_normbench_that_have_ended(
     (folder.with_name(f"offline-run-20260101_000001-{finished.run_id}")).mkdir()
     with store.RunWriter(results, finished.run_id):
         assert offline_runs(results).running == [folder]
-        told = command("sync")
-        assert "nothing to upload" in told.stdout
-        assert "1 left for later, running" in told.stdout
+        done = invoke("sync")
+        assert "nothing to upload" in done.stdout
+        assert "1 left for later, running" in done.stdout
     assert offline_runs(results).waiting == [folder]
 
 
@@ -215,21 +209,20 @@ def test_folders_in_wandb_dir_and_in_the_results_are_uploaded(
     assert {path.parent.name for path in offline_runs(results).synced} == {"wandb"}
 
 
-def test_nothing_to_upload_is_no_error(command: Command, results: Path) -> None:
+def test_nothing_to_upload_is_no_error_and_a_wrong_folder_is_one(
+    invoke: Command, results: Path
+) -> None:
     results.mkdir(parents=True)
-    told = command("sync")
-    assert told.returncode == 0
-    assert told.stdout == f"nothing to upload in {RUNS / 'wandb'}\n"
-    told = command("sync", WANDB_DIR="mirror")
+    done = invoke("sync")
+    assert done.returncode == 0
+    assert done.stdout == f"nothing to upload in {RUNS / 'wandb'}\n"
+    done = invoke("sync", WANDB_DIR="mirror")
     both = f"{RUNS / 'wandb'} and {Path('mirror') / 'wandb'}"
-    assert (told.returncode, told.stdout) == (0, f"nothing to upload in {both}\n")
-    told = command("sync", WANDB_DIR="~nosuch/x")
-    assert (told.returncode, told.stdout) == (2, ""), told.stderr
-    assert told.stderr.startswith("error: WANDB_DIR=~nosuch/x begins with ~, and ")
-    assert len(told.stderr.splitlines()) == 1
-
-
-def test_a_folder_that_is_not_there_is_a_wrong_request(command: Command) -> None:
-    told = command("sync", "--results", "nowhere")
-    assert told.returncode == 2
-    assert told.stderr.startswith("error: --results nowhere")
+    assert (done.returncode, done.stdout) == (0, f"nothing to upload in {both}\n")
+    done = invoke("sync", WANDB_DIR="~nosuch/x")
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("error: WANDB_DIR=~nosuch/x begins with ~, and ")
+    assert len(done.stderr.splitlines()) == 1
+    done = invoke("sync", "--results", "nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --results nowhere")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 from conftest import SMALL, Command, Run
 
 from normbench.config.composition import compose
@@ -98,17 +99,6 @@ def find(tree: Any, key: str) -> Any:
     return None
 
 
-def test_the_tracker_does_not_change_a_metric(run: Run, tmp_path: Path) -> None:
-    overrides = [*SMALL["cnn"], "norm=batch"]
-    silent = run(*overrides, "tracker=none", results=tmp_path / "none")
-    mirrored = run(*overrides, *WANDB, results=tmp_path / "wandb")
-    disabled = run(*overrides, "tracker=wandb", "tracker.mode=disabled")
-    assert silent.run_id == mirrored.run_id == disabled.run_id
-    as_json = [r.model_dump_json(include={"metrics"}) for r in (silent, mirrored)]
-    assert as_json[0] == as_json[1]
-    assert disabled.metrics == silent.metrics
-
-
 class Notes(Silent):
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -121,27 +111,45 @@ class Notes(Silent):
         self.warnings.append(text)
 
 
-@pytest.mark.parametrize("when", ["init", "log", "finish"])
-def test_a_tracker_that_fails_is_one_warning_and_the_run_goes_on(
-    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_tracker_changes_no_metric_and_shows_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    import wandb
+    modes = {"none": ["tracker=none"], "wandb": WANDB}
+    modes["disabled"] = ["tracker=wandb", "tracker.mode=disabled"]
+    records, notes = {}, {name: Notes() for name in modes}
+    for name, tracker in modes.items():
+        config = compose([*SMALL["cnn"], "norm=batch", "budget=smoke", *tracker])
+        records[name] = run_one(config, Results(tmp_path / name), observer=notes[name])
+        assert records[name].run_id == records["none"].run_id
+        as_json = records[name].model_dump_json(include={"metrics"})
+        assert as_json == records["none"].model_dump_json(include={"metrics"}), name
+    (line,) = notes["wandb"].texts
+    assert "wandb leet" in line
+    assert notes["none"].texts == notes["disabled"].texts == []
+    assert capfd.readouterr() == ("", "")
 
+
+def test_a_tracker_that_fails_is_one_warning_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*args: Any, **kwargs: Any) -> None:
         raise OSError("No space left on device")
 
-    if when == "init":
-        monkeypatch.setattr(wandb, "init", broken)
-    else:
-        monkeypatch.setattr(wandb.Run, when, broken)
+    config = compose([*SMALL["cnn"], "budget.max_steps=2", *WANDB])
+    for when in ("init", "log", "finish"):
+        notes = Notes()
+        with monkeypatch.context() as patch:
+            patch.setattr(wandb if when == "init" else wandb.Run, when, broken)
+            finished = run_one(config, Results(tmp_path / when), observer=notes)
+        assert finished.status == "ok", when
+        (failed,) = [text for text in notes.warnings if "No space left" in text]
+        assert "goes on" in failed
+        wandb.teardown()
+    monkeypatch.setenv("WANDB_CONSOLE", "loud")
     notes = Notes()
-    config = compose([*SMALL["cnn"], "budget=smoke", *WANDB])
-    finished = run_one(config, Results(tmp_path), observer=notes)
-    assert finished.status == "ok"
-    failed = [text for text in notes.warnings if "No space left" in text]
-    assert len(failed) == 1
-    assert "goes on" in failed[0]
-    wandb.teardown()
+    assert run_one(config, Results(tmp_path), observer=notes).status == "ok"
+    (refused,) = notes.warnings
+    assert "W&B failed (console: Input should be" in refused
 
 
 def test_a_wandb_folder_that_cannot_be_written_does_not_end_the_run(
@@ -151,22 +159,6 @@ def test_a_wandb_folder_that_cannot_be_written_does_not_end_the_run(
     results.mkdir()
     (results / "wandb").touch()
     assert run(*SMALL["cnn"], *WANDB, results=results).status == "ok"
-
-
-def test_the_console_shows_one_line_of_it(
-    run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    notes = Notes()
-    run_one(
-        compose([*SMALL["cnn"], "budget=smoke", *WANDB]),
-        Results(tmp_path),
-        observer=notes,
-    )
-    assert len(notes.texts) == 1
-    assert "wandb leet" in notes.texts[0]
-    shown = capfd.readouterr()
-    assert shown.out == ""
-    assert shown.err == ""
 
 
 @pytest.mark.slow
@@ -258,11 +250,11 @@ def test_variables_of_wandb_count_and_a_key_wins(
 
 
 def test_a_wrong_variable_is_one_line_and_nothing_is_written(
-    command: Command, tmp_path: Path
+    invoke: Command, tmp_path: Path
 ) -> None:
-    told = command("train", *SMALL["cnn"], WANDB_MODE="on")
-    assert told.returncode == 2
-    assert told.stderr == (
+    done = invoke("train", *SMALL["cnn"], WANDB_MODE="on")
+    assert done.returncode == 2
+    assert done.stderr == (
         "error: WANDB_MODE=on is unknown; write offline, online or disabled\n"
     )
     assert not (tmp_path / "results").exists()
@@ -287,20 +279,6 @@ def test_variables_of_a_run_reach_wandb(command: Command, tmp_path: Path) -> Non
     assert "resume" not in run
     (result,) = tmp_path.rglob("result.json")
     assert run["run_id"] == json.loads(result.read_text())["run_id"]
-
-
-def test_a_setting_that_wandb_refuses_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import wandb
-
-    monkeypatch.setenv("WANDB_CONSOLE", "loud")
-    wandb.teardown()
-    notes = Notes()
-    config = compose([*SMALL["cnn"], "budget.max_steps=1", *WANDB])
-    assert run_one(config, Results(tmp_path), observer=notes).status == "ok"
-    assert len(notes.warnings) == 1
-    assert "W&B failed (console: Input should be" in notes.warnings[0]
 
 
 def test_offline_reports_nothing_and_online_only_if_asked(

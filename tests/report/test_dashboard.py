@@ -89,36 +89,29 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-@pytest.mark.parametrize("part", SHOWN.parts, ids=lambda part: part.title)
-def test_a_panel_shows_what_runs_log(
-    part: built.Part, runs: Mapping[str, Received]
-) -> None:
-    tasks = list(LOGGED) if part.task is None else [part.task]
-    for panel in part.panels:
-        shown = built.keys(panel)
-        assert any(shown.values())
-        known = [logged(runs[task]) for task in tasks]
-        assert any(
-            all(set(names) <= keys[where] for where, names in shown.items())
-            for keys in known
-        ), f"{shown} is logged by no run of {tasks}"
-    for task in tasks:
-        assert set(part.by) <= logged(runs[task])["config"]
-
-
-def test_a_key_that_nobody_logs_would_be_found(runs: Mapping[str, Received]) -> None:
-    panel = built._scatter("batch_size", "test/eror")
-    keys = logged(runs["cnn"])
-    assert built.keys(panel)["config"] == ["batch_size"]
-    assert not set(built.keys(panel)["summary"]) <= keys["summary"]
+def test_panels_show_what_runs_log(runs: Mapping[str, Received]) -> None:
+    keys = {task: logged(run) for task, run in runs.items()}
+    for section in built.sections():
+        tasks = list(LOGGED) if section.task is None else [section.task]
+        for panel in section.panels:
+            shown = panel.keys().items()
+            assert any(
+                all(set(names) <= keys[task][where] for where, names in shown)
+                for task in tasks
+            ), f"{panel} is logged by no run of {tasks}"
+        for task in tasks:
+            assert set(section.by) <= keys[task]["config"], section.title
+    wrong = built.Panel(kind="scatter", x="batch_size", y="test/eror").keys()
+    assert wrong["config"] == ["batch_size"]
+    assert not set(wrong["summary"]) <= keys["cnn"]["summary"]
 
 
 def test_the_outline_names_all_that_would_be_published() -> None:
     text = built.outline(SHOWN)
-    for part in SHOWN.parts:
-        assert text.count(f"  {part.title}\n") == 2  # in workspace and report
-        for panel in part.panels:
-            for names in built.keys(panel).values():
+    for section in built.sections():
+        assert text.count(f"  {section.title}\n") == 2  # in workspace and report
+        for panel in section.panels:
+            for names in panel.keys().values():
                 assert all(name in text for name in names)
     assert "(your own entity)/normbench" in text
     assert "someone/digits" in built.outline(built.dashboard([], "digits", "someone"))
@@ -135,18 +128,18 @@ def test_verdicts_are_three_and_text_cannot_break_the_table() -> None:
         assert verdict.claim in built.outline(SHOWN)
 
 
-def test_the_objects_are_those_of_the_client(command: Command) -> None:
-    told = command("dashboard", "--json", "--claims", str(CLAIMS), "--entity", "me")
+def test_the_objects_are_those_of_the_client(invoke: Command) -> None:
+    told = invoke("dashboard", "--json", "--claims", str(CLAIMS), "--entity", "me")
     assert told.returncode == 0, told.stderr
     plain = json.loads(told.stdout)
     sections = plain["workspace"]["spec"]["section"]["panelBankConfig"]["sections"]
     assert [section["name"] for section in sections] == [
         "Verdicts",
-        *(part.title for part in SHOWN.parts),
+        *(section.title for section in built.sections()),
     ]
     assert plain["report"]["project"]["entityName"] == "me"
     grids = [b for b in plain["report"]["spec"]["blocks"] if b["type"] == "panel-grid"]
-    assert len(grids) == len(SHOWN.parts)
+    assert len(grids) == len(built.sections())
     chosen = grids[0]["metadata"]["runSets"][0]["filters"]["filters"]
     assert [(f["key"]["name"], f["op"], f["value"]) for f in chosen] == [
         ("jobType", "=", "cnn")

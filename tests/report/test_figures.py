@@ -2,32 +2,28 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pytest
-import verdicts_made
 from numpy.typing import NDArray
+from verdicts_made import NAMES, committed
 
 from normbench.config.choices import choices
 from normbench.errors import RequestError
-from normbench.report.figures import drawing, palette, verdict_figures
+from normbench.report.figures import drawing, palette
 from normbench.report.figures.forest import balanced
 from normbench.report.figures.series import Point, dressed, numeric, spread
-from normbench.report.figures.verdict_figures import norm_of
+from normbench.report.figures.verdict import norm_of, verdict_figures
 from normbench.report.published import published
-from normbench.report.words import headline
 from normbench.verdicts.registration import read_claim
-from normbench.verdicts.verdict import Verdict, read_verdict
+from normbench.verdicts.verdict import Verdict
 
 Floats = NDArray[np.float64]
 
-COMMITTED = sorted(
-    (Path(__file__).parents[2] / "results" / "claims").glob("*/verdict.json")
-)
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = '<script>alert("$x^2$")</script> & \x00\x0b "]]> id="y" url(#z) \N{SNOWMAN}'
 
@@ -71,53 +67,31 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def together() -> Iterator[tuple[str, set[str]]]:
-    """The norms that a design draws in one figure."""
-    for name in choices("claim"):
-        for design_name, design in read_claim(name).designs().items():
-            arms = {norm_of(arm, design) for arm in design.arms}
-            yield f"{name} {design_name}", arms
-
-
-@pytest.mark.parametrize("norm", choices("norm"))
-def test_every_norm_has_a_look_that_is_seen_on_white_and_on_dark(norm: str) -> None:
-    assert norm in palette.LOOKS
-    for page in ("#ffffff", "#121212"):
-        assert contrast(palette.colour(norm), page) >= 3
-
-
-def test_a_look_is_of_a_norm_that_there_is() -> None:
+def test_every_norm_and_decision_has_a_look_of_its_own_on_white_and_on_dark() -> None:
     assert palette.LOOKS.keys() == choices("norm").keys()
-
-
-def test_no_two_norms_have_one_look() -> None:
-    own = {norm: look for norm, look in palette.LOOKS.items() if norm != "layer"}
-    assert len(set(own.values())) == len(own)
-    assert len({look.colour for look in own.values()}) == len(own)
-
-
-@pytest.mark.parametrize("named", list(together()), ids=lambda named: str(named[0]))
-def test_norms_of_one_figure_differ_for_every_eye(named: tuple[str, set[str]]) -> None:
-    for one, other in combinations(sorted(named[1]), 2):
-        a, b = linear(palette.colour(one)), linear(palette.colour(other))
-        for matrix in (np.eye(3), DEUTERANOPIA, PROTANOPIA):
-            seen = np.array(matrix)
-            assert np.linalg.norm(lab(seen @ a) - lab(seen @ b)) > 14, (one, other)
-        assert palette.look(one).marker != palette.look(other).marker, (one, other)
-
-
-def test_a_norm_of_ones_own_has_one_look_for_ever() -> None:
+    users = {f"mine{index}": palette.colour(f"mine{index}") for index in range(200)}
+    decisions = {name: look.colour for name, look in palette.DECISIONS.items()}
+    norms = {name: look.colour for name, look in palette.LOOKS.items()}
+    for name, colour in (users | decisions | norms).items():
+        for page in ("#ffffff", "#121212"):
+            assert contrast(colour, page) >= 3, name
     assert palette.look("mine") == ("#d2527c", "^", "--")
-    for index in range(200):
-        for page in ("#ffffff", "#121212"):
-            assert contrast(palette.colour(f"mine{index}"), page) >= 3
-
-
-def test_decisions_are_seen_on_white_and_on_dark() -> None:
-    for decision in palette.DECISIONS:
-        for page in ("#ffffff", "#121212"):
-            assert contrast(palette.decision_colour(decision), page) >= 3
+    named = {norm: look for norm, look in palette.LOOKS.items() if norm != "layer"}
+    assert len({look.colour for look in named.values()}) == len(named)
     assert len({look.marker for look in palette.DECISIONS.values()}) == 6
+
+
+def test_norms_of_one_figure_differ_for_every_eye() -> None:
+    for name in choices("claim"):
+        for design in read_claim(name).designs().values():
+            norms = {norm_of(arm, design) for arm in design.arms}
+            for one, other in combinations(sorted(norms), 2):
+                a, b = linear(palette.colour(one)), linear(palette.colour(other))
+                for matrix in (np.eye(3), DEUTERANOPIA, PROTANOPIA):
+                    seen = np.array(matrix)
+                    distance = np.linalg.norm(lab(seen @ a) - lab(seen @ b))
+                    assert distance > 14, (name, one, other)
+                assert palette.look(one).marker != palette.look(other).marker
 
 
 def test_arms_with_one_norm_share_its_colour_and_have_their_own_marker() -> None:
@@ -130,48 +104,38 @@ def test_arms_with_one_norm_share_its_colour_and_have_their_own_marker() -> None
     assert made[1].look == palette.look("group")
 
 
-@pytest.mark.parametrize(
-    ("arm", "claim", "design", "norm"),
-    [
+def test_the_norm_of_an_arm_is_in_its_overrides_or_its_name() -> None:
+    for arm, claim, design, norm in (
         ("g8", "group-compromise", "between", "group"),
         ("each_layer", "group-compromise", "adjacency", "group_permuted"),
         ("layer", "padding-tokens", "usual", "layer_position"),
         ("layer", "batch-default", "large_batch", "layer"),
         ("extra", "batch-default", "large_batch", "extra"),
-    ],
-)
-def test_the_norm_of_an_arm(arm: str, claim: str, design: str, norm: str) -> None:
-    assert norm_of(arm, read_claim(claim).designs()[design]) == norm
-
-
-def test_the_norm_of_an_arm_by_its_name_alone() -> None:
+    ):
+        assert norm_of(arm, read_claim(claim).designs()[design]) == norm, arm
     assert norm_of("batch_masked", None) == "batch_masked"
     assert norm_of("group_ws", None) == "group"
     assert norm_of("mine_too", None) == "mine_too"
 
 
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
-def test_every_committed_verdict_is_drawn(path: Path) -> None:
-    verdict = read_verdict(path)
-    assert verdict is not None
-    drawn = verdict_figures.of_verdict(verdict, read_claim(verdict.claim))
-    for design in (*verdict.mechanisms, *verdict.outcomes):
-        assert {design.name, f"{design.name}-contrasts"} <= drawn.keys()
-        texts = written(verdict_figures.svg(drawn[f"{design.name}-contrasts"]))
-        for each in design.contrasts:
-            assert f"{each.effect:+.4f}".replace("-", "\N{MINUS SIGN}") in texts
-            assert headline(each.headline) in texts
-
-
-@pytest.mark.parametrize("name", choices("claim"))
-def test_every_design_of_every_claim_can_be_drawn(name: str) -> None:
-    claim = read_claim(name)
-    drawn = verdict_figures.of_verdict(verdicts_made.verdict(claim), claim)
-    for design_name, design in claim.designs().items():
-        texts = written(verdict_figures.svg(drawn[design_name]))
-        arms = {cell.partition("@")[0] for cell in design.all_cells()}
-        assert all(arm in texts for arm in arms)
-        assert f"{design_name}-contrasts" in drawn
+@pytest.mark.parametrize("name", NAMES)
+def test_every_committed_verdict_is_drawn(name: str) -> None:
+    figures = verdict_figures(committed(name), read_claim(name))
+    drawn = {title: drawing.svg(figure) for title, figure in figures.items()}
+    used: set[str] = set()
+    for svg in drawn.values():
+        root = ElementTree.fromstring(svg)
+        ids = [element.get("id", "") for element in root.iter() if element.get("id")]
+        assert len(ids) == len({*ids}) and not used.intersection(ids)
+        assert {part.split(")")[0] for part in svg.split("url(#")[1:]} <= {*ids}
+        used.update(ids)
+    for design in committed(name).designs:
+        assert f"{design.name}-contrasts" in drawn
+        texts = written(drawn[design.name])
+        metrics = {contrast.metric for contrast in design.contrasts}
+        for cell in design.cells:
+            if metrics & cell.mean.keys():  # of one arm, rows are levels
+                assert any(part in texts for part in cell.cell.split("@")), cell.cell
 
 
 def written(svg: str) -> str:
@@ -188,15 +152,15 @@ def labels(svg: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def batch() -> Verdict:
-    return verdicts_made.verdict(read_claim("batch-size-dependence"))
+    return committed("batch-size-dependence")
 
 
 def test_published_figures_are_marked_as_published(batch: Verdict) -> None:
-    drawn = verdict_figures.of_verdict(batch, read_claim(batch.claim))
-    texts = written(verdict_figures.svg(drawn["norm_batch"]))
+    drawn = verdict_figures(batch, read_claim(batch.claim))
+    texts = written(drawing.svg(drawn["norm_batch"]))
     assert "published: Wu & He 2018" in texts
     assert "batch, Wu & He 2018" in texts
-    assert "published" not in written(verdict_figures.svg(drawn["joint_steps"]))
+    assert "published" not in written(drawing.svg(drawn["joint_steps"]))
 
 
 def test_published_numbers_name_designs_arms_and_levels() -> None:
@@ -226,7 +190,7 @@ def test_published_numbers_are_those_that_the_claims_say() -> None:
 def test_an_inline_figure_is_told_and_takes_the_colours_of_its_page(
     batch: Verdict,
 ) -> None:
-    inline = verdict_figures.svg(verdict_figures.of_verdict(batch)["norm_batch"])
+    inline = drawing.svg(verdict_figures(batch)["norm_batch"])
     root = ElementTree.fromstring(inline)
     title, description = labels(inline)
     assert title == "batch-size-dependence, norm_batch"
@@ -242,26 +206,11 @@ def test_an_inline_figure_is_told_and_takes_the_colours_of_its_page(
     assert not list(root.iter(f"{SVG}metadata"))
 
 
-def test_ids_of_two_figures_are_not_shared(batch: Verdict) -> None:
-    found: list[set[str]] = []
-    for drawn in verdict_figures.of_verdict(batch).values():
-        inner = verdict_figures.svg(drawn)
-        root = ElementTree.fromstring(inner)
-        found.append({e.get("id", "") for e in root.iter()} - {""})
-        for referred in (part.split(")")[0] for part in inner.split("url(#")[1:]):
-            assert referred in found[-1]
-    assert sum(map(len, found)) == len(set().union(*found))
-
-
 def test_equal_figures_are_equal_bytes(batch: Verdict, tmp_path: Path) -> None:
-    one, two = (
-        verdict_figures.of_verdict(batch)["joint_steps-contrasts"] for _ in range(2)
-    )
-    assert (
-        verdict_figures.svg(one) == verdict_figures.svg(two) == verdict_figures.svg(one)
-    )
-    first = verdict_figures.save(one, tmp_path / "one" / "a.b")
-    second = verdict_figures.save(two, tmp_path / "two" / "a.b")
+    one, two = (verdict_figures(batch)["joint_steps-contrasts"] for _ in range(2))
+    assert drawing.svg(one) == drawing.svg(two) == drawing.svg(one)
+    first = drawing.save(one, tmp_path / "one" / "a.b")
+    second = drawing.save(two, tmp_path / "two" / "a.b")
     assert [file.name for file in first] == ["a.b.svg", "a.b.png"]
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()
@@ -284,8 +233,8 @@ def test_hostile_text_stays_text(batch: Verdict) -> None:
             "outcomes": [],
         }
     )
-    for drawn in verdict_figures.of_verdict(hostile).values():
-        inline = verdict_figures.svg(drawn)
+    for drawn in verdict_figures(hostile).values():
+        inline = drawing.svg(drawn)
         assert "<script" not in inline
         tags = {e.tag.removeprefix(SVG) for e in ElementTree.fromstring(inline).iter()}
         drawn_with = {"svg", "g", "path", "defs", "use", "text", "clipPath", "rect"}
@@ -298,9 +247,9 @@ def test_a_folder_that_cannot_be_made_leaves_nothing(
     batch: Verdict, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    drawn = verdict_figures.of_verdict(batch)["joint_steps"]
+    drawn = verdict_figures(batch)["joint_steps"]
     with pytest.raises(RequestError, match="cannot be written"):
-        verdict_figures.save(drawn, tmp_path / "file" / "figure")
+        drawing.save(drawn, tmp_path / "file" / "figure")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -309,31 +258,27 @@ def test_a_cell_without_a_mean_is_left_out_and_named(batch: Verdict) -> None:
     gone = design.cells[0].model_copy(update={"mean": {}, "n": 0, "skipped": "why"})
     less = design.model_copy(update={"cells": [gone, *design.cells[1:]]})
     partial = batch.model_copy(update={"outcomes": [less], "mechanisms": []})
-    _, description = labels(
-        verdict_figures.svg(verdict_figures.of_verdict(partial)[design.name])
-    )
+    _, description = labels(drawing.svg(verdict_figures(partial)[design.name]))
     assert "skipped: batch@1" in description
     assert "batch@1 0" not in description
 
 
 def test_a_verdict_without_runs_has_no_figures(batch: Verdict) -> None:
     empty = batch.model_copy(update={"outcomes": [], "mechanisms": []})
-    assert verdict_figures.of_verdict(empty) == {}
+    assert verdict_figures(empty) == {}
 
 
 def test_the_style_does_not_leak(batch: Verdict) -> None:
-    import matplotlib as mpl
-
     before = dict(mpl.rcParams)
-    verdict_figures.svg(verdict_figures.of_verdict(batch)["joint_steps"])
+    drawing.svg(verdict_figures(batch)["joint_steps"])
     assert dict(mpl.rcParams) == before
 
 
 def test_figures_need_no_pyplot_and_no_torch() -> None:
     code = (
-        "import sys, normbench.report.figures.verdict_figures\n"
+        "import sys, normbench.report.figures.verdict\n"
         "import normbench.report.figures.runs\n"
-        "import normbench.report.figures.training, normbench.report.figures.gallery\n"
+        "import normbench.report.figures.gallery\n"
         "print({'torch', 'hydra', 'matplotlib.pyplot', 'wandb'} & sys.modules.keys())"
     )
     found = subprocess.run(
@@ -342,9 +287,8 @@ def test_figures_need_no_pyplot_and_no_torch() -> None:
     assert found.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize(
-    ("wanted", "places"),
-    [
+def test_labels_keep_apart_near_where_they_belong() -> None:
+    for wanted, places in (
         ([0.5], [0.5]),
         ([0.2, 0.8], [0.2, 0.8]),
         ([0.5, 0.5], [0.45, 0.55]),
@@ -352,20 +296,14 @@ def test_figures_need_no_pyplot_and_no_torch() -> None:
         ([0.0, 0.0, 0.0], [0.0, 0.1, 0.2]),
         ([1.0, 0.98, 0.97], [1.0, 0.9, 0.8]),
         ([], []),
-    ],
-)
-def test_labels_keep_apart_near_where_they_belong(
-    wanted: list[float], places: list[float]
-) -> None:
-    assert spread(wanted, 0.1) == pytest.approx(places)
+    ):
+        assert spread(wanted, 0.1) == pytest.approx(places)
 
 
 def test_numbers_are_an_axis_and_words_are_rows() -> None:
     assert numeric(["1", "2", "0.5"])
-    assert not numeric(["1"])
-    assert not numeric(["0", "1"])
-    assert not numeric(["1", "two"])
-    assert not numeric([])
+    for levels in (["1"], ["0", "1"], ["1", "two"], []):
+        assert not numeric(levels)
 
 
 def test_lines_of_a_name_are_of_about_one_length() -> None:

@@ -50,14 +50,11 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Opened:
-    """A page, and all that it said and asked for."""
+    """A page, its messages and its requests."""
 
     page: Page
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
-
-    def text(self, selector: str) -> str:
-        return self.page.locator(selector).inner_text()
 
 
 Open = Callable[..., Opened]
@@ -73,9 +70,9 @@ def open_page(browser: Browser) -> Iterator[Open]:
         one = Opened(page)
         opened.append(one)
         page.set_default_timeout(10_000)
-        page.on("console", lambda message: one.said.append(message.text))
-        page.on("pageerror", lambda error: one.said.append(str(error)))
-        page.on("dialog", lambda dialog: one.said.append(dialog.message))
+        page.on("console", lambda message: one.messages.append(message.text))
+        page.on("pageerror", lambda error: one.messages.append(str(error)))
+        page.on("dialog", lambda dialog: one.messages.append(dialog.message))
         page.on("request", lambda request: one.requests.append(request.url))
         page.goto(file.as_uri())
         expect(page.locator("#loading")).to_have_count(0)
@@ -85,7 +82,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
     for one in opened:
         asked = [url for url in one.requests if not url.startswith("data:")]
         one.page.close()
-        assert one.said == []
+        assert one.messages == []
         assert len(asked) == 1
         assert asked[0].startswith("file://")
 
@@ -133,9 +130,10 @@ def choose(page: Page, *numbers: int) -> None:
         page.get_by_label(re.compile("^Choose [0-9a-f]{16}$")).nth(number).check()
 
 
-@pytest.mark.parametrize(
-    "conditions",
-    [
+def test_filters_mean_what_the_command_line_means(small: Path, open_page: Open) -> None:
+    page = open_page(small).page
+    records, _ = store.all_records(small.parent / "runs")
+    for conditions in (
         ["norm=batch"],
         ["norm!=batch"],
         ["batch_size<=8", "status=ok"],
@@ -143,34 +141,26 @@ def choose(page: Page, *numbers: int) -> None:
         ["optimizer.nesterov=true"],
         ["diverged_at=null"],
         ["test/error!=0.05"],
-    ],
-    ids=" ".join,
-)
-def test_filters_mean_what_the_command_line_means(
-    small: Path, open_page: Open, conditions: list[str]
-) -> None:
-    page = open_page(small).page
-    for condition in conditions:
-        found = query.CONDITION.fullmatch(condition)
-        assert found is not None
-        add_filter(page, *found.group("key", "sign", "text"))
-    records, _ = store.all_records(small.parent / "runs")
-    wanted = sorted(each.run_id for each in query.matching(records, conditions))
-    assert 0 < len(wanted)
-    assert column(page, "run_id") == wanted
-    assert f"{len(wanted)} of {len(records)} runs" in page.locator("#runs").inner_text()
-    for _ in conditions:
-        page.get_by_role("button", name="Remove the filter").first.click()
-    assert len(column(page, "run_id")) == len(records)
-
-
-def test_an_order_of_text_is_refused(small: Path, open_page: Open) -> None:
-    page = open_page(small).page
-    add_filter(page, "norm", "<", "batch")
+    ):
+        for condition in conditions:
+            match = query.CONDITION.fullmatch(condition)
+            assert match is not None
+            add_filter(page, *match.group("key", "sign", "text"))
+        kept = query.matching(records, conditions)
+        shown = f"{len(kept)} of {len(records)} runs"
+        expect(page.locator("#explorer [role=status]")).to_have_text(shown)
+        wanted = sorted(record.run_id for record in kept)
+        assert column(page, "run_id") == wanted != [], conditions
+        for _ in conditions:
+            page.get_by_role("button", name="Remove the filter").first.click()
+        assert len(column(page, "run_id")) == len(records)
+    add_filter(page, "norm", "<", "batch")  # an order of text is refused
     expect(page.get_by_role("button", name="Remove the filter")).to_have_count(0)
 
 
-def test_a_heading_sorts_and_says_so(small: Path, open_page: Open) -> None:
+def test_a_heading_sorts_and_any_key_can_be_a_column(
+    small: Path, open_page: Open
+) -> None:
     page = open_page(small).page
     head = page.get_by_role("button", name="test/error", exact=True)
     head.click()
@@ -184,17 +174,13 @@ def test_a_heading_sorts_and_says_so(small: Path, open_page: Open) -> None:
     shown = column(page, "test/error")
     assert [float(text) for text in shown if text != NO_VALUE] == numbers[::-1]
     assert shown[-1] == NO_VALUE  # what has no value is last in either direction
-
-
-def test_any_key_can_be_a_column(small: Path, open_page: Open) -> None:
-    page = open_page(small).page
     page.get_by_text("Columns: any key").click()
-    page.get_by_role("checkbox", name="optimizer.weight_decay").check()
+    box = page.get_by_role("checkbox", name="optimizer.weight_decay")
+    box.check()
     assert set(column(page, "optimizer.weight_decay")) == {"0.0005"}
-    page.get_by_role("checkbox", name="optimizer.weight_decay").uncheck()
-    expect(
-        page.get_by_role("columnheader", name="optimizer.weight_decay")
-    ).to_have_count(0)
+    box.uncheck()
+    heads = page.get_by_role("columnheader", name="optimizer.weight_decay")
+    expect(heads).to_have_count(0)
 
 
 def choose_batch_and_group(page: Page) -> None:
@@ -206,39 +192,30 @@ def choose_batch_and_group(page: Page) -> None:
     choose(page, 0, 1)
 
 
-def test_curves_tell_their_values_to_pointer_and_keyboard(
-    small: Path, open_page: Open
-) -> None:
+def test_chosen_runs_have_curves_and_are_compared(small: Path, open_page: Open) -> None:
     page = open_page(small).page
     choose_batch_and_group(page)
     chart = page.get_by_role("slider", name=re.compile(r"^train\/batch_loss"))
     chart.hover(position={"x": 70, "y": 90})
     readout = page.locator(".readout")
-    expect(readout).to_contain_text("step 1")
-    expect(readout).to_contain_text("batch")
-    expect(readout).to_contain_text("1.9")
+    for text in ("step 1", "batch", "1.9"):
+        expect(readout).to_contain_text(text)
     chart.focus()
-    page.keyboard.press("Home")
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    told = chart.get_attribute("aria-valuetext")
-    assert told is not None
-    assert told.startswith("step 3; ")
-    assert told.count("not finite") == 2
+    for key in ("Home", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+    values = chart.get_attribute("aria-valuetext") or ""
+    assert values.startswith("step 3; ")
+    assert values.count("not finite") == 2
     page.get_by_text("These values as a table").click()
     table = page.get_by_role("table", name=re.compile(r"^train\/batch_loss"))
     expect(table).to_be_visible()
 
-
-def test_two_runs_are_compared_key_by_key(small: Path, open_page: Open) -> None:
-    page = open_page(small).page
-    choose_batch_and_group(page)
     table = page.get_by_role("table", name=re.compile("^Config, then metrics"))
     keys = table.locator("tbody th").all_inner_texts()
     assert keys == ["run_id", "norm", "test/error"]
     row = table.get_by_role("row", name=re.compile(r"^test\/error"))
-    *values, difference = row.locator("td").all_inner_texts()
-    assert sorted(values) == ["0.05", "0.06"]
+    *values_shown, difference = row.locator("td").all_inner_texts()
+    assert sorted(values_shown) == ["0.05", "0.06"]
     assert difference.lstrip("-\N{MINUS SIGN}") == "0.01"
     page.get_by_label("only what differs").uncheck()
     assert len(table.locator("tbody th").all_inner_texts()) > 40
@@ -272,20 +249,6 @@ def test_cells_are_means_with_their_spread(small: Path, open_page: Open) -> None
     ).to_be_visible()
 
 
-def test_the_slider_walks_over_the_outputs(small: Path, open_page: Open) -> None:
-    page = open_page(small).page
-    viewer = page.locator(".viewer")
-    expect(viewer.locator("output")).to_have_text("group")
-    before = viewer.locator(".chosen").get_attribute("src")
-    viewer.get_by_role("slider").focus()
-    page.keyboard.press("ArrowRight")
-    expect(viewer.locator("output")).to_have_text("rms")
-    after = viewer.locator(".chosen").get_attribute("src")
-    assert after is not None
-    assert after.startswith("data:image/webp")
-    assert after != before
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_it_is_accessible_in_both_themes(
@@ -304,8 +267,18 @@ def test_it_is_accessible_in_both_themes(
     assert found.violations_count == 0, found.generate_report()
 
 
-def test_the_choice_of_colours_wins(small: Path, open_page: Open) -> None:
+def test_the_sliders_of_outputs_and_the_choice_of_colours_work(
+    small: Path, open_page: Open
+) -> None:
     page = open_page(small, "light").page
+    viewer = page.locator(".viewer")
+    expect(viewer.locator("output")).to_have_text("group")
+    before = viewer.locator(".chosen").get_attribute("src")
+    viewer.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    expect(viewer.locator("output")).to_have_text("rms")
+    after = viewer.locator(".chosen").get_attribute("src") or ""
+    assert after.startswith("data:image/webp") and after != before
 
     def brightness() -> int:
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -316,6 +289,15 @@ def test_the_choice_of_colours_wins(small: Path, open_page: Open) -> None:
     assert brightness() < 3 * 60
     page.get_by_label("Auto").check()
     assert brightness() == 3 * 255
+
+    # Paper has what is folded on the screen.
+    folded = page.locator("#claims details:not([open])")
+    assert folded.count() > 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert folded.count() == 0
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert folded.count() > 0
+    assert page.pdf(format="A4").startswith(b"%PDF")
 
 
 def test_a_phone_never_scrolls_sideways(small: Path, open_page: Open) -> None:
@@ -338,17 +320,6 @@ def test_a_phone_never_scrolls_sideways(small: Path, open_page: Open) -> None:
         assert box["x"] + box["width"] <= PHONE["width"]
 
 
-def test_paper_has_what_is_folded_on_the_screen(small: Path, open_page: Open) -> None:
-    page = open_page(small).page
-    folded = page.locator("#claims details:not([open])")
-    assert folded.count() > 0
-    page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert folded.count() == 0
-    page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert folded.count() > 0
-    assert page.pdf(format="A4").startswith(b"%PDF")
-
-
 def test_markup_in_names_and_values_is_text(tmp_path: Path, open_page: Open) -> None:
     write_hostile(tmp_path / "runs", tmp_path / "claims")
     opened = open_page(written(tmp_path, tmp_path / "claims"))
@@ -356,7 +327,7 @@ def test_markup_in_names_and_values_is_text(tmp_path: Path, open_page: Open) -> 
     assert page.locator("img").count() == 0
     assert page.locator("script").count() == 2
     assert page.title().startswith("normbench")
-    body = opened.text("body")
+    body = page.locator("body").inner_text()
     for text in (IMAGE_TAG, SCRIPT_TAG, QUOTES, "<img src=x onerror=alert(1)>"):
         assert text in body
     page.get_by_text("Columns: any key").click()

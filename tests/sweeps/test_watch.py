@@ -1,6 +1,7 @@
 """A sweep seen from outside: what its files say, and what a terminal shows of it."""
 
 import fcntl
+import io
 import itertools
 import json
 import os
@@ -24,8 +25,9 @@ from conftest import SMALL, Command
 from hypothesis import given
 from hypothesis import strategies as st
 from records_made import a_record, written
+from rich.console import Console
 
-from normbench.cli.watch import LOOKS, _shares
+from normbench.cli.watch import LOOKS, _shares, _view
 from normbench.config.identity import run_id
 from normbench.config.schema import Choice, RunConfig, RunRecord, Skipped
 from normbench.errors import RequestError
@@ -96,15 +98,15 @@ SIZES = (2, 32)
 SEEDS = (0, 1)
 
 
-@pytest.mark.parametrize("now", [-1e9, -0.5, 2.0**32, 4e11])
 def test_a_clock_that_is_wrong_ends_no_sweep(
-    now: float, announcement: Announcement, monkeypatch: pytest.MonkeyPatch
+    announcement: Announcement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = said(*grid(norm=NORMS, seed=SEEDS))
-    monkeypatch.setattr(time, "time", lambda: now)
-    announcement.say(manifest)
-    (folder,) = folders(announcement._results)
-    assert read_manifest(folder) == manifest
+    for now in (-1e9, -0.5, 2.0**32, 4e11):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        announcement.say(manifest)
+        (folder,) = folders(tmp_path)
+        assert read_manifest(folder) == manifest, now
 
 
 def test_what_a_sweep_says_is_there_while_it_runs_and_until_the_next(
@@ -273,15 +275,8 @@ def test_the_best_cell_is_the_one_with_the_best_mean(
     ((best, worst),) = watch.look().extremes().values()
     assert (best.by, best.mean, best.n) == ({"norm": "group"}, 0.2, 1)
     assert (worst.by, worst.mean, worst.n) == ({"norm": "batch"}, 0.3, 2)
-
-
-def test_where_more_is_better_the_greatest_is_best(
-    tmp_path: Path, announcement: Announcement
-) -> None:
-    a, c = grid(norm=NORMS)
-    announcement.say(said(a, c))
-    ended(tmp_path, a, 0.1, direction="maximize")
-    ended(tmp_path, c, 0.2, direction="maximize")
+    for key, error in {a: 0.1, b: 0.1, c: 0.2, d: 0.2}.items():
+        ended(tmp_path, key, error, direction="maximize")
     ((best, _),) = Watch(tmp_path).look().extremes().values()
     assert best.by == {"norm": "group"}
 
@@ -365,9 +360,9 @@ STYLE = re.compile(r"\x1b\[[0-9;]*m")
 class Screen:
     """A process in a terminal of its own, and all that it has written there."""
 
-    def __init__(self, arguments: list[str], columns: int, lines: int) -> None:
+    def __init__(self, arguments: list[str], lines: int) -> None:
         self.written = ""
-        self.process, self._terminal = _in_a_terminal(arguments, columns, lines)
+        self.process, self._terminal = _in_a_terminal(arguments, lines)
 
     def wait_for(self, pattern: str, seconds: float = 60) -> str:
         """Until what was written matches; all of it."""
@@ -409,11 +404,11 @@ class Screen:
 
 
 def _in_a_terminal(
-    arguments: list[str], columns: int, lines: int
+    arguments: list[str], lines: int
 ) -> tuple[subprocess.Popen[bytes], int]:
     plain = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, 80, 0, 0))
     process = subprocess.Popen(
         [*NORMBENCH, *arguments],
         stdin=theirs,
@@ -428,32 +423,32 @@ def _in_a_terminal(
 
 
 @contextmanager
-def watching(results: Path, columns: int = 80, lines: int = 24) -> Iterator[Screen]:
-    arguments = ["watch", "--results", str(results)]
-    screen = Screen(arguments, columns, lines)
+def watching(results: Path, lines: int = 24) -> Iterator[Screen]:
+    screen = Screen(["watch", "--results", str(results)], lines)
     try:
         yield screen
     finally:
         screen.close()
 
 
-@pytest.mark.parametrize(
-    ("columns", "cell"),
-    [(120, "■■■■■■■■ 9/9 0.2500"), (60, "■■■■■■■■ 0.2500"), (45, "■■■■■■■■"), (20, "")],
-)
-def test_a_table_fits_the_terminal(columns: int, cell: str, tmp_path: Path) -> None:
+def test_a_table_fits_the_terminal(tmp_path: Path) -> None:
     keys = grid(norm=NORMS, batch_size=SIZES, seed=range(9))
     with Announcement(tmp_path) as announcement:
         announcement.say(said(*keys))
     for key in keys:
         ended(tmp_path, key)
-    with watching(tmp_path, columns) as screen:
-        assert screen.end() == 0
-    lines = screen.lines()
-    assert max(map(len, lines)) <= columns
-    row = next(line for line in lines if line.startswith("batch"))
-    assert cell in row
-    assert (" 9/9" in row, "0.25" in row) == (columns == 120, columns > 45)
+    snapshot = Watch(tmp_path).look()
+    marks = "■" * 8
+    fits = {120: f"{marks} 9/9 0.2500", 60: f"{marks} 0.2500", 45: marks, 20: ""}
+    for columns, cell in fits.items():
+        printed = io.StringIO()
+        console = Console(file=printed, width=columns, force_terminal=False)
+        console.print(_view(snapshot, console, rows=None))
+        lines = printed.getvalue().splitlines()
+        assert max(map(len, lines)) <= columns
+        row = next(line for line in lines if line.startswith("batch"))
+        assert cell in row, columns
+        assert (" 9/9" in row, "0.25" in row) == (columns == 120, columns > 45)
 
 
 def test_ctrl_c_ends_watching_and_leaves_the_terminal_clean(tmp_path: Path) -> None:
@@ -479,7 +474,7 @@ def test_ctrl_c_ends_watching_and_leaves_the_terminal_clean(tmp_path: Path) -> N
 
 
 def test_a_terminal_that_knows_no_more_gets_one_picture(
-    command: Command, tmp_path: Path
+    command: Command, invoke: Command, tmp_path: Path
 ) -> None:
     ok, other = grid(norm=NORMS)
     with Announcement(tmp_path) as announcement:
@@ -490,19 +485,19 @@ def test_a_terminal_that_knows_no_more_gets_one_picture(
         assert plain.returncode == 0, plain.stderr
         assert "\x1b" not in plain.stdout
         assert "# 1 ok  . 1 to come" in plain.stdout
-        told = json.loads(command(*watch, "--json").stdout)
+        told = json.loads(invoke(*watch, "--json").stdout)
     assert (told["runs"], told["ok"], told["missing"]) == (2, 1, 1)
     assert told["active"] is True
     assert [cell["by"] for cell in told["cells"]] == [
         {"norm": "batch"},
         {"norm": "group"},
     ]
-    stopped = command(*watch).stdout
+    stopped = invoke(*watch).stdout
     assert "stopped; the same command takes it up again" in stopped
 
 
-def test_without_a_sweep_it_says_so(command: Command) -> None:
-    told = command("watch", "--results", "nowhere")
+def test_without_a_sweep_it_says_so(invoke: Command) -> None:
+    told = invoke("watch", "--results", "nowhere")
     assert told.returncode == 2
     assert told.stderr.startswith("error: no sweep has run in --results nowhere")
 

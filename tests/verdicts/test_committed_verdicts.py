@@ -3,9 +3,8 @@
 import html
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -16,8 +15,6 @@ from normbench.config.schema import LocalEngine
 from normbench.records.store import read_compact
 from normbench.report import words
 from normbench.report.dashboard import verdict_table
-from normbench.report.figures.drawing import style
-from normbench.report.figures.forest import forest
 from normbench.report.page import page
 from normbench.report.page.material import gather
 from normbench.report.published import published_line, recalled
@@ -66,18 +63,6 @@ def row_of(document: str, link: str) -> list[str]:
     """The cells of the row of a table whose first cell has the link."""
     (row,) = re.findall(rf"^\|.*\({link}\).*$", document, re.MULTILINE)
     return [cell.strip() for cell in row.split("|")[1:-1]]
-
-
-@pytest.mark.parametrize("name", choices("claim"))
-def test_the_readmes_have_the_verdict(name: str) -> None:
-    sentence, *shown = row_of(README, rf"docs/claims/{name}\.md")
-    sentence = re.sub(r"^\[(.*?)\]\(.*?\)", r"\1", sentence)
-    if name not in NAMES:
-        assert [sentence, *shown] == [read_claim(name).statement, "", "", ""]
-        return
-    assert [sentence, *shown] == list(words.row(committed(name)))
-    _, *cells = row_of(RESULTS, rf"claims/{name}/verdict\.json")
-    assert cells[:3] == shown
 
 
 def test_the_notice_is_on_top_of_the_documents() -> None:
@@ -143,82 +128,8 @@ def test_texture_is_kept_stands_beside_the_sentence() -> None:
             assert "texture is kept" in after[:120], where
 
 
-class Shown(NamedTuple):
-    """What one place shows of a contrast."""
-
-    name: str
-    decision: str
-    effect: str
-    confidence: str
-    low: str
-    high: str
-    n: str
-    p: str
-
-
 def contrasts_of(verdict: Verdict) -> list[ContrastVerdict]:
     return [each for design in verdict.designs for each in design.contrasts]
-
-
-NUMBER = r"([+-][\d.]+)"
-NUMBERS = rf"{NUMBER}, (\d+%) \[{NUMBER}, {NUMBER}\], n (\d+), p (.*?)"
-
-
-def in_the_terminal(verdict: Verdict) -> Iterator[Shown]:
-    printed = text(verdict, 10_000)
-    for name, decision, *numbers in re.findall(
-        rf"^    (\S.*?) {{2,}}(.*)\n +\S+ {NUMBERS}, margin", printed, re.MULTILINE
-    ):
-        yield Shown(re.sub(r"\*?( \(exploratory\))?$", "", decision), name, *numbers)
-
-
-def in_the_figures(verdict: Verdict) -> Iterator[Shown]:
-    for design in verdict.designs:
-        with style():
-            (axes,) = forest(design, verdict.alpha, design.name).axes
-        for drawn, contrast in zip(axes.texts, design.contrasts, strict=True):
-            plain = drawn.get_text().replace("\N{MINUS SIGN}", "-")
-            found = re.fullmatch(rf".*, expected .*?: (.*)\n{NUMBERS}", plain)
-            assert found, plain
-            yield Shown(contrast.name, *found.groups())
-
-
-def in_the_page(rendered: str) -> Iterator[Shown]:
-    plain = html.unescape(rendered).replace("\N{MINUS SIGN}", "-")
-    cells = re.compile(
-        r'<tr>\n<th scope="row">(?P<name>[^\n]*?)(?: <span class="tag">.*?)?'
-        r'<div class="small">[^\n]*, expected: .*?</th>\n'
-        r'<td><span class="badge [^"]*"><span [^>]*>.</span>(?P<decision>.*?)</span>'
-        rf'.*?<td class="n">{NUMBER}<div class="small">(\d+%) '
-        rf"\[{NUMBER}, {NUMBER}\]</div></td>\n"
-        r'<td class="n">(\d+)</td>\n<td class="n">(.*?)</td>',
-        re.DOTALL,
-    )
-    for found in cells.finditer(plain):
-        yield Shown(*found.groups())
-
-
-def test_every_place_shows_one_decision_one_interval_and_one_p() -> None:
-    rendered = page.render(gather(FOLDER / "no runs", FOLDER), {}, {}).html
-    on_the_page = list(in_the_page(rendered))
-    expected: list[Shown] = []
-    for name in NAMES:
-        verdict = committed(name)
-        printed = list(in_the_terminal(verdict))
-        assert list(in_the_figures(verdict)) == printed, name
-        assert len(printed) == len(contrasts_of(verdict)), name
-        expected += printed
-        for shown, contrast in zip(printed, contrasts_of(verdict), strict=True):
-            against = contrast.decision in ("refuted", "equivalent")
-            if contrast.decision == "supported" or against:
-                p = contrast.p_against if against else contrast.p
-                adjusted = contrast.p_against_adjusted if against else None
-                adjusted = adjusted if against else contrast.p_adjusted
-                p = p if adjusted is None else adjusted
-                assert shown.p.split()[0] == f"{p:.2g}", (name, shown)
-            assert ("against" in shown.p) >= against, (name, shown)
-            assert shown.name == contrast.name
-    assert on_the_page == expected
 
 
 def test_the_p_of_a_contrast_that_fails_only_after_holm_is_the_one_it_names() -> None:

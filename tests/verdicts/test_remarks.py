@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 from normbench.cli import app
 from normbench.errors import RequestError
 from normbench.report import dashboard, words
-from normbench.report.figures import verdict_figures
+from normbench.report.figures import drawing
+from normbench.report.figures.verdict import verdict_figures
 from normbench.report.page import page
 from normbench.report.page.material import gather
 from normbench.report.text.verdict import text
@@ -135,11 +136,11 @@ def test_every_place_shows_what_is_withdrawn_and_what_was_found(folder: Path) ->
         assert "withdrawn" in shown, where
         for finding in verdict.findings.values():
             assert finding in " ".join(shown.split()), (where, finding)
-    drawn = verdict_figures.of_verdict(verdict, claim)
+    drawn = verdict_figures(verdict, claim)
     for name in ("joint", "joint-contrasts"):
-        assert "withdrawn" in verdict_figures.svg(drawn[name])
-    assert f"withdrawn: {REASON}" in verdict_figures.svg(drawn["joint"])
-    assert "withdrawn" not in verdict_figures.svg(drawn["norm_batch-contrasts"])
+        assert "withdrawn" in drawing.svg(drawn[name])
+    assert f"withdrawn: {REASON}" in drawing.svg(drawn["joint"])
+    assert "withdrawn" not in drawing.svg(drawn["norm_batch-contrasts"])
 
 
 def test_no_seeds_are_promised_of_what_is_withdrawn(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Footprints as cubes (after Wu & He 2018, figure 2): samples x channels x positions.
 
-Cells that the marked output entry depends on are coloured. All that is drawn is read
-off a measured dependence. Files are the same bytes for the same panels.
+Entries that the marked output entry depends on are coloured, as measured. Equal panels
+give equal files.
 """
 
 import re
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -41,6 +41,8 @@ SHADE = {"top": 1.0, "front": 0.9, "side": 0.78}
 EDGE = "#868e96"
 PER_ROW = 4
 SMALL = 7.5
+UNIT = 34
+"""Of a page, for one unit of an edge of a cube."""
 
 # Where one axis of the cube, corner to corner, leads on paper.
 ALONG_C: Point = (3.2, -0.85)
@@ -84,18 +86,48 @@ def faces(panel: Panel) -> Iterator[Face]:
             yield face("side", kinds[n, -1, p], (n, channels, p), 0, 2)
 
 
-def draw(panels: Sequence[Panel], folder: Path, name: str = "footprint") -> list[Path]:
-    """Write `name`.svg and `name`.png with all panels to `folder`, made if need be.
+def draw(panels: Sequence[Panel], folder: Path) -> list[Path]:
+    """Write footprint.svg and footprint.png with all panels to `folder`.
 
-    Raises RequestError where that is not possible.
+    Creates the folder. Raises RequestError if it cannot be written.
     """
-    return save(cubes(panels), folder / name)
-
-
-def cubes(panels: Sequence[Panel]) -> Figure:
-    """All panels as cubes, with what their colours mean."""
     with style():
-        return _figure(panels)
+        return save(_figure(panels), folder / "footprint")
+
+
+@dataclass(frozen=True)
+class Cube:
+    """One panel as shapes for a page, in a box of `width` x `height`.
+
+    Each of `shapes` is the kind of its entries, its colour, and the data of its path.
+    """
+
+    panel: Panel
+    shapes: list[tuple[str, str, str]]
+    width: float
+    height: float
+
+
+def cube(panel: Panel) -> Cube:
+    """The shapes of a panel."""
+    seen = list(faces(panel))
+    corners = np.array([face.corners for face in seen])
+    (left, low), (right, top) = corners.min((0, 1)), corners.max((0, 1))
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for face in seen:
+        points = (
+            f"{(x - left) * UNIT:.1f} {(top - y) * UNIT:.1f}" for x, y in face.corners
+        )
+        paths = grouped.setdefault((face.kind, to_hex(colour(face))), [])
+        paths.append(f"M{'L'.join(points)}Z")
+    shapes = [(kind, fill, " ".join(paths)) for (kind, fill), paths in grouped.items()]
+    return Cube(panel, shapes, (right - left) * UNIT, (top - low) * UNIT)
+
+
+def legend(panels: Sequence[Panel]) -> dict[str, str]:
+    """The kinds of entries that `panels` have, each with its meaning."""
+    present = {str(kind) for panel in panels for kind in np.unique(panel.kinds())}
+    return {kind: text for kind, text in MEANING.items() if kind in present}
 
 
 def _figure(panels: Sequence[Panel]) -> Figure:
@@ -105,8 +137,8 @@ def _figure(panels: Sequence[Panel]) -> Figure:
     head, foot = 0.34 + 1.25 * SMALL * most / 72, 0.36
     width, height = max(2.55 * columns, 5.1), (2.25 + head) * rows
     figure = Figure(figsize=(width, height + foot))
-    told = (f"{p.title}: {p.words}, {p.count} of {p.value.size}" for p in panels)
-    figure.set_label("\n".join(["What one output entry depends on", *told]))
+    lines = (f"{p.title}: {p.words}, {p.count} of {p.value.size}" for p in panels)
+    figure.set_label("\n".join(["What one output entry depends on", *lines]))
     grid = figure.subplots(rows, columns, squeeze=False)
     figure.subplots_adjust(
         left=0.005,
@@ -120,12 +152,10 @@ def _figure(panels: Sequence[Panel]) -> Figure:
         axes.set_axis_off()
     for axes, panel in zip(grid.flat, panels, strict=False):
         _cube(axes, panel)
-    present = {str(kind) for panel in panels for kind in np.unique(panel.kinds())}
     figure.legend(
         handles=[
             Patch(facecolor=COLOURS[kind], edgecolor=EDGE, label=meaning)
-            for kind, meaning in MEANING.items()
-            if kind in present
+            for kind, meaning in legend(panels).items()
         ],
         loc="lower center",
         ncols=4,
@@ -150,11 +180,7 @@ def _cube(axes: Axes, panel: Panel) -> None:
     axes.set_aspect("equal")
     axes.set_xlim(-0.75, ALONG_C[0] + ALONG_N[0] + 0.35)
     axes.set_ylim(ALONG_C[1] + ALONG_P[1] - 0.45, ALONG_N[1] + 0.15)
-    label: dict[str, Any] = {
-        "fontsize": 10,
-        "ha": "center",
-        "va": "center",
-    }
+    label: dict[str, Any] = {"fontsize": 10, "ha": "center", "va": "center"}
     spatial = "H, W" if len(panel.spatial) == 2 else "T"
     axes.text(-0.22, ALONG_P[1] / 2, spatial, rotation=90, **label)
     axes.text(ALONG_C[0] / 2 - 0.1, ALONG_C[1] / 2 + ALONG_P[1] - 0.27, "C", **label)
@@ -164,17 +190,12 @@ def _cube(axes: Axes, panel: Panel) -> None:
         "N",
         **label,
     )
-    axes.set_title(
-        _caption(panel),
-        fontsize=SMALL,
-        loc="center",
-        pad=2,
-        linespacing=1.2,
-    )
+    caption = _caption(panel)
+    axes.set_title(caption, fontsize=SMALL, loc="center", pad=2, linespacing=1.2)
     axes.annotate(
         panel.title,
         (0.5, 1.0),
-        (0, 1.25 * SMALL * len(_caption(panel).splitlines()) + 7),
+        (0, 1.25 * SMALL * len(caption.splitlines()) + 7),
         xycoords="axes fraction",
         textcoords="offset points",
         ha="center",

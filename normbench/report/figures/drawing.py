@@ -1,8 +1,8 @@
-"""One style for every figure, and figures as files or as part of a page.
+"""The style of every figure, and figures as files or as part of a page.
 
-Figures are matplotlib's, made without pyplot: nothing here has global state. The label
-of a figure is its title and, from the second line on, what it shows in words; both are
-in its SVG for those who do not see it.
+Figures are matplotlib's, made without pyplot, so there is no global state. The label of
+a figure is its title and, from the second line on, its content in words; its SVG has
+both for readers who cannot see it.
 """
 
 import io
@@ -27,7 +27,7 @@ Format = Literal["svg", "png"]
 COLUMN, PAGE = 3.5, 7.16
 """Widths in inches of one column, and of both, of a two-column paper."""
 SMALL = 6.5
-"""Points: of what is told below a figure, or about a part of it."""
+"""Font size in points of notes below a figure, or about a part of it."""
 INK, PAPER = "#24292e", "#ffffff"
 DOTS_PER_INCH = 300
 STYLE: Any = {
@@ -82,7 +82,7 @@ _REFERENCE = re.compile(r"(?<=url\(#)[^)]+(?=\))")
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Figures are made, and written, in here.
+    """The context in which figures are made and written.
 
     A character that the font lacks is a box in a PNG; an SVG has it as text.
     """
@@ -92,7 +92,7 @@ def style() -> Iterator[None]:
 
 
 def figure(width: float, height: float, title: str, description: str = "") -> Figure:
-    """An empty figure of `width` x `height` inches; what is in it never overlaps."""
+    """An empty figure of `width` x `height` inches, whose parts never overlap."""
     layout = ConstrainedLayoutEngine(w_pad=0.08)
     made = Figure((width, height), dpi=DOTS_PER_INCH, layout=layout)
     made.set_label(f"{title}\n{description}")
@@ -100,7 +100,7 @@ def figure(width: float, height: float, title: str, description: str = "") -> Fi
 
 
 def title_of(figure: Figure) -> tuple[str, str]:
-    """The title of a figure, and what it shows in words."""
+    """The title of a figure, and its content in words."""
     title, _, description = str(figure.get_label()).partition("\n")
     return title, description
 
@@ -108,9 +108,9 @@ def title_of(figure: Figure) -> tuple[str, str]:
 def svg(figure: Figure) -> str:
     """A figure as an <svg> for a page, transparent; text and axes are `currentColor`.
 
-    What is hollow is filled with `--paper`, a page's own colour of its background. Text
-    is text, and what the figure shows in words is its <title> and <desc>. The ids in it
-    occur in no other figure's. Equal figures give equal text.
+    Hollow markers are filled with `--paper`, the page's background. Text stays text;
+    <title> and <desc> have the content in words. No two figures share an id. Equal
+    figures give equal text.
     """
     return _inline(_rendered(figure, "svg", "none"), *title_of(figure))
 
@@ -120,7 +120,7 @@ def save(
 ) -> list[Path]:
     """Write `stem`.svg and `stem`.png, whole or not at all, on white.
 
-    The folder is made if need be. Raises RequestError where that is not possible.
+    Creates the folder. Raises RequestError if it cannot be written.
     """
     drawn = {kind: _rendered(figure, kind, PAPER) for kind in formats}
     files = []
@@ -167,7 +167,7 @@ def _inline(document: bytes, title: str, description: str) -> str:
             elif key == f"{{{_XLINK}}}href" and value.startswith("#"):
                 value = f"#{prefix}{value[1:]}"
             else:
-                value = _REFERENCE.sub(lambda found: prefix + found[0], value)
+                value = _REFERENCE.sub(lambda match: prefix + match[0], value)
                 value = value.replace(INK, "currentColor")
                 value = value.replace(PAPER, "var(--paper, Canvas)")
             element.set(key, value)
@@ -181,9 +181,9 @@ def _inline(document: bytes, title: str, description: str) -> str:
     root.set("role", "img")
     texts = {"title": title, "desc": description}
     for place, (tag, text) in enumerate((t, x) for t, x in texts.items() if x):
-        told = ElementTree.Element(f"{{{_SVG}}}{tag}", {"id": prefix + tag})
-        told.text = _NOT_XML.sub("", text)
-        root.insert(place, told)
+        element = ElementTree.Element(f"{{{_SVG}}}{tag}", {"id": prefix + tag})
+        element.text = _NOT_XML.sub("", text)
+        root.insert(place, element)
     named = [prefix + tag for tag, text in texts.items() if text]
     root.set("aria-labelledby", " ".join(named))
     for name, space in (("", _SVG), ("xlink", _XLINK)):

@@ -7,60 +7,65 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from normbench.report import words
 from normbench.report.figures.drawing import INK, PAGE, PAPER, figure
 from normbench.report.figures.palette import DECISIONS
-from normbench.report.figures.series import measured
-from normbench.report.words import headline
+from normbench.report.figures.series import hide_y_axis, measured
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict
 
 MOST_MARGINS = 10.0
-"""Where the axis ends: what is beyond has an arrow, and its number."""
-EXPECTED = {"greater": "> 0", "less": "< 0", "equal": "= 0", "not_greater": "not > 0"}
+"""The end of the axis; an arrow and a number stand for an effect beyond it."""
 
 
 def forest(design: DesignVerdict, alpha: float, title: str) -> Figure:
     """Effects of contrasts in units of their margins, with their intervals."""
-    shown = [each for each in design.contrasts if each.effect is not None]
-    names = [balanced(contrast.name, 38) for contrast in shown]
-    heights = [max(2, name.count("\n") + 1) for name in names]
+    shown = [
+        (contrast, str(numbers).replace("-", "\N{MINUS SIGN}"))
+        for contrast in design.contrasts
+        if (numbers := words.numbers(contrast, alpha))
+    ]
+    description = "\n".join(
+        f"{contrast.name}: {words.headline(contrast.headline)}, "
+        f"{measured(contrast.metric)} {numbers}, margin {contrast.margin:g}"
+        for contrast, numbers in shown
+    )
+    names = [balanced(contrast.name, 38) for contrast, _ in shown]
     places, line = [], 0.0
-    for height in heights:
+    for name in names:
+        height = max(2, name.count("\n") + 1)
         places.append(line + height / 2)
         line += height + 0.7
-    made = figure(
-        PAGE, 0.135 * line + 0.6, f"{title}: contrasts", _effects(shown, alpha)
-    )
+    made = figure(PAGE, 0.135 * line + 0.6, f"{title}: contrasts", description)
     axes = made.subplots()
-    left, right = _reach(shown)
-    axes.set_xlim(left, right)
+    ends = _ends([contrast for contrast, _ in shown])
+    axes.set_xlim(*ends)
     axes.axvspan(-1, 1, color=INK, alpha=0.08, lw=0)
     axes.axvline(0, color=INK, linewidth=0.6)
-    for place, contrast in zip(places, shown, strict=True):
-        _contrast(axes, contrast, place, (left, right))
+    for place, (contrast, line_of_numbers) in zip(places, shown, strict=True):
+        _contrast(axes, contrast, place, ends)
         axes.text(
             1.02,
             place,
-            f"{measured(contrast.metric)}, expected {EXPECTED[contrast.says]}: "
-            f"{headline(contrast.headline)}\n{_numbers(contrast, alpha)}",
+            f"{measured(contrast.metric)}, expected "
+            f"{words.EXPECTED_SHORT[contrast.says]}: "
+            f"{words.headline(contrast.headline)}\n{line_of_numbers}",
             transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=7,
             linespacing=1.35,
         )
     axes.set_yticks(places, names)
-    for label, contrast in zip(axes.get_yticklabels(), shown, strict=True):
+    for label, (contrast, _) in zip(axes.get_yticklabels(), shown, strict=True):
         label.set_fontweight("bold" if contrast.primary else "normal")
     axes.set_ylim(line - 0.3, -0.4)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
-    axes.spines["left"].set_visible(False)
+    hide_y_axis(axes)
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.set_xlabel("effect, in margins (shaded: within the margin)")
     return made
 
 
 def balanced(text: str, width: int) -> str:
-    """As many lines as it takes, of about one length."""
+    """`text` in the fewest lines of at most `width`, all of about one length."""
     lines = textwrap.wrap(text, width)
     for narrower in range(width - 1, width // 2, -1):
         again = textwrap.wrap(text, narrower)
@@ -70,8 +75,8 @@ def balanced(text: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def _reach(contrasts: Sequence[ContrastVerdict]) -> tuple[float, float]:
-    """Both ends of the axis: all intervals are on it, but for what is far away."""
+def _ends(contrasts: Sequence[ContrastVerdict]) -> tuple[float, float]:
+    """Both ends of the axis, in margins: it has all intervals up to MOST_MARGINS."""
     ends = [
         end / contrast.margin
         for contrast in contrasts
@@ -124,22 +129,4 @@ def _contrast(
         markerfacecolor=look.colour if contrast.primary else PAPER,
         markersize=5.5,
         clip_on=False,
-    )
-
-
-def _numbers(contrast: ContrastVerdict, alpha: float) -> str:
-    assert contrast.interval is not None
-    low, high, wide = contrast.interval
-    share = 1 - alpha if wide else 1 - 2 * alpha
-    return (
-        f"{contrast.effect:+.4f}, {share:.0%} [{low:+.4f}, {high:+.4f}], "
-        f"n {contrast.n}, p {contrast.p_shown}"
-    ).replace("-", "\N{MINUS SIGN}")
-
-
-def _effects(contrasts: Sequence[ContrastVerdict], alpha: float) -> str:
-    return "\n".join(
-        f"{contrast.name}: {headline(contrast.headline)}, {measured(contrast.metric)} "
-        f"{_numbers(contrast, alpha)}, margin {contrast.margin:g}"
-        for contrast in contrasts
     )

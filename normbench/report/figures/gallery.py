@@ -1,4 +1,4 @@
-"""What style networks make of the same pictures, side by side."""
+"""The outputs of style networks for the same pictures, side by side."""
 
 from collections.abc import Mapping
 
@@ -13,10 +13,10 @@ from normbench.report.figures.series import MOST_ROWS, check_count
 
 
 def gallery(pictures: Mapping[str, Image.Image]) -> Figure:
-    """The test pictures and the style, and below what each network makes of them.
+    """The test pictures and the style, and below the output of each network.
 
-    `pictures[label]` is the picture that a style run left: inputs above, outputs below.
-    Raises RequestError where the runs have different inputs.
+    `pictures[label]` is the picture of a style run: inputs above, outputs below. Raises
+    RequestError if the runs have different inputs.
     """
     read = {label: _halves(picture) for label, picture in pictures.items()}
     above = {half[0].tobytes() for half in read.values()}

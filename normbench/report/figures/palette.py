@@ -68,23 +68,14 @@ DECISIONS: dict[Headline, Look] = {
 
 
 def look(norm: str) -> Look:
-    """How `norm` is drawn; one that is not of this package always has the same look."""
-    known = LOOKS.get(norm)
-    if known is not None:
-        return known
+    """How `norm` is drawn; a norm of another package always has the same look."""
+    if norm in LOOKS:
+        return LOOKS[norm]
     digest = sha256(norm.encode("utf-8", "surrogatepass")).digest()
-    return Look(
-        _OTHERS[digest[0] % len(_OTHERS)],
-        _MARKERS[digest[1] % len(_MARKERS)],
-        _LINES[digest[2] % len(_LINES)],
-    )
+    choices = zip((_OTHERS, _MARKERS, _LINES), digest, strict=False)
+    return Look(*(some[byte % len(some)] for some, byte in choices))
 
 
 def colour(norm: str) -> str:
     """The hex colour of `norm`."""
     return look(norm).colour
-
-
-def decision_colour(decision: Headline) -> str:
-    """The hex colour of a decision; write the word too."""
-    return DECISIONS[decision].colour

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 
 MOST_POSITIONS = 9
+MEASURED = Path(__file__).with_name("footprints.json")
+"""What `normbench footprint NORM... --output` wrote; a test measures it again."""
 
 
 @dataclass(frozen=True)
@@ -86,37 +89,34 @@ def _panel(plain: Mapping[str, Any]) -> Panel:
     )
 
 
+GAP = "   "
 MARKS = "# all positions  + some  . none; the output is at @ (all) or O (some)"
 
 
 def text(panels: Sequence[Panel], width: int) -> str:
     """The panels as grids of samples (rows) and channels (columns), side by side."""
-    blocks = [_grid(panel) for panel in panels]
+    rows: list[list[list[str]]] = []
+    used = width
+    for block in map(_grid, panels):
+        used += len(GAP) + len(block[0])
+        if used > width:
+            rows.append([])
+            used = len(block[0])
+        rows[-1].append(block)
     lines: list[str] = []
-    while blocks:
-        row = [blocks.pop(0)]
-        while blocks and _width([*row, blocks[0]]) <= width:
-            row.append(blocks.pop(0))
-        height = max(len(block) for block in row)
-        for index in range(height):
-            cells = [
-                (block[index] if index < len(block) else "").ljust(_width([block]))
-                for block in row
-            ]
-            lines.append("   ".join(cells).rstrip())
+    for row in rows:
+        lines += [GAP.join(parts).rstrip() for parts in zip_longest(*row, fillvalue="")]
         lines.append("")
     return "\n".join([*lines, MARKS])
 
 
-def _width(blocks: Sequence[Sequence[str]]) -> int:
-    return sum(max(map(len, block)) for block in blocks) + 3 * (len(blocks) - 1)
-
-
 def _grid(panel: Panel) -> list[str]:
+    """Lines of one length."""
     either = panel.value | panel.gradient
     samples, channels = either.shape[:2]
     marks = np.where(either.all(2), "#", np.where(either.any(2), "+", "."))
     marks[panel.output[:2]] = "@" if either[panel.output[:2]].all() else "O"
     header = "N\\C " + " ".join(str(c % 10) for c in range(channels))
     body = [f"{n:>3} " + " ".join(marks[n]) for n in range(samples)]
-    return [panel.title, header, *body]
+    size = max(len(panel.title), len(header))
+    return [line.ljust(size) for line in (panel.title, header, *body)]

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +21,7 @@ STEPS = (1, 2, 2.5, 5, 10)
 LINE = 9.5
 """Points from one direct label to the next."""
 MOST_CURVES, MOST_ROWS = 16, 80
-"""Of one figure: more are not told apart."""
+"""In one figure: more cannot be told apart."""
 MOST_CHARACTERS = 30
 """Below an axis of one column, in one line."""
 _MORE_MARKERS, _MORE_LINES = "DPv<>XpH", ("--", "-.", ":")
@@ -27,7 +29,7 @@ _MORE_MARKERS, _MORE_LINES = "DPv<>XpH", ("--", "-.", ":")
 
 @dataclass(frozen=True)
 class Point:
-    """A mean and the ends of its interval, which are None for want of runs."""
+    """A mean and the ends of its interval, None for fewer than two runs."""
 
     mean: float
     low: float | None = None
@@ -42,53 +44,49 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points by level, drawn in one look; `hollow` where another series has it full."""
+    """Points by level, drawn with one look; `hollow` if another series has it full."""
 
     label: str
     look: Look
     points: Mapping[str, Point]
     hollow: bool = False
 
-    def face(self) -> str:
-        """What its markers are filled with."""
-        return PAPER if self.hollow else self.look.colour
+    def style(self) -> dict[str, Any]:
+        """Keyword arguments of matplotlib: colour and marker."""
+        return {
+            "color": self.look.colour,
+            "marker": self.look.marker,
+            "markerfacecolor": PAPER if self.hollow else self.look.colour,
+        }
 
     def key(self) -> Line2D:
         """Its marker and name, for a legend."""
-        return Line2D(
-            [],
-            [],
-            linestyle="none",
-            color=self.look.colour,
-            marker=self.look.marker,
-            markerfacecolor=self.face(),
-            label=self.label,
-        )
+        return Line2D([], [], linestyle="none", label=self.label, **self.style())
 
 
 def dressed(
     points: Mapping[str, Mapping[str, Point]], norms: Mapping[str, str]
 ) -> list[Series]:
-    """A series for each label, in the look of its norm, `norms[label]`.
+    """A series for each label, with the look of its norm, `norms[label]`.
 
-    Of several with one norm, the first, or the one that is called like it, has that
-    norm's look, and the others its colour.
+    Of several with one norm, the one with the norm's name, or else the first, has the
+    norm's look; the others have its colour, but hollow markers and another line.
     """
     looks: dict[str, Look] = {}
     taken: dict[str, set[str]] = {}
     for label in sorted(points, key=lambda label: norms[label] != label):
         norm = norms[label]
-        own = look(norm)
+        chosen = look(norm)
         rank = len(taken.setdefault(norm, set()))
         if rank:
             free = [marker for marker in _MORE_MARKERS if marker not in taken[norm]]
             line = _MORE_LINES[(rank - 1) % len(_MORE_LINES)]
-            own = own._replace(marker=(free or ["o"])[0], line=line)
-        taken[norm].add(own.marker)
-        looks[label] = own
+            chosen = chosen._replace(marker=(free or ["o"])[0], line=line)
+        taken[norm].add(chosen.marker)
+        looks[label] = chosen
     return [
-        Series(label, looks[label], its, hollow=looks[label] != look(norms[label]))
-        for label, its in points.items()
+        Series(label, looks[label], of_label, looks[label] != look(norms[label]))
+        for label, of_label in points.items()
     ]
 
 
@@ -104,21 +102,24 @@ def axis_label(key: str) -> str:
 
 
 def numeric(levels: Sequence[str]) -> bool:
-    """Whether the levels are two numbers above 0 or more, for a logarithmic axis."""
+    """Whether the levels are two or more numbers above 0, for a logarithmic axis."""
     try:
-        return len({float(level) for level in levels if float(level) > 0}) > 1 and all(
-            float(level) > 0 for level in levels
-        )
+        numbers = {float(level) for level in levels}
     except ValueError:
         return False
+    return len(numbers) > 1 and min(numbers) > 0
 
 
-def curves(axes: Axes, series: Sequence[Series]) -> None:
-    """Means over a log2 axis, with bands.
+def span(counts: Sequence[int]) -> str:
+    """The least and the greatest count: "8", or "7-8"."""
+    return "-".join(map(str, dict.fromkeys((min(counts), max(counts)))))
 
-    A series with one point has a dotted line through it: it is measured there alone.
+
+def curves(axes: Axes, series: Sequence[Series], markevery: int = 1) -> None:
+    """Means over numbers, with bands and every `markevery`-th point marked.
+
+    A dotted line goes through the only point of a series.
     """
-    levels = sorted({level for each in series for level in each.points}, key=float)
     for each in series:
         ordered = sorted(each.points, key=float)
         x = np.array([float(level) for level in ordered])
@@ -132,21 +133,19 @@ def curves(axes: Axes, series: Sequence[Series]) -> None:
             )
         else:
             axes.fill_between(x, y - below, y + above, color=color, alpha=BAND, lw=0)
-        axes.plot(
-            x,
-            y,
-            color=color,
-            linestyle=each.look.line,
-            marker=each.look.marker,
-            markerfacecolor=each.face(),
-        )
+        axes.plot(x, y, markevery=markevery, **each.style(), linestyle=each.look.line)
+    axes.grid(visible=False, axis="x")
+
+
+def level_axis(axes: Axes, series: Sequence[Series]) -> None:
+    """Make x logarithmic, with a tick at each level."""
+    levels = sorted({level for each in series for level in each.points}, key=float)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator([float(level) for level in levels]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if sum(len(level) + 2 for level in levels) > MOST_CHARACTERS:
         axes.tick_params(axis="x", rotation=45)
-    axes.grid(visible=False, axis="x")
 
 
 def label_ends(axes: Axes, series: Sequence[Series], height: float) -> None:
@@ -154,33 +153,23 @@ def label_ends(axes: Axes, series: Sequence[Series], height: float) -> None:
 
     `height` is about that of the axes in inches, for labels that do not overlap.
     """
-    ends = [each.points[max(each.points, key=float)].mean for each in series]
-    shares = [float(axes.transAxes.inverted().transform(p)[1]) for p in _at(axes, ends)]
-    for each, y in zip(series, spread(shares, LINE / (72 * height)), strict=True):
-        _key_and_label(axes, each, y)
-
-
-def _at(axes: Axes, values: Sequence[float]) -> list[tuple[float, float]]:
     axes.get_ylim()  # settles what is still to be scaled
-    return [tuple(axes.transData.transform((1.0, value))) for value in values]
-
-
-def _key_and_label(axes: Axes, series: Series, y: float) -> None:
-    """The marker of a series and its name, right of the axes at the share `y`."""
-    axes.plot(
-        [1.02, 1.06, 1.1],
-        [y, y, y],
-        transform=axes.transAxes,
-        clip_on=False,
-        color=series.look.colour,
-        linestyle=series.look.line,
-        marker=series.look.marker,
-        markerfacecolor=series.face(),
-        markevery=[1],
-    )
-    axes.text(
-        1.13, y, series.label, transform=axes.transAxes, va="center", fontsize=7.5
-    )
+    ends = [each.points[max(each.points, key=float)].mean for each in series]
+    places = (axes.transData.transform((1.0, end)) for end in ends)
+    shares = [float(axes.transAxes.inverted().transform(place)[1]) for place in places]
+    for each, y in zip(series, spread(shares, LINE / (72 * height)), strict=True):
+        axes.plot(
+            [1.02, 1.06, 1.1],
+            [y, y, y],
+            transform=axes.transAxes,
+            clip_on=False,
+            markevery=[1],
+            **each.style(),
+            linestyle=each.look.line,
+        )
+        axes.text(
+            1.13, y, each.label, transform=axes.transAxes, va="center", fontsize=7.5
+        )
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
@@ -222,25 +211,20 @@ def rows(series: Sequence[Series], levels: Sequence[str]) -> dict[tuple[str, str
     return placed
 
 
-def within_possible(axes: Axes, metric: str, axis: str) -> None:
-    """End an axis of shares a little beyond 0 and 1, whatever an interval says."""
+def within_possible(axes: Axes, metric: str, axis: Literal["x", "y"]) -> None:
+    """End the axis of an error or accuracy a little beyond 0 and 1."""
     if metric.rpartition("/")[2] not in ("error", "accuracy"):
         return
     low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
     edge = 0.03 * (high - low)
-    limits = max(low, -edge), min(high, 1 + edge)
-    if axis == "x":
-        axes.set_xlim(*limits)
-    else:
-        axes.set_ylim(*limits)
+    limit = axes.set_xlim if axis == "x" else axes.set_ylim
+    limit(max(low, -edge), min(high, 1 + edge))
 
 
 def dots(
-    axes: Axes,
-    series: Sequence[Series],
-    places: Mapping[tuple[str, str], int],
+    axes: Axes, series: Sequence[Series], places: Mapping[tuple[str, str], int]
 ) -> None:
-    """Each point in its line, with its interval."""
+    """Draw each point in its row, with its interval; a line parts the levels."""
     for each in series:
         drawn = {
             places[each.label, level]: point
@@ -254,10 +238,8 @@ def dots(
             list(drawn),
             xerr=np.array([point.reach() for point in drawn.values()]).T,
             linestyle="none",
-            color=each.look.colour,
-            marker=each.look.marker,
-            markerfacecolor=each.face(),
             elinewidth=1.3,
+            **each.style(),
         )
     firsts: dict[str, int] = {}
     for (_, level), line in places.items():
@@ -266,13 +248,18 @@ def dots(
         axes.axhline(line - 1, color=INK, alpha=0.16, linewidth=0.5)
     bottom = max(places.values(), default=0)
     axes.set_ylim(bottom + 0.8, -0.8)
+    hide_y_axis(axes)
+
+
+def hide_y_axis(axes: Axes) -> None:
+    """Leave only the labels of y, which name rows."""
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 
 
 def name_rows(axes: Axes, places: Mapping[tuple[str, str], int]) -> None:
-    """Write what the lines are: the levels, or the series where there is one level."""
+    """Name the rows: by level, or by series if there is one level."""
     levels = list(dict.fromkeys(level for _, level in places))
     if len(levels) == 1:
         ticks = {
@@ -280,16 +267,15 @@ def name_rows(axes: Axes, places: Mapping[tuple[str, str], int]) -> None:
             for (label, level), line in places.items()
         }
     else:
-        lines = {
-            level: [line for (_, own), line in places.items() if own == level]
-            for level in levels
-        }
-        ticks = {sum(its) / len(its): level for level, its in lines.items()}
+        lines: dict[str, list[int]] = {}
+        for (_, level), line in places.items():
+            lines.setdefault(level, []).append(line)
+        ticks = {fmean(some): level for level, some in lines.items()}
     axes.set_yticks(list(ticks), list(ticks.values()))
 
 
 def check_count(what: str, count: int, most: int) -> None:
-    """Raise RequestError where there are too many to tell apart."""
+    """Raise RequestError if there are too many to tell apart."""
     if count > most:
         raise RequestError(
             f"{count} {what} are too many to tell apart (at most {most}); choose some "

@@ -1,6 +1,5 @@
-// A chart of lines: drawn as SVG, read off by pointer or arrow keys, and told as a table.
+// A chart of lines as SVG: pointer or arrow keys read values, a table lists them.
 
-const SVG = "http://www.w3.org/2000/svg";
 const CHART = { height: 340, left: 64, right: 16, top: 26, bottom: 40 };
 const WIDEST = 720;
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 4"];
@@ -8,30 +7,12 @@ const FEW_POINTS = 12;
 const MOST_IN_READOUT = 12;
 const MOST_TABLE_ROWS = 200;
 
-function svg(name, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
-
-// An element with properties and children; text children are text, never markup.
-function element(name, properties = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(properties)) {
-    if (key in made && !key.includes("-")) made[key] = value;
-    else made.setAttribute(key, value);
-  }
-  made.append(...children);
-  return made;
-}
-
 // `lines`: {label, colour, dash, points: [[x, y, low?, high?], ...]}, y null where not
 // finite. Options: title, xLabel, yLabel, width (of its place, in pixels), logX, logY.
 function lineChart(lines, options) {
   const scales = scalesOf(lines, options);
   if (!scales) {
-    return element("p", { className: "none" }, "There is nothing to draw for this choice.");
+    return none("There is nothing to draw for this choice.");
   }
   const cross = svg("path", { class: "cross" });
   const dots = svg("g");
@@ -63,7 +44,7 @@ function scalesOf(lines, { width, logX, logY }) {
   const usable = (y) => y !== null && y !== undefined && (!logY || y > 0);
   const points = lines.flatMap((line) => line.points);
   if (!points.some(([, y]) => usable(y))) return null;
-  const xs = points.map(([x]) => x); // also where a value is not finite: that is told
+  const xs = points.map(([x]) => x); // also where a value is not finite: the readout says so
   const ys = points.flatMap(([, ...y]) => y).filter(usable);
   const x = axis(xs, logX, CHART.left, wide - CHART.right);
   const y = axis(ys, logY, CHART.height - CHART.bottom, CHART.top);
@@ -236,12 +217,12 @@ function showAt(x, { lines, scales, options, cross, dots, readout }) {
       ),
   );
   const head = `${options.xLabel} ${shown(x)}`;
-  const values = there.map(({ line, point }) => [line.label, told(point)]);
+  const values = there.map(({ line, point }) => [line.label, valueText(point)]);
   readout.replaceChildren(
     element("strong", {}, head),
     ...there.slice(0, MOST_IN_READOUT).map(({ line, point }) => {
       const name = element("span", {}, line.label);
-      return element("div", {}, colourSwatch(line.colour), name, element("b", {}, told(point)));
+      return element("div", {}, colourSwatch(line.colour), name, element("b", {}, valueText(point)));
     }),
     there.length > MOST_IN_READOUT ? `and ${there.length - MOST_IN_READOUT} more, in the table` : "",
   );
@@ -252,7 +233,7 @@ function showAt(x, { lines, scales, options, cross, dots, readout }) {
   return [head, ...values.map(([label, value]) => `${label}: ${value}`)].join("; ");
 }
 
-function told([, y, low, high]) {
+function valueText([, y, low, high]) {
   const value = y === null ? "not finite" : shown(y);
   return low === undefined || low === null ? value : `${value} (${shown(low)} to ${shown(high)})`;
 }
@@ -275,36 +256,20 @@ function tableOf(lines, options) {
 }
 
 function valuesTable(lines, options) {
-  const rows = lines.flatMap((line) => line.points.map((point) => [line.label, point]));
-  const head = ["line", options.xLabel, options.yLabel];
-  const table = element(
-    "table",
-    {},
-    element("caption", {}, options.title),
-    element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, text)))),
+  const points = lines.flatMap((line) => line.points.map((point) => [line.label, point]));
+  const heads = ["line", options.xLabel, options.yLabel].map((text) => element("th", { scope: "col" }, text));
+  const rows = points.slice(0, MOST_TABLE_ROWS).map(([label, point]) =>
     element(
-      "tbody",
+      "tr",
       {},
-      ...rows.slice(0, MOST_TABLE_ROWS).map(([label, point]) =>
-        element(
-          "tr",
-          {},
-          element("th", { scope: "row" }, label),
-          element("td", {}, shown(point[0])),
-          element("td", {}, told(point)),
-        ),
-      ),
+      element("th", { scope: "row" }, label),
+      element("td", {}, shown(point[0])),
+      element("td", {}, valueText(point)),
     ),
   );
-  const made = [scrollBox(options.title, table)];
-  if (rows.length > MOST_TABLE_ROWS) {
-    const text = `The first ${MOST_TABLE_ROWS} of ${rows.length} values; draw fewer lines for the others.`;
-    made.push(element("p", { className: "small" }, text));
+  const made = [scrollBox(options.title, table(options.title, heads, rows))];
+  if (points.length > MOST_TABLE_ROWS) {
+    made.push(small(`The first ${MOST_TABLE_ROWS} of ${points.length} values; draw fewer lines for the others.`));
   }
   return made;
-}
-
-function scrollBox(label, ...children) {
-  const properties = { className: "scroll", role: "group", "aria-label": label };
-  return element("div", { ...properties, tabIndex: 0 }, ...children);
 }

@@ -26,57 +26,58 @@ ALL_POINTS = 250_000
 """Of all runs together, for each of the quantities that they logged."""
 X = "step"
 POSITION = (X, "samples", "epoch")
-"""Where a row of a history is; the rest of it are values there."""
+"""The keys of a history row that are not quantities."""
 
 Curve = tuple[list[int], list[float | None]]
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Runs as text for a page, and what of their histories is in it."""
+    """Runs as text for a page, and how much of their histories it has.
+
+    `points` is the limit for a curve, `thinned` the number of curves that had more.
+    `unreadable` histories could not be read; their curves are left out.
+    """
 
     text: str
     points: int
-    """That a curve has at most."""
     curves: int
     thinned: int
-    """Curves that had more points than they have here."""
     unreadable: list[Unreadable]
-    """Histories that could not be read, each with why; their curves are left out."""
 
 
 def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
-    """Every run of `material`, its curves with `points` points at most; 0: no curves.
+    """Every run of `material`, with at most `points` points a curve; 0: no curves.
 
     `colours` are those of the norms. Equal runs give equal text.
     """
     records = material.records
-    rows = [facts(each, material.claims_of.get(each.run_id, ())) for each in records]
+    claims = material.claims_of
+    rows = [facts(record, claims.get(record.run_id, ())) for record in records]
     curves: list[dict[str, list[int]]] = []
     abscissae: dict[tuple[int, ...], int] = {}
     ordinates: list[list[float | None]] = []
     thinned = 0
     unreadable: list[Unreadable] = []
-    for each in records:
-        own: dict[str, list[int]] = {}
+    for record in records:
         history: list[dict[str, Any]] = []
-        if points and each.run_id in material.folders:
+        if points and record.run_id in material.folders:
             try:
-                history = store.read_history(material.folders[each.run_id])
+                history = store.read_history(material.folders[record.run_id])
             except Unreadable as error:
                 unreadable.append(error)
+        curves.append({})
         for name, (x, y) in _curves(history).items():
             kept = spread(len(x), points)
             thinned += len(kept) < len(x)
             at = tuple(x[i] for i in kept)
-            where = abscissae.setdefault(at, len(abscissae))
-            own[name] = [where, len(ordinates)]
+            index = abscissae.setdefault(at, len(abscissae))
+            curves[-1][name] = [index, len(ordinates)]
             ordinates.append([y[i] for i in kept])
-        curves.append(own)
     plain = {
         "facts": [_coded(key, rows) for key in _keys(rows)],
         "experiment": sorted(key for key in _keys(rows) if _decides(key)),
-        "metrics": _metrics([{**each.metrics, **each.probes} for each in records]),
+        "metrics": _metrics([record.metrics | record.probes for record in records]),
         "steps": list(abscissae),
         "values": ordinates,
         "curves": curves,
@@ -94,7 +95,7 @@ def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
 
 
 def points_for(material: Material) -> int:
-    """How many points a curve has where so many runs have a history."""
+    """How many points a curve may have, given the number of runs with a history."""
     share = ALL_POINTS // max(1, len(material.folders))
     return max(FEWEST_POINTS, min(MOST_POINTS, share))
 
@@ -108,18 +109,18 @@ def spread(size: int, most: int) -> list[int]:
 
 def _curves(history: Iterable[Mapping[str, Any]]) -> dict[str, Curve]:
     """The quantities that a run logged more than once."""
-    found: dict[str, Curve] = {}
+    curves: dict[str, Curve] = {}
     for row in history:
         for name, value in row.items():
             if name not in POSITION:
-                x, y = found.setdefault(name, ([], []))
+                x, y = curves.setdefault(name, ([], []))
                 x.append(row[X])
                 y.append(_rounded(value, CURVE_DIGITS))
-    return {name: curve for name, curve in found.items() if len(curve[0]) > 1}
+    return {name: curve for name, curve in curves.items() if len(curve[0]) > 1}
 
 
 def _decides(key: str) -> bool:
-    """Whether a key of the config makes another experiment of a run, not a repeat."""
+    """Whether runs that differ in this config key are different experiments."""
     head = key.partition(".")[0]
     return head in RunConfig.model_fields.keys() - NOT_HASHED - {"seed"}
 

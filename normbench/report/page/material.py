@@ -3,7 +3,7 @@
 Knows no torch and no hydra: a report is made on a laptop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,33 +19,23 @@ RECORDS = "records.jsonl.gz"
 
 
 @dataclass(frozen=True)
-class Told:
-    """A claim as it is registered, and what its check came to; one of them is there.
-
-    `changed`: the yaml is another one than that of the verdict.
-    """
+class ClaimEntry:
+    """A claim as registered, and its verdict; at least one of them is not None."""
 
     name: str
     claim: Claim | None
     verdict: Verdict | None
 
     @property
-    def statement(self) -> str:
-        """The sentence that was judged, or that waits for it."""
-        told = self.verdict or self.claim
-        assert told is not None
-        return told.statement
-
-    @property
-    def source(self) -> str:
-        """Who says so."""
-        told = self.verdict or self.claim
-        assert told is not None
-        return told.source
+    def text(self) -> Verdict | Claim:
+        """The sentence that was judged, or waits for a verdict, with its source."""
+        text = self.verdict or self.claim
+        assert text is not None
+        return text
 
     @property
     def changed(self) -> bool:
-        """Whether the yaml is another one than that of the verdict."""
+        """Whether the yaml differs from the one that was judged."""
         if self.claim is None or self.verdict is None:
             return False
         return registration_hash(self.claim) != self.verdict.registration
@@ -55,14 +45,14 @@ class Told:
 class Material:
     """All that a report shows.
 
-    `records` are by id; those in `folders` have a folder, with a history and pictures,
-    the others are known from the records of a claim. `claims_of` says which verdicts a
-    run is part of, by id. `damaged` are files that should be records, each with why it
-    is left out, `unfinished` the ids of folders without a result.
+    `records` are sorted by id. Those in `folders` have a folder, with a history and
+    pictures; the others come from the records of a claim. `claims_of` lists, by run id,
+    the verdicts that a run is part of. `damaged` are results that cannot be read,
+    `unfinished` the ids of folders without a result.
     """
 
     results: Path
-    told: list[Told]
+    claims: list[ClaimEntry]
     records: list[RunRecord]
     folders: dict[str, Path]
     claims_of: dict[str, list[str]]
@@ -76,84 +66,74 @@ def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Mater
     A run that has both a folder and a committed record is read from its folder. Raises
     RequestError for a verdict or records that cannot be read.
     """
-    told = list(_told(claims, config_dir))
-    found, damaged = store.all_records(results)
-    folders = {each.run_id: store.run_folder(results, each.run_id) for each in found}
-    broken = {each.path.parent.name for each in damaged}
-    unfinished = [
-        run_id
-        for run_id in store.run_ids(results)
-        if run_id not in folders and run_id not in broken
-    ]
-    by_id = {each.run_id: each for each in found}
+    entries = _entries(claims, config_dir)
+    records, damaged = store.all_records(results)
+    by_id = {record.run_id: record for record in records}
+    folders = {run_id: store.run_folder(results, run_id) for run_id in by_id}
+    seen = {*by_id, *(error.path.parent.name for error in damaged)}
     claims_of: dict[str, list[str]] = {}
-    for one in told:
-        file = claims / one.name / RECORDS
+    for entry in entries:
+        file = claims / entry.name / RECORDS
         if file.exists():
             with store.no_garbage():
-                for each in store.read_compact(file):
-                    by_id.setdefault(each.run_id, each)
-        for run_id in one.verdict.run_ids if one.verdict else []:
-            claims_of.setdefault(run_id, []).append(one.name)
+                for record in store.read_compact(file):
+                    by_id.setdefault(record.run_id, record)
+        for run_id in entry.verdict.run_ids if entry.verdict else []:
+            claims_of.setdefault(run_id, []).append(entry.name)
     return Material(
         results=results,
-        told=told,
+        claims=entries,
         records=[by_id[run_id] for run_id in sorted(by_id)],
         folders=folders,
         claims_of=claims_of,
         damaged=damaged,
-        unfinished=unfinished,
+        unfinished=[key for key in store.run_ids(results) if key not in seen],
     )
 
 
-def _told(claims: Path, config_dir: Path | None) -> Iterator[Told]:
+def _entries(claims: Path, config_dir: Path | None) -> list[ClaimEntry]:
     """Every claim that is registered or has a verdict, those with a verdict first.
 
-    A quick or smoke check counts where there is no full one: it says what it is.
+    A quick or smoke check counts if there is no full one; the page says so.
     """
     registered = choices("claim", config_dir)
     judged = {path.parent.name for path in claims.glob("*/verdict*.json")}
-    without = []
+    entries = []
     for name in sorted({*registered, *judged}):
         verdict = None
         for file in ("verdict.json", "verdict.quick.json", "verdict.smoke.json"):
             verdict = verdict or read_verdict(claims / name / file)
         claim = read_claim(name, config_dir) if name in registered else None
-        one = Told(name, claim, verdict)
-        if verdict is None:
-            without.append(one)
-        else:
-            yield one
-    yield from without
+        entries.append(ClaimEntry(name, claim, verdict))
+    return sorted(entries, key=lambda entry: entry.verdict is None)
 
 
-def facts(each: RunRecord, claims: Sequence[str]) -> dict[str, Any]:
-    """What can be asked of a run beside its metrics: its config and how it went."""
-    environment = each.environment
+def facts(record: RunRecord, claims: Sequence[str]) -> dict[str, Any]:
+    """What the explorer can filter by beside metrics: config and how the run went."""
     return {
-        "run_id": each.run_id,
-        "status": each.status,
+        "run_id": record.run_id,
+        "status": record.status,
         "claim": ", ".join(claims) or None,
-        **query.flat(each.config),
-        "primary_metric": each.primary_metric,
-        "steps": each.steps,
-        "parameters": each.parameters,
-        "peak_lr": each.peak_lr,
-        "diverged_at": each.diverged_at,
-        "error": _last_line(each.error),
-        "seconds.train": each.seconds.train,
-        "started": each.started,
-        "code": environment.source_hash,
-        "torch": environment.packages.get("torch"),
-        "ran_on": environment.device,
+        **query.flat(record.config),
+        "primary_metric": record.primary_metric,
+        "steps": record.steps,
+        "parameters": record.parameters,
+        "peak_lr": record.peak_lr,
+        "diverged_at": record.diverged_at,
+        "error": _last_line(record.error),
+        "seconds.train": record.seconds.train,
+        "started": record.started,
+        "code": record.environment.source_hash,
+        "torch": record.environment.packages.get("torch"),
+        "ran_on": record.environment.device,
     }
 
 
-def why(each: RunRecord) -> str:
+def why(record: RunRecord) -> str:
     """Why a run is not ok, in a line."""
-    if each.status == "diverged":
+    if record.status == "diverged":
         return "its loss was not finite"
-    return _last_line(each.error) or "no reason was recorded"
+    return _last_line(record.error) or "no reason was recorded"
 
 
 def _last_line(text: str | None) -> str | None:

@@ -7,11 +7,11 @@ disk, can be mailed, and is the same for the same material. What comes from file
 
 import base64
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -19,22 +19,21 @@ from markupsafe import Markup
 from normbench.config.schema import RunRecord
 from normbench.errors import NormbenchError
 from normbench.report import words
-from normbench.report.figures import footprints
+from normbench.report.figures.cubes import COLOURS, cube, legend
+from normbench.report.figures.panel import MEASURED, read
 from normbench.report.page.columns import DIGITS, Packed, pack, points_for
 from normbench.report.page.material import Material, why
 from normbench.report.page.pictures import QUALITY, Gallery, gallery
 from normbench.report.published import published_line
 from normbench.verdicts.registration import Claim
-from normbench.verdicts.verdict import (
-    CellSummary,
-    ContrastVerdict,
-    DesignVerdict,
-    Headline,
-)
+from normbench.verdicts.verdict import ContrastVerdict, Headline
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("runs.js", "chart.js", "explorer.js", "page.js")
-"""One module in the page: each uses those before it."""
+SCRIPTS = (
+    *("runs.js", "chart.js", "elements.js", "filters.js", "table.js", "curves.js"),
+    *("compare.js", "explorer.js", "page.js"),
+)
+"""They are one module in the page; functions may call those of any script."""
 MOST_BYTES = 5 * 2**20
 """Of a page. Curves have fewer points, or are left out, where it would be larger."""
 MOST_FAILURES = 200
@@ -58,20 +57,17 @@ class Page:
     gallery: Gallery
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Runs that ended alike: their status, norm, task, and why."""
+class Failure(NamedTuple):
+    """How runs ended: their status, norm and task, and why."""
 
     status: str
     norm: str
     task: str
     why: str
-    run_ids: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Bar:
-    """An interval on a line from -scale to scale, in per cent of its width."""
+class Bar(NamedTuple):
+    """An interval on a line from -reach to reach, in per cent of its width."""
 
     low: float
     high: float
@@ -87,7 +83,7 @@ def render(
 ) -> Page:
     """The page; `figures` are inline SVG by claim and name.
 
-    Raises NormbenchError where even without curves it is larger than MOST_BYTES.
+    Raises NormbenchError if it is larger than MOST_BYTES even without curves.
     """
     pictures = gallery(material)
     points = points_for(material)
@@ -118,23 +114,15 @@ def _html(
     )
     filters: dict[str, Callable[..., str]] = {
         "number": number,
-        "signed": signed,
-        "percent": lambda share: f"{share:.0%}",
+        "minus": lambda text: text.replace("-", "\N{MINUS SIGN}"),
         "anchor": anchor,
         "published": published_line,
     }
     environment.filters |= filters
-    environment.globals |= {
-        "bar": bar,
-        "scale": scale,
-        "words": words,
-        "cell_metrics": cell_metrics,
-        "ends": ends,
-        "registered": registered,
-    }
+    environment.globals |= {"bar": bar, "words": words, "registered": registered}
     script = "\n".join(_text(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    cubes = footprints.cubes()
+    panels = read(MEASURED)
     failures = failed(material.records)
     template = environment.from_string(_text("page.html"))
     return template.render(
@@ -142,20 +130,21 @@ def _html(
         script=Markup(script),
         digest=digest,
         data=Markup(packed.text),
-        told=material.told,
-        withdrawn=words.notice(one.verdict for one in material.told if one.verdict),
+        withdrawn=words.notice(
+            entry.verdict for entry in material.claims if entry.verdict
+        ),
         figures={
             claim: {name: Markup(svg) for name, svg in drawn.items()}
             for claim, drawn in figures.items()
         },
         symbols=SYMBOLS,
-        cubes=cubes,
-        legend=footprints.legend(cubes),
+        cubes=[cube(panel) for panel in panels],
+        legend={COLOURS[kind]: text for kind, text in legend(panels).items()},
         material=material,
         packed=packed,
         gallery=pictures,
         failures=failures[:MOST_FAILURES],
-        kinds_left_out=len(failures) - len(failures[:MOST_FAILURES]),
+        failures_left_out=len(failures[MOST_FAILURES:]),
         committed=len(material.records) - len(material.folders),
         digits=DIGITS,
         quality=QUALITY,
@@ -167,35 +156,16 @@ def _text(name: str) -> str:
     return (FOLDER / name).read_text(encoding="utf-8")
 
 
-def number(value: float | None) -> str:
-    """Four decimals where that shows something, else three significant digits."""
-    if value is None:
-        return "not finite"
+def number(value: float) -> str:
+    """Four decimals if they show something, else three significant digits."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4f}"
     return f"{value:.2e}"
 
 
-def signed(value: float) -> str:
-    """A difference, with a minus that is as wide as the plus."""
-    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
-
-
 def anchor(text: str) -> str:
     """A fragment for a link to the section of `text`, whatever is in it."""
     return "claim-" + "".join(c if c.isalnum() or c in "-_" else "_" for c in text)
-
-
-def scale(design: DesignVerdict) -> float:
-    """How far the intervals and margins of a design reach from 0."""
-    ends = [
-        abs(end)
-        for each in design.contrasts
-        if each.effect is not None
-        for end in (each.low, each.high, each.margin)
-        if end is not None and math.isfinite(end)
-    ]
-    return 1.05 * max(ends, default=1.0)
 
 
 def bar(contrast: ContrastVerdict, reach: float) -> Bar:
@@ -206,46 +176,26 @@ def bar(contrast: ContrastVerdict, reach: float) -> Bar:
 
     assert contrast.effect is not None and contrast.interval is not None
     low, high, _ = contrast.interval
-    return Bar(
-        low=place(low),
-        high=place(high),
-        effect=place(contrast.effect),
-        margin_low=place(-contrast.margin),
-        margin_high=place(contrast.margin),
-    )
-
-
-def cell_metrics(design: DesignVerdict) -> list[str]:
-    """The metrics that the contrasts of a design are of."""
-    return list(dict.fromkeys(each.metric for each in design.contrasts))
-
-
-def ends(cell: CellSummary) -> str:
-    """What became of runs of a cell that did not end well."""
-    if cell.skipped:
-        return f"skipped: {cell.skipped}"
-    counts = (("diverged", cell.diverged), ("failed", cell.failed))
-    return ", ".join(f"{count} {end}" for end, count in counts if count)
+    ends = (low, high, contrast.effect, -contrast.margin, contrast.margin)
+    return Bar(*map(place, ends))
 
 
 def registered(claim: Claim) -> str:
-    """What a claim without a verdict waits for."""
+    """How many theorems, mechanisms and outcomes a claim without a verdict has."""
     parts = (
         (len(claim.theorems), "theorem"),
         (len(claim.mechanisms), "mechanism"),
         (len(claim.outcomes), "outcome"),
     )
-    return ", ".join(
-        f"{count} {what}{'s' * (count > 1)}" for count, what in parts if count
-    )
+    return ", ".join(f"{n} {part}{'s' * (n > 1)}" for n, part in parts if n)
 
 
-def failed(records: Iterable[RunRecord]) -> list[Failure]:
-    """The runs that are not ok, those that ended alike together, many first."""
-    found: dict[tuple[str, ...], Failure] = {}
-    for each in records:
-        if each.status != "ok":
-            norm, task = each.config.norm.name, each.config.task.name
-            key = (each.status, norm, task, why(each))
-            found.setdefault(key, Failure(*key)).run_ids.append(each.run_id)
-    return sorted(found.values(), key=lambda one: (-len(one.run_ids), one.run_ids))
+def failed(records: Iterable[RunRecord]) -> list[tuple[Failure, list[str]]]:
+    """The ids of runs that are not ok, by how they ended; the most frequent first."""
+    run_ids: dict[Failure, list[str]] = {}
+    for record in records:
+        if record.status != "ok":
+            norm, task = record.config.norm.name, record.config.task.name
+            key = Failure(record.status, norm, task, why(record))
+            run_ids.setdefault(key, []).append(record.run_id)
+    return sorted(run_ids.items(), key=lambda item: (-len(item[1]), item[1]))

@@ -6,9 +6,9 @@ below. Runs whose upper half is the same redrew the same content.
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -63,37 +63,8 @@ class Gallery:
     unreadable: list[str]
 
 
-def gallery(material: Material) -> Gallery:
-    """The pictures of the finished style runs, at most MOST of them.
-
-    Of runs that differ in their seed alone, the first; where there are too many, every
-    norm has as many as the others. Contents with more outputs come first.
-    """
-    runs = [
-        each
-        for each in material.records
-        if each.run_id in material.folders
-        and (material.folders[each.run_id] / PICTURE).is_file()
-    ]
-    strips: dict[bytes, list[Strip]] = {}
-    unreadable = []
-    chosen = _in_turn(_first_seeds(runs))[:MOST]
-    for each in sorted(chosen, key=_norm_first):
-        try:
-            strip = _strip(each, material.folders[each.run_id] / PICTURE)
-        except (OSError, Unreadable):
-            unreadable.append(each.run_id)
-        else:
-            strips.setdefault(strip.above.tobytes(), []).append(strip)
-    groups = sorted(strips.values(), key=lambda same: -len(same))
-    contents = [
-        _content(same, what) for same, what in zip(groups, _apart(groups), strict=True)
-    ]
-    return Gallery(contents, len(runs) - len(chosen), unreadable)
-
-
 @dataclass(frozen=True)
-class Strip:
+class _Strip:
     """A run's picture: content and styles above, outputs below."""
 
     run: RunRecord
@@ -103,97 +74,105 @@ class Strip:
     crops: int
 
 
-def _apart(groups: Sequence[Sequence[Strip]]) -> list[str]:
-    """What tells each content from the others: keys that all its runs agree in."""
-    flat = [[_asked_for(strip.run.config) for strip in same] for same in groups]
+def gallery(material: Material) -> Gallery:
+    """The pictures of the finished style runs, at most MOST of them.
 
-    def agreed(runs: Sequence[Mapping[str, Any]], key: str) -> bool:
+    Of runs that differ only in the seed, the first; if there are too many, all norms
+    get equal shares. Contents with more outputs come first.
+    """
+    files = {
+        run_id: folder / PICTURE
+        for run_id, folder in material.folders.items()
+        if (folder / PICTURE).is_file()
+    }
+    runs = [record for record in material.records if record.run_id in files]
+    strips: dict[bytes, list[_Strip]] = {}
+    unreadable = []
+    chosen = _in_turn(_first_seeds(runs))[:MOST]
+    for run in sorted(chosen, key=_norm_first):
+        try:
+            strip = _strip(run, files[run.run_id])
+        except (OSError, Unreadable):
+            unreadable.append(run.run_id)
+        else:
+            strips.setdefault(strip.above.tobytes(), []).append(strip)
+    contents = sorted(strips.values(), key=lambda same: -len(same))
+    names = _names(
+        [[_options(strip.run.config) for strip in same] for same in contents]
+    )
+    return Gallery(
+        [_content(same, name) for same, name in zip(contents, names, strict=True)],
+        len(runs) - len(chosen),
+        unreadable,
+    )
+
+
+def _names(contents: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """For each content the options in which its runs agree and others differ."""
+
+    def agree(runs: Sequence[Mapping[str, Any]], key: str) -> bool:
         return all(run.get(key) == runs[0].get(key) for run in runs)
 
-    everything = [run for runs in flat for run in runs]
+    everything = [run for runs in contents for run in runs]
     keys = [
         key
         for key in dict.fromkeys(key for run in everything for key in run)
-        if all(agreed(runs, key) for runs in flat) and not agreed(everything, key)
+        if all(agree(runs, key) for runs in contents) and not agree(everything, key)
     ]
     return [
         ", ".join(f"{key} {runs[0][key]}" for key in keys if key in runs[0])
-        for runs in flat
+        for runs in contents
     ]
 
 
-def _content(strips: Sequence[Strip], what: str) -> Content:
+def _content(strips: Sequence[_Strip], what: str) -> Content:
     first = strips[0]
     side, styles, crops = first.above.height, first.styles, first.crops
-    labels = _labels([strip.run for strip in strips])
-    outputs = [
-        Output(
-            strip.run.run_id,
-            _norm(strip.run),
-            label,
-            _uri(strip.below.crop((0, 0, crops * side, side))),
-        )
-        for strip, label in zip(strips, labels, strict=True)
-    ]
+    options = [_options(strip.run.config) for strip in strips]
+    outputs = []
+    for strip, chosen in zip(strips, options, strict=True):
+        norm = chosen["norm"]
+        same_norm = [other for other in options if other["norm"] == norm]
+        differing = [
+            f"{key} {value}"
+            for key, value in chosen.items()
+            if any(other.get(key) != value for other in same_norm)
+        ]
+        picture = _uri(strip.below.crop((0, 0, crops * side, side)))
+        label = ", ".join([norm, *differing])
+        outputs.append(Output(strip.run.run_id, norm, label, picture))
     return Content(what, _uri(first.above), first.above.size, styles, crops, outputs)
 
 
 def _first_seeds(runs: Iterable[RunRecord]) -> list[RunRecord]:
     first: dict[str, RunRecord] = {}
-    for each in sorted(runs, key=lambda run: (run.config.seed, run.run_id)):
-        same = each.config.model_copy(update={"seed": 0}).model_dump_json()
-        first.setdefault(same, each)
+    for run in sorted(runs, key=lambda run: (run.config.seed, run.run_id)):
+        same = run.config.model_copy(update={"seed": 0}).model_dump_json()
+        first.setdefault(same, run)
     return list(first.values())
 
 
 def _in_turn(runs: Iterable[RunRecord]) -> list[RunRecord]:
     """The first of every norm, then the second of every norm, and so on."""
-    seen: Counter[str] = Counter()
-    ranked = []
-    for each in sorted(runs, key=_norm_first):
-        ranked.append((seen[_norm(each)], *_norm_first(each), each))
-        seen[_norm(each)] += 1
-    return [each for *_, each in sorted(ranked, key=lambda ranks: ranks[:3])]
+    by_norm: dict[str, list[RunRecord]] = {}
+    for run in sorted(runs, key=_norm_first):
+        by_norm.setdefault(run.config.norm.name, []).append(run)
+    rounds = zip_longest(*by_norm.values())
+    return [run for some in rounds for run in some if run is not None]
 
 
-def _labels(runs: Sequence[RunRecord]) -> list[str]:
-    """Of each run its norm, and the keys in which runs of that norm differ."""
-    flat = [_asked_for(each.config) for each in runs]
-    labels = []
-    for each, own in zip(runs, flat, strict=True):
-        same_norm = [
-            other
-            for run, other in zip(runs, flat, strict=True)
-            if _norm(run) == _norm(each)
-        ]
-        told = [
-            f"{key} {value}"
-            for key, value in own.items()
-            if any(other.get(key) != value for other in same_norm)
-        ]
-        labels.append(", ".join([_norm(each), *told]))
-    return labels
+def _norm_first(run: RunRecord) -> tuple[str, str]:
+    return run.config.norm.name, run.run_id
 
 
-def _norm(each: RunRecord) -> str:
-    return str(each.config.norm.name)
+def _options(config: RunConfig) -> dict[str, Any]:
+    """The keys that decide a run's numbers."""
+    flat = query.flat(config).items()
+    return {key: value for key, value in flat if key.split(".")[0] not in NOT_HASHED}
 
 
-def _norm_first(each: RunRecord) -> tuple[str, str]:
-    return _norm(each), each.run_id
-
-
-def _asked_for(config: RunConfig) -> dict[str, Any]:
-    """What decides a run's numbers."""
-    return {
-        key: value
-        for key, value in query.flat(config).items()
-        if key.partition(".")[0] not in NOT_HASHED
-    }
-
-
-def _strip(run: RunRecord, file: Path) -> Strip:
-    """Raises as `reading.picture` does, and Damaged where it is no such picture."""
+def _strip(run: RunRecord, file: Path) -> _Strip:
+    """Raises as `untrusted.picture`, and Damaged if it is not a style run's picture."""
     whole = untrusted.picture(file)
     middle = whole.height // 2
     styles = run.config.data.options.get("styles", [])
@@ -207,7 +186,7 @@ def _strip(run: RunRecord, file: Path) -> Strip:
     whole = whole.convert("RGB")
     above = whole.crop((0, 0, whole.width, middle))
     below = whole.crop((0, middle, whole.width, 2 * middle))
-    return Strip(run, above, below, len(styles), crops)
+    return _Strip(run, above, below, len(styles), crops)
 
 
 def _uri(picture: Image.Image) -> str:

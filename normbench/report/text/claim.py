@@ -20,13 +20,13 @@ def text(
     statements: Mapping[str, str],
     costs: Sequence[str],
     width: int,
-    found: str | None = None,
+    finding: str | None = None,
 ) -> str:
-    """The whole claim; `statements` are what its theorems say, `costs` a line each.
+    """The whole claim, with the `statements` of its theorems and a line for each cost.
 
-    `found` is what a check found about its sentence.
+    `finding` is what a check found about its sentence.
     """
-    return "\n".join(_lines(claim, statements, costs, width, found))
+    return "\n".join(_lines(claim, statements, costs, width, finding))
 
 
 def _lines(
@@ -34,13 +34,13 @@ def _lines(
     statements: Mapping[str, str],
     costs: Sequence[str],
     width: int,
-    found: str | None,
+    finding: str | None,
 ) -> Iterator[str]:
-    yield paragraph(f"{claim.name}: ", with_finding(claim.statement, found), width)
+    yield paragraph(f"{claim.name}: ", with_finding(claim.statement, finding), width)
     yield paragraph("source: ", claim.source, width)
     theorems = [
-        f"{statements[each.check]} (within {each.tolerance:g})"
-        for each in claim.theorems
+        f"{statements[theorem.check]} (within {theorem.tolerance:g})"
+        for theorem in claim.theorems
     ]
     for title, items in (
         ("published", [published_line(line) for line in claim.published]),

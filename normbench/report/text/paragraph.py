@@ -1,10 +1,10 @@
-"""Lines for a terminal that break between words, under where they began."""
+"""Wrapped lines for a terminal, with a hanging indent."""
 
 import textwrap
 
 
 def paragraph(label: str, text: str, width: int, *, indent: int = 0) -> str:
-    """`label`, then `text`, whose further lines begin below its first."""
+    """`label`, then `text`, whose further lines are indented by the label."""
     first = " " * indent + label
     return textwrap.fill(
         text,

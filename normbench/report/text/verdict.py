@@ -1,7 +1,6 @@
 """A verdict as text: theorem, mechanism and outcome apart."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from normbench.report import words
 from normbench.report.published import published_line
@@ -63,16 +62,12 @@ def _lines(verdict: Verdict, width: int) -> Iterator[str]:
 
 
 def _theorem(theorem: TheoremVerdict, width: int) -> Iterator[str]:
-    control = "" if theorem.control is None else f"; control {theorem.control:.2g}"
-    off = "not finite" if theorem.deviation is None else f"{theorem.deviation:.2g}"
+    deviation, tolerance, control = words.theorem_numbers(theorem)
     label = f"{words.headline(theorem.decision):<{LABEL}}"
     yield paragraph(label, theorem.statement, width, indent=2)
-    yield paragraph(
-        "",
-        f"deviation {off} (tolerance {theorem.tolerance:.2g}){control}",
-        width,
-        indent=DETAIL - 2,
-    )
+    detail = f"deviation {deviation} (tolerance {tolerance})"
+    detail += f"; control {control}" if control else ""
+    yield paragraph("", detail, width, indent=DETAIL - 2)
 
 
 def _design(design: DesignVerdict, alpha: float, width: int) -> Iterator[str]:
@@ -80,13 +75,11 @@ def _design(design: DesignVerdict, alpha: float, width: int) -> Iterator[str]:
     yield paragraph(f"{design.name}: ", design.question, width, indent=2)
     if failed:
         yield paragraph("did not train: ", ", ".join(failed), width, indent=4)
-    metric = design.contrasts[0].metric if design.contrasts else None
+    metric = next(iter(words.metrics(design)), None)
     for cell in design.cells:
         yield paragraph(f"{cell.cell}: ", _cell(cell, metric), width, indent=4)
-    shown = [c for c in design.contrasts if c.effect is not None]
-    scale = max((_reach(c) for c in shown), default=0.0)
     for contrast in design.contrasts:
-        yield from _contrast(contrast, scale, alpha, width)
+        yield from _contrast(contrast, words.reach(design), alpha, width)
     for crossing in design.crossovers:
         what = f"{crossing.name}: {words.crossover(crossing)}"
         yield paragraph(f"{'crossover':<{LABEL}}", what, width, indent=4)
@@ -94,9 +87,8 @@ def _design(design: DesignVerdict, alpha: float, width: int) -> Iterator[str]:
 
 def _cell(cell: CellSummary, metric: str | None) -> str:
     if cell.skipped:
-        return f"skipped, {cell.skipped}"
-    ends = (("diverged", cell.diverged), ("failed", cell.failed))
-    parts = [f"n {cell.n}", *(f"{n} {end}" for end, n in ends if n)]
+        return words.cell_end(cell)
+    parts = [f"n {cell.n}", words.cell_end(cell)]
     if metric in cell.mean:
         sd = cell.sd.get(metric)
         spread = "" if sd is None else f" sd {sd:.4f}"
@@ -108,62 +100,44 @@ def _cell(cell: CellSummary, metric: str | None) -> str:
             f"{lr}: {'-' if value is None else f'{value:.4f}'}"
             for lr, value in rate.validation.items()
         )
-        good = " ".join(f"{lr:g}" for lr in rate.good) or "none"
         edge = ", at the edge" * rate.at_edge
-        parts.append(f"good {good}{edge}; validation by lr {tried}")
-    return ", ".join(parts)
+        parts.append(f"good {words.good_rates(cell)}{edge}; validation by lr {tried}")
+    return ", ".join(filter(None, parts))
 
 
 def _contrast(
-    contrast: ContrastVerdict, scale: float, alpha: float, width: int
+    contrast: ContrastVerdict, reach: float, alpha: float, width: int
 ) -> Iterator[str]:
     marks = "*" * contrast.primary + " (exploratory)" * contrast.exploratory
     label = f"{words.headline(contrast.headline):<{LABEL}}"
     yield paragraph(label, f"{contrast.name}{marks}", width, indent=4)
-    if contrast.effect is not None:
-        yield paragraph("", numbers(contrast, alpha), width, indent=DETAIL)
-        if scale > 0:
-            yield " " * DETAIL + plot(contrast, scale)
-        for line in (_seeds_above(contrast), _at_one_rate(contrast)):
-            yield from [paragraph("", line, width, indent=DETAIL)] if line else []
+    if numbers := words.numbers(contrast, alpha):
+        line = f"{contrast.metric} {numbers}, margin {contrast.margin:g}"
+        yield paragraph("", line, width, indent=DETAIL)
+        yield " " * DETAIL + plot(contrast, reach)
+    if contrast.above is not None:
+        ends = f"{contrast.above_low:.0%}, {contrast.above_high:.0%}"
+        line = f"above 0 on {contrast.above:.0%} of seeds [{ends}]"
+        yield paragraph("", line, width, indent=DETAIL)
+    if contrast.at_one_rate:
+        effects = (
+            f"{lr}: {effect:+.4f}" for lr, effect in contrast.at_one_rate.items()
+        )
+        line = f"on tuning seeds, every cell at one lr {', '.join(effects)}"
+        yield paragraph("", line, width, indent=DETAIL)
     yield paragraph("", words.because(contrast), width, indent=DETAIL)
 
 
-def numbers(contrast: ContrastVerdict, alpha: float) -> str:
-    """Effect, interval, n, p and margin of a contrast that has them."""
-    assert contrast.effect is not None and contrast.interval is not None
-    low, high, wide = contrast.interval
-    confidence = 1 - alpha if wide else 1 - 2 * alpha
-    return (
-        f"{contrast.metric} {contrast.effect:+.4f}, {confidence:.0%} "
-        f"[{low:+.4f}, {high:+.4f}], n {contrast.n}, p {contrast.p_shown}, "
-        f"margin {contrast.margin:g}"
-    )
+def plot(contrast: ContrastVerdict, reach: float) -> str:
+    """The interval on a line from -reach to reach; `(` `)`: margins, `o`: effect.
 
-
-def _seeds_above(contrast: ContrastVerdict) -> str:
-    share, low, high = contrast.above, contrast.above_low, contrast.above_high
-    if share is None:
-        return ""
-    return f"above 0 on {share:.0%} of seeds [{low:.0%}, {high:.0%}]"
-
-
-def _at_one_rate(contrast: ContrastVerdict) -> str:
-    effects = (f"{lr}: {effect:+.4f}" for lr, effect in contrast.at_one_rate.items())
-    told = ", ".join(effects)
-    return f"on tuning seeds, every cell at one lr {told}" if told else ""
-
-
-def plot(contrast: ContrastVerdict, scale: float) -> str:
-    """The interval on a line from -scale to scale: `(` `)` the margins, `o` the effect.
-
-    "  (  |  ) --o--" says: above the margin.
+    "  (  |  ) --o--" means: above the margin.
     """
     assert contrast.effect is not None and contrast.interval is not None
     low, high, _ = contrast.interval
 
     def place(value: float) -> int:
-        share = (value / scale + 1) / 2
+        share = (value / reach + 1) / 2
         return min(PLOT - 1, max(0, round(share * (PLOT - 1))))
 
     line = [" "] * PLOT
@@ -174,9 +148,3 @@ def plot(contrast: ContrastVerdict, scale: float) -> str:
     line[place(contrast.margin)] = ")"
     line[place(contrast.effect)] = "o"
     return "".join(line).rstrip()
-
-
-def _reach(contrast: ContrastVerdict) -> float:
-    ends: Sequence[float | None] = (contrast.low, contrast.high, contrast.margin)
-    finite = [abs(e) for e in ends if e is not None and math.isfinite(e)]
-    return 1.05 * max(finite)

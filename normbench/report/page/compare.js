@@ -1,0 +1,60 @@
+// Two runs of the explorer side by side.
+
+function drawCompare(context) {
+  const { state, parts } = context;
+  const heading = "Two runs side by side";
+  const chosen = [...state.chosen.runs];
+  if (state.view === "cells") {
+    parts.compare.replaceChildren();
+  } else if (chosen.length < 2) {
+    const words = "Choose two runs in the table to compare their configs and metrics.";
+    parts.compare.replaceChildren(panel(heading, none(words)));
+  } else {
+    if (!state.pair.every((run) => chosen.includes(run))) state.pair = chosen.slice(0, 2);
+    const made = scrollBox("Comparison", compareTable(context, ...state.pair));
+    parts.compare.replaceChildren(panel(heading, compareControls(context, chosen), made));
+  }
+}
+
+function compareControls({ runs, state, update }, chosen) {
+  const choose = (words, place) => {
+    const others = chosen.filter((run) => run !== state.pair[1 - place]).map(String);
+    const change = (value) => {
+      state.pair[place] = Number(value);
+      update("compare");
+    };
+    const name = (run) => runs.value(Number(run), "run_id");
+    return labelled(words, select(others, String(state.pair[place]), change, name));
+  };
+  const only = checkbox(state.onlyDifferences, (checked) => {
+    state.onlyDifferences = checked;
+    update("compare");
+  });
+  return controls(choose("First run", 0), choose("Second run", 1), inline(only, "only what differs"));
+}
+
+function compareTable({ runs, state }, first, second) {
+  const rows = runs.keys
+    .map((key) => ({ key, a: runs.value(first, key), b: runs.value(second, key) }))
+    .filter(({ a, b }) => a !== null || b !== null)
+    .map((row) => ({ ...row, same: JSON.stringify(row.a) === JSON.stringify(row.b) }));
+  const same = rows.filter((row) => row.same).length;
+  const kept = state.onlyDifferences ? rows.filter((row) => !row.same) : rows;
+  const heads = ["Key", runs.value(first, "run_id"), runs.value(second, "run_id"), "Second minus first"];
+  return table(
+    `Config, then metrics; ${same} of ${rows.length} keys are the same in both`,
+    heads.map((text, i) => element("th", { scope: "col", className: i === 3 ? "n" : "" }, text)),
+    kept.map((row) => {
+      const numbers = typeof row.a === "number" && typeof row.b === "number" && runs.metrics.has(row.key);
+      return element(
+        "tr",
+        { className: row.same ? "same" : "" },
+        element("th", { scope: "row" }, row.key),
+        element("td", {}, shown(row.a)),
+        element("td", {}, shown(row.b)),
+        element("td", { className: "n" }, numbers ? shownNumber(row.b - row.a) : ""),
+      );
+    }),
+    "runs",
+  );
+}
