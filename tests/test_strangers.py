@@ -32,7 +32,7 @@ from normbench.report.page.material import gather
 from normbench.sweeps.manifest import Announcement, Manifest, folders, read_manifest
 from normbench.system import untrusted
 from normbench.training.stylization import load, styles
-from normbench.verdicts.verdict import read_verdict
+from normbench.verdicts.files import read_verdict
 
 CLAIMS = Path(__file__).parents[1] / "results" / "claims"
 RECORD = a_record("tracker=none")

@@ -389,7 +389,7 @@ def _again() -> str:
 
 
 def _full_verdict(name: str, output: Path) -> "Verdict | None":
-    from normbench.verdicts.verdict import read_verdict
+    from normbench.verdicts.files import read_verdict
 
     return read_verdict(output / name / "verdict.json")
 

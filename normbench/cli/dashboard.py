@@ -38,7 +38,7 @@ def dashboard(
     """
     with exit_codes():
         from normbench.report import dashboard as built
-        from normbench.verdicts.verdict import read_verdict
+        from normbench.verdicts.files import read_verdict
 
         found = [read_verdict(path) for path in sorted(claims.glob("*/verdict.json"))]
         verdicts = [verdict for verdict in found if verdict is not None]

@@ -265,12 +265,12 @@ def _cell(by: dict[str, Any], metric: str, records: Sequence[RunRecord]) -> Cell
     ok = [record for record in records if record.status == "ok"]
     having = [record.metrics[metric] for record in ok if metric in record.metrics]
     values = [x for x in having if x is not None and abs(x) < LARGEST]
-    interval = mean_interval(values) if values else None
+    interval = mean_interval(values) if len(values) > 1 else None
     return Cell(
         by=by,
         metric=metric,
         n=len(values),
-        mean=interval.mean if interval else None,
+        mean=interval.mean if interval else next(iter(values), None),
         low=interval.low if interval else None,
         high=interval.high if interval else None,
         sd=interval.sd if interval else None,

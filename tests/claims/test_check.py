@@ -27,8 +27,9 @@ from normbench.errors import NormbenchError, RequestError
 from normbench.records.store import RunWriter, read_compact
 from normbench.sweeps.engines import Work
 from normbench.training.environment import environment
+from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import BudgetName, Claim, read_claim
-from normbench.verdicts.verdict import Verdict, read_verdict
+from normbench.verdicts.verdict import Verdict
 
 ENGINE = LocalEngine(name="local", workers=1, timeout=None)
 Plain = dict[str, Any]
@@ -46,6 +47,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.metrics = an_error
+        self.changes: Plain = {}
         self.status: Callable[[RunConfig], str | None] = lambda config: "ok"
         self.rounds: list[list[RunConfig]] = []
 
@@ -67,7 +69,7 @@ class Runner:
             }
             with RunWriter(work.results, key) as writer:
                 writer.begin(config)
-                writer.finish(A_RECORD.model_copy(update=made_up))
+                writer.finish(A_RECORD.model_copy(update=made_up | self.changes))
 
     def seeds(self, norm: str) -> Iterator[tuple[float, int]]:
         for config in (config for each in self.rounds for config in each):
@@ -144,6 +146,23 @@ def test_the_good_range_is_within_the_margin_of_that_metric(
 ) -> None:
     verdict = checked(a_claim(rates=[0.2, 0.8, 3.2]), tmp_path)
     assert verdict.outcomes[0].cells[0].rate.good == [0.2, 0.8]
+
+
+def test_the_best_rate_is_the_highest_of_a_metric_that_its_task_maximizes(
+    runner: Runner, tmp_path: Path
+) -> None:
+    runner.changes = {"direction": "maximize", "primary_metric": "test/error"}
+    verdict = checked(a_claim(rates=[0.1, 0.8, 1.4], extend=0), tmp_path)
+    (outcome,) = verdict.outcomes
+    for cell in outcome.cells:
+        assert (cell.rate.lr, cell.rate.at_edge) == (0.1, True)
+        assert cell.rate.good == [0.1, 0.8, 1.4]
+    assert outcome.gate == {"a": False, "b": False}  # neither is above .9
+    # Of other metrics less is better.
+    runner.changes["primary_metric"] = "test/accuracy"
+    again = checked(a_claim(rates=[0.1, 0.8, 1.4], extend=0), tmp_path / "other")
+    assert [cell.rate.lr for cell in again.outcomes[0].cells] == [0.8, 0.8]
+    assert again.outcomes[0].gate == {"a": True, "b": True}
 
 
 def test_quick_has_six_seeds_and_the_rates_it_is_given(

@@ -20,8 +20,9 @@ from normbench.report.figures.series import Point, dressed, numeric, spread
 from normbench.report.figures.verdict_figures import norm_of
 from normbench.report.published import published
 from normbench.report.words import headline
+from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import read_claim
-from normbench.verdicts.verdict import Verdict, read_verdict
+from normbench.verdicts.verdict import Verdict
 
 Floats = NDArray[np.float64]
 

@@ -25,14 +25,13 @@ from normbench.report.text.claim import text as registration_text
 from normbench.report.text.verdict import text
 from normbench.sweeps.observer import SweepObserver
 from normbench.verdicts.contrasts import decide
+from normbench.verdicts.files import as_recorded, read_verdict
 from normbench.verdicts.registration import read_claim, registration_hash
 from normbench.verdicts.remarks import read_remarks
 from normbench.verdicts.verdict import (
     ContrastVerdict,
     DesignVerdict,
     Verdict,
-    as_recorded,
-    read_verdict,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -248,9 +247,12 @@ def test_the_stored_numbers_give_the_stored_decision_and_its_reason() -> None:
     for name in NAMES:
         verdict = committed(name)
         for contrast in contrasts_of(verdict):
-            if contrast.effect is None or "after Holm" in contrast.because:
+            c = contrast
+            if c.low is None or c.high is None or "after Holm" in c.because:
                 continue
-            found = decide(contrast.says, contrast.model_dump(), verdict.alpha)
+            assert c.low_margin is not None and c.high_margin is not None
+            at_margin = c.low_margin, c.high_margin
+            found = decide(c.says, c.margin, (c.low, c.high), at_margin, verdict.alpha)
             assert found == (contrast.decision, contrast.because), contrast.name
 
 

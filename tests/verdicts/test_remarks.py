@@ -17,12 +17,11 @@ from normbench.report.figures import verdict_figures
 from normbench.report.page import page
 from normbench.report.page.material import gather
 from normbench.report.text.verdict import text
+from normbench.verdicts.files import as_recorded, read_verdict
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import (
     Headline,
     Verdict,
-    as_recorded,
-    read_verdict,
     together,
 )
 
