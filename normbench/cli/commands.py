@@ -10,6 +10,7 @@ from normbench import __version__
 from normbench.cli import (
     bench,
     claim,
+    compare,
     dashboard,
     doctor,
     footprint,
@@ -47,7 +48,7 @@ app.command()(report.report)
 app.command()(sync.sync)
 app.command()(dashboard.dashboard)
 app.command()(footprint.footprint)
-app.command()(claim.compare)
+app.command()(compare.compare)
 app.add_typer(claim.app, name="claim")
 app.add_typer(bench.app, name="bench")
 

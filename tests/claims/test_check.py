@@ -26,6 +26,7 @@ from normbench.config.schema import Engine, LocalEngine, RunConfig
 from normbench.errors import NormbenchError, RequestError
 from normbench.records.store import RunWriter, read_compact
 from normbench.sweeps.engines import Work
+from normbench.tasks.base import REGISTRY as TASKS
 from normbench.training.environment import environment
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import BudgetName, Claim, read_claim
@@ -351,19 +352,28 @@ def test_a_comparison_is_of_all_arms_with_the_first_at_every_level() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
+def test_a_better_arm_has_more_of_a_metric_that_the_task_maximizes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TASKS.get("style"), "direction", "maximize")
+    primary = TASKS.get("style").primary_metric
+    arms = ["task=style norm=batch", "task=style norm=instance"]
+    for metric, says in ((f"test/{primary}", "greater"), ("test/other", "less")):
+        design = compared(arms, metric=metric).outcomes["comparison"]
+        assert {contrast.says for contrast in design.contrasts} == {says}, metric
+
+
+def test_a_wrong_comparison_is_refused() -> None:
+    wrong: list[tuple[Plain, str]] = [
         ({"arms": ["norm=batch"]}, "two arms"),
         ({"arms": ["norm=batch", "norm=batch"]}, "two arms"),
         ({"margin": 0.0}, "margin"),
         ({"rates": [-1.0]}, "rates"),
         ({"metric": "error"}, "SPLIT/METRIC"),
-    ],
-)
-def test_a_wrong_comparison_is_refused(change: Plain, told: str) -> None:
-    with pytest.raises(RequestError, match=told):
-        compared(**change)
+    ]
+    for change, message in wrong:
+        with pytest.raises(RequestError, match=message):
+            compared(**change)
 
 
 # Real runs, by the command, in a folder that is a git repository.
