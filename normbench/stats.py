@@ -1,21 +1,18 @@
 """The statistics of verdicts: pure functions on arrays of numbers, one per seed.
 
-The unit is the seed, and arms are paired: `differences` are new minus reference, seed
-by seed, of a cost (lower is better; negate a score). Their mean has a t interval
-(Student 1908), right for normal differences at any n, where a percentile bootstrap
-covers too little below n = 20. "Not significant" is never "equal": equivalence has a
-test of its own (`tost`), and `seeds_needed` says what would settle an open question.
+Arms are paired by seed: `differences` are new minus reference, seed by seed, of a cost
+(lower is better; negate a score). Their mean has a t interval (Student 1908), right for
+normal differences at any n, where a percentile bootstrap covers too little below
+n = 20. "Not significant" is never "equal": equivalence has a test of its own (`tost`).
 
 Every function raises ValueError for numbers that are not finite and for fewer seeds
-than it needs: what a diverged run is worth is decided by the caller, beforehand.
-Those that resample take a `numpy.random.Generator` or a seed for one, and are
-deterministic given that. `scipy.stats` takes more than a second to import, so only
-`scipy.special` is.
+than it needs: callers decide beforehand what a diverged run is worth. Functions that
+resample take a `numpy.random.Generator` or a seed for one, and are deterministic given
+that. `scipy.stats` takes more than a second to import, so only `scipy.special` is.
 """
 
 from dataclasses import dataclass
-from math import copysign, inf, isfinite, sqrt
-from typing import Literal, get_args
+from math import copysign, inf, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,66 +20,25 @@ from scipy import special
 
 Array = NDArray[np.float64]
 Rng = np.random.Generator | int
-Kind = Literal["difference", "equivalence", "non_inferiority"]
-
-# Gauss-Legendre quadrature on (0, 1).
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
-_NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
 
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """A mean and its t interval; one value has neither an interval nor an sd."""
-
-    mean: float
-    sd: float | None
-    n: int
-    low: float | None
-    high: float | None
-    confidence: float
-
-
-@dataclass(frozen=True)
-class PairedTest:
-    """A mean difference, its t interval, and p of no difference, two-sided."""
+    """A mean, the standard deviation of the values, and the mean's t interval."""
 
     mean: float
     sd: float
-    n: int
     low: float
     high: float
-    confidence: float
-    t: float
-    p: float
 
 
 @dataclass(frozen=True)
-class MarginTest:
-    """A test against `margin`; (low, high) is the interval of confidence 1 - 2 alpha.
+class Share:
+    """A share of the seeds, with its exact interval."""
 
-    `holds` says that the mean difference is shown to be on the right side of the
-    margin, or within both.
-    """
-
-    mean: float
-    sd: float
-    n: int
+    value: float
     low: float
     high: float
-    confidence: float
-    margin: float
-    p: float
-    holds: bool
-
-
-@dataclass(frozen=True)
-class SignFlip:
-    """p of the sign-flip test; exact, or from so many random assignments of signs."""
-
-    p: float
-    n: int
-    exact: bool
-    assignments: int
 
 
 @dataclass(frozen=True)
@@ -97,78 +53,67 @@ class Crossover:
     x: float
     low: float
     high: float
-    confidence: float
-    n: int
     share_before: float
     share_after: float
     share_several: float
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic with its interval, from `n` seeds."""
-
-    value: float
-    low: float
-    high: float
-    confidence: float
-    n: int
-
-
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> MeanInterval:
-    """Mean of `values`, shape (n,), with mean +- t(n-1) sd / sqrt(n) (Student 1908)."""
-    x = _finite("values", values, ndim=1)
+    """Mean of `values`, shape (n >= 2,), with mean +- t(n-1) sd / sqrt(n)."""
+    x = _finite("values", values, ndim=1, at_least=2)
     _fraction("confidence", confidence)
-    if len(x) == 1:
-        return MeanInterval(float(x[0]), None, 1, None, None, confidence)
-    return MeanInterval(*_summary(x, confidence), confidence)
+    mean, sd = float(x.mean()), float(x.std(ddof=1))
+    half = half_width(sd, len(x), confidence)
+    return MeanInterval(mean, sd, mean - half, mean + half)
 
 
 def half_width(sd: float, n: int, confidence: float = 0.95) -> float:
     """Half of the t interval of a mean over `n` >= 2 values: t(n-1) sd / sqrt(n)."""
-    return _t_quantile(n - 1, (1 + confidence) / 2) * sd / sqrt(n)
+    return t_quantile(n - 1, (1 + confidence) / 2) * sd / sqrt(n)
 
 
-def paired_t_test(differences: ArrayLike, confidence: float = 0.95) -> PairedTest:
-    """Paired t test of `differences`, shape (n >= 2,): is their mean zero?
+def t_quantile(df: int, q: float) -> float:
+    """The `q` quantile of Student's t distribution with `df` degrees of freedom."""
+    return float(special.stdtrit(df, q))
 
-    t = mean / (sd / sqrt(n)) with n - 1 degrees of freedom (Student 1908). Differences
-    that are all equal have sd 0, and then p is 1 if they are zero and 0 if not. That is
-    the model's word: `sign_flip_test` says what so many seeds can show without it.
+
+def t_test(differences: ArrayLike) -> float:
+    """Two-sided p of the paired t test: is the mean of `differences` (n >= 2,) zero?
+
+    t = mean / (sd / sqrt(n)) with n - 1 degrees of freedom (Student 1908). Equal
+    differences have sd 0, and then p is 1 if they are zero and 0 if not: that follows
+    from the normal model; `sign_flip_test` says what so many seeds show without it.
     """
     d = _finite("differences", differences, ndim=1, at_least=2)
-    _fraction("confidence", confidence)
-    mean, sd, n, low, high = _summary(d, confidence)
-    t = _t_statistic(mean, sd, n)
-    p = 2 * float(special.stdtr(n - 1, -abs(t)))
-    return PairedTest(mean, sd, n, low, high, confidence, t, p)
+    return 2 * float(special.stdtr(len(d) - 1, -abs(_t_statistic(d, 0))))
 
 
-def tost(differences: ArrayLike, margin: float, alpha: float = 0.05) -> MarginTest:
-    """Equivalence: is the mean of `differences`, shape (n >= 2,), within +-`margin`?
+def tost(differences: ArrayLike, margin: float) -> float:
+    """p of equivalence: is the mean of `differences` (n >= 2,) within +-`margin`?
 
-    Two one-sided t tests (Schuirmann 1987; Lakens 2017): yes if and only if the
-    interval of confidence 1 - 2 `alpha` lies inside the margins; p is the larger of the
-    two. The same interval beyond a margin shows a difference larger than that.
+    The larger p of two one-sided t tests (Schuirmann 1987; Lakens 2017). It is below
+    alpha if and only if the interval of confidence 1 - 2 alpha is within the margins.
     """
-    return _margin_test(differences, margin, alpha, both=True)
+    d = _finite("differences", differences, ndim=1, at_least=2)
+    return max(non_inferiority(d, margin), non_inferiority(-d, margin))
 
 
-def non_inferiority(
-    differences: ArrayLike, margin: float, alpha: float = 0.05
-) -> MarginTest:
-    """Is new worse than reference by less than `margin`? The upper half of `tost`.
+def non_inferiority(differences: ArrayLike, margin: float) -> float:
+    """p of: new is worse than reference by less than `margin`. One half of `tost`.
 
-    `differences`, shape (n >= 2,), are of a cost, so yes if and only if the upper end
-    of the interval, a one-sided bound of confidence 1 - `alpha`, is below the margin.
+    `differences`, shape (n >= 2,), are of a cost. p is below alpha if and only if the
+    upper end of the interval of confidence 1 - 2 alpha is below the margin.
     """
-    return _margin_test(differences, margin, alpha, both=False)
+    d = _finite("differences", differences, ndim=1, at_least=2)
+    if not 0 < margin < inf:
+        raise ValueError(f"margin is {margin}; it must be a positive number")
+    return float(special.stdtr(len(d) - 1, _t_statistic(d, margin)))
 
 
 def sign_flip_test(
     differences: ArrayLike, *, rng: Rng = 0, assignments: int = 99_999
-) -> SignFlip:
-    """Are `differences`, shape (n,), symmetric about zero? Two-sided, on their |sum|.
+) -> float:
+    """Two-sided p: are `differences`, shape (n,), symmetric about zero?
 
     p is the share of the assignments of signs whose |sum| is at least the observed one
     (Fisher 1935): of all 2^n for n <= 16, so never below 2 / 2^n (.0625 at n = 5, .031
@@ -180,14 +125,12 @@ def sign_flip_test(
     exact = n <= 16
     if exact:  # the last sign never flips: the other half of the 2^n mirrors this one
         flips = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1
-        assignments = 2**n
     else:
         flips = np.random.default_rng(rng).integers(2, size=(assignments, n))
     sums = np.abs((1 - 2 * flips) @ d)
     # Sums that tie in exact arithmetic may differ in the last bits.
     extreme = int((sums >= abs(d.sum()) - 1e-12 * np.abs(d).sum()).sum())
-    p = extreme / len(flips) if exact else (extreme + 1) / (assignments + 1)
-    return SignFlip(p, n, exact, assignments)
+    return extreme / len(flips) if exact else (extreme + 1) / (assignments + 1)
 
 
 def holm(p_values: ArrayLike) -> Array:
@@ -207,34 +150,33 @@ def holm(p_values: ArrayLike) -> Array:
     return adjusted
 
 
-def slopes(x: ArrayLike, y: ArrayLike) -> Array:
-    """Least-squares slope of each row of `y` on `x`: (levels,), (n, levels) -> (n,).
+def share_above(values: ArrayLike, confidence: float = 0.95) -> Share:
+    """The share of `values`, shape (n,), above 0, where a 0 counts half.
 
-    One slope a seed, so that a trend along x (log2 of a batch size, say) is one paired
-    test: `paired_t_test(slopes(x, y_a - y_b))`.
+    Of paired differences of a cost it is the probability of improvement over pairs
+    (Bouthillier 2021). The interval is exact (Clopper & Pearson 1934): zeros count as
+    losses for its lower end and as wins for its upper one. 8 of 8 give (.63, 1).
     """
-    levels = _finite("x", x, ndim=1, at_least=2)
-    rows = _finite("y", y, ndim=2)
-    if rows.shape[1] != len(levels):
-        raise ValueError(f"y has shape {rows.shape}, but x has {len(levels)} levels")
-    if np.ptp(levels) == 0:
-        raise ValueError(f"x has one level only, {levels[0]}: no slope")
-    centred = levels - levels.mean()
-    slope: Array = rows @ centred / (centred @ centred)
-    return slope
+    x = _finite("values", values, ndim=1)
+    _fraction("confidence", confidence)
+    n, tail = len(x), (1 - confidence) / 2
+    wins, at_most = int((x > 0).sum()), int((x >= 0).sum())
+    low = special.betaincinv(wins, n - wins + 1, tail) if wins else 0
+    high = special.betaincinv(at_most + 1, n - at_most, 1 - tail) if at_most < n else 1
+    return Share((wins + at_most) / (2 * n), float(low), float(high))
 
 
 def bootstrap_interval(
-    resampled: ArrayLike, seeds: int, confidence: float = 0.95, df: int | None = None
+    resampled: ArrayLike, seeds: int, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Expanded percentile interval of a statistic over resamples of `seeds` seeds.
 
     A percentile interval (Efron 1979) is too short at small n: the spread of a resample
     is sqrt((n-1)/n) of the sample's, and its tails are a normal's. So the percentiles
-    are those at Phi(-+ sqrt(n/(n-1)) t(df)), as if the statistic were a mean
-    (Hesterberg 2015); df is n - 1 unless given. No such interval reaches past the most
-    extreme resample: of a normal mean a nominal .95 covers .75 at n = 3, .92 at 5, .94
-    at 8, .95 from 10 on (plain percentiles .75, .84, .88, and .90 at 10).
+    are those at Phi(-+ sqrt(n/(n-1)) t(n-1)), as if the statistic were a mean
+    (Hesterberg 2015). No such interval reaches past the most extreme resample: of a
+    normal mean a nominal .95 covers .75 at n = 3, .92 at 5, .94 at 8, .95 from 10 on
+    (plain percentiles .75, .84, .88, and .90 at 10).
     """
     if seeds < 2:
         raise ValueError(f"seeds is {seeds}: an interval needs at least 2")
@@ -242,7 +184,7 @@ def bootstrap_interval(
     ordered = np.sort(np.asarray(resampled, np.float64))
     if ordered.ndim != 1 or not len(ordered) or np.isnan(ordered).any():
         raise ValueError("resampled must be one row of numbers, infinite ones allowed")
-    t = _t_quantile(seeds - 1 if df is None else df, (1 - confidence) / 2)
+    t = t_quantile(seeds - 1, (1 - confidence) / 2)
     skip = int(len(ordered) * special.ndtr(sqrt(seeds / (seeds - 1)) * t))
     return float(ordered[skip]), float(ordered[-1 - skip])
 
@@ -252,7 +194,7 @@ def crossover(
     y_a: ArrayLike,
     y_b: ArrayLike,
     *,
-    rng: Rng,
+    rng: Rng = 0,
     confidence: float = 0.95,
     resamples: int = 9_999,
 ) -> Crossover:
@@ -284,186 +226,10 @@ def crossover(
         x=float(_crossings(levels, (a - b).mean(axis=0, keepdims=True))[0]),
         low=low,
         high=high,
-        confidence=confidence,
-        n=n,
         share_before=float((crossings == -inf).mean()),
         share_after=float((crossings == inf).mean()),
         share_several=float((changes > 1).mean()),
     )
-
-
-def probability_of_improvement(
-    a: ArrayLike, b: ArrayLike, confidence: float = 0.95
-) -> Estimate:
-    """P(A < B) + P(A = B) / 2 of paired costs `a` and `b`, both of shape (n,).
-
-    Over pairs, as in Bouthillier 2021; that of Agarwal 2021 compares every seed with
-    every other. The interval is exact (Clopper &
-    Pearson 1934): ties count as losses for its lower end and as wins for its upper one.
-    Eight wins of eight give (.63, 1).
-    """
-    left = _finite("a", a, ndim=1)
-    right = _finite("b", b, ndim=1)
-    if left.shape != right.shape:
-        raise ValueError(f"a has {len(left)} values and b {len(right)}: not paired")
-    _fraction("confidence", confidence)
-    n, tail = len(left), (1 - confidence) / 2
-    wins, at_most = int((left < right).sum()), int((left <= right).sum())
-    low = special.betaincinv(wins, n - wins + 1, tail) if wins else 0
-    high = special.betaincinv(at_most + 1, n - at_most, 1 - tail) if at_most < n else 1
-    share = (wins + at_most) / (2 * n)
-    return Estimate(share, float(low), float(high), confidence, n)
-
-
-def interquartile_mean(
-    scores: ArrayLike,
-    *,
-    rng: Rng,
-    shared_seeds: bool,
-    confidence: float = 0.95,
-    resamples: int = 9_999,
-) -> Estimate:
-    """Mean of the middle half of `scores`, shape (n >= 2 seeds, cells) (Agarwal 2021).
-
-    A quarter of all the runs, rounded down, is cut off at each end. With independent
-    runs the bootstrap is stratified: seeds are resampled within each cell. With
-    `shared_seeds` a row is one seed in every cell (same split, same initial weights),
-    and rows are resampled whole: taken for independent, runs that move together give
-    too short an interval.
-    """
-    runs = _finite("scores", scores, ndim=2, at_least=2)
-    n, cells = runs.shape
-    generator = np.random.default_rng(rng)
-    if shared_seeds:
-        drawn = runs[generator.integers(n, size=(resamples, n))]
-    else:
-        rows = generator.integers(n, size=(resamples, n, cells))
-        drawn = runs[rows, np.arange(cells)]
-    df = n - 1 if shared_seeds else cells * (n - 1)
-    low, high = bootstrap_interval(
-        _middle_mean(drawn.reshape(resamples, -1)), n, confidence, df
-    )
-    mean = float(_middle_mean(runs.reshape(1, -1))[0])
-    return Estimate(mean, low, high, confidence, n)
-
-
-def power_at(
-    n: int,
-    sd: float,
-    margin: float,
-    kind: Kind,
-    alpha: float = 0.05,
-    effect: float = 0.0,
-) -> float:
-    """Probability that `n` >= 2 seeds decide, if differences are normal with this `sd`.
-
-    `kind` "difference": that `paired_t_test` gives p < `alpha` when the true mean is
-    `margin`; "equivalence", "non_inferiority": that `tost`, `non_inferiority` succeed
-    when the true mean is `effect`. It is the normal probability given the sample's sd,
-    integrated over the distribution of that sd (noncentral t; of two bounds, Owen 1965,
-    Phillips 1990), to about 1e-6.
-    """
-    _positive("sd", sd)
-    _positive("margin", margin)
-    _fraction("alpha", alpha, below=0.5)
-    if kind not in get_args(Kind):
-        raise ValueError(f"kind is {kind!r}; it must be one of {get_args(Kind)}")
-    if kind == "difference" and effect:
-        raise ValueError("effect is given: in a test of a difference it is the margin")
-    if not isfinite(effect):
-        raise ValueError(f"effect is {effect}: not a finite number")
-    if n < 2:
-        raise ValueError(f"n is {n}: a test needs at least 2 seeds")
-    df, se = n - 1, sd / sqrt(n)
-    critical = _t_quantile(df, 1 - (alpha / 2 if kind == "difference" else alpha))
-    to_high, to_low = (margin - effect) / se, (margin + effect) / se
-    # Given s, the sample's sd over the true one, the mean must be `critical` s inside
-    # the margin; both margins leave room for that if s is below `widest`.
-    widest = (to_high + to_low) / (2 * critical) if kind == "equivalence" else inf
-    share = special.gammainc(df / 2, df * widest**2 / 2)
-    s = np.sqrt(2 * special.gammaincinv(df / 2, share * _NODES) / df)
-    decided = special.ndtr(to_high - critical * s)
-    if kind == "equivalence":
-        decided -= special.ndtr(critical * s - to_low)
-    if kind == "difference":
-        decided += special.ndtr(-to_high - critical * s)
-    return float(share * (_WEIGHTS @ decided))
-
-
-def seeds_needed(
-    sd: float,
-    margin: float,
-    kind: Kind,
-    power: float = 0.8,
-    alpha: float = 0.05,
-    effect: float = 0.0,
-    cap: int = 1000,
-) -> int | None:
-    """The fewest seeds with which `power_at` reaches `power`; None if above `cap`.
-
-    None too if no number would do, as with an `effect` outside the margins. An sd taken
-    from few seeds is a guess: at n = 8 the true one is between .66 and 2.0 of it.
-    """
-    _fraction("power", power)
-    for n in range(2, cap + 1):
-        if power_at(n, sd, margin, kind, alpha, effect) >= power:
-            return n
-    return None
-
-
-def detectable(
-    sd: float,
-    n: int,
-    kind: Kind,
-    power: float = 0.8,
-    alpha: float = 0.05,
-    effect: float = 0.0,
-) -> float:
-    """The smallest margin (or difference) that `n` seeds decide with this `power`."""
-    _fraction("power", power)
-    low, high = 0.0, sd
-    while power_at(n, sd, high, kind, alpha, effect) < power:
-        low, high = high, 2 * high
-    while high - low > 1e-9 * sd:
-        middle = (low + high) / 2
-        if power_at(n, sd, middle, kind, alpha, effect) < power:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _t_quantile(df: int, q: float) -> float:
-    return float(special.stdtrit(df, q))
-
-
-def _summary(x: Array, confidence: float) -> tuple[float, float, int, float, float]:
-    """Mean, sd, n >= 2, and both ends of the t interval."""
-    n, mean, sd = len(x), float(x.mean()), float(x.std(ddof=1))
-    half = half_width(sd, n, confidence)
-    return mean, sd, n, mean - half, mean + half
-
-
-def _margin_test(
-    differences: ArrayLike, margin: float, alpha: float, *, both: bool
-) -> MarginTest:
-    d = _finite("differences", differences, ndim=1, at_least=2)
-    _positive("margin", margin)
-    _fraction("alpha", alpha, below=0.5)
-    mean, sd, n, low, high = _summary(d, 1 - 2 * alpha)
-    t = _t_statistic(mean - margin, sd, n)
-    holds = high < margin
-    if both:
-        t = max(t, -_t_statistic(mean + margin, sd, n))
-        holds = holds and -margin < low
-    p = float(special.stdtr(n - 1, t))
-    return MarginTest(mean, sd, n, low, high, 1 - 2 * alpha, margin, p, holds)
-
-
-def _t_statistic(mean: float, sd: float, n: int) -> float:
-    if sd == 0:
-        return 0.0 if mean == 0 else copysign(inf, mean)
-    return mean / (sd / sqrt(n))
 
 
 def _crossings(x: Array, d: Array) -> Array:
@@ -479,11 +245,11 @@ def _crossings(x: Array, d: Array) -> Array:
     return np.where(inner, crossing, np.where(first == 0, -inf, inf))
 
 
-def _middle_mean(runs: Array) -> Array:
-    """25 % trimmed mean of each row: (m, runs) -> (m,)."""
-    cut = runs.shape[1] // 4
-    middle: Array = np.sort(runs, axis=1)[:, cut : runs.shape[1] - cut].mean(axis=1)
-    return middle
+def _t_statistic(d: Array, expected: float) -> float:
+    mean, sd = float(d.mean()) - expected, float(d.std(ddof=1))
+    if sd == 0:
+        return 0.0 if mean == 0 else copysign(inf, mean)
+    return mean / (sd / sqrt(len(d)))
 
 
 def _finite(name: str, values: ArrayLike, *, ndim: int, at_least: int = 1) -> Array:
@@ -499,11 +265,6 @@ def _finite(name: str, values: ArrayLike, *, ndim: int, at_least: int = 1) -> Ar
     return array
 
 
-def _fraction(name: str, value: float, below: float = 1) -> None:
-    if not 0 < value < below:
-        raise ValueError(f"{name} is {value}; it must be between 0 and {below}")
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < inf:
-        raise ValueError(f"{name} is {value}; it must be a positive number")
+def _fraction(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} is {value}; it must be between 0 and 1")

@@ -39,7 +39,7 @@ BELOW = {
 ONLY_IN = {
     "torch": {"claims", "sweeps", "training", "probes", "tasks", "norms", "data"},
     "torchvision": {"claims", "tasks", "data"},
-    "scipy": {"stats"},
+    "scipy": {"stats", "verdicts"},
     "hydra": {"config"},
     "omegaconf": {"config"},
     "wandb": {"records", "report.dashboard"},

@@ -16,8 +16,9 @@ from normbench.report.text.verdict import text as verdict_text
 from normbench.report.words import headline
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.verdicts.contrasts import decide
+from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import read_claim
-from normbench.verdicts.verdict import Decision, read_verdict
+from normbench.verdicts.verdict import Decision
 
 
 def anchors(document: Path) -> set[str]:
@@ -146,7 +147,5 @@ def test_pictures_of_intervals_are_decided_as_they_say() -> None:
         for line in lines.splitlines():
             decision, drawn = words[line[:24].strip()], line[24:53]
             marks = [i - 14 for i, mark in enumerate(drawn) if mark in "-o"]
-            low, high = float(min(marks)), float(max(marks))
-            statistics = {"margin": 6.0, "low": low, "high": high}
-            statistics |= {"low_margin": low, "high_margin": high}
-            assert decide(says, statistics, alpha=0.05)[0] == decision, line
+            interval = float(min(marks)), float(max(marks))
+            assert decide(says, 6.0, interval, interval, 0.05)[0] == decision, line

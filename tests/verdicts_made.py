@@ -3,7 +3,8 @@
 from functools import cache
 from pathlib import Path
 
-from normbench.verdicts.verdict import Verdict, read_verdict
+from normbench.verdicts.files import read_verdict
+from normbench.verdicts.verdict import Verdict
 
 CLAIMS = Path(__file__).parents[1] / "results" / "claims"
 NAMES = sorted(path.parent.name for path in CLAIMS.glob("*/verdict.json"))

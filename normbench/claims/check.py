@@ -4,10 +4,11 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 
 from normbench.claims import theorems
-from normbench.claims.census import census
+from normbench.claims.census import Census, census
 from normbench.claims.trial import Request, Trial, kept, seeds_of
 from normbench.config.choices import choices
 from normbench.data.base import REGISTRY as DATA
@@ -17,24 +18,27 @@ from normbench.records.source import comes_from_this_code
 from normbench.system.atomic import write_atomically
 from normbench.verdicts import judging
 from normbench.verdicts.contrasts import weights_of
+from normbench.verdicts.files import as_recorded
 from normbench.verdicts.registration import (
     BudgetName,
     Claim,
     Design,
     arm_of,
     level_of,
-    registration_hash,
 )
-from normbench.verdicts.verdict import Rate, Verdict, as_recorded
+from normbench.verdicts.verdict import (
+    Rate,
+    Verdict,
+)
 
 EVALUATION_AND_START_UP = 1.17
-"""What a run costs beside its seconds, as a factor; measured."""
+"""A measured factor: the cost of a whole run over the seconds of its training."""
 SMOKE_SECONDS = 3.0
-"""Of ten steps and their evaluation, at most."""
+"""Ten steps and their evaluation take no longer."""
 RECORDS = "records.jsonl.gz"
-"""The records that a full check rests on, beside its verdict."""
+"""The file of the records that a full check rests on, beside its verdict."""
 EXTRA = "extra"
-"""The arm that a check is given beside the registered ones."""
+"""The name of an arm that is not registered."""
 
 
 @dataclass(frozen=True)
@@ -47,62 +51,55 @@ class Cost:
 
 
 def prepare(claim: Claim, request: Request, arm: str | None = None) -> Trial:
-    """The runs of a check, before any is done; `arm` is one more, in each outcome.
+    """The runs of a check, before any is done; `arm` adds one to each outcome.
 
-    Raises RequestError where a design cannot be composed, or a theorem is unknown.
+    Raises RequestError if a design cannot be composed, or a theorem is unknown.
     """
     for theorem in claim.theorems:
         theorems.statement(theorem.check)
     designs = kept(claim, request.budget)
     if arm:
-        designs |= {
-            name: with_arm(design, arm)
-            for name, design in designs.items()
-            if name in claim.outcomes
-        }
+        for name in claim.outcomes.keys() & designs.keys():
+            designs[name] = with_arm(designs[name], arm)
     return Trial(designs, request)
 
 
 def check(claim: Claim, trial: Trial, command: str) -> Verdict:
-    """Do what is missing of `claim` and judge it. `command` is how to say it again."""
+    """Do the missing runs of `claim` and judge it; `command` repeats the check."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    budget = trial.request.budget
-    findings = [
-        judging.judge_theorem(
-            theorem,
-            theorems.statement(theorem.check),
-            found.deviation,
-            found.control,
-            found.detail,
+    tested = trial.request.budget != "smoke"
+    checked = []
+    for theorem in claim.theorems:
+        found = theorems.check(theorem.check)
+        statement = theorems.statement(theorem.check)
+        checked.append(
+            judging.judge_theorem(
+                theorem, statement, found.deviation, found.control, found.detail
+            )
         )
-        for theorem in claim.theorems
-        for found in [theorems.check(theorem.check)]
-    ]
     rates = trial.rates()
     cells = trial.cells(rates)
-    judged = {
-        name: judging.judge_design(
+    designs = [
+        judging.judge_design(
             name,
             design,
             cells[name],
             rates[name],
             trial.skipped[name],
             claim.alpha,
-            tested=budget != "smoke",
+            tested=tested,
         )
         for name, design in trial.designs.items()
-    }
-    models = census() if claim.census and budget != "smoke" else None
+    ]
+    models = census() if claim.census and tested else Census({}, {})
     return judging.make_verdict(
         claim,
-        registration=registration_hash(claim),
-        budget=budget,
+        budget=trial.request.budget,
+        designs=designs,
+        theorems=checked,
         caveats=_caveats(claim, trial, rates),
-        theorems=findings,
-        mechanisms=[judged[name] for name in claim.mechanisms if name in judged],
-        outcomes=[judged[name] for name in claim.outcomes if name in judged],
-        census=models.counts if models else {},
-        census_failures=models.not_built if models else {},
+        census=models.counts,
+        census_failures=models.not_built,
         run_ids=sorted(trial.records),
         command=command,
         started=started,
@@ -116,12 +113,12 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
 def with_arm(design: Design, overrides: str) -> Design:
     """`design` with one more arm, and exploratory contrasts of it.
 
-    They are the primary ones with this arm in the place of the one that each is about:
-    that of its first largest weight.
+    Each repeats a primary contrast, with the new arm in the place of the arm that has
+    the first largest weight.
     """
     if EXTRA in design.arms:
-        raise RequestError(f"an arm is called {EXTRA!r}: --arm has no name left")
-    contrasts = []
+        raise RequestError(f"an arm is called {EXTRA!r}; rename it to use --arm")
+    contrasts, cells = [], design.all_cells()
     for contrast in design.contrasts:
         if not contrast.primary:
             continue
@@ -139,11 +136,11 @@ def with_arm(design: Design, overrides: str) -> Design:
             "exploratory": True,
         }
         contrasts.append(contrast.model_copy(update=changes))
-    added = [c for each in contrasts for c in each.weights or {} if arm_of(c) == EXTRA]
+        cells = [*cells, *(cell for cell in new if arm_of(cell) == EXTRA)]
     return design.model_copy(
         update={
             "arms": {**design.arms, EXTRA: overrides},
-            "cells": [*design.all_cells(), *dict.fromkeys(added)],
+            "cells": list(dict.fromkeys(cells)),
             "contrasts": [*design.contrasts, *contrasts],
         }
     )
@@ -152,49 +149,42 @@ def with_arm(design: Design, overrides: str) -> Design:
 def cost(claim: Claim, budget: BudgetName) -> Cost:
     """What a check costs on an empty results folder.
 
-    Runs that designs share are counted for each; further rates, tried while the best is
-    at an edge, are not.
+    A run that two designs share is counted twice. Further rates, which a check tries
+    while the best one is at an edge, are not counted.
     """
     tuning = test = 0
     seconds = 0.0
+    limit = SMOKE_SECONDS if budget == "smoke" else inf
     for design in kept(claim, budget).values():
         cells = len(design.all_cells())
-        of_rates = 0
-        if budget == "full" and len(design.rates) > 1:
-            of_rates = cells * len(design.rates) * design.tuning_seeds
-        of_seeds = cells * seeds_of(design, budget)
-        tuning, test = tuning + of_rates, test + of_seeds
-        each = (
-            min(design.seconds, SMOKE_SECONDS) if budget == "smoke" else design.seconds
-        )
-        seconds += (of_rates + of_seeds) * each
+        rates = len(design.rates) if budget == "full" and len(design.rates) > 1 else 0
+        tuning_runs = cells * rates * design.tuning_seeds
+        test_runs = cells * seeds_of(design, budget)
+        tuning, test = tuning + tuning_runs, test + test_runs
+        seconds += (tuning_runs + test_runs) * min(design.seconds, limit)
     return Cost(tuning, test, seconds * EVALUATION_AND_START_UP)
 
 
 def require_committed(name: str, config_dir: Path | None) -> None:
-    """Raise RequestError unless the yaml of a claim is in git as it stands.
+    """Raise RequestError unless the yaml of a claim is committed to git, unchanged.
 
-    That of an installed package cannot be changed by hand, and passes.
+    The yaml of an installed package passes.
     """
     path = choices("claim", config_dir)[name].resolve()
     if path.is_relative_to(Path(__file__).parents[1]):
         return
 
     def git(*arguments: str) -> bool:
+        words = ["git", "-C", str(path.parent), *arguments]
         try:
-            done = subprocess.run(
-                ["git", "-C", str(path.parent), *arguments],
-                capture_output=True,
-                check=False,
-            )
+            return subprocess.run(words, capture_output=True).returncode == 0
         except OSError:
             return False
-        return done.returncode == 0
 
     tracked = git("ls-files", "--error-unmatch", path.name)
     if not tracked or not git("diff", "--quiet", "HEAD", "--", path.name):
         raise RequestError(
-            f"{path} is not committed as it stands; a full check is of a registration "
+            f"{path} is not committed as it stands; a full check needs a registration "
             "that was fixed before its runs: commit it, or use --budget quick"
         )
 
@@ -217,17 +207,17 @@ def _caveats(
                 f"budget {budget} leaves out {len(left_out)} primary contrasts: "
                 + "; ".join(left_out)
             )
-    at_edge = [c for each in rates.values() for c, rate in each.items() if rate.at_edge]
+    at_edge = [c for cells in rates.values() for c, r in cells.items() if r.at_edge]
     if at_edge:
         caveats.append(
             f"the best rate is at an edge of what was tried for {', '.join(at_edge)}"
         )
-    failed = sum(each.status == "failed" for each in records)
+    failed = sum(record.status == "failed" for record in records)
     if failed:
         caveats.append(f"{failed} of {len(records)} runs failed; `normbench status`")
     stale = sum(
-        not comes_from_this_code(each.environment, trial.request.results.modules)
-        for each in records
+        not comes_from_this_code(record.environment, trial.request.results.modules)
+        for record in records
     )
     if stale:
         caveats.append(f"{stale} of {len(records)} runs come from other code than this")
@@ -235,42 +225,42 @@ def _caveats(
 
 
 def _left_out(claim: Claim, designs: Mapping[str, Design]) -> list[str]:
-    done = {(name, c.name) for name, each in designs.items() for c in each.contrasts}
+    """The primary contrasts of `claim` that the smaller `designs` do not have."""
+    kept = {(name, c.name) for name, each in designs.items() for c in each.contrasts}
     return [
         f"{name}, {contrast.name}"
         for name, design in claim.designs().items()
         for contrast in design.contrasts
-        if contrast.primary and (name, contrast.name) not in done
+        if contrast.primary and (name, contrast.name) not in kept
     ]
 
 
 def restore_records(folder: Path, results: Path) -> None:
-    """Make the records beside a full check's verdict in `folder` finished runs.
+    """Turn the records beside a full check's verdict in `folder` into finished runs.
 
-    Raises RequestError where there are none.
+    Raises RequestError if there are none.
     """
     path = folder / RECORDS
     if not path.is_file():
         raise RequestError(
-            f"{path} is not there: no full check has been done whose records could be "
-            "taken; leave --from-records out to do the runs"
+            f"{path} is not there: no full check has left records; leave out "
+            "--from-records to do the runs"
         )
     store.restore(results, store.read_compact(path))
 
 
 def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
-    """Write the verdict, and of a full check the records it rests on, to `folder`.
+    """Write the verdict to `folder`, and for a full check the records it rests on.
 
-    Raises NormbenchError where that is not possible.
+    Raises NormbenchError if the files cannot be written.
     """
     full = verdict.budget == "full"
     path = folder / ("verdict.json" if full else f"verdict.{verdict.budget}.json")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if full:
-            found = (store.read(store.run_folder(results, i)) for i in verdict.run_ids)
-            kept = [each for each in found if each is not None]
-            store.write_compact(folder / RECORDS, kept)
+            runs = (store.read(store.run_folder(results, i)) for i in verdict.run_ids)
+            store.write_compact(folder / RECORDS, [r for r in runs if r is not None])
         write_atomically(path, as_recorded(verdict))
     except OSError as error:
         raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None

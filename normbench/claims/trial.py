@@ -22,7 +22,7 @@ from normbench.sweeps.forecast import Forecast
 from normbench.sweeps.manifest import Manifest
 from normbench.sweeps.observer import SweepObserver
 from normbench.sweeps.plan import Plan, incompatible, manifest, standing
-from normbench.verdicts.contrasts import metric_of, weights_of
+from normbench.verdicts.contrasts import is_maximized, metric_of, weights_of
 from normbench.verdicts.registration import (
     FIRST_TUNING_SEED,
     BudgetName,
@@ -342,8 +342,11 @@ def choose(design: Design, seen: Mapping[float, Sequence[RunRecord]]) -> Rate:
     """The rate with the best mean validation metric.
 
     Where every rate diverged, the lowest is the best of them, and at the edge. One rate
-    that is the only one is not tuned, and at no edge.
+    that is the only one is not tuned, and at no edge. The best is the lowest mean, or
+    the highest if the task maximizes the metric.
     """
+    runs = [record for records in seen.values() for record in records]
+    sign = -1 if is_maximized(design.validation, runs) else 1
     validation: dict[float, float | None] = {}
     for lr, records in sorted(seen.items()):
         values = [metric_of(each, design.validation) for each in records]
@@ -352,18 +355,18 @@ def choose(design: Design, seen: Mapping[float, Sequence[RunRecord]]) -> Rate:
         validation[lr] = statistics.mean(finite) if whole else None
     rates = list(validation)
     scores = {lr: value for lr, value in validation.items() if value is not None}
-    best = min(scores, key=lambda lr: scores[lr], default=rates[0])
+    best = min(scores, key=lambda lr: sign * scores[lr], default=rates[0])
     quantity = design.validation.partition("/")[2]
     margins = [
         each.margin
         for each in design.contrasts
         if each.metric.partition("/")[2] == quantity and not each.log2
     ]
-    within = scores.get(best, 0.0) + min(margins, default=0.0)
+    within = sign * scores.get(best, 0.0) + min(margins, default=0.0)
     return Rate(
         lr=best,
         validation={f"{lr:g}": value for lr, value in validation.items()},
-        good=[lr for lr, value in scores.items() if value <= within],
+        good=[lr for lr, value in scores.items() if sign * value <= within],
         at_edge=len(rates) > 1 and best in {rates[0], rates[-1]},
         frozen=False,
     )

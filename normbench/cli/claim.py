@@ -1,8 +1,5 @@
-"""Commands about claims: claim list, claim show, claim check; and compare."""
+"""Commands about claims: claim list, claim show, claim check."""
 
-import shlex
-import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,32 +12,37 @@ from normbench.cli.options import (
     ConfigDir,
     Json,
     Modules,
-    Overrides,
     Results,
     completion_of,
     exit_codes,
     expanded,
 )
-from normbench.cli.sweep import Arms
-from normbench.cli.tables import print_json, print_table, width
+from normbench.cli.tables import print_json, print_table
+from normbench.cli.trials import (
+    EngineOverrides,
+    RedoStale,
+    Workers,
+    announce,
+    columns,
+    command_line,
+    compose_engine,
+    observe,
+)
 from normbench.system.signals import all_interrupt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from normbench.claims.check import Cost
-    from normbench.config.schema import Engine
-    from normbench.sweeps.manifest import Announcement, Manifest
-    from normbench.sweeps.observer import SweepObserver
+    from normbench.claims.trial import Trial
     from normbench.verdicts.registration import Claim
     from normbench.verdicts.verdict import Verdict
 
 app = typer.Typer(help="Sentences about norms, and their verdicts.")
 
-WIDEST = 120
-"""Columns of text that is still easy to read."""
-
 
 class Budget(StrEnum):
-    """How much of a claim is done."""
+    """How much of a claim a check does."""
 
     smoke = "smoke"
     quick = "quick"
@@ -50,27 +52,38 @@ class Budget(StrEnum):
 Output = Annotated[
     Path,
     typer.Option(
-        "--output", callback=expanded, help="Folder of the verdicts, one a claim."
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers", min=1, help="Processes.  [default: the cores]", show_default=False
+        "--output",
+        callback=expanded,
+        help="Folder of the verdicts, one for each claim.",
     ),
 ]
 
 
-EngineOverrides = Annotated[
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME...", autocompletion=completion_of("claim"), show_default=False
+    ),
+]
+Everything = Annotated[bool, typer.Option("--all", help="Every claim.")]
+CheckBudget = Annotated[
+    Budget,
+    typer.Option(help="smoke: does it run? quick: six seeds; full: as registered."),
+]
+ExtraArm = Annotated[
     str | None,
     typer.Option(
-        "--engine",
+        "--arm",
         metavar="OVERRIDES",
-        help='What does the runs, such as "engine=ray engine.address=auto".',
+        help="One more arm, reported separately, such as norm=mine",
     ),
 ]
-RedoStale = Annotated[
-    bool, typer.Option("--redo-stale", help="Do runs of other code again.")
+FromRecords = Annotated[
+    bool,
+    typer.Option(
+        "--from-records",
+        help="Use the records beside the verdict in --output as finished runs.",
+    ),
 ]
 
 
@@ -81,51 +94,62 @@ def list_(
     """List the claims, and the verdicts of full checks where there are any."""
     with exit_codes():
         from normbench.config.choices import choices
-        from normbench.report import words
-        from normbench.report.text.paragraph import paragraph
         from normbench.verdicts.registration import read_claim
 
-        rows: list[dict[str, Any]] = []
-        for name in choices("claim", config_dir):
-            claim = read_claim(name, config_dir)
-            verdict = _full_verdict(name, output)
-            rows.append(
-                {
-                    "name": name,
-                    "statement": claim.statement,
-                    "theorem": verdict.theorem if verdict else None,
-                    "mechanism": verdict.shown_mechanism if verdict else None,
-                    "outcome": verdict.shown_outcome if verdict else None,
-                    "changed": _changed(claim, verdict),
-                    "withdrawn": _withdrawn(verdict),
-                    "findings": verdict.findings if verdict else {},
-                }
-            )
+        claims = [read_claim(name, config_dir) for name in choices("claim", config_dir)]
+        verdicts = [_full_verdict(claim.name, output) for claim in claims]
+        listed = list(zip(claims, verdicts, strict=True))
         if json:
-            print_json(rows)
+            print_json([_plain_row(claim, verdict) for claim, verdict in listed])
             return
-        verdicts = []
-        for row in rows:
-            verdict = _full_verdict(row["name"], output)
-            if verdict is not None:
-                found = verdict.findings.get("statement")
-                statement = words.with_finding(row["statement"], found)
-                row |= words.row(verdict)._asdict() | {"statement": statement}
-                verdicts.append(verdict)
-            if row.pop("changed"):
-                row["name"] += " (its yaml has changed since the verdict)"
-            del row["withdrawn"], row["findings"]
-        if withdrawn := words.notice(verdicts):
-            typer.echo(paragraph("note: ", withdrawn, _columns()) + "\n")
-        shown = [{k: "-" if v is None else v for k, v in r.items()} for r in rows]
-        print_table(shown, title="claims")
+        _print_notice(verdicts)
+        print_table([_table_row(*each) for each in listed], title="claims")
+
+
+def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
+    """A claim in the JSON list: null where there is no verdict."""
+    return {
+        "name": claim.name,
+        "statement": claim.statement,
+        "theorem": verdict.theorem if verdict else None,
+        "mechanism": verdict.shown_mechanism if verdict else None,
+        "outcome": verdict.shown_outcome if verdict else None,
+        "changed": _changed(claim, verdict),
+        # Designs, or only their `contrasts` that are named, and why.
+        "withdrawn": [
+            {"design": design.name, "contrasts": contrasts, "reason": reason}
+            for design in (verdict.designs if verdict else ())
+            for reason, contrasts in design.reasons.items()
+        ],
+        "findings": verdict.findings if verdict else {},
+    }
+
+
+def _table_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, str]:
+    from normbench.report import words
+
+    changed = " (its yaml has changed since the verdict)" * _changed(claim, verdict)
+    row = {"name": claim.name + changed, "statement": claim.statement}
+    if verdict is None:
+        return row | dict.fromkeys(("theorem", "mechanism", "outcome"), "-")
+    finding = verdict.findings.get("statement")
+    statement = words.with_finding(claim.statement, finding)
+    return row | words.row(verdict)._asdict() | {"statement": statement}
+
+
+def _print_notice(verdicts: "Sequence[Verdict | None]") -> None:
+    from normbench.report import words
+    from normbench.report.text.paragraph import paragraph
+
+    if notice := words.notice([v for v in verdicts if v is not None]):
+        typer.echo(paragraph("note: ", notice, columns()) + "\n")
 
 
 @app.command()
 def show(
     name: Annotated[
         str,
-        typer.Argument(help="Of `claim list`.", autocompletion=completion_of("claim")),
+        typer.Argument(help="See `claim list`.", autocompletion=completion_of("claim")),
     ],
     output: Output = CLAIMS,
     config_dir: ConfigDir = None,
@@ -139,9 +163,7 @@ def show(
         from normbench.claims.check import cost
         from normbench.claims.theorems import statement
         from normbench.config.user_modules import import_modules
-        from normbench.report import words
         from normbench.report.text.claim import text as registration_text
-        from normbench.report.text.paragraph import paragraph
         from normbench.report.text.verdict import text
         from normbench.verdicts.registration import (
             BUDGETS,
@@ -156,54 +178,32 @@ def show(
         changed = _changed(claim, verdict)
         if json:
             plain = claim.model_dump(mode="json")
-            plain |= {"registration": registration_hash(claim)}
-            plain |= {"cost": {budget: asdict(each) for budget, each in costs.items()}}
-            plain |= {"verdict": verdict and verdict.model_dump(mode="json")}
-            plain |= {"changed": changed}
+            plain |= {
+                "registration": registration_hash(claim),
+                "cost": {budget: asdict(each) for budget, each in costs.items()},
+                "verdict": verdict and verdict.model_dump(mode="json"),
+                "changed": changed,
+            }
             print_json(plain)
             return
-        said = {each.check: statement(each.check) for each in claim.theorems}
+        statements = {each.check: statement(each.check) for each in claim.theorems}
         lines = [_cost(budget, each) for budget, each in costs.items()]
-        if withdrawn := words.notice([verdict] if verdict else []):
-            typer.echo(paragraph("note: ", withdrawn, _columns()) + "\n")
-        found = verdict.findings.get("statement") if verdict else None
-        typer.echo(registration_text(claim, said, lines, _columns(), found))
+        _print_notice([verdict])
+        finding = verdict.findings.get("statement") if verdict else None
+        typer.echo(registration_text(claim, statements, lines, columns(), finding))
         if verdict:
             if changed:
                 typer.echo("\nthe yaml has changed since this verdict:")
-            typer.echo(f"\n{text(verdict, _columns())}")
+            typer.echo(f"\n{text(verdict, columns())}")
 
 
-@app.command()
-def check(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME...", autocompletion=completion_of("claim"), show_default=False
-        ),
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every claim.")] = False,
-    budget: Annotated[
-        Budget,
-        typer.Option(
-            help="smoke: it runs, minutes; quick: six seeds; full: as registered."
-        ),
-    ] = Budget.quick,
-    arm: Annotated[
-        str | None,
-        typer.Option(
-            "--arm",
-            metavar="OVERRIDES",
-            help="One more arm, reported apart, such as norm=mine",
-        ),
-    ] = None,
-    from_records: Annotated[
-        bool,
-        typer.Option(
-            "--from-records",
-            help="Take the runs that the verdict in --output rests on for done.",
-        ),
-    ] = False,
+@app.command("check")
+def check_(
+    names: Names = None,
+    everything: Everything = False,
+    budget: CheckBudget = Budget.quick,
+    arm: ExtraArm = None,
+    from_records: FromRecords = False,
     engine: EngineOverrides = None,
     workers: Workers = None,
     redo_stale: RedoStale = False,
@@ -213,189 +213,88 @@ def check(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Do what is missing of a claim's runs, and judge it.
+    """Do the missing runs of a claim, and judge it.
 
-    Exit code 0 when the check ran to its end, whatever the verdict. An interrupted
-    check goes on when it is asked for again.
+    Exit code 0 when the check ran to its end, whatever the verdict. The same command
+    continues an interrupted check.
     """
     with exit_codes():
-        from normbench.claims import check as checking
+        from normbench.claims.check import prepare, require_committed, restore_records
         from normbench.claims.trial import Request
-        from normbench.config.choices import choices
         from normbench.config.user_modules import import_modules
-        from normbench.errors import RequestError
         from normbench.records.store import Results
-        from normbench.report.text.verdict import text
         from normbench.sweeps.manifest import Announcement
-        from normbench.verdicts.registration import read_claim
-        from normbench.verdicts.remarks import with_remarks
 
         import_modules(module or ())
-        if everything and names:
-            raise RequestError(
-                f"--all has {', '.join(names)} in it; say one of the two"
-            )
-        wanted = list(choices("claim", config_dir)) if everything else names or []
-        if not wanted:
-            raise RequestError("name a claim, or say --all; `claim list` has them")
-        wanted = list(dict.fromkeys(wanted))
-        registered = [read_claim(name, config_dir) for name in wanted]
-        if budget == "full":
-            for claim in registered:
-                checking.require_committed(claim.name, config_dir)
-        if from_records:
-            for claim in registered:
-                checking.restore_records(output / claim.name, results)
-        asked = _engine(engine, workers, config_dir)
+        claims = _claims(names or (), everything, config_dir)
+        for claim in claims:
+            if budget == "full":
+                require_committed(claim.name, config_dir)
+        for claim in claims if from_records else ():
+            restore_records(output / claim.name, results)
+        composed = compose_engine(engine, workers, config_dir)
         announcement = Announcement(results)
-        trials = []
-        for claim in registered:
-            request = Request(
+        requests = [
+            Request(
                 results=Results(results, tuple(module or ()), redo_stale),
                 budget=budget.value,
-                engine=asked,
-                observe=_observe(claim.name),
+                engine=composed,
+                observe=observe(claim.name),
                 config_dir=config_dir,
                 frozen=_rates(claim, _full_verdict(claim.name, output)),
-                announce=_announce(claim.name, announcement),
+                announce=announce(claim.name, announcement),
             )
-            trials.append(checking.prepare(claim, request, arm))
-        verdicts = []
+            for claim in claims
+        ]
+        trials = [prepare(*asked, arm) for asked in zip(claims, requests, strict=True)]
         with all_interrupt(), announcement:
-            for claim, trial in zip(registered, trials, strict=True):
-                verdict = checking.check(claim, trial, _again())
-                wrote = ""
-                if not arm:
-                    path = checking.write_verdict(verdict, results, output / claim.name)
-                    wrote = f"\nwrote {path}\n"
-                verdict = with_remarks(verdict, output / claim.name)
-                verdicts.append(verdict)
-                if not json:
-                    typer.echo(text(verdict, _columns()))
-                if wrote:
-                    typer.echo(wrote, err=json)
+            verdicts = [
+                _checked(claim, trial, results, output, write=not arm, json=json)
+                for claim, trial in zip(claims, trials, strict=True)
+            ]
         if json:
             plain = [verdict.model_dump(mode="json") for verdict in verdicts]
             print_json(plain)
 
 
-def compare(
-    overrides: Overrides = None,
-    arm: Arms = None,
-    margin: Annotated[
-        float, typer.Option(help="Differences below this count as zero.", min=0)
-    ] = 0.01,
-    metric: Annotated[str, typer.Option(help="Lower is better.")] = "test/error",
-    rates: Annotated[
-        str, typer.Option(help="Learning rates to try for each arm and level.")
-    ] = "0.05,0.1,0.2",
-    seeds: Annotated[int, typer.Option(min=6)] = 8,
-    gate: Annotated[
-        float, typer.Option(help="An arm trained if its training metric is below.")
-    ] = 0.5,
-    engine: EngineOverrides = None,
-    workers: Workers = None,
-    redo_stale: RedoStale = False,
-    results: Results = RESULTS,
-    config_dir: ConfigDir = None,
-    module: Modules = None,
-    json: Json = False,
-) -> None:
-    """Compare norms on a question of your own: rates tuned, a gate, intervals.
+def _checked(
+    claim: "Claim", trial: "Trial", results: Path, output: Path, write: bool, json: bool
+) -> "Verdict":
+    """Check a claim, `write` its verdict, and print it unless all go out as JSON."""
+    from normbench.claims.check import check, write_verdict
+    from normbench.report.text.verdict import text
+    from normbench.verdicts.remarks import with_remarks
 
-    The first arm is what the others are compared with; `supported` says that an arm is
-    better than it, `refuted` that it is worse. Exploratory: nothing was registered.
-    """
-    with exit_codes():
-        from normbench.claims import check as checking
-        from normbench.claims.comparison import comparison
-        from normbench.claims.trial import Request
-        from normbench.config.user_modules import import_modules
-        from normbench.errors import RequestError
-        from normbench.records.store import Results
-        from normbench.report.text.verdict import text
-        from normbench.sweeps.manifest import Announcement
-
-        import_modules(module or ())
-        try:
-            tried = [float(word) for word in rates.split(",")]
-        except ValueError:
-            raise RequestError(
-                f"--rates {rates!r} is not a list of numbers, such as 0.05,0.1,0.2"
-            ) from None
-        claim = comparison(
-            arm or (),
-            overrides or (),
-            metric=metric,
-            margin=margin,
-            rates=tried,
-            seeds=seeds,
-            gate=gate,
-            config_dir=config_dir,
-        )
-        announcement = Announcement(results)
-        request = Request(
-            results=Results(results, tuple(module or ()), redo_stale),
-            budget="full",
-            engine=_engine(engine, workers, config_dir),
-            observe=_observe("compare"),
-            config_dir=config_dir,
-            announce=_announce("compare", announcement),
-        )
-        trial = checking.prepare(claim, request)
-        trial.require_distinct_cells()
-        with all_interrupt(), announcement:
-            verdict = checking.check(claim, trial, _again())
-        plain = verdict.model_dump_json(indent=2)
-        typer.echo(plain if json else text(verdict, _columns()))
+    folder = output / claim.name
+    verdict = check(claim, trial, command_line())
+    path = write_verdict(verdict, results, folder) if write else None
+    verdict = with_remarks(verdict, folder)
+    if not json:
+        typer.echo(text(verdict, columns()))
+    if path is not None:
+        typer.echo(f"\nwrote {path}\n", err=json)
+    return verdict
 
 
-def _engine(
-    overrides: str | None, workers: int | None, config_dir: Path | None
-) -> "Engine":
-    from normbench.config.composition import compose_engine
-    from normbench.config.overrides import words
+def _claims(
+    names: "Sequence[str]", everything: bool, config_dir: Path | None
+) -> "list[Claim]":
+    from normbench.config.choices import choices
+    from normbench.errors import RequestError
+    from normbench.verdicts.registration import read_claim
 
-    engine = compose_engine(words(overrides or "", "--engine"), config_dir)
-    return engine.model_copy(update={"workers": workers} if workers else {})
-
-
-def _observe(what: str) -> "Callable[[str], SweepObserver]":
-    def observe(part: str) -> "SweepObserver":
-        from normbench.cli.console import Terminal
-        from normbench.cli.progress import SweepProgress
-
-        typer.echo(f"{what}: {part}", err=True)
-        return SweepProgress(Terminal(stderr=True))
-
-    return observe
-
-
-def _announce(what: str, announcement: "Announcement") -> "Callable[[Manifest], None]":
-    def announce(manifest: "Manifest") -> None:
-        title = f"{what}: {manifest.title}"
-        announcement.say(manifest.model_copy(update={"title": title}))
-
-    return announce
-
-
-def _again() -> str:
-    return shlex.join(["normbench", *sys.argv[1:]])
+    if everything and names:
+        raise RequestError(f"--all includes {', '.join(names)}; use one of the two")
+    wanted = list(choices("claim", config_dir)) if everything else names
+    if not wanted:
+        raise RequestError("name a claim, or use --all; `claim list` shows the claims")
+    return [read_claim(name, config_dir) for name in dict.fromkeys(wanted)]
 
 
 def _full_verdict(name: str, output: Path) -> "Verdict | None":
-    from normbench.verdicts.verdict import read_verdict
+    from normbench.verdicts.files import read_verdict
 
     return read_verdict(output / name / "verdict.json")
-
-
-def _withdrawn(verdict: "Verdict | None") -> list[dict[str, Any]]:
-    """What is withdrawn: designs, or only the `contrasts` that are named, and why."""
-    return [
-        {"design": design.name, "contrasts": contrasts, "reason": reason}
-        for design in (verdict.designs if verdict else ())
-        for reason, contrasts in design.reasons.items()
-    ]
 
 
 def _changed(claim: "Claim", verdict: "Verdict | None") -> bool:
@@ -405,7 +304,7 @@ def _changed(claim: "Claim", verdict: "Verdict | None") -> bool:
 
 
 def _rates(claim: "Claim", verdict: "Verdict | None") -> dict[str, dict[str, float]]:
-    """The rates that a full check of this very registration chose, and that stand."""
+    """The rates that a full check of the same registration chose, if not withdrawn."""
     if verdict is None or _changed(claim, verdict):
         return {}
     return {
@@ -420,7 +319,3 @@ def _cost(budget: str, cost: "Cost") -> str:
 
     runs, time = cost.tuning_runs + cost.test_runs, duration(cost.core_seconds / 2)
     return f"{budget:<6} {runs} runs, about {time} on two cores"
-
-
-def _columns() -> int:
-    return min(width(), WIDEST)

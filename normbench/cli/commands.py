@@ -9,6 +9,7 @@ import typer
 from normbench import __version__
 from normbench.cli import (
     claim,
+    compare,
     doctor,
     norms,
     plot,
@@ -45,7 +46,7 @@ app.command()(report.report)
 app.command()(wandb.sync)
 app.command()(wandb.dashboard)
 app.command()(norms.footprint)
-app.command()(claim.compare)
+app.command()(compare.compare)
 app.add_typer(claim.app, name="claim")
 app.add_typer(norms.bench, name="bench")
 

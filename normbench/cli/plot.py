@@ -178,8 +178,8 @@ def _of_claim(
 ) -> "dict[str, Figure]":
     from normbench.errors import RequestError
     from normbench.report.figures.verdict import verdict_figures
+    from normbench.verdicts.files import read_verdict
     from normbench.verdicts.registration import read_claim
-    from normbench.verdicts.verdict import read_verdict
 
     claim = read_claim(name, config_dir)
     full = budget is Budget.full

@@ -85,7 +85,7 @@ def dashboard(
     """
     with exit_codes():
         from normbench.report import dashboard as built
-        from normbench.verdicts.verdict import read_verdict
+        from normbench.verdicts.files import read_verdict
 
         files = sorted(claims.glob("*/verdict.json"))
         verdicts = [verdict for file in files if (verdict := read_verdict(file))]

@@ -245,15 +245,15 @@ def _cell(by: dict[str, Any], metric: str, records: Sequence[RunRecord]) -> Cell
     ok = [record for record in records if record.status == "ok"]
     having = [record for record in ok if metric in record.metrics]
     values = counted(having, metric)
-    interval = mean_interval(values) if values else None
+    interval = mean_interval(values) if len(values) > 1 else None
     return Cell(
         by=by,
         metric=metric,
         n=len(values),
-        **{
-            name: getattr(interval, name, None)
-            for name in ("mean", "low", "high", "sd")
-        },
+        mean=interval.mean if interval else next(iter(values), None),
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        sd=interval.sd if interval else None,
         failures=len(records) - len(ok) + len(having) - len(values),
         without=len(ok) - len(having),
     )

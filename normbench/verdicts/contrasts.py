@@ -1,22 +1,38 @@
 """One contrast of a claim: its value on every seed, its tests and its decision."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from normbench import stats
 from normbench.config.schema import RunRecord
 from normbench.system.untrusted import LARGEST
+from normbench.verdicts.power import seeds_needed
 from normbench.verdicts.registration import Contrast, Design, Says, arm_of, level_of
 from normbench.verdicts.verdict import ContrastVerdict, Decision, Rate
 
-MOST_SEEDS = 200
-"""More seeds than that are not suggested."""
-
 Cells = Mapping[str, Mapping[int, RunRecord]]
-"""Of one design: cell -> seed -> record, however the run ended."""
+"""The runs of a design: cell -> seed -> record, however the run ended."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the values of a contrast give; the fields are those of ContrastVerdict."""
+
+    effect: float
+    sd: float
+    low: float
+    high: float
+    low_margin: float
+    high_margin: float
+    p: float
+    p_against: float
+    p_sign_flip: float
+    above: float
+    above_low: float
+    above_high: float
 
 
 def judge(
@@ -28,60 +44,57 @@ def judge(
     alpha: float,
     tested: bool,
 ) -> ContrastVerdict:
-    """What the runs of its cells say of a contrast, before Holm's adjustment.
+    """The verdict of a contrast from the runs of its cells, before Holm's adjustment.
 
-    `gate` is whether each arm trained; where not `tested`, the decision is that.
+    `gate` is whether each arm trained. If not `tested`, the decision is "not tested".
     """
-    told: dict[str, Any] = {
-        "name": contrast.name,
-        "metric": contrast.metric,
-        "says": contrast.says,
-        "margin": contrast.margin,
-        "reason": contrast.reason,
-        "primary": contrast.primary,
-        "exploratory": contrast.exploratory,
-    }
     weights = weights_of(contrast, design)
     missing = [cell for cell in weights if not cells.get(cell)]
+    values, without = ({}, []) if missing else _values(contrast, weights, cells)
+    trained = {arm for arm, passed in gate.items() if passed}
+    untrained = sorted({arm_of(cell) for cell in weights} - trained)
+    found, needed = None, None
+    decision: Decision = "inconclusive"
+    if tested and not without and len(values) > 1:
+        found = _statistics(contrast, list(values.values()), alpha)
     if missing:
-        because = f"no runs of {', '.join(missing)}"
-        return ContrastVerdict(**told, decision="not tested", because=because)
-    values, without = _values(contrast, weights, cells)
-    told |= {"values": {str(seed): value for seed, value in values.items()}}
-    told |= {
-        "n": len(values),
-        "at_one_rate": _at_one_rate(contrast, weights, design, rates),
-    }
-    if not tested:
-        return ContrastVerdict(
-            **told, decision="not tested", because="a smoke check shows that it runs"
-        )
-    if without:
-        because = (
-            f"seeds {', '.join(map(str, without))} have no finite {contrast.metric}"
-        )
-        return ContrastVerdict(**told, decision="inconclusive", because=because)
-    if len(values) < 2:
+        decision, because = "not tested", f"no runs of {', '.join(missing)}"
+    elif not tested:
+        decision, because = "not tested", "a smoke check shows that it runs"
+    elif without:
+        seeds = ", ".join(map(str, without))
+        because = f"seeds {seeds} have no finite {contrast.metric}"
+    elif found is None:
         because = "fewer than two seeds in common"
-        return ContrastVerdict(**told, decision="inconclusive", because=because)
-    told |= _statistics(list(values.values()), contrast, alpha)
-    untrained = sorted(
-        {arm_of(cell) for cell in weights}
-        - {arm for arm, passed in gate.items() if passed}
-    )
-    if untrained:
+    elif untrained:
         because = f"gate: {', '.join(untrained)} did not train"
-        return ContrastVerdict(**told, decision="inconclusive", because=because)
-    decision, because = decide(contrast.says, told, alpha)
-    if decision == "inconclusive":
-        told["seeds_needed"] = seeds_needed(
-            contrast.says, told["effect"], told["sd"], contrast.margin, alpha
-        )
-    return ContrastVerdict(**told, decision=decision, because=because)
+    else:
+        intervals = (found.low, found.high), (found.low_margin, found.high_margin)
+        decision, because = decide(contrast.says, contrast.margin, *intervals, alpha)
+        if decision == "inconclusive":
+            needed = seeds_needed(
+                contrast.says, found.effect, found.sd, contrast.margin, alpha
+            )
+    return ContrastVerdict(
+        name=contrast.name,
+        metric=contrast.metric,
+        says=contrast.says,
+        margin=contrast.margin,
+        reason=contrast.reason,
+        primary=contrast.primary,
+        exploratory=contrast.exploratory,
+        decision=decision,
+        because=because,
+        n=len(values),
+        at_one_rate={} if missing else _at_one_rate(contrast, weights, design, rates),
+        seeds_needed=needed,
+        values={str(seed): value for seed, value in values.items()},
+        **(asdict(found) if found else {}),
+    )
 
 
 def weights_of(contrast: Contrast, design: Design) -> dict[str, float]:
-    """Cell -> weight; those of a slope are least squares on log2 of the levels."""
+    """Cell -> weight; a slope is least squares on log2 of the levels."""
     if contrast.weights is not None:
         return contrast.weights
     cells = [c for c in design.all_cells() if arm_of(c) == contrast.slope]
@@ -92,7 +105,7 @@ def weights_of(contrast: Contrast, design: Design) -> dict[str, float]:
 
 
 def metric_of(record: RunRecord, metric: str) -> float | None:
-    """The metric of a run, None where it has none that is below LARGEST in size.
+    """The metric of a run, None if it has no value below LARGEST in size.
 
     A classifier that diverged is wrong everywhere: its error is 1, but no probe's is.
     """
@@ -104,6 +117,26 @@ def metric_of(record: RunRecord, metric: str) -> float | None:
     return value if value is not None and abs(value) < LARGEST else None
 
 
+def values_of(records: Iterable[RunRecord], metric: str) -> list[float] | None:
+    """The metric of every run; None if a run has none."""
+    values = [metric_of(record, metric) for record in records]
+    finite = [value for value in values if value is not None]
+    return finite if len(finite) == len(values) else None
+
+
+def is_maximized(metric: str, records: Iterable[RunRecord]) -> bool:
+    """Whether more of `metric` is better: it is that of the task, and the task says so.
+
+    The primary metric of a task may be a score; of other metrics less is better.
+    """
+    quantity = metric.partition("/")[2]
+    return any(
+        record.direction == "maximize"
+        and record.primary_metric.partition("/")[2] == quantity
+        for record in records
+    )
+
+
 def _values(
     contrast: Contrast, weights: Mapping[str, float], cells: Cells
 ) -> tuple[dict[int, float], list[int]]:
@@ -111,15 +144,14 @@ def _values(
     seeds = sorted(set.intersection(*(set(cells[cell]) for cell in weights)))
     values, without = {}, []
     for seed in seeds:
+        metrics = values_of((cells[cell][seed] for cell in weights), contrast.metric)
+        if metrics is None or (contrast.log2 and min(metrics) <= 0):
+            without.append(seed)
+            continue
         total = -contrast.expected
-        for cell, weight in weights.items():
-            value = metric_of(cells[cell][seed], contrast.metric)
-            if value is None or (contrast.log2 and value <= 0):
-                without.append(seed)
-                break
+        for weight, value in zip(weights.values(), metrics, strict=True):
             total += weight * (math.log2(value) if contrast.log2 else value)
-        else:
-            values[seed] = total
+        values[seed] = total
     return values, without
 
 
@@ -131,15 +163,15 @@ def _at_one_rate(
 ) -> dict[str, float]:
     """The same contrast on the validation part, at each rate that all its cells tried.
 
-    Only of a metric whose counterpart there is what rates are chosen on.
+    Only of the metric that, on the validation part, rates are chosen on.
     """
     if contrast.log2 or contrast.metric != design.validation.replace("val", "test", 1):
         return {}
     tried = [rates[cell].validation for cell in weights]
     effects = {}
-    for rate in tried[0]:
-        means = [each.get(rate) for each in tried]
-        if len(tried[0]) > 1 and None not in means:
+    for rate in tried[0] if len(tried[0]) > 1 else ():
+        means = [validation.get(rate) for validation in tried]
+        if None not in means:
             terms = zip(weights.values(), means, strict=True)
             total = sum(weight * mean for weight, mean in terms if mean is not None)
             effects[rate] = total - contrast.expected
@@ -147,87 +179,70 @@ def _at_one_rate(
 
 
 def _statistics(
-    values: Sequence[float], contrast: Contrast, alpha: float
-) -> dict[str, Any]:
-    t = stats.paired_t_test(values, 1 - alpha)
-    both = stats.tost(values, contrast.margin, alpha)
-    below_margin = stats.non_inferiority(values, contrast.margin, alpha).p
-    above_minus = stats.non_inferiority([-v for v in values], contrast.margin, alpha).p
-    above = stats.probability_of_improvement([0.0] * t.n, values, 1 - alpha)
-    as_said = (t.mean > 0) == (contrast.says == "greater") and t.mean != 0
-    one_sided = t.p / 2 if as_said else 1 - t.p / 2
+    contrast: Contrast, values: Sequence[float], alpha: float
+) -> Statistics:
+    says, margin = contrast.says, contrast.margin
+    wide = stats.mean_interval(values, 1 - alpha)
+    narrow = stats.mean_interval(values, 1 - 2 * alpha)
+    within = stats.tost(values, margin)
+    below_margin = stats.non_inferiority(values, margin)
+    above_minus = stats.non_inferiority([-v for v in values], margin)
+    two_sided = stats.t_test(values)
+    as_said = (wide.mean > 0) == (says == "greater") and wide.mean != 0
+    one_sided = two_sided / 2 if as_said else 1 - two_sided / 2
     differs, opposite = min(1.0, 2 * one_sided), min(1.0, 2 * (1 - one_sided))
     p, p_against = {
-        "greater": (differs, min(opposite, both.p)),
-        "less": (differs, min(opposite, both.p)),
-        "equal": (both.p, min(1 - below_margin, 1 - above_minus)),
+        "greater": (differs, min(opposite, within)),
+        "less": (differs, min(opposite, within)),
+        "equal": (within, min(1 - below_margin, 1 - above_minus)),
         "not_greater": (below_margin, 1 - below_margin),
-    }[contrast.says]
-    return {
-        "effect": t.mean,
-        "sd": t.sd,
-        "n": t.n,
-        "low": t.low,
-        "high": t.high,
-        "low_margin": both.low,
-        "high_margin": both.high,
-        "p": p,
-        "p_against": p_against,
-        "p_sign_flip": stats.sign_flip_test(values, rng=0).p,
-        "above": above.value,
-        "above_low": above.low,
-        "above_high": above.high,
-    }
+    }[says]
+    above = stats.share_above(values, 1 - alpha)
+    return Statistics(
+        effect=wide.mean,
+        sd=wide.sd,
+        low=wide.low,
+        high=wide.high,
+        low_margin=narrow.low,
+        high_margin=narrow.high,
+        p=p,
+        p_against=p_against,
+        p_sign_flip=stats.sign_flip_test(values),
+        above=above.value,
+        above_low=above.low,
+        above_high=above.high,
+    )
 
 
-def decide(says: Says, told: Mapping[str, Any], alpha: float) -> tuple[Decision, str]:
-    """The rule, by what the sentence says of the contrast."""
-    margin = told["margin"]
-    within = -margin < told["low_margin"] and told["high_margin"] < margin
-    above, below = told["low"] > 0, told["high"] < 0
-    at_margin = f"the {1 - 2 * alpha:.0%} interval"
+def decide(
+    says: Says,
+    margin: float,
+    interval: tuple[float, float],
+    interval_at_margin: tuple[float, float],
+    alpha: float,
+) -> tuple[Decision, str]:
+    """The rule: the decision and its reason, by what the claim says of the contrast.
+
+    `interval` has confidence 1 - `alpha`, `interval_at_margin` 1 - 2 `alpha`.
+    """
+    low, high = interval_at_margin
+    within = -margin < low and high < margin
     if says in {"greater", "less"}:
-        interval = f"the {1 - alpha:.0%} interval"
+        above, below = interval[0] > 0, interval[1] < 0
+        percent = f"the {1 - alpha:.0%} interval"
         if within:
             small = "; a smaller one is shown" if above or below else ""
             return "equivalent", f"a difference of {margin:g} is excluded{small}"
         if above or below:
             as_said = above == (says == "greater")
-            where = "above" if above else "below"
-            return (
-                "supported" if as_said else "refuted",
-                f"{interval} is {where} 0",
-            )
-        return "inconclusive", f"{interval} has 0 in it, and reaches the margin"
+            side = "above" if above else "below"
+            return "supported" if as_said else "refuted", f"{percent} is {side} 0"
+        return "inconclusive", f"{percent} has 0 in it, and reaches the margin"
+    percent = f"the {1 - 2 * alpha:.0%} interval"
     if says == "equal" and within:
-        return "supported", f"{at_margin} is within the margins"
-    if says == "not_greater" and told["high_margin"] < margin:
-        return "supported", f"{at_margin} is below the margin"
-    beyond = told["low_margin"] > margin
-    if beyond or (says == "equal" and told["high_margin"] < -margin):
-        return "refuted", f"{at_margin} is beyond the margin"
-    return "inconclusive", f"{at_margin} has the margin in it"
-
-
-def seeds_needed(
-    says: Says, effect: float, sd: float, margin: float, alpha: float
-) -> int | None:
-    """The fewest seeds that would settle it, were the effect what it seems."""
-    if not sd:
-        return None
-
-    def needed(distance: float, kind: stats.Kind, effect: float = 0.0) -> int | None:
-        return stats.seeds_needed(
-            sd, distance, kind, alpha=alpha, effect=effect, cap=MOST_SEEDS
-        )
-
-    ways = []
-    if says in {"greater", "less"} and effect:
-        ways.append(needed(abs(effect), "difference"))
-    if says == "not_greater" and effect < margin:
-        ways.append(needed(margin, "non_inferiority", effect))
-    elif says != "not_greater" and abs(effect) < margin:
-        ways.append(needed(margin, "equivalence", effect))
-    elif says in {"equal", "not_greater"} and abs(effect) > margin:
-        ways.append(needed(abs(effect) - margin, "non_inferiority"))
-    return min((way for way in ways if way is not None), default=None)
+        return "supported", f"{percent} is within the margins"
+    if says == "not_greater" and high < margin:
+        return "supported", f"{percent} is below the margin"
+    if low > margin or (says == "equal" and high < -margin):
+        return "refuted", f"{percent} is beyond the margin"
+    return "inconclusive", f"{percent} has the margin in it"

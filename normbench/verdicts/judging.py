@@ -11,7 +11,8 @@ import numpy as np
 
 from normbench import stats
 from normbench.config.schema import RunRecord
-from normbench.verdicts.contrasts import Cells, judge, metric_of, seeds_needed
+from normbench.verdicts.contrasts import Cells, is_maximized, judge, values_of
+from normbench.verdicts.power import seeds_needed
 from normbench.verdicts.registration import (
     Claim,
     Crossing,
@@ -19,6 +20,7 @@ from normbench.verdicts.registration import (
     Theorem,
     arm_of,
     level_of,
+    registration_hash,
 )
 from normbench.verdicts.verdict import (
     CellSummary,
@@ -41,19 +43,19 @@ def judge_theorem(
     control: float | None,
     detail: str,
 ) -> TheoremVerdict:
-    """Whether a finding of a theorem's check is within its tolerance."""
-    holds = deviation <= theorem.tolerance
-    can_fail = control is None or control > theorem.tolerance
+    """Whether what the check of a theorem measured is within its tolerance."""
+    decision: Decision = "supported" if deviation <= theorem.tolerance else "refuted"
+    # A check whose control is within the tolerance could not have failed.
+    if control is not None and not control > theorem.tolerance:
+        decision = "inconclusive"
     return TheoremVerdict(
         check=theorem.check,
         statement=statement,
         tolerance=theorem.tolerance,
-        deviation=_finite(deviation),
-        control=_finite(control),
+        deviation=deviation if math.isfinite(deviation) else None,
+        control=control if control is not None and math.isfinite(control) else None,
         detail=detail,
-        decision="inconclusive"
-        if not can_fail
-        else ("supported" if holds else "refuted"),
+        decision=decision,
     )
 
 
@@ -69,13 +71,19 @@ def judge_design(
 ) -> DesignVerdict:
     """The verdict of one mechanism or outcome, before Holm's adjustment.
 
-    `skipped` are the cells that cannot work, with the reason. Where not `tested` (a
-    smoke check), every contrast is "not tested".
+    `skipped` are the cells that cannot work, with the reason. If not `tested` (a smoke
+    check), every contrast is "not tested".
     """
-    gate = {arm: _passes(design, arm, cells) for arm in _arms(design, cells)}
+    trained = {arm_of(cell) for cell, runs in cells.items() if runs}
+    gate = {arm: _passes(design, arm, cells) for arm in design.arms if arm in trained}
     contrasts = [
         judge(contrast, design, cells, rates, gate, alpha, tested)
         for contrast in design.contrasts
+    ]
+    crossovers = [
+        _crossover(crossing, design, cells, gate)
+        for crossing in design.crossovers
+        if tested
     ]
     return DesignVerdict(
         name=name,
@@ -86,12 +94,7 @@ def judge_design(
             for cell in rates
         ],
         contrasts=contrasts,
-        crossovers=[
-            found
-            for crossing in design.crossovers
-            if tested
-            and (found := _crossover(crossing, design, cells, gate)) is not None
-        ],
+        crossovers=[crossover for crossover in crossovers if crossover is not None],
         decision=together(c.decision for c in contrasts if c.primary),
     )
 
@@ -100,63 +103,53 @@ def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdi
     """`designs` with Holm's adjustment over all of their primary contrasts.
 
     A primary contrast that is decided, either way, only without it becomes
-    inconclusive. Those without a p, for want of runs, count as 1.
+    inconclusive. Contrasts without a p, for want of runs, count as 1.
     """
     primary = [c for design in designs for c in design.contrasts if c.primary]
     if not primary:
         return list(designs)
-
-    def holm(p_values: Iterable[float | None]) -> list[float]:
-        filled = [1.0 if p is None else p for p in p_values]
-        return [float(p) for p in stats.holm(filled)]
-
-    in_favour = holm(c.p for c in primary)
-    against = holm(c.p_against for c in primary)
-    by_id = {
-        id(contrast): both
-        for contrast, *both in zip(primary, in_favour, against, strict=True)
+    in_favour = stats.holm([1.0 if c.p is None else c.p for c in primary])
+    against = stats.holm([1.0 if c.p_against is None else c.p_against for c in primary])
+    p_of = {
+        id(contrast): (float(p), float(p_against))
+        for contrast, p, p_against in zip(primary, in_favour, against, strict=True)
     }
+    made = []
+    for design in designs:
+        contrasts = [
+            _after_holm(c, *p_of[id(c)], len(primary), alpha) if id(c) in p_of else c
+            for c in design.contrasts
+        ]
+        decision = together(c.decision for c in contrasts if c.primary)
+        changes = {"contrasts": contrasts, "decision": decision}
+        made.append(design.model_copy(update=changes))
+    return made
 
-    def adjust(contrast: ContrastVerdict) -> ContrastVerdict:
-        if contrast.p is None or id(contrast) not in by_id:
-            return contrast
-        p, p_against = by_id[id(contrast)]
-        changes: dict[str, Any] = {"p_adjusted": p, "p_against_adjusted": p_against}
-        decisive = p if contrast.decision == "supported" else p_against
-        if contrast.decision in _DECIDED and decisive >= alpha:
-            assert contrast.effect is not None and contrast.sd is not None
-            changes["decision"] = "inconclusive"
-            changes["because"] = (
-                f"{contrast.because}, but not after Holm over {len(primary)} "
-                f"primary contrasts (p {decisive:.2g})"
-            )
-            changes["seeds_needed"] = seeds_needed(
-                contrast.says,
-                contrast.effect,
-                contrast.sd,
-                contrast.margin,
-                alpha / len(primary),
-            )
-        return contrast.model_copy(update=changes)
 
-    return [
-        design.model_copy(
-            update={
-                "contrasts": (made := [adjust(c) for c in design.contrasts]),
-                "decision": together(c.decision for c in made if c.primary),
-            }
+def _after_holm(
+    contrast: ContrastVerdict, p: float, p_against: float, tests: int, alpha: float
+) -> ContrastVerdict:
+    if contrast.effect is None or contrast.sd is None:
+        return contrast
+    changes: dict[str, Any] = {"p_adjusted": p, "p_against_adjusted": p_against}
+    decisive = p if contrast.decision == "supported" else p_against
+    decided = contrast.decision in {"supported", "refuted", "equivalent"}
+    if decided and decisive >= alpha:
+        changes["decision"] = "inconclusive"
+        changes["because"] = (
+            f"{contrast.because}, but not after Holm over {tests} "
+            f"primary contrasts (p {decisive:.2g})"
         )
-        for design in designs
-    ]
-
-
-_DECIDED = frozenset({"supported", "refuted", "equivalent"})
+        changes["seeds_needed"] = seeds_needed(
+            contrast.says, contrast.effect, contrast.sd, contrast.margin, alpha / tests
+        )
+    return contrast.model_copy(update=changes)
 
 
 def _crossover(
     crossing: Crossing, design: Design, cells: Cells, gate: Mapping[str, bool]
 ) -> CrossoverVerdict | None:
-    """None where an arm did not train, or fewer than two levels or seeds have both."""
+    """None if an arm did not train, or fewer than two levels or seeds have both."""
     if not (gate.get(crossing.above) and gate.get(arm_of(crossing.below))):
         return None
     pairs = {}
@@ -165,36 +158,32 @@ def _crossover(
         below = crossing.below if "@" in crossing.below else f"{crossing.below}@{level}"
         if arm_of(cell) == crossing.above and cells.get(cell) and cells.get(below):
             pairs[float(level)] = (cells[cell], cells[below])
-    if len(pairs) < 2:
-        return None
     levels = sorted(pairs)
-    seeds = sorted(set[int].intersection(*(set(c) for p in pairs.values() for c in p)))
-    if len(seeds) < 2:
+    runs = [each for level in levels for each in pairs[level]]
+    seeds = sorted(set.intersection(*map(set, runs))) if runs else []
+    if len(levels) < 2 or len(seeds) < 2:
         return None
-
-    def curves(which: int) -> list[list[float | None]]:
-        return [
-            [metric_of(pairs[level][which][seed], crossing.metric) for level in levels]
+    curves = [
+        [
+            values_of((pairs[level][side][seed] for level in levels), crossing.metric)
             for seed in seeds
         ]
-
-    above, below_curves = curves(0), curves(1)
-    if any(v is None for rows in (above, below_curves) for row in rows for v in row):
+        for side in (0, 1)
+    ]
+    if any(row is None for curve in curves for row in curve):
         return None
-    found = stats.crossover(
-        np.log2(levels), np.array(above), np.array(below_curves), rng=0
-    )
-    at, low, high = (_level(x) for x in (found.x, found.low, found.high))
+    above, below_curve = np.array(curves, np.float64)
+    found = stats.crossover(np.log2(levels), above, below_curve)
     return CrossoverVerdict(
         name=crossing.name,
         metric=crossing.metric,
-        at=at,
-        low=low,
-        high=high,
+        at=_level(found.x),
+        low=_level(found.low),
+        high=_level(found.high),
         share_before=found.share_before,
         share_after=found.share_after,
         share_several=found.share_several,
-        n=found.n,
+        n=len(seeds),
     )
 
 
@@ -204,48 +193,40 @@ def _level(log2: float) -> Level:
     return "before" if log2 < 0 else "after"
 
 
-def _arms(design: Design, cells: Cells) -> list[str]:
-    trained = {arm_of(cell) for cell, runs in cells.items() if runs}
-    return [arm for arm in design.arms if arm in trained]
-
-
 def _passes(design: Design, arm: str, cells: Cells) -> bool:
+    """Whether the arm trained at one of its levels."""
+    gate = design.gate
     for cell, runs in cells.items():
-        if arm_of(cell) != arm or not runs:
-            continue
-        values = [metric_of(record, design.gate.metric) for record in runs.values()]
-        finite = [value for value in values if value is not None]
-        if len(finite) == len(values) and sum(finite) / len(finite) < design.gate.below:
-            return True
+        if arm_of(cell) == arm and runs:
+            values = values_of(runs.values(), gate.metric) or []
+            sign = -1 if is_maximized(gate.metric, runs.values()) else 1
+            if values and sign * sum(values) / len(values) < sign * gate.below:
+                return True
     return False
 
 
 def _summary(
     cell: str, runs: Mapping[int, RunRecord], rate: Rate, skipped: str | None
 ) -> CellSummary:
-    metrics = sorted({key for r in runs.values() for key in (*r.metrics, *r.probes)})
-    mean, sd = {}, {}
-    for metric in metrics:
-        values = [metric_of(record, metric) for record in runs.values()]
-        finite = [value for value in values if value is not None]
-        if len(finite) == len(values):
-            interval = stats.mean_interval(finite)
-            mean[metric], sd[metric] = interval.mean, interval.sd
-    ended = [record.status for record in runs.values()]
+    records = runs.values()
+    mean: dict[str, float] = {}
+    sd: dict[str, float | None] = {}
+    for metric in sorted({key for r in records for key in (*r.metrics, *r.probes)}):
+        values = values_of(records, metric)
+        if values:
+            mean[metric] = float(np.mean(values))
+            sd[metric] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    statuses = [record.status for record in records]
     return CellSummary(
         cell=cell,
         rate=rate,
         n=len(runs),
         mean=mean,
         sd=sd,
-        diverged=ended.count("diverged"),
-        failed=ended.count("failed"),
+        diverged=statuses.count("diverged"),
+        failed=statuses.count("failed"),
         skipped=skipped,
     )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def environment_of(
@@ -253,53 +234,73 @@ def environment_of(
 ) -> dict[str, list[str]]:
     """What the runs ran on; more than one value of a key is a mixture.
 
-    `packages` are those that feed a data set, by its name.
+    `packages` are the packages that feed a data set, by its name.
     """
     seen: dict[str, set[str]] = {"code": set(), "device": set(), "torch": set()}
     for record in records:
         ran_on = record.environment
-        own = [f"{name} {digest}" for name, digest in sorted(ran_on.modules.items())]
-        seen["code"].add(", ".join([ran_on.source_hash, *own]))
+        modules = [
+            f"{name} {digest}" for name, digest in sorted(ran_on.modules.items())
+        ]
+        seen["code"].add(", ".join([ran_on.source_hash, *modules]))
         seen["device"].add(ran_on.device)
         for package in ("torch", *packages[record.config.data.name]):
-            found = ran_on.packages.get(package, "?")
-            seen.setdefault(package, set()).add(found)
+            version = ran_on.packages.get(package, "?")
+            seen.setdefault(package, set()).add(version)
     return {key: sorted(values) for key, values in seen.items()}
 
 
-def make_verdict(claim: Claim, **parts: Any) -> Verdict:
-    """A verdict of `claim`: its parts' decisions follow from `parts`."""
-    designs = adjusted([*parts.pop("mechanisms"), *parts.pop("outcomes")], claim.alpha)
-    mechanisms = [d for d in designs if d.name in claim.mechanisms]
-    outcomes = [d for d in designs if d.name not in claim.mechanisms]
+def make_verdict(
+    claim: Claim,
+    *,
+    budget: str,
+    designs: Sequence[DesignVerdict],
+    theorems: list[TheoremVerdict],
+    caveats: Sequence[str],
+    run_ids: list[str],
+    environment: dict[str, list[str]],
+    command: str,
+    started: str,
+    census: dict[str, dict[str, int]],
+    census_failures: dict[str, dict[str, str]],
+) -> Verdict:
+    """The verdict of `claim`: the decision of each part follows from its parts.
+
+    `designs` are judged mechanisms and outcomes, before Holm's adjustment.
+    """
+    after_holm = adjusted(designs, claim.alpha)
+    mechanisms = [d for d in after_holm if d.name in claim.mechanisms]
+    outcomes = [d for d in after_holm if d.name not in claim.mechanisms]
     mixed = [
         f"runs of mixed {key}: {' and '.join(values)}"
-        for key, values in parts["environment"].items()
+        for key, values in environment.items()
         if len(values) > 1
     ]
-    caveats = [*mixed, *parts.pop("caveats")]
-    theorems: list[TheoremVerdict] = parts["theorems"]
     return Verdict(
         claim=claim.name,
         statement=claim.statement,
         source=claim.source,
+        registration=registration_hash(claim),
+        budget=budget,
         alpha=claim.alpha,
-        published=claim.published,
-        confounds=claim.confounds,
-        caveats=caveats,
-        theorem=together(t.decision for t in theorems),
+        caveats=[*mixed, *caveats],
+        theorem=together(theorem.decision for theorem in theorems),
         mechanism=_of_primaries(mechanisms),
         outcome=_of_primaries(outcomes),
+        theorems=theorems,
         mechanisms=mechanisms,
         outcomes=outcomes,
-        **parts,
+        census=census,
+        census_failures=census_failures,
+        published=claim.published,
+        confounds=claim.confounds,
+        run_ids=run_ids,
+        command=command,
+        started=started,
+        environment=environment,
     )
 
 
 def _of_primaries(designs: Iterable[DesignVerdict]) -> Decision:
     """Designs that only report, without a primary contrast, have no part in it."""
-    return together(
-        design.decision
-        for design in designs
-        if any(contrast.primary for contrast in design.contrasts)
-    )
+    return together(design.decision for design in designs if design.has_primary)

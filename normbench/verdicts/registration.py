@@ -1,10 +1,10 @@
 """A pre-registered claim: what its yaml says, fixed before the runs.
 
-A claim is one sentence that people repeat, in three parts that are never mixed:
-theorems (true by algebra, checked on tensors), mechanisms (measured quantities) and
-outcomes (trained accuracy or loss). Mechanisms and outcomes are contrasts: for each
-seed a weighted sum of one metric over cells, which the sentence says is greater than 0,
-less, about 0, or not much greater.
+A claim is one sentence that people repeat. Its three parts are never mixed: theorems
+(true by algebra, checked on tensors), mechanisms (measured quantities) and outcomes
+(trained accuracy or loss). Mechanisms and outcomes are contrasts: for each seed a
+weighted sum of one metric over cells, which the claim says is greater than 0, less,
+about 0, or not much greater.
 """
 
 import hashlib
@@ -32,9 +32,10 @@ from normbench.system.untrusted import yaml_value
 BudgetName = Literal["smoke", "quick", "full"]
 BUDGETS: tuple[BudgetName, ...] = get_args(BudgetName)
 Says = Literal["greater", "less", "equal", "not_greater"]
-"""What the sentence says of a contrast: > 0, < 0, within the margin, below it."""
+"""What the claim says of a contrast: > 0, < 0, within the margin, below it."""
 
-HELD_OUT = (
+SPLITS = (
+    "train",
     "val",
     "test",
     "val_recomputed",
@@ -42,11 +43,10 @@ HELD_OUT = (
     "val_batch",
     "test_batch",
 )
-SPLITS = ("train", *HELD_OUT)
-"""What a metric is of, before its "/"; a probe's name is the other possibility."""
+"""What may stand before the "/" of a metric, beside the name of a probe."""
 
 FIRST_TUNING_SEED = 1000
-"""Rates are chosen on seeds from here on, results are of seeds from 0 on."""
+"""Learning rates are chosen on seeds from 1000 on; test seeds begin at 0."""
 
 
 class _Registered(BaseModel):
@@ -56,19 +56,19 @@ class _Registered(BaseModel):
 
 
 class Theorem(_Registered):
-    """A named check of `normbench.claims.theorems` and how far it may be off."""
+    """A named check of `normbench.claims.theorems` and its tolerance."""
 
     check: str
     tolerance: Annotated[float, Field(ge=0)]
 
 
 class Contrast(_Registered):
-    """A weighted sum over cells of one metric, for each seed, and what is said of it.
+    """A weighted sum of one metric over cells, for each seed, and what is said of it.
 
-    Give `weights` (cell -> weight), or `slope`, the arm whose least-squares slope of
-    the metric on log2 of its numeric levels it is. `log2` takes the logarithm of the
-    metric first. A mechanism that predicts a number gives it as `expected`: the
-    contrast is then the difference to that.
+    Either `weights` (cell -> weight), or `slope`: the arm whose metric has a
+    least-squares slope on log2 of its numeric levels. `log2` takes the logarithm of the
+    metric first. A mechanism that predicts a number gives it as `expected`, and the
+    contrast is the difference to it.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Contrast(_Registered):
     exploratory: bool = False
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _check_one_kind(self) -> Self:
         if (self.weights is None) == (self.slope is None):
             raise ValueError("a contrast has either weights or a slope")
         if self.weights is not None and not all(self.weights.values()):
@@ -93,10 +93,10 @@ class Contrast(_Registered):
 
 
 class Crossing(_Registered):
-    """Where, over the numeric levels, an arm meets another: reported, not judged.
+    """The numeric level at which two arms meet: reported, not judged.
 
-    `above` is the arm that should be the higher one at the smallest level; `below` is
-    an arm, or one cell where it is the same at every level.
+    `above` is the arm that should be higher at the smallest level; `below` is an arm,
+    or one cell that is compared at every level.
     """
 
     name: str
@@ -106,11 +106,11 @@ class Crossing(_Registered):
 
 
 class Gate(_Registered):
-    """Whether an arm trained at all: the mean of `metric` over seeds is below `below`.
+    """Whether an arm trained: the mean of `metric` over seeds is below `below`.
 
-    An arm passes if it does at one of its levels: what happens at the others is what
-    the design is about. Where chance is a possible result, the same arm must learn at
-    another level.
+    Of a score, which its task maximizes, the mean must be above it. An arm passes if it
+    trained at one of its levels: the design is about what happens at the others. Where
+    chance is a possible result, the same arm must learn at another level.
     """
 
     metric: str
@@ -118,12 +118,12 @@ class Gate(_Registered):
 
 
 class Design(_Registered):
-    """Arms x levels, trained, and what is said of them. A cell is "arm@level".
+    """Arms x levels, trained, and contrasts of them. A cell is "arm@level".
 
-    `common`, `arms` and `levels` are overrides. Of the grid, `cells` are trained
+    `common`, `arms` and `levels` are overrides. `cells` of the grid are trained
     (default: all). `rates` are the learning rates (`lr`) tried for each cell on
-    `tuning_seeds` seeds, and further ones by doubling or halving while the best is at
-    an edge, `extend` times at most.
+    `tuning_seeds` seeds; while the best rate is at an edge, a further one is tried by
+    doubling or halving, `extend` times at most.
     """
 
     question: str
@@ -133,23 +133,23 @@ class Design(_Registered):
     cells: list[str] | None = None
     rates: Annotated[list[PositiveFloat], Field(min_length=1)]
     validation: str
-    """The metric that rates are chosen on, of the validation split; lower is better."""
+    """The metric of the validation split on which rates are chosen."""
     tuning_seeds: PositiveInt = 2
     extend: NonNegativeInt = 2
     seeds: Annotated[int, Field(ge=6)] = 8
     seconds: PositiveFloat
-    """Of one run on one core, measured: what the cost of a check is planned with."""
+    """Measured seconds of one run on one core, for the planned cost of a check."""
     gate: Gate
     contrasts: Annotated[list[Contrast], Field(min_length=1)]
     crossovers: list[Crossing] = []
     probes: list[str] = []
-    """Measured at the end of each run of test seeds, by name."""
+    """Names of probes, which measure each run of test seeds at its end."""
 
     @model_validator(mode="after")
-    def _cells_are_there(self) -> Self:
+    def _check_cells(self) -> Self:
         for name in (*self.arms, *self.levels):
             if "@" in name:
-                raise ValueError(f"{name!r} has an @, which parts arm and level")
+                raise ValueError(f"{name!r} has an @, which separates arm and level")
         for cell in self.all_cells():
             self.check_cell(cell)
         for contrast in self.contrasts:
@@ -173,25 +173,23 @@ class Design(_Registered):
         return self
 
     @model_validator(mode="after")
-    def _names_are_right(self) -> Self:
+    def _check_names(self) -> Self:
         if self.validation.partition("/")[0] not in ("val", "val_recomputed"):
             raise ValueError(
                 f"validation: {self.validation!r} is not of the validation split, "
                 "such as val/error"
             )
-        measured = [self.gate.metric, *(each.metric for each in self.contrasts)]
-        for metric in (
-            self.validation,
-            *measured,
-            *(c.metric for c in self.crossovers),
-        ):
+        metrics = [self.validation, self.gate.metric]
+        metrics += [contrast.metric for contrast in self.contrasts]
+        metrics += [crossing.metric for crossing in self.crossovers]
+        for metric in metrics:
             split, _, quantity = metric.partition("/")
             if not quantity or split not in (*SPLITS, *self.probes):
                 known = did_you_mean(split, (*SPLITS, *self.probes))
                 raise ValueError(
                     f"{metric!r} is not SPLIT/METRIC or PROBE/QUANTITY; {known}"
                 )
-        for name, count in Counter(each.name for each in self.contrasts).items():
+        for name, count in Counter(c.name for c in self.contrasts).items():
             if count > 1:
                 raise ValueError(f"{count} contrasts are called {name!r}")
         return self
@@ -229,16 +227,16 @@ class Design(_Registered):
         return [f"{arm}@{level}" for arm in self.arms for level in self.levels]
 
     def overrides(self, cell: str) -> str:
-        """All overrides of a cell, but for its rate and seed."""
+        """All overrides of a cell, without its rate and seed."""
         return " ".join(
             [self.common, self.arms[arm_of(cell)], self.levels[level_of(cell)]]
         )
 
 
-class Less(_Registered):
-    """What a smaller budget keeps of a design: these cells, and the contrasts of them.
+class SmallerBudget(_Registered):
+    """What a smaller budget keeps of a design: some cells, and their contrasts.
 
-    `overrides` are added to those of every cell, and win.
+    `overrides` are added to the overrides of every cell, and win.
     """
 
     cells: list[str] | None = None
@@ -246,7 +244,7 @@ class Less(_Registered):
 
 
 class Claim(_Registered):
-    """One sentence, its source, and everything that will be counted as evidence."""
+    """One sentence, its source, and everything that counts as evidence for it."""
 
     name: str
     statement: str
@@ -258,20 +256,20 @@ class Claim(_Registered):
     census: bool = False
     """Count what the models of torchvision and timm are built with."""
     outcomes: dict[str, Design] = {}
-    quick: dict[str, Less] = {}
+    quick: dict[str, SmallerBudget] = {}
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _check_parts(self) -> Self:
         shared = self.mechanisms.keys() & self.outcomes.keys()
         if shared:
             raise ValueError(f"{', '.join(shared)} names a mechanism and an outcome")
-        for name, less in self.quick.items():
+        for name, smaller in self.quick.items():
             if name not in self.designs():
                 known = did_you_mean(name, self.designs())
                 raise ValueError(f"quick: there is no {name!r}; {known}")
             trained = self.designs()[name].all_cells()
-            for cell in less.cells or []:
+            for cell in smaller.cells or []:
                 if cell not in trained:
                     known = did_you_mean(cell, trained)
                     raise ValueError(f"quick.{name}: {cell} is not trained; {known}")
@@ -303,8 +301,8 @@ def read_claim(name: str, config_dir: Path | None = None) -> Claim:
     try:
         claim = Claim(**yaml_value(known[name]))
     except (OSError, Unreadable, TypeError) as error:
-        told = error.why if isinstance(error, Unreadable) else str(error)
-        raise RequestError(f"{known[name]} cannot be read: {told}") from None
+        why = error.why if isinstance(error, Unreadable) else str(error)
+        raise RequestError(f"{known[name]} cannot be read: {why}") from None
     except ValidationError as error:
         raise RequestError(f"{known[name]}:\n{explain(error)}") from None
     if claim.name != name:
@@ -315,8 +313,8 @@ def read_claim(name: str, config_dir: Path | None = None) -> Claim:
 def registration_hash(claim: Claim) -> str:
     """16 hex digits that change with anything that the claim says.
 
-    What has its default is left out, so that a key that is added to the schema later
-    does not change those of the claims before it.
+    Values that equal their defaults are left out, so that a key added to the schema
+    later does not change the hash of an older claim.
     """
     plain = claim.model_dump(mode="json", exclude_defaults=True)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

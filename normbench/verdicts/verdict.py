@@ -1,27 +1,23 @@
-"""What a check of a claim came to: the types of a verdict, and its file.
-
-Knows no torch and no hydra: verdicts are read on a laptop.
-"""
+"""The types of a verdict: the result of checking a claim."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Literal, NamedTuple, overload
 
 from pydantic import BaseModel, ConfigDict
 
-from normbench.errors import RequestError, Unreadable
-from normbench.system import untrusted
 from normbench.verdicts.registration import Says
-from normbench.verdicts.remarks import Part, with_remarks
 
 Decision = Literal["supported", "refuted", "equivalent", "inconclusive", "not tested"]
-"""equivalent: a difference was claimed, and one beyond the margin is excluded."""
+"""equivalent: a difference was claimed, and one above the margin is excluded."""
 
 Headline = Decision | Literal["withdrawn"]
 """What is shown: the decision, or that it was withdrawn after the check."""
 
+Part = Literal["statement", "theorem", "mechanism", "outcome"]
+"""What a finding is about: the sentence of a claim, or one of its three parts."""
+
 Level = float | Literal["before", "after"]
-"""Where a crossover is: at a level, or before the first or after the last of them."""
+"""Where a crossover is: at a level, before the first one, or after the last one."""
 
 
 class _Reported(BaseModel):
@@ -29,9 +25,11 @@ class _Reported(BaseModel):
 
 
 class TheoremVerdict(_Reported):
-    """`deviation` must be at most `tolerance`, and `control`, where there is one, more:
-    it is where the theorem says that there is a difference. Either is null where it is
-    not finite, and then the theorem is not supported."""
+    """`deviation` must be at most `tolerance`, and `control`, if there is one, more.
+
+    The control is measured where the theorem says that there is a difference. Either
+    number is null if it is not finite, and then the theorem is not supported.
+    """
 
     check: str
     statement: str
@@ -45,10 +43,10 @@ class TheoremVerdict(_Reported):
 class Rate(_Reported):
     """The learning rate of a cell, and how it was chosen.
 
-    `validation` is the mean validation metric over the tuning seeds of each rate that
-    was tried, null where a run has none; `good` are the rates within one margin of the
-    best, the margin of a contrast of the same metric. `at_edge`: the best is at an end
-    of what was tried. `frozen`: it was chosen by an earlier, fuller check.
+    `validation` is the mean validation metric over the tuning seeds, of each rate that
+    was tried; null if a run has none. `good` are the rates within one margin of the
+    best one, the margin of a contrast of the same metric. `at_edge`: the best is the
+    lowest or the highest rate tried. `frozen`: an earlier full check chose it.
     """
 
     lr: float
@@ -59,9 +57,9 @@ class Rate(_Reported):
 
 
 class CellSummary(_Reported):
-    """One cell's `n` runs: the mean of each metric, as contrasts count it.
+    """The `n` runs of a cell: the mean of each metric, as contrasts count it.
 
-    A classifier that `diverged` has an error of 1; a metric that any run lacks has no
+    A classifier that `diverged` has an error of 1. A metric that a run lacks has no
     mean.
     """
 
@@ -87,17 +85,16 @@ class ContrastVerdict(_Reported):
     """One contrast: its effect over paired seeds and what follows from it.
 
     (`low`, `high`) is the interval of confidence 1 - alpha, (`low_margin`,
-    `high_margin`) that of 1 - 2 alpha, which is held against the margin. `p` is that of
-    the test that would support what is said, `p_against` that of the one that would
-    refute it or find no difference worth the name; the adjusted ones are after Holm
-    over the claim's primary contrasts. `p_sign_flip` is that of no difference, without
-    a normal model. `above` is the share of seeds on which the contrast is above 0, ties
-    half, with its exact interval: of two arms and an error, the probability that the
-    one subtracted improves on the other. `at_one_rate` has, by learning rate, the same
-    contrast on the validation part with every cell at that rate, the mean of the tuning
-    seeds; it has no part in the decision. `seeds_needed` would settle an
-    inconclusive contrast with power .8. `withdrawn` is why the decision no longer
-    stands; it comes from the remarks beside the verdict.
+    `high_margin`) the interval of confidence 1 - 2 alpha, which is compared with the
+    margin. `p` belongs to the test that would support the claim, `p_against` to the
+    test that would refute it or exclude a relevant difference; adjusted p values are
+    after Holm over the claim's primary contrasts. `p_sign_flip` tests that there is no
+    difference, without a normal model. `above` is the share of seeds with a contrast
+    above 0, ties half, with its exact interval. `at_one_rate` has, by learning rate,
+    the same contrast on the validation part with every cell at that rate, the mean of
+    the tuning seeds; it does not decide anything. `seeds_needed` would settle an
+    inconclusive contrast with power .8. `withdrawn` is the reason why the decision no
+    longer stands; it comes from the remarks beside the verdict.
     """
 
     name: str
@@ -136,7 +133,7 @@ class ContrastVerdict(_Reported):
 
     @property
     def interval(self) -> Interval | None:
-        """The interval that the decision rests on; None where there is no effect."""
+        """The interval that the decision rests on; None if there is no effect."""
         wide = self.says in {"greater", "less"} and self.decision != "equivalent"
         low, high = (
             (self.low, self.high) if wide else (self.low_margin, self.high_margin)
@@ -145,10 +142,10 @@ class ContrastVerdict(_Reported):
 
     @property
     def p_shown(self) -> str:
-        """The p of the test that decided, "" where there is none.
+        """The p of the test that decided, "" if there is none.
 
-        "against" is the test against the claim, "(Holm)" an adjusted p. Where neither
-        test decided, it is the smaller p: that test came closest.
+        "against" marks the test against the claim, "(Holm)" an adjusted p. If neither
+        test decided, the smaller p is shown: that test came closest.
         """
         holm = self.p_adjusted is not None
         p = self.p_adjusted if holm else self.p
@@ -199,7 +196,7 @@ class DesignVerdict(_Reported):
 
     @property
     def has_primary(self) -> bool:
-        """Whether the design counts in its part of the claim."""
+        """Whether the design counts towards its part of the claim."""
         return any(contrast.primary for contrast in self.contrasts)
 
     @property
@@ -207,14 +204,11 @@ class DesignVerdict(_Reported):
         """The decision as it is shown."""
         if self.withdrawn:
             return "withdrawn"
-        primary = [each for each in self.contrasts if each.primary]
-        if not any(each.withdrawn for each in primary):
-            return self.decision
-        return together(each.headline for each in primary)
+        return _headline(self.decision, [c for c in self.contrasts if c.primary])
 
     @property
     def reasons(self) -> dict[str, list[str]]:
-        """Why something is withdrawn -> the contrasts, none where it is the design."""
+        """Reason of a withdrawal -> its contrasts, none if the whole is withdrawn."""
         if self.withdrawn:
             return {self.withdrawn: []}
         reasons: dict[str, list[str]] = {}
@@ -225,13 +219,13 @@ class DesignVerdict(_Reported):
 
 
 class Verdict(_Reported):
-    """What a check of a claim came to: theorem, mechanism and outcome apart.
+    """The result of checking a claim: theorem, mechanism and outcome apart.
 
-    `mechanism` and `outcome` are those of all their designs with a primary contrast
-    together; where such designs are separate questions, each has its own decision.
-    `caveats` are what limits the whole: mixed code or devices, failed runs, rates that
-    were not tuned here. `census_failures` are the models of each zoo that could not be
-    built, and why. `findings` come from the remarks beside the verdict.
+    `mechanism` and `outcome` combine all their designs that have a primary contrast;
+    each design has its own decision too. `caveats` limit the whole: mixed code or
+    devices, failed runs, rates that were not tuned here. `census_failures` are the
+    models of each zoo that could not be built, and why. `findings` come from the
+    remarks beside the verdict.
     """
 
     format: Literal[1] = 1
@@ -266,16 +260,19 @@ class Verdict(_Reported):
     @property
     def shown_mechanism(self) -> Headline:
         """The decision of all mechanisms together, as it is shown."""
-        return _shown(self.mechanism, self.mechanisms)
+        return _headline(self.mechanism, [d for d in self.mechanisms if d.has_primary])
 
     @property
     def shown_outcome(self) -> Headline:
         """The decision of all outcomes together, as it is shown."""
-        return _shown(self.outcome, self.outcomes)
+        return _headline(self.outcome, [d for d in self.outcomes if d.has_primary])
 
 
-def _shown(decision: Decision, designs: Sequence[DesignVerdict]) -> Headline:
-    headlines = [design.headline for design in designs if design.has_primary]
+def _headline(
+    decision: Decision, parts: Sequence[ContrastVerdict | DesignVerdict]
+) -> Headline:
+    """The decision over `parts`, or what remains of it after their withdrawals."""
+    headlines = [part.headline for part in parts]
     return together(headlines) if "withdrawn" in headlines else decision
 
 
@@ -284,46 +281,13 @@ def together(parts: Iterable[Decision]) -> Decision: ...
 @overload
 def together(parts: Iterable[Headline]) -> Headline: ...
 def together(parts: Iterable[Headline]) -> Headline:
-    """Of several parts: one that is refuted refutes, and only all of them support.
+    """The decision over several parts: one refuted part refutes, only all support.
 
-    Without a part that is refuted, one that is withdrawn withdraws the whole: it may
-    turn out to be refuted.
+    If no part is refuted, a withdrawn part withdraws the whole: it may turn out to be
+    refuted.
     """
-    decisions = list(parts)
+    decisions = set(parts)
     order: tuple[Headline, ...]
     order = ("refuted", "withdrawn", "equivalent", "inconclusive", "not tested")
-    for decisive in order:
-        if decisive in decisions:
-            return decisive
-    return "supported" if decisions else "not tested"
-
-
-def read_verdict(path: Path) -> Verdict | None:
-    """The verdict in a file, with the remarks beside it; None where there is none.
-
-    Raises RequestError where it, or what is remarked of it, is damaged or of another
-    version.
-    """
-    try:
-        data = untrusted.content(path, untrusted.VERDICT, follow=True)
-        verdict = untrusted.parsed(Verdict, data, path)
-    except FileNotFoundError:
-        return None
-    except (Unreadable, NotADirectoryError) as error:
-        why = error.why if isinstance(error, Unreadable) else error.strerror
-        raise RequestError(f"{path} is not a verdict ({why}); remove it") from None
-    return with_remarks(verdict, path.parent)
-
-
-_WITHDRAWN = {"__all__": {"withdrawn"}}
-_DESIGN = {"withdrawn": True, "contrasts": _WITHDRAWN, "crossovers": _WITHDRAWN}
-_REMARKED: Any = {
-    "findings": True,
-    "mechanisms": {"__all__": _DESIGN},
-    "outcomes": {"__all__": _DESIGN},
-}
-
-
-def as_recorded(verdict: Verdict) -> str:
-    """The JSON of what the check came to, without what was remarked later."""
-    return verdict.model_dump_json(indent=2, exclude=_REMARKED) + "\n"
+    whole: Headline = "supported" if decisions else "not tested"
+    return next((decisive for decisive in order if decisive in decisions), whole)

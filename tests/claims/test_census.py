@@ -23,6 +23,8 @@ def test_the_census_builds_on_the_cpu_what_the_meta_device_cannot() -> None:
     counts, not_built = census.count(names, build)
     assert counts == {"batch": 2, "none": 1, "not built": 1}
     assert not_built == {"broken": "RuntimeError: no kernel"}
+    batch, group = nn.BatchNorm2d(4), nn.GroupNorm(2, 4)
+    assert census.family(nn.Sequential(batch, nn.BatchNorm1d(4), group)) == "batch"
     regnet = partial(models.get_model, weights=None)
     assert census.count(["regnet_y_400mf"], regnet) == ({"batch": 1}, {})
 

@@ -18,7 +18,8 @@ from normbench.records import store
 from normbench.records.store import Results
 from normbench.report import dashboard as built
 from normbench.training.experiment import run_one
-from normbench.verdicts.verdict import Verdict, read_verdict
+from normbench.verdicts.files import read_verdict
+from normbench.verdicts.verdict import Verdict
 
 CLAIMS = Path(__file__).parents[2] / "results" / "claims"
 LOGGED = {

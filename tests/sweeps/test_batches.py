@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sweeps_made import ONE_STEP, Heard
 
-from normbench.cli.claim import _engine as chosen_engine
+from normbench.cli.trials import compose_engine as chosen_engine
 from normbench.config.composition import compose_engine
 from normbench.config.identity import run_id
 from normbench.config.schema import RayEngine, RunConfig, RunRecord, SlurmEngine

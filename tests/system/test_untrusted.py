@@ -18,7 +18,7 @@ from normbench.records import store
 from normbench.report.page.material import gather
 from normbench.sweeps.manifest import read_manifest
 from normbench.system import untrusted
-from normbench.verdicts.verdict import read_verdict
+from normbench.verdicts.files import read_verdict
 
 RECORD = a_record("tracker=none")
 PLAIN = RECORD.model_dump(mode="json")

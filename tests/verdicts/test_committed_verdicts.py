@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,14 +22,12 @@ from normbench.report.text.claim import text as registration_text
 from normbench.report.text.verdict import text
 from normbench.sweeps.observer import SweepObserver
 from normbench.verdicts.contrasts import decide
+from normbench.verdicts.files import as_recorded, read_verdict
 from normbench.verdicts.registration import read_claim, registration_hash
 from normbench.verdicts.remarks import read_remarks
 from normbench.verdicts.verdict import (
     ContrastVerdict,
-    DesignVerdict,
     Verdict,
-    as_recorded,
-    read_verdict,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -39,19 +37,28 @@ RESULTS = (ROOT / "results" / "README.md").read_text()
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/verdict.json"))
 
 
+@cache
 def committed(name: str) -> Verdict:
-    found = read_verdict(FOLDER / name / "verdict.json")
-    assert found is not None
-    return found
+    verdict = read_verdict(FOLDER / name / "verdict.json")
+    assert verdict is not None
+    return verdict
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_verdict_is_of_the_registration_as_it_stands(name: str) -> None:
-    verdict = committed(name)
-    assert verdict.registration == registration_hash(read_claim(name))
-    assert verdict.budget == "full"
-    records = read_compact(FOLDER / name / RECORDS)
-    assert [each.run_id for each in records] == sorted(verdict.run_ids)
+@cache
+def rendered_page() -> str:
+    """The report on all committed verdicts."""
+    return page.render(gather(FOLDER / "no runs", FOLDER), {}, {}).html
+
+
+def test_a_verdict_is_of_the_registration_and_of_the_records_beside_it() -> None:
+    for name in NAMES:
+        verdict = committed(name)
+        assert verdict.registration == registration_hash(read_claim(name)), name
+        assert verdict.budget == "full", name
+        records = read_compact(FOLDER / name / RECORDS)
+        assert [each.run_id for each in records] == sorted(verdict.run_ids), name
+        remarks = read_remarks(FOLDER / name / "remarks.yaml")
+        assert remarks is None or remarks.registration == verdict.registration, name
 
 
 def one_line(markdown: str) -> str:
@@ -80,14 +87,6 @@ def test_the_notice_is_on_top_of_the_documents() -> None:
         assert "Withdrawn: " not in README + RESULTS
 
 
-def test_remarks_are_of_the_verdicts_beside_them() -> None:
-    for path in FOLDER.glob("*/remarks.yaml"):
-        remarks = read_remarks(path)
-        assert remarks is not None
-        verdict = committed(path.parent.name)
-        assert remarks.registration == verdict.registration, path
-
-
 def test_what_the_first_choice_of_rates_decided_is_withdrawn() -> None:
     shown = {
         (name, design.name): design.headline
@@ -110,7 +109,6 @@ def test_what_the_first_choice_of_rates_decided_is_withdrawn() -> None:
 def test_texture_is_kept_stands_beside_the_sentence() -> None:
     claim = read_claim("instance-classification")
     verdict = committed(claim.name)
-    material = gather(FOLDER / "no runs", FOLDER)
     found = verdict.findings["statement"]
     for where, shown in {
         "README": README,
@@ -119,7 +117,7 @@ def test_texture_is_kept_stands_beside_the_sentence() -> None:
             claim, {each.check: "" for each in claim.theorems}, [], 400, found
         ),
         "dashboard": verdict_table([verdict]),
-        "page": page.render(material, {}, {}).html,
+        "page": rendered_page(),
         "claim page": (ROOT / "docs" / "claims" / f"{claim.name}.md").read_text(),
     }.items():
         parts = one_line(shown).split(claim.statement)
@@ -159,9 +157,12 @@ def test_the_stored_numbers_give_the_stored_decision_and_its_reason() -> None:
     for name in NAMES:
         verdict = committed(name)
         for contrast in contrasts_of(verdict):
-            if contrast.effect is None or "after Holm" in contrast.because:
+            c = contrast
+            if c.low is None or c.high is None or "after Holm" in c.because:
                 continue
-            found = decide(contrast.says, contrast.model_dump(), verdict.alpha)
+            assert c.low_margin is not None and c.high_margin is not None
+            at_margin = c.low_margin, c.high_margin
+            found = decide(c.says, c.margin, (c.low, c.high), at_margin, verdict.alpha)
             assert found == (contrast.decision, contrast.because), contrast.name
 
 
@@ -175,7 +176,6 @@ def test_remarks_leave_the_record_as_it_is() -> None:
 def test_figures_from_memory_are_marked_wherever_they_stand() -> None:
     lines = [line for name in choices("claim") for line in read_claim(name).published]
     claim, verdict = read_claim("padding-tokens"), committed("padding-tokens")
-    rendered = page.render(gather(FOLDER / "no runs", FOLDER), {}, {}).html
     for each in recalled():
         (line,) = (line for line in lines if line.startswith(each.line))
         assert published_line(line).endswith(f"[{each.mark}]")
@@ -184,7 +184,7 @@ def test_figures_from_memory_are_marked_wherever_they_stand() -> None:
     for shown in (
         text(verdict, 10_000),
         registration_text(claim, statements, [], 10_000),
-        html.unescape(rendered),
+        html.unescape(rendered_page()),
     ):
         assert published_line(line) in shown
         assert "theirs" not in shown
@@ -216,14 +216,6 @@ def nothing_is_done(part: str) -> SweepObserver:
     raise AssertionError(f"{part}: a run was missing")
 
 
-def told(designs: Sequence[DesignVerdict]) -> list[object]:
-    return [
-        (contrast.name, contrast.decision, contrast.n, pytest.approx(contrast.effect))
-        for design in designs
-        for contrast in design.contrasts
-    ]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_verdict_follows_from_its_records(name: str, tmp_path: Path) -> None:
@@ -238,7 +230,10 @@ def test_a_verdict_follows_from_its_records(name: str, tmp_path: Path) -> None:
         observe=nothing_is_done,
     )
     new = check(claim, prepare(claim, request), old.command)
-    decisions = (old.theorem, old.mechanism, old.outcome)
-    assert (new.theorem, new.mechanism, new.outcome) == decisions
-    assert told(new.mechanisms) == told(old.mechanisms)
-    assert told(new.outcomes) == told(old.outcomes)
+    # The last digits depend on the CPU, and so do the measurements of theorems.
+    judged, recorded = (
+        json.loads(as_recorded(verdict), parse_float=lambda text: round(float(text), 9))
+        for verdict in (new, old)
+    )
+    for part in ("theorem", "mechanism", "outcome", "mechanisms", "outcomes"):
+        assert judged[part] == recorded[part], part

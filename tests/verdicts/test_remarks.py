@@ -18,12 +18,11 @@ from normbench.report.figures.verdict import verdict_figures
 from normbench.report.page import page
 from normbench.report.page.material import gather
 from normbench.report.text.verdict import text
+from normbench.verdicts.files import as_recorded, read_verdict
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import (
     Headline,
     Verdict,
-    as_recorded,
-    read_verdict,
     together,
 )
 
@@ -57,22 +56,17 @@ def cli(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["claim", *arguments, *where])
 
 
-@pytest.mark.parametrize(
-    ("parts", "whole"),
-    [
+def test_a_withdrawn_part_leaves_the_whole_open_unless_another_refutes_it() -> None:
+    cases: list[tuple[list[Headline], Headline]] = [
         (["supported", "supported"], "supported"),
         (["supported", "withdrawn"], "withdrawn"),
         (["equivalent", "withdrawn"], "withdrawn"),
         (["inconclusive", "withdrawn"], "withdrawn"),
-        (["withdrawn", "withdrawn"], "withdrawn"),
         (["withdrawn", "refuted"], "refuted"),
         ([], "not tested"),
-    ],
-)
-def test_what_is_withdrawn_leaves_the_whole_open_unless_another_part_refutes_it(
-    parts: list[Headline], whole: Headline
-) -> None:
-    assert together(parts) == whole
+    ]
+    for parts, whole in cases:
+        assert together(parts) == whole, parts
 
 
 def test_a_design_is_withdrawn_with_its_contrasts_and_crossovers(folder: Path) -> None:
@@ -156,11 +150,13 @@ def test_no_seeds_are_promised_of_what_is_withdrawn(folder: Path) -> None:
 
 def test_json_has_the_record_and_what_was_remarked(folder: Path) -> None:
     recorded = json.loads((folder / "verdict.json").read_text())
-    remark(
+    verdict = remark(
         folder,
         withdrawn=[{"design": "joint", "reason": REASON}],
         findings={"theorem": "a finding"},
     )
+    # What a check writes has no remarks.
+    assert json.loads(as_recorded(verdict)) == {"census_failures": {}} | recorded
     (row,) = (
         r for r in json.loads(cli(folder, "list", "--json").stdout) if r["name"] == NAME
     )
@@ -216,44 +212,29 @@ def test_remarks_of_another_registration_do_not_apply(folder: Path) -> None:
     assert quick is not None and words.notice([quick]) == ""
 
 
-@pytest.mark.parametrize(
-    ("remarks", "message"),
-    [
+def test_remarks_that_are_wrong_are_named(folder: Path) -> None:
+    own = json.loads((folder / "verdict.json").read_text())["registration"]
+    for remarks, message in (
         ("- joint", "valid dictionary"),
         ("{", "remarks.yaml cannot be read"),
-        ("registration: {own}\nwithdrawal: []", "withdrawal"),
-        ("registration: {own}\nfindings: {{outcomes: a}}", "outcomes"),
-        ("registration: {own}\nwithdrawn: [{{design: joint, reason: ''}}]", "reason"),
-        ("registration: {own}\nwithdrawn: [{{design: joint}}]", "reason"),
+        ("registration: OWN\nwithdrawal: []", "withdrawal"),
+        ("registration: OWN\nfindings: {outcomes: a}", "outcomes"),
+        ("registration: OWN\nwithdrawn: [{design: joint, reason: ''}]", "reason"),
+        ("registration: OWN\nwithdrawn: [{design: joint}]", "reason"),
         (
-            "registration: {own}\nwithdrawn: [{{design: joints, reason: a}}]",
+            "registration: OWN\nwithdrawn: [{design: joints, reason: a}]",
             "there is no design 'joints'; did you mean 'joint'?",
         ),
         (
-            "registration: {own}\n"
-            "withdrawn: [{{design: joint, contrasts: [interaction at 3], reason: a}}]",
+            "registration: OWN\n"
+            "withdrawn: [{design: joint, contrasts: [interaction at 3], reason: a}]",
             "joint has no contrast 'interaction at 3'; did you mean 'interaction at 2'",
         ),
-    ],
-)
-def test_remarks_that_are_wrong_are_named(
-    remarks: str, message: str, folder: Path
-) -> None:
-    own = json.loads((folder / "verdict.json").read_text())["registration"]
-    made = remarks.format(own=own) if "{own}" in remarks else remarks
-    (folder / "remarks.yaml").write_text(made)
-    with pytest.raises(RequestError, match=r"remarks\.yaml"):
-        read_verdict(folder / "verdict.json")
-    done = cli(folder, "list")
-    assert done.exit_code == 2
-    assert message in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
-
-
-def test_what_a_check_writes_has_no_remarks(folder: Path) -> None:
-    withdrawn = [{"design": "joint", "reason": REASON}]
-    verdict = remark(folder, withdrawn=withdrawn, findings={"outcome": "a finding"})
-    written = json.loads(as_recorded(verdict))
-    recorded = json.loads((folder / "verdict.json").read_text())
-    assert written.items() >= recorded.items()
-    assert written.keys() - recorded.keys() <= {"census_failures"}
+    ):
+        (folder / "remarks.yaml").write_text(remarks.replace("OWN", own))
+        with pytest.raises(RequestError, match=r"remarks\.yaml"):
+            read_verdict(folder / "verdict.json")
+        done = cli(folder, "list")
+        assert done.exit_code == 2, remarks
+        assert message in " ".join(done.stderr.split()), remarks
+        assert "Traceback" not in done.stderr, remarks

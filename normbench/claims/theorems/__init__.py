@@ -1,5 +1,12 @@
-"""What is true of norms by algebra, checked on tensors: a file per topic."""
+"""What is true of norms by algebra, checked on tensors: one file per topic."""
 
-from normbench.claims.theorems.base import Finding, check, names, statement, theorem
+from normbench.claims.theorems.base import (
+    Finding,
+    check,
+    finding,
+    names,
+    statement,
+    theorem,
+)
 
-__all__ = ["Finding", "check", "names", "statement", "theorem"]
+__all__ = ["Finding", "check", "finding", "names", "statement", "theorem"]

@@ -1,4 +1,4 @@
-"""How a theorem is checked, and how its check gets its name."""
+"""How a theorem is checked, and how its check is registered."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,36 +11,29 @@ from torch import Tensor
 from normbench.registry import Functions
 
 K = TypeVar("K")
+L = TypeVar("L")
 Check = Callable[[], "Finding"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check measured: where the theorem says 0, and where it says not 0."""
+    """What a check measured: where the theorem says 0, and where it says not 0.
 
-    holds_for: str
-    """The positive part in words: what the theorem says it of."""
+    A check whose control is within the tolerance could not have failed: it does not
+    support the theorem.
+    """
+
     deviation: float
     """The largest |difference| where the theorem says 0."""
     control: float | None
-    """The same quantity where the theorem says that it is not 0; the smallest of
-    several. None where there is nothing to compare with."""
-    control_is: str
+    """The smallest one where the theorem says that it is not 0; None: no such case."""
     detail: str
-    """One sentence with the figures, for people."""
-
-    def holds(self, tolerance: float) -> bool:
-        """The deviation is within `tolerance`, and the control is not.
-
-        A check whose control is within it could not have failed: it shows nothing.
-        """
-        can_fail = self.control is None or self.control > tolerance
-        return self.deviation <= tolerance and can_fail
+    """One sentence with the figures."""
 
 
 theorem: Functions[Check] = Functions("theorem", "normbench.claims.theorems")
-"""Registers a check: it takes no arguments, is called by `check`, and the first line of
-its docstring is the statement."""
+"""Registers a check: a function without arguments, which `check` calls. The first line
+of its docstring is the statement."""
 
 
 def names() -> list[str]:
@@ -49,7 +42,7 @@ def names() -> list[str]:
 
 
 def statement(name: str) -> str:
-    """What the check `name` is about, in one sentence.
+    """What the check `name` shows, in one sentence.
 
     Raises RequestError with close matches for an unknown name; so does `check`.
     """
@@ -59,18 +52,35 @@ def statement(name: str) -> str:
 def check(name: str) -> Finding:
     """Measure the theorem `name`: the same figures at every call.
 
-    The global random stream starts at 0 inside and is as before afterwards; one thread
-    does it, for thousands of tiny calls that more threads would only wait in.
+    The global random stream starts at 0 inside and is restored afterwards. One thread
+    is faster than several for thousands of tiny calls.
     """
-    found = theorem.get(name)
+    measure = theorem.get(name)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return found()
+            return measure()
     finally:
         torch.set_num_threads(threads)
+
+
+def finding(
+    deviations: Mapping[K, float],
+    controls: Mapping[L, float],
+    detail: str,
+    **figures: object,
+) -> Finding:
+    """The largest of the deviations and the smallest of the controls.
+
+    `detail` is formatted with `figures`, and with `deviation` and its key `worst`,
+    `control` and its key `weakest`.
+    """
+    (worst, deviation), (weakest, control) = largest(deviations), smallest(controls)
+    figures |= {"deviation": deviation, "control": control}
+    sentence = detail.format(worst=worst, weakest=weakest, **figures)
+    return Finding(deviation, control, sentence)
 
 
 def difference(a: Tensor, b: Tensor) -> float:
@@ -82,12 +92,12 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def largest(values: Mapping[K, float]) -> tuple[K, float]:
-    """The largest of several deviations and whose it is; NaN is larger than any."""
+    """The key and the value of the largest deviation; NaN is larger than any."""
     key = max(values, key=lambda k: (math.isnan(values[k]), values[k]))
     return key, values[key]
 
 
 def smallest(values: Mapping[K, float]) -> tuple[K, float]:
-    """The smallest of several controls and whose it is; NaN is smaller than any."""
+    """The key and the value of the smallest control; NaN is smaller than any."""
     key = min(values, key=lambda k: (not math.isnan(values[k]), values[k]))
     return key, values[key]

@@ -1,16 +1,10 @@
-"""What a trained batch costs in evaluation: nothing."""
+"""The cost of a trained batch norm in evaluation: nothing."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.claims.theorems.base import (
-    Finding,
-    difference,
-    largest,
-    smallest,
-    theorem,
-)
+from normbench.claims.theorems.base import Finding, difference, finding, theorem
 from normbench.norms.base import Norm, make
 from normbench.norms.measure.subject import Mode, subject
 
@@ -30,24 +24,21 @@ def batch_folds() -> Finding:
     second = second * 2 + 1
     weights = torch.randn(CHANNELS, 3, 3, 3, generator=dice, dtype=torch.float64)
 
-    def off(name: str, mode: Mode = Mode.eval) -> float:
+    def error(name: str, mode: Mode = Mode.eval) -> float:
         norm = subject(make(name, CHANNELS), (2, CHANNELS, 7, 7), mode, seed=1).norm
         gain, bias = _affine_fit(norm, F.conv2d(first, weights))
         folded = F.conv2d(second, weights * gain[:, None, None, None], bias)
         return difference(folded, norm(F.conv2d(second, weights)))
 
-    foldable = {name: off(name) for name in ("batch", "frozen_batch", "affine")}
-    controls = {name: off(name) for name in ("group", "layer_sample", "instance")}
-    controls["batch in training"] = off("batch", Mode.train)
-    (worst, deviation), (weakest, control) = largest(foldable), smallest(controls)
-    return Finding(
-        holds_for=", ".join(foldable),
-        deviation=deviation,
-        control=control,
-        control_is=", ".join(controls),
-        detail=f"one convolution gives what convolution and norm give, to "
-        f"{deviation:.1g} ({worst} the worst); in the controls the best fixed affine "
-        f"map is off by {control:.2g} at least ({weakest})",
+    foldable = {name: error(name) for name in ("batch", "frozen_batch", "affine")}
+    controls = {name: error(name) for name in ("group", "layer_sample", "instance")}
+    controls["batch in training"] = error("batch", Mode.train)
+    return finding(
+        foldable,
+        controls,
+        "one convolution gives what convolution and norm give, to {deviation:.1g} "
+        "({worst} the worst); in the controls the best fixed affine map is off by "
+        "{control:.2g} at least ({weakest})",
     )
 
 

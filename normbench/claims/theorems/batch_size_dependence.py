@@ -8,8 +8,8 @@ from torch import Tensor
 from normbench.claims.theorems.base import (
     Finding,
     difference,
+    finding,
     largest,
-    smallest,
     theorem,
 )
 from normbench.claims.theorems.networks import small, trained, with_norm
@@ -59,19 +59,15 @@ def other_samples() -> Finding:
         )[1]
         for name in says_yes
     }
-    (worst, mode), deviation = largest(none)
-    weakest, control = smallest(in_training)
-    says_no = {name for name, _ in dependence} - says_yes
-    return Finding(
-        holds_for="every norm that says it uses no other samples, in training; every "
-        "norm in evaluation with running statistics",
-        deviation=deviation,
-        control=control,
-        control_is="the norms that say they use other samples, in training",
-        detail=f"of {len(says_no)} norms in training, and {len(says_yes)} more in "
-        f"evaluation, the largest dependence is {deviation:.1g} ({worst}, {mode}); of "
-        f"these {len(says_yes)} in training, the smallest is {control:.2g} "
-        f"({weakest}){_left_out(unfit)}",
+    return finding(
+        none,
+        in_training,
+        "of {independent} norms in training, and {dependent} more in evaluation, the "
+        "largest dependence is {deviation:.1g} ({worst[0]}, {worst[1]}); of these "
+        "{dependent} in training, the smallest is {control:.2g} ({weakest}){left_out}",
+        independent=len({name for name, _ in dependence} - says_yes),
+        dependent=len(says_yes),
+        left_out=_left_out(unfit),
     )
 
 
@@ -110,17 +106,17 @@ def accumulation() -> Finding:
             for part in parts
         }
 
-    found, unfit = _per_sample(apart)
-    worst, deviation = largest(found)
+    per_sample, unfit = _per_sample(apart)
     batch = apart(with_norm(small("cnn"), "batch"))
-    return Finding(
-        holds_for=f"every per-sample norm: {', '.join(found)}",
-        deviation=deviation,
-        control=smallest(batch)[1],
-        control_is="batch, whose statistics are those of the micro-batch",
-        detail=f"the gradients of {len(found)} networks differ by {deviation:.1g} at "
-        f"most ({worst}); with batch, 2 micro-batches move them by {batch[2]:.2g}, "
-        f"16 by {batch[16]:.2g}{_left_out(unfit)}",
+    return finding(
+        per_sample,
+        batch,
+        "the gradients of {networks} networks differ by {deviation:.1g} at most "
+        "({worst}); with batch, 2 micro-batches move them by {batch[2]:.2g}, "
+        "16 by {batch[16]:.2g}{left_out}",
+        networks=len(per_sample),
+        batch=batch,
+        left_out=_left_out(unfit),
     )
 
 
@@ -140,17 +136,15 @@ def every_norm_batch() -> Finding:
         full = numbers.pop(16)
         return {size: float((n - full).abs().max()) for size, n in numbers.items()}
 
-    found, unfit = _per_sample(apart)
-    deviation = largest(found)[1]
-    control = smallest(apart(with_norm(small("cnn"), "batch")))[1]
-    return Finding(
-        holds_for=f"every per-sample norm: {', '.join(found)}",
-        deviation=deviation,
-        control=control,
-        control_is="batch",
-        detail=f"{len(found)} networks after 3 steps differ by {deviation:.1g} in any "
-        f"loss, weight or metric; with batch some number is off by {control:.2g} at "
-        f"least{_left_out(unfit)}",
+    per_sample, unfit = _per_sample(apart)
+    return finding(
+        per_sample,
+        apart(with_norm(small("cnn"), "batch")),
+        "{networks} networks after 3 steps differ by {deviation:.1g} in any loss, "
+        "weight or metric; with batch some number is off by {control:.2g} at "
+        "least{left_out}",
+        networks=len(per_sample),
+        left_out=_left_out(unfit),
     )
 
 

@@ -6,13 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench.claims.theorems.base import (
-    Finding,
-    difference,
-    largest,
-    smallest,
-    theorem,
-)
+from normbench.claims.theorems.base import Finding, difference, finding, theorem
 from normbench.claims.theorems.networks import fitted, in_dtype, small, with_norm
 from normbench.config.schema import RunConfig
 from normbench.norms.base import make
@@ -53,21 +47,17 @@ def group_ends() -> Finding:
         "instance": difference(of_groups[CHANNELS], output("instance")),
         "instance_norm of torch": difference(of_groups[CHANNELS], by_torch["instance"]),
     }
-    (worst, deviation), batch = largest(off), output("batch")
     others = {
         f"{g} groups against {name}": difference(y, end)
         for g, y in of_groups.items()
-        for name, end in (by_torch | {"batch": batch}).items()
+        for name, end in (by_torch | {"batch": output("batch")}).items()
         if (g, name) not in {(1, "layer"), (CHANNELS, "instance")}
     }
-    weakest, control = smallest(others)
-    return Finding(
-        holds_for="group with 1 group and with a group per channel",
-        deviation=deviation,
-        control=control,
-        control_is="group with any number of groups against the other ends and batch",
-        detail=f"the ends are met to {deviation:.1g} ({worst}); all other pairs are "
-        f"{control:.2g} apart at least ({weakest})",
+    return finding(
+        off,
+        others,
+        "the ends are met to {deviation:.1g} ({worst}); all other pairs are "
+        "{control:.2g} apart at least ({weakest})",
     )
 
 
@@ -98,15 +88,11 @@ def group_permutation() -> Finding:
             f"drawn anew, {optimizer}": difference(_losses(redrawn), losses),
             f"weights as they were, {optimizer}": difference(_losses(fixed), losses),
         }
-    (worst, deviation), (weakest, control) = largest(apart), smallest(controls)
-    return Finding(
-        holds_for="a dense network without residual stream, SGD and AdamW",
-        deviation=deviation,
-        control=control,
-        control_is="a permutation drawn at every forward, and a fixed one from "
-        "initial weights that are not permuted",
-        detail=f"loss curves differ by {deviation:.1g} at most ({worst}); in the "
-        f"controls by {control:.2g} at least ({weakest})",
+    return finding(
+        apart,
+        controls,
+        "loss curves differ by {deviation:.1g} at most ({worst}); in the controls by "
+        "{control:.2g} at least ({weakest})",
     )
 
 

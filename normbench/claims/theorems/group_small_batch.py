@@ -3,13 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from normbench.claims.theorems.base import (
-    Finding,
-    difference,
-    largest,
-    smallest,
-    theorem,
-)
+from normbench.claims.theorems.base import Finding, difference, finding, theorem
 from normbench.claims.theorems.networks import built, small, with_norm
 from normbench.norms.base import Norm, make
 from normbench.norms.ghost import Ghost
@@ -24,7 +18,7 @@ def batch_of_one() -> Finding:
 
     Outputs and gradients, on images and on sequences; norm_batch 1 of a batch of 4.
     """
-    found: dict[str, float] = {}
+    alone: dict[str, float] = {}
     controls: dict[str, float] = {}
     for kind, shape in {"images": (6, 6), "sequences": (9,)}.items():
         dice = torch.Generator().manual_seed(0)
@@ -35,19 +29,16 @@ def batch_of_one() -> Finding:
         weight, bias = torch.randn(2, CHANNELS, generator=dice, dtype=torch.float64)
         state = {"weight": weight, "bias": bias}
         instance = _with_gradient(_loaded("instance", state), x, cotangent)
-        for size, into in ((1, found), (2, controls)):
+        for size, into in ((1, alone), (2, controls)):
             batch = Ghost(_loaded("batch", state), size).train()
             both = _with_gradient(batch, x, cotangent)
             for what, a, b in zip(("output", "gradient"), both, instance, strict=True):
                 into[f"{what}, {kind}"] = difference(a, b)
-    (worst, deviation), (weakest, control) = largest(found), smallest(controls)
-    return Finding(
-        holds_for="batch with norm_batch 1, outputs and gradients",
-        deviation=deviation,
-        control=control,
-        control_is="batch with norm_batch 2",
-        detail=f"at norm_batch 1 they differ by {deviation:.1g} at most ({worst}), "
-        f"at 2 by {control:.2g} at least ({weakest})",
+    return finding(
+        alone,
+        controls,
+        "at norm_batch 1 they differ by {deviation:.1g} at most ({worst}), at 2 by "
+        "{control:.2g} at least ({weakest})",
     )
 
 
@@ -74,21 +65,15 @@ def weight_std_gain_and_offset() -> Finding:
     2 and moved by -1 to 1, with group, batch and without a norm; eps of weight_std
     1e-18.
     """
-    moved = {
-        (reparam, norm): _moved(reparam, norm)
+    standardized, plain = (
+        {norm: _moved(reparam, norm) for norm in ("group", "batch", "none")}
         for reparam in ("weight_std", "none")
-        for norm in ("group", "batch", "none")
-    }
-    off = {norm: v for (reparam, norm), v in moved.items() if reparam == "weight_std"}
-    plain = {norm: v for (reparam, norm), v in moved.items() if reparam == "none"}
-    (worst, deviation), (weakest, control) = largest(off), smallest(plain)
-    return Finding(
-        holds_for="reparam=weight_std with group, batch and no norm",
-        deviation=deviation,
-        control=control,
-        control_is="the same networks without weight_std",
-        detail=f"the logits move by {deviation:.1g} at most (norm={worst}), without "
-        f"weight_std by {control:.2g} at least (norm={weakest})",
+    )
+    return finding(
+        standardized,
+        plain,
+        "the logits move by {deviation:.1g} at most (norm={worst}), without weight_std "
+        "by {control:.2g} at least (norm={weakest})",
     )
 
 

@@ -1,16 +1,10 @@
-"""What a classifier with instance normalization cannot read."""
+"""What instance normalization hides from a classifier."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.claims.theorems.base import (
-    Finding,
-    difference,
-    largest,
-    smallest,
-    theorem,
-)
+from normbench.claims.theorems.base import Finding, difference, finding, theorem
 from normbench.norms.base import make
 
 CHANNELS = 16
@@ -40,17 +34,13 @@ def instance_then_pooling() -> Finding:
         if name == "instance":
             after_relu = norm(x).relu().mean((2, 3))
     off = {name: difference(y, bias.expand_as(y)) for name, y in pooled.items()}
-    deviation = off.pop("instance")
-    weakest, control = smallest(off)
-    between = float(after_relu.std(0).max())
-    return Finding(
-        holds_for="instance directly before pooling",
-        deviation=deviation,
-        control=control,
-        control_is=", ".join(off),
-        detail=f"pooled instance is within {deviation:.1g} of its bias, the others are "
-        f"off by {control:.2g} at least ({weakest}); with a ReLU between, images do "
-        f"differ, by a standard deviation of {between:.2g}",
+    return finding(
+        {"instance": off.pop("instance")},
+        off,
+        "pooled instance is within {deviation:.1g} of its bias, the others are off by "
+        "{control:.2g} at least ({weakest}); with a ReLU between, images do differ, by "
+        "a standard deviation of {between:.2g}",
+        between=float(after_relu.std(0).max()),
     )
 
 
@@ -79,24 +69,19 @@ def brightness_and_contrast() -> Finding:
         for padding in ("valid", "reflect", "zero")
         for change, y in changes.items()
     }
-    without_leak = {key: v for key, v in moved.items() if key[0] != "zero"}
-    (padding, change), deviation = largest(without_leak)
-    control = moved["zero", "brightness"]
     bright, plain = (
         _after_convolution(y, weights, "zero") for y in (changes["brightness"], x)
     )
     leak = (bright - plain).square()
     inside = leak[..., 1:-1, 1:-1]
-    border = float(1 - inside.sum() / leak.sum())
-    share = 1 - inside.numel() / leak.numel()
-    return Finding(
-        holds_for="instance after a valid and after a reflect-padded convolution",
-        deviation=deviation,
-        control=control,
-        control_is="instance after a zero-padded convolution, brightness",
-        detail=f"its output moves by {deviation:.1g} at most ({padding}, {change}); "
-        f"zero padding lets brightness move it by {control:.2g}, with {border:.0%} of "
-        f"that energy in the border, {share:.0%} of the entries",
+    return finding(
+        {key: value for key, value in moved.items() if key[0] != "zero"},
+        {"zero": moved["zero", "brightness"]},
+        "its output moves by {deviation:.1g} at most ({worst[0]}, {worst[1]}); zero "
+        "padding lets brightness move it by {control:.2g}, with {border:.0%} of that "
+        "energy in the border, {share:.0%} of the entries",
+        border=float(1 - inside.sum() / leak.sum()),
+        share=1 - inside.numel() / leak.numel(),
     )
 
 

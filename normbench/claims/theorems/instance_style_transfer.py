@@ -1,19 +1,13 @@
-"""Which gains and biases of its input a norm takes away.
+"""Which gains and biases of its input a norm removes.
 
-With eps in the root, a gain is taken away but for eps: eps is 1e-18 here, below the
+With eps in the root, a gain is removed up to eps: eps is 1e-18 here, below the
 rounding of a variance in float64, so that the theorems hold exactly.
 """
 
 import torch
 from torch import Tensor
 
-from normbench.claims.theorems.base import (
-    Finding,
-    difference,
-    largest,
-    smallest,
-    theorem,
-)
+from normbench.claims.theorems.base import Finding, difference, finding, theorem
 from normbench.norms.base import Norm, make
 
 SHAPE = (4, 16, 7, 7)
@@ -30,16 +24,12 @@ def channel_gain_and_bias() -> Finding:
         name: _moved(name, (SHAPE[0], SHAPE[1], 1, 1))
         for name in ("instance", "group", "layer_sample", "batch")
     }
-    deviation = moved.pop("instance")
-    at_default = _moved("instance", (SHAPE[0], SHAPE[1], 1, 1), eps=1e-5)
-    weakest, control = smallest(moved)
-    return Finding(
-        holds_for="instance",
-        deviation=deviation,
-        control=control,
-        control_is=", ".join(moved),
-        detail=f"instance moves by {deviation:.1g} ({at_default:.1g} at eps 1e-5); the "
-        f"others by {control:.2g} at least ({weakest})",
+    return finding(
+        {"instance": moved.pop("instance")},
+        moved,
+        "instance moves by {deviation:.1g} ({at_default:.1g} at eps 1e-5); the others "
+        "by {control:.2g} at least ({weakest})",
+        at_default=_moved("instance", (SHAPE[0], SHAPE[1], 1, 1), eps=1e-5),
     )
 
 
@@ -54,15 +44,10 @@ def sample_gain_and_bias() -> Finding:
         name: _moved(name, (SHAPE[0], 1, 1, 1))
         for name in ("layer_sample", "group", "instance")
     }
-    worst, deviation = largest(moved)
-    control = _moved("batch", (SHAPE[0], 1, 1, 1))
-    return Finding(
-        holds_for=", ".join(moved),
-        deviation=deviation,
-        control=control,
-        control_is="batch in training, where each sample has its own",
-        detail=f"they move by {deviation:.1g} at most ({worst}), batch by "
-        f"{control:.2g}",
+    return finding(
+        moved,
+        {"batch": _moved("batch", (SHAPE[0], 1, 1, 1))},
+        "they move by {deviation:.1g} at most ({worst}), batch by {control:.2g}",
     )
 
 

@@ -2,13 +2,7 @@
 
 import torch
 
-from normbench.claims.theorems.base import (
-    Finding,
-    difference,
-    largest,
-    smallest,
-    theorem,
-)
+from normbench.claims.theorems.base import Finding, difference, finding, theorem
 from normbench.errors import Incompatible
 from normbench.norms.base import make
 from normbench.norms.measure.footprint import footprints
@@ -28,17 +22,13 @@ def layers_that_agree() -> Finding:
     for kind, shape in {"images": (4, 8, 6, 6), "sequences": (4, 8, 9)}.items():
         x = torch.randn(shape, generator=dice, dtype=torch.float64) * 2 + 1
         reference = make("layer_sample", 8, affine=False)(x)
-        for name, found in apart.items():
-            found[kind] = difference(make(name, 8).double()(x).detach(), reference)
-    deviation = largest(apart["layer_shape"])[1]
-    control = smallest(apart["layer_position"])[1]
-    return Finding(
-        holds_for="layer_sample and layer_shape, on images and on sequences",
-        deviation=deviation,
-        control=control,
-        control_is="layer_position",
-        detail=f"layer_shape is {deviation:.1g} from layer_sample, layer_position "
-        f"{control:.2g} at least",
+        for name, by_kind in apart.items():
+            by_kind[kind] = difference(make(name, 8).double()(x).detach(), reference)
+    return finding(
+        apart["layer_shape"],
+        apart["layer_position"],
+        "layer_shape is {deviation:.1g} from layer_sample, layer_position "
+        "{control:.2g} at least",
     )
 
 
@@ -79,12 +69,10 @@ def layer_footprints() -> Finding:
         name: int(kinds["value"].flatten(3).sum(3).max())
         for name, kinds in measured.items()
     }
-    return Finding(
-        holds_for=", ".join(said),
-        deviation=largest(off)[1],
-        control=smallest(swapped)[1],
-        control_is="layer_position against the footprint of layer_sample",
-        detail=f"with {CHANNELS} channels and {POSITIONS} positions one output reads "
+    return finding(
+        off,
+        swapped,
+        f"with {CHANNELS} channels and {POSITIONS} positions one output reads "
         + ", ".join(f"{count} entries in {name}" for name, count in counts.items()),
     )
 
@@ -109,13 +97,10 @@ def layer_shape_fixes_size() -> Finding:
             count += 1
         return float(count)
 
-    others = {name: accepted(name) for name in ("layer_sample", "layer_position")}
-    deviation, control = accepted("layer_shape"), smallest(others)[1]
-    return Finding(
-        holds_for="layer_shape, once it has seen 6x6",
-        deviation=deviation,
-        control=control,
-        control_is="layer_sample and layer_position",
-        detail=f"of {len(sizes)} other sizes layer_shape accepts {deviation:.0f}, the "
-        f"other two layers {control:.0f}",
+    return finding(
+        {"layer_shape": accepted("layer_shape")},
+        {name: accepted(name) for name in ("layer_sample", "layer_position")},
+        "of {sizes} other sizes layer_shape accepts {deviation:.0f}, the other two "
+        "layers {control:.0f}",
+        sizes=len(sizes),
     )

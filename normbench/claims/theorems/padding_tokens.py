@@ -9,8 +9,8 @@ from torch import Tensor
 from normbench.claims.theorems.base import (
     Finding,
     difference,
+    finding,
     largest,
-    smallest,
     theorem,
 )
 from normbench.claims.theorems.networks import Trained, small, trained, with_norm
@@ -41,28 +41,23 @@ def moments_with_pads() -> Finding:
     var = (1 - p) * _var(tokens) + p * _var(pads) + between
     of_pads = float(((var - (1 - p) * _var(tokens)) / var).mean())
 
-    def off(name: str) -> float:
+    def errors(name: str) -> dict[str, float]:
         norm = _at_momentum_1(name)
         norm(x, mask)
         count = int(mask.sum()) if norm.honours_mask else mask.numel()
-        found = norm.running_mean, norm.running_var * (count - 1) / count
-        return largest(
-            {
-                "mean": difference(found[0], mean),
-                "variance": difference(found[1], var),
-            }
-        )[1]
+        return {
+            "mean": difference(norm.running_mean, mean),
+            "variance": difference(norm.running_var * (count - 1) / count, var),
+        }
 
-    deviation, control = off("batch"), off("batch_masked")
-    return Finding(
-        holds_for="batch: its running statistics at momentum 1, against the moments of "
-        "tokens and of pads",
-        deviation=deviation,
-        control=control,
-        control_is="batch_masked, whose moments are the tokens' alone",
-        detail=f"with p = {p:.2f} the statistics are off the mixture by "
-        f"{deviation:.1g}; pads and their distance make {of_pads:.0%} of the variance, "
-        f"and without them (batch_masked) the statistics are off by {control:.2g}",
+    return finding(
+        errors("batch"),
+        {"batch_masked": largest(errors("batch_masked"))[1]},
+        "with p = {p:.2f} the statistics are off the mixture by {deviation:.1g}; pads "
+        "and their distance make {of_pads:.0%} of the variance, and without them "
+        "(batch_masked) the statistics are off by {control:.2g}",
+        p=p,
+        of_pads=of_pads,
     )
 
 
@@ -72,27 +67,24 @@ def zeroed_pads() -> Finding:
 
     Their root mean square, for p = 0.25, 0.5 and 0.9; eps is 1e-18.
     """
-    found: dict[str, dict[float, float]] = {"batch": {}, "batch_masked": {}}
+    apart: dict[str, dict[float, float]] = {"batch": {}, "batch_masked": {}}
     sizes = {}
     for p in (0.25, 0.5, 0.9):
         x, mask = _padded(mean=0.0, pads=0.0, share=p)
-        for name, off in found.items():
+        for name, by_share in apart.items():
             y = _at_momentum_1(name, eps=1e-18)(x, mask).movedim(1, -1)[mask]
             size = y.square().mean(0).sqrt()
-            off[p] = difference(size, torch.full_like(size, 1 / math.sqrt(1 - p)))
+            by_share[p] = difference(size, torch.full_like(size, 1 / math.sqrt(1 - p)))
             sizes[name, p] = float(size.mean())
-    (worst, deviation), control = (
-        largest(found["batch"]),
-        smallest(found["batch_masked"])[1],
-    )
-    return Finding(
-        holds_for="batch in training, at p = 0.25, 0.5, 0.9",
-        deviation=deviation,
-        control=control,
-        control_is="batch_masked, which leaves tokens at 1",
-        detail=f"at p = 0.5 tokens leave batch with size {sizes['batch', 0.5]:.4f}, at "
-        f"p = 0.9 with {sizes['batch', 0.9]:.4f}, off by {deviation:.1g} at most "
-        f"(p = {worst}); batch_masked leaves them at {sizes['batch_masked', 0.9]:.4f}",
+    return finding(
+        apart["batch"],
+        apart["batch_masked"],
+        "at p = 0.5 tokens leave batch with size {half:.4f}, at p = 0.9 with "
+        "{most:.4f}, off by {deviation:.1g} at most (p = {worst}); batch_masked leaves "
+        "them at {masked:.4f}",
+        half=sizes["batch", 0.5],
+        most=sizes["batch", 0.9],
+        masked=sizes["batch_masked", 0.9],
     )
 
 
@@ -120,15 +112,11 @@ def pads_in_evaluation() -> Finding:
         for name in OVER_POSITIONS:
             run = trained(with_norm(config, name), steps=3)
             controls[f"{name}, {position}-norm"] = _moved_by_pads(run, padded_more)
-    (worst, deviation), (weakest, control) = largest(moved), smallest(controls)
-    return Finding(
-        holds_for=f"{', '.join((*FIXED_MAP, *PER_TOKEN))}; pre- and post-norm",
-        deviation=deviation,
-        control=control,
-        control_is="batch with the statistics of the batch, and norms over positions: "
-        + ", ".join(OVER_POSITIONS),
-        detail=f"outputs at tokens move by {deviation:.1g} at most ({worst}); in the "
-        f"controls by {control:.2g} at least ({weakest})",
+    return finding(
+        moved,
+        controls,
+        "outputs at tokens move by {deviation:.1g} at most ({worst}); in the controls "
+        "by {control:.2g} at least ({weakest})",
     )
 
 
@@ -141,25 +129,25 @@ def pads_in_training() -> Finding:
     divides a gradient that is rounding alone by its eps, 1e-8: hence above 1e-15.
     """
     immune = (*PER_TOKEN, "batch_masked", "batch_regularized", "power")
-    apart: dict[str, dict[str, float]] = {}
+    apart: dict[str, float] = {}
+    controls: dict[str, float] = {}
     for position in ("post", "pre"):
         configs = _paddings(position)
         for name in (*immune, "batch"):
             longest, fixed = (trained(with_norm(c, name), steps=3) for c in configs)
-            apart[f"{name}, {position}-norm"] = fixed.apart(longest)
-    of_batch = {key: apart.pop(key) for key in list(apart) if key.startswith("batch,")}
-    worst, deviation = largest({key: largest(a)[1] for key, a in apart.items()})
-    (weakest, what), control = smallest(
-        {(key, what): v for key, a in of_batch.items() for what, v in a.items()}
-    )
-    return Finding(
-        holds_for=f"{', '.join(immune)}; pre- and post-norm",
-        deviation=deviation,
-        control=control,
-        control_is="batch, whose pads are in its statistics",
-        detail=f"losses, gradients, weights and running statistics differ by "
-        f"{deviation:.1g} at most ({worst}); each of batch's by {control:.2g} at least "
-        f"({what}, {weakest.removeprefix('batch, ')})",
+            by_quantity = fixed.apart(longest)
+            if name == "batch":
+                controls |= {
+                    f"{quantity}, {position}-norm": value
+                    for quantity, value in by_quantity.items()
+                }
+            else:
+                apart[f"{name}, {position}-norm"] = largest(by_quantity)[1]
+    return finding(
+        apart,
+        controls,
+        "losses, gradients, weights and running statistics differ by {deviation:.1g} "
+        "at most ({worst}); each of batch's by {control:.2g} at least ({weakest})",
     )
 
 

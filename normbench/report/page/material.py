@@ -12,8 +12,9 @@ from normbench.config.choices import choices
 from normbench.config.schema import RunRecord
 from normbench.errors import Unreadable
 from normbench.records import query, store
+from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import Claim, read_claim, registration_hash
-from normbench.verdicts.verdict import Verdict, read_verdict
+from normbench.verdicts.verdict import Verdict
 
 RECORDS = "records.jsonl.gz"
 
