@@ -14,10 +14,9 @@ from normbench.data.base import Data, Fraction, Photographs, Splits
 from normbench.data.notes import Notes
 from normbench.data.reading import copies, files
 from normbench.data.reading.cache import Parsed, cached, digest
-from normbench.data.reading.layout import of_listing
 from normbench.data.reading.listing import Listing, listed
 from normbench.data.reading.pictures import (
-    Unreadable,
+    UnreadablePicture,
     centre_square,
     pixels,
     random_crop,
@@ -25,7 +24,7 @@ from normbench.data.reading.pictures import (
     scaled,
     skip,
 )
-from normbench.data.splits import drawn
+from normbench.data.splits import grouped_split
 from normbench.errors import RequestError
 
 FORMAT = 3
@@ -74,10 +73,7 @@ class ContentFolder(Data, name="content_folder"):
         self.strict, self.fingerprint = strict, fingerprint
 
     def hash_files(self) -> str:
-        content = self._contents.fingerprint
-        found = content[:16] + files.fingerprint(self.style_paths)[:16]
-        again = copies.copies(self._contents.digests)
-        return copies.marked(found) if again else found
+        return copies.fingerprint([self._contents, files.contents(self.style_paths)])
 
     def load(self, seed: int) -> Photographs:
         """All crops; RequestError where there are too few pictures for three parts."""
@@ -115,7 +111,7 @@ class ContentFolder(Data, name="content_folder"):
     def _listing(self) -> Listing:
         found = listed(self.root)
         if not found.pictures:
-            there = f", but {found.why()}" if found.others else ""
+            there = f", but {found.left_out()}" if found.others else ""
             raise RequestError(f"{self.root} has no pictures, in it and below{there}")
         return found
 
@@ -126,16 +122,17 @@ class ContentFolder(Data, name="content_folder"):
     def _notes(self) -> Notes:
         paths, styles = self._listing.pictures, len(self.style_paths)
         taken = f"data.path: {len(paths)} photographs, to be drawn in {styles} styles"
-        found = Notes((taken,)).plus(of_listing(self._listing, "data.path"))
-        digests = self._contents.digests
-        return found.plus(copies.notes(self.root, paths, digests, len(paths)))
+        return Notes((taken,)).plus(
+            self._listing.notes("data.path"),
+            copies.notes(self.root, paths, self._contents.digests, len(paths)),
+        )
 
     def _parse(self, seed: int) -> Parsed:
         paths = self._listing.pictures
         generator = torch.Generator().manual_seed(seed)
-        parts = drawn(
+        parts = grouped_split(
             [None] * len(paths),
-            same=self._contents.digests,
+            groups=self._contents.digests,
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             generator=generator,
@@ -166,9 +163,9 @@ class ContentFolder(Data, name="content_folder"):
                 break
             try:
                 picture = scaled(path, self.shorter_side)
-            except Unreadable as error:
-                why = str(error).removeprefix(f"{files.shown(path)} ")
-                broken.append(f"{files.shown(path.relative_to(self.root))} {why}")
+            except UnreadablePicture as error:
+                name = files.shown(path.relative_to(self.root))
+                broken.append(f"{name} {error.why}")
                 continue
             read.append(pixels(picture))
         if not read:

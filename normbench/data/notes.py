@@ -1,4 +1,4 @@
-"""What data of the user's own were understood as: lines for a person, and warnings."""
+"""How the user's files were understood: lines for a person, and warnings."""
 
 import logging
 from collections import Counter
@@ -9,33 +9,32 @@ from typing import NamedTuple
 from normbench.data.reading.files import shortened, shown
 
 NAMED = 20
-"""Classes that are named with their counts; of more, the smallest and largest are."""
+"""Up to this many classes are named with their sizes; of more, the extremes are."""
 FEW = 3
-"""Samples of a class below which one of three parts has none of them."""
+"""A class with fewer samples is missing in one of the three parts."""
 
 log = logging.getLogger(__name__)
 
 
 class Notes(NamedTuple):
-    """`understood` says what data were taken for, `warnings` what may be a mistake."""
+    """`understood` says what was read, `warnings` what may be a mistake."""
 
     understood: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def plus(self, other: "Notes") -> "Notes":
-        """These, and the others after them."""
-        return Notes(
-            (*self.understood, *other.understood), (*self.warnings, *other.warnings)
-        )
+    def plus(self, *others: "Notes") -> "Notes":
+        """Append the lines of the others."""
+        understood, warnings = zip(self, *others, strict=True)
+        return Notes(sum(understood, ()), sum(warnings, ()))
 
     def lines(self) -> list[str]:
-        """All of them, as a record keeps them."""
-        return [*self.understood, *(f"warning: {each}" for each in self.warnings)]
+        """Return all lines, as a record keeps them."""
+        return [*self.understood, *(f"warning: {line}" for line in self.warnings)]
 
     def warn(self) -> None:
         """Log each warning, once in this process."""
-        for each in self.warnings:
-            _warn(each)
+        for line in self.warnings:
+            _warn(line)
 
 
 @cache
@@ -43,8 +42,8 @@ def _warn(text: str) -> None:
     log.warning("%s", text)
 
 
-def of_classes(labels: Iterable[str], where: str) -> Notes:
-    """How many samples of each class there are; a warning of those that have few."""
+def class_notes(labels: Iterable[str], where: str) -> Notes:
+    """Describe the size of each class, and warn of classes with few samples."""
     counts = Counter(labels)
     if len(counts) <= NAMED:
         sizes = ", ".join(f"{shown(name)} {counts[name]}" for name in sorted(counts))
@@ -55,5 +54,5 @@ def of_classes(labels: Iterable[str], where: str) -> Notes:
     few = sorted(name for name, count in counts.items() if count < FEW)
     if not few:
         return Notes((line,))
-    named = shortened(f"{shown(name)} {counts[name]}" for name in few)
-    return Notes((line,), (f"{where}: classes with 1 or 2 samples: {named}",))
+    names = shortened(f"{shown(name)} {counts[name]}" for name in few)
+    return Notes((line,), (f"{where}: classes with 1 or 2 samples: {names}",))

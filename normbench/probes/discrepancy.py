@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from normbench.norms.base import Norm
 from normbench.probes.base import PROBES, Trained
-from normbench.probes.inputs import forward_as_trained, norm_in
+from normbench.probes.inputs import forward_as_trained, inner_norm
 
 SQUARES = ("running_var", "running_square")
 """What a norm may call its running second moment; the latter is about zero."""
@@ -44,7 +44,7 @@ def discrepancy(trained: Trained) -> dict[str, float]:
 
         return after
 
-    norms = [norm for norm in map(norm_in, trained.norms) if norm.differs_in_eval]
+    norms = [norm for norm in map(inner_norm, trained.norms) if norm.differs_in_eval]
     handles = []
     for norm in norms:
         handles.append(norm.register_forward_hook(hook(norm)))

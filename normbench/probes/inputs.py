@@ -1,4 +1,4 @@
-"""What the norms of a trained network are given while it normalises as in training."""
+"""The inputs of the norms while a trained network normalises as in training."""
 
 from collections.abc import Callable
 
@@ -9,9 +9,9 @@ from normbench.norms.base import Norm
 from normbench.probes.base import Trained
 
 NORM_BATCHES = 64
-"""How many norm batches a probe looks at, at most."""
+"""The largest number of norm batches that a probe uses."""
 
-See = Callable[[int, Tensor, Tensor | None], None]
+Visit = Callable[[int, Tensor, Tensor | None], None]
 
 
 @torch.no_grad()
@@ -30,8 +30,8 @@ def forward_as_trained(trained: Trained) -> None:
         trained.model(*trained.task.training_inputs(batch))
 
 
-def watch(trained: Trained, see: See) -> None:
-    """Call `see(layer, values, real)` for each norm batch of each norm, in order.
+def visit_norm_batches(trained: Trained, visit: Visit) -> None:
+    """Call `visit(layer, values, real)` for each norm batch of each norm, in order.
 
     `values` (n, T, C) float64 are what the norm was given, position by position, n the
     `norm_batch`, whether or not it is a norm that uses other samples; `real` (n, T)
@@ -48,7 +48,7 @@ def watch(trained: Trained, see: See) -> None:
             for start in range(0, len(x), trained.norm_batch):
                 chunk = slice(start, start + trained.norm_batch)
                 real = None if mask is None else mask[chunk].flatten(1)
-                see(layer, values[chunk], real)
+                visit(layer, values[chunk], real)
 
         return before
 
@@ -63,12 +63,12 @@ def watch(trained: Trained, see: See) -> None:
             handle.remove()
 
 
-def norm_in(module: nn.Module) -> Norm:
-    """The norm that `module` of `Trained.norms` is, or is around."""
+def inner_norm(module: nn.Module) -> Norm:
+    """Return the norm that `module` of `Trained.norms` is or wraps."""
     return next(m for m in module.modules() if isinstance(m, Norm))
 
 
-def moments(values: Tensor) -> tuple[Tensor, Tensor]:
+def mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and unbiased variance (C,) of (n, C); nan where n is too small for it."""
     count = len(values)
     mean = values.sum(0) / count
@@ -76,7 +76,7 @@ def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, centred / (count - 1) if count > 1 else centred * torch.nan
 
 
-def variance_between(values: Tensor) -> Tensor:
+def variance_between_batches(values: Tensor) -> Tensor:
     """Unbiased variance (C,) over the rows of (batches, C), without those that are nan.
 
     nan where fewer than two are left.

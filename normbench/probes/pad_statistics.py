@@ -26,7 +26,7 @@ from torch import Tensor
 
 from normbench.data.base import Tokens
 from normbench.probes.base import PROBES, Trained
-from normbench.probes.inputs import variance_between, watch
+from normbench.probes.inputs import variance_between_batches, visit_norm_batches
 
 
 @PROBES("pad_statistics", data=Tokens)
@@ -45,7 +45,7 @@ def pad_statistics(trained: Trained) -> dict[str, float]:
             layers[layer].append(_distortion(values, real))
             shares[layer].append(1 - real.double().mean())
 
-    watch(trained, see)
+    visit_norm_batches(trained, see)
     if not layers:
         return {}
     found = [torch.stack(batches) for batches in layers.values()]
@@ -60,7 +60,7 @@ def pad_statistics(trained: Trained) -> dict[str, float]:
         "shift_spread": _spread(shift),
         "variance_share": share.nanmean().item(),
         "pad_share": pads.mean().item(),
-        "pad_share_spread": variance_between(pads.T).sqrt().mean().item(),
+        "pad_share_spread": variance_between_batches(pads.T).sqrt().mean().item(),
     }
 
 
@@ -78,4 +78,8 @@ def _distortion(values: Tensor, real: Tensor) -> Tensor:
 
 def _spread(values: Tensor) -> float:
     """Mean over layers and channels of the sd between batches: (layers, batches, C)."""
-    return torch.stack([variance_between(v).sqrt() for v in values]).nanmean().item()
+    return (
+        torch.stack([variance_between_batches(v).sqrt() for v in values])
+        .nanmean()
+        .item()
+    )

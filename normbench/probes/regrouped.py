@@ -8,7 +8,7 @@ from torch.utils.hooks import RemovableHandle
 
 from normbench.norms.base import Norm
 from normbench.probes.base import PROBES, Trained
-from normbench.probes.inputs import norm_in
+from normbench.probes.inputs import inner_norm
 
 DRAWS = 5
 
@@ -22,14 +22,14 @@ def regrouped(trained: Trained) -> dict[str, float]:
     loss after it, mean of DRAWS draws, minus before, as "error_increase" (its unit: a
     share) and "loss_increase". For norms with `num_groups`; others have no quantity.
     """
-    if not all(hasattr(norm_in(module), "num_groups") for module in trained.norms):
+    if not all(hasattr(inner_norm(module), "num_groups") for module in trained.norms):
         return {}
     before = _metrics(trained, trained.model)
     draws = []
     for _ in range(DRAWS):
         model, norms = copy.deepcopy((trained.model, list(trained.norms)))
         for module in norms:
-            _regroup(norm_in(module))
+            _regroup(inner_norm(module))
         draws.append(_metrics(trained, model))
     return {
         f"{key}_increase": sum(draw[key] - before[key] for draw in draws) / DRAWS

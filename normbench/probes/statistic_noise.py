@@ -18,7 +18,11 @@ import torch
 from torch import Tensor
 
 from normbench.probes.base import PROBES, Trained
-from normbench.probes.inputs import moments, variance_between, watch
+from normbench.probes.inputs import (
+    mean_and_variance,
+    variance_between_batches,
+    visit_norm_batches,
+)
 
 
 @PROBES("statistic_noise")
@@ -34,7 +38,7 @@ def statistic_noise(trained: Trained) -> dict[str, float]:
     def see(layer: int, values: Tensor, real: Tensor | None) -> None:
         layers[layer].add(values.flatten(0, 1) if real is None else values[real])
 
-    watch(trained, see)
+    visit_norm_batches(trained, see)
     noises = torch.stack([layer.noise() for layer in layers.values()])
     mean_noise, std_noise = noises.nanmean(0).tolist()
     return {
@@ -54,7 +58,7 @@ class _Layer:
 
     def add(self, values: Tensor) -> None:
         """Of a norm batch, (n, C)."""
-        mean, variance = moments(values)
+        mean, variance = mean_and_variance(values)
         self.counts.append(len(values))
         self.means.append(mean)
         self.variances.append(variance)
@@ -67,7 +71,9 @@ class _Layer:
         within = ((counts - 1) * variances).nansum(0)
         between = (counts * (means - centre).square()).sum(0)
         total = (within + between) / counts.sum()
-        of_mean = variance_between(means) / torch.where(total > 0, total, torch.nan)
+        of_mean = variance_between_batches(means) / torch.where(
+            total > 0, total, torch.nan
+        )
         logs = torch.where(variances > 0, variances, torch.nan).log() / 2
-        of_std = variance_between(logs)
+        of_std = variance_between_batches(logs)
         return torch.stack([of_mean.nanmean(), of_std.nanmean()]).sqrt()

@@ -1,7 +1,7 @@
 """The contract of a task: a network, its loss, its metrics."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -15,10 +15,10 @@ REGISTRY: "Registry[Task]" = Registry("task", "normbench.tasks")
 
 
 class NormFactory(Protocol):
-    """What a model normalises with.
+    """Builds the norms of a model.
 
-    The module it returns is called `(x, mask=None, condition=None)`, normalises, then
-    applies `activation`, unless the norm contains its own.
+    The module that it returns is called as `(x, mask=None, condition=None)`. It
+    normalises, then applies `activation`, unless the norm contains its own.
     """
 
     def __call__(
@@ -29,9 +29,9 @@ class NormFactory(Protocol):
 class Task(ABC):
     """A network with its loss and metrics on one data set.
 
-    A subclass is built as `Task(data, device, *, **options)`, where `data` is of the
-    class `data_kind`; keyword-only parameters are what a yaml may set. No method knows
-    a trait of a norm.
+    A subclass is built as `Task(data, device, *, **options)`, where `data` is a
+    `data_kind`; a yaml may set the keyword-only parameters. No method depends on a
+    property of a norm.
     """
 
     name: ClassVar[str]
@@ -39,21 +39,21 @@ class Task(ABC):
     primary_metric: ClassVar[str]
     direction: ClassVar[Literal["minimize", "maximize"]]
     norm_aliases: ClassVar[dict[str, str]]
-    """What a norm's name means in this task, for names that the field uses twice."""
+    """Which norm an ambiguous name, such as "layer", means in this task."""
 
     fixed_spatial: bool = True
-    """Every batch has the same spatial shape."""
+    """Whether every batch has the same spatial shape."""
 
     has_images: ClassVar[bool] = True
-    """What its network sees has rows and columns."""
+    """Whether the inputs of the network have rows and columns."""
 
     conditions: int = 1
-    """How many conditions the samples come in; if several, `inputs` has each one's."""
+    """The number of conditions; if there are several, `inputs` includes them."""
 
     batch_by: Tensor | None = None
-    """A sort key (N,), CPU, of every sample: training batches are alike in it.
+    """A key (N,), CPU, of every sample: a training batch has samples of similar keys.
 
-    None: they are drawn at random, as held-out batches always are.
+    If None, training batches are random. Held-out batches always are.
     """
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
@@ -65,45 +65,48 @@ class Task(ABC):
     """Sample indices (int64, CPU) of "train", "val", "test"."""
 
     notes: Notes = Notes()
-    """What data of the user's own were understood as, for `doctor` and the record."""
+    """How the user's files were understood, for `doctor` and the record."""
+
+    data_facts: Mapping[str, float] = {}
+    """What the data set reports about itself, such as "skipped_images"."""
 
     @abstractmethod
     def build(self, norm: NormFactory) -> nn.Module:
-        """A new network with `norm` everywhere it normalises.
+        """Build a network that normalises with `norm` everywhere.
 
-        Draws its weights from the global random stream, the same whatever the norm. It
-        lists its last layers, those that no norm follows, in `output_layers`.
+        It draws its weights from the global random stream, the same for every norm, and
+        lists the last layers, which no norm follows, in `output_layers`.
         """
 
     @abstractmethod
     def inputs(self, index: Tensor) -> tuple[Tensor, ...]:
-        """The network's arguments for the samples `index` (B,), on the device."""
+        """Return the network's arguments for samples `index` (B,), on the device."""
 
     def training_inputs(self, index: Tensor) -> tuple[Tensor, ...]:
-        """`inputs` as the network trains on them: augmented, where the data are."""
+        """Return `inputs` as the network trains on them: augmented, if the data are."""
         return self.inputs(index)
 
     def begin_epoch(self, epoch: int, order: Tensor) -> None:
-        """Training on samples `order` (M,), CPU, in this order, in `epoch` (from 0).
+        """Prepare to train on samples `order` (M,), CPU, in `epoch` (from 0).
 
-        It may begin within an epoch. What a sample is in an epoch depends on nothing
-        else, so that a run that is resumed sees the same.
+        A resumed run begins within an epoch. The inputs of a sample depend on the
+        sample and the epoch alone, so a resumed run sees the same inputs.
         """
         return
 
     def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
-        """What to record of the data, trained on in `batches` (micro-batches, CPU)."""
-        return {}
+        """Return numbers to record about the data and `batches` (of samples, CPU)."""
+        return dict(self.data_facts)
 
     @abstractmethod
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
-        """The mean loss over the samples `index` (B,): a scalar with a graph."""
+        """Return the mean loss over samples `index` (B,): a scalar with a graph."""
 
     def loss_of_share(self, model: nn.Module, share: Tensor, index: Tensor) -> Tensor:
-        """The mean loss over `share`, some of the samples `index` that a batch has.
+        """Return the mean loss over `share`, a part of the samples `index` of a batch.
 
-        What a network sees of a sample is what it sees in the whole batch. This is for
-        tasks where that does not depend on the batch.
+        A sample has the same inputs as in the whole batch. A task whose inputs depend
+        on the batch must override this method.
         """
         return self.loss(model, share)
 
@@ -111,21 +114,21 @@ class Task(ABC):
     def evaluate(
         self, model: nn.Module, split: str, batch_size: int
     ) -> dict[str, float]:
-        """Metrics of `model`, as it is set, over `split`, `batch_size` at a time.
+        """Return the metrics of `model` over `split`, in batches of `batch_size`.
 
-        Leaves the mode of `model` alone. Keys have no split: "loss", "error".
+        The mode of `model` does not change. Keys lack the split: "loss", "error".
         """
 
     def pictures(self, model: nn.Module) -> dict[str, Tensor]:
-        """What a person should look at: name -> (3, H, W) float32 in [0, 1]."""
+        """Return pictures to look at: name -> (3, H, W) float32 in [0, 1]."""
         return {}
 
 
 def full_batches(index: Tensor, batch_size: int) -> Iterator[tuple[Tensor, int]]:
     """Yield (batch, count): every batch has `batch_size` samples, `count` of them new.
 
-    The last batch is filled up with the first samples, so that a network whose outputs
-    depend on the batch never sees a smaller one than it was trained with.
+    The last batch is filled up with the first samples: a network whose outputs depend
+    on the batch never sees a smaller batch than in training.
     """
     for start in range(0, len(index), batch_size):
         batch = index[start : start + batch_size]
@@ -142,12 +145,11 @@ def classification_metrics(
     index: Tensor,
     batch_size: int,
 ) -> dict[str, float]:
-    """Mean cross-entropy ("loss", nats), "error" and "accuracy" in [0, 1].
+    """Return the mean cross-entropy ("loss", nats), "error" and "accuracy" in [0, 1].
 
-    An output that is not finite is an error.
-
-    `logits(batch)` maps indices (B,) to (B, classes); `labels` (N,) are those of the
-    whole data set. Stays on the device until the end.
+    `logits(batch)` maps indices (B,) to (B, classes); `labels` (N,) belong to the whole
+    data set. An output that is not finite counts as an error. All values stay on the
+    device until the end.
     """
     losses, wrong = [], []
     with torch.no_grad():

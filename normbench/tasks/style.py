@@ -5,7 +5,6 @@ Super-Resolution"; the loss is that of Gatys et al. 2016, "Image Style Transfer 
 Convolutional Neural Networks", with both terms relative to their targets.
 """
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
@@ -75,12 +74,11 @@ class Style(Task, name="style"):
         self.styles = data.styles.to(device)
         self.conditions = len(self.styles)
         self.key = data.key
-        self.splits = data.splits
+        self.splits, self.notes = data.splits, data.notes
+        self.data_facts = data.facts
         self.width, self.blocks = width, blocks
         self.style_weight, self.eval_crops = style_weight, eval_crops
         self.perceptual = perceptual_network(device, perceptual)
-        self.known = dict(data.facts)
-        self.notes = data.notes
 
     def build(self, norm: NormFactory) -> nn.Module:
         return Generator(norm, width=self.width, blocks=self.blocks)
@@ -89,10 +87,6 @@ class Style(Task, name="style"):
         """Crops (B, 3, H, W) and the condition (B,) int64: the style of each."""
         index = index.to(self.crops.device, non_blocking=True)
         return self.crops[index], index % self.conditions
-
-    def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
-        """What the data set says of itself."""
-        return self.known
 
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
         content, style = self.terms(model(*self.inputs(index)), index)

@@ -70,10 +70,10 @@ class Transformer(Task, name="transformer"):
         self.tokens = data.tokens[:, :max_length].to(device)
         self.lengths = data.lengths.clamp(max=max_length)
         self.labels = data.labels.to(device)
-        self.splits = data.splits
+        self.splits, self.notes = data.splits, data.notes
+        self.data_facts = data.facts
         self.classes, self.vocab_size = len(data.classes), data.vocab_size
         self.pad = data.pad
-        self.known, self.notes = dict(data.facts), data.notes
         self.width, self.depth, self.heads = width, depth, heads
         self.norm_position, self.zero_pads = norm_position, zero_pads
         self.padding_side = padding_side
@@ -126,12 +126,10 @@ class Transformer(Task, name="transformer"):
         return tokens.gather(1, shifted), positions >= length - real
 
     def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
-        """What the data set says of itself, and "pad_share": the share of the positions
-        of `batches` that are pads.
-        """
+        """Add "pad_share", the share of pads among the positions of `batches`."""
         positions = sum(len(index) * self._length(index) for index in batches)
         real = sum(int(self.lengths[index].sum()) for index in batches)
-        return self.known | {"pad_share": 1 - real / positions}
+        return dict(self.data_facts) | {"pad_share": 1 - real / positions}
 
     def _is_long(self, index: Tensor) -> bool:
         """Whether the batch is one of `long_batches`: a function of its set alone."""

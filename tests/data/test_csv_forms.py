@@ -13,11 +13,10 @@ from typer.testing import CliRunner
 from normbench.cli import app
 from normbench.config.composition import compose
 from normbench.config.identity import run_id
-from normbench.data import text_csv
 from normbench.data.base import REGISTRY, Tokens
-from normbench.data.reading import texts
+from normbench.data.reading import csv_files, texts
+from normbench.data.reading.csv_files import Form
 from normbench.data.reading.texts import encoded, trained_tokenizer
-from normbench.data.text_csv import Form
 from normbench.errors import RequestError
 
 ROWS = [(f"so, text; {i}|\t!", "ab"[i % 2]) for i in range(30)]
@@ -30,7 +29,7 @@ def written(path: Path, delimiter: str, rows: Any, encoding: str = "utf-8") -> P
 
 
 def columns(path: Path, **options: Any) -> tuple[list[str], list[str]]:
-    found = text_csv.read(path, Form(**options))
+    found = csv_files.read(path, Form(**options))
     return found.texts, found.labels
 
 
@@ -38,14 +37,14 @@ EXPECTED = [text.strip() for text, _ in ROWS], [label for _, label in ROWS]
 
 
 def test_every_delimiter_is_found_and_said(tmp_path: Path) -> None:
-    for name, sign in text_csv.DELIMITERS.items():
+    for name, sign in csv_files.DELIMITERS.items():
         for suffix in ("csv", "tsv", "txt"):
             case = f"{name} {suffix}"
             path = tmp_path / f"{name}.{suffix}"
             written(path, sign, [("text", "label"), *ROWS])
             assert columns(path) == EXPECTED, case
             assert columns(path, delimiter=name) == EXPECTED, case
-            [told] = text_csv.read(path, Form()).notes.understood
+            [told] = csv_files.read(path, Form()).notes.understood
             assert f"separated by {name}s; text is column 'text'" in told, case
             written(path, sign, ROWS)
             assert columns(path, header=False) == EXPECTED, case
@@ -107,7 +106,7 @@ def test_columns_in_any_order_and_of_any_name(tmp_path: Path) -> None:
         for delimiter in ",;\t":
             path = written(tmp_path / "t.csv", delimiter, rows)
             assert columns(path, **options) == (["x", "y"], ["a", "b"]), case
-    [told] = text_csv.read(path, Form()).notes.understood
+    [told] = csv_files.read(path, Form()).notes.understood
     assert "1 empty rows are left out" in told
 
 
@@ -205,7 +204,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
 
 def test_the_first_line_of_excel_names_the_delimiter(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    for name, sign in text_csv.DELIMITERS.items():
+    for name, sign in csv_files.DELIMITERS.items():
         for head in (f"sep={sign}\r\n", f"SEP={sign}\n", f"\ufeffsep={sign}\r\n"):
             for encoding in ("utf-8", "utf-16"):
                 case = f"{name} {head!r} {encoding}"
@@ -296,7 +295,7 @@ def test_a_field_beyond_the_limit_is_an_unclosed_quote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = csv.field_size_limit()
-    monkeypatch.setattr(text_csv, "LONGEST_FIELD", 50)
+    monkeypatch.setattr(csv_files, "LONGEST_FIELD", 50)
     path = tmp_path / "t.csv"
     path.write_text('text,label\nx,a\n"never closed,' + "b\n" * 100)
     with pytest.raises(RequestError, match=r"larger than field limit.*never closed"):

@@ -64,6 +64,29 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+def damage(path: Path, content: bytes) -> None:
+    """Write `content`; another process reads it, or this one after a clock tick."""
+    path.write_bytes(content)
+    cache._verified.clear()
+
+
+def test_a_process_compares_a_file_with_its_digest_once(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, digests = Maker(), []
+    cached("toy", {}, maker)
+    monkeypatch.setattr(cache, "digest", lambda *a: digests.append(a) or digest(*a))
+    for _ in range(3):
+        maker.check(cached("toy", {}, maker))
+    assert len([arguments for arguments in digests if len(arguments) == 2]) == 1
+    (path,) = empty_cache.glob("*.safetensors")
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(1, 1))
+    maker.check(cached("toy", {}, maker))
+    assert maker.calls == 2  # this process notices a file that has changed
+
+
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Data]:
     """The data set of a name, with its defaults or on files that are made for it."""
@@ -469,7 +492,7 @@ def test_a_damaged_file_is_noticed_and_made_again(
     good = path.read_bytes()
     truncated = [good[:length] for length in range(len(good))]
     for bad in [*truncated, good + b"\0", good[:-1] + b"\xff", b"\0" * len(good)]:
-        path.write_bytes(bad)
+        damage(path, bad)
         calls = maker.calls
         caplog.clear()
         for _ in range(2):
@@ -487,7 +510,7 @@ def test_a_changed_byte_never_changes_the_result(empty_cache: Path) -> None:
         for bit in (1, 32):
             bad = bytearray(good)
             bad[position] ^= bit
-            path.write_bytes(bad)
+            damage(path, bytes(bad))
             maker.check(cached("toy", {}, maker))
     assert maker.calls > len(good)  # all but a few in the padding of the header
 

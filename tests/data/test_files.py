@@ -13,8 +13,8 @@ from conftest import Command, Run
 
 from normbench.config.composition import compose, hash_files, resolve
 from normbench.config.identity import run_id
-from normbench.data import text_csv
 from normbench.data.base import REGISTRY, Tokens
+from normbench.data.reading import csv_files
 from normbench.errors import RequestError
 from normbench.records.store import Results
 from normbench.training.experiment import run_one
@@ -247,8 +247,8 @@ def test_quotes_encodings_and_empty_lines(
     lines += [f'"b, ""c""\nd"{separator}b', ""]
     path = tmp_path / ("texts.csv" if separator == "," else "texts.TSV")
     path.write_bytes(end.join(lines).encode(encoding))
-    form = text_csv.Form("utf-8" if encoding == "utf-8-sig" else encoding)
-    rows = text_csv.read(path, form)
+    form = csv_files.Form("utf-8" if encoding == "utf-8-sig" else encoding)
+    rows = csv_files.read(path, form)
     assert rows.texts == ["\u00e9t\u00e9", 'b, "c"\nd']
     assert rows.labels == ["a", "b"]
 

@@ -10,8 +10,8 @@ from data_made import picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from normbench.data.base import REGISTRY, Splits, given_split
-from normbench.data.splits import drawn
+from normbench.data.base import REGISTRY, Splits, random_split
+from normbench.data.splits import grouped_split, held_out_split
 from normbench.errors import RequestError
 
 FRACTIONS: dict[str, float] = {"val_fraction": 0.1, "test_fraction": 0.2}
@@ -19,6 +19,16 @@ FRACTIONS: dict[str, float] = {"val_fraction": 0.1, "test_fraction": 0.2}
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def given_split(training: int, test: int | None, seed: int) -> Splits:
+    """The split that ignores labels and groups."""
+    if test is None:
+        return random_split(training, **FRACTIONS, generator=generator(seed))
+    fraction = FRACTIONS["val_fraction"]
+    return held_out_split(
+        training, test, val_fraction=fraction, generator=generator(seed)
+    )
 
 
 def parts(splits: Splits) -> dict[str, list[int]]:
@@ -35,8 +45,8 @@ def test_a_split_that_lacks_no_label_is_the_one_that_was_drawn_before(
     labels: list[str], test: int | None, seed: int
 ) -> None:
     training = len(labels) - (test or 0)
-    before = given_split(training, test, **FRACTIONS, generator=generator(seed))
-    now = drawn(labels, test, **FRACTIONS, generator=generator(seed))
+    before = given_split(training, test, seed)
+    now = grouped_split(labels, test, **FRACTIONS, generator=generator(seed))
     assert {part: len(now[part]) for part in now} == {
         part: len(before[part]) for part in before
     }
@@ -61,7 +71,9 @@ def test_samples_that_are_the_same_are_in_one_part(
     labels = [f"{key % 3}" for key in keys]
     distinct, wanted = len(set(keys[:training])), len(set(labels[:training]))
     try:
-        now = drawn(labels, given, same=keys, **FRACTIONS, generator=generator(seed))
+        now = grouped_split(
+            labels, given, groups=keys, **FRACTIONS, generator=generator(seed)
+        )
     except RequestError as error:
         assert distinct < wanted + (1 if test else 2)
         assert f"{training} samples" in str(error)
@@ -79,7 +91,9 @@ def test_samples_that_are_the_same_are_in_one_part(
 def test_parts_with_copies_have_about_the_sizes_that_are_asked_for() -> None:
     keys = [i // 2 for i in range(200)]
     for seed in range(10):
-        now = drawn(["a"] * 200, same=keys, **FRACTIONS, generator=generator(seed))
+        now = grouped_split(
+            ["a"] * 200, groups=keys, **FRACTIONS, generator=generator(seed)
+        )
         assert [len(now[part]) for part in ("train", "val", "test")] == [140, 20, 40]
 
 
@@ -108,7 +122,7 @@ def test_every_seed_trains_on_every_label_however_rare(
         assert set(trained.tolist()) == set(range(5)), f"seed {seed}"
         sizes = [len(loaded.splits[part]) for part in ("train", "val", "test")]
         assert sizes == [21, 3, 6]
-        before = given_split(30, None, **FRACTIONS, generator=generator(seed))
+        before = given_split(30, None, seed)
         if len(set(loaded.labels[before["train"]].tolist())) == 5:
             assert parts(loaded.splits) == parts(before)
         else:
@@ -122,4 +136,4 @@ def test_more_labels_than_training_can_hold_are_refused_for_every_seed() -> None
     labels = [f"{i}" for i in range(9)] + ["0"]
     for seed in range(10):
         with pytest.raises(RequestError, match="10 samples with 9 labels are too few"):
-            drawn(labels, **FRACTIONS, generator=generator(seed))
+            grouped_split(labels, **FRACTIONS, generator=generator(seed))

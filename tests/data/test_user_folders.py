@@ -302,7 +302,7 @@ def test_a_decoder_that_pillow_lacks_skips_its_pictures(
         assert loaded(root, workers=0).facts["skipped_images"] == 1
     finally:
         pictures.decoders.cache_clear()
-    assert "its content is none of BMP, JPEG, PNG, WEBP" in caplog.text
+    assert "it is none of BMP, JPEG, PNG, WEBP" in caplog.text
     assert data(root).hash_files() == fingerprint
 
 
@@ -332,7 +332,7 @@ def test_no_picture_starts_a_program(
         check=False,
     )
     told = ended.stderr.splitlines()[-1]
-    assert "its content is none of AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP" in told
+    assert "it is none of AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP" in told
     assert not (tmp_path / "started").exists()
 
 
@@ -399,7 +399,7 @@ def test_a_bomb_is_one_line_whatever_it_is(tmp_path: Path) -> None:
     }
     for name, head in heads.items():
         (tmp_path / name).write_bytes(head + bytes(100))
-        with pytest.raises(pictures.Unreadable) as refused:
+        with pytest.raises(pictures.UnreadablePicture) as refused:
             pictures.opened(tmp_path / name)
         assert len(str(refused.value).splitlines()) == 1, name
         assert str(refused.value).startswith(str(tmp_path / name)), name

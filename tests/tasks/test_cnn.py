@@ -15,7 +15,8 @@ from normbench.data.base import Images
 from normbench.errors import RequestError
 from normbench.norms import names
 from normbench.norms.factory import NormFactory
-from normbench.tasks.cnn import CNN, BasicBlock, Network
+from normbench.tasks.cnn import CNN
+from normbench.tasks.networks.cnn import BasicBlock, Network, Shape
 from normbench.tasks.networks.resnet import resnet
 from normbench.training import network
 
@@ -321,7 +322,7 @@ def test_a_norm_that_cannot_work_in_a_torchvision_network_is_incompatible() -> N
 
 def test_a_shortcut_that_pads_is_the_input_where_nothing_is_learned() -> None:
     block = BasicBlock(
-        *(NormFactory("none", {}, norm_batch=4), 4, 8, 2), "pad", "zeros", 1
+        *(NormFactory("none", {}, norm_batch=4), 4, 8, 2), Shape(shortcut="pad")
     )
     nn.init.zeros_(block.conv2.weight)
     x = torch.rand(2, 4, 6, 6)

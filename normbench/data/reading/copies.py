@@ -1,46 +1,34 @@
-"""Pictures that a folder of the user's has several times: same bytes, another name."""
+"""Copies of pictures in the user's folders: the same bytes under another name."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from normbench.data.notes import Notes
-from normbench.data.reading.files import shortened, shown
+from normbench.data.reading.files import Contents, shortened, shown
 
 EMPTY = sha256(b"").digest()
 
 
-def copies(digests: Sequence[bytes]) -> dict[bytes, list[int]]:
-    """Where there are several files of one content: their places, by its digest.
+def fingerprint(contents: Sequence[Contents]) -> str:
+    """Return 32 hex digits over the `contents` of one or two folders, or other files.
 
-    Files with nothing in them are none.
+    If the first has copies, the hash differs from that of an earlier version, which did
+    not keep copies in one part and so drew another split.
     """
-    places: dict[bytes, list[int]] = defaultdict(list)
-    for place, digest in enumerate(digests):
-        places[digest].append(place)
-    return {
-        digest: where
-        for digest, where in places.items()
-        if len(where) > 1 and digest != EMPTY
-    }
-
-
-def marked(fingerprint: str) -> str:
-    """The fingerprint of files with copies among them, which one part has together.
-
-    It is another than that of their bytes: an earlier version, which had no eye for
-    copies, drew another split.
-    """
-    return sha256(f"{fingerprint} copies in one part".encode()).hexdigest()[:32]
+    joined = "".join(part.fingerprint[: 32 // len(contents)] for part in contents)
+    digests = [digest for digest in contents[0].digests if digest != EMPTY]
+    if len(set(digests)) == len(digests):
+        return joined
+    return sha256(f"{joined} copies in one part".encode()).hexdigest()[:32]
 
 
 def notes(
     root: Path, paths: Sequence[Path], digests: Sequence[bytes], training: int
 ) -> Notes:
-    """Warnings of pictures that are there several times: same bytes, another name.
+    """Warn of copies among the first `training` pictures, and of copies of them later.
 
-    The first `training` are drawn from; those after it are the test part.
+    The later pictures are the test part. `digests` are those of the files `paths`.
     """
 
     def name(place: int) -> str:
@@ -50,23 +38,20 @@ def notes(
     def example(pairs: Sequence[tuple[int, int]]) -> str:
         return shortened((f"{name(a)} = {name(b)}" for a, b in pairs), 2)
 
+    first: dict[bytes, int] = {}
+    again: list[tuple[int, int]] = []
+    leaked: list[tuple[int, int]] = []
+    for place, digest in enumerate(digests):
+        if digest in first:
+            (again if place < training else leaked).append((first[digest], place))
+        elif place < training and digest != EMPTY:
+            first[digest] = place
     warnings = []
-    again = [
-        (where[0], each)
-        for where in copies(digests[:training]).values()
-        for each in where[1:]
-    ]
     if again:
         warnings.append(
             f"data.path: {len(again)} of {training} pictures are copies of another "
             f"({example(again)}): one part has them together; remove the copies"
         )
-    known = {digest: place for place, digest in enumerate(digests[:training])}
-    leaked = [
-        (known[digest], place)
-        for place, digest in enumerate(digests[training:], training)
-        if digest in known and digest != EMPTY
-    ]
     if leaked:
         warnings.append(
             f"data.test_path: {len(leaked)} pictures are copies of one in data.path "

@@ -21,9 +21,10 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from normbench.data.base import Data, Fraction, Images, held_out_split
+from normbench.data.base import Data, Fraction, Images
 from normbench.data.reading.augmentation import Augmentations, InMemory
 from normbench.data.reading.cache import Parsed, read, write
+from normbench.data.splits import held_out_split
 from normbench.errors import RequestError
 
 TIMEOUT = 15

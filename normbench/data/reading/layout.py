@@ -1,4 +1,4 @@
-"""A folder of the user's with a folder of images for each class: what is what in it."""
+"""Find the classes in folders of the user's: a folder of images for each class."""
 
 import re
 from collections import defaultdict
@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from normbench.data.notes import Notes, of_classes
+from normbench.data.notes import Notes, class_notes
 from normbench.data.reading.files import shortened, shown
 from normbench.data.reading.listing import Listing, listed
 from normbench.errors import RequestError
 
 TRAINING = ("train", "training")
 HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval")
-"""Names, in lower case, of folders that are parts of a data set and no classes. Of the
-latter, the first that is there is proposed for the test part."""
+"""Words, in lower case, in the names of folders that are parts of a data set and no
+classes. The earliest of HELD_OUT that is present is proposed as the test part."""
 
 OPTIONS = ("data.path", "data.test_path")
 
@@ -28,21 +28,46 @@ class Sample(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The samples of all roots, by root and then by name, and what is in the roots."""
+    """The samples below all roots, sorted by root and path, and a listing of each."""
 
     samples: list[Sample]
     listings: list[Listing]
 
     def left_out(self) -> int:
-        """How many files are no images by their names."""
+        """Count the files that are no pictures by their names."""
         return sum(listing.others.total() for listing in self.listings)
+
+    def notes(self, kept: Sequence[Sample]) -> Notes:
+        """Describe the classes of the samples `kept`, and what is left out."""
+        notes = Notes()
+        for option, listing in zip(OPTIONS, self.listings, strict=False):
+            names = [sample.name for sample in kept if sample.root == listing.root]
+            classes = class_notes(names, option)
+            if option != OPTIONS[0]:  # a small test part is no mistake
+                classes = Notes(classes.understood)
+            warnings = []
+            if listing.empty:
+                empty = shortened(_without_picture(listing, n) for n in listing.empty)
+                warnings.append(
+                    f"{option}: folders without a picture, which are no classes: "
+                    f"{empty}"
+                )
+            if parts := _parts(sorted(set(names))):
+                warnings.append(
+                    f"{option}: {shortened(parts)} is taken for a class, and has the "
+                    "name of a part of a data set"
+                )
+            notes = notes.plus(
+                classes, listing.notes(option), Notes((), tuple(warnings))
+            )
+        return notes
 
 
 def layout(roots: Sequence[Path]) -> Layout:
-    """Everything that is named as a picture in the folder of training images and, where
-    there is a second of `roots`, in that of test images.
+    """Find the samples in the folder of training images and, if `roots` has a second
+    one, in the folder of test images.
 
-    Raises RequestError where one has another layout than ROOT/CLASS/image.jpg.
+    Raises RequestError if a folder does not have the layout ROOT/CLASS/image.jpg.
     """
     listings = [listed(root) for root in roots]
     samples: list[Sample] = []
@@ -50,26 +75,17 @@ def layout(roots: Sequence[Path]) -> Layout:
         root, paths = listing.root, listing.pictures
         loose = [shown(path.name) for path in paths if path.parent == root]
         if loose or not paths:
-            there = f", but {listing.why()}" if listing.others else ""
-            found = f"has images of no class ({shortened(loose)})"
+            others = f", but {listing.left_out()}" if listing.others else ""
+            problem = f"has images of no class ({shortened(loose)})"
             raise RequestError(
-                f"{root} {found if loose else f'has no images{there}'}; its layout "
+                f"{root} {problem if loose else f'has no images{others}'}; its layout "
                 "must be a folder for each class: CLASS/image.jpg"
             )
         _require_classes(option, listing)
         samples += [Sample(root, p.relative_to(root).parts[0], p) for p in paths]
     names = {sample.name for sample in samples if sample.root == roots[0]}
     if len(names) < 2:
-        [only] = names
-        below = {p.relative_to(roots[0]).parts[1] for p in listings[0].pictures}
-        inside = (
-            f"; or are the classes in it? data.path={roots[0] / shown(only)}"
-            if len(below) > 1 and all((roots[0] / only / b).is_dir() for b in below)
-            else ""
-        )
-        raise RequestError(
-            f"{roots[0]} has one class, {shown(only)}; there must be two{inside}"
-        )
+        raise _only_class(listings[0], *names)
     unseen = sorted({sample.name for sample in samples} - names)
     if unseen:
         raise RequestError(
@@ -79,8 +95,17 @@ def layout(roots: Sequence[Path]) -> Layout:
     return Layout(samples, listings)
 
 
+def _only_class(listing: Listing, name: str) -> RequestError:
+    root = listing.root
+    below = {path.relative_to(root).parts[1] for path in listing.pictures}
+    hint = ""
+    if len(below) > 1 and all((root / name / inner).is_dir() for inner in below):
+        hint = f"; or are the classes in it? data.path={root / shown(name)}"
+    return RequestError(f"{root} has one class, {shown(name)}; there must be two{hint}")
+
+
 def _require_classes(option: str, listing: Listing) -> None:
-    """Raise RequestError where the folders are parts of a data set, such as train."""
+    """Raise RequestError if the folders are parts of a data set, such as train."""
     root = listing.root
     below: dict[str, set[str]] = defaultdict(set)
     for path in listing.pictures:
@@ -90,21 +115,23 @@ def _require_classes(option: str, listing: Listing) -> None:
     nested = [name for name in parts if "" not in below[name]]
     if len(parts) < len(below) and len(nested) < 2:
         return
-    told = f"{root} has the folders {shortened(parts)}, which are parts and no classes"
+    problem = (
+        f"{root} has the folders {shortened(parts)}, which are parts and no classes"
+    )
     if not nested:
         raise RequestError(
-            f"{told}; its layout must be a folder for each class: CLASS/image.jpg"
+            f"{problem}; its layout must be a folder for each class: CLASS/image.jpg"
         )
     first, *others = nested
     use = f"{option}={root / first}"
     is_training = any(word in first.lower() for word in TRAINING)
     if option == OPTIONS[0] and is_training and others:
         use += f" {OPTIONS[1]}={root / others[0]}"
-    raise RequestError(f"{told}; name the folder of one: {use}")
+    raise RequestError(f"{problem}; name the folder of one: {use}")
 
 
 def _parts(names: Iterable[str]) -> list[str]:
-    """Those of `names` that are of parts, training first."""
+    """Return those of `names` that are parts of a data set, training first."""
     known = [*TRAINING, *HELD_OUT]
     ranks = {
         name: min(map(known.index, words))
@@ -115,40 +142,6 @@ def _parts(names: Iterable[str]) -> list[str]:
     return sorted(ranks, key=lambda name: ranks[name])
 
 
-def of_layout(found: Layout, kept: Sequence[Sample]) -> Notes:
-    """What a layout was understood as: its classes, what is left out, and why.
-
-    `kept` are the samples that can be read.
-    """
-    understood: list[str] = []
-    warnings: list[str] = []
-    for option, listing in zip(OPTIONS, found.listings, strict=False):
-        names = [sample.name for sample in kept if sample.root == listing.root]
-        notes = of_classes(names, option)
-        understood += notes.understood
-        if option == OPTIONS[0]:
-            warnings += notes.warnings
-        notes = of_listing(listing, option)
-        understood += notes.understood
-        if empty := [_without_picture(listing, name) for name in listing.empty]:
-            told = f"{option}: folders without a picture, which are no classes: "
-            warnings.append(told + shortened(empty))
-        if parts := _parts(sorted(set(names))):
-            warnings.append(
-                f"{option}: {shortened(parts)} is taken for a class, and has the name "
-                "of a part of a data set"
-            )
-    return Notes(tuple(understood), tuple(warnings))
-
-
 def _without_picture(listing: Listing, name: str) -> str:
-    why = listing.why(name)
-    return f"{shown(name)} ({why})" if why else shown(name)
-
-
-def of_listing(listing: Listing, option: str) -> Notes:
-    """Which files in a folder are left out, and why."""
-    why = [listing.why()] if listing.others else []
-    if listing.hidden:
-        why.append(f"{listing.hidden} hidden or of an operating system")
-    return Notes((f"{option}: left out {', '.join(why)}",) if why else ())
+    others = listing.left_out(name)
+    return f"{shown(name)} ({others})" if others else shown(name)

@@ -1,10 +1,11 @@
-"""What is in a folder of the user's: pictures, and what is left out, and why."""
+"""What is in a folder of the user's: pictures, and files that are left out."""
 
 import os
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from normbench.data.notes import Notes
 from normbench.data.reading.files import shown
 from normbench.errors import RequestError
 
@@ -12,32 +13,31 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff"}
     | {".webp", ".gif", ".avif"}
 )
-"""Of the files in a folder that are taken for pictures, in any case.
+"""Suffixes of pictures, in lower case.
 
-The list does not depend on what this machine's Pillow can decode: the fingerprint of a
+They do not depend on what Pillow can decode on this machine: the fingerprint of a
 folder is the same everywhere.
 """
 
 OF_SYSTEMS = frozenset(
-    # macOS: archives, and volumes of a network
+    # macOS: archives and network volumes
     {"__macosx", "network trash folder", "temporary items", "icon\r"}
     # Windows
     | {"system volume information", "$recycle.bin", "found.000"}
     | {"thumbs.db", "ehthumbs.db", "desktop.ini"}
-    # Linux, and disks of a network
+    # Linux and network storage
     | {"lost+found", "@eadir", "#recycle", "#snapshot", "@recycle"}
     | {"@recently-snapshot"}
 )
-"""Names, in lower case, of what an operating system puts into folders by itself."""
+"""Names, in lower case, that operating systems put into folders by themselves."""
 
 
 class Listing(NamedTuple):
-    """The pictures in a folder and below, and what else is there.
+    """The pictures in the folder `root` and below, sorted by path, and other files.
 
-    `pictures` are sorted by their place; `others` counts the other files by their place
-    (the first folder, "" for none) and suffix; `empty` are the folders in `root` that
-    have no picture, in them and below; `hidden` counts the names that are passed over,
-    a folder with all that is in it as one.
+    `others` counts the other files by their place (the first folder below `root`, or
+    "") and kind; `empty` are the folders in `root` without any picture below them;
+    `hidden` counts hidden files and folders, each folder as one.
     """
 
     root: Path
@@ -46,62 +46,65 @@ class Listing(NamedTuple):
     empty: list[str]
     hidden: int
 
-    def why(self, within: str | None = None) -> str:
-        """What is left out, such as "3 .heic, 1 .txt"; `within` one folder alone."""
+    def left_out(self, place: str | None = None) -> str:
+        """Count the other files, such as "3 .heic, 1 .txt", of one place or of all."""
         counts: Counter[str] = Counter()
-        for (place, suffix), count in self.others.items():
-            if within in {None, place}:
-                counts[suffix] += count
-        first = sorted(counts, key=lambda suffix: (-counts[suffix], suffix))[:6]
-        told = [f"{counts[suffix]} {shown(suffix)}" for suffix in first]
-        if rest := counts.total() - sum(counts[suffix] for suffix in first):
-            told.append(f"{rest} of other kinds")
-        return ", ".join(told)
+        for (where, kind), count in self.others.items():
+            if place in {None, where}:
+                counts[kind] += count
+        kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
+        listed = [f"{counts[kind]} {shown(kind)}" for kind in kinds[:6]]
+        if kinds[6:]:
+            listed.append(f"{sum(counts[kind] for kind in kinds[6:])} of other kinds")
+        return ", ".join(listed)
+
+    def notes(self, option: str) -> Notes:
+        """Say which files in the folder of `option` are left out."""
+        parts = [self.left_out()] if self.others else []
+        if self.hidden:
+            parts.append(f"{self.hidden} hidden or of an operating system")
+        return Notes((f"{option}: left out {', '.join(parts)}",) if parts else ())
 
 
-def is_hidden(name: str) -> bool:
-    """Whether `name`, of a file or a folder, is none that a user has put there."""
-    return name.startswith(".") or name.lower() in OF_SYSTEMS
+def listed(root: Path) -> Listing:
+    """List the folder `root` and all folders below it, except hidden ones.
 
-
-def listed(folder: Path) -> Listing:
-    """What is in `folder` and below. Names that begin with a dot, and those that
-    operating systems make, are passed over with all that is in them.
-
-    Links to folders are followed. Raises RequestError where a folder cannot be read.
+    Hidden names begin with a dot or belong to an operating system. Links to folders are
+    followed. Raises RequestError if a folder cannot be read.
     """
 
     def refuse(error: OSError) -> None:
         raise RequestError(f"{shown(error.filename)} cannot be read: {error.strerror}")
 
-    found: list[Path] = []
+    pictures: list[Path] = []
     others: Counter[tuple[str, str]] = Counter()
-    folders: list[str] = []
+    folders: set[str] = set()
     hidden = 0
-    for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
+    for place, below, names in os.walk(root, onerror=refuse, followlinks=True):
         here = Path(place)
         real = here.resolve()
-        hidden += sum(map(is_hidden, [*below, *names]))
-        # A link to a folder that it is in would never end.
+        hidden += sum(map(_is_hidden, [*below, *names]))
         below[:] = [
             name
             for name in below
-            if not is_hidden(name) and not real.is_relative_to((here / name).resolve())
+            if not _is_hidden(name)
+            # A link to a folder above would never end.
+            and not real.is_relative_to((here / name).resolve())
         ]
-        first = "" if here == folder else here.relative_to(folder).parts[0]
-        if here == folder:
-            folders = list(below)
-        for name in names:
-            if is_hidden(name):
-                continue
-            path = here / name
+        if here == root:
+            folders.update(below)
+        for path in (here / name for name in names if not _is_hidden(name)):
             if path.suffix.lower() in SUFFIXES and path.is_file():
-                found.append(path)
+                pictures.append(path)
             else:
+                first = "" if here == root else here.relative_to(root).parts[0]
                 others[first, _kind(path)] += 1
-    used = {path.relative_to(folder).parts[0] for path in found}
-    empty = sorted(set(folders) - used)
-    return Listing(folder, sorted(found), others, empty, hidden)
+    used = {path.relative_to(root).parts[0] for path in pictures}
+    return Listing(root, sorted(pictures), others, sorted(folders - used), hidden)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in OF_SYSTEMS
 
 
 def _kind(path: Path) -> str:

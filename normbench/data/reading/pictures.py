@@ -1,7 +1,8 @@
-"""One picture in a file of the user's: read, turned upright, of a bounded size."""
+"""Decode a picture in one of the user's files: upright, in RGB, and not too large."""
 
 import logging
 import math
+import re
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -19,85 +20,92 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of what is decoded, whatever a file is called. Others are not: of EPS,
-Pillow would start a program of the system.
+"""Pillow's names of the formats that are decoded, whatever the suffix of a file is.
+
+Other formats are refused: for EPS, Pillow would start a program of the system.
 """
 
 BITS_PER_SAMPLE = 258
-"""The tag of a TIFF."""
+"""A tag of TIFF files."""
+
+_PILLOW = re.compile("PIL")
 
 log = logging.getLogger(__name__)
 
 
-class Unreadable(RequestError):
-    """The file is no picture that can be read; the message says why."""
+class UnreadablePicture(RequestError):
+    """The file at `path` is not a picture that can be decoded, because of `why`."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(path, why)
+        self.path, self.why = path, why
+
+    def __str__(self) -> str:
+        return f"{shown(self.path)} {self.why}"
 
 
 @cache
 def decoders() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow has: AVIF came with 11.3."""
+    """Return those of FORMATS that this Pillow decodes: AVIF came with 11.3."""
     from PIL import Image
 
     Image.init()
-    return tuple(each for each in FORMATS if each in Image.OPEN)
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def opened(path: Path) -> "Image":
-    """The picture in `path`: "RGB", or "RGBA" where some of it is transparent.
+    """Decode the picture in `path` as "RGB", or "RGBA" if some of it is transparent.
 
-    Upright, as its EXIF orientation says; the first of several; of 12 and 16 bits, the
-    upper eight. Raises Unreadable, for more pixels than Pillow takes for safe too,
-    before they are decoded, and for values of which nobody can say which is white.
+    The picture is turned as its EXIF orientation says. Of several frames the first is
+    used, and of 12 and 16 bits the upper eight. Safe to call in several threads. Raises
+    UnreadablePicture, also for more pixels than Pillow considers safe, before decoding
+    them, and for values whose white is unknown.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    name = shown(path)
+    # For the whole process: `warnings.catch_warnings` is not safe in threads.
+    if ("ignore", None, Warning, _PILLOW, 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PILLOW.pattern)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")
-            # Pillow warns of what may be a bomb, and refuses twice that.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=decoders()) as file:
-                file.load()
-                bits = _bits(file)
-                picture = ImageOps.exif_transpose(file)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise Unreadable(
-            f"{name} has more pixels than the {Image.MAX_IMAGE_PIXELS} that are taken "
-            "for safe; make it smaller"
-        ) from None
+        with Image.open(path, formats=decoders()) as file:
+            if file.width * file.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError
+            file.load()
+            bits = _bits(file)
+            picture = ImageOps.exif_transpose(file)
+    except Image.DecompressionBombError:
+        why = f"has more than {Image.MAX_IMAGE_PIXELS} pixels, which is not safe; "
+        raise UnreadablePicture(path, f"{why}make it smaller") from None
     except UnidentifiedImageError:
-        raise Unreadable(
-            f"{name} is no picture that can be read: its content is none of "
-            f"{', '.join(decoders())}"
-        ) from None
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file hits
-        told = shown(" ".join(str(error).split()))
-        raise Unreadable(f"{name} is no picture that can be read: {told}") from None
+        why = f"cannot be decoded: it is none of {', '.join(decoders())}"
+        raise UnreadablePicture(path, why) from None
+    except Exception as error:  # Pillow raises many types for damaged files
+        why = shown(" ".join(str(error).split()))
+        raise UnreadablePicture(path, f"cannot be decoded: {why}") from None
     if bits is None:
-        raise Unreadable(
-            f"{name} has values that are signed, or of 32 bits: which of them is white "
-            "is not known; save it with 8 or 16 bits"
+        raise UnreadablePicture(
+            path,
+            "has signed values, or values of 32 bits, of which the white one is "
+            "unknown; save it with 8 or 16 bits",
         )
     if bits > 8:
         grey = np.asarray(picture) >> bits - 8
         picture = Image.fromarray(grey.astype(np.uint8))
-    transparent = picture.has_transparency_data
-    return picture.convert("RGBA" if transparent else "RGB")
+    return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
 def _bits(picture: "Image") -> int | None:
-    """Of a grey value, as Pillow has decoded it; None where white may be any number."""
+    """Return the bits of a grey value as decoded, None if white is unknown."""
     if picture.mode.startswith("I;16"):
         tags = getattr(picture, "tag_v2", {})
         return 12 if tags.get(BITS_PER_SAMPLE) == (12,) else 16
     if picture.mode == "I" and picture.format in {"PNG", "PPM"}:
-        return 16  # of a PGM whose white is another number, Pillow has made this
+        return 16  # Pillow scales a PGM with another white to 16 bits
     return None if picture.mode in {"I", "F"} else 8
 
 
 def on_white(picture: "Image") -> "Image":
-    """ "RGB", with white behind what is transparent."""
+    """Return `picture` as "RGB", with white behind its transparent parts."""
     if picture.mode != "RGBA":
         return picture
     from PIL import Image
@@ -107,9 +115,9 @@ def on_white(picture: "Image") -> "Image":
 
 
 def scaled(path: Path, shorter_side: int) -> "Image":
-    """The picture in `path`, on white, with a shorter side of so many pixels.
+    """Decode the picture in `path`, on white, and scale its shorter side to this.
 
-    Raises Unreadable, for a picture so narrow that it becomes too large, too.
+    Raises UnreadablePicture, also for a picture so narrow that it would be too large.
     """
     from PIL import Image
 
@@ -121,25 +129,24 @@ def scaled(path: Path, shorter_side: int) -> "Image":
         max(shorter_side, round(height * scale)),
     )
     if size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
-        raise Unreadable(
-            f"{shown(path)} is too narrow: its {width}x{height} pixels would become "
-            f"{size[0]}x{size[1]}"
+        raise UnreadablePicture(
+            path,
+            f"is too narrow: its {width}x{height} pixels would become "
+            f"{size[0]}x{size[1]}",
         )
-    # Lanczos widens its window when it shrinks: no aliasing.
+    # Lanczos widens its window when it shrinks a picture, which avoids aliasing.
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def pixels(picture: "Image") -> Tensor:
-    """An "RGB" picture as (3, H, W) uint8."""
-    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    width, height = picture.size
-    return flat.view(height, width, 3).permute(2, 0, 1).contiguous()
+    """Return an "RGB" picture as (3, H, W) uint8."""
+    return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())
 
 
 def centre_square(path: Path, side: int) -> Tensor:
-    """The centre of the picture in `path`, scaled to (3, side, side) uint8.
+    """Return the centre of the picture in `path`, scaled to (3, side, side) uint8.
 
-    Raises Unreadable.
+    Raises UnreadablePicture.
     """
     picture = scaled(path, side)
     left, top = ((length - side) // 2 for length in picture.size)
@@ -147,7 +154,7 @@ def centre_square(path: Path, side: int) -> Tensor:
 
 
 def random_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """A square (3, side, side) from anywhere in `picture` (3, H, W)."""
+    """Return a square (3, side, side) at a random position of `picture` (3, H, W)."""
     top, left = (
         int(torch.randint(length - side + 1, (), generator=generator))
         for length in picture.shape[1:]
@@ -156,7 +163,7 @@ def random_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tenso
 
 
 def require_fit(crop: int, shorter_side: int) -> None:
-    """Raise RequestError where a crop is larger than what it is cut from."""
+    """Raise RequestError if a crop is larger than the picture that it is cut from."""
     if crop > shorter_side:
         raise RequestError(
             f"data.crop={crop} does not fit into data.shorter_side={shorter_side}"
@@ -164,13 +171,13 @@ def require_fit(crop: int, shorter_side: int) -> None:
 
 
 def skip(broken: Sequence[str], among: str, *, strict: bool) -> None:
-    """Say which pictures `among` others are left out: a path and a reason of each.
+    """Log which pictures `among` others are skipped: the path of each and the reason.
 
-    Raises RequestError where `strict` says that none may be.
+    Raises RequestError if `strict`.
     """
     if not broken:
         return
-    told = f"{len(broken)} of {among} cannot be read: {shortened(broken, 3)}"
+    message = f"{len(broken)} of {among} cannot be read: {shortened(broken, 3)}"
     if strict:
-        raise RequestError(f"data.strict=true, and {told}")
-    log.warning("skipped: %s", told)
+        raise RequestError(f"data.strict=true, and {message}")
+    log.warning("skipped: %s", message)

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 
 from normbench.data.base import Splits, Tokens, package_version
-from normbench.data.notes import Notes, of_classes
+from normbench.data.notes import Notes, class_notes
 from normbench.data.reading.cache import Parsed, cached
 from normbench.data.reading.files import shortened
-from normbench.data.splits import drawn
+from normbench.data.splits import grouped_split
 from normbench.errors import RequestError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def tokenised(
     texts = [text[:LONGEST_TEXT] for part in parts for text in part.texts]
     labels = [label for part in parts for label in part.labels]
     training = len(parts[0].texts)
-    splits = drawn(
+    splits = grouped_split(
         labels,
         len(texts) - training if len(parts) == 2 else None,
         val_fraction=val_fraction,
@@ -135,7 +135,7 @@ def _notes(parts: Sequence[Texts], splits: Splits, texts: Sequence[str]) -> Note
     """The classes of each part, what is cut, and what is both trained and tested on."""
     notes = Notes()
     for part in parts:
-        notes = notes.plus(part.notes).plus(of_classes(part.labels, part.where))
+        notes = notes.plus(part.notes).plus(class_notes(part.labels, part.where))
         rows = [
             f"row {row} ({len(text)} characters)"
             for row, text in zip(part.rows, part.texts, strict=True)

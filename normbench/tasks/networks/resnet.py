@@ -6,24 +6,18 @@ stride of a bottleneck in its 3x3 convolution.
 
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet as torchvision
 
-
-class Norm(Protocol):
-    """What makes the norms: a norm of channels, then the activation, if any."""
-
-    def __call__(
-        self, channels: int, activation: type[nn.Module] | None = None
-    ) -> nn.Module: ...
+from normbench.tasks.base import NormFactory
 
 
-def resnet(name: str, norm: Norm, in_channels: int, classes: int) -> nn.Module:
-    """(N, in_channels, H, W) -> (N, classes): "resnet18" or "resnet50" with `norm`."""
+def resnet(name: str, norm: NormFactory, in_channels: int, classes: int) -> nn.Module:
+    """Build "resnet18" or "resnet50": (N, in_channels, H, W) -> (N, classes)."""
     block, layers = {
         "resnet18": (_BasicBlock, (2, 2, 2, 2)),
         "resnet50": (_Bottleneck, (3, 4, 6, 3)),
@@ -32,14 +26,14 @@ def resnet(name: str, norm: Norm, in_channels: int, classes: int) -> nn.Module:
 
 
 class _InOrder:
-    """torchvision's `norm_layer`: its n-th norm is followed by the n-th activation.
+    """A `norm_layer` for torchvision: the n-th norm is made with the n-th activation.
 
-    A norm that contains its activation so gets no second one. Those after the last are
-    followed by what they are asked for with.
+    So a norm that contains its own activation gets no second one. Further norms are
+    made with the activation that the call names.
     """
 
     def __init__(
-        self, norm: Norm, activations: Sequence[type[nn.Module] | None]
+        self, norm: NormFactory, activations: Sequence[type[nn.Module] | None]
     ) -> None:
         self._norm = norm
         self._activations: Iterator[type[nn.Module] | None] = iter(activations)
@@ -55,7 +49,7 @@ def _with_activations(
     options: dict[str, Any],
     activations: Sequence[type[nn.Module] | None],
 ) -> dict[str, Any]:
-    """The options of a block, which torchvision gives by position or by name."""
+    """Name the arguments of a block, which torchvision gives by position too."""
     names = tuple(inspect.signature(torchvision.BasicBlock).parameters)
     named = dict(zip(names, arguments, strict=False)) | options
     return named | {"norm_layer": _InOrder(named["norm_layer"], activations)}
@@ -88,7 +82,7 @@ class _ResNet(torchvision.ResNet):  # type: ignore[misc]
         self,
         block: Any,
         layers: Sequence[int],
-        norm: Norm,
+        norm: NormFactory,
         in_channels: int,
         classes: int,
     ) -> None:
