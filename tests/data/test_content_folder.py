@@ -47,7 +47,7 @@ def test_pictures_that_cannot_be_read_are_skipped_and_counted(
 ) -> None:
     (Path(by_path["path"]) / "4.png").write_text("no picture")
     assert loaded(by_path).facts["skipped_images"] == 1
-    assert "4.png is no picture" in caplog.text
+    assert "4.png cannot be decoded" in caplog.text
     with pytest.raises(RequestError, match=r"data\.strict=true, and 1 of the"):
         loaded(by_path, strict=True)
 
@@ -63,5 +63,5 @@ def test_what_is_no_style_is_refused(by_path: dict[str, Any]) -> None:
         with pytest.raises(RequestError, match=message.replace(".", r"\.")):
             compose(["task=style", "data=content_folder", *words])
     Path(by_path["style_paths"][1]).write_text("no picture")
-    with pytest.raises(RequestError, match=r"style 1\.png is no picture"):
+    with pytest.raises(RequestError, match=r"style 1\.png cannot be decoded"):
         loaded(by_path)

@@ -89,7 +89,7 @@ def fetched(name: str, source: str) -> Parsed:
     path = folder() / f"{name}.safetensors"
     try:
         return read(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, SafetensorError, ValueError) as error:
         raise RequestError(
