@@ -314,7 +314,7 @@ class Sweep:
         wait_until(there, f"{rows} rows in {history}")
 
 
-class Heard:
+class RecordingObserver:
     """What a sweep says."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ claims: what is finished is not done again, and an interrupted check goes on.
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +15,9 @@ from normbench.config.identity import run_id
 from normbench.config.overrides import parse, words
 from normbench.config.schema import Engine, RunConfig, RunRecord
 from normbench.errors import NormbenchError, RequestError, did_you_mean
-from normbench.records import store
 from normbench.records.store import Results
-from normbench.sweeps.engines import Work, parallel, run_all
-from normbench.sweeps.forecast import Forecast
-from normbench.sweeps.manifest import Manifest
-from normbench.sweeps.observer import SweepObserver
-from normbench.sweeps.plan import Plan, incompatible, manifest, standing
+from normbench.sweeps.plan import Plan, incompatible
+from normbench.sweeps.round import Rounds
 from normbench.verdicts.contrasts import metric_of, weights_of
 from normbench.verdicts.registration import (
     FIRST_TUNING_SEED,
@@ -37,33 +33,36 @@ QUICK_SEEDS = 6
 SMOKE = "budget.epochs=1 budget.max_steps=10 evaluations=1"
 """What a smoke check has of every run."""
 OF_THE_TRIAL = {
-    "lr": "rates are the design's; `compare` has --rates",
+    "lr": "the design sets the rates; `compare` has --rates",
     "seed": "all arms have the same seeds; `compare` has --seeds",
-    "probes": "probes are the design's",
+    "probes": "the design sets the probes",
     "tracker": "the runs have no tracker; leave it out, or write tracker=none",
-    "engine": "the engine does all runs; use --engine",
+    "engine": "one engine does all runs; use --engine",
     "keep_weights": "a verdict needs no weights; leave it out",
 }
 """Keys that no arm or level can have, and why."""
 SAME_FOR_ALL = {"tracker": "none", "keep_weights": False}
-"""What all runs have anyway, and an arm or a level may say."""
+"""What all runs have anyway; an arm or a level may repeat it."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """How a check is done; `observe` makes what follows each round of runs.
+    """How a check is done: its runs are done in `rounds`, with `title` in their names.
 
-    `announce` hears of each round too, for whoever looks from outside.
     `frozen` are the rates of an earlier full check: design -> cell -> rate.
     """
 
-    results: Results
+    rounds: Rounds
     budget: BudgetName
     engine: Engine
-    observe: Callable[[str], SweepObserver]
+    title: str = "check"
     config_dir: Path | None = None
     frozen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    announce: Callable[[Manifest], None] | None = None
+
+    @property
+    def results(self) -> Results:
+        """Where the runs are recorded."""
+        return self.rounds.results
 
 
 def kept(claim: Claim, budget: BudgetName) -> dict[str, Design]:
@@ -267,40 +266,20 @@ class Trial:
         return seen
 
     def _do(self, what: str, configs: Sequence[RunConfig]) -> None:
-        """Finish all of `configs` and take their records, those of failures too.
+        """Finish all of `configs` and keep their records, those of failures too.
 
-        Raises NormbenchError where a run has left no record at all.
+        Raises NormbenchError if a run has left no record at all.
         """
-        request = self.request
         runs: dict[str, RunConfig] = {}
         for config in configs:
             key = run_id(config)
             # Designs may share a run and measure different things on it.
             probes = {*config.probes, *(runs[key].probes if key in runs else ())}
             runs[key] = config.model_copy(update={"probes": sorted(probes)})
-        plan = Plan(runs, {}, request.engine)
-        now = standing(plan, request.results)
-        if now.missing:
-            seen = now.finished.values() or store.all_records(request.results.folder)[0]
-
-            def announce(workers: int) -> None:
-                if request.announce:
-                    request.announce(manifest(what, plan, now, workers))
-
-            work = Work(
-                now.missing,
-                request.results,
-                Forecast(seen, now.missing, parallel(request.engine)),
-                request.observe(f"{what}, {len(now.finished)} of {len(runs)} are done"),
-                announce=announce,
-            )
-            run_all(work, request.engine)
-        found = {
-            key: store.read(store.run_folder(request.results.folder, key))
-            for key in runs
-        }
-        self.records |= {key: each for key, each in found.items() if each is not None}
-        lost = [key for key, each in found.items() if each is None]
+        plan = Plan(runs, {}, self.request.engine)
+        records = self.request.rounds.run(plan, f"{self.request.title}: {what}")
+        self.records |= records
+        lost = [key for key in runs if key not in records]
         if lost:
             raise NormbenchError(
                 f"{len(lost)} of {len(runs)} runs left no record ({lost[0]}, ..); "

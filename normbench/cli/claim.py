@@ -3,7 +3,6 @@
 import json as jsonlib
 import shlex
 import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,13 +22,12 @@ from normbench.cli.options import (
 )
 from normbench.cli.sweep import Arms
 from normbench.cli.tables import print_table, width
-from normbench.system.signals import all_interrupt
 
 if TYPE_CHECKING:
     from normbench.claims.check import Cost
     from normbench.config.schema import Engine
-    from normbench.sweeps.manifest import Announcement, Manifest
     from normbench.sweeps.observer import SweepObserver
+    from normbench.sweeps.plan import Plan, PlanState
     from normbench.verdicts.registration import Claim
     from normbench.verdicts.verdict import Verdict
 
@@ -229,7 +227,7 @@ def check(
         from normbench.errors import RequestError
         from normbench.records.store import Results
         from normbench.report.text.verdict import text
-        from normbench.sweeps.manifest import Announcement
+        from normbench.sweeps.round import Rounds
         from normbench.verdicts.registration import read_claim
         from normbench.verdicts.remarks import with_remarks
 
@@ -250,21 +248,21 @@ def check(
             for claim in registered:
                 checking.restore_records(output / claim.name, results)
         asked = _engine(engine, workers, config_dir)
-        announcement = Announcement(results)
+        runs = Results(results, tuple(module or ()), redo_stale)
+        rounds = Rounds(runs, _observe)
         trials = []
         for claim in registered:
             request = Request(
-                results=Results(results, tuple(module or ()), redo_stale),
+                rounds=rounds,
                 budget=budget.value,
                 engine=asked,
-                observe=_observe(claim.name),
+                title=claim.name,
                 config_dir=config_dir,
                 frozen=_rates(claim, _full_verdict(claim.name, output)),
-                announce=_announce(claim.name, announcement),
             )
             trials.append(checking.prepare(claim, request, arm))
         verdicts = []
-        with all_interrupt(), announcement:
+        with rounds:
             for claim, trial in zip(registered, trials, strict=True):
                 verdict = checking.check(claim, trial, _again())
                 wrote = ""
@@ -317,7 +315,7 @@ def compare(
         from normbench.errors import RequestError
         from normbench.records.store import Results
         from normbench.report.text.verdict import text
-        from normbench.sweeps.manifest import Announcement
+        from normbench.sweeps.round import Rounds
 
         import_modules(module or ())
         try:
@@ -336,18 +334,18 @@ def compare(
             gate=gate,
             config_dir=config_dir,
         )
-        announcement = Announcement(results)
+        runs = Results(results, tuple(module or ()), redo_stale)
+        rounds = Rounds(runs, _observe)
         request = Request(
-            results=Results(results, tuple(module or ()), redo_stale),
+            rounds=rounds,
             budget="full",
             engine=_engine(engine, workers, config_dir),
-            observe=_observe("compare"),
+            title="compare",
             config_dir=config_dir,
-            announce=_announce("compare", announcement),
         )
         trial = checking.prepare(claim, request)
         trial.require_distinct_cells()
-        with all_interrupt(), announcement:
+        with rounds:
             verdict = checking.check(claim, trial, _again())
         plain = verdict.model_dump_json(indent=2)
         typer.echo(plain if json else text(verdict, _columns()))
@@ -363,23 +361,14 @@ def _engine(
     return engine.model_copy(update={"workers": workers} if workers else {})
 
 
-def _observe(what: str) -> "Callable[[str], SweepObserver]":
-    def observe(part: str) -> "SweepObserver":
-        from normbench.cli.console import Terminal
-        from normbench.cli.progress import SweepProgress
+def _observe(title: str, plan: "Plan", state: "PlanState") -> "SweepObserver":
+    from normbench.cli.console import Terminal
+    from normbench.cli.progress import SweepProgress
 
-        typer.echo(f"{what}: {part}", err=True)
-        return SweepProgress(Terminal(stderr=True))
-
-    return observe
-
-
-def _announce(what: str, announcement: "Announcement") -> "Callable[[Manifest], None]":
-    def announce(manifest: "Manifest") -> None:
-        title = f"{what}: {manifest.title}"
-        announcement.say(manifest.model_copy(update={"title": title}))
-
-    return announce
+    if state.missing:
+        done = f"{len(state.finished)} of {len(plan.runs)} are done"
+        typer.echo(f"{title}, {done}", err=True)
+    return SweepProgress(Terminal(stderr=True))
 
 
 def _again() -> str:

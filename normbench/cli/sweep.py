@@ -19,13 +19,12 @@ from normbench.cli.options import (
     expanded,
 )
 from normbench.cli.tables import number, print_table
-from normbench.system.signals import all_interrupt
 
 if TYPE_CHECKING:
     from normbench.cli.progress import Tally
     from normbench.config.schema import RunRecord
-    from normbench.sweeps.forecast import Forecast
-    from normbench.sweeps.plan import Plan, Standing
+    from normbench.records.store import Results as RunResults
+    from normbench.sweeps.plan import Plan, PlanState
 
 Arms = Annotated[
     list[str] | None,
@@ -79,45 +78,34 @@ def sweep(
         from normbench.cli.console import Terminal
         from normbench.cli.progress import SweepProgress
         from normbench.config.user_modules import import_modules
-        from normbench.records.store import Results, all_records
-        from normbench.sweeps.engines import Work, parallel, run_all
-        from normbench.sweeps.forecast import Forecast
-        from normbench.sweeps.manifest import Announcement
-        from normbench.sweeps.plan import Shard, make_plan, manifest, standing
+        from normbench.records.store import Results
+        from normbench.sweeps.plan import Shard, make_plan
+        from normbench.sweeps.round import Rounds
 
         import_modules(module or ())
-        mine = None if shard is None else Shard.parse(shard)
+        share = None if shard is None else Shard.parse(shard)
         plan = make_plan(overrides or (), arm or (), config_dir)
-        if mine is not None:
-            plan = mine.of(plan)
+        if share is not None:
+            plan = share.of(plan)
         runs = Results(results, tuple(module or ()), redo_stale)
-        now = standing(plan, runs, skip_failed=skip_failed)
-        seen = now.finished.values() if now.finished else all_records(results)[0]
-        forecast = Forecast(seen, now.missing, parallel(plan.engine))
         if dry_run:
-            _print_dry_run(_dry_run(plan, now, forecast, results), json)
+            _print_dry_run(_dry_run(plan, runs, skip_failed), json)
             return
-        _say_what_is_left_out(plan, now)
         progress = SweepProgress(Terminal(stderr=True))
-        if now.missing:
-            title = f"sweep --shard {shard}" if shard else "sweep"
-            with all_interrupt(), Announcement(results) as announcement:
-                work = Work(
-                    now.missing,
-                    runs,
-                    forecast,
-                    progress,
-                    announce=lambda workers: announcement.say(
-                        manifest(title, plan, now, workers)
-                    ),
-                )
-                run_all(work, plan.engine)
+
+        def observe(title: str, plan: "Plan", state: "PlanState") -> SweepProgress:
+            _print_left_out(plan, state)
+            return progress
+
+        title = f"sweep --shard {shard}" if shard else "sweep"
+        with Rounds(runs, observe) as rounds:
+            records = rounds.run(plan, title, skip_failed=skip_failed).values()
+        finished = [record for record in records if record.status != "failed"]
         if json:
-            records = standing(plan, Results(results)).finished.values()
-            plain = [finished.model_dump(mode="json") for finished in records]
+            plain = [record.model_dump(mode="json") for record in finished]
             typer.echo(jsonlib.dumps(plain, indent=2))
         else:
-            _print_end(progress.tally, now, results)
+            _print_end(progress.tally, len(finished), results)
     if progress.tally.failures or progress.tally.unrecorded:
         raise typer.Exit(1)
 
@@ -228,23 +216,27 @@ def rerun(
         raise typer.Exit(1)
 
 
-def _dry_run(
-    plan: "Plan", now: "Standing", forecast: "Forecast", results: Path
-) -> dict[str, Any]:
+def _dry_run(plan: "Plan", results: "RunResults", skip_failed: bool) -> dict[str, Any]:
+    """What a sweep would do, with the seconds and bytes that it would take."""
     from normbench.records.store import run_folder
-    from normbench.sweeps.plan import bytes_of_a_run
+    from normbench.sweeps.plan import plan_state
+    from normbench.sweeps.round import forecast
 
-    done = [run_folder(results, run_id) for run_id in list(now.finished)[:100]]
-    each = bytes_of_a_run(done)
+    state = plan_state(plan, results, skip_failed=skip_failed)
+    folders = [run_folder(results.folder, key) for key in list(state.finished)[:100]]
+    sizes = [
+        sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        for folder in folders
+    ]
     return {
         "runs": len(plan.runs),
-        "finished": len(now.finished),
-        "failed": len(now.failed),
-        "stale": len(now.stale),
+        "finished": len(state.finished),
+        "failed": len(state.failed),
+        "stale": len(state.stale),
         "skipped": len(plan.skipped),
-        "missing": len(now.missing),
-        "seconds": forecast.seconds(),
-        "bytes": None if each is None else each * len(now.missing),
+        "missing": len(state.missing),
+        "seconds": forecast(plan, state, results).seconds(),
+        "bytes": round(sum(sizes) / len(sizes)) * len(state.missing) if sizes else None,
         "reasons": sorted(_reasons(plan)),
     }
 
@@ -256,14 +248,12 @@ def _print_dry_run(outlook: Mapping[str, Any], json: bool) -> None:
         typer.echo(jsonlib.dumps(outlook, indent=2))
         return
     seconds, size = outlook["seconds"], outlook["bytes"]
+    time = f"about {duration(seconds)}"
+    disk = f"about {max(1, round((size or 0) / 1024)):,} KiB"
     shown = {
         **outlook,
-        "time": "unknown: no run like these is finished"
-        if seconds is None
-        else f"about {duration(seconds)}",
-        "disk": "unknown: none of these is finished"
-        if size is None
-        else f"about {max(1, round(size / 1024)):,} KiB",
+        "time": "unknown: no run like these is finished" if seconds is None else time,
+        "disk": "unknown: none of these is finished" if size is None else disk,
     }
     counts = ("runs", "finished", "stale", "failed", "skipped", "missing")
     for key in (*counts, "time", "disk"):
@@ -272,30 +262,32 @@ def _print_dry_run(outlook: Mapping[str, Any], json: bool) -> None:
         typer.echo(f"skipped: {reason}")
 
 
-def _say_what_is_left_out(plan: "Plan", now: "Standing") -> None:
-    def say(text: str) -> None:
-        typer.echo(text, err=True)
-
-    if now.finished:
-        say(f"{len(now.finished)} of {len(plan.runs)} runs are finished already")
-    if stale := len(now.stale & now.finished.keys()):
-        say(f"{stale} of them come from other code; --redo-stale does them again")
-    if now.left:
-        say(f"{len(now.left)} failed and are left as they are")
+def _print_left_out(plan: "Plan", state: "PlanState") -> None:
+    """Say on standard error which runs of the plan are not done now, and why."""
+    lines = []
+    if state.finished:
+        lines += [
+            f"{len(state.finished)} of {len(plan.runs)} runs are finished already"
+        ]
+    if stale := len(state.stale & state.finished.keys()):
+        lines += [f"{stale} of them come from other code; --redo-stale does them again"]
+    if state.left:
+        lines += [f"{len(state.left)} failed and are left as they are"]
     for reason, count in sorted(_reasons(plan).items()):
-        say(f"{count} skipped: {reason}")
+        lines += [f"{count} skipped: {reason}"]
+    for line in lines:
+        typer.echo(line, err=True)
 
 
 def _reasons(plan: "Plan") -> Counter[str]:
-    return Counter(each.reason for each in plan.skipped.values())
+    return Counter(skip.reason for skip in plan.skipped.values())
 
 
-def _print_end(tally: "Tally", now: "Standing", results: Path) -> None:
+def _print_end(tally: "Tally", finished: int, results: Path) -> None:
     for run_id, reason in {**tally.failures, **tally.unrecorded}.items():
         typer.echo(f"{run_id}  {reason}", err=True)
     ended = f"{tally.ended} runs: {tally.words()}; " if tally.ended else ""
-    total = len(now.finished) + tally.statuses.total() - tally.statuses["failed"]
-    typer.echo(f"{ended}{total} finished, in {results}")
+    typer.echo(f"{ended}{finished} finished, in {results}")
 
 
 def _print_comparison(before: "RunRecord", after: "RunRecord") -> None:

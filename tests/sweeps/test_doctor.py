@@ -20,7 +20,7 @@ from normbench.norms.base import REGISTRY as NORMS
 from normbench.records import tracking
 from normbench.sweeps import doctor
 from normbench.sweeps.doctor import examine
-from normbench.sweeps.engines import cores
+from normbench.sweeps.engines.base import cores
 from normbench.sweeps.traps import Finding, relative_noise, values_in_statistic
 from normbench.training.network import make_task, try_on_meta
 

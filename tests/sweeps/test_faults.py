@@ -30,7 +30,7 @@ from sweeps_made import (
 from normbench.config.schema import RunConfig
 from normbench.records import store
 from normbench.records.store import Results
-from normbench.sweeps.plan import standing
+from normbench.sweeps.plan import plan_state
 from normbench.training.experiment import record_failure, run_one
 
 MakeSweep = Callable[..., Sweep]
@@ -89,10 +89,10 @@ def test_a_record_cut_at_any_byte_is_a_run_to_do(sweep: MakeSweep) -> None:
     shutil.copytree(whole, hurt.run_folder(key))
     result = hurt.run_folder(key) / store.RESULT
     content = result.read_bytes().rstrip()
-    assert list(standing(hurt.plan, Results(hurt.results)).finished) == [key]
+    assert list(plan_state(hurt.plan, Results(hurt.results)).finished) == [key]
     for length in range(len(content)):
         result.write_bytes(content[:length])
-        assert list(standing(hurt.plan, Results(hurt.results)).missing) == [key]
+        assert list(plan_state(hurt.plan, Results(hurt.results)).missing) == [key]
     hurt.complete()
     assert hurt.steps() == [[1]]
 

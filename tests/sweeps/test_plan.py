@@ -21,7 +21,7 @@ from normbench.errors import RequestError
 from normbench.records.source import source_hash
 from normbench.records.store import Results
 from normbench.sweeps.forecast import Forecast
-from normbench.sweeps.plan import Plan, make_plan, standing
+from normbench.sweeps.plan import Plan, Shard, make_plan, plan_state
 
 SMALL = ["task=cnn", "data.size=14", "tracker=none"]
 
@@ -170,6 +170,17 @@ def test_a_plan_with_one_wrong_run_is_refused_whole(
     assert [word for word in words if word not in str(refused.value)] == []
 
 
+def test_shares_are_disjoint_and_make_the_whole(plan: Plan) -> None:
+    parts = [Shard.parse(f"{index}/3").of(plan).runs for index in range(3)]
+    assert sorted(key for part in parts for key in part) == sorted(plan.runs)
+    for index, part in enumerate(parts):
+        assert all(int(key, 16) % 3 == index for key in part)
+    assert Shard.parse("0/1").of(plan) == plan
+    for text in ("3/3", "1", "a/b", "-1/3", "0/0", "1/2/3", ""):
+        with pytest.raises(RequestError, match=r"--shard .* is not a share; write I/N"):
+            Shard.parse(text)
+
+
 @pytest.fixture
 def plan() -> Plan:
     return make_plan([*SMALL, "seed=range(0,4)"])
@@ -195,16 +206,16 @@ def test_what_is_finished_is_not_missing(
 ) -> None:
     ok, diverged = leave(0), leave(1, "diverged")
     failed, stale = leave(2, "failed"), leave(3, stale=True)
-    now = standing(plan, Results(tmp_path))
+    now = plan_state(plan, Results(tmp_path))
     assert now.finished.keys() == {ok.run_id, diverged.run_id, stale.run_id}
     assert now.missing.keys() == {failed.run_id}
     assert now.failed == {failed.run_id}
     assert now.stale == {stale.run_id}
-    assert standing(plan, Results(tmp_path, redo_stale=True)).missing.keys() == {
+    assert plan_state(plan, Results(tmp_path, redo_stale=True)).missing.keys() == {
         failed.run_id,
         stale.run_id,
     }
-    kept = standing(plan, Results(tmp_path), skip_failed=True)
+    kept = plan_state(plan, Results(tmp_path), skip_failed=True)
     assert (kept.missing, kept.left.keys()) == ({}, {failed.run_id})
 
 

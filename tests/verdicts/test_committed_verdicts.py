@@ -11,9 +11,11 @@ import pytest
 
 from normbench.claims.check import RECORDS, check, prepare, restore_records
 from normbench.claims.trial import Request
+from normbench.cli.console import Terminal
+from normbench.cli.progress import SweepProgress
 from normbench.config.choices import choices
 from normbench.config.schema import LocalEngine
-from normbench.records.store import read_compact
+from normbench.records.store import Results, read_compact
 from normbench.report import words
 from normbench.report.dashboard import verdict_table
 from normbench.report.figures.drawing import style
@@ -24,6 +26,8 @@ from normbench.report.published import published_line, recalled
 from normbench.report.text.claim import text as registration_text
 from normbench.report.text.verdict import text
 from normbench.sweeps.observer import SweepObserver
+from normbench.sweeps.plan import Plan, PlanState
+from normbench.sweeps.round import Rounds
 from normbench.verdicts.contrasts import decide
 from normbench.verdicts.registration import read_claim, registration_hash
 from normbench.verdicts.remarks import read_remarks
@@ -301,8 +305,9 @@ def test_no_document_and_no_output_uses_the_old_words() -> None:
     assert not re.search(r"\bequivalent\b", table + RESULTS)
 
 
-def nothing_is_done(part: str) -> SweepObserver:
-    raise AssertionError(f"{part}: a run was missing")
+def nothing_is_missing(title: str, plan: Plan, state: PlanState) -> SweepObserver:
+    assert not state.missing, title
+    return SweepProgress(Terminal())
 
 
 def told(designs: Sequence[DesignVerdict]) -> list[object]:
@@ -321,10 +326,9 @@ def test_a_verdict_follows_from_its_records(name: str, tmp_path: Path) -> None:
     claim = read_claim(name).model_copy(update={"census": False})
     old = committed(name)
     request = Request(
-        results=tmp_path,
+        rounds=Rounds(Results(tmp_path), nothing_is_missing),
         budget="full",
         engine=LocalEngine(name="local", workers=1, timeout=None),
-        observe=nothing_is_done,
     )
     new = check(claim, prepare(claim, request), old.command)
     decisions = (old.theorem, old.mechanism, old.outcome)
