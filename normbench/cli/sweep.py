@@ -31,7 +31,7 @@ Arms = Annotated[
     typer.Option(
         "--arm",
         metavar="OVERRIDES",
-        help="A grid of its own, beside the others; repeatable: "
+        help="One of several grids that are done together; repeatable: "
         '--arm "norm=group norm.num_groups=2,4" --arm norm=batch. Quotes after a = '
         "belong to the value.",
     ),
@@ -50,14 +50,14 @@ def sweep(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run, and how long.")
+        bool, typer.Option("--dry-run", help="Print what would run, and how long.")
     ] = False,
     redo_stale: Annotated[
         bool,
-        typer.Option("--redo-stale", help="Do runs again that come from other code."),
+        typer.Option("--redo-stale", help="Do runs of other code again."),
     ] = False,
     skip_failed: Annotated[
-        bool, typer.Option("--skip-failed", help="Leave failed runs as they are.")
+        bool, typer.Option("--skip-failed", help="Do not repeat failed runs.")
     ] = False,
     results: Results = RESULTS,
     config_dir: ConfigDir = None,
@@ -68,8 +68,8 @@ def sweep(
 
     Values are Hydra's: A,B,C, range(START,STOP,STEP), choice(...), and glob(*) over
     yaml files. Everything is checked before the first run; a norm that cannot work in
-    its network is skipped. Saying the same command again does what is missing. On
-    several machines that share --results: --shard, engine=slurm or engine=ray.
+    its network is skipped. The same command again does the missing runs. For several
+    machines that share --results, use --shard, engine=slurm or engine=ray.
 
     Exit code 0: every run is done (a run that diverged is); 1: some failed; 2: the
     request was wrong; 130: interrupted.
@@ -120,31 +120,28 @@ def status(
 ) -> None:
     """Show the progress of a sweep, or, without overrides, of all runs in the folder.
 
-    A run is `running` while a process holds the lock of its folder, `interrupted` when
-    it was begun and no process does it.
+    A run is `running` while a process holds the lock of its folder, `interrupted` if it
+    was begun and no process is doing it.
     """
     with exit_codes():
+        from normbench.config.user_modules import import_modules
         from normbench.errors import Unreadable
         from normbench.records import store
 
-        if module:
-            from normbench.config.user_modules import import_modules
-
-            import_modules(module)
+        import_modules(module or ())
+        unlisted: list[Unreadable] = []
+        skipped = 0
         if overrides or arm:
             from normbench.sweeps.plan import make_plan
 
             plan = make_plan(overrides or (), arm or (), config_dir)
-            ids = list(plan.runs)
-            counts, unreadable = store.states(results, ids)
-            counts["skipped"] += len(plan.skipped)
+            ids, skipped = list(plan.runs), len(plan.skipped)
         else:
-            unlisted: list[Unreadable] = []
             ids = store.run_ids(results, unlisted)
-            counts, unreadable = store.states(results, ids)
-            unreadable += unlisted
-        for each in unreadable:
-            typer.echo(f"left out: {each}", err=True)
+        counts, unreadable = store.states(results, ids)
+        counts["skipped"] += skipped
+        for error in (*unreadable, *unlisted):
+            typer.echo(f"left out: {error}", err=True)
         row = {"runs": counts.total(), **{s: counts[s] for s in store.STATES}}
         if json:
             typer.echo(jsonlib.dumps(row, indent=2))
@@ -153,12 +150,14 @@ def status(
 
 
 def rerun(
-    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="Or its beginning.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN_ID", help="A run's id, or its beginning.")
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="data.path=PATH",
-            help="Where the files of its data are now; they must be the same.",
+            help="Where the same data files are now.",
             show_default=False,
         ),
     ] = None,
@@ -177,9 +176,9 @@ def rerun(
 ) -> None:
     """Do a finished run again in a fresh folder, and compare the metrics.
 
-    Exit code 0: they are identical to the last bit; 1: they are not, or the run failed.
-    On the CPU of one machine, with the same code, packages and threads, they are; on a
-    GPU, which adds in an order of its own, they need not be.
+    Exit code 0: all metrics are identical to the last bit; 1: they are not, or the run
+    failed. They are identical on the CPU of one machine, with the same code, packages
+    and threads; a GPU adds in varying order.
     """
     with exit_codes():
         from datetime import datetime
@@ -201,13 +200,13 @@ def rerun(
         )
         identical = after.metrics == before.metrics and after.status == before.status
         if json:
-            outcome = {
+            plain = {
                 "run_id": before.run_id,
                 "identical": identical,
                 "before": before.model_dump(mode="json"),
                 "after": after.model_dump(mode="json"),
             }
-            typer.echo(jsonlib.dumps(outcome, indent=2))
+            typer.echo(jsonlib.dumps(plain, indent=2))
         else:
             _print_comparison(before, after)
             typer.echo(f"run {after.run_id}  {store.run_folder(fresh, after.run_id)}")
@@ -291,7 +290,6 @@ def _print_end(tally: "Tally", finished: int, results: Path) -> None:
 
 
 def _print_comparison(before: "RunRecord", after: "RunRecord") -> None:
-    was, now = before.environment, after.environment
     rows = [
         {
             "metric": key,
@@ -304,6 +302,7 @@ def _print_comparison(before: "RunRecord", after: "RunRecord") -> None:
         for key in {**before.metrics, **after.metrics}
     ]
     print_table(rows, title="")
-    for field in type(was).model_fields:
-        if getattr(was, field) != getattr(now, field):
-            typer.echo(f"{field}: {getattr(was, field)} -> {getattr(now, field)}")
+    now = dict(after.environment)
+    for field, value in before.environment:
+        if value != now[field]:
+            typer.echo(f"{field}: {value} -> {now[field]}")
