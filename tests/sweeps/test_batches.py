@@ -59,7 +59,7 @@ class InProcess(batches.Cluster):
     def followed(self) -> RecordingObserver:
         """Do all runs."""
         follow(self, self.work)
-        assert self.observer.said == ["start", "close"]
+        assert self.observer.calls == ["start", "close"]
         assert self.work.forecast.workers == self.slots
         return self.observer
 
@@ -177,6 +177,15 @@ def test_workers_that_never_begin_end_the_sweep(
     assert not store.all_records(tmp_path)[0]
 
 
+def test_a_run_that_is_finished_is_not_recorded_as_failed(
+    plan: Plan, tmp_path: Path, template: RunRecord
+) -> None:
+    InProcess(plan, tmp_path).followed()
+    results, config = Results(tmp_path), template.config
+    record = follower.record_failure(config, results, "it hung after that")
+    assert record.status == "ok" and record == results.finished(config)
+
+
 def test_a_batch_that_was_told_to_stop_is_handed_out_again(
     plan: Plan, tmp_path: Path, faults: Faults
 ) -> None:
@@ -273,7 +282,7 @@ def test_an_interrupt_cancels_what_is_going_on(plan: Plan, tmp_path: Path) -> No
     cluster = Interrupted(plan, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         cluster.followed()
-    assert cluster.observer.said == ["start", "stopping", "close"]
+    assert cluster.observer.calls == ["start", "stopping", "close"]
     assert len(cancelled) == 2
 
 
