@@ -20,7 +20,7 @@ from normbench.cli.options import (
     exit_codes,
     expanded,
 )
-from normbench.cli.sweep import Arms
+from normbench.cli.sweep import Arms, RedoStale
 from normbench.cli.tables import print_table, width
 
 if TYPE_CHECKING:
@@ -66,9 +66,6 @@ EngineOverrides = Annotated[
         metavar="OVERRIDES",
         help='What does the runs, such as "engine=ray engine.address=auto".',
     ),
-]
-RedoStale = Annotated[
-    bool, typer.Option("--redo-stale", help="Do runs of other code again.")
 ]
 
 

@@ -37,25 +37,35 @@ Arms = Annotated[
     ),
 ]
 
+ShareOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do one of N shares of the runs, I from 0 to N-1.",
+    ),
+]
+RedoStale = Annotated[
+    bool, typer.Option("--redo-stale", help="Do runs of other code again.")
+]
+DataPath = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="data.path=PATH",
+        help="Where the same data files are now.",
+        show_default=False,
+    ),
+]
+
 
 def sweep(
     overrides: Overrides = None,
     arm: Arms = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            "--shard",
-            metavar="I/N",
-            help="Do one of N shares of the runs, I from 0 to N-1.",
-        ),
-    ] = None,
+    shard: ShareOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would run, and how long.")
     ] = False,
-    redo_stale: Annotated[
-        bool,
-        typer.Option("--redo-stale", help="Do runs of other code again."),
-    ] = False,
+    redo_stale: RedoStale = False,
     skip_failed: Annotated[
         bool, typer.Option("--skip-failed", help="Do not repeat failed runs.")
     ] = False,
@@ -153,14 +163,7 @@ def rerun(
     run: Annotated[
         str, typer.Argument(metavar="RUN_ID", help="A run's id, or its beginning.")
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="data.path=PATH",
-            help="Where the same data files are now.",
-            show_default=False,
-        ),
-    ] = None,
+    overrides: DataPath = None,
     output: Annotated[
         Path | None,
         typer.Option(

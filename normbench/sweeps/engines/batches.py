@@ -7,7 +7,8 @@ have begun and ended. A job that was told to stop leaves checkpoints.
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,31 +23,26 @@ UNSEEN = 60.0
 """Seconds until a record that was written elsewhere must be seen: NFS may take them."""
 
 
-@dataclass(frozen=True)
-class _Times:
-    """When two files of a run were written (ns): a new time shows a begin or an end."""
-
-    config: int | None
-    result: int | None
-
-    @classmethod
-    def of(cls, folder: Path) -> "_Times":
-        return cls(_written(folder / store.CONFIG), _written(folder / store.RESULT))
+_Times = tuple[int | None, int | None]
 
 
-def _written(path: Path) -> int | None:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return None
+def _times(folder: Path) -> _Times:
+    """When config and record of a run were written (ns): they show begin and end."""
+
+    def written(name: str) -> int | None:
+        try:
+            return (folder / name).stat().st_mtime_ns
+        except OSError:
+            return None
+
+    return written(store.CONFIG), written(store.RESULT)
 
 
 def _record(folder: Path) -> RunRecord | None:
     """The record there, if it can be read by now."""
-    try:
+    with suppress(Unreadable):
         return store.read(folder)
-    except Unreadable:
-        return None
+    return None
 
 
 @dataclass
@@ -55,7 +51,7 @@ class Job:
 
     task: Any
     unseen: dict[str, _Times]
-    begun: set[str]
+    begun: set[str] = field(default_factory=set)
 
 
 class Cluster(ABC):
@@ -84,9 +80,9 @@ class Cluster(ABC):
         time.sleep(seconds)
 
     def submit(self, batches: Sequence[Batch]) -> list[Job]:
-        times = [{key: _Times.of(self._folder(key)) for key in b} for b in batches]
+        times = [{key: _times(self._folder(key)) for key in b} for b in batches]
         tasks = self.start(batches)
-        return [Job(task, t, set()) for task, t in zip(tasks, times, strict=True)]
+        return [Job(task, t) for task, t in zip(tasks, times, strict=True)]
 
     def wait(self, jobs: Sequence[Job], seconds: float | None) -> None:
         limit = LOOK if seconds is None else min(LOOK, seconds)
@@ -94,13 +90,13 @@ class Cluster(ABC):
 
     def events(self, job: Job) -> Iterator[Event]:
         outcome = self.outcome(job.task)
-        for key, before in list(job.unseen.items()):
+        for key, (config_before, record_before) in list(job.unseen.items()):
             folder = self._folder(key)
-            now = _Times.of(folder)
-            if now.config != before.config and key not in job.begun:
+            config_now, record_now = _times(folder)
+            if config_now != config_before and key not in job.begun:
                 job.begun.add(key)
                 yield Event("began", key)
-            if now.result != before.result and (record := _record(folder)):
+            if record_now != record_before and (record := _record(folder)):
                 del job.unseen[key]
                 yield Event("ended", key, record=record)
         for event in outcome or ():

@@ -1,9 +1,8 @@
 """The engine `ray`: tasks of a Ray cluster, each doing a batch of runs.
 
-A cluster that is there already is named by its address; without one, Ray is started on
-this machine and ends with the sweep. Ray itself tries a task again whose process or
-machine is lost: of its runs, those that are recorded are found, and the one that was
-going on resumes from its checkpoint.
+An address names a running cluster; without one, Ray starts on this machine and ends
+with the sweep. Ray itself repeats a task whose process or machine is lost: the runs of
+it that are recorded are found, and the current one resumes from its checkpoint.
 """
 
 import logging
@@ -64,8 +63,10 @@ def backend(work: Work, engine: RayEngine) -> Iterator["RayCluster"]:
         with blocked(*not_ignored("SIGHUP")):
             ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f"engine.address={engine.address}" if engine.address else "engine=ray"
-        raise RequestError(f"{where} is not reached: {_last_line(error)}") from None
+        reason = _last_line(error) or type(error).__name__
+        if engine.address is not None:
+            raise _not_reached(engine.address, reason) from None
+        raise RequestError(f"engine=ray cannot start Ray: {reason}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
     try:
@@ -148,10 +149,7 @@ def require_listening(address: str) -> None:
     try:
         socket.create_connection((parts["host"], int(parts["port"])), REACH).close()
     except (OSError, OverflowError) as error:
-        raise RequestError(
-            f"engine.address={address} is not reached: {error}; "
-            "`ray status` on its machine says whether it is up"
-        ) from None
+        raise _not_reached(address, error) from None
 
 
 def _require_answer(address: str) -> None:
@@ -159,25 +157,25 @@ def _require_answer(address: str) -> None:
 
     Another process asks, since Ray's own attempt cannot be ended.
     """
+    command = [sys.executable, "-c", CONNECT, address]
     try:
         subprocess.run(
-            [sys.executable, "-c", CONNECT, address],
-            capture_output=True,
-            text=True,
-            timeout=ANSWER,
-            check=True,
+            command, capture_output=True, text=True, timeout=ANSWER, check=True
         )
     except subprocess.TimeoutExpired:
         reason = f"what listens there gave no answer in {ANSWER:g} s"
+        raise _not_reached(address, reason) from None
     except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip().splitlines() or [f"exit {error.returncode}"])[-1]
-    else:
-        return
-    raise RequestError(
+        reason = _last_line(error.stderr) or f"exit {error.returncode}"
+        raise _not_reached(address, reason) from None
+
+
+def _not_reached(address: str, reason: object) -> RequestError:
+    return RequestError(
         f"engine.address={address} is not reached: {reason}; "
         f"`ray status --address {address}` says more"
     )
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+def _last_line(text: object) -> str:
+    return str(text).strip().rpartition("\n")[2]

@@ -1,8 +1,8 @@
 """The engine `slurm`: a job array, submitted by submitit, each job a share of the runs.
 
-The command that submits it stays and follows the records. What a job leaves, whose time
-is up or that is preempted, is submitted again and resumes. Where the command itself is
-gone, the jobs go on; the same command then waits for them, and does what they leave.
+The command that submits it stays and follows the records. If a job is preempted or out
+of time, its runs are submitted again and resume. If the command itself ends, its jobs
+go on; the same command then waits for them, and does the rest.
 """
 
 import os
