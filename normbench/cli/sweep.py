@@ -250,13 +250,13 @@ def _print_dry_run(outlook: Mapping[str, Any], json: bool) -> None:
         typer.echo(jsonlib.dumps(outlook, indent=2))
         return
     seconds, size = outlook["seconds"], outlook["bytes"]
-    time = f"about {duration(seconds)}"
-    disk = f"about {max(1, round((size or 0) / 1024)):,} KiB"
-    shown = {
-        **outlook,
-        "time": "unknown: no run like these is finished" if seconds is None else time,
-        "disk": "unknown: none of these is finished" if size is None else disk,
-    }
+    time = "unknown: no run like these is finished"
+    disk = "unknown: none of these is finished"
+    if seconds is not None:
+        time = f"about {duration(seconds)}"
+    if size is not None:
+        disk = f"about {max(1, round(size / 1024)):,} KiB"
+    shown = {**outlook, "time": time, "disk": disk}
     counts = ("runs", "finished", "stale", "failed", "skipped", "missing")
     for key in (*counts, "time", "disk"):
         typer.echo(f"{key:<9} {shown[key]}")

@@ -120,8 +120,7 @@ def _conflict(planned: RunConfig, config: RunConfig) -> str:
         name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
         key, old, new = f"{key}.{name}", old.get(name), new.get(name)
     return (
-        f"{key}={old} and {key}={new} make the same run, since {key} changes no "
-        "number; name one value"
+        f"{key} does not make another run: one run has {old} and {new}; name one value"
     )
 
 

@@ -30,8 +30,7 @@ def test_a_process_is_killed_and_the_next_told_to_stop_in_one_run(
     wait_until(lambda: len(hurt.begun()[first]) == 2, "it begins once more")
     hurt.wait_for_rows(first, 8)
     os.kill(hurt.begun()[first][-1].pid, signal.SIGTERM)
-    code, output = hurt.end(process)
-    assert code == 0, output
+    hurt.end(process)
     (begun, after_kill, after_stop), *others = hurt.steps()
     assert (begun, after_kill) == (1, 6)  # the checkpoint of step 5
     assert after_stop > 8  # one of its own
@@ -52,8 +51,7 @@ def test_an_interrupted_sweep_is_completed_by_another_engine(
     process = hurt.start(None, slow=0.3)
     hurt.wait_for_rows(hurt.ids[0], 7)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    code, output = hurt.end(process)
-    assert code == 130, output
+    hurt.end(process, code=130)
     assert hurt.ids[0] not in hurt.finished
     hurt.overrides = (*THIRTY_STEPS, "seed=range(0,4)", *LOCAL)
     hurt.complete()
@@ -69,18 +67,6 @@ def test_engines_and_a_share_are_at_one_folder_at_a_time(tmp_path: Path) -> None
         hurt.overrides = (*THIRTY_STEPS, plan, *more)
         processes.append(hurt.start(None, slow=0.2))
     for process in processes:
-        code, output = hurt.end(process)
-        assert code == 0, output
+        hurt.end(process)
     assert hurt.steps() == [[1]] * 6
-    hurt.check()
-
-
-def test_shards_make_the_whole(tmp_path: Path) -> None:
-    hurt = Sweep(tmp_path, "seed=range(0,4)", "engine.workers=1")
-    first = hurt.start(None, "--shard", "0/2")
-    second = hurt.start(None, "--shard", "1/2")
-    for process in (first, second):
-        code, output = hurt.end(process)
-        assert code == 0, output
-    assert hurt.steps() == [[1]] * 4
     hurt.check()
