@@ -70,7 +70,7 @@ TRIED = {
     "status": TO_ITS_END,
     "doctor": "normbench.sweeps.doctor.examine",
     "stylize": TO_ITS_END,
-    "sweep": "normbench.sweeps.engines.run_all",
+    "sweep": "normbench.sweeps.round.run_all",
     "sync": TO_ITS_END,
     "train": "normbench.training.experiment.run_one",
     "watch": "normbench.sweeps.watch.Watch",

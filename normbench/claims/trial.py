@@ -5,8 +5,9 @@ claims: what is finished is not done again, and an interrupted check goes on.
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from normbench.config.composer import Composer
@@ -15,13 +16,9 @@ from normbench.config.identity import run_id
 from normbench.config.overrides import parse, words
 from normbench.config.schema import Engine, RunConfig, RunRecord
 from normbench.errors import NormbenchError, RequestError, did_you_mean
-from normbench.records import store
 from normbench.records.store import Results
-from normbench.sweeps.engines import Work, parallel, run_all
-from normbench.sweeps.forecast import Forecast
-from normbench.sweeps.manifest import Manifest
-from normbench.sweeps.observer import SweepObserver
-from normbench.sweeps.plan import Plan, incompatible, manifest, standing
+from normbench.sweeps.plan import Plan, incompatible
+from normbench.sweeps.round import Rounds
 from normbench.verdicts.contrasts import is_maximized, metric_of, weights_of
 from normbench.verdicts.registration import (
     FIRST_TUNING_SEED,
@@ -37,59 +34,62 @@ QUICK_SEEDS = 6
 SMOKE = "budget.epochs=1 budget.max_steps=10 evaluations=1"
 """What a smoke check has of every run."""
 OF_THE_TRIAL = {
-    "lr": "rates are the design's; `compare` has --rates",
+    "lr": "the design sets the rates; `compare` has --rates",
     "seed": "all arms have the same seeds; `compare` has --seeds",
-    "probes": "probes are the design's",
+    "probes": "the design sets the probes",
     "tracker": "the runs have no tracker; leave it out, or write tracker=none",
-    "engine": "the engine does all runs; use --engine",
+    "engine": "one engine does all runs; use --engine",
     "keep_weights": "a verdict needs no weights; leave it out",
 }
 """Keys that no arm or level can have, and why."""
 SAME_FOR_ALL = {"tracker": "none", "keep_weights": False}
-"""What all runs have anyway, and an arm or a level may say."""
+"""What all runs have anyway; an arm or a level may repeat it."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """How a check is done; `observe` makes what follows each round of runs.
+    """How a check is done: its runs are done in `rounds`, with `title` in their names.
 
-    `announce` hears of each round too, for whoever looks from outside.
     `frozen` are the rates of an earlier full check: design -> cell -> rate.
     """
 
-    results: Results
+    rounds: Rounds
     budget: BudgetName
     engine: Engine
-    observe: Callable[[str], SweepObserver]
+    title: str = "check"
     config_dir: Path | None = None
     frozen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    announce: Callable[[Manifest], None] | None = None
+
+    @property
+    def results(self) -> Results:
+        """Where the runs are recorded."""
+        return self.rounds.results
 
 
 def kept(claim: Claim, budget: BudgetName) -> dict[str, Design]:
-    """The designs of `claim` as `budget` does them; those that it leaves out are not.
+    """The designs of `claim` that `budget` does, reduced to what it does of them.
 
     A contrast goes with any of its cells; a slope stays over two levels or more.
     """
+    if budget == "full":
+        return dict(claim.designs())
     designs = {}
     for name, design in claim.designs().items():
-        less = claim.quick.get(name)
-        if budget == "full":
-            designs[name] = design
-        elif less is None or less.cells != []:
-            cells = None if less is None else less.cells
-            overrides = "" if less is None else less.overrides
-            if budget == "smoke":
-                first, *_ = sorted(design.contrasts, key=lambda c: not c.primary)
-                cells = list(weights_of(first, design))[:2]
-                overrides = f"{overrides} {SMOKE}"
-            designs[name] = _reduced(design, cells, overrides, budget)
+        reduction = claim.quick.get(name)
+        if reduction is not None and reduction.cells == []:
+            continue
+        cells = reduction.cells if reduction else None
+        overrides = reduction.overrides if reduction else ""
+        if budget == "smoke":
+            first, *_ = sorted(design.contrasts, key=lambda c: not c.primary)
+            cells = list(weights_of(first, design))[:2]
+            overrides = f"{overrides} {SMOKE}"
+            design = design.model_copy(update={"crossovers": []})
+        designs[name] = _reduced(design, cells, overrides)
     return designs
 
 
-def _reduced(
-    design: Design, cells: Sequence[str] | None, overrides: str, budget: BudgetName
-) -> Design:
+def _reduced(design: Design, cells: Sequence[str] | None, overrides: str) -> Design:
     trained = set(design.all_cells() if cells is None else cells)
 
     def stays(contrast: Contrast) -> bool:
@@ -97,17 +97,15 @@ def _reduced(
             return sum(arm_of(cell) == contrast.slope for cell in trained) > 1
         return set(contrast.weights or {}) <= trained
 
-    levels = {
-        level: f"{text} {overrides}".strip() for level, text in design.levels.items()
+    changes = {
+        "cells": [cell for cell in design.all_cells() if cell in trained],
+        "contrasts": [c for c in design.contrasts if stays(c)],
+        "levels": {
+            level: f"{text} {overrides}".strip()
+            for level, text in design.levels.items()
+        },
     }
-    return design.model_copy(
-        update={
-            "cells": [cell for cell in design.all_cells() if cell in trained],
-            "contrasts": [each for each in design.contrasts if stays(each)],
-            "crossovers": [] if budget == "smoke" else design.crossovers,
-            "levels": levels,
-        }
-    )
+    return design.model_copy(update=changes)
 
 
 def seeds_of(design: Design, budget: BudgetName) -> int:
@@ -115,32 +113,42 @@ def seeds_of(design: Design, budget: BudgetName) -> int:
     return {"smoke": 1, "quick": QUICK_SEEDS, "full": design.seeds}[budget]
 
 
+Cell = tuple[str, str]
+"""The name of a design, and a cell of it."""
+
+
 class Trial:
     """The runs of some designs.
 
     `skipped` are the cells that cannot work, with the reason: design -> cell -> reason.
-    `records` are all runs that were looked up, by id, however they ended.
+    `records` are the records of all runs by id, however they ended.
     """
 
     def __init__(self, designs: Mapping[str, Design], request: Request) -> None:
-        """Compose every cell. Raises RequestError where one cannot be."""
+        """Compose every cell. Raises RequestError if one cannot be composed."""
         self.designs, self.request = designs, request
         self.skipped: dict[str, dict[str, str]] = {}
         self.records: dict[str, RunRecord] = {}
         self._ids: dict[str, dict[str, str]] = {}
+        self._working: list[Cell] = []
         self._compose = Composer(request.config_dir)
         for name, design in designs.items():
-            first = {cell: self._first(name, cell) for cell in design.all_cells()}
-            self._ids[name] = {cell: key for cell, (key, _) in first.items()}
-            reasons = incompatible(dict(first.values()))
-            self.skipped[name] = {
-                cell: reasons[key] for cell, (key, _) in first.items() if key in reasons
+            # Whether a cell works does not depend on rate and seed.
+            configs = {
+                cell: self.config(name, cell, design.rates[0], 0, probes=True)
+                for cell in design.all_cells()
             }
+            self._ids[name] = ids = {cell: run_id(c) for cell, c in configs.items()}
+            reasons = incompatible({ids[cell]: c for cell, c in configs.items()})
+            self.skipped[name] = {
+                cell: reasons[key] for cell, key in ids.items() if key in reasons
+            }
+            self._working += [(name, c) for c, key in ids.items() if key not in reasons]
 
     def config(
         self, name: str, cell: str, lr: float, seed: int, *, probes: bool = False
     ) -> RunConfig:
-        """What one run of a cell of the design `name` is asked for."""
+        """The config of one run of a cell of the design `name`."""
         design = self.designs[name]
         config_dir = self.request.config_dir
         try:
@@ -163,24 +171,22 @@ class Trial:
                         f"{OF_THE_TRIAL[section]}"
                     )
             measured = ",".join(design.probes) if probes else ""
-            own = [f"lr={lr!r}", f"seed={seed}", f"probes=[{measured}]"]
-            own += ["tracker=none", "keep_weights=false"]
-            parsed = [*given.values(), *map(parse, own)]
-            return resolve(self._compose(parsed))
+            added = [f"lr={lr!r}", f"seed={seed}", f"probes=[{measured}]"]
+            added += ["tracker=none", "keep_weights=false"]
+            return resolve(self._compose([*given.values(), *map(parse, added)]))
         except RequestError as error:
             raise RequestError(f"{name}, {cell}: {error}") from None
 
     def require_distinct_cells(self) -> None:
-        """Raise RequestError where two cells of a design are the same runs."""
+        """Raise RequestError if two cells of a design are the same runs."""
         for ids in self._ids.values():
             first: dict[str, str] = {}
             for cell, key in ids.items():
                 other = first.setdefault(key, cell)
                 if other != cell:
-                    names = [each.removesuffix("@-") for each in (other, cell)]
+                    names = [name.removesuffix("@-") for name in (other, cell)]
                     raise RequestError(
-                        f"{' and '.join(names)} are the same runs, which nothing can "
-                        "tell apart; leave one out"
+                        f"{' and '.join(names)} are the same runs; leave one out"
                     )
 
     def rates(self) -> dict[str, dict[str, Rate]]:
@@ -188,154 +194,117 @@ class Trial:
         if self.request.budget != "full":
             return {name: self._frozen(name) for name in self.designs}
         tried = {
-            name: {cell: sorted(set(design.rates)) for cell in self._working(name)}
-            for name, design in self.designs.items()
+            (name, cell): sorted(set(self.designs[name].rates))
+            for name, cell in self._working
         }
         most = {
-            name: {
-                cell: len(rates) + self.designs[name].extend
-                for cell, rates in c.items()
-            }
-            for name, c in tried.items()
+            (name, cell): len(rates) + self.designs[name].extend
+            for (name, cell), rates in tried.items()
         }
         while True:
-            seen = self._tune(tried)
-            chosen = {
-                name: {c: choose(self.designs[name], seen[name][c]) for c in cells}
-                for name, cells in tried.items()
+            chosen = self._tune(tried)
+            extended = {
+                key: _with_one_more(tried[key], rate)
+                for key, rate in chosen.items()
+                if rate.at_edge and len(tried[key]) < most[key]
             }
-            further = False
-            for name, cells in chosen.items():
-                for cell, rate in cells.items():
-                    known = tried[name][cell]
-                    if rate.at_edge and len(known) < most[name][cell]:
-                        low = rate.lr == known[0]
-                        new = known[0] / 2 if low else known[-1] * 2
-                        tried[name][cell] = sorted([*known, new])
-                        further = True
-            if not further:
-                return {name: chosen[name] | self._unworkable(name) for name in chosen}
+            if not extended:
+                break
+            tried |= extended
+        rates = {
+            name: dict.fromkeys(skipped, _untuned(self.designs[name].rates[0]))
+            for name, skipped in self.skipped.items()
+        }
+        for (name, cell), rate in chosen.items():
+            rates[name][cell] = rate
+        return rates
 
     def cells(
         self, rates: Mapping[str, Mapping[str, Rate]]
     ) -> dict[str, dict[str, dict[int, RunRecord]]]:
         """Design -> cell -> seed -> record, of the test seeds at the cells' rates."""
-        wanted = {
+        configs = {
             (name, cell, seed): self.config(
                 name, cell, rates[name][cell].lr, seed, probes=True
             )
-            for name, design in self.designs.items()
-            for cell in self._working(name)
-            for seed in range(seeds_of(design, self.request.budget))
+            for name, cell in self._working
+            for seed in range(seeds_of(self.designs[name], self.request.budget))
         }
-        self._do("test seeds", list(wanted.values()))
+        self._do("test seeds", configs.values())
         cells: dict[str, dict[str, dict[int, RunRecord]]] = {
-            name: {cell: {} for cell in self._working(name)} for name in self.designs
+            n: {} for n in self.designs
         }
-        for (name, cell, seed), config in wanted.items():
-            cells[name][cell][seed] = self.records[run_id(config)]
+        for (name, cell, seed), config in configs.items():
+            cells[name].setdefault(cell, {})[seed] = self.records[run_id(config)]
         for name, design in self.designs.items():
-            measured = [r for runs in cells[name].values() for r in runs.values()]
+            records = [r for runs in cells[name].values() for r in runs.values()]
             for metric in (design.gate.metric, *(c.metric for c in design.contrasts)):
-                require_metric(metric, measured)
+                require_metric(metric, records)
         return cells
 
-    def _tune(
-        self, tried: Mapping[str, Mapping[str, Sequence[float]]]
-    ) -> dict[str, dict[str, dict[float, list[RunRecord]]]]:
-        wanted = {
-            (name, cell, lr, seed): self.config(name, cell, lr, seed)
-            for name, cells in tried.items()
-            for cell, rates in cells.items()
+    def _tune(self, tried: Mapping[Cell, Sequence[float]]) -> dict[Cell, Rate]:
+        """The best of the rates that are `tried`, by the tuning seeds."""
+        configs = {
+            (name, cell, lr): [
+                self.config(name, cell, lr, FIRST_TUNING_SEED + i)
+                for i in range(self.designs[name].tuning_seeds)
+            ]
+            for (name, cell), rates in tried.items()
             if len(self.designs[name].rates) > 1
             for lr in rates
-            for seed in range(
-                FIRST_TUNING_SEED,
-                FIRST_TUNING_SEED + self.designs[name].tuning_seeds,
-            )
         }
-        self._do("rates", list(wanted.values()))
-        seen: dict[str, dict[str, dict[float, list[RunRecord]]]] = {
-            name: {cell: {lr: [] for lr in rates} for cell, rates in cells.items()}
-            for name, cells in tried.items()
-        }
-        for (name, cell, lr, _), config in wanted.items():
-            seen[name][cell][lr].append(self.records[run_id(config)])
-        for name, cells in seen.items():
-            tuned = [r for c in cells.values() for runs in c.values() for r in runs]
-            require_metric(self.designs[name].validation, tuned)
-        return seen
+        self._do("rates", chain.from_iterable(configs.values()))
+        chosen = {}
+        for (name, cell), rates in tried.items():
+            records = {
+                lr: [self.records[run_id(c)] for c in configs.get((name, cell, lr), ())]
+                for lr in rates
+            }
+            design = self.designs[name]
+            require_metric(design.validation, [*chain.from_iterable(records.values())])
+            chosen[name, cell] = choose(design, records)
+        return chosen
 
-    def _do(self, what: str, configs: Sequence[RunConfig]) -> None:
-        """Finish all of `configs` and take their records, those of failures too.
+    def _do(self, what: str, configs: Iterable[RunConfig]) -> None:
+        """Finish all of `configs` and keep their records, those of failures too.
 
-        Raises NormbenchError where a run has left no record at all.
+        Raises NormbenchError if a run has left no record at all.
         """
-        request = self.request
         runs: dict[str, RunConfig] = {}
         for config in configs:
             key = run_id(config)
             # Designs may share a run and measure different things on it.
             probes = {*config.probes, *(runs[key].probes if key in runs else ())}
             runs[key] = config.model_copy(update={"probes": sorted(probes)})
-        plan = Plan(runs, {}, request.engine)
-        now = standing(plan, request.results)
-        if now.missing:
-            seen = now.finished.values() or store.all_records(request.results.folder)[0]
-
-            def announce(workers: int) -> None:
-                if request.announce:
-                    request.announce(manifest(what, plan, now, workers))
-
-            work = Work(
-                now.missing,
-                request.results,
-                Forecast(seen, now.missing, parallel(request.engine)),
-                request.observe(f"{what}, {len(now.finished)} of {len(runs)} are done"),
-                announce=announce,
-            )
-            run_all(work, request.engine)
-        found = {
-            key: store.read(store.run_folder(request.results.folder, key))
-            for key in runs
-        }
-        self.records |= {key: each for key, each in found.items() if each is not None}
-        lost = [key for key, each in found.items() if each is None]
+        plan = Plan(runs, {}, self.request.engine)
+        records = self.request.rounds.run(plan, f"{self.request.title}: {what}")
+        self.records |= records
+        lost = [key for key in runs if key not in records]
         if lost:
             raise NormbenchError(
                 f"{len(lost)} of {len(runs)} runs left no record ({lost[0]}, ..); "
                 "the same command does them again"
             )
 
-    def _first(self, name: str, cell: str) -> tuple[str, RunConfig]:
-        """Whether a cell works does not depend on rate and seed."""
-        lr = self.designs[name].rates[0]
-        config = self.config(name, cell, lr, 0, probes=True)
-        return run_id(config), config
-
-    def _working(self, name: str) -> list[str]:
-        skipped = self.skipped[name]
-        return [c for c in self.designs[name].all_cells() if c not in skipped]
-
-    def _unworkable(self, name: str) -> dict[str, Rate]:
-        lr = self.designs[name].rates[0]
-        nothing = Rate(lr=lr, validation={}, good=[], at_edge=False, frozen=False)
-        return dict.fromkeys(self.skipped[name], nothing)
-
     def _frozen(self, name: str) -> dict[str, Rate]:
         design = self.designs[name]
         middle = sorted(design.rates)[len(design.rates) // 2]
         known = self.request.frozen.get(name, {})
         return {
-            cell: Rate(
-                lr=known.get(cell, middle),
-                validation={},
-                good=[],
-                at_edge=False,
-                frozen=cell in known,
-            )
+            cell: _untuned(known.get(cell, middle), frozen=cell in known)
             for cell in design.all_cells()
         }
+
+
+def _untuned(lr: float, *, frozen: bool = False) -> Rate:
+    return Rate(lr=lr, validation={}, good=[], at_edge=False, frozen=frozen)
+
+
+def _with_one_more(rates: Sequence[float], best: Rate) -> list[float]:
+    """`rates`, ascending, and one beyond the edge that is the best."""
+    if best.lr == rates[0]:
+        return [rates[0] / 2, *rates]
+    return [*rates, rates[-1] * 2]
 
 
 def choose(design: Design, seen: Mapping[float, Sequence[RunRecord]]) -> Rate:
@@ -373,9 +342,9 @@ def choose(design: Design, seen: Mapping[float, Sequence[RunRecord]]) -> Rate:
 
 
 def require_metric(metric: str, records: Sequence[RunRecord]) -> None:
-    """Raise RequestError where runs went to their end and none has this metric."""
-    ended = [each for each in records if each.status == "ok"]
-    known = {key for each in ended for key in (*each.metrics, *each.probes)}
+    """Raise RequestError if runs ended and none of them has this metric."""
+    ended = [record for record in records if record.status == "ok"]
+    known = {key for record in ended for key in (*record.metrics, *record.probes)}
     if ended and metric not in known:
         raise RequestError(
             f"no run has the metric {metric!r}; {did_you_mean(metric, known)}"

@@ -17,18 +17,16 @@ from normbench.cli.options import (
     exit_codes,
     expanded,
 )
+from normbench.cli.sweep import RedoStale
 from normbench.cli.tables import print_json, print_table
 from normbench.cli.trials import (
     EngineOverrides,
-    RedoStale,
     Workers,
-    announce,
     columns,
     command_line,
     compose_engine,
     observe,
 )
-from normbench.system.signals import all_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -222,8 +220,8 @@ def check_(
         from normbench.claims.check import prepare, require_committed, restore_records
         from normbench.claims.trial import Request
         from normbench.config.user_modules import import_modules
-        from normbench.records.store import Results
-        from normbench.sweeps.manifest import Announcement
+        from normbench.records import store
+        from normbench.sweeps.round import Rounds
 
         import_modules(module or ())
         claims = _claims(names or (), everything, config_dir)
@@ -232,22 +230,22 @@ def check_(
                 require_committed(claim.name, config_dir)
         for claim in claims if from_records else ():
             restore_records(output / claim.name, results)
-        composed = compose_engine(engine, workers, config_dir)
-        announcement = Announcement(results)
+        rounds = Rounds(
+            store.Results(results, tuple(module or ()), redo_stale), observe
+        )
         requests = [
             Request(
-                results=Results(results, tuple(module or ()), redo_stale),
+                rounds=rounds,
                 budget=budget.value,
-                engine=composed,
-                observe=observe(claim.name),
+                engine=compose_engine(engine, workers, config_dir),
+                title=claim.name,
                 config_dir=config_dir,
                 frozen=_rates(claim, _full_verdict(claim.name, output)),
-                announce=announce(claim.name, announcement),
             )
             for claim in claims
         ]
         trials = [prepare(*asked, arm) for asked in zip(claims, requests, strict=True)]
-        with all_interrupt(), announcement:
+        with rounds:
             verdicts = [
                 _checked(claim, trial, results, output, write=not arm, json=json)
                 for claim, trial in zip(claims, trials, strict=True)

@@ -13,18 +13,15 @@ from normbench.cli.options import (
     Results,
     exit_codes,
 )
-from normbench.cli.sweep import Arms
+from normbench.cli.sweep import Arms, RedoStale
 from normbench.cli.trials import (
     EngineOverrides,
-    RedoStale,
     Workers,
-    announce,
     columns,
     command_line,
     compose_engine,
     observe,
 )
-from normbench.system.signals import all_interrupt
 
 Margin = Annotated[
     float, typer.Option(help="Differences below this count as zero.", min=0)
@@ -66,9 +63,9 @@ def compare(
         from normbench.claims.comparison import comparison
         from normbench.claims.trial import Request
         from normbench.config.user_modules import import_modules
-        from normbench.records.store import Results
+        from normbench.records import store
         from normbench.report.text.verdict import text
-        from normbench.sweeps.manifest import Announcement
+        from normbench.sweeps.round import Rounds
 
         import_modules(module or ())
         claim = comparison(
@@ -81,18 +78,19 @@ def compare(
             gate=gate,
             config_dir=config_dir,
         )
-        announcement = Announcement(results)
+        rounds = Rounds(
+            store.Results(results, tuple(module or ()), redo_stale), observe
+        )
         request = Request(
-            results=Results(results, tuple(module or ()), redo_stale),
+            rounds=rounds,
             budget="full",
             engine=compose_engine(engine, workers, config_dir),
-            observe=observe("compare"),
+            title="compare",
             config_dir=config_dir,
-            announce=announce("compare", announcement),
         )
         trial = prepare(claim, request)
         trial.require_distinct_cells()
-        with all_interrupt(), announcement:
+        with rounds:
             verdict = check(claim, trial, command_line())
         plain = verdict.model_dump_json(indent=2)
         typer.echo(plain if json else text(verdict, columns()))

@@ -1,4 +1,4 @@
-"""The command that looks before anything runs: doctor."""
+"""The command that checks a config before anything runs: doctor."""
 
 import re
 import textwrap
@@ -34,12 +34,12 @@ def doctor(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Say what is installed, present and fitting, and which traps a config has.
+    """Check the machine and a config: what is missing, and which traps it has.
 
-    Looks at packages, device, data, W&B login, disk and code, and, for this config, at
-    batch sizes, statistics, weight decay and learning rate. Prints errors and warnings
-    first. Trains nothing; data that are not here are fetched, as a run would. Exit code
-    0: it can run; 1: there is an error; 2: the request was wrong.
+    Checks packages, device, data, W&B login, disk and code, and, for this config, batch
+    sizes, statistics, weight decay and learning rate. Prints errors and warnings first.
+    Trains nothing; downloads missing data, as a run would. Exit code 0: it can run; 1:
+    there is an error; 2: the request was wrong.
     """
     with exit_codes():
         from dataclasses import asdict
@@ -64,8 +64,9 @@ def doctor(
 
 def _text(finding: "Finding") -> str:
     """The level, what it is about, and below it what to do."""
-    found = f"{finding.level:<8} {finding.what}: {finding.why}"
-    lines = [found, *([f"{'':<8} -> {finding.do}"] if finding.do else [])]
+    lines = [f"{finding.level:<8} {finding.what}: {finding.why}"]
+    if finding.do:
+        lines.append(f"{'':<8} -> {finding.do}")
     columns, indent = min(width(), WIDEST), " " * 12
     return "\n".join(
         textwrap.fill(line, columns, subsequent_indent=indent, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""What a person sees of a run while it trains."""
+"""The progress of a run and of a sweep, as text."""
 
 import sys
 import time
@@ -13,7 +13,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -22,7 +21,7 @@ from rich.progress import (
 from normbench.cli.console import Terminal
 from normbench.config.schema import RunConfig, RunRecord
 from normbench.config.titles import title
-from normbench.training.observer import Observer
+from normbench.training.observer import Observer, Silent
 
 
 class Bar:
@@ -39,18 +38,16 @@ class Bar:
             console=console,
             transient=True,
         )
-        self._task: TaskID | None = None
 
     def start(self, title: str, steps: int) -> None:
-        self._task = self._progress.add_task(title, total=steps, loss="-")
+        self._progress.add_task(title, total=steps, loss="-")
         self._progress.start()
 
     def log(self, row: Mapping[str, Any]) -> None:
-        if self._task is None:
-            return
-        self._progress.update(self._task, completed=row["step"])
-        if "train/batch_loss" in row:
-            self._progress.update(self._task, loss=f"{row['train/batch_loss']:.4f}")
+        for task in self._progress.task_ids:
+            self._progress.update(task, completed=row["step"])
+            if "train/batch_loss" in row:
+                self._progress.update(task, loss=f"{row['train/batch_loss']:.4f}")
 
     def note(self, text: str) -> None:
         self._progress.console.print(text, markup=False, highlight=False)
@@ -64,8 +61,8 @@ class Bar:
         self._progress.stop()
 
 
-class Lines:
-    """One plain line at each evaluation, where there is no terminal."""
+class Lines(Silent):
+    """A plain line for each evaluation, if there is no terminal."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -77,35 +74,32 @@ class Lines:
         self.note(f"{title}: {steps} steps")
 
     def log(self, row: Mapping[str, Any]) -> None:
-        shown = [
+        metrics = [
             f"{key} {value:.4f}"
             for key, value in row.items()
-            if key in {"val/loss", "val/error", "test/loss", "test/error"}
+            if key.startswith(("val/", "test/"))
         ]
-        if shown:
+        if metrics:
             seconds = time.perf_counter() - self._began
             where = f"step {row['step']}/{self._steps}"
-            self.note(f"{where}  {'  '.join(shown)}  {seconds:.0f} s")
+            self.note(f"{where}  {'  '.join(metrics)}  {seconds:.0f} s")
 
     def note(self, text: str) -> None:
-        with suppress(OSError):  # where a program of one's own has other streams
+        with suppress(OSError):  # if a program of the user's has other streams
             print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         self.note(f"warning: {text}")
 
-    def close(self) -> None:
-        pass
-
 
 def run_observer() -> Observer:
-    """A bar where stderr is a terminal, else lines."""
+    """A bar if stderr is a terminal, else lines."""
     console = Terminal(stderr=True)
     return Bar(console) if console.is_terminal else Lines()
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: "40 s", "3 min", "2.5 h"."""
+    """Such as "40 s", "3 min", "2.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -113,9 +107,8 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Tally:
-    """How far a sweep has come: the statuses of the runs that ended, and the rest."""
+    """The runs of a sweep that are running or have ended, in this process."""
 
-    missing: int = 0
     running: dict[str, str] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
@@ -127,12 +120,9 @@ class Tally:
 
     def words(self) -> str:
         """Such as "11 ok, 1 failed, 2 running"."""
-        counts = [f"{count} {status}" for status, count in self.statuses.items()]
-        if self.unrecorded:
-            counts.append(f"{len(self.unrecorded)} without a record")
-        if self.running:
-            counts.append(f"{len(self.running)} running")
-        return ", ".join(counts)
+        counts = {**self.statuses, "without a record": len(self.unrecorded)}
+        counts["running"] = len(self.running)
+        return ", ".join(f"{n} {status}" for status, n in counts.items() if n)
 
 
 class SweepProgress:
@@ -140,8 +130,9 @@ class SweepProgress:
 
     def __init__(self, console: Console) -> None:
         self.tally = Tally()
+        self._missing = 0
         self._left: float | None = None
-        self._said: set[str] = set()
+        self._printed: set[str] = set()
         self._console = console
         self._bar = Progress(
             BarColumn(),
@@ -155,57 +146,57 @@ class SweepProgress:
         self._task = self._bar.add_task("", start=False)
 
     def start(self, missing: int, left: float | None) -> None:
-        self.tally.missing = missing
-        self._left = left
+        self._missing, self._left = missing, left
         about = "" if left is None else f", about {duration(left)}"
-        self._say(f"{missing} runs to do{about}")
+        self._print(f"{missing} runs to do{about}")
         self._bar.start_task(self._task)
         self._bar.update(self._task, total=missing)
         self._bar.start()
 
     def began(self, run_id: str, config: RunConfig) -> None:
         self.tally.running[run_id] = title(config)
-        self._show()
+        self._update()
 
     def ended(self, record: RunRecord, left: float | None) -> None:
-        self.tally.running.pop(record.run_id, None)
         self.tally.statuses[record.status] += 1
         if record.status == "failed":
             self.tally.failures[record.run_id] = _last_line(record.error)
-        where = f"[{self.tally.ended}/{self.tally.missing}] {record.run_id[:8]}"
-        line = f"{where}  {title(record.config)}  {_outcome(record)}"
         self._left = left
-        self._say(line if self._bar.live.is_started else f"{line}{self._time_left()}")
-        self._show()
+        line = (
+            f"[{self.tally.ended}/{self._missing}] {record.run_id[:8]}  "
+            f"{title(record.config)}  {_result(record)}"
+        )
+        self._print(line if self._bar.live.is_started else f"{line}{self._time_left()}")
+        self._update(record.run_id)
 
     def unrecorded(self, run_id: str, reason: str) -> None:
-        self.tally.running.pop(run_id, None)
         self.tally.unrecorded[run_id] = reason
-        self._say(f"{run_id[:8]}  no record: {_last_line(reason)}")
-        self._show()
+        self._print(f"{run_id[:8]}  no record: {_last_line(reason)}")
+        self._update(run_id)
 
     def waiting(self, run_id: str) -> None:
-        self.tally.running.pop(run_id, None)
-        self._once(f"waiting for run {run_id}, which another process is doing")
+        self._print_once(f"waiting for run {run_id}, which another process is doing")
+        self._update(run_id)
 
     def stopping(self) -> None:
-        self._say("stopping after this step; Ctrl-C again stops at once")
+        self._print("stopping after this step; Ctrl-C again stops at once")
 
     def warn(self, text: str) -> None:
-        self._once(f"warning: {text}")
+        self._print_once(f"warning: {text}")
 
     def close(self) -> None:
         self._bar.stop()
 
-    def _once(self, line: str) -> None:
-        if line not in self._said:
-            self._said.add(line)
-            self._say(line)
+    def _print_once(self, line: str) -> None:
+        if line not in self._printed:
+            self._printed.add(line)
+            self._print(line)
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _show(self) -> None:
+    def _update(self, no_longer_running: str = "") -> None:
+        self.tally.running.pop(no_longer_running, None)
         running = list(self.tally.running.values())[:4]
         self._bar.update(
             self._task,
@@ -217,7 +208,7 @@ class SweepProgress:
         return "" if self._left is None else f"  {duration(self._left)} left"
 
 
-def _outcome(record: RunRecord) -> str:
+def _result(record: RunRecord) -> str:
     spent = record.seconds.setup + record.seconds.train + record.seconds.evaluate
     value = record.metrics.get(record.primary_metric)
     if record.status == "ok" and value is not None:

@@ -18,22 +18,41 @@ from normbench.cli.options import (
     expanded,
 )
 from normbench.cli.tables import number, print_json, print_table
-from normbench.system.signals import all_interrupt
 
 if TYPE_CHECKING:
     from normbench.cli.progress import Tally
     from normbench.config.schema import RunRecord
-    from normbench.sweeps.forecast import Forecast
-    from normbench.sweeps.plan import Plan, Standing
+    from normbench.records.store import Results as RunResults
+    from normbench.sweeps.plan import Plan, PlanState
 
 Arms = Annotated[
     list[str] | None,
     typer.Option(
         "--arm",
         metavar="OVERRIDES",
-        help="A grid of its own, beside the others; repeatable: "
+        help="One of several grids that are done together; repeatable: "
         '--arm "norm=group norm.num_groups=2,4" --arm norm=batch. Quotes after a = '
         "belong to the value.",
+    ),
+]
+
+ShareOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do one of N shares of the runs, I from 0 to N-1.",
+    ),
+]
+RedoStale = Annotated[
+    bool, typer.Option("--redo-stale", help="Do runs of other code again.")
+]
+DataPath = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="data.path=PATH",
+        help="Where the same data files are now.",
+        show_default=False,
     ),
 ]
 
@@ -41,23 +60,13 @@ Arms = Annotated[
 def sweep(
     overrides: Overrides = None,
     arm: Arms = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            "--shard",
-            metavar="I/N",
-            help="Do one of N shares of the runs, I from 0 to N-1.",
-        ),
-    ] = None,
+    shard: ShareOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run, and how long.")
+        bool, typer.Option("--dry-run", help="Print what would run, and how long.")
     ] = False,
-    redo_stale: Annotated[
-        bool,
-        typer.Option("--redo-stale", help="Do runs again that come from other code."),
-    ] = False,
+    redo_stale: RedoStale = False,
     skip_failed: Annotated[
-        bool, typer.Option("--skip-failed", help="Leave failed runs as they are.")
+        bool, typer.Option("--skip-failed", help="Do not repeat failed runs.")
     ] = False,
     results: Results = RESULTS,
     config_dir: ConfigDir = None,
@@ -68,8 +77,8 @@ def sweep(
 
     Values are Hydra's: A,B,C, range(START,STOP,STEP), choice(...), and glob(*) over
     yaml files. Everything is checked before the first run; a norm that cannot work in
-    its network is skipped. Saying the same command again does what is missing. On
-    several machines that share --results: --shard, engine=slurm or engine=ray.
+    its network is skipped. The same command again does the missing runs. For several
+    machines that share --results, use --shard, engine=slurm or engine=ray.
 
     Exit code 0: every run is done (a run that diverged is); 1: some failed; 2: the
     request was wrong; 130: interrupted.
@@ -78,45 +87,33 @@ def sweep(
         from normbench.cli.console import Terminal
         from normbench.cli.progress import SweepProgress
         from normbench.config.user_modules import import_modules
-        from normbench.records.store import Results, all_records
-        from normbench.sweeps.engines import Work, parallel, run_all
-        from normbench.sweeps.forecast import Forecast
-        from normbench.sweeps.manifest import Announcement
-        from normbench.sweeps.plan import Shard, make_plan, manifest, standing
+        from normbench.records.store import Results
+        from normbench.sweeps.plan import Shard, make_plan
+        from normbench.sweeps.round import Rounds
 
         import_modules(module or ())
-        mine = None if shard is None else Shard.parse(shard)
+        share = None if shard is None else Shard.parse(shard)
         plan = make_plan(overrides or (), arm or (), config_dir)
-        if mine is not None:
-            plan = mine.of(plan)
+        if share is not None:
+            plan = share.of(plan)
         runs = Results(results, tuple(module or ()), redo_stale)
-        now = standing(plan, runs, skip_failed=skip_failed)
-        seen = now.finished.values() if now.finished else all_records(results)[0]
-        forecast = Forecast(seen, now.missing, parallel(plan.engine))
         if dry_run:
-            _print_dry_run(_dry_run(plan, now, forecast, results), json)
+            _print_dry_run(_dry_run(plan, runs, skip_failed), json)
             return
-        _say_what_is_left_out(plan, now)
         progress = SweepProgress(Terminal(stderr=True))
-        if now.missing:
-            title = f"sweep --shard {shard}" if shard else "sweep"
-            with all_interrupt(), Announcement(results) as announcement:
-                work = Work(
-                    now.missing,
-                    runs,
-                    forecast,
-                    progress,
-                    announce=lambda workers: announcement.say(
-                        manifest(title, plan, now, workers)
-                    ),
-                )
-                run_all(work, plan.engine)
+
+        def observe(title: str, plan: "Plan", state: "PlanState") -> SweepProgress:
+            _print_left_out(plan, state)
+            return progress
+
+        title = f"sweep --shard {shard}" if shard else "sweep"
+        with Rounds(runs, observe) as rounds:
+            records = rounds.run(plan, title, skip_failed=skip_failed).values()
+        finished = [record for record in records if record.status != "failed"]
         if json:
-            records = standing(plan, Results(results)).finished.values()
-            plain = [finished.model_dump(mode="json") for finished in records]
-            print_json(plain)
+            print_json([record.model_dump(mode="json") for record in finished])
         else:
-            _print_end(progress.tally, now, results)
+            _print_end(progress.tally, len(finished), results)
     if progress.tally.failures or progress.tally.unrecorded:
         raise typer.Exit(1)
 
@@ -131,31 +128,28 @@ def status(
 ) -> None:
     """Show the progress of a sweep, or, without overrides, of all runs in the folder.
 
-    A run is `running` while a process holds the lock of its folder, `interrupted` when
-    it was begun and no process does it.
+    A run is `running` while a process holds the lock of its folder, `interrupted` if it
+    was begun and no process is doing it.
     """
     with exit_codes():
+        from normbench.config.user_modules import import_modules
         from normbench.errors import Unreadable
         from normbench.records import store
 
-        if module:
-            from normbench.config.user_modules import import_modules
-
-            import_modules(module)
+        import_modules(module or ())
+        unlisted: list[Unreadable] = []
+        skipped = 0
         if overrides or arm:
             from normbench.sweeps.plan import make_plan
 
             plan = make_plan(overrides or (), arm or (), config_dir)
-            ids = list(plan.runs)
-            counts, unreadable = store.states(results, ids)
-            counts["skipped"] += len(plan.skipped)
+            ids, skipped = list(plan.runs), len(plan.skipped)
         else:
-            unlisted: list[Unreadable] = []
             ids = store.run_ids(results, unlisted)
-            counts, unreadable = store.states(results, ids)
-            unreadable += unlisted
-        for each in unreadable:
-            typer.echo(f"left out: {each}", err=True)
+        counts, unreadable = store.states(results, ids)
+        counts["skipped"] += skipped
+        for error in (*unreadable, *unlisted):
+            typer.echo(f"left out: {error}", err=True)
         row = {"runs": counts.total(), **{s: counts[s] for s in store.STATES}}
         if json:
             print_json(row)
@@ -164,15 +158,10 @@ def status(
 
 
 def rerun(
-    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="Or its beginning.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="data.path=PATH",
-            help="Where the files of its data are now; they must be the same.",
-            show_default=False,
-        ),
-    ] = None,
+    run: Annotated[
+        str, typer.Argument(metavar="RUN_ID", help="A run's id, or its beginning.")
+    ],
+    overrides: DataPath = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -188,9 +177,9 @@ def rerun(
 ) -> None:
     """Do a finished run again in a fresh folder, and compare the metrics.
 
-    Exit code 0: they are identical to the last bit; 1: they are not, or the run failed.
-    On the CPU of one machine, with the same code, packages and threads, they are; on a
-    GPU, which adds in an order of its own, they need not be.
+    Exit code 0: all metrics are identical to the last bit; 1: they are not, or the run
+    failed. They are identical on the CPU of one machine, with the same code, packages
+    and threads; a GPU adds in varying order.
     """
     with exit_codes():
         from datetime import datetime
@@ -212,13 +201,13 @@ def rerun(
         )
         identical = after.metrics == before.metrics and after.status == before.status
         if json:
-            outcome = {
+            plain = {
                 "run_id": before.run_id,
                 "identical": identical,
                 "before": before.model_dump(mode="json"),
                 "after": after.model_dump(mode="json"),
             }
-            print_json(outcome)
+            print_json(plain)
         else:
             _print_comparison(before, after)
             typer.echo(f"run {after.run_id}  {store.run_folder(fresh, after.run_id)}")
@@ -227,23 +216,27 @@ def rerun(
         raise typer.Exit(1)
 
 
-def _dry_run(
-    plan: "Plan", now: "Standing", forecast: "Forecast", results: Path
-) -> dict[str, Any]:
+def _dry_run(plan: "Plan", results: "RunResults", skip_failed: bool) -> dict[str, Any]:
+    """What a sweep would do, with the seconds and bytes that it would take."""
     from normbench.records.store import run_folder
-    from normbench.sweeps.plan import bytes_of_a_run
+    from normbench.sweeps.plan import plan_state
+    from normbench.sweeps.round import forecast
 
-    done = [run_folder(results, run_id) for run_id in list(now.finished)[:100]]
-    each = bytes_of_a_run(done)
+    state = plan_state(plan, results, skip_failed=skip_failed)
+    folders = [run_folder(results.folder, key) for key in list(state.finished)[:100]]
+    sizes = [
+        sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        for folder in folders
+    ]
     return {
         "runs": len(plan.runs),
-        "finished": len(now.finished),
-        "failed": len(now.failed),
-        "stale": len(now.stale),
+        "finished": len(state.finished),
+        "failed": len(state.failed),
+        "stale": len(state.stale),
         "skipped": len(plan.skipped),
-        "missing": len(now.missing),
-        "seconds": forecast.seconds(),
-        "bytes": None if each is None else each * len(now.missing),
+        "missing": len(state.missing),
+        "seconds": forecast(plan, state, results).seconds(),
+        "bytes": round(sum(sizes) / len(sizes)) * len(state.missing) if sizes else None,
         "reasons": sorted(_reasons(plan)),
     }
 
@@ -255,15 +248,13 @@ def _print_dry_run(outlook: Mapping[str, Any], json: bool) -> None:
         print_json(outlook)
         return
     seconds, size = outlook["seconds"], outlook["bytes"]
-    shown = {
-        **outlook,
-        "time": "unknown: no run like these is finished"
-        if seconds is None
-        else f"about {duration(seconds)}",
-        "disk": "unknown: none of these is finished"
-        if size is None
-        else f"about {max(1, round(size / 1024)):,} KiB",
-    }
+    time = "unknown: no run like these is finished"
+    disk = "unknown: none of these is finished"
+    if seconds is not None:
+        time = f"about {duration(seconds)}"
+    if size is not None:
+        disk = f"about {max(1, round(size / 1024)):,} KiB"
+    shown = {**outlook, "time": time, "disk": disk}
     counts = ("runs", "finished", "stale", "failed", "skipped", "missing")
     for key in (*counts, "time", "disk"):
         typer.echo(f"{key:<9} {shown[key]}")
@@ -271,34 +262,35 @@ def _print_dry_run(outlook: Mapping[str, Any], json: bool) -> None:
         typer.echo(f"skipped: {reason}")
 
 
-def _say_what_is_left_out(plan: "Plan", now: "Standing") -> None:
-    def say(text: str) -> None:
-        typer.echo(text, err=True)
-
-    if now.finished:
-        say(f"{len(now.finished)} of {len(plan.runs)} runs are finished already")
-    if stale := len(now.stale & now.finished.keys()):
-        say(f"{stale} of them come from other code; --redo-stale does them again")
-    if now.left:
-        say(f"{len(now.left)} failed and are left as they are")
+def _print_left_out(plan: "Plan", state: "PlanState") -> None:
+    """Say on standard error which runs of the plan are not done now, and why."""
+    lines = []
+    if state.finished:
+        lines += [
+            f"{len(state.finished)} of {len(plan.runs)} runs are finished already"
+        ]
+    if stale := len(state.stale & state.finished.keys()):
+        lines += [f"{stale} of them come from other code; --redo-stale does them again"]
+    if state.left:
+        lines += [f"{len(state.left)} failed and are left as they are"]
     for reason, count in sorted(_reasons(plan).items()):
-        say(f"{count} skipped: {reason}")
+        lines += [f"{count} skipped: {reason}"]
+    for line in lines:
+        typer.echo(line, err=True)
 
 
 def _reasons(plan: "Plan") -> Counter[str]:
-    return Counter(each.reason for each in plan.skipped.values())
+    return Counter(skip.reason for skip in plan.skipped.values())
 
 
-def _print_end(tally: "Tally", now: "Standing", results: Path) -> None:
+def _print_end(tally: "Tally", finished: int, results: Path) -> None:
     for run_id, reason in {**tally.failures, **tally.unrecorded}.items():
         typer.echo(f"{run_id}  {reason}", err=True)
     ended = f"{tally.ended} runs: {tally.words()}; " if tally.ended else ""
-    total = len(now.finished) + tally.statuses.total() - tally.statuses["failed"]
-    typer.echo(f"{ended}{total} finished, in {results}")
+    typer.echo(f"{ended}{finished} finished, in {results}")
 
 
 def _print_comparison(before: "RunRecord", after: "RunRecord") -> None:
-    was, now = before.environment, after.environment
     rows = [
         {
             "metric": key,
@@ -311,6 +303,7 @@ def _print_comparison(before: "RunRecord", after: "RunRecord") -> None:
         for key in {**before.metrics, **after.metrics}
     ]
     print_table(rows, title="")
-    for field in type(was).model_fields:
-        if getattr(was, field) != getattr(now, field):
-            typer.echo(f"{field}: {getattr(was, field)} -> {getattr(now, field)}")
+    now = dict(after.environment)
+    for field, value in before.environment:
+        if value != now[field]:
+            typer.echo(f"{field}: {value} -> {now[field]}")

@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +11,8 @@ from normbench.cli.tables import width
 
 if TYPE_CHECKING:
     from normbench.config.schema import Engine
-    from normbench.sweeps.manifest import Announcement, Manifest
     from normbench.sweeps.observer import SweepObserver
+    from normbench.sweeps.plan import Plan, PlanState
 
 WIDEST = 120
 """Columns of text that is still easy to read."""
@@ -32,9 +31,6 @@ EngineOverrides = Annotated[
         help='What does the runs, such as "engine=ray engine.address=auto".',
     ),
 ]
-RedoStale = Annotated[
-    bool, typer.Option("--redo-stale", help="Do runs of other code again.")
-]
 
 
 def compose_engine(
@@ -48,27 +44,15 @@ def compose_engine(
     return engine.model_copy(update={"workers": workers} if workers else {})
 
 
-def observe(title: str) -> "Callable[[str], SweepObserver]":
-    """What shows the progress of each round of runs on the terminal."""
+def observe(title: str, plan: "Plan", state: "PlanState") -> "SweepObserver":
+    """What shows the progress of a round of runs on the terminal."""
+    from normbench.cli.console import Terminal
+    from normbench.cli.progress import SweepProgress
 
-    def observe_round(part: str) -> "SweepObserver":
-        from normbench.cli.console import Terminal
-        from normbench.cli.progress import SweepProgress
-
-        typer.echo(f"{title}: {part}", err=True)
-        return SweepProgress(Terminal(stderr=True))
-
-    return observe_round
-
-
-def announce(title: str, announcement: "Announcement") -> "Callable[[Manifest], None]":
-    """What announces each round of runs to `watch`."""
-
-    def announce_round(manifest: "Manifest") -> None:
-        changes = {"title": f"{title}: {manifest.title}"}
-        announcement.say(manifest.model_copy(update=changes))
-
-    return announce_round
+    if state.missing:
+        done = f"{len(state.finished)} of {len(plan.runs)} are done"
+        typer.echo(f"{title}, {done}", err=True)
+    return SweepProgress(Terminal(stderr=True))
 
 
 def command_line() -> str:

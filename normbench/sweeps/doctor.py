@@ -1,4 +1,4 @@
-"""What is there, what fits, and what is known to go wrong, before anything runs."""
+"""What doctor looks at before anything runs: the machine, the request, its traps."""
 
 import os
 import re
@@ -13,10 +13,13 @@ from normbench.config.schema import Engine, RunConfig
 from normbench.data.reading import cache
 from normbench.errors import NormbenchError, RequestError
 from normbench.records import tracking
-from normbench.sweeps.engines import cores, parallel, ray
+from normbench.sweeps.engines import ray
+from normbench.sweeps.engines.base import cores, parallel
+from normbench.sweeps.engines.local import require_devices
 from normbench.sweeps.traps import (
     Finding,
     batches,
+    finding,
     learning_rate,
     norm_of,
     statistics,
@@ -29,7 +32,7 @@ from normbench.training.environment import environment
 REACH = 5.0
 """Seconds in which W&B's server must answer."""
 LITTLE_SPACE, NO_SPACE = 2**30, 50 * 2**20
-"""Bytes left on the disk of the results that are few, and too few for any sweep."""
+"""Free bytes on the results' disk that are few, and too few for any sweep."""
 ENGINE_EXTRAS = {"ray": "ray", "slurm": "submitit"}
 """The package that an engine needs, which is in the extra of its name."""
 
@@ -37,14 +40,14 @@ ENGINE_EXTRAS = {"ray": "ray", "slurm": "submitit"}
 def examine(
     config: RunConfig, engine: Engine, results: Path, modules: Sequence[str] = ()
 ) -> list[Finding]:
-    """Everything that can be said of a run, or of a sweep of such runs, beforehand.
+    """All that can be known of a run, or of a sweep of such runs, beforehand.
 
-    Nothing is trained, and nothing written but data: parsed, and fetched where a run
-    would fetch them. A network is asked only about what the request needs of it, for
-    seconds. `modules` are the user's own, already imported.
+    Trains nothing, and writes only data: parsed, and downloaded if a run would download
+    them. The network is used for seconds, and only as the request needs it. `modules`
+    are the user's own, already imported.
     """
-    findings = [*_packages(), *_device(config, engine), *_engine(engine)]
-    findings += [*_results(results), _code(modules), _tracker(config)]
+    findings = [*_packages(), _device(config, engine), _threads(config, engine)]
+    findings += [_engine(engine), *_results(results), _code(modules), _tracker(config)]
     looked_at = "data"
     shapes: list[torch.Size] = []
     try:
@@ -58,34 +61,29 @@ def examine(
     counts = f"{len(shapes)} norms" if shapes else "no norm"
     findings.append(Finding("ok", "network", f"norm={norm_of(config).name}: {counts}"))
     findings += [*batches(config, task), *statistics(config, shapes)]
-    return [*findings, *weight_decay(config), *learning_rate(config)]
+    return [*findings, weight_decay(config), learning_rate(config)]
 
 
 def _packages() -> Iterator[Finding]:
     names = ("normbench", "torch", "hydra-core", "wandb")
-    said = ", ".join(f"{name} {version(name)}" for name in names)
-    yield Finding("ok", "packages", said)
-    for extra, packages in sorted(_extras().items()):
-        missing = [name for name in packages if not _is_installed(name)]
-        if missing:
-            yield Finding(
-                "note",
-                f"extra {extra}",
-                f"{', '.join(missing)} not installed",
-                f"pip install 'normbench[{extra}]' where you need it",
-            )
-        else:
-            yield Finding("ok", f"extra {extra}", f"{', '.join(packages)} installed")
-
-
-def _extras() -> dict[str, list[str]]:
-    """The packages of each optional extra, as the installed metadata name them."""
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    yield Finding("ok", "packages", versions)
     extras: dict[str, list[str]] = {}
     for line in requires("normbench") or ():
-        found = re.match(r"([\w.-]+).*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", line)
-        if found and found[2] != "dev":
-            extras.setdefault(found[2], []).append(found[1])
-    return extras
+        match = re.match(r"([\w.-]+).*;\s*extra\s*==\s*['\"]([\w-]+)['\"]", line)
+        if match and match[2] != "dev":
+            extras.setdefault(match[2], []).append(match[1])
+    for extra, packages in sorted(extras.items()):
+        missing = [name for name in packages if not _is_installed(name)]
+        yield finding(
+            bool(missing),
+            "note",
+            f"extra {extra}",
+            f"{', '.join(missing)} not installed"
+            if missing
+            else f"{', '.join(packages)} installed",
+            f"pip install 'normbench[{extra}]' if you need it",
+        )
 
 
 def _is_installed(package: str) -> bool:
@@ -96,101 +94,82 @@ def _is_installed(package: str) -> bool:
     return True
 
 
-def _device(config: RunConfig, engine: Engine) -> Iterator[Finding]:
+def _device(config: RunConfig, engine: Engine) -> Finding:
     try:
-        device = network.choose_device(config.device)
-        if config.compile:
-            network.require_compiler(device)
+        require_devices([config])
     except RequestError as error:
         if engine.name == "local":
-            yield Finding("error", "device", str(error))
-        else:
-            said = f"{error}; the machines of engine={engine.name} may have it"
-            yield Finding("note", "device", said)
-    else:
-        name = environment(device, ()).device
-        how = ", compiled" if config.compile else ""
-        yield Finding(
-            "ok",
-            "device",
-            f"device={config.device} is {name}, in {config.precision}{how}",
-        )
+            return Finding("error", "device", str(error))
+        elsewhere = f"{error}; the machines of engine={engine.name} may have it"
+        return Finding("note", "device", elsewhere)
+    name = environment(network.choose_device(config.device), ()).device
+    how = ", compiled" if config.compile else ""
+    device = f"device={config.device} is {name}, in {config.precision}{how}"
+    return Finding("ok", "device", device)
+
+
+def _threads(config: RunConfig, engine: Engine) -> Finding:
     workers = parallel(engine) if engine.name == "local" else 1
-    threads, available = config.threads * workers, cores()
-    said = f"{workers} x threads={config.threads} on {available} cores"
-    if threads > available:
-        yield Finding(
-            "warning",
-            "threads",
-            f"{said}: they wait for each other",
-            "lower threads or engine.workers",
-        )
-    else:
-        yield Finding("ok", "threads", said)
+    return finding(
+        config.threads * workers > cores(),
+        "warning",
+        "threads",
+        f"{workers} x threads={config.threads} on {cores()} cores",
+        "lower threads or engine.workers; threads on one core wait for each other",
+    )
 
 
-def _engine(engine: Engine) -> Iterator[Finding]:
+def _engine(engine: Engine) -> Finding:
     package = ENGINE_EXTRAS.get(engine.name)
     if package and not _is_installed(package):
-        yield Finding(
-            "error",
-            "engine",
-            f"engine={engine.name} needs {package}",
-            f"pip install 'normbench[{engine.name}]'",
-        )
-    elif engine.name == "ray" and engine.address is not None:
+        why = f"engine={engine.name} needs {package}"
+        do = f"pip install 'normbench[{engine.name}]'"
+        return Finding("error", "engine", why, do)
+    if engine.name == "ray" and engine.address is not None:
         try:
             ray.require_listening(engine.address)
         except RequestError as error:
-            yield Finding("error", "engine", str(error))
-        else:
-            said = f"ray, by engine.address={engine.address}, which was not asked"
-            yield Finding("ok", "engine", said)
-    elif engine.name == "slurm" and engine.cluster == "slurm":
-        if shutil.which("sbatch"):
-            yield Finding("ok", "engine", f"slurm, {engine.workers} jobs")
-        else:
-            yield Finding(
-                "error",
-                "engine",
-                "engine=slurm: there is no sbatch on the PATH",
-                "run it on a login node, or engine.cluster=local to try it",
-            )
-    else:
-        yield Finding("ok", "engine", engine.name)
+            return Finding("error", "engine", str(error))
+        where = f"ray, at engine.address={engine.address}; its version was not asked"
+        return Finding("ok", "engine", where)
+    if engine.name == "slurm" and engine.cluster == "slurm":
+        missing = not shutil.which("sbatch")
+        return finding(
+            missing,
+            "error",
+            "engine",
+            "engine=slurm: there is no sbatch on the PATH"
+            if missing
+            else f"slurm, {engine.workers} jobs",
+            "run it on a login node, or engine.cluster=local to try it",
+        )
+    return Finding("ok", "engine", engine.name)
 
 
 def _results(results: Path) -> Iterator[Finding]:
-    there = results.absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        yield Finding(
-            "error", "results", f"{there} is no folder", "choose other --results"
-        )
+    folder = next(
+        p for p in (results.absolute(), *results.absolute().parents) if p.exists()
+    )
+    if not folder.is_dir():
+        why = f"{folder} is no folder"
+        yield Finding("error", "results", why, "choose other --results")
         return
-    if not os.access(there, os.W_OK | os.X_OK):
-        yield Finding(
-            "error",
-            "results",
-            f"{there} cannot be written",
-            "choose other --results",
-        )
-    else:
-        yield Finding("ok", "results", f"{results} can be written")
-    free = shutil.disk_usage(there).free
-    said = f"{free / 2**30:.1f} GiB free at {there}"
+    writable = os.access(folder, os.W_OK | os.X_OK)
+    yield finding(
+        not writable,
+        "error",
+        "results",
+        f"{results} can be written" if writable else f"{folder} cannot be written",
+        "choose other --results",
+    )
+    free = shutil.disk_usage(folder).free
+    size = f"{free / 2**30:.1f} GiB free at {folder}"
     if free < NO_SPACE:
-        yield Finding("error", "disk", said, "make room, or choose other --results")
-    elif free < LITTLE_SPACE:
-        yield Finding(
-            "warning",
-            "disk",
-            said,
-            "a run takes 0.1 MiB, with keep_weights or wandb more: see sweep --dry-run",
-        )
+        do = "make room, or choose other --results"
+        yield Finding("error", "disk", size, do)
     else:
-        yield Finding("ok", "disk", said)
+        do = "a run takes 0.1 MiB, with keep_weights or wandb more: see sweep --dry-run"
+        yield finding(free < LITTLE_SPACE, "warning", "disk", size, do)
 
 
 def _code(modules: Sequence[str]) -> Finding:
@@ -200,13 +179,9 @@ def _code(modules: Sequence[str]) -> Finding:
         return Finding("note", "code", f"{code}, in no git checkout")
     code += f", commit {here.git_commit[:10]}"
     if here.git_dirty:
-        return Finding(
-            "note",
-            "code",
-            f"{code} with changes that are not committed",
-            "commit before runs that others should be able to repeat",
-        )
-    return Finding("ok", "code", code)
+        code += " with changes that are not committed"
+    do = "commit before runs that others should be able to repeat"
+    return finding(bool(here.git_dirty), "note", "code", code, do)
 
 
 def _tracker(config: RunConfig) -> Finding:
@@ -218,17 +193,16 @@ def _tracker(config: RunConfig) -> Finding:
     later = "tracker.mode=offline, and `normbench sync` later"
     server, has_key = tracking.account()
     if not has_key:
-        said = f"tracker.mode=online, and no key for {server}: runs go on"
-        return Finding("warning", "tracker", said, f"`wandb login`, or {later}")
+        why = f"tracker.mode=online, and no key for {server}: runs go on"
+        return Finding("warning", "tracker", why, f"`wandb login`, or {later}")
     if not tracking.answers(server, REACH):
-        said = f"tracker.mode=online: {server} is silent for {REACH:g} s; runs go on"
-        return Finding("warning", "tracker", said, later)
-    said = f"W&B online at {server}, with a key that was not tried"
-    return Finding("ok", "tracker", said)
+        why = f"tracker.mode=online: {server} is silent for {REACH:g} s; runs go on"
+        return Finding("warning", "tracker", why, later)
+    return Finding("ok", "tracker", f"W&B online at {server}, with a key, not tried")
 
 
 def _data(config: RunConfig, task: Task) -> Iterator[Finding]:
-    """The sizes of the parts, and what data of the user's own were understood as."""
+    """The sizes of the splits, and what was understood of the user's own data."""
     sizes = ", ".join(f"{len(index)} {split}" for split, index in task.splits.items())
     where = f"data={config.data.name}: {sizes}; parsed data are in {cache.folder()}"
     yield Finding("ok", "data", where)

@@ -1,4 +1,7 @@
-"""How long the rest of a sweep takes, learnt from records. Needs no torch."""
+"""How long the rest of a sweep takes, by the records of similar runs.
+
+Needs no torch.
+"""
 
 import json
 from collections import defaultdict
@@ -9,71 +12,73 @@ from normbench.config.schema import RunConfig, RunRecord
 
 
 class Forecast:
-    """How long runs take, learnt from records: the mean of the runs most like each.
+    """The time of a run is the mean of the most similar runs; `workers` go in parallel.
 
-    An engine that finds out how many runs go side by side says so in `workers`.
+    An engine sets `workers` once it knows them.
     """
 
     def __init__(
-        self, seen: Iterable[RunRecord], missing: Mapping[str, RunConfig], workers: int
+        self,
+        records: Iterable[RunRecord],
+        missing: Mapping[str, RunConfig],
+        workers: int,
     ) -> None:
         self.workers = workers
         self._seconds: dict[str, list[float]] = defaultdict(list)
-        self._left: dict[str, set[str]] = defaultdict(set)
-        self._cells: dict[str, RunConfig] = {}
-        for finished in seen:
-            self.learn(finished)
+        self._missing: dict[str, set[str]] = defaultdict(set)  # cell -> run ids
+        self._configs: dict[str, RunConfig] = {}  # cell -> one of its configs
+        for record in records:
+            self.learn(record)
         for key, config in missing.items():
-            cell = next(_likenesses(config))
-            self._left[cell].add(key)
-            self._cells.setdefault(cell, config)
+            cell = next(_similar(config))
+            self._missing[cell].add(key)
+            self._configs.setdefault(cell, config)
 
-    def learn(self, finished: RunRecord) -> None:
-        """From a run that went to its end; it is no longer missing."""
-        likenesses = list(_likenesses(finished.config))
-        self._left[likenesses[0]].discard(finished.run_id)
-        if finished.status in {"ok", "diverged"}:
-            spent = finished.seconds
-            total = spent.setup + spent.train + spent.evaluate
-            for likeness in likenesses:
-                self._seconds[likeness].append(total)
+    def learn(self, record: RunRecord) -> None:
+        """Count a run as done; one that went to its end gives its time."""
+        self.give_up(record.run_id, record.config)
+        if record.status in {"ok", "diverged"}:
+            spent = record.seconds
+            for kind in _similar(record.config):
+                self._seconds[kind].append(spent.setup + spent.train + spent.evaluate)
 
     def give_up(self, run_id: str, config: RunConfig) -> None:
-        """A run that left no record is no longer waited for."""
-        self._left[next(_likenesses(config))].discard(run_id)
+        """The run is no longer missing."""
+        self._missing[next(_similar(config))].discard(run_id)
 
     def seconds(self) -> float | None:
-        """Until every missing run is done; None while no run like one of them is known.
+        """Until every missing run is done; None if no similar run is known.
 
-        A cell of which nothing is known counts as the mean of those that are.
+        A cell without similar runs counts as the mean of the others.
         """
         known, unknown, total = 0, 0, 0.0
-        for cell, keys in self._left.items():
+        for cell, keys in self._missing.items():
             if not keys:
                 continue
-            each = self._of(self._cells[cell])
-            if each is None:
+            run_seconds = self._run_seconds(self._configs[cell])
+            if run_seconds is None:
                 unknown += len(keys)
             else:
                 known += len(keys)
-                total += each * len(keys)
+                total += run_seconds * len(keys)
         if not known:
             return None if unknown else 0.0
         total += unknown * total / known
         return total / max(1, min(self.workers, known + unknown))
 
-    def _of(self, config: RunConfig) -> float | None:
-        for likeness in _likenesses(config):
-            if seen := self._seconds.get(likeness):
-                return mean(seen)
-        return None
+    def _run_seconds(self, config: RunConfig) -> float | None:
+        times = (self._seconds.get(kind) for kind in _similar(config))
+        return next((mean(seconds) for seconds in times if seconds), None)
 
 
-def _likenesses(config: RunConfig) -> Iterator[str]:
-    """What a run has in common with others, the most first: all but rates and seed."""
+def _similar(config: RunConfig) -> Iterator[str]:
+    """Kinds of runs that take a similar time, the most similar first.
+
+    The first is all of the config that matters, without rates and seed.
+    """
     parts = config.model_dump(mode="json")
     work = [parts["task"], parts["data"], parts["budget"]]
     sizes = [config.batch_size, config.accumulate]
     norm = [parts["norm"], config.reparam, config.norm_batch]
-    for alike in ([work, sizes, norm], [work, sizes], [work]):
-        yield json.dumps(alike, sort_keys=True)
+    for keys in ([work, sizes, norm], [work, sizes], [work]):
+        yield json.dumps(keys, sort_keys=True)

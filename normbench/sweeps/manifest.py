@@ -1,8 +1,8 @@
-"""What a sweep sets out to do, on disk while it runs, for whoever looks from outside.
+"""The plan of a sweep on disk, for `normbench watch`.
 
 `results/sweeps/<time>-<process>/` holds `manifest.json.gz` and a lock, which is the
-operating system's and ends with the process. A sweep that begins removes what sweeps
-that have ended left there: the last one stays to be looked at.
+operating system's and ends with the process. A new sweep removes the folders of sweeps
+that have ended, so that the last one can still be watched.
 """
 
 import gzip
@@ -27,7 +27,7 @@ FILE = "manifest.json.gz"
 
 
 class Manifest(BaseModel):
-    """The runs of a sweep, by id; `todo` are those that it does, or does again."""
+    """The runs of a sweep, by id; `todo` are the runs that it does, or does again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class Manifest(BaseModel):
 
 
 class Announcement:
-    """Says what this process is doing, from the first `say` until the `with` ends."""
+    """Publishes the manifest of this process, until the `with` block ends."""
 
     def __init__(self, results: Path) -> None:
         self._results = results
@@ -55,8 +55,8 @@ class Announcement:
         self._lock.release()
 
     def say(self, manifest: Manifest) -> None:
-        """Replaces what was said before. Raises RequestError where it cannot be."""
-        # Its format has no time before 1970 or after 2106, which a clock may show.
+        """Replace the manifest. Raises RequestError if it cannot be written."""
+        # The format of gzip has no time before 1970 or after 2106, as a clock may have.
         text = manifest.model_dump_json().encode()
         data = gzip.compress(text, compresslevel=1, mtime=0)
         try:
@@ -75,34 +75,36 @@ class Announcement:
 
 
 def folders(results: Path) -> list[Path]:
-    """Those of all sweeps that have said something, the latest last; no links."""
-    found = (file.parent for file in (results / SWEEPS).glob(f"*/{FILE}"))
-    return sorted(each for each in found if not each.is_symlink())
+    """The folders of all sweeps with a manifest, the latest last; no links."""
+    paths = (file.parent for file in (results / SWEEPS).glob(f"*/{FILE}"))
+    return sorted(path for path in paths if not path.is_symlink())
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What is said in a sweep's folder. Raises RequestError where that is damaged."""
+    """The manifest in a sweep's folder. Raises RequestError if it is damaged."""
     path = folder / FILE
+
+    def damaged(why: object) -> RequestError:
+        return RequestError(f"{path} is no manifest ({why}); remove it")
+
     try:
-        said = untrusted.parsed(Manifest, untrusted.unzipped(path), path)
+        manifest = untrusted.parsed(Manifest, untrusted.unzipped(path), path)
     except Unreadable as error:
-        raise RequestError(f"{path} is no manifest ({error.why}); remove it") from None
+        raise damaged(error.why) from None
     except OSError as error:
-        told = error.strerror
-        raise RequestError(f"{path} is no manifest ({told}); remove it") from None
-    skipped = {key: each.config for key, each in said.skipped.items()}
-    for run_id, config in (*said.runs.items(), *skipped.items()):
+        raise damaged(error.strerror) from None
+    skipped = {key: skip.config for key, skip in manifest.skipped.items()}
+    for run_id, config in (*manifest.runs.items(), *skipped.items()):
         if wrong := identity.mistake(run_id, config):
-            raise RequestError(f"{path} is no manifest ({wrong}); remove it")
-    if not said.runs.keys() >= {*said.todo}:
-        wrong = "it has something to do that is no run of it"
-        raise RequestError(f"{path} is no manifest ({wrong}); remove it")
-    return said
+            raise damaged(wrong)
+    if not manifest.runs.keys() >= {*manifest.todo}:
+        raise damaged("todo names a run that is not in it")
+    return manifest
 
 
 def _remove(folder: Path) -> None:
-    """Remove what a sweep that has ended said, and its folder where nothing is left."""
+    """Remove the files of a sweep that has ended, and its folder if that is empty."""
     with suppress(OSError):
-        for said in (*folder.glob(f".{FILE}.*"), folder / FILE, folder / LOCK):
-            said.unlink(missing_ok=True)
+        for path in (*folder.glob(f".{FILE}.*"), folder / FILE, folder / LOCK):
+            path.unlink(missing_ok=True)
         folder.rmdir()

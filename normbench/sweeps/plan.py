@@ -1,11 +1,11 @@
-"""A sweep -> the runs it needs, minus those that are done."""
+"""The runs of a sweep, and how many of them are done."""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean
 
 import torch
 
@@ -19,15 +19,14 @@ from normbench.errors import Incompatible, RequestError, Unreadable
 from normbench.records import store
 from normbench.records.source import comes_from_this_code
 from normbench.records.store import Results
-from normbench.sweeps.manifest import Manifest
 from normbench.training import network
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a sweep by their ids, each once, in the order they were asked for.
+    """The runs of a sweep by id, each once, in the order of the request.
 
-    `skipped` are those that cannot work; they are not in `runs`.
+    `skipped` are the runs that cannot work; they are not in `runs`.
     """
 
     runs: dict[str, RunConfig]
@@ -44,8 +43,8 @@ def make_plan(
 
     Each of `arms` is a text of overrides, as on a command line: with arms, the plan is
     the union of their grids, each over `overrides` and the arm's own, which win.
-    Everything is validated. Raises RequestError where any run is wrong; a norm that
-    cannot work in its network is skipped, with the reason.
+    Everything is validated. Raises RequestError if any run is wrong; a norm that cannot
+    work in its network is skipped, with the reason.
     """
     compose = Composer(config_dir)
     runs: dict[str, RunConfig] = {}
@@ -58,19 +57,19 @@ def make_plan(
                 if arms or not _chooses_several(overrides, config_dir):
                     raise
                 raise RequestError(
-                    f"{error}; in {' '.join(str(o.input_line) for o in cell)}; where "
+                    f"{error}; in {' '.join(str(o.input_line) for o in cell)}; if "
                     "choices have different keys, give each a grid of its own: "
                     '--arm "norm=group norm.num_groups=2,4" --arm norm=batch'
                 ) from None
-            asked = engine(values.pop("engine", {}))
-            if asked not in engines:
-                engines.append(asked)
+            run_engine = engine(values.pop("engine", {}))
+            if run_engine not in engines:
+                engines.append(run_engine)
             config = resolve(values)
             planned = runs.setdefault(run_id(config), config)
             if planned != config:
-                raise RequestError(_two_of_one(planned, config))
+                raise RequestError(_conflict(planned, config))
     if len(engines) > 1:
-        raise RequestError("engine is of the sweep, not of a run; name one value of it")
+        raise RequestError("a sweep has one engine; name one value of each engine key")
     skipped = {
         key: Skipped(config=runs[key], reason=reason)
         for key, reason in incompatible(runs).items()
@@ -89,31 +88,31 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> "Shard":
         """From "I/N". Raises RequestError."""
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-        index, count = map(int, found.groups()) if found else (0, 0)
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        index, count = map(int, match.groups()) if match else (0, 0)
         if index >= count:
             right = f"I from 0 to {count - 1}" if count else "such as 0/4"
-            raise RequestError(f"--shard {text!r} is none; write I/N, {right}")
+            raise RequestError(f"--shard {text!r} is not a share; write I/N, {right}")
         return cls(index, count)
 
     def of(self, plan: Plan) -> Plan:
         """The runs whose ids, as numbers, have the remainder `index` by `count`.
 
-        A run is in the same share whatever else is asked for.
+        A run is in the same share whatever the rest of the plan is.
         """
 
         def has(key: str) -> bool:
             return int(key, 16) % self.count == self.index
 
-        return Plan(
-            {key: config for key, config in plan.runs.items() if has(key)},
-            {key: each for key, each in plan.skipped.items() if has(key)},
-            plan.engine,
+        return replace(
+            plan,
+            runs={key: config for key, config in plan.runs.items() if has(key)},
+            skipped={key: skip for key, skip in plan.skipped.items() if has(key)},
         )
 
 
-def _two_of_one(planned: RunConfig, config: RunConfig) -> str:
-    """Why a run cannot be asked for with two values of what does not make a run."""
+def _conflict(planned: RunConfig, config: RunConfig) -> str:
+    """Why two configs that differ, but have one run id, cannot both be in a plan."""
     before, after = planned.model_dump(), config.model_dump()
     key = next(key for key in after if before[key] != after[key])
     old, new = before[key], after[key]
@@ -121,8 +120,7 @@ def _two_of_one(planned: RunConfig, config: RunConfig) -> str:
         name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
         key, old, new = f"{key}.{name}", old.get(name), new.get(name)
     return (
-        f"{key} does not make another run: {old} and {new} are asked for the same run, "
-        "and one of them would be dropped; name one value"
+        f"{key} does not make another run: one run has {old} and {new}; name one value"
     )
 
 
@@ -132,28 +130,28 @@ def _chooses_several(overrides: Sequence[str], config_dir: Path | None) -> bool:
 
 
 def incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
-    """The reason of each run whose norm cannot work, asked once for equal networks."""
-    alike: dict[str, list[str]] = defaultdict(list)
+    """Why norms cannot work, by run id; equal networks are built once."""
+    by_shapes: dict[str, list[str]] = defaultdict(list)
     for key, config in runs.items():
-        alike[network.shapes(config)].append(key)
-    skipped: dict[str, str] = {}
+        by_shapes[network.shapes(config)].append(key)
+    reasons: dict[str, str] = {}
     cpu = torch.device("cpu")
-    for keys in alike.values():
+    for keys in by_shapes.values():
         config = runs[keys[0]]
         try:
             network.check(config, network.make_task(config, cpu))
         except Incompatible as reason:
-            skipped |= dict.fromkeys(keys, str(reason))
-    return skipped
+            reasons |= dict.fromkeys(keys, str(reason))
+    return reasons
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How much of a plan is done: each run's id is in one of the first three.
+class PlanState:
+    """How much of a plan is done: each run is in one of the first three, by id.
 
     `finished` are the records that satisfy the plan, `missing` the runs to do, `left`
-    the failed ones that are to be left as they are; `stale` are the runs with a record
-    that comes from other code, `failed` those with a record of a failure.
+    the failed runs that are not done again. `stale` are the runs whose record comes
+    from other code, `failed` those with a record of a failure.
     """
 
     finished: dict[str, RunRecord]
@@ -163,55 +161,27 @@ class Standing:
     failed: frozenset[str]
 
 
-def standing(plan: Plan, results: Results, *, skip_failed: bool = False) -> Standing:
-    """Look up the runs of `plan` under `results`.
-
-    With `skip_failed`, runs that failed are not missing.
-    """
+def plan_state(plan: Plan, results: Results, *, skip_failed: bool = False) -> PlanState:
+    """Look up the runs of `plan`; with `skip_failed`, failed runs are not missing."""
     finished, missing, left = {}, {}, {}
     stale, failed = set(), set()
-    records: dict[str, RunRecord | None] = {}
     with store.no_garbage():
-        for key in plan.runs:
-            try:
-                records[key] = store.read(store.run_folder(results.folder, key))
-            except Unreadable:  # whoever does the run says so
-                records[key] = None
-    for key, config in plan.runs.items():
-        folder, found = store.run_folder(results.folder, key), records[key]
-        if found is None:
-            missing[key] = config
-            continue
-        fresh = comes_from_this_code(found.environment, results.modules)
-        if not fresh:
-            stale.add(key)
-        if found.status == "failed":
-            failed.add(key)
-            if skip_failed:
-                left[key] = found
+        for key, config in plan.runs.items():
+            folder = store.run_folder(results.folder, key)
+            record = None
+            with suppress(Unreadable):  # the worker that does the run reports it
+                record = store.read(folder)
+            if record is None:
+                missing[key] = config
                 continue
-        if store.satisfies(folder, found, config) and (fresh or not results.redo_stale):
-            finished[key] = found
-        else:
-            missing[key] = config
-    return Standing(finished, missing, left, frozenset(stale), frozenset(failed))
-
-
-def manifest(title: str, plan: Plan, now: Standing, workers: int) -> Manifest:
-    """What is said of `plan` while its missing runs are done."""
-    return Manifest(
-        title=title,
-        workers=workers,
-        runs=plan.runs,
-        skipped=plan.skipped,
-        todo=list(now.missing),
-    )
-
-
-def bytes_of_a_run(folders: Iterable[Path]) -> int | None:
-    """The mean size of finished runs' folders in bytes; None where there are none."""
-    sizes = [
-        sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        for folder in folders
-    ]
-    return round(mean(sizes)) if sizes else None
+            if not comes_from_this_code(record.environment, results.modules):
+                stale.add(key)
+            if record.status == "failed":
+                failed.add(key)
+            if record.status == "failed" and skip_failed:
+                left[key] = record
+            elif store.satisfies(folder, record, config) and results.counts(record):
+                finished[key] = record
+            else:
+                missing[key] = config
+    return PlanState(finished, missing, left, frozenset(stale), frozenset(failed))

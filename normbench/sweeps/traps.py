@@ -1,4 +1,4 @@
-"""Traps of a config: what is known to go wrong with such batches, norms and rates."""
+"""Known problems with the batches, norms and rates of a config."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ SMALL_BATCH = 1 / 8
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: `do` says what to do about it, "" where nothing."""
+    """One thing that doctor looked at; `do` is advice, or empty."""
 
     level: Level
     what: str
@@ -35,38 +35,37 @@ class Finding:
     do: str = ""
 
 
+def finding(problem: bool, level: Level, what: str, why: str, do: str) -> Finding:
+    """A finding of `level`, with advice, if there is a `problem`; else an ok."""
+    return Finding(level, what, why, do) if problem else Finding("ok", what, why)
+
+
 def norm_of(config: RunConfig) -> type[Norm]:
     return NORMS.get(config.norm.name)
 
 
 def batches(config: RunConfig, task: Task) -> Iterator[Finding]:
-    """Ghost batches that do nothing, and what an epoch leaves over."""
-    samples = len(task.splits["train"])
-    rest = samples % config.batch_size
-    steps = f"{samples // config.batch_size} steps of {config.batch_size} samples"
-    if rest == 1:
-        yield Finding(
-            "note",
-            "last batch",
-            f"{steps}, and 1 sample that is left out",
-            "nothing here; a DataLoader needs drop_last=True, or a statistic of one "
-            "sample ends each epoch",
-        )
-    else:
-        yield Finding(
-            "ok", "last batch", f"{steps} in an epoch, and {rest} that are left out"
-        )
+    """The samples that an epoch leaves out, and ghost batches without an effect."""
+    steps, rest = divmod(len(task.splits["train"]), config.batch_size)
+    yield finding(
+        rest == 1,
+        "note",
+        "last batch",
+        f"{steps} steps of {config.batch_size} samples an epoch, and {rest} left out",
+        "nothing here; a DataLoader needs drop_last=True, or a statistic of one sample "
+        "ends each epoch",
+    )
     micro_batch = config.batch_size // config.accumulate
-    shared = norm_of(config).uses_other_samples
-    if config.norm_batch < micro_batch and not shared:
+    norm = norm_of(config)
+    if config.norm_batch < micro_batch and not norm.uses_other_samples:
         yield Finding(
             "warning",
             "ghost batches",
             f"norm_batch={config.norm_batch} changes nothing but the run id of norm="
-            f"{norm_of(config).name}, whose samples share no statistics",
+            f"{norm.name}, whose samples share no statistics",
             f"leave norm_batch at the micro-batch, {micro_batch}",
         )
-    elif config.accumulate > 1 and shared:
+    elif config.accumulate > 1 and norm.uses_other_samples:
         yield Finding(
             "note",
             "accumulation",
@@ -76,7 +75,7 @@ def batches(config: RunConfig, task: Task) -> Iterator[Finding]:
 
 
 def relative_noise(samples: int, positions: int) -> tuple[float, float]:
-    """How far a channel's batch mean is off, in its standard deviations: least, most.
+    """The error of a channel's batch mean, in its standard deviations: least, most.
 
     The standard error of a mean of n_eff independent values is 1 / sqrt(n_eff) of their
     standard deviation, with Kish's (1965) n_eff = samples * positions / (1 + rho *
@@ -92,12 +91,15 @@ def values_in_statistic(
 ) -> int | None:
     """How many values of one sample are in a statistic, at most, by the norm's axes.
 
-    None where it has none. Raises ValueError where those are in words of its own.
+    None if the norm has no statistic. Raises ValueError if its axes use unknown terms.
     """
     _, channels, *spatial = shape
-    widths = {"one channel": 1, "a window of channels": channels}
-    widths |= {"all channels": channels}
     groups, size = options.get("num_groups", 1), options.get("group_size")
+    widths = {
+        "one channel": 1,
+        "a window of channels": channels,
+        "all channels": channels,
+    }
     if isinstance(size, int):
         widths["one group of channels"] = size
     elif isinstance(groups, int):
@@ -116,116 +118,104 @@ def values_in_statistic(
 
 
 def statistics(config: RunConfig, shapes: Sequence[torch.Size]) -> Iterator[Finding]:
-    """How many values a statistic has, in the layer where it has the fewest."""
+    """How many values a statistic has, in the layer where it has the fewest.
+
+    `shapes` are those of the norms' inputs, (N, C, *spatial).
+    """
     norm = norm_of(config)
     if not shapes:
         return
     if norm.uses_other_samples:
         positions = min(math.prod(shape[2:]) for shape in shapes)
         least, most = relative_noise(config.norm_batch, positions)
-        said = (
+        yield finding(
+            config.norm_batch < FEW_SAMPLES,
+            "warning",
+            "samples per statistic",
             f"norm_batch={config.norm_batch} samples of {positions} positions, in the "
             f"smallest layer: a batch mean is off by {least:.0%} to {most:.0%} of a "
-            "standard deviation, as positions are independent or alike"
+            "standard deviation, for independent to equal positions",
+            f"norm_batch of {FEW_SAMPLES} or more, or a norm of single samples; the "
+            "probe statistic_noise measures it",
         )
-        if config.norm_batch < FEW_SAMPLES:
-            yield Finding(
-                "warning",
-                "samples per statistic",
-                said,
-                f"norm_batch of {FEW_SAMPLES} or more, or a norm of single samples; "
-                "the probe statistic_noise measures it",
-            )
-        else:
-            yield Finding("ok", "samples per statistic", said)
         return
-    options = config.norm.options
+    what = "values per statistic"
     try:
-        counts = [values_in_statistic(norm, options, shape) for shape in shapes]
+        counts = [values_in_statistic(norm, config.norm.options, s) for s in shapes]
     except ValueError as error:
         yield Finding(
             "note",
-            "values per statistic",
+            what,
             f"not known of norm={norm.name}, whose {error}",
             'write them as other norms do: "one sample, one channel, all positions"',
         )
         return
-    known = [count for count in counts if count is not None]
-    if not known:
-        yield Finding("ok", "values per statistic", f"norm={norm.name} has none")
+    least_values = min((count for count in counts if count is not None), default=None)
+    if least_values is None:
+        yield Finding("ok", what, f"norm={norm.name} has none")
         return
-    said = (
-        f"{min(known)} of one sample, in the smallest layer: a mean is off by up to "
-        f"{1 / math.sqrt(min(known)):.0%} of a standard deviation"
+    yield finding(
+        least_values < FEW_VALUES,
+        "warning",
+        what,
+        f"{least_values} of one sample, in the smallest layer: a mean is off by up to "
+        f"{1 / math.sqrt(least_values):.0%} of a standard deviation",
+        "fewer groups, more channels or a higher resolution",
     )
-    if min(known) < FEW_VALUES:
-        yield Finding(
-            "warning",
-            "values per statistic",
-            said,
-            "fewer groups, more channels or a higher resolution",
-        )
-    else:
-        yield Finding("ok", "values per statistic", said)
 
 
-def weight_decay(config: RunConfig) -> Iterator[Finding]:
-    decay = config.optimizer.weight_decay
-    on_weights = f"optimizer.weight_decay={decay:g}"
-    if decay and config.norm_weight_decay:
-        yield Finding(
-            "warning",
-            "weight decay",
-            f"{on_weights} is on the norms' own parameters too: gamma and beta are "
-            "pulled to 0, and nothing behind them undoes it",
-            "norm_weight_decay=false, unless that is the question",
-        )
-    else:
-        yield Finding(
-            "ok", "weight decay", f"{on_weights}, none on the norms' gamma and beta"
-        )
+def weight_decay(config: RunConfig) -> Finding:
+    """Whether weight decay pulls gamma and beta to 0."""
+    decay, on_norms = config.optimizer.weight_decay, config.norm_weight_decay
+    where = "also" if on_norms else "not"
+    return finding(
+        bool(decay and on_norms),
+        "warning",
+        "weight decay",
+        f"optimizer.weight_decay={decay:g} is {where} on the norms' gamma and beta",
+        "norm_weight_decay=false, unless that is the question: decay pulls gamma and "
+        "beta to 0, and no later layer undoes it",
+    )
 
 
-def learning_rate(config: RunConfig) -> Iterator[Finding]:
+def learning_rate(config: RunConfig) -> Finding:
     """The rate against the batch size: a hint, no more.
 
     Proportional to the batch for SGD (Goyal et al. 2017), to its square root for Adam
     (Malladi et al. 2022).
     """
+    what = "learning rate"
     reference, batch = config.lr_reference_batch_size, config.batch_size
     peak = peak_lr(config)
-    said = f"lr={config.lr:g}, lr_rule={config.lr_rule}: {peak:g} at the peak"
+    rate = f"lr={config.lr:g}, lr_rule={config.lr_rule}: {peak:g} at the peak"
     if config.optimizer.name == "adamw" and peak > HIGHEST_ADAMW:
-        yield Finding(
+        return Finding(
             "warning",
-            "learning rate",
-            f"{said}, which is a rate for SGD; AdamW is unstable above "
+            what,
+            f"{rate}, which is a rate for SGD; AdamW is unstable above "
             f"{HIGHEST_ADAMW:g}",
             "lr=0.001 (the default of torch.optim.AdamW) or near it, or tune lr",
         )
-        return
     if config.lr_rule == "linear" and batch <= SMALL_BATCH * reference:
         root = peak_learning_rate(config.lr, "sqrt", batch, reference)
-        yield Finding(
+        return Finding(
             "warning",
-            "learning rate",
-            f"{said}; from {reference} down to {batch} samples the linear rule gives "
+            what,
+            f"{rate}; from {reference} down to {batch} samples the linear rule gives "
             "rates that can be several times too low, and the ranking of norms changes "
             "with the rate",
             "tune lr for each norm, as `normbench compare` does; lr_rule=sqrt would "
             f"give {root:g}",
         )
-        return
     usual: Literal["linear", "sqrt"]
     usual = "linear" if config.optimizer.name == "sgd" else "sqrt"
     if batch == reference or config.lr_rule == usual:
-        yield Finding("ok", "learning rate", said)
-        return
+        return Finding("ok", what, rate)
     other = peak_learning_rate(config.lr, usual, batch, reference)
-    yield Finding(
+    return Finding(
         "note",
-        "learning rate",
-        f"{said}; {usual} scaling from {reference} to {batch} samples, usual with "
+        what,
+        f"{rate}; {usual} scaling from {reference} to {batch} samples, usual with "
         f"{config.optimizer.name}, would be {other:g}",
         f"only a hint: tune lr, or lr_rule={usual}",
     )

@@ -17,15 +17,17 @@ import torch
 from claims_made import TINY, put
 from conftest import Command
 from records_made import A_RECORD
+from sweeps_made import RecordingObserver
 
-from normbench.claims import trial as trials
 from normbench.claims.check import check, prepare, write_verdict
 from normbench.claims.comparison import comparison
 from normbench.claims.trial import Request
 from normbench.config.schema import Engine, LocalEngine, RunConfig
 from normbench.errors import NormbenchError, RequestError
 from normbench.records.store import Results, RunWriter, read_compact
-from normbench.sweeps.engines import Work
+from normbench.sweeps import round
+from normbench.sweeps.engines.base import Work
+from normbench.sweeps.round import Rounds
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.training.environment import environment
 from normbench.verdicts.files import read_verdict
@@ -81,7 +83,7 @@ class Runner:
 @pytest.fixture
 def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
     made = Runner()
-    monkeypatch.setattr(trials, "run_all", made)
+    monkeypatch.setattr(round, "run_all", made)
     return made
 
 
@@ -91,10 +93,14 @@ def a_claim(**design: Any) -> Claim:
     return Claim(**plain)
 
 
+def in_folder(folder: Path) -> Rounds:
+    return Rounds(Results(folder), lambda *_: RecordingObserver())
+
+
 def checked(
     claim: Claim, folder: Path, budget: BudgetName = "full", arm: str | None = None
 ) -> Verdict:
-    request = Request(Results(folder / "runs"), budget, ENGINE, lambda what: None)  # type: ignore[arg-type, return-value]
+    request = Request(in_folder(folder / "runs"), budget, ENGINE)
     return check(claim, prepare(claim, request, arm), "normbench claim check tiny")
 
 
@@ -166,13 +172,7 @@ def test_quick_has_six_seeds_and_the_rates_it_is_given(
 ) -> None:
     claim = a_claim()
     frozen = {"digits": {"a@2": 0.7}}
-    request = Request(
-        Results(tmp_path / "runs"),
-        "quick",
-        ENGINE,
-        lambda what: None,  # type: ignore[arg-type, return-value]
-        frozen=frozen,
-    )
+    request = Request(in_folder(tmp_path / "runs"), "quick", ENGINE, frozen=frozen)
     verdict = check(claim, prepare(claim, request), "")
     assert set(runner.seeds("batch")) == {(0.7, seed) for seed in range(6)}
     assert set(runner.seeds("group")) == {(0.2, seed) for seed in range(6)}

@@ -22,7 +22,7 @@ from normbench.config.schema import RunRecord
 from normbench.errors import Busy, NormbenchError, RequestError, Unreadable
 from normbench.records import store
 from normbench.records.store import Results
-from normbench.sweeps.plan import Plan, standing
+from normbench.sweeps.plan import Plan, plan_state
 from normbench.system.atomic import write_atomically
 
 
@@ -235,7 +235,7 @@ def test_a_disk_that_does_not_answer_is_not_a_run_without_a_record(
     with pytest.raises(Unreadable, match=r"result\.json cannot be read: Input/output"):
         store.read(folder)
     plan = Plan({finished.run_id: finished.config}, {}, compose_engine([]))
-    assert standing(plan, Results(tmp_path)).missing.keys() == {finished.run_id}
+    assert plan_state(plan, Results(tmp_path)).missing.keys() == {finished.run_id}
 
 
 def test_files_of_others_stay_in_the_folder_of_a_run(tmp_path: Path) -> None:

@@ -4,17 +4,12 @@ stand-in. Their processes are killed and stopped in the middle of a run.
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sweeps_made import THIRTY_STEPS, Sweep, wait_until
 
-from normbench.config.schema import RunConfig
-from normbench.records import store
-from normbench.records.store import Results
 from normbench.sweeps.manifest import folders, read_manifest
-from normbench.training.experiment import run_one
 
 pytestmark = pytest.mark.slow
 
@@ -22,25 +17,12 @@ RAY = ["engine=ray", "engine.workers=2", "engine.runs_per_task=2"]
 SLURM = ["engine=slurm", "engine.cluster=local", "engine.workers=2"]
 LOCAL = ["engine=local", "engine.workers=2"]
 
-MakeSweep = Callable[..., Sweep]
-
-
-@pytest.fixture
-def sweep(tmp_path: Path) -> MakeSweep:
-    """A sweep of tiny runs, each compared with one that nothing happens to."""
-
-    def calm(config: RunConfig) -> Path:
-        folder = tmp_path / "calm"
-        return store.run_folder(folder, run_one(config, Results(folder)).run_id)
-
-    return lambda *overrides: Sweep(tmp_path, calm, *THIRTY_STEPS, *overrides)
-
 
 @pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
 def test_a_process_is_killed_and_the_next_told_to_stop_in_one_run(
-    engine: list[str], sweep: MakeSweep
+    engine: list[str], tmp_path: Path
 ) -> None:
-    hurt = sweep("seed=range(0,4)", *engine)
+    hurt = Sweep(tmp_path, "seed=range(0,4)", *engine)
     first = hurt.ids[0]
     process = hurt.start(None, slow=0.3)
     hurt.wait_for_rows(first, 7)
@@ -48,14 +30,13 @@ def test_a_process_is_killed_and_the_next_told_to_stop_in_one_run(
     wait_until(lambda: len(hurt.begun()[first]) == 2, "it begins once more")
     hurt.wait_for_rows(first, 8)
     os.kill(hurt.begun()[first][-1].pid, signal.SIGTERM)
-    code, said = hurt.end(process)
-    assert code == 0, said
+    hurt.end(process)
     (begun, after_kill, after_stop), *others = hurt.steps()
     assert (begun, after_kill) == (1, 6)  # the checkpoint of step 5
     assert after_stop > 8  # one of its own
     assert others == [[1]] * 3
-    killed, told, *_ = hurt.begun()[first]
-    assert killed.pid != told.pid
+    killed, stopped, *_ = hurt.begun()[first]
+    assert killed.pid != stopped.pid
     hurt.check()
     (announced,) = folders(hurt.results)
     manifest = read_manifest(announced)
@@ -64,14 +45,13 @@ def test_a_process_is_killed_and_the_next_told_to_stop_in_one_run(
 
 @pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
 def test_an_interrupted_sweep_is_completed_by_another_engine(
-    engine: list[str], sweep: MakeSweep
+    engine: list[str], tmp_path: Path
 ) -> None:
-    hurt = sweep("seed=range(0,4)", *engine)
+    hurt = Sweep(tmp_path, "seed=range(0,4)", *engine)
     process = hurt.start(None, slow=0.3)
     hurt.wait_for_rows(hurt.ids[0], 7)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    code, said = hurt.end(process)
-    assert code == 130, said
+    hurt.end(process, code=130)
     assert hurt.ids[0] not in hurt.finished
     hurt.overrides = (*THIRTY_STEPS, "seed=range(0,4)", *LOCAL)
     hurt.complete()
@@ -79,26 +59,14 @@ def test_an_interrupted_sweep_is_completed_by_another_engine(
     assert hurt.steps()[0][1] > 7
 
 
-def test_engines_and_a_share_are_at_one_folder_at_a_time(sweep: MakeSweep) -> None:
+def test_engines_and_a_share_are_at_one_folder_at_a_time(tmp_path: Path) -> None:
     plan = "seed=range(0,6)"
-    hurt = sweep(plan)
+    hurt = Sweep(tmp_path, plan)
     processes = []
     for more in (RAY, SLURM, [*LOCAL, "--shard", "1/2"], ["engine.workers=1"]):
         hurt.overrides = (*THIRTY_STEPS, plan, *more)
         processes.append(hurt.start(None, slow=0.2))
     for process in processes:
-        code, said = hurt.end(process)
-        assert code == 0, said
+        hurt.end(process)
     assert hurt.steps() == [[1]] * 6
-    hurt.check()
-
-
-def test_shards_make_the_whole(sweep: MakeSweep) -> None:
-    hurt = sweep("seed=range(0,4)", "engine.workers=1")
-    first = hurt.start(None, "--shard", "0/2")
-    second = hurt.start(None, "--shard", "1/2")
-    for process in (first, second):
-        code, said = hurt.end(process)
-        assert code == 0, said
-    assert hurt.steps() == [[1]] * 4
     hurt.check()

@@ -1,4 +1,4 @@
-"""What doctor finds: the traps of a config, and what is not there."""
+"""What doctor finds: the traps of a config, and what is missing."""
 
 import json
 import socket
@@ -10,22 +10,22 @@ from threading import Thread
 import pytest
 import torch
 import wandb
-from conftest import SMALL
-from typer.testing import CliRunner
+from conftest import SMALL, Command
 
-from normbench.cli import app
 from normbench.config.composition import compose, compose_engine
 from normbench.errors import RequestError
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.records import tracking
 from normbench.sweeps import doctor
 from normbench.sweeps.doctor import examine
-from normbench.sweeps.engines import cores
+from normbench.sweeps.engines.base import cores
 from normbench.sweeps.traps import Finding, relative_noise, values_in_statistic
 from normbench.training.network import make_task, try_on_meta
 
+NORMAL = ["norm=batch", "batch_size=32"]
 
-def look(
+
+def examined(
     *overrides: str, results: Path = Path(), engine: Sequence[str] = ()
 ) -> dict[str, Finding]:
     config = compose([*SMALL["cnn"], "tracker=none", *overrides])
@@ -35,52 +35,82 @@ def look(
 
 
 def test_a_config_without_a_trap_has_neither_error_nor_warning() -> None:
-    found = look("norm=batch", "batch_size=32")
-    assert {f.level for f in found.values()} <= {"ok", "note"}
-    assert "32 samples" in found["last batch"].why
+    findings = examined(*NORMAL)
+    assert {finding.level for finding in findings.values()} <= {"ok", "note"}
+    assert "32 samples" in findings["last batch"].why
 
 
-def test_groups_that_do_not_divide_are_an_error() -> None:
-    found = look("norm=group", "norm.num_groups=3")["network"]
-    assert found.level == "error"
-    assert "does not divide 8 channels" in found.why
-
-
-def test_a_batch_above_the_data_is_an_error() -> None:
-    found = look("batch_size=100000")["network"]
-    assert found.level == "error"
-    assert "is above the 3000 training samples" in found.why
-
-
-def test_a_last_batch_of_one_is_told() -> None:
-    assert look("batch_size=2999")["last batch"].level == "note"
-    assert look("batch_size=1500")["last batch"].level == "ok"
-
-
-def test_ghost_batches_matter_where_samples_share_statistics_alone() -> None:
-    without = look("norm=group", "batch_size=32", "norm_batch=4")["ghost batches"]
-    assert without.level == "warning"
-    assert "the micro-batch, 32" in without.do
-    assert "ghost batches" not in look("norm=batch", "batch_size=32", "norm_batch=4")
-    accumulated = look("norm=batch", "batch_size=32", "accumulate=2")
-    assert "of 16 samples, not of the 32" in accumulated["accumulation"].why
-
-
-def test_few_samples_are_told_with_their_noise() -> None:
-    found = look("norm=batch", "batch_size=2")["samples per statistic"]
-    assert found.level == "warning"
-    # 14x14 pixels, halved by the stem and by two stages: 2x2 positions.
-    assert "norm_batch=2 samples of 4 positions" in found.why
-    assert "35% to 71%" in found.why
-    assert look("norm=batch", "batch_size=16")["samples per statistic"].level == "ok"
-
-
-def test_few_values_of_one_sample_are_told() -> None:
-    found = look("norm=instance")["values per statistic"]
-    assert found.level == "warning"
-    assert found.why.startswith("4 of one sample")
-    assert look("norm=layer")["values per statistic"].level == "ok"
-    assert "has none" in look("norm=affine")["values per statistic"].why
+def test_every_trap_is_found_and_nothing_is_made_of_its_neighbours() -> None:
+    adamw = "batch_size=32 optimizer=adamw"
+    for overrides, what, level, *words in (
+        ("norm=group norm.num_groups=3", "network", "error", "does not divide 8 chann"),
+        ("batch_size=100000", "network", "error", "is above the 3000 training samples"),
+        ("batch_size=2999", "last batch", "note"),
+        ("batch_size=1500", "last batch", "ok"),
+        (
+            "norm=group batch_size=32 norm_batch=4",
+            *("ghost batches", "warning", "norm=group", "the micro-batch, 32"),
+        ),
+        ("norm=batch batch_size=32 norm_batch=4", "ghost batches", None),
+        (
+            "norm=batch batch_size=32 accumulate=2",
+            *("accumulation", "note", "of 16 samples, not of the 32"),
+        ),
+        # 14x14 pixels, halved by the stem and by two stages: 2x2 positions.
+        (
+            "norm=batch batch_size=2",
+            *("samples per statistic", "warning", "norm_batch=2 samples of 4 position"),
+            "35% to 71%",
+        ),
+        ("norm=batch batch_size=16", "samples per statistic", "ok"),
+        ("norm=instance", "values per statistic", "warning", "4 of one sample"),
+        ("norm=layer", "values per statistic", "ok"),
+        ("norm=affine", "values per statistic", "ok", "has none"),
+        ("", "weight decay", "ok"),
+        ("norm_weight_decay=true", "weight decay", "warning"),
+        ("norm_weight_decay=true optimizer.weight_decay=0.0", "weight decay", "ok"),
+        ("batch_size=8", "learning rate", "ok"),
+        (
+            "batch_size=8 lr_rule=none lr=0.4",
+            *("learning rate", "note", "0.4 at the peak", "would be 0.1"),
+        ),
+        (
+            "batch_size=8 optimizer=adamw lr=0.008",
+            *("learning rate", "note", "would be 0.004"),
+        ),
+        (
+            "batch_size=1",
+            *("learning rate", "warning", "several times too low, and the ranking"),
+        ),
+        (
+            "batch_size=2",
+            *("learning rate", "warning", "lr_rule=sqrt would give 0.025"),
+            "0.00625 at the peak; from 32 down to 2 samples",
+        ),
+        ("batch_size=4", "learning rate", "warning"),
+        ("batch_size=5", "learning rate", "ok"),
+        ("batch_size=2 lr_rule=sqrt", "learning rate", "note"),
+        ("batch_size=2 lr_rule=none", "learning rate", "note"),
+        # What counts is how far it is from the batch size that lr is meant for.
+        ("batch_size=2 lr_reference_batch_size=8", "learning rate", "ok"),
+        (
+            f"{adamw} lr=0.1",
+            *("learning rate", "warning", "0.1 at the peak, which is a rate for SGD"),
+            *("unstable above 0.01", "lr=0.001"),
+        ),
+        (f"{adamw} lr=0.01", "learning rate", "ok"),
+        ("batch_size=32 lr=0.1", "learning rate", "ok"),
+        # The rate at the peak counts: the linear rule raises this one.
+        (
+            "optimizer=adamw batch_size=512 lr=0.003",
+            *("learning rate", "warning", "0.048 at the peak"),
+        ),
+    ):
+        findings = examined(*str(overrides).split())
+        finding = findings.get(str(what))
+        assert (finding and finding.level) == level, overrides
+        for text in words:
+            assert finding and str(text) in f"{finding.why} {finding.do}", overrides
 
 
 def test_the_noise_of_a_mean_is_that_of_random_batches() -> None:
@@ -92,37 +122,21 @@ def test_the_noise_of_a_mean_is_that_of_random_batches() -> None:
     assert alike.flatten(1).mean(1).std().item() == pytest.approx(most, rel=0.02)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "count"),
-    [
-        ("instance", {}, 15),
-        ("group", {"num_groups": 4}, 30),
-        ("layer_sample", {}, 120),
-        ("layer_position", {}, 8),
-        ("affine", {}, None),
-    ],
-)
-def test_a_statistic_has_so_many_values(
-    name: str, options: dict[str, object], count: int | None
+def test_values_are_counted_by_the_axes_of_every_norm(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shape = torch.Size((2, 8, 3, 5))
-    assert values_in_statistic(NORMS.get(name), options, shape) == count
-
-
-@pytest.mark.parametrize("axes", ["per sample", "a, b, c", ""])
-def test_axes_in_other_words_are_a_note(
-    axes: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a norm of one's own may have them, or none."""
-    monkeypatch.setattr(NORMS.get("instance"), "axes", axes)
-    found = look("norm=instance")["values per statistic"]
-    assert found.level == "note"
-    assert f"not known of norm=instance, whose axes={axes!r}" in found.why
-
-
-def test_every_norm_says_its_axes_in_words_that_are_understood() -> None:
-    for name in NORMS.names():
-        values_in_statistic(NORMS.get(name), {"num_groups": 2}, torch.Size((2, 8, 3)))
+    counts = {
+        name: values_in_statistic(NORMS.get(name), {"num_groups": 4}, shape)
+        for name in NORMS.names()
+    }
+    expected = {"instance": 15, "group": 30, "layer_sample": 120, "layer_position": 8}
+    assert counts | expected | {"affine": None} == counts
+    for axes in ("per sample", "a, b, c", ""):  # as a norm of the user's may have
+        monkeypatch.setattr(NORMS.get("instance"), "axes", axes)
+        finding = examined("norm=instance")["values per statistic"]
+        assert finding.level == "note"
+        assert f"not known of norm=instance, whose axes={axes!r}" in finding.why
 
 
 def test_the_shapes_are_those_of_a_forward() -> None:
@@ -134,155 +148,83 @@ def test_the_shapes_are_those_of_a_forward() -> None:
     assert shapes[0] == (3, 8, 7, 7)
 
 
-def test_weight_decay_on_norms_is_a_warning() -> None:
-    assert look()["weight decay"].level == "ok"
-    assert look("norm_weight_decay=true")["weight decay"].level == "warning"
-    none = look("norm_weight_decay=true", "optimizer.weight_decay=0.0")
-    assert none["weight decay"].level == "ok"
-
-
-def test_the_learning_rate_gets_a_hint() -> None:
-    assert look("batch_size=8")["learning rate"].level == "ok"
-    hint = look("batch_size=8", "lr_rule=none", "lr=0.4")["learning rate"]
-    assert hint.level == "note"
-    assert "0.4 at the peak" in hint.why
-    assert "would be 0.1" in hint.why
-    adam = look("batch_size=8", "optimizer=adamw", "lr=0.008")["learning rate"]
-    assert "would be 0.004" in adam.why
-
-
-def test_the_linear_rule_at_small_batches_is_a_warning() -> None:
-    for batch, level in ((1, "warning"), (2, "warning"), (4, "warning"), (5, "ok")):
-        found = look("norm=batch", f"batch_size={batch}")["learning rate"]
-        assert found.level == level, batch
-    found = look("norm=batch", "batch_size=2")["learning rate"]
-    assert "0.00625 at the peak; from 32 down to 2 samples" in found.why
-    assert "several times too low, and the ranking of norms changes" in found.why
-    assert "lr_rule=sqrt would give 0.025" in found.do
-    for rule in ("sqrt", "none"):
-        other = look("norm=batch", "batch_size=2", f"lr_rule={rule}")["learning rate"]
-        assert other.level == "note", rule
-    # What counts is how far it is from the batch size that lr is meant for.
-    near = look("norm=batch", "batch_size=2", "lr_reference_batch_size=8")
-    assert near["learning rate"].level == "ok"
-
-
-def test_a_rate_for_sgd_is_a_warning_with_adamw() -> None:
-    adamw = ["optimizer=adamw", "batch_size=32"]
-    found = look(*adamw, "lr=0.1")["learning rate"]
-    assert found.level == "warning"
-    assert "0.1 at the peak, which is a rate for SGD" in found.why
-    assert "unstable above 0.01" in found.why
-    assert "lr=0.001" in found.do
-    assert look(*adamw, "lr=0.01")["learning rate"].level == "ok"
-    assert look("batch_size=32", "lr=0.1")["learning rate"].level == "ok"
-    # The rate at the peak counts: the linear rule raises this one.
-    large = look("optimizer=adamw", "batch_size=512", "lr=0.003")["learning rate"]
-    assert "0.048 at the peak" in large.why
-    assert large.level == "warning"
-
-
-def test_results_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+def test_a_folder_and_its_disk_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert look(results=file / "runs")["results"].level == "error"
-    assert look(results=tmp_path / "new" / "runs")["results"].level == "ok"
+    assert examined(results=file / "runs")["results"].level == "error"
+    assert examined(results=tmp_path / "new" / "runs")["results"].level == "ok"
     assert not (tmp_path / "new").exists()
-
-
-def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 10 * 2**20})
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
-    assert look()["disk"].level == "error"
+    assert examined()["disk"].level == "error"
     usage.free = 500 * 2**20
-    assert look()["disk"].level == "warning"
+    assert examined()["disk"].level == "warning"
 
 
-def test_what_is_not_here_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert look("device=cuda")["device"].level == "error"
+    assert examined("device=cuda")["device"].level == "error"
+    nobody = examined(engine=["engine=ray", "engine.address=127.0.0.1:9"])["engine"]
+    assert (nobody.level, "is not reached" in nobody.why) == ("error", True)
     monkeypatch.setattr(doctor, "_is_installed", lambda name: name != "ray")
-    missing = look(engine=["engine=ray"])["engine"]
+    missing = examined(engine=["engine=ray"])["engine"]
     assert missing.level == "error"
     assert "normbench[ray]" in missing.do
     monkeypatch.setenv("PATH", "")
-    assert look(engine=["engine=slurm"])["engine"].level == "error"
+    assert examined(engine=["engine=slurm"])["engine"].level == "error"
     local = ["engine=slurm", "engine.cluster=local"]
-    assert look(engine=local)["engine"].level == "ok"
+    assert examined(engine=local)["engine"].level == "ok"
+
+    def no_data(*_: object) -> None:
+        raise RequestError("data.path=/nowhere is not there")
+
+    monkeypatch.setattr(doctor.network, "make_task", no_data)
+    assert examined()["data"].why == "data.path=/nowhere is not there"
 
 
 def test_more_threads_than_cores_are_a_warning() -> None:
     alone = ["engine.workers=1"]
-    too_many = look(f"threads={cores() + 1}", engine=alone)["threads"]
+    too_many = examined(f"threads={cores() + 1}", engine=alone)["threads"]
     assert too_many.level == "warning"
-    assert look(engine=alone)["threads"].level == "ok"
+    assert examined(engine=alone)["threads"].level == "ok"
 
 
 def test_online_without_a_key_or_an_answer_is_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    online = ["tracker=wandb", "tracker.mode=online"]
-    monkeypatch.setattr(tracking, "account", lambda: ("https://server", False))
-    assert "no key for https://server" in look(*online)["tracker"].why
-    monkeypatch.setattr(tracking, "account", lambda: ("https://server", True))
-    monkeypatch.setattr(tracking, "answers", lambda url, seconds: False)
-    silent = look(*online)["tracker"]
-    assert silent.level == "warning"
-    assert "https://server is silent" in silent.why
-    monkeypatch.setattr(tracking, "answers", lambda url, seconds: True)
-    assert look(*online)["tracker"].level == "ok"
+    for has_key, answers, level, words in (
+        (False, False, "warning", "no key for https://server"),
+        (True, False, "warning", "https://server is silent"),
+        (True, True, "ok", "https://server"),
+    ):
+        account = ("https://server", has_key)
+        monkeypatch.setattr(tracking, "account", lambda account=account: account)
+        monkeypatch.setattr(tracking, "answers", lambda *_, answers=answers: answers)
+        finding = examined("tracker=wandb", "tracker.mode=online")["tracker"]
+        assert (finding.level, words in finding.why) == (level, True), finding
 
 
-def test_a_server_is_there_where_anything_answers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_server_is_there_if_anything_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        for _ in range(2):
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 404 Not Found\r\n\r\n")
+
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         assert not tracking.answers(url, 20.0)  # refused: it does not listen
         server.listen()
-        assert not tracking.answers(url, 0.2)  # and says nothing
-        answer = Thread(target=refuse, args=(server,))
+        assert not tracking.answers(url, 0.2)  # and does not answer
+        answer = Thread(target=refuse)
         answer.start()
         assert tracking.answers(url, 20.0)
         answer.join()
-
-
-def refuse(server: socket.socket) -> None:
-    """An answer to whoever is still there of those who asked."""
-    for _ in range(2):
-        connection, _ = server.accept()
-        with connection, suppress(OSError):
-            connection.recv(4096)
-            connection.sendall(b"HTTP/1.0 404 Not Found\r\n\r\n")
-
-
-def test_a_ray_address_is_tried() -> None:
-    nobody = ["engine=ray", "engine.address=127.0.0.1:9"]
-    found = look(engine=nobody)["engine"]
-    assert found.level == "error"
-    assert "is not reached" in found.why
-
-
-def test_data_that_are_not_there_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object) -> None:
-        raise RequestError("data.path=/nowhere is not there")
-
-    monkeypatch.setattr(doctor.network, "make_task", missing)
-    assert look()["data"].why == "data.path=/nowhere is not there"
-
-
-def test_what_is_printed_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normbench.cli.doctor.width", lambda: 80)
-    asked = [*SMALL["cnn"], "tracker=none", "norm=batch", "batch_size=2"]
-    done = CliRunner().invoke(app, ["doctor", *asked])
-    assert done.exit_code == 0, done.output
-    assert max(map(len, done.stdout.splitlines())) <= 80
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("warning  samples per statistic: norm_batch=2")
-    levels = [line.split()[0] for line in lines if line[0] != " "]
-    assert levels == sorted(levels, key=["warning", "note", "ok"].index)
 
 
 def test_a_key_is_found_where_wandb_looks(
@@ -301,23 +243,26 @@ def test_a_key_is_found_where_wandb_looks(
     assert tracking.account() == ("http://there:8080", True)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "code"),
-    [
+def test_the_command_prints_the_worst_first_and_fails_for_errors(
+    invoke: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for overrides, code in (
         (["norm=batch"], 0),
         (["norm=group", "norm.num_groups=3"], 1),
         (["norm=nope"], 2),
         (["norm=batch,group"], 2),
         (["engine.workers=0"], 2),
-    ],
-)
-def test_the_command_tells_by_its_exit_code(
-    overrides: list[str], code: int, tmp_path: Path
-) -> None:
-    asked = [*SMALL["cnn"], "tracker=none", *overrides, "--results", str(tmp_path)]
-    done = CliRunner().invoke(app, ["doctor", *asked, "--json"])
-    assert done.exit_code == code, done.output
-    if code != 2:
-        findings = [Finding(**each) for each in json.loads(done.stdout)]
-        assert any(f.level == "error" for f in findings) == (code == 1)
+    ):
+        done = invoke("doctor", *SMALL["cnn"], "tracker=none", *overrides, "--json")
+        assert done.returncode == code, (overrides, done.stderr)
+        if code != 2:
+            findings = [Finding(**plain) for plain in json.loads(done.stdout)]
+            assert any(f.level == "error" for f in findings) == (code == 1)
+    monkeypatch.setattr("normbench.cli.doctor.width", lambda: 80)
+    words = [*SMALL["cnn"], "tracker=none", "norm=batch", "batch_size=2"]
+    lines = invoke("doctor", *words).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("warning  samples per statistic: norm_batch=2")
+    levels = [line.split()[0] for line in lines if line[0] != " "]
+    assert levels == sorted(levels, key=["warning", "note", "ok"].index)
     assert not list(tmp_path.iterdir())

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweeps_made import ONE_STEP, Heard
+from sweeps_made import ONE_STEP, RecordingObserver
 
 from normbench.config.schema import LocalEngine
 from normbench.records.store import Results
-from normbench.sweeps.engines import Work, local
+from normbench.sweeps.engines import local
+from normbench.sweeps.engines.base import Work
 from normbench.sweeps.forecast import Forecast
 from normbench.sweeps.plan import make_plan
+from normbench.sweeps.round import run_all
 
 
 @pytest.mark.parametrize(
@@ -39,11 +41,11 @@ def test_workers_are_dealt_the_devices(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(local, "visible_gpus", lambda: ["5", "GPU-7"])
     runs = make_plan([*ONE_STEP, "device=cpu", "seed=range(0,3)"]).runs
-    forecast, heard = Forecast([], runs, 3), Heard()
-    local.run_all(
-        Work(runs, Results(tmp_path / "runs", ("tells_its_device",)), forecast, heard),
+    forecast, seen = Forecast([], runs, 3), RecordingObserver()
+    run_all(
+        Work(runs, Results(tmp_path / "runs", ("tells_its_device",)), forecast, seen),
         LocalEngine(name="local", workers=3, timeout=None),
     )
-    assert heard.records.keys() == runs.keys()
+    assert seen.records.keys() == runs.keys()
     devices = sorted(path.name.split("-")[0] for path in tmp_path.glob("*-[0-9]*"))
     assert devices == ["5", "5", "GPU"]

@@ -2,7 +2,6 @@
 
 import itertools
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from normbench.errors import RequestError
 from normbench.records.source import source_hash
 from normbench.records.store import Results
 from normbench.sweeps.forecast import Forecast
-from normbench.sweeps.plan import Plan, make_plan, standing
+from normbench.sweeps.plan import Plan, Shard, make_plan, plan_state
 
 SMALL = ["task=cnn", "data.size=14", "tracker=none"]
 
@@ -42,21 +41,16 @@ def test_a_plan_is_the_product_of_all_values_the_last_varying_fastest() -> None:
     assert all(key == run_id(config) for key, config in plan.runs.items())
 
 
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
+def test_values_are_those_of_the_grammar_of_hydra() -> None:
+    for text, values in (
         ("lr=0.1,0.2", [0.1, 0.2]),
         ("lr=choice(0.1,1)", [0.1, 1.0]),
         ("lr=range(0.1,0.35,0.1)", [0.1, 0.2, 0.30000000000000004]),
         ("lr=sort(0.2,0.1)", [0.1, 0.2]),
         ("lr=0.1", [0.1]),
-    ],
-)
-def test_values_are_those_of_the_grammar_of_hydra(
-    text: str, values: list[float]
-) -> None:
-    plan = make_plan([*SMALL, text])
-    assert [config.lr for config in plan.runs.values()] == values
+    ):
+        plan = make_plan([*SMALL, text])
+        assert [config.lr for config in plan.runs.values()] == values, text
 
 
 def test_a_glob_chooses_among_yaml_files() -> None:
@@ -81,20 +75,16 @@ def test_arms_are_a_union_of_grids_and_win_over_what_they_share() -> None:
         [*SMALL, "norm=layer", "batch_size=2,8"],
         ["norm=group norm.num_groups=2,4", "norm=batch batch_size=8"],
     )
-    seen = [(c.norm.name, c.norm.options.get("num_groups"), c.batch_size)
-            for c in plan.runs.values()]  # fmt: skip
-    assert seen == [
+    assert [
+        (c.norm.name, c.norm.options.get("num_groups"), c.batch_size)
+        for c in plan.runs.values()
+    ] == [
         ("group", 2, 2),
         ("group", 4, 2),
         ("group", 2, 8),
         ("group", 4, 8),
         ("batch", None, 8),
     ]
-
-
-def test_a_run_that_is_asked_for_twice_is_planned_once() -> None:
-    plan = make_plan([*SMALL, "norm=layer,layer_sample", "lr=0.1,1e-1"])
-    assert len(plan.runs) == 1
 
 
 @settings(deadline=None, max_examples=40)
@@ -129,9 +119,10 @@ def test_a_yaml_that_interpolates_is_composed_by_hydra_each_time(
     assert [config.budget.epochs for config in plan.runs.values()] == [1, 2, 3]
 
 
-def test_a_plan_of_one_is_what_train_would_run() -> None:
+def test_equal_runs_are_planned_once_and_are_those_of_train() -> None:
     overrides = [*SMALL, "norm=group", "norm.num_groups=4", "batch_size=8"]
     assert list(make_plan(overrides).runs) == [run_id(compose(overrides))]
+    assert len(make_plan([*SMALL, "norm=layer,layer_sample", "lr=0.1,1e-1"]).runs) == 1
 
 
 def test_a_norm_that_cannot_work_is_skipped_with_the_reason() -> None:
@@ -141,33 +132,40 @@ def test_a_norm_that_cannot_work_is_skipped_with_the_reason() -> None:
     assert all("norm.num_groups=5" in each.reason for each in plan.skipped.values())
 
 
-@pytest.mark.parametrize(
-    ("overrides", "arms", "words"),
-    [
-        (["norm=batch,grop"], [], ["norm=grop", "group"]),
-        (["norm=glob(nothing*)"], [], ["glob(nothing*)", "none of"]),
-        (["lr=glob(*)"], [], ["glob", "yaml files"]),
-        (["lr=interval(0,1)"], [], ["interval", "range("]),
-        (["seed=range(3,3)"], [], ["seed=range(3,3)", "no values"]),
-        (["seed=0,1,two"], [], ["seed='two'", "integer"]),
-        (["batch_size=2,100000"], [], ["batch_size=100000", "at most"]),
-        (["batch_size=8", "norm_batch=2,3"], [], ["norm_batch=3", "1, 2, 4, 8"]),
-        (["norm=batch,group", "norm.num_groups=2,4"], [], ["num_groups", "--arm"]),
-        (["lrr=1,2"], [], ["lrr is not a key", "lr"]),
-        ([], ["norm='batch"], ["--arm", "quotation"]),
-        ([], ["norm=batch", "norm=nope"], ["norm=nope"]),
-        (["engine.workers=1,2"], [], ["engine", "one value"]),
-        (["engine.workers=0"], [], ["engine.workers=0"]),
-        (["seed=range(0,1000000000)"], [], ["1,000,000 runs"]),
-        (["seed=range(0,100000)", "lr=range(1,100)"], [], ["1,000,000 runs"]),
-    ],
-)
-def test_a_plan_with_one_wrong_run_is_refused_whole(
-    overrides: list[str], arms: list[str], words: list[str]
-) -> None:
-    with pytest.raises(RequestError) as refused:
-        make_plan([*SMALL, *overrides], arms)
-    assert [word for word in words if word not in str(refused.value)] == []
+def test_a_plan_with_one_wrong_run_is_refused_whole() -> None:
+    for overrides, arms, words in (
+        ("norm=batch,grop", [], ["norm=grop", "group"]),
+        ("norm=glob(nothing*)", [], ["glob(nothing*)", "none of"]),
+        ("lr=glob(*)", [], ["glob", "yaml files"]),
+        ("lr=interval(0,1)", [], ["interval", "range("]),
+        ("seed=range(3,3)", [], ["seed=range(3,3)", "no values"]),
+        ("seed=0,1,two", [], ["seed='two'", "integer"]),
+        ("batch_size=2,100000", [], ["batch_size=100000", "at most"]),
+        ("batch_size=8 norm_batch=2,3", [], ["norm_batch=3", "1, 2, 4, 8"]),
+        ("norm=batch,group norm.num_groups=2,4", [], ["num_groups", "--arm"]),
+        ("lrr=1,2", [], ["lrr is not a key", "lr"]),
+        ("", ["norm='batch"], ["--arm", "quotation"]),
+        ("", ["norm=batch", "norm=nope"], ["norm=nope"]),
+        ("engine.workers=1,2", [], ["engine", "one value"]),
+        ("engine.workers=0", [], ["engine.workers=0"]),
+        ("seed=range(0,1000000000)", [], ["1,000,000 runs"]),
+        ("seed=range(0,100000) lr=range(1,100)", [], ["1,000,000 runs"]),
+    ):
+        with pytest.raises(RequestError) as refused:
+            make_plan([*SMALL, *overrides.split()], arms)
+        missing = [word for word in words if word not in str(refused.value)]
+        assert not missing, (overrides, str(refused.value))
+
+
+def test_shares_are_disjoint_and_make_the_whole(plan: Plan) -> None:
+    parts = [Shard.parse(f"{index}/3").of(plan).runs for index in range(3)]
+    assert sorted(key for part in parts for key in part) == sorted(plan.runs)
+    for index, part in enumerate(parts):
+        assert all(int(key, 16) % 3 == index for key in part)
+    assert Shard.parse("0/1").of(plan) == plan
+    for text in ("3/3", "1", "a/b", "-1/3", "0/0", "1/2/3", ""):
+        with pytest.raises(RequestError, match=r"--shard .* is not a share; write I/N"):
+            Shard.parse(text)
 
 
 @pytest.fixture
@@ -175,37 +173,23 @@ def plan() -> Plan:
     return make_plan([*SMALL, "seed=range(0,4)"])
 
 
-@pytest.fixture
-def leave(plan: Plan, tmp_path: Path) -> Callable[..., RunRecord]:
-    """Leave a record of the plan's run of `seed`, by this code or another."""
+def test_what_is_finished_is_not_missing(plan: Plan, tmp_path: Path) -> None:
+    def leave(seed: int, status: str = "ok", code: str = source_hash()) -> str:
+        record = a_record(*SMALL, f"seed={seed}", status=status)
+        ran_on = record.environment.model_copy(update={"source_hash": code})
+        written(tmp_path, record.model_copy(update={"environment": ran_on}))
+        return record.run_id
 
-    def leave(seed: int, status: str = "ok", stale: bool = False) -> RunRecord:
-        left = a_record(*SMALL, f"seed={seed}", status=status)
-        code = "other" if stale else source_hash()
-        ran_on = left.environment.model_copy(update={"source_hash": code})
-        left = left.model_copy(update={"environment": ran_on})
-        written(tmp_path, left)
-        return left
-
-    return leave
-
-
-def test_what_is_finished_is_not_missing(
-    plan: Plan, leave: Callable[..., RunRecord], tmp_path: Path
-) -> None:
-    ok, diverged = leave(0), leave(1, "diverged")
-    failed, stale = leave(2, "failed"), leave(3, stale=True)
-    now = standing(plan, Results(tmp_path))
-    assert now.finished.keys() == {ok.run_id, diverged.run_id, stale.run_id}
-    assert now.missing.keys() == {failed.run_id}
-    assert now.failed == {failed.run_id}
-    assert now.stale == {stale.run_id}
-    assert standing(plan, Results(tmp_path, redo_stale=True)).missing.keys() == {
-        failed.run_id,
-        stale.run_id,
-    }
-    kept = standing(plan, Results(tmp_path), skip_failed=True)
-    assert (kept.missing, kept.left.keys()) == ({}, {failed.run_id})
+    ok, diverged, failed = leave(0), leave(1, "diverged"), leave(2, "failed")
+    stale = leave(3, code="other")
+    state = plan_state(plan, Results(tmp_path))
+    assert state.finished.keys() == {ok, diverged, stale}
+    assert state.missing.keys() == state.failed == {failed}
+    assert state.stale == {stale}
+    state = plan_state(plan, Results(tmp_path, redo_stale=True))
+    assert state.missing.keys() == {failed, stale}
+    state = plan_state(plan, Results(tmp_path), skip_failed=True)
+    assert (state.missing, state.left.keys()) == ({}, {failed})
 
 
 def took(seconds: float, *overrides: str, **changes: Any) -> RunRecord:
@@ -233,17 +217,9 @@ def test_a_forecast_learns_while_the_sweep_goes_on() -> None:
     random.Random(0).shuffle(order)
     for left, key in zip((3, 2, 1, 0), order, strict=True):
         config = missing[key]
-        forecast.learn(
-            took(5.0, f"batch_size={config.batch_size}", f"seed={config.seed}")
-        )
+        record = took(5.0, f"batch_size={config.batch_size}", f"seed={config.seed}")
+        if left == 1:  # a run without a record is not waited for either
+            forecast.give_up(key, config)
+        else:
+            forecast.learn(record)
         assert forecast.seconds() == 5.0 * left
-
-
-def test_a_run_that_left_no_record_is_not_waited_for() -> None:
-    missing = make_plan([*SMALL, "seed=0,1"]).runs
-    first, second = missing
-    forecast = Forecast([took(5.0, "seed=9")], missing, 1)
-    forecast.give_up(first, missing[first])
-    assert forecast.seconds() == 5.0
-    forecast.give_up(second, missing[second])
-    assert forecast.seconds() == 0.0

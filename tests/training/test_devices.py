@@ -22,7 +22,8 @@ from normbench.config.schema import LocalEngine
 from normbench.errors import Incompatible, RequestError, Stopped
 from normbench.norms import REGISTRY, Norm, make, names
 from normbench.records.store import Results, run_folder
-from normbench.sweeps.engines import Work, local
+from normbench.sweeps.engines import local
+from normbench.sweeps.engines.base import Work
 from normbench.sweeps.engines.local import require_devices
 from normbench.sweeps.forecast import Forecast
 from normbench.tasks.base import Task
@@ -221,7 +222,7 @@ def test_a_named_device_changes_no_id_and_no_worker_is_dealt_another(
             runs, Results(tmp_path), Forecast([], runs, 1), SweepProgress(Terminal())
         )
         engine = LocalEngine(name="local", workers=1, timeout=None)
-        assert local._Pool(work, engine).gpus == gpus
+        assert local.Pool(work, engine).gpus == gpus
 
 
 def test_another_word_is_no_device() -> None:

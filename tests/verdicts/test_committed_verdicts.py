@@ -10,9 +10,11 @@ import pytest
 
 from normbench.claims.check import RECORDS, check, prepare, restore_records
 from normbench.claims.trial import Request
+from normbench.cli.console import Terminal
+from normbench.cli.progress import SweepProgress
 from normbench.config.choices import choices
 from normbench.config.schema import LocalEngine
-from normbench.records.store import read_compact
+from normbench.records.store import Results, read_compact
 from normbench.report import words
 from normbench.report.dashboard import verdict_table
 from normbench.report.page import page
@@ -21,6 +23,8 @@ from normbench.report.published import published_line, recalled
 from normbench.report.text.claim import text as registration_text
 from normbench.report.text.verdict import text
 from normbench.sweeps.observer import SweepObserver
+from normbench.sweeps.plan import Plan, PlanState
+from normbench.sweeps.round import Rounds
 from normbench.verdicts.contrasts import decide
 from normbench.verdicts.files import as_recorded, read_verdict
 from normbench.verdicts.registration import read_claim, registration_hash
@@ -212,8 +216,9 @@ def test_no_document_and_no_output_uses_the_old_words() -> None:
     assert not re.search(r"\bequivalent\b", table + RESULTS)
 
 
-def nothing_is_done(part: str) -> SweepObserver:
-    raise AssertionError(f"{part}: a run was missing")
+def nothing_is_missing(title: str, plan: Plan, state: PlanState) -> SweepObserver:
+    assert not state.missing, title
+    return SweepProgress(Terminal())
 
 
 @pytest.mark.slow
@@ -224,10 +229,9 @@ def test_a_verdict_follows_from_its_records(name: str, tmp_path: Path) -> None:
     claim = read_claim(name).model_copy(update={"census": False})
     old = committed(name)
     request = Request(
-        results=tmp_path,
+        rounds=Rounds(Results(tmp_path), nothing_is_missing),
         budget="full",
         engine=LocalEngine(name="local", workers=1, timeout=None),
-        observe=nothing_is_done,
     )
     new = check(claim, prepare(claim, request), old.command)
     # The last digits depend on the CPU, and so do the measurements of theorems.

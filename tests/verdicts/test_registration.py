@@ -19,6 +19,8 @@ from normbench.config.identity import run_id
 from normbench.config.schema import LocalEngine
 from normbench.errors import RequestError
 from normbench.probes.base import PROBES
+from normbench.records.store import Results
+from normbench.sweeps.round import Rounds
 from normbench.verdicts.registration import (
     BUDGETS,
     BudgetName,
@@ -30,13 +32,15 @@ from normbench.verdicts.registration import (
 NAMES = sorted(choices("claim"))
 
 
-def no_runs(_: str) -> SweepProgress:
+def no_runs(*_: object) -> SweepProgress:
     raise AssertionError("nothing is run here")
 
 
 def trial(name: str, budget: BudgetName, config_dir: Path | None = None) -> Trial:
     engine = LocalEngine(name="local", workers=1, timeout=None)
-    request = Request(Path("nowhere"), budget, engine, no_runs, config_dir)
+    request = Request(
+        Rounds(Results(Path("nowhere")), no_runs), budget, engine, config_dir=config_dir
+    )
     return prepare(read_claim(name, config_dir), request)
 
 

@@ -1,37 +1,38 @@
 """The engine `slurm`: a job array, submitted by submitit, each job a share of the runs.
 
-The command that submits it stays and follows the records. What a job leaves, whose time
-is up or that is preempted, is submitted again and resumes. Where the command itself is
-gone, the jobs go on; the same command then waits for them, and does what they leave.
+The command that submits it stays and follows the records. If a job is preempted or out
+of time, its runs are submitted again and resume. If the command itself ends, its jobs
+go on; the same command then waits for them, and does the rest.
 """
 
 import os
 import signal
-import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import repeat
 from typing import Any
 
 from normbench.config.schema import SlurmEngine
 from normbench.errors import NormbenchError, RequestError
-from normbench.sweeps.engines import Work, held
-from normbench.sweeps.engines.batches import Batch, Died, Report, do_batch, follow
+from normbench.sweeps.engines.base import Batch, Event, Work, blocked
+from normbench.sweeps.engines.batches import Cluster
+from normbench.sweeps.engines.worker import do_batch
 from normbench.system.signals import of_the_terminal
 
 
-def run_all(work: Work, engine: SlurmEngine) -> None:
-    """As `engines.run_all`; RequestError where submitit or Slurm is not there.
+@contextmanager
+def backend(work: Work, engine: SlurmEngine) -> Iterator["SlurmCluster"]:
+    """Slurm's job arrays; RequestError if submitit or Slurm is missing.
 
-    What the jobs print is in `<results>/slurm`.
+    The output of the jobs goes to `<results>/slurm`.
     """
-    follow(_Slurm(engine, work), work)
+    yield SlurmCluster(work, engine)
 
 
-class _Slurm:
-    """The cluster, by submitit's executor."""
+class SlurmCluster(Cluster):
+    """Slurm, by submitit's executor."""
 
-    def __init__(self, engine: SlurmEngine, work: Work) -> None:
+    def __init__(self, work: Work, engine: SlurmEngine) -> None:
         try:
             import submitit
         except ImportError:
@@ -39,11 +40,10 @@ class _Slurm:
                 "engine=slurm needs submitit, which is not installed; "
                 "pip install 'normbench[slurm]'"
             ) from None
-        results = work.results.resolved()
-        self.slots = min(engine.workers, len(work.runs))
-        self.batch_size = -(-len(work.runs) // self.slots)
-        self._results = results
-        asked: dict[str, Any] = {
+        slots = min(engine.workers, len(work.runs))
+        super().__init__(work, slots, -(-len(work.runs) // slots))
+        folder = self.results.folder
+        parameters: dict[str, Any] = {
             "name": "normbench",
             "timeout_min": engine.minutes,
             "cpus_per_task": engine.cpus,
@@ -53,14 +53,14 @@ class _Slurm:
         }
         try:
             self._executor = submitit.AutoExecutor(
-                results.folder / "slurm", cluster=engine.cluster
+                folder / "slurm", cluster=engine.cluster
             )
             self._executor.update_parameters(
-                **{key: value for key, value in asked.items() if value is not None}
+                **{key: value for key, value in parameters.items() if value is not None}
             )
         except OSError as error:
             raise RequestError(
-                f"--results {results.folder} cannot be written: {error.strerror} "
+                f"--results {folder} cannot be written: {error.strerror} "
                 f"({error.filename}); name a folder that can"
             ) from None
         except RuntimeError as error:
@@ -69,41 +69,43 @@ class _Slurm:
                 "engine.cluster=local tries it on this machine"
             ) from None
         except (NameError, TypeError, ValueError) as error:
-            told = " ".join(str(error).split())
-            raise RequestError(f"engine.options={engine.options}: {told}") from None
+            reason = " ".join(str(error).split())
+            raise RequestError(f"engine.options={engine.options}: {reason}") from None
 
-    def submit(self, batches: Sequence[Batch]) -> list[Any]:
+    def start(self, batches: Sequence[Batch]) -> list[Any]:
         try:
             # What a terminal sends reaches all of its processes, the stand-in's too.
-            with held(*of_the_terminal()):
+            with blocked(*of_the_terminal()):
                 return list(
-                    self._executor.map_array(do_batch, batches, repeat(self._results))
+                    self._executor.map_array(do_batch, batches, repeat(self.results))
                 )
         except Exception as error:  # sbatch's refusals have no class of their own
             raise NormbenchError(f"submitit cannot submit: {error}") from error
 
-    def wait(self, jobs: Sequence[Any], seconds: float) -> None:
-        time.sleep(seconds)
-
-    def outcome(self, job: Any) -> Report | Died | None:
+    def outcome(self, task: Any) -> list[Event] | None:
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
-        if not job.done():
+        if not task.done():
             return None
         try:
-            report: Report = job.result()
+            events: list[Event] = task.result()
         except FailedJobError as error:
-            told = str(error).strip().splitlines()[-1]
+            reason = str(error).strip().splitlines()[-1]
             raise NormbenchError(
-                f"job {job.job_id} cannot do runs: {told}; see {job.paths.stderr}"
+                f"job {task.job_id} cannot do runs: {reason}; see {task.paths.stderr}"
             ) from None
         except UncompletedJobError:
-            return Died(f"(job {job.job_id}) left no result; see {job.paths.stderr}")
-        return report
+            return [
+                Event(
+                    "died",
+                    text=f"(job {task.job_id}) left no result; see {task.paths.stderr}",
+                )
+            ]
+        return events
 
-    def stop(self, job: Any) -> None:
+    def cancel(self, task: Any) -> None:
         if self._executor.cluster == "local":  # as scancel does; its cancel is a SIGINT
             with suppress(ProcessLookupError):
-                os.kill(int(job.job_id), signal.SIGTERM)
+                os.kill(int(task.job_id), signal.SIGTERM)
         else:
-            job.cancel(check=False)
+            task.cancel(check=False)

@@ -1,0 +1,111 @@
+"""The rounds of one command: each does a plan and returns the records of its runs.
+
+`sweep` has one round; `claim check` and `compare` have one for each set of runs that
+they need.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Self
+
+from normbench.config.schema import Engine, LocalEngine, RayEngine, RunConfig, RunRecord
+from normbench.errors import Unreadable
+from normbench.records import store
+from normbench.records.store import Results
+from normbench.sweeps.engines import local, ray, slurm
+from normbench.sweeps.engines.base import Work, parallel
+from normbench.sweeps.engines.follower import follow
+from normbench.sweeps.forecast import Forecast
+from normbench.sweeps.manifest import Announcement, Manifest
+from normbench.sweeps.observer import SweepObserver
+from normbench.sweeps.plan import Plan, PlanState, plan_state
+from normbench.system.signals import all_interrupt
+
+Observe = Callable[[str, Plan, PlanState], SweepObserver]
+"""Makes the observer of a round from its title, its plan and what of it is done."""
+
+
+class Rounds:
+    """Does plans in one results folder, one after another.
+
+    Within its `with` block, Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt, after
+    which the runs that are going on write checkpoints; and `normbench watch` sees all
+    rounds as one sweep.
+    """
+
+    def __init__(self, results: Results, observe: Observe) -> None:
+        self.results = results
+        self._observe = observe
+        self._announcement = Announcement(results.folder)
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(all_interrupt())
+        self._open.enter_context(self._announcement)
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._open.close()
+
+    def run(
+        self, plan: Plan, title: str, *, skip_failed: bool = False
+    ) -> dict[str, RunRecord]:
+        """Do the missing runs of `plan`; returns every record of it, failures too.
+
+        With `skip_failed`, failed runs are not done again. Runs without a record are
+        not in the result. Raises RequestError if the engine is not available, and as
+        `follow`.
+        """
+        state = plan_state(plan, self.results, skip_failed=skip_failed)
+        observer = self._observe(title, plan, state)
+        records = state.finished | state.left
+        if state.missing:
+
+            def announce(workers: int) -> None:
+                self._announcement.say(
+                    Manifest(
+                        title=title,
+                        workers=workers,
+                        runs=plan.runs,
+                        skipped=plan.skipped,
+                        todo=list(state.missing),
+                    )
+                )
+
+            expected = forecast(plan, state, self.results)
+            work = Work(state.missing, self.results, expected, observer, announce)
+            run_all(work, plan.engine)
+            records |= self._records(state.missing)
+        return {key: records[key] for key in plan.runs if key in records}
+
+    def _records(self, runs: Mapping[str, RunConfig]) -> dict[str, RunRecord]:
+        """The records that runs have by now: of failures, or satisfying."""
+        records = {}
+        for key, config in runs.items():
+            folder = store.run_folder(self.results.folder, key)
+            with suppress(Unreadable):  # the observer was given the reason
+                record = store.read(folder)
+                if record is not None and (
+                    record.status == "failed" or store.satisfies(folder, record, config)
+                ):
+                    records[key] = record
+        return records
+
+
+def forecast(plan: Plan, state: PlanState, results: Results) -> Forecast:
+    """How long the missing runs take, from finished runs of the plan, or from any."""
+    records = state.finished.values() or store.all_records(results.folder)[0]
+    return Forecast(records, state.missing, parallel(plan.engine))
+
+
+def run_all(work: Work, engine: Engine) -> None:
+    """Do every run of `work` with `engine`, as `follow` does."""
+    if isinstance(engine, LocalEngine):
+        with local.backend(work, engine) as pool:
+            follow(pool, work)
+    elif isinstance(engine, RayEngine):
+        with ray.backend(work, engine) as ray_cluster:
+            follow(ray_cluster, work)
+    else:
+        with slurm.backend(work, engine) as slurm_cluster:
+            follow(slurm_cluster, work)
