@@ -225,7 +225,7 @@ def _caveats(
     if failed:
         caveats.append(f"{failed} of {len(records)} runs failed; `normbench status`")
     stale = sum(
-        not comes_from_this_code(each.environment, trial.request.results.modules)
+        not comes_from_this_code(each, trial.request.results.modules)
         for each in records
     )
     if stale:

@@ -182,7 +182,7 @@ def standing(plan: Plan, results: Results, *, skip_failed: bool = False) -> Stan
         if found is None:
             missing[key] = config
             continue
-        fresh = comes_from_this_code(found.environment, results.modules)
+        fresh = comes_from_this_code(found, results.modules)
         if not fresh:
             stale.add(key)
         if found.status == "failed":

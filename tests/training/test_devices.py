@@ -27,7 +27,6 @@ from normbench.sweeps.engines.local import require_devices
 from normbench.sweeps.forecast import Forecast
 from normbench.tasks.base import Task
 from normbench.training import experiment, loop, network
-from normbench.training.distributed import World
 from normbench.training.experiment import run_one
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -203,10 +202,12 @@ def test_one_of_several_devices_can_be_named(monkeypatch: pytest.MonkeyPatch) ->
         network.choose_device("cuda:2")
     current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    second = network.choose_device(compose(["device=cuda:1"]).device)
-    assert World().device(second) == second and current == [second]
-    with pytest.raises(RequestError, match="2 processes; device=cuda gives"):
-        World(size=2).device(second)
+    monkeypatch.setattr(experiment, "check", lambda config, task: None)
+    config = compose(["device=cuda:1"])
+    second = network.choose_device(config.device)
+    monkeypatch.setattr(experiment, "make_task", lambda config, device: None)
+    experiment.prepare(config, second)
+    assert current == [second]
 
 
 def test_a_named_device_changes_no_id_and_no_worker_is_dealt_another(
