@@ -181,7 +181,7 @@ def leave(plan: Plan, tmp_path: Path) -> Callable[..., RunRecord]:
 
     def leave(seed: int, status: str = "ok", stale: bool = False) -> RunRecord:
         left = a_record(*SMALL, f"seed={seed}", status=status)
-        code = "other" if stale else source_hash()
+        code = "other" if stale else source_hash(left.config)
         ran_on = left.environment.model_copy(update={"source_hash": code})
         left = left.model_copy(update={"environment": ran_on})
         written(tmp_path, left)
