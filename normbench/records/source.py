@@ -22,56 +22,62 @@ LOOP = ("training/experiment.py", "training/distributed.py", "norms/reparam.py")
 """The modules of every run, beside those that they import."""
 HOMES = {"norm": "norms/layers", "task": "tasks", "data": "data"}
 """The folder in which each choice of a config has its module."""
-HALF = 8
-"""Hexadecimal digits of a hash that are of the loop; the others are of the choices."""
+PART = 6
+"""Hexadecimal digits of each part of a hash: the loop, and the choices as in HOMES."""
 
 
 def comes_from_this_code(record: RunRecord, modules: Sequence[str]) -> bool:
     """Whether the code of a recorded run, and the user's `modules`, are unchanged."""
     environment = record.environment
-    return (
-        environment.source_hash == source_hash(record.config)
-        and environment.modules == hashes(tuple(modules))
-    )  # fmt: skip
+    own = hashes(tuple(modules))
+    same = environment.source_hash == source_hash(record.config)
+    return same and environment.modules == own
 
 
 def source_hash(config: RunConfig | None = None) -> str:
-    """Hash of the numerical source of a run, or of every run: 16 hexadecimal digits.
+    """Hash of the numerical source of a run, or of every run, in hexadecimal digits.
 
-    Runs of the same loop have the same first HALF. Modules of the user's own have
-    hashes of their own (`user_modules.hashes`).
+    Of a run: PART digits for the loop, the norm, the task and the data set each.
+    Modules of the user's own have other hashes (`user_modules.hashes`).
     """
     if config is None:
         return _hash(_closure(_every_module()))
-    choices = (config.norm.name, config.task.name, config.data.name)
-    return _hash_of_choices(*choices)
+    chosen = (_hash_of_choice(kind, name) for kind, name in _choices(config))
+    return _hash(_closure(LOOP))[:PART] + "".join(chosen)
 
 
 def codes(records: Iterable[RunRecord]) -> set[str]:
     """What code did the runs; two or more values where the code was not the same.
 
-    Runs of several norms differ in their code by design: then the values are of the
-    loop alone, unless the code of one norm, task or data set was not the same.
+    Runs of several norms differ in their code by design: then the value is that of the
+    loop, unless the loop or one norm, task or data set was not the same in all.
     """
-    by_choice = defaultdict(set)
+    whole: set[str] = set()
+    loops: set[str] = set()
+    parts: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in records:
-        config, ran_on = record.config, record.environment
-        modules = [f"{name} {digest}" for name, digest in ran_on.modules.items()]
-        code = (ran_on.source_hash, *sorted(modules))
-        by_choice[config.norm.name, config.task.name, config.data.name].add(code)
-    every = set().union(*by_choice.values())
-    if len(every) > 1 and all(len(same) == 1 for same in by_choice.values()):
-        every = {(source[:HALF], *modules) for source, *modules in every}
-    return {", ".join(code) for code in every}
+        code, modules = record.environment.source_hash, record.environment.modules
+        own = [f"{name} {digest}" for name, digest in sorted(modules.items())]
+        whole.add(", ".join([code, *own]))
+        if len(code) != PART * (1 + len(HOMES)):  # of an older version: of every run
+            loops.add(", ".join([code, *own]))
+            continue
+        loops.add(", ".join([code[:PART], *own]))
+        for position, choice in enumerate(_choices(record.config), 1):
+            parts[choice].add(code[PART * position : PART * (position + 1)])
+    mixed = len(loops) > 1 or any(len(hashes) > 1 for hashes in parts.values())
+    return whole if mixed or len(whole) == 1 else loops
+
+
+def _choices(config: RunConfig) -> list[tuple[str, str]]:
+    return [(kind, getattr(config, kind).name) for kind in HOMES]
 
 
 @cache
-def _hash_of_choices(norm: str, task: str, data: str) -> str:
-    loop = _closure(LOOP)
-    names = {"norm": norm, "task": task, "data": data}
-    chosen = {_module_of(kind, name) for kind, name in names.items()} - {None}
-    own = _closure(tuple(sorted(filter(None, chosen)))) - loop
-    return _hash(loop)[:HALF] + _hash(own)[:HALF]
+def _hash_of_choice(kind: str, name: str) -> str:
+    module = _module_of(kind, name)
+    reached = _closure((module,)) - _closure(LOOP) if module else ()
+    return _hash(reached)[:PART]
 
 
 @cache

@@ -21,7 +21,7 @@ CONFIGS = {
     }.items()
 }
 CACHED = (
-    source._hash_of_choices,
+    source._hash_of_choice,
     source._module_of,
     source._closure,
     source._imports,
@@ -94,13 +94,18 @@ def test_a_mixture_is_of_code_that_runs_had_in_common() -> None:
             for record, (_, source_hash) in zip(records, runs, strict=True)
         )
 
-    loop, other, one, two = "1" * 8, "2" * 8, "3" * 8, "4" * 8
+    one, two = ("1" * 6, "2" * 6)
+    same, other_norm, other_task = one * 4, one + two + one * 2, one * 2 + two + one
     assert codes() == set()
-    assert codes(("batch", loop + one), ("batch", loop + one)) == {loop + one}
-    assert codes(("batch", loop + one), ("group", loop + two)) == {loop}
-    assert codes(("batch", loop + one), ("group", other + one)) == {loop, other}
-    mixed = (("batch", loop + one), ("batch", loop + two), ("group", loop + one))
-    assert codes(*mixed) == {loop + one, loop + two}
+    assert codes(("batch", same), ("batch", same)) == {same}
+    assert codes(("batch", same), ("group", other_norm)) == {one}
+    for mixed in (
+        (("batch", same), ("batch", other_norm), ("group", same)),
+        (("batch", same), ("group", other_task)),
+        (("batch", same), ("group", two + one * 3)),
+        (("batch", same), ("group", "0" * 16)),
+    ):
+        assert codes(*mixed) == {code for _, code in mixed}, mixed
 
 
 def test_every_choice_of_this_package_has_a_module() -> None:

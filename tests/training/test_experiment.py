@@ -17,6 +17,7 @@ from normbench.config.identity import run_id
 from normbench.config.schema import RunConfig
 from normbench.errors import RequestError
 from normbench.records import store
+from normbench.records.source import source_hash
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
 from normbench.training import experiment, network
@@ -231,7 +232,7 @@ def test_a_record_says_what_it_ran_on(run: Run) -> None:
     assert environment.packages["torch"] == torch.__version__.split("+")[0]
     assert environment.device == "cpu"
     assert environment.threads == 1
-    assert len(environment.source_hash) == 16
+    assert environment.source_hash == source_hash(finished.config)
     assert finished.seconds.train > 0
     assert finished.samples_per_second == finished.samples / finished.seconds.train
     json.loads(finished.model_dump_json())
