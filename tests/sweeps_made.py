@@ -296,7 +296,7 @@ class Sweep:
             assert (here / name).read_bytes() == content
         more = {file.name for file in here.iterdir()} - files.keys()
         # Killed after the result was there: they are of no use, and do no harm.
-        more -= {store.CHECKPOINT, store.PREVIOUS_CHECKPOINT}
+        more -= {store.CHECKPOINT}
         assert more == {store.RESULT}
 
     def run_folder(self, key: str) -> Path:

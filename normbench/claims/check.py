@@ -216,7 +216,7 @@ def _caveats(
     if failed:
         caveats.append(f"{failed} of {len(records)} runs failed; `normbench status`")
     stale = sum(
-        not comes_from_this_code(record.environment, trial.request.results.modules)
+        not comes_from_this_code(record, trial.request.results.modules)
         for record in records
     )
     if stale:

@@ -68,7 +68,7 @@ def train(
         if world.size == 1 and store.satisfies(folder, finished, config):
             assert finished is not None
             typer.echo("this run is finished already; its record:", err=True)
-            if not comes_from_this_code(finished.environment, module or ()):
+            if not comes_from_this_code(finished, module or ()):
                 typer.echo(
                     "it comes from other code than this; remove its folder, or choose "
                     "other --results, to run it again",
@@ -77,17 +77,19 @@ def train(
         else:
             from normbench.cli.progress import run_observer
             from normbench.errors import Stopped
+            from normbench.training.distributed import run_together
             from normbench.training.experiment import run_one
 
             try:
                 with _stopping(world) as stop:
-                    finished = run_one(
-                        config,
-                        store.Results(results, tuple(module or ())),
-                        observer=run_observer() if world.first else None,
-                        stop=stop,
-                        world=world,
-                    )
+                    asked = (config, store.Results(results, tuple(module or ())))
+                    if world.size == 1:
+                        finished = run_one(*asked, observer=run_observer(), stop=stop)
+                    else:
+                        observer = run_observer() if world.first else None
+                        finished = run_together(
+                            *asked, world, observer=observer, stop=stop
+                        )
             except Stopped as stopped:
                 finished = None
                 if world.first:

@@ -27,10 +27,8 @@ from normbench.records.writer import CHECKPOINT as CHECKPOINT
 from normbench.records.writer import CONFIG as CONFIG
 from normbench.records.writer import HISTORY as HISTORY
 from normbench.records.writer import LOCK as LOCK
-from normbench.records.writer import PREVIOUS_CHECKPOINT as PREVIOUS_CHECKPOINT
 from normbench.records.writer import RESULT as RESULT
 from normbench.records.writer import WEIGHTS as WEIGHTS
-from normbench.records.writer import NoWriter as NoWriter
 from normbench.records.writer import RunWriter as RunWriter
 from normbench.records.writer import finite as finite
 from normbench.records.writer import run_folder as run_folder
@@ -194,7 +192,7 @@ class Results:
         """Whether a record need not be redone because other code made it."""
         if not self.redo_stale:
             return True
-        return comes_from_this_code(record.environment, self.modules)
+        return comes_from_this_code(record, self.modules)
 
     def resolved(self) -> "Results":
         """The same folder by its absolute path, for processes that start elsewhere."""

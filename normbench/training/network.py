@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,32 +23,31 @@ from normbench.tasks.base import Task
 def choose_device(name: str) -> torch.device:
     """The device called `name`, such as "cuda:1" for the second of several.
 
-    "auto" is CUDA where there is one, else MPS, else CPU. Raises RequestError where the
-    device is not here.
+    "auto" is CUDA if available, else MPS, else CPU. Raises RequestError where this
+    machine does not have the device.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    here = [name for name, yes in available.items() if yes]
+    available = ["cuda"] if torch.cuda.is_available() else []
+    available += ["mps"] if torch.backends.mps.is_available() else []
+    available += ["cpu"]
     if name == "auto":
-        name = here[0]
-    if available["cuda"]:
-        here += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if name not in here:
-        raise RequestError(f"device={name} is not here; available: {', '.join(here)}")
+        name = available[0]
+    if "cuda" in available:
+        available += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if name not in available:
+        raise RequestError(
+            f"device={name} is not here; available: {', '.join(available)}"
+        )
     return torch.device(name)
 
 
 def turn_off_tf32() -> None:
-    """Let CUDA take products of float32 in float32.
+    """Let CUDA multiply float32 in float32.
 
-    By default torch lets convolutions round what they multiply to 10 bits (TF32).
+    By default torch lets convolutions round their factors to 10 bits (TF32).
     """
     with warnings.catch_warnings():
-        # The newer torch.backends.*.fp32_precision is not in every torch that this runs
-        # with, and once it is set the compiler cannot read this one, which it does.
+        # Not every supported torch has torch.backends.*.fp32_precision, and torch's
+        # compiler fails where that is set, because it reads this option.
         warnings.filterwarnings("ignore", ".*control TF32 behavior", UserWarning)
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -62,20 +61,19 @@ def require_compiler(device: torch.device) -> None:
     """
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(2, device=device))
-    except Exception as error:  # a compiler, its headers, Triton: what is missing tells
-        told = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except Exception as error:  # of any type: a compiler, headers, Triton are missing
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RequestError(
-            f"compile=true does not work for device={device.type} here: {told}; set "
+            f"compile=true does not work for device={device.type} here: {reason}; set "
             "compile=false, or install what is missing (on the CPU, a C++ compiler)"
         ) from None
 
 
 def make_task(config: RunConfig, device: torch.device) -> Task:
-    """The task of `config`, on the data of the one before where those are the same."""
+    """The task of `config`; the data of the last task are used again if they fit."""
     data = _load(config.data.name, config.data.options, config.seed)
     task: Any = TASKS.get(config.task.name)
-    made: Task = task(data, device, **config.task.options)
-    return made
+    return cast(Task, task(data, device, **config.task.options))
 
 
 _loaded: dict[str, Any] = {}
@@ -84,7 +82,7 @@ _loaded: dict[str, Any] = {}
 def _load(name: str, options: Options, seed: int) -> Any:
     key = json.dumps([name, options, seed])
     if key not in _loaded:
-        _loaded.clear()  # Before the next: two need not fit into memory.
+        _loaded.clear()  # first: two data sets may not fit into memory
         _loaded[key] = DATA.get(name)(**options).load(seed)
     return _loaded[key]
 
@@ -118,12 +116,12 @@ def build(config: RunConfig, task: Task, processes: int = 1) -> Network:
 def try_on_meta(
     config: RunConfig, task: Task, see: Callable[[Tensor], None] | None = None
 ) -> None:
-    """Build the network and give it a micro-batch on the meta device: no value at all.
+    """Build the network and run it on a micro-batch on the meta device, without values.
 
-    `see` gets what each norm meets, (N, C, *spatial). Raises what the network does.
+    `see` gets the input of each norm, (N, C, *spatial). Raises what the network raises.
     """
 
-    def tell(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def before_forward(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         if see is not None:
             see(arguments[0])
 
@@ -132,16 +130,15 @@ def try_on_meta(
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
         network = build(config, task)
         for norm in network.norms.modules:
-            norm.register_forward_pre_hook(tell)
+            norm.register_forward_pre_hook(before_forward)
         network.model.train()(*inputs)
 
 
 def check(config: RunConfig, task: Task) -> None:
     """Raise RequestError where `config` cannot be run on `task`.
 
-    The network is built and given one micro-batch on the meta device: its real
-    channels and shapes, without their computation. A process does that once for all
-    runs of the same `shapes`.
+    The network is built and run on one micro-batch on the meta device: real channels
+    and shapes, without the computation. A process does that once for each `shapes`.
     """
     samples = len(task.splits["train"])
     if config.batch_size > samples:
@@ -165,8 +162,8 @@ def check(config: RunConfig, task: Task) -> None:
     where = f"norm={config.norm.name} cannot work in task={task.name}"
     if NORMS.get(config.norm.name).fixed_spatial and not task.fixed_spatial:
         raise Incompatible(
-            f"{where}: it has parameters for each position, and here batches differ "
-            "in length; task.padding=max_length makes them alike"
+            f"{where}: it has parameters for each position, and batches differ in "
+            "length; set task.padding=max_length"
         )
     try:
         try_on_meta(config, task)
@@ -186,13 +183,13 @@ _checked: set[str] = set()
 
 
 def shapes(config: RunConfig) -> str:
-    """Equal for runs whose networks meet batches of the same shapes."""
+    """A key that is equal for runs with the same network and shapes of batches."""
     values = config.model_dump(mode="json", include=_SHAPES)
     return json.dumps(values, sort_keys=True)
 
 
 def incompatible(config: RunConfig) -> str | None:
-    """Why this norm cannot work in this network, or None where it can."""
+    """Why the norm cannot work in the network, or None if it can."""
     try:
         check(config, make_task(config, torch.device("cpu")))
     except Incompatible as reason:

@@ -11,6 +11,7 @@ import numpy as np
 
 from normbench import stats
 from normbench.config.schema import RunRecord
+from normbench.records.source import codes
 from normbench.verdicts.contrasts import Cells, is_maximized, judge, values_of
 from normbench.verdicts.power import seeds_needed
 from normbench.verdicts.registration import (
@@ -236,13 +237,11 @@ def environment_of(
 
     `packages` are the packages that feed a data set, by its name.
     """
-    seen: dict[str, set[str]] = {"code": set(), "device": set(), "torch": set()}
+    records = list(records)
+    seen: dict[str, set[str]] = {"code": codes(records), "device": set()}
+    seen["torch"] = set()
     for record in records:
         ran_on = record.environment
-        modules = [
-            f"{name} {digest}" for name, digest in sorted(ran_on.modules.items())
-        ]
-        seen["code"].add(", ".join([ran_on.source_hash, *modules]))
         seen["device"].add(ran_on.device)
         for package in ("torch", *packages[record.config.data.name]):
             version = ran_on.packages.get(package, "?")

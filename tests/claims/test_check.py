@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from claims_made import TINY, put
 from conftest import Command
 from records_made import A_RECORD
@@ -56,7 +55,6 @@ class Runner:
 
     def __call__(self, work: Work, engine: Engine) -> None:
         self.rounds.append(list(work.runs.values()))
-        ran_on = environment(torch.device("cpu"), ())
         for key, config in work.runs.items():
             status = self.status(config)
             if status is None:
@@ -65,7 +63,7 @@ class Runner:
             made_up = {
                 "run_id": key,
                 "config": config,
-                "environment": ran_on,
+                "environment": environment("cpu", (), config),
                 "status": status,
                 "metrics": self.metrics(config) if ok else {"test/error": None},
                 "probes": {f"{probe}/x": 1.0 for probe in config.probes},

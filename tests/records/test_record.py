@@ -101,17 +101,12 @@ def test_a_second_try_starts_from_an_empty_folder(tmp_path: Path) -> None:
     assert not (second.folder / "left-over.png").exists()
 
 
-@pytest.mark.parametrize("status", ["ok", "diverged", "failed", "skipped"])
-def test_only_a_failed_run_is_run_again(tmp_path: Path, status: Any) -> None:
-    finished = a_record(status=status)
-    folder = written(tmp_path, finished)
-    again = not store.satisfies(folder, store.read(folder), finished.config)
-    assert again == (status == "failed")
-
-
-def test_a_run_without_the_weights_that_are_asked_for_is_run_again(
-    tmp_path: Path,
-) -> None:
+def test_a_run_is_run_again_if_it_failed_or_lacks_weights(tmp_path: Path) -> None:
+    for status in ("ok", "diverged", "failed", "skipped"):
+        finished = a_record(status=status)
+        folder = written(tmp_path, finished)
+        again = not store.satisfies(folder, store.read(folder), finished.config)
+        assert again == (status == "failed"), status
     finished = a_record()
     folder = written(tmp_path, finished)
     asked = compose(["keep_weights=true"])
@@ -132,21 +127,18 @@ def test_find_takes_unique_beginnings(tmp_path: Path) -> None:
         store.find(tmp_path, "zzzz")
 
 
-def test_a_results_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    config = compose([])
-    (tmp_path / "file").touch()
-    with pytest.raises(RequestError, match="--results"):
-        store.RunWriter(tmp_path / "file", run_id(config))
-
-
 def test_a_folder_belongs_to_one_writer_at_a_time(tmp_path: Path) -> None:
     config = compose([])
+    folder = store.run_folder(tmp_path, run_id(config))
+    assert not store.is_running(folder)
     with store.RunWriter(tmp_path, run_id(config)) as writer:
+        assert store.is_running(folder)
         writer.begin(config)
         writer.log({"step": 1})
         with pytest.raises(Busy, match="another process"):
             store.RunWriter(tmp_path, run_id(config))
-        assert store.read_history(writer.folder) == [{"step": 1}]
+        assert store.read_history(folder) == [{"step": 1}]
+    assert not store.is_running(folder)
     with store.RunWriter(tmp_path, run_id(config)):
         pass
 
@@ -190,15 +182,6 @@ def test_a_damaged_record_is_named_and_an_unfinished_run_is_not(
     records, (unreadable,) = store.all_records(tmp_path)
     assert (records, unreadable.path) == ([whole], path)
     assert gc.isenabled()
-
-
-def test_a_run_is_running_while_its_writer_has_the_folder(tmp_path: Path) -> None:
-    config = compose([])
-    folder = store.run_folder(tmp_path, run_id(config))
-    assert not store.is_running(folder)
-    with store.RunWriter(tmp_path, run_id(config)):
-        assert store.is_running(folder)
-    assert not store.is_running(folder)
 
 
 def test_a_record_that_cannot_be_written_leaves_nothing_behind(
@@ -274,6 +257,9 @@ def test_what_is_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
                 store.RunWriter(tmp_path, run_id(config))
             assert str(folder / name) in str(told.value)
             (folder / name).unlink()
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match="--results"):
+        store.RunWriter(tmp_path / "file", run_id(config))
     folder.rmdir()
     folder.touch()
     with pytest.raises(RequestError, match=f"{folder} is no folder; move it away"):

@@ -1,16 +1,16 @@
-"""Interrupted runs: taken up again to the last bit, from whatever is whole."""
+"""Interrupted runs: they continue to the last bit, or start again with a warning."""
 
-import dataclasses
 import errno
-import io
+import hashlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from normbench.config.identity import run_id
 from normbench.config.schema import RunConfig, RunRecord
 from normbench.errors import NormbenchError, Stopped
 from normbench.records import store
-from normbench.records.store import CHECKPOINT, HISTORY, PREVIOUS_CHECKPOINT, Results
+from normbench.records.store import CHECKPOINT, HISTORY, Results
 from normbench.training import checkpoint, environment, experiment
-from normbench.training.checkpoint import State
+from normbench.training.experiment import run_one
 from normbench.training.observer import Silent
 
 TEN_STEPS = [
@@ -52,7 +52,9 @@ class Killed(BaseException):
     """Ends a run at once, as a signal does."""
 
 
-class Told(Silent):
+class Messages(Silent):
+    """An observer that keeps what it gets."""
+
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.warnings: list[str] = []
@@ -72,16 +74,16 @@ def small(*overrides: str) -> RunConfig:
 CNN = small("task=cnn", "norm=batch")
 
 
-def after(calls: int, killed: bool = False) -> Callable[[], bool]:
-    """A `stop` that says so, or kills, when it is asked for the `calls`-th time."""
-    asked = 0
+def at_call(number: int, killed: bool = False) -> Callable[[], bool]:
+    """A `stop` that is true, or raises Killed, in its call of this number."""
+    calls = 0
 
     def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        if asked == calls and killed:
+        nonlocal calls
+        calls += 1
+        if calls == number and killed:
             raise Killed
-        return asked == calls
+        return calls == number
 
     return stop
 
@@ -90,16 +92,36 @@ def stopped(config: RunConfig, results: Path, *calls: int) -> Path:
     """The folder of a run that was stopped so many steps on, so many times."""
     for count in calls:
         with pytest.raises(Stopped):
-            experiment.run_one(config, Results(results), stop=after(count))
+            run_one(config, Results(results), stop=at_call(count))
     return store.run_folder(results, run_id(config))
 
 
-def outcome(results: Path, finished: RunRecord) -> tuple[Any, ...]:
+def continued(config: RunConfig, results: Path) -> tuple[RunRecord, Messages]:
+    messages = Messages()
+    return run_one(config, Results(results), observer=messages), messages
+
+
+def content(results: Path, finished: RunRecord) -> tuple[Any, ...]:
     """All that must not depend on interruptions."""
     folder = store.run_folder(results, finished.run_id)
     history = (folder / HISTORY).read_text()
     counts = (finished.status, finished.steps, finished.samples, finished.parameters)
     return finished.metrics, history, counts, {file.name for file in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    """The content of the run CNN, which nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    return content(folder, run_one(CNN, Results(folder)))
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results with the run CNN, stopped after five steps."""
+    folder = tmp_path_factory.mktemp("halfway")
+    stopped(CNN, folder, 5)
+    return folder
 
 
 LONGER = {"cnn, accumulated", "style, batch", "transformer, accumulated"}
@@ -117,49 +139,46 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     overrides: list[str], tmp_path: Path
 ) -> None:
     config = small(*overrides)
-    whole = outcome(tmp_path, experiment.run_one(config, Results(tmp_path)))
+    whole = content(tmp_path, run_one(config, Results(tmp_path)))
     assert whole[2][:2] == ("ok", 10)
 
-    told = Told()
+    messages = Messages()
     # Before the first checkpoint, at an evaluation between two, at the last step.
     for calls in (2, 5, 7):
         with pytest.raises(Killed):
-            experiment.run_one(
+            run_one(
                 config,
                 Results(tmp_path / "killed"),
-                observer=told,
-                stop=after(calls, True),
+                observer=messages,
+                stop=at_call(calls, True),
             )
         torch.rand(7)
-    finished = experiment.run_one(config, Results(tmp_path / "killed"), observer=told)
-    assert outcome(tmp_path / "killed", finished) == whole
-    assert told.notes == ["going on from step 3", "going on from step 9"]
+    finished = run_one(config, Results(tmp_path / "killed"), observer=messages)
+    assert content(tmp_path / "killed", finished) == whole
+    assert messages.notes == ["going on from step 3", "going on from step 9"]
 
-    told = Told()
     stopped(config, tmp_path / "stopped", 1, 4, 5, 2)  # twice in the last evaluation
-    finished = experiment.run_one(config, Results(tmp_path / "stopped"), observer=told)
-    assert outcome(tmp_path / "stopped", finished) == whole
-    assert told.notes == ["going on from step 10"]
-    assert told.warnings == []
+    finished, messages = continued(config, tmp_path / "stopped")
+    assert content(tmp_path / "stopped", finished) == whole
+    assert messages.notes == ["going on from step 10"]
+    assert messages.warnings == []
 
 
 def test_a_run_that_diverges_does_so_at_the_same_step(tmp_path: Path) -> None:
     overrides = ["task=cnn", "norm=none", "lr=1e30", "warmup=0.0", "log_every=10"]
     config = small(*overrides, "evaluations=1")
-    whole = experiment.run_one(config, Results(tmp_path))
+    whole = run_one(config, Results(tmp_path))
     assert whole.status == "diverged"
     stopped(config, tmp_path / "again", 4)
-    again = experiment.run_one(config, Results(tmp_path / "again"))
+    again = run_one(config, Results(tmp_path / "again"))
     assert (again.diverged_at, again.metrics) == (whole.diverged_at, whole.metrics)
 
 
 def test_seconds_add_up_and_the_start_is_the_first(tmp_path: Path) -> None:
     folder = stopped(CNN, tmp_path, 2, 3)
-    content = (folder / CHECKPOINT).read_bytes()[checkpoint.HEADER :]
-    plain = torch.load(io.BytesIO(content), weights_only=True)
-    del plain["history_sha256"]
-    state = State(**plain)
-    finished = experiment.run_one(CNN, Results(tmp_path))
+    state = checkpoint.latest(folder, {}, pytest.fail)
+    assert state is not None
+    finished = run_one(CNN, Results(tmp_path))
     assert finished.started == state.started
     for part, seconds in finished.seconds.model_dump().items():
         assert seconds > state.seconds[part]
@@ -169,10 +188,10 @@ def test_seconds_add_up_and_the_start_is_the_first(tmp_path: Path) -> None:
 def test_a_run_without_checkpoints_still_stops_with_one(tmp_path: Path) -> None:
     config = small("task=cnn", "checkpoint.every=null")
     with pytest.raises(Stopped, match=r"goes on from step 2$"):
-        experiment.run_one(config, Results(tmp_path), stop=after(2))
-    told = Told()
-    assert experiment.run_one(config, Results(tmp_path), observer=told).status == "ok"
-    assert told.notes == ["going on from step 2"]
+        run_one(config, Results(tmp_path), stop=at_call(2))
+    finished, messages = continued(config, tmp_path)
+    assert finished.status == "ok"
+    assert messages.notes == ["going on from step 2"]
 
 
 def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(
@@ -182,153 +201,73 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "write_atomically", full)
-    told = Told()
+    messages = Messages()
     with pytest.raises(Stopped, match="starts it again"):
-        experiment.run_one(CNN, Results(tmp_path), stop=after(5), observer=told)
-    assert experiment.run_one(CNN, Results(tmp_path), observer=told).status == "ok"
-    assert len(told.warnings) == 2
-    assert "No space left" in told.warnings[0]
+        run_one(CNN, Results(tmp_path), stop=at_call(5), observer=messages)
+    (warning,) = messages.warnings
+    assert f"written to {store.run_folder(tmp_path, run_id(CNN))} (No space" in warning
+    finished, messages = continued(CNN, tmp_path)
+    assert finished.status == "ok"
+    assert len(messages.warnings) == 1
 
 
-@pytest.mark.parametrize(
-    ("damaged", "begins"),
-    [
-        ([CHECKPOINT], "going on from step 3"),
-        ([CHECKPOINT, PREVIOUS_CHECKPOINT], None),
-        ([HISTORY], "going on from step 3"),
-    ],
-)
-def test_a_damaged_file_is_told_and_what_is_whole_is_used(
-    damaged: list[str], begins: str | None, tmp_path: Path
+def test_a_checkpoint_that_cannot_be_used_starts_the_run_again_with_a_warning(
+    halfway: Path, whole: tuple[Any, ...], tmp_path: Path
 ) -> None:
-    whole = outcome(tmp_path, experiment.run_one(CNN, Results(tmp_path)))
-    folder = stopped(CNN, tmp_path / "damaged", 5)
-    for name in damaged:
-        content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content[: len(content) // 2])
-    told = Told()
-    finished = experiment.run_one(CNN, Results(tmp_path / "damaged"), observer=told)
-    assert outcome(tmp_path / "damaged", finished) == whole
-    assert told.notes == ([begins] if begins else [])
-    (warning,) = told.warnings
-    assert all(name in warning or name == HISTORY for name in damaged)
+    folder = store.run_folder(tmp_path, run_id(CNN))
+    shutil.copytree(halfway, tmp_path, dirs_exist_ok=True)
+    path = folder / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-1])
+    finished, messages = continued(CNN, tmp_path)
+    assert content(tmp_path, finished) == whole
+    assert messages.notes == []
+    (warning,) = messages.warnings
+    reason = "its checksum does not match"
+    assert warning == f"{path} is of no use ({reason}): the run starts again"
 
 
-def test_a_checkpoint_of_another_run_is_none_to_go_on_from(tmp_path: Path) -> None:
-    whole = outcome(tmp_path, experiment.run_one(CNN, Results(tmp_path)))
-    other = stopped(CNN.model_copy(update={"seed": 7}), tmp_path, 5)
-    folder = store.run_folder(tmp_path / "again", run_id(CNN))
-    shutil.copytree(other, folder)
-    told = Told()
-    finished = experiment.run_one(CNN, Results(tmp_path / "again"), observer=told)
-    assert outcome(tmp_path / "again", finished) == whole
-    (warning,) = told.warnings
-    assert "is of another run: the run starts again" in warning
+def test_what_makes_a_checkpoint_of_no_use(halfway: Path, tmp_path: Path) -> None:
+    source = store.run_folder(halfway, run_id(CNN))
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    path, history = tmp_path / CHECKPOINT, tmp_path / HISTORY
+    written, rows = path.read_bytes(), history.read_bytes()
+
+    def warnings_about(data: bytes) -> list[str]:
+        path.write_bytes(data)
+        messages = Messages()
+        state = checkpoint.latest(tmp_path, {}, messages.warn)
+        assert (state is None) == bool(messages.warnings)
+        return messages.warnings
+
+    assert warnings_about(written) == []
+    for place in [*range(checkpoint.HEADER + 5), *range(100, len(written), 2999)]:
+        assert len(warnings_about(written[:place])) == 1, place
+        changed = bytearray(written)
+        changed[place] ^= 1 << place % 8
+        assert len(warnings_about(bytes(changed))) == 1, place
+    assert len(warnings_about(written + b"\0")) == 1
+    code = pickle.dumps(os.getcwd)  # a whole file whose payload would run code
+    whole = checkpoint.MAGIC + hashlib.sha256(code).digest() + code
+    assert "torch cannot load it" in warnings_about(whole)[0]
+    history.write_bytes(rows + b"{")
+    assert warnings_about(written) == []
+    history.write_bytes(rows[:-1])
+    assert "the history is shorter than it was" in warnings_about(written)[0]
+    history.unlink()
+    assert "the history is shorter than it was" in warnings_about(written)[0]
+    with path.open("wb") as file:
+        file.truncate(2**38)  # a hole, which takes no space
+    messages = Messages()
+    assert checkpoint.latest(tmp_path, {}, messages.warn) is None
+    assert "no checkpoint of this version" in messages.warnings[0]
 
 
-def test_other_code_starts_from_the_beginning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped(CNN, tmp_path, 5)
-    monkeypatch.setattr("normbench.records.source.source_hash", lambda: "other")
-    told = Told()
-    assert experiment.run_one(CNN, Results(tmp_path), observer=told).status == "ok"
-    (warning,) = told.warnings
-    assert "another source" in warning
-    assert told.notes == []
-
-
-def test_another_version_of_a_data_package_starts_from_the_beginning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped(CNN, tmp_path, 5)
-    installed = environment.version
-
-    def version(package: str) -> str:
-        return "0" if package == "mlxtend" else installed(package)
-
-    environment._versions.cache_clear()
-    monkeypatch.setattr(environment, "version", version)
-    told = Told()
-    finished = experiment.run_one(CNN, Results(tmp_path), observer=told)
-    environment._versions.cache_clear()
-    assert finished.environment.packages["mlxtend"] == "0"
-    (warning,) = told.warnings
-    assert "another mlxtend" in warning
-    assert told.notes == []
-
-
-def a_state(step: int) -> State:
-    model = torch.nn.BatchNorm1d(3)
-    return State(
-        identity={"source": "here"},
-        step=step,
-        model=model.state_dict(),
-        optimizer=torch.optim.AdamW(model.parameters()).state_dict(),
-        random=[checkpoint.random_states(torch.device("cpu"))],
-        pending=[torch.tensor(float(step))],
-        history=0,
-        started="now",
-        seconds={"train": 1.0},
-    )
-
-
-@pytest.fixture
-def two(tmp_path: Path) -> Iterator[Path]:
-    """A folder with the checkpoints of steps 3 and 6."""
-    for step in (3, 6):
-        checkpoint.save(tmp_path, a_state(step))
-    yield tmp_path
-
-
-def found(folder: Path, identity: Mapping[str, str] | None = None) -> tuple[int, int]:
-    """The step that `folder` goes on from (0: the beginning), and how much was told."""
-    told = Told()
-    state = checkpoint.latest(folder, identity or {"source": "here"}, told.warn)
-    return (state.step if state else 0), len(told.warnings)
-
-
-def test_the_last_state_comes_back_as_it_was(two: Path) -> None:
-    told = Told()
-    state = checkpoint.latest(two, {"source": "here"}, told.warn)
-    assert state is not None
-    expected = a_state(6)
-    assert (state.step, state.started, state.seconds) == (6, "now", {"train": 1.0})
-    assert [loss.item() for loss in state.pending] == [6.0]
-    assert state.optimizer == expected.optimizer
-    assert list(state.model) == list(expected.model)
-    for name, tensor in expected.model.items():
-        assert torch.equal(state.model[name], tensor)
-    assert torch.equal(state.random[0][0], torch.get_rng_state())
-    assert told.warnings == []
-
-
-def test_a_file_cut_or_changed_anywhere_is_noticed(two: Path) -> None:
-    path = two / CHECKPOINT
-    whole = path.read_bytes()
-    header = range(checkpoint.HEADER + 5)
-    for position in [*header, *range(checkpoint.HEADER, len(whole), 97)]:
-        path.write_bytes(whole[:position])
-        assert found(two) == (3, 1), position
-        changed = bytearray(whole)
-        changed[position] ^= 1 << position % 8
-        path.write_bytes(changed)
-        assert found(two) == (3, 1), position
-        assert not path.exists()
-    path.write_bytes(whole + b"\0")
-    assert found(two) == (3, 1)
-    path.write_bytes(whole)
-    assert found(two) == (6, 0)
-
-
-@pytest.mark.parametrize("name", [CHECKPOINT, PREVIOUS_CHECKPOINT, HISTORY])
+@pytest.mark.parametrize("name", [CHECKPOINT, HISTORY])
 def test_a_file_that_cannot_be_read_now_is_not_lost(
-    name: str, two: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, halfway: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (two / HISTORY).touch()
-    if name == PREVIOUS_CHECKPOINT:
-        (two / CHECKPOINT).unlink()
-    before = {file.name: file.read_bytes() for file in two.iterdir()}
+    folder = store.run_folder(halfway, run_id(CNN))
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
     real = Path.stat if name == HISTORY else Path.open
 
     def stale(path: Path, *arguments: Any, **keywords: Any) -> Any:
@@ -339,74 +278,42 @@ def test_a_file_that_cannot_be_read_now_is_not_lost(
     with monkeypatch.context() as patch:
         patch.setattr(Path, real.__name__, stale)
         with pytest.raises(NormbenchError, match=f"Stale file handle .*{name}"):
-            found(two)
-    assert {file.name: file.read_bytes() for file in two.iterdir()} == before
-    assert found(two) == (3 if name == PREVIOUS_CHECKPOINT else 6, 0)
+            checkpoint.latest(folder, {}, pytest.fail)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert checkpoint.latest(folder, {}, pytest.fail) is not None
 
 
-def test_a_file_larger_than_the_memory_is_damaged(
-    two: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_identity_starts_from_the_beginning(
+    halfway: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with (two / CHECKPOINT).open("wb") as file:
-        file.truncate(2**38)  # a hole, which takes no place
-    assert found(two) == (3, 1)
-    (two / CHECKPOINT).write_bytes((two / PREVIOUS_CHECKPOINT).read_bytes())
+    """Another run, other code, or another version of a package that feeds the data."""
+    other = CNN.model_copy(update={"seed": 7})
+    installed = environment.version
 
-    class Huge(io.BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            if size == -1:
-                raise MemoryError
-            return super().read(size)
+    def version(package: str) -> str:
+        return "0" if package == "mlxtend" else installed(package)
 
-    def opened(path: Path, *arguments: Any, real: Any = Path.open) -> Any:
-        if path.name != CHECKPOINT:
-            return real(path, *arguments)
-        with real(path, *arguments) as file:
-            return Huge(file.read())
+    def source_hash(config: object) -> str:
+        return "other"
 
-    monkeypatch.setattr(Path, "open", opened)
-    assert found(two) == (3, 1)
-
-
-def test_the_history_of_another_run_is_noticed(tmp_path: Path) -> None:
-    history = tmp_path / HISTORY
-    own = '{"step": 1}\n'
-    for text, step in ((own, 3), (own + "{", 3), ('{"step": 2}\n', 0), ("", 0)):
-        history.write_text(own)
-        checkpoint.save(tmp_path, dataclasses.replace(a_state(3), history=len(own)))
-        (tmp_path / PREVIOUS_CHECKPOINT).unlink(missing_ok=True)
-        history.write_text(text)
-        assert found(tmp_path) == (step, int(step == 0)), text
-
-
-def test_a_damaged_file_never_takes_the_place_of_a_whole_one(two: Path) -> None:
-    (two / CHECKPOINT).write_bytes(b"")
-    assert found(two) == (3, 1)
-    checkpoint.save(two, a_state(9))
-    (two / CHECKPOINT).write_bytes(b"")
-    assert found(two) == (3, 1)
-    (two / PREVIOUS_CHECKPOINT).write_bytes(b"")
-    assert found(two) == (0, 1)
-    assert found(two) == (0, 0)
-
-
-def test_a_death_between_the_renames_costs_one_checkpoint(two: Path) -> None:
-    (two / CHECKPOINT).replace(two / PREVIOUS_CHECKPOINT)
-    assert found(two) == (6, 0)
-
-
-def test_another_identity_is_none_to_go_on_from(two: Path) -> None:
-    assert found(two, {"source": "elsewhere"}) == (0, 1)
-
-
-def test_a_payload_that_runs_code_is_not_loaded(two: Path) -> None:
-    import hashlib
-    import pickle
-
-    payload = pickle.dumps(os.getcwd)
-    digest = hashlib.sha256(payload).digest()
-    (two / CHECKPOINT).write_bytes(checkpoint.MAGIC + digest + payload)
-    assert found(two) == (3, 1)
+    cases: list[tuple[RunConfig, str, str, object]] = [
+        (other, "run", "normbench.training.environment.version", installed),
+        (CNN, "source", "normbench.records.source.source_hash", source_hash),
+        (CNN, "mlxtend", "normbench.training.environment.version", version),
+    ]
+    for config, changed, name, value in cases:
+        results = tmp_path / changed
+        folder = store.run_folder(results, run_id(config))
+        shutil.copytree(store.run_folder(halfway, run_id(CNN)), folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(name, value)
+            environment._versions.cache_clear()
+            finished, messages = continued(config, results)
+        environment._versions.cache_clear()
+        assert finished.status == "ok"
+        (warning,) = messages.warnings
+        assert f"is of another {changed}: the run starts again" in warning
+        assert messages.notes == []
 
 
 def test_a_run_that_another_finished_meanwhile_is_not_done_again(
@@ -417,24 +324,24 @@ def test_a_run_that_another_finished_meanwhile_is_not_done_again(
 
     def slow(*arguments: Any) -> None:
         monkeypatch.setattr(experiment, "check", check)
-        others.append(experiment.run_one(CNN, Results(tmp_path)))
+        others.append(run_one(CNN, Results(tmp_path)))
         check(*arguments)
 
     monkeypatch.setattr(experiment, "check", slow)
-    assert experiment.run_one(CNN, Results(tmp_path), stop=after(1)) == others[0]
+    assert run_one(CNN, Results(tmp_path), stop=at_call(1)) == others[0]
 
 
 def test_a_record_of_other_code_is_done_again_where_that_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = experiment.run_one(CNN, Results(tmp_path))
-    assert experiment.run_one(CNN, Results(tmp_path, redo_stale=True)) == first
-    monkeypatch.setattr("normbench.records.source.source_hash", lambda: "other")
-    assert experiment.run_one(CNN, Results(tmp_path)) == first
-    again = experiment.run_one(CNN, Results(tmp_path, redo_stale=True))
+    first = run_one(CNN, Results(tmp_path))
+    assert run_one(CNN, Results(tmp_path, redo_stale=True)) == first
+    monkeypatch.setattr("normbench.records.source.source_hash", lambda config: "other")
+    assert run_one(CNN, Results(tmp_path)) == first
+    again = run_one(CNN, Results(tmp_path, redo_stale=True))
     assert again.environment.source_hash == "other"
     assert again.metrics == first.metrics
-    assert experiment.run_one(CNN, Results(tmp_path, redo_stale=True)) == again
+    assert run_one(CNN, Results(tmp_path, redo_stale=True)) == again
 
 
 LONG = [*SMALL["cnn"], "tracker=none", "budget=quick", "checkpoint.every=10"]
@@ -491,7 +398,7 @@ def test_a_killed_process_is_taken_up_by_the_same_command(tmp_path: Path) -> Non
             latest = status.st_ino, status.st_mtime_ns
     finished, errors = ended(training(results))
     assert "going on from step" in errors
-    assert outcome(results, finished) == outcome(tmp_path, whole)
+    assert content(results, finished) == content(tmp_path, whole)
 
 
 @pytest.mark.slow
@@ -501,9 +408,9 @@ def test_ctrl_c_saves_the_run_and_says_where_it_goes_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    told = errors.splitlines()[-1]
-    assert told.startswith("interrupted; ")
-    step = told.rsplit(" ", 1)[1]
+    message = errors.splitlines()[-1]
+    assert message.startswith("interrupted; ")
+    step = message.rsplit(" ", 1)[1]
     assert "Traceback" not in errors
     _, errors = ended(training(tmp_path, "checkpoint.every=null"))
     assert f"going on from step {step}" in errors

@@ -26,7 +26,7 @@ from normbench.norms import REGISTRY, Ghost, Norm, make, names
 from normbench.norms.statistics import batch_moments, shared_by
 from normbench.records.store import Results, all_records
 from normbench.training import distributed, experiment
-from normbench.training.distributed import World
+from normbench.training.distributed import World, run_together
 from normbench.training.experiment import run_one
 
 SHARING = [name for name in names() if REGISTRY.get(name).uses_other_samples]
@@ -36,7 +36,7 @@ CASES = [(name, masked) for name in SHARING for masked in (False, True)]
 Result = dict[str, Tensor]
 
 
-def case(name: str) -> tuple[Norm, Tensor, Tensor, Tensor]:
+def case(name: str, masked: bool) -> tuple[Norm, Tensor, Tensor | None, Tensor]:
     """A norm in float64, an input far from 0, a mask with unequal shares, weights."""
     torch.manual_seed(0)
     norm = make(name, C).double().train()
@@ -46,7 +46,7 @@ def case(name: str) -> tuple[Norm, Tensor, Tensor, Tensor]:
     x = torch.randn(SAMPLES, C, T, dtype=torch.float64) * scale + 2
     weights = torch.randn(SAMPLES, C, T, dtype=torch.float64)
     lengths = torch.tensor([6, 6, 5, 6, 1, 2, 1, 1])
-    return norm, x, torch.arange(T) < lengths[:, None], weights
+    return norm, x, torch.arange(T) < lengths[:, None] if masked else None, weights
 
 
 def step(
@@ -61,14 +61,14 @@ def step(
             loss, norm.penalty = loss + norm.penalty, None
         loss.backward()
     assert leaf.grad is not None
-    found = {"output": y.detach(), "input gradient": leaf.grad}
+    result = {"output": y.detach(), "input gradient": leaf.grad}
     for key, parameter in norm.named_parameters():
         assert parameter.grad is not None
-        found[f"gradient of {key}"] = parameter.grad
-    return found | dict(norm.named_buffers())
+        result[f"gradient of {key}"] = parameter.grad
+    return result | dict(norm.named_buffers())
 
 
-def far() -> tuple[Tensor, Tensor]:
+def far_from_zero() -> tuple[Tensor, Tensor]:
     """Values in float32 whose mean is large, and a mask with unequal shares."""
     x = torch.randn(SAMPLES, 3, 1000, generator=torch.Generator().manual_seed(0)) + 1e4
     lengths = torch.tensor([1000, 900, 800, 700, 60, 50, 40, 30])
@@ -76,44 +76,43 @@ def far() -> tuple[Tensor, Tensor]:
 
 
 def work(rank: int, folder: Path, processes: int) -> None:
-    """What one of the processes finds of every case, shared and not."""
+    """Write what one of the processes computes in every case, shared and not."""
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), processes)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=processes)
     share = SAMPLES // processes
     mine = slice(rank * share, (rank + 1) * share)
-    found: dict[str, Result] = {}
+    results: dict[str, Result] = {}
     for name, masked in CASES:
-        norm, x, mask, weights = case(name)
-        own_mask = mask[mine] if masked else None
+        norm, x, mask, weights = case(name, masked)
+        own_mask = None if mask is None else mask[mine]
         for group in (dist.group.WORLD, None):
             twin = copy.deepcopy(norm)
             module = Ghost(twin, SAMPLES if group else share)
-            with shared_by(group, processes):
-                results = step(module, twin, x[mine], own_mask, weights[mine])
             key = f"{name} {masked} {'shared' if group else 'alone'}"
-            found[key] = results
-    x, mask = far()
+            with shared_by(group, processes):
+                results[key] = step(module, twin, x[mine], own_mask, weights[mine])
+    x, real = far_from_zero()
     for masked in (False, True):
-        own_mask = mask[mine] if masked else None
+        own_mask = real[mine] if masked else None
         with shared_by(dist.group.WORLD, processes):
-            count = int(mask.sum()) if masked else mask.numel()
+            count = int(real.sum()) if masked else real.numel()
             mean, var = batch_moments(x[mine], own_mask, count)
-        found[f"far {masked}"] = {"mean": mean, "var": var}
-    torch.save(found, folder / f"{rank}.pt")
+        results[f"far {masked}"] = {"mean": mean, "var": var}
+    torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
-    """What two processes with four samples each found."""
+def parts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
+    """What two processes with four samples each computed."""
     folder = tmp_path_factory.mktemp("two")
     torch.multiprocessing.spawn(work, (folder, 2), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
-def together(parts: list[Result]) -> Result:
-    """The result of the whole batch that those of its shares are parts of."""
+def joined_parts(parts: list[Result]) -> Result:
+    """The result of the whole batch, from those of its shares."""
     whole = {}
     for key in parts[0]:
         values = torch.stack([part[key].double() for part in parts])
@@ -128,52 +127,52 @@ def together(parts: list[Result]) -> Result:
     return whole
 
 
-@pytest.mark.parametrize(("name", "masked"), CASES)
 def test_two_times_four_samples_are_one_times_eight(
-    name: str, masked: bool, found: list[dict[str, Result]]
+    parts: list[dict[str, Result]],
 ) -> None:
-    norm, x, mask, weights = case(name)
-    expected = step(norm, norm, x, mask if masked else None, weights)
-    shared = together([part[f"{name} {masked} shared"] for part in found])
-    assert shared.keys() == expected.keys()
-    for key, value in expected.items():
-        torch.testing.assert_close(
-            shared[key], value.double(), rtol=1e-10, atol=1e-11, msg=key
-        )
-
-
-@pytest.mark.parametrize(("name", "masked"), CASES)
-def test_without_sharing_they_are_ghost_batches(
-    name: str, masked: bool, found: list[dict[str, Result]]
-) -> None:
-    alone = [part[f"{name} {masked} alone"] for part in found]
-    norm, x, mask, weights = case(name)
-    whole = step(norm, norm, x, mask if masked else None, weights)["output"]
-    assert (torch.cat([part["output"] for part in alone]) - whole).abs().max() > 1e-3
-    for part, mine in zip(alone, (slice(4), slice(4, 8)), strict=True):
-        norm, x, mask, weights = case(name)
-        own_mask = mask[mine] if masked else None
-        expected = step(norm, norm, x[mine], own_mask, weights[mine])
-        expected |= {"nu": expected["nu"] / 2} if name == "power" else {}  # of the mean
+    for name, masked in CASES:
+        norm, x, mask, weights = case(name, masked)
+        expected = step(norm, norm, x, mask, weights)
+        shared = joined_parts([part[f"{name} {masked} shared"] for part in parts])
+        assert shared.keys() == expected.keys()
         for key, value in expected.items():
-            torch.testing.assert_close(part[key], value, msg=key)
+            where = f"{key} of {name}, masked: {masked}"
+            torch.testing.assert_close(
+                shared[key], value.double(), rtol=1e-10, atol=1e-11, msg=where
+            )
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_variance_survives_a_large_mean(
-    masked: bool, found: list[dict[str, Result]]
-) -> None:
-    """Of squares' sums, float32 would leave nothing: the mean is 1e4, the sd 1."""
-    x, mask = far()
-    real = x.double().transpose(0, 1)[:, mask if masked else torch.ones_like(mask)]
-    for part in found:
-        moments = part[f"far {masked}"]
-        torch.testing.assert_close(
-            moments["var"].double(), real.var(1, correction=0), rtol=1e-3, atol=0
-        )
-        torch.testing.assert_close(
-            moments["mean"].double(), real.mean(1), rtol=1e-6, atol=0
-        )
+def test_without_sharing_they_are_ghost_batches(parts: list[dict[str, Result]]) -> None:
+    for name, masked in CASES:
+        alone = [part[f"{name} {masked} alone"] for part in parts]
+        where = f"{name}, masked: {masked}"
+        norm, x, mask, weights = case(name, masked)
+        whole = step(norm, norm, x, mask, weights)["output"]
+        outputs = torch.cat([part["output"] for part in alone])
+        assert (outputs - whole).abs().max() > 1e-3, where
+        for part, mine in zip(alone, (slice(4), slice(4, 8)), strict=True):
+            norm, x, mask, weights = case(name, masked)
+            own_mask = None if mask is None else mask[mine]
+            expected = step(norm, norm, x[mine], own_mask, weights[mine])
+            if name == "power":  # of the mean of the processes' losses
+                expected["nu"] = expected["nu"] / 2
+            for key, value in expected.items():
+                torch.testing.assert_close(part[key], value, msg=f"{key} of {where}")
+
+
+def test_a_variance_survives_a_large_mean(parts: list[dict[str, Result]]) -> None:
+    """A difference of sums of squares has no digits in float32: mean 1e4, sd 1."""
+    x, mask = far_from_zero()
+    for masked in (False, True):
+        real = x.double().transpose(0, 1)[:, mask if masked else torch.ones_like(mask)]
+        for part in parts:
+            moments = part[f"far {masked}"]
+            torch.testing.assert_close(
+                moments["var"].double(), real.var(1, correction=0), rtol=1e-3, atol=0
+            )
+            torch.testing.assert_close(
+                moments["mean"].double(), real.mean(1), rtol=1e-6, atol=0
+            )
     naive = x.square().mean() - x.mean().square()
     assert abs(naive.item() - 1) > 0.1
 
@@ -241,15 +240,15 @@ def test_a_run_of_several_processes_is_the_run_of_one(
 ) -> None:
     words = [*SMALL[task], *TINY, *words]
     process = torchrun(*words, processes=processes)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
     two = record_of(tmp_path / "two")
     one = run_one(compose(words), Results(tmp_path / "one"))
     assert two.run_id == one.run_id
     assert two.environment.device == f"{processes} x cpu"
     assert two.environment.processes == processes
     assert two.environment.device_batch_size == 8 // processes
-    assert said.count(f"run {two.run_id}") == 1
+    assert output.count(f"run {two.run_id}") == 1
     # Running statistics of ghost batches are weighed in another order.
     ghosts = any(word.startswith("norm_batch") for word in words)
     rel = 0.02 if ghosts or "precision=bf16" in words else 1e-4
@@ -276,8 +275,8 @@ def test_each_process_reads_and_augments_its_own_images(
     words += ["data=folder", "data.size=16", "data.augment=[crop,flip]"]
     words += ["data.memory_gb=1e-9", "data.workers=1", "budget.epochs=2"]
     process = torchrun(*words)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
     two, one = (
         record_of(tmp_path / "two"),
         run_one(compose(words), Results(tmp_path / "one")),
@@ -333,12 +332,12 @@ def test_what_a_process_raises_ends_the_run_with_a_record(
         *("--config-dir", "mine", "--module", "faulty"),
         FAULTY=rank,
     )
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 1, said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, output
     record = record_of(tmp_path / "two")
     assert record.status == status
     assert "a cosmic ray" in str(record.error)
-    # What the first one raised is told as its own; another is only asked when lost.
+    # The first process adds the error of another only where it has lost that one.
     assert ("process 1" in str(record.error)) == (rank == "1")
     assert "lost the first" not in str(record.error)
 
@@ -360,8 +359,8 @@ def test_what_the_first_process_raises_alone_is_recorded_as_its_own(
 ) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     process = torchrun(*(*SMALL["cnn"], *TINY, "probes=[broken]", "--module", "broken"))
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 1, said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, output
     record = record_of(tmp_path / "two")
     assert record.status == "failed"
     assert record.steps == 4
@@ -375,8 +374,8 @@ def test_several_processes_have_one_mirror(
 ) -> None:
     words = [word for word in TINY if word != "tracker=none"]
     process = torchrun(*SMALL["cnn"], *words, "tracker=wandb", "tracker.mode=offline")
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
     assert record_of(tmp_path / "two").status == "ok"
     assert len(list((tmp_path / "two" / "wandb").glob("offline-run-*"))) == 1
 
@@ -389,10 +388,10 @@ def test_several_processes_refuse_a_request_once(
         "import atexit, pathlib\natexit.register(pathlib.Path('taken down').touch)\n"
     )
     process = torchrun("batch_size=9", "tracker=none", "--module", "tells_its_end")
-    said, _ = process.communicate(timeout=600)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 1  # torchrun's, whatever its processes end with
-    assert said.count("error: batch_size=9") == 1
-    assert "exitcode  : 2" in said
+    assert output.count("error: batch_size=9") == 1
+    assert "exitcode  : 2" in output
     assert not (tmp_path / "two").exists()
     # Where Python is taken down, threads of gloo abort it at times.
     assert not (tmp_path / "taken down").exists()
@@ -406,7 +405,7 @@ def test_the_first_of_several_processes_leaves_first(
     first, second = (World(rank, 2, store=store) for rank, store in enumerate(stores))
     waiting = Thread(target=second.leave_after_first)
     waiting.start()
-    until(lambda: 1 in first.words("leaving"))
+    until(lambda: 1 in first.notes("leaving"))
     assert waiting.is_alive()
     first.leave_after_first()
     waiting.join(600)
@@ -437,20 +436,20 @@ import sys
 from pathlib import Path
 from threading import Thread
 
-from normbench.training import distributed
 from normbench.config.composition import compose
+from normbench.training.distributed import joined, run_together
 from normbench.errors import Stopped
-from normbench.training.experiment import run_one
+from normbench.records.store import Results
 
 results, stop_after, *words = sys.argv[1:]
 asked = itertools.count(1)
-with distributed.joined() as world:
+with joined() as world:
     try:
-        run_one(
+        run_together(
             compose(words),
-            Path(results),
+            Results(Path(results)),
+            world,
             stop=lambda: next(asked) == int(stop_after),
-            world=world,
         )
     except Stopped:
         pass
@@ -505,16 +504,22 @@ def test_a_norm_that_does_not_share_what_it_should_is_refused() -> None:
         ghost.eval()(x)
 
 
+@pytest.fixture
+def first_of_two(monkeypatch: pytest.MonkeyPatch) -> World:
+    """The first of two processes, of which the second does nothing."""
+    monkeypatch.setattr(World, "send", lambda world, message: None)
+    monkeypatch.setattr(World, "gather", lambda world, value: [value])
+    monkeypatch.setattr(World, "neighbours", lambda world, count: Pair())
+    return World(size=2)
+
+
 def test_it_is_refused_before_its_network_is_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first_of_two: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(REGISTRY.get("instance"), "uses_other_samples", True)
-    monkeypatch.setattr(World, "from_first", lambda world, do: do())
-    monkeypatch.setattr(World, "each", lambda world, own: [own])
-    monkeypatch.setattr(World, "neighbours", lambda world, count: Pair())
     monkeypatch.setattr(experiment, "require_compiler", lambda device: None)
     words = [*SMALL["cnn"], *TINY, "norm=instance", "compile=true"]
-    refused = run_one(compose(words), Results(tmp_path), world=World(size=2))
+    refused = run_together(compose(words), Results(tmp_path), first_of_two)
     assert refused.status == "skipped"
     assert "takes its statistics in one process" in str(refused.error)
 
@@ -552,8 +557,8 @@ def test_a_killed_process_leaves_a_failed_record(
 ) -> None:
     process, ranks = endless
     os.kill(ranks[rank], signal.SIGKILL)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 1, said
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, output
     failed = record_of(tmp_path / "two")
     assert failed.status == "failed"
     assert failed.environment.processes == 2
@@ -567,44 +572,35 @@ def test_processes_that_are_told_to_stop_leave_a_checkpoint(
 ) -> None:
     process, _ = endless
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=600)
-    assert "the same command goes on from step" in said
+    output, _ = process.communicate(timeout=600)
+    assert "the same command goes on from step" in output
     assert all_records(tmp_path / "two") == ([], [])
     assert len(list((tmp_path / "two").glob("*/*/checkpoint.pt"))) == 1
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
+def test_shares_that_are_not_equal_are_refused(
+    first_of_two: World, tmp_path: Path
+) -> None:
+    for words, message in (
         (["batch_size=9"], "batch_size=9 .* choose a multiple of 2"),
         (["batch_size=8", "accumulate=8"], "1 samples at a time"),
         (["batch_size=12", "norm_batch=4"], "norm_batch=4 neither divides the 6"),
-    ],
-)
-def test_shares_that_are_not_equal_are_refused(
-    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(World, "from_first", lambda world, do: do())
-    monkeypatch.setattr(World, "each", lambda world, own: [own])
-    config = compose(["task=cnn", "tracker=none", *words])
-    with pytest.raises(RequestError, match=told):
-        run_one(config, Results(tmp_path / "runs"), world=World(size=2))
+    ):
+        config = compose(["task=cnn", "tracker=none", *words])
+        with pytest.raises(RequestError, match=message):
+            run_together(config, Results(tmp_path / "runs"), first_of_two)
     assert not (tmp_path / "runs").exists()
 
 
-def test_more_processes_than_devices_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_each_process_has_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    world = World(rank=1, size=2, local_rank=1, local_size=2)
+    second = World(rank=1, size=2, local_rank=1, local_size=2)
+    assert second.device(torch.device("cpu")) == torch.device("cpu")
     with pytest.raises(RequestError, match="2 processes need as many cuda devices"):
-        world.device(torch.device("cuda"))
-    assert world.device(torch.device("cpu")) == torch.device("cpu")
-
-
-def test_several_processes_are_refused_on_mps() -> None:
-    """Also where each has a machine, and so a device, of its own."""
-    world = World(rank=1, size=2, local_rank=0, local_size=1)
+        second.device(torch.device("cuda"))
+    with pytest.raises(RequestError, match="2 processes; device=cuda gives"):
+        second.device(torch.device("cuda:1"))
     with pytest.raises(RequestError, match="device=mps is for one process"):
-        world.device(torch.device("mps"))
-    assert World().device(torch.device("mps")) == torch.device("mps")
+        World(rank=1, size=2, local_size=1).device(torch.device("mps"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert second.device(torch.device("cuda")) == torch.device("cuda:1")

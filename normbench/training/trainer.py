@@ -1,0 +1,256 @@
+"""The network, optimiser and data of one run: trained, saved and evaluated."""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from normbench.config.rates import peak_lr
+from normbench.config.titles import title
+from normbench.errors import Stopped
+from normbench.norms.base import REGISTRY as NORMS
+from normbench.probes.base import PROBES, Trained
+from normbench.records.store import RunWriter, finite
+from normbench.tasks.base import Task
+from normbench.training import checkpoint, evaluation, loop
+from normbench.training.network import build
+from normbench.training.progress import Progress
+from normbench.training.replica import Replica, Share
+
+
+class Trainer:
+    """Trains the network of one run and evaluates it; `progress` holds the results.
+
+    `stop` is called after every step: where it returns True in any process of the run,
+    the state is saved and Stopped is raised.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        device: torch.device,
+        progress: Progress,
+        stop: Callable[[], bool],
+        share: Share,
+    ) -> None:
+        config = progress.config
+        torch.manual_seed(config.seed)
+        network = build(config, task, share.size)
+        self.config, self.task, self.device = config, task, device
+        self.progress, self.stop, self.share = progress, stop, share
+        self.saved, self.warned = 0, False
+        self.training = task.splits["train"]
+        self.micro_batch = config.batch_size // config.accumulate
+        self.evaluation_batch = evaluation.batch_size(task, self.micro_batch)
+        self.model = network.model.to(device)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.norms = network.norms.modules
+        if any(is_lazy(parameter) for parameter in self.model.parameters()):
+            with torch.no_grad():
+                self.model.eval()(*task.inputs(self.training[: self.micro_batch]))
+        progress.parameters = sum(p.numel() for p in self.model.parameters())
+        self.optimizer = loop.make_optimizer(
+            self.model,
+            [] if config.norm_weight_decay else network.norms.parameters(),
+            **config.optimizer.model_dump(),
+        )
+        self.scaler = None
+        if config.precision == "fp16":
+            self.scaler = torch.amp.GradScaler(device.type)
+            loop.begin_momentum(self.optimizer)
+        self.replica = Replica(config, task, self.model, self.norms, device, share)
+        per_epoch = len(self.training) // config.batch_size
+        steps = config.budget.epochs * per_epoch
+        self.steps = min(steps, config.budget.max_steps or steps)
+        order = (self.training, config.seed, config.batch_size, config.accumulate)
+        self.micro_batches = loop.micro_batches(
+            *order, task.batch_by, self.replica.begin_epoch
+        )
+        first_epoch = loop.micro_batches(*order, task.batch_by)
+        progress.data_notes = task.notes.lines()
+        if progress.writer is not None:
+            task.notes.warn()
+        steps_in_it = range(1, min(self.steps, per_epoch) + 1)
+        progress.facts = finite(
+            task.facts([batch for step in steps_in_it for batch in first_epoch(step)])
+        )
+
+    def train(self, state: checkpoint.State | None) -> None:
+        """Do all steps, from the beginning or from where `state` was saved."""
+        config, steps = self.config, self.steps
+        self.progress.observer.start(title(config), steps)
+        start, pending = self._restore(state) if state else (0, [])
+        self.progress.begin_training()
+        diverged_at = loop.fit(
+            self.replica.model,
+            self.replica.loss,
+            self.optimizer,
+            steps=steps,
+            micro_batches=self.micro_batches,
+            learning_rate=loop.warmup_cosine(peak_lr(config), steps, config.warmup),
+            clip=config.clip,
+            log_every=config.log_every or max(1, steps // 200),
+            log=self._log_step,
+            evaluate_at=_evenly(steps, config.evaluations or config.budget.epochs),
+            evaluate=self._evaluate_held_out,
+            after_step=self._after_step,
+            start=start,
+            pending=pending,
+            scaler=self.scaler,
+            average=self.share.mean,
+        )
+        if diverged_at is not None:
+            self.progress.diverge(diverged_at)
+
+    def evaluate(self, writer: RunWriter) -> None:
+        """Compute the metrics and probes of the trained network; write its pictures
+        and weights."""
+        task, model, progress = self.task, self.model, self.progress
+        with progress.evaluating():
+            metrics = self._metrics("train")
+            if not math.isfinite(metrics["train/loss"]):
+                progress.diverge(self.steps)  # in the last step: no loss came after it
+                return
+            self._stop_between_evaluations()
+            metrics |= self._metrics(*evaluation.HELD_OUT)
+            self._stop_between_evaluations()
+            if NORMS.get(self.config.norm.name).differs_in_eval:
+                order = self._order_like_training()
+                task.begin_epoch(0, order)
+                metrics |= evaluation.evaluate_other_statistics(
+                    task, model, self.norms, self.micro_batch, order
+                )
+            else:
+                metrics |= evaluation.same_under_other_statistics(metrics)
+            progress.metrics = finite(metrics)
+            self._log(metrics)
+            pictures = writer.pictures(
+                {name: _image(x) for name, x in task.pictures(model).items()}
+            )
+            if pictures:
+                progress.tracker.pictures(progress.step, pictures)
+            if self.config.keep_weights:
+                weights = model.state_dict()
+                writer.weights(save({k: t.contiguous() for k, t in weights.items()}))
+            progress.probes = finite(self._probe())
+
+    def _metrics(self, *splits: str) -> dict[str, float]:
+        return evaluation.evaluate(self.task, self.model, splits, self.evaluation_batch)
+
+    def _order_like_training(self) -> Tensor:
+        """The training samples in an order whose batches are like those of training."""
+        key = self.task.batch_by
+        if key is None:
+            return self.training  # the split itself is in random order
+        size, seed = self.config.batch_size, self.config.seed
+        return loop.epoch_order(self.training, seed, 0, size, key)
+
+    def _probe(self) -> dict[str, float]:
+        """The quantities of the config's probes, each measured on a copy."""
+        quantities: dict[str, float] = {}
+        if not self.config.probes:
+            return quantities
+        epoch = range(1, len(self.training) // self.config.batch_size + 1)
+        batches = [batch for step in epoch for batch in self.micro_batches(step)]
+        for name in self.config.probes:
+            model, norms = copy.deepcopy((self.model, self.norms))
+            trained = Trained(self.task, model, norms, batches, self.config.norm_batch)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.config.seed)
+                measured = PROBES.get(name)(trained)
+            quantities |= {f"{name}/{key}": value for key, value in measured.items()}
+        return quantities
+
+    def _log_step(self, step: int, loss: float, lr: float) -> None:
+        self.progress.step = step
+        self._log({"lr": lr, "train/batch_loss": loss})
+
+    def _evaluate_held_out(self, step: int) -> None:
+        if self.progress.writer is not None:
+            with self.progress.evaluating():
+                self._log(self._metrics(*evaluation.HELD_OUT))
+
+    def _log(self, row: Mapping[str, Any]) -> None:
+        step = self.progress.step
+        samples = step * self.config.batch_size
+        epoch = samples / len(self.training)
+        self.progress.log({"step": step, "samples": samples, "epoch": epoch, **row})
+
+    def _after_step(self, step: int, pending: Sequence[Tensor]) -> None:
+        self.replica.average_statistics()
+        stopping = self.share.any(self.stop())
+        every = self.config.checkpoint.every
+        if stopping or (every and (step == self.steps or step % every == 0)):
+            self._save(step, pending)
+        if stopping:
+            self._raise_stopped(step)
+
+    def _stop_between_evaluations(self) -> None:
+        """Stop where all steps are saved, so that nothing is trained again."""
+        if self.saved == self.steps and self.stop():
+            self._raise_stopped(self.steps)
+
+    def _raise_stopped(self, step: int) -> None:
+        where = f"goes on from step {self.saved}" if self.saved else "starts it again"
+        raise Stopped(f"stopped after step {step}; the same command {where}")
+
+    def _restore(self, state: checkpoint.State) -> tuple[int, list[Tensor]]:
+        """Load `state`; return the steps done and their losses that are in no row."""
+        self.model.load_state_dict(state.model)
+        self.optimizer.load_state_dict(dict(state.optimizer))
+        if self.scaler is not None:
+            self.scaler.load_state_dict(dict(state.scaler))
+        checkpoint.set_random_states(state.random[self.share.rank], self.device)
+        self.saved = state.step
+        return state.step, [loss.to(self.device) for loss in state.pending]
+
+    def _save(self, step: int, pending: Sequence[Tensor]) -> None:
+        """Write a checkpoint; where the disk is full, the run goes on without one."""
+        random = self.share.gather(checkpoint.random_states(self.device))
+        if pending:  # each process has the losses of its own share
+            pending = [*self.share.mean(torch.stack([*pending])).cpu()]
+        progress, writer = self.progress, self.progress.writer
+        if writer is None:
+            return
+        try:
+            state = checkpoint.State(
+                identity=progress.identity,
+                step=step,
+                model=self.model.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                random=random,
+                pending=pending,
+                scaler={} if self.scaler is None else self.scaler.state_dict(),
+                history=writer.flushed_history(),
+                started=progress.started,
+                seconds=progress.seconds().model_dump(),
+            )
+            checkpoint.save(writer.folder, state)
+            self.saved = step
+        except OSError as error:
+            if not self.warned:
+                progress.observer.warn(
+                    f"no checkpoint can be written to {writer.folder} "
+                    f"({error.strerror}); the run goes on without"
+                )
+            self.warned = True
+
+
+def _evenly(steps: int, evaluations: int) -> frozenset[int]:
+    """The steps of all evaluations but the last, which ends the run."""
+    evaluations = min(evaluations, steps)
+    at = {round(steps * i / evaluations) for i in range(1, evaluations)}
+    return frozenset(at - {0, steps})
+
+
+def _image(picture: Tensor) -> Image.Image:
+    """A picture (3, H, W) in [0, 1] in eight bits."""
+    pixels = picture.detach().cpu().clamp(0, 1).mul(255).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
