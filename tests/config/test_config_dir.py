@@ -171,7 +171,7 @@ def test_a_comparison_refuses_equal_arms_and_what_it_chooses_itself(
         "++lr=0.1": "--rates",
         "seed=3": "--seeds",
         "engine=local": "--engine",
-        "probes=[discrepancy]": "probes are the design's",
+        "probes=[discrepancy]": "the design sets the probes",
     }.items():
         arguments = ["compare", "task=cnn", "--arm", "norm=batch,group", override]
         assert message in refused(*arguments), override

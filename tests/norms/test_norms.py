@@ -818,7 +818,7 @@ def test_a_norm_is_made_by_name():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("grup", {}, "norm.name='grup' is unknown; did you mean 'group'"),
+        ("grup", {}, "norm.name=grup is unknown; did you mean 'group'"),
         ("group", {"groups": 4}, "norm.groups is not an option .* 'num_groups'"),
         ("group", {"num_groups": 0}, "norm.num_groups=0: .*greater than 0"),
         ("group", {"num_groups": 2.0}, "norm.num_groups=2.0: "),

@@ -122,7 +122,7 @@ def test_bad_input_is_refused_before_anything_is_written(
     (tmp_path / "empty.png").touch()
     for arguments, message in (
         (["no.png"], "IMAGE=no.png does not exist"),
-        (["good.png", "bad.png"], "bad.png is no picture that can be read"),
+        (["good.png", "bad.png"], "bad.png cannot be decoded"),
         (["empty.png"], "IMAGE=empty.png is empty"),
         (["folder"], "IMAGE=folder is a folder; name a file"),
         (["good.png", "--style", "2"], "has 2 styles, 0 to 1"),
