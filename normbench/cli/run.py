@@ -28,8 +28,8 @@ from normbench.system.streams import say_lost_output, write_error
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunConfig, RunRecord
+    from normbench.records import store
     from normbench.training.distributed import World
-
 
 From = Annotated[
     Path | None,
@@ -59,50 +59,41 @@ def train(
     """
     with exit_codes(), _world() as world:
         config = world.together(lambda: _composed(overrides, config_dir, module, from_))
-        from normbench.config.identity import run_id
         from normbench.records import store
-        from normbench.records.source import comes_from_this_code
 
-        folder = store.run_folder(results, run_id(config))
-        finished = store.read(folder)
-        if world.size == 1 and store.satisfies(folder, finished, config):
-            assert finished is not None
-            typer.echo("this run is finished already; its record:", err=True)
-            if not comes_from_this_code(finished, module or ()):
-                typer.echo(
-                    "it comes from other code than this; remove its folder, or choose "
-                    "other --results, to run it again",
-                    err=True,
-                )
-        else:
-            from normbench.cli.progress import run_observer
-            from normbench.errors import Stopped
-            from normbench.training.distributed import run_together
-            from normbench.training.experiment import run_one
-
-            try:
-                with _stopping(world) as stop:
-                    asked = (config, store.Results(results, tuple(module or ())))
-                    if world.size == 1:
-                        finished = run_one(*asked, observer=run_observer(), stop=stop)
-                    else:
-                        observer = run_observer() if world.first else None
-                        finished = run_together(
-                            *asked, world, observer=observer, stop=stop
-                        )
-            except Stopped as stopped:
-                finished = None
-                if world.first:
-                    typer.echo(f"interrupted; {stopped}", err=True)
-        if finished is None:
+        runs = store.Results(results, tuple(module or ()))
+        record = _train(config, runs, world)
+        if record is None:
             raise typer.Exit(INTERRUPTED)
         if world.first and json:
-            typer.echo(finished.model_dump_json(indent=2))
+            typer.echo(record.model_dump_json(indent=2))
         elif world.first:
-            _print_outcome(finished)
-            typer.echo(f"run {finished.run_id}  {folder}")
-        if finished.status != "ok":
+            _print_outcome(record)
+            folder = store.run_folder(results, record.run_id)
+            typer.echo(f"run {record.run_id}  {folder}")
+        if record.status != "ok":
             raise typer.Exit(1)
+
+
+def _train(
+    config: "RunConfig", results: "store.Results", world: "World"
+) -> "RunRecord | None":
+    """The record of the run when it has ended; None if it was interrupted."""
+    from normbench.cli.progress import run_observer
+    from normbench.errors import Stopped
+    from normbench.training.distributed import run_together
+    from normbench.training.experiment import run_one
+
+    observer = run_observer() if world.first else None
+    try:
+        with _stopping(world) as stop:
+            if world.size == 1:
+                return run_one(config, results, observer=observer, stop=stop)
+            return run_together(config, results, world, observer=observer, stop=stop)
+    except Stopped as stopped:
+        if world.first:
+            typer.echo(f"interrupted; {stopped}", err=True)
+        return None
 
 
 def config(

@@ -23,7 +23,12 @@ from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.records.store import Results, read, run_folder
 from normbench.tasks.base import Task
 from normbench.training.checkpoint import State
-from normbench.training.experiment import never, prepare, train_and_record
+from normbench.training.experiment import (
+    finished,
+    never,
+    prepare,
+    train_and_record,
+)
 from normbench.training.network import choose_device
 from normbench.training.observer import Observer, Silent
 from normbench.training.progress import Progress, failure
@@ -236,9 +241,10 @@ def run_together(
     first process dies, another one records the failure; where another one fails, it
     raises NormbenchError, and the first one records the reason.
     """
-    if record := world.from_first(lambda: results.finished(config)):
+    observer = observer or Silent()
+    if record := world.from_first(lambda: finished(config, results, observer)):
         return record
-    progress = Progress(config, observer or Silent())
+    progress = Progress(config, observer)
 
     def prepared() -> tuple[torch.device, Task]:
         device = world.device(choose_device(config.device))

@@ -9,6 +9,7 @@ from normbench.config.identity import run_id
 from normbench.config.schema import Environment, RunConfig, RunRecord
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Stopped
+from normbench.records.source import comes_from_this_code
 from normbench.records.store import Results
 from normbench.records.tracking import open_tracker
 from normbench.tasks.base import Task
@@ -45,11 +46,27 @@ def run_one(
     network. What goes wrong later is a record with the status "diverged", "skipped" or
     "failed". `distributed.run_together` does a run in several processes.
     """
-    if record := results.finished(config):
+    observer = observer or Silent()
+    if record := finished(config, results, observer):
         return record
-    progress = Progress(config, observer or Silent())
+    progress = Progress(config, observer)
     device, task = prepare(config, choose_device(config.device))
     return train_and_record(task, device, results, progress, stop)
+
+
+def finished(
+    config: RunConfig, results: Results, observer: Observer
+) -> RunRecord | None:
+    """The record of a run that need not be done, or None; notes it for the user."""
+    record = results.finished(config)
+    if record:
+        observer.note("this run is finished already; its record:")
+        if not comes_from_this_code(record, results.modules):
+            observer.note(
+                "it comes from other code than this; remove its folder, or choose "
+                "other --results, to run it again"
+            )
+    return record
 
 
 def prepare(config: RunConfig, device: torch.device) -> tuple[torch.device, Task]:
