@@ -7,15 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from normbench.config.choices import groups
 from normbench.config.composer import Composer
 from normbench.config.composition import engine, resolve
 from normbench.config.identity import run_id
 from normbench.config.overrides import grid, parse, words
 from normbench.config.schema import Engine, RunConfig, RunRecord, Skipped
-from normbench.errors import Incompatible, RequestError, Unreadable
+from normbench.errors import RequestError, Unreadable
 from normbench.records import store
 from normbench.records.source import comes_from_this_code
 from normbench.records.store import Results
@@ -135,13 +133,10 @@ def incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
     for key, config in runs.items():
         by_shapes[network.shapes(config)].append(key)
     reasons: dict[str, str] = {}
-    cpu = torch.device("cpu")
     for keys in by_shapes.values():
-        config = runs[keys[0]]
-        try:
-            network.check(config, network.make_task(config, cpu))
-        except Incompatible as reason:
-            reasons |= dict.fromkeys(keys, str(reason))
+        reason = network.incompatible(runs[keys[0]])
+        if reason is not None:
+            reasons |= dict.fromkeys(keys, reason)
     return reasons
 
 

@@ -157,7 +157,8 @@ def check(config: RunConfig, task: Task) -> None:
             "of the loss changes while its backward pass remembers gradients; "
             "precision=bf16 needs no scale"
         )
-    if shapes(config) in _checked:
+    key = shapes(config)
+    if key in _checked:
         return
     where = f"norm={config.norm.name} cannot work in task={task.name}"
     if NORMS.get(config.norm.name).fixed_spatial and not task.fixed_spatial:
@@ -174,7 +175,7 @@ def check(config: RunConfig, task: Task) -> None:
             f"{where}: its forward fails on the meta device, where every network is "
             f"checked first: {str(error).splitlines()[0]}"
         ) from error
-    _checked.add(shapes(config))
+    _checked.add(key)
 
 
 _SHAPES = {"task", "data", "norm", "reparam", "precision"}
