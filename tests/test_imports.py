@@ -26,7 +26,7 @@ BELOW = {
     "training": {"probes", "records"},
     "probes": {"tasks"},
     "tasks": {"norms", "data"},
-    "norms": {"registry", "stats"},
+    "norms": {"registry"},
     "data": {"registry"},
     "report": {"verdicts"},
     "verdicts": {"records"},
