@@ -234,7 +234,8 @@ def test_a_package_with_other_data_gives_other_runs_and_no_wrong_ones(
     path = f"{tmp_path / 'other'}{os.pathsep}{ROOT}"
     other = yaml.safe_load(command("config", "task=cnn", PYTHONPATH=path).stdout)
     assert len(other["data"]["fingerprint"]) == 32
-    assert other["data"] | {"fingerprint": None} == compose(["task=cnn"]).data
+    expected = compose(["task=cnn"]).data.model_dump()
+    assert other["data"] | {"fingerprint": None} == expected
     results = str(tmp_path / "runs")
     again = command("rerun", A_RECORD.run_id, "--results", results, PYTHONPATH=path)
     assert again.returncode == 2

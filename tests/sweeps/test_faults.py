@@ -77,8 +77,8 @@ WRITES = {
     "half history.jsonl 1": [1, 1],
     "half history.jsonl 28": [1, 26],
     "half checkpoint.pt 1": [1, 1],
-    "before checkpoint.previous.pt 1": [1, 6],
-    "after checkpoint.previous.pt 1": [1, 6],  # between the two renames
+    "half checkpoint.pt 2": [1, 6],
+    "before checkpoint.pt 2": [1, 6],
     "half checkpoint.pt 3": [1, 11],
     "after checkpoint.pt 2": [1, 11],
     "half weights.safetensors 1": [1, 31],
@@ -105,7 +105,7 @@ def test_all_processes_may_be_killed_at_once(tmp_path: Path) -> None:
     writes = [
         "half config.yaml 1",
         "half history.jsonl 7",
-        "after checkpoint.previous.pt 1",
+        "before checkpoint.pt 2",
         "half result.json 1",
         "after result.json 1",
     ]
