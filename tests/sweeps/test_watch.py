@@ -502,6 +502,20 @@ def test_without_a_sweep_it_says_so(invoke: Command) -> None:
     assert told.stderr.startswith("error: no sweep has run in --results nowhere")
 
 
+def _stop_during_a_run(sweep: subprocess.Popen[bytes], results: Path) -> None:
+    """Stop all processes of the sweep at a moment when a run is in progress."""
+    deadline = time.monotonic() + 60
+    while True:
+        os.killpg(sweep.pid, signal.SIGSTOP)
+        time.sleep(0.05)
+        runs = [store.run_folder(results, key) for key in store.run_ids(results)]
+        if folders(results) and any(map(store.is_running, runs)):
+            return
+        os.killpg(sweep.pid, signal.SIGCONT)
+        assert time.monotonic() < deadline, "no run began"
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 def test_a_real_sweep_is_watched_to_its_end(tmp_path: Path) -> None:
     words = [*SMALL["cnn"], "budget=smoke", "tracker=none", "engine.workers=1"]
@@ -510,19 +524,18 @@ def test_a_real_sweep_is_watched_to_its_end(tmp_path: Path) -> None:
         [*NORMBENCH, "sweep", *words, *values, "--results", str(tmp_path)],
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 60
-        while not folders(tmp_path):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        _stop_during_a_run(sweep, tmp_path)
         with watching(tmp_path) as screen:
             screen.wait_for("▶ 1 running")
-            screen.wait_for(r"■ \d ok")
+            os.killpg(sweep.pid, signal.SIGCONT)
             assert screen.end() == 0
-        assert sweep.wait(timeout=10) == 0
+        assert sweep.wait(timeout=60) == 0
     finally:
-        sweep.send_signal(signal.SIGKILL)
+        if sweep.poll() is None:
+            os.killpg(sweep.pid, signal.SIGKILL)
         sweep.wait()
     left = "\n".join(screen.lines())
     assert "8 of 8 runs have ended" in left
