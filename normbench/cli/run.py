@@ -58,7 +58,8 @@ def train(
     and the same command resumes the run.
     """
     with exit_codes(), _world() as world:
-        config = world.together(lambda: _composed(overrides, config_dir, module, from_))
+        with world.raising_together():
+            config = _composed(overrides, config_dir, module, from_)
         from normbench.records import store
 
         runs = store.Results(results, tuple(module or ()))

@@ -17,7 +17,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from normbench.config.identity import run_id
 from normbench.config.schema import RunConfig, RunRecord, Status
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.records.store import Results, read, run_folder
@@ -118,19 +117,20 @@ class World(Share):
             raise received
         return received
 
-    def together(self, function: Callable[[], T]) -> T:
-        """Call `function` in every process; the error of one is raised in all."""
-        result: T | NormbenchError
+    @contextmanager
+    def raising_together(self) -> Iterator[None]:
+        """Raise a NormbenchError that the block raises in one process in all of them.
+
+        Every process must enter and leave the block.
+        """
+        own_error = None
         try:
-            result = function()
+            yield
         except NormbenchError as error:
-            result = error
-        error_here = result if isinstance(result, NormbenchError) else None
-        for error_there in self.gather(error_here):
-            if error_there is not None:
-                raise error_there
-        assert not isinstance(result, NormbenchError)
-        return result
+            own_error = error
+        for error_of_a_process in self.gather(own_error):
+            if error_of_a_process is not None:
+                raise error_of_a_process
 
     def announce(self, state: State | None) -> None:
         self.send(state)
@@ -245,13 +245,10 @@ def run_together(
     if record := world.from_first(lambda: finished(config, results, observer)):
         return record
     progress = Progress(config, observer)
-
-    def prepared() -> tuple[torch.device, Task]:
+    with world.raising_together():
         device = world.device(choose_device(config.device))
         require_equal_shares(config, world.size)
-        return prepare(config, device)
-
-    device, task = world.together(prepared)
+        device, task = prepare(config, device)
     if not world.first:
         return _follow(task, device, results, progress, stop, world)
     try:
@@ -279,7 +276,7 @@ def _follow(
         return begun
     if isinstance(begun, NormbenchError):
         raise begun
-    before = read(run_folder(results.folder, run_id(config)))
+    before = read(run_folder(results.folder, progress.run_id))
     try:
         if begun is not None:
             progress.resume(begun)

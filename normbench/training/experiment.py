@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from normbench.config.identity import run_id
 from normbench.config.schema import Environment, RunConfig, RunRecord
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Stopped
@@ -96,7 +95,7 @@ def train_and_record(
     with results.writer(config) as writer:
         if record := results.finished(config):
             return record  # another process has finished it meanwhile
-        progress.identity = _identity(config, ran_on)
+        progress.identity = _identity(progress, ran_on)
         state = checkpoint.latest(writer.folder, progress.identity, observer.warn)
         writer.begin(config, resume_at=state.history if state else None)
         if state:
@@ -104,7 +103,7 @@ def train_and_record(
         progress.writer = writer
         progress.tracker = open_tracker(
             config,
-            run_id(config),
+            progress.run_id,
             results.folder,
             resumed=state is not None,
             note=observer.note,
@@ -150,11 +149,12 @@ def never() -> bool:
     return False
 
 
-def _identity(config: RunConfig, ran_on: Environment) -> Mapping[str, Any]:
-    """What must be the same in both halves of a run for its numbers and history."""
+def _identity(progress: Progress, ran_on: Environment) -> Mapping[str, Any]:
+    """Return what must not change when a run is resumed from a checkpoint."""
+    config = progress.config
     packages = DATA.get(config.data.name).packages
     return {
-        "run": run_id(config),
+        "run": progress.run_id,
         **{package: ran_on.packages.get(package) for package in packages},
         "source": ran_on.source_hash,
         "modules": ran_on.modules,

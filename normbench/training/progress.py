@@ -49,6 +49,10 @@ class Progress:
     setup: float = 0.0
     evaluation: float = 0.0
     earlier: Mapping[str, float] = field(default_factory=dict)
+    run_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.run_id = run_id(self.config)
 
     def resume(self, state: State) -> None:
         """Count what was done up to `state` as done."""
@@ -103,7 +107,7 @@ class Progress:
         task = TASKS.get(config.task.name)
         samples = self.step * config.batch_size
         return RunRecord(
-            run_id=run_id(config),
+            run_id=self.run_id,
             status=self.status,
             metrics=self.metrics,
             primary_metric=f"test/{task.primary_metric}",
