@@ -1,6 +1,6 @@
-"""Commands about norms as layers: list, footprint, bench norms."""
+"""The commands `list`, `footprint` and `bench norms`, which train nothing."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from json import dumps
@@ -9,24 +9,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normbench.cli.options import ConfigDir, Json, Modules, exit_codes, expanded
-from normbench.cli.tables import print_json, print_table, width
+from normbench.cli.options import (
+    ConfigDir,
+    Json,
+    Modules,
+    complete_group,
+    exit_codes,
+    expanded,
+)
+from normbench.cli.tables import print_json, print_table, text_width
 
 if TYPE_CHECKING:
     from normbench.norms.measure.portrait import NormChoice, Portrait
     from normbench.report.figures.panel import Panel
     from normbench.training.catalogue import Facts
 
-bench = typer.Typer(help="Measure speed and memory.", no_args_is_help=True)
+bench = typer.Typer(help="Measure the speed and memory of norms.", no_args_is_help=True)
 
 
 @bench.callback()
 def _group() -> None:
-    """Keeps `norms` a command of its own, as long as it is the only one."""
+    """Make `norms` a command of a group; Typer would make a single command the app."""
 
 
 def _listable() -> dict[str, str]:
-    """What `list` can list: the plural of each config group and kind of function."""
+    """Return what `list` accepts: the plural -> the config group or registry."""
     from normbench.config.choices import groups
     from normbench.registry import HOMES
 
@@ -38,24 +45,13 @@ def _complete_list(incomplete: str) -> list[str]:
     return [name for name in _listable() if name.startswith(incomplete)]
 
 
-def _completion(group: str) -> Callable[[str], list[str]]:
-    """A completion by the yaml files of a config group."""
-
-    def complete(incomplete: str) -> list[str]:
-        from normbench.config.choices import choices
-
-        return [name for name in choices(group) if name.startswith(incomplete)]
-
-    return complete
-
-
 def list_(
     what: Annotated[
         str,
         typer.Argument(
             metavar="WHAT",
-            help="A config group in the plural, such as norms, tasks, data or budgets; "
-            "probes; reparams.",
+            help="What to list: norms, tasks, data, probes, reparams, or another "
+            "config group in the plural, such as budgets.",
             autocompletion=_complete_list,
             show_default=False,
         ),
@@ -64,11 +60,12 @@ def list_(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """List the names that a config can use, each with a description.
+    """List the names that a config can use, with descriptions.
 
-    For norms: the source, which inputs share a statistic in training, the parameters on
-    C channels, the precisions that it is safe with, and the tasks whose default network
-    it works in.
+    For each norm, the command prints its source, the axes of its statistics in
+    training, its number of parameters for C channels, whether it uses other samples,
+    differs in evaluation or honours a mask, the precisions that are safe, and the tasks
+    whose default network it fits.
     """
     with exit_codes():
         from normbench.config.choices import choices, description, groups
@@ -85,18 +82,20 @@ def list_(
         if kind == "norm":
             from normbench.training.catalogue import catalogue
 
-            facts = catalogue(config_dir)
-            rows = [asdict(norm) for norm in facts]
-            shown = [_norm_row(norm) for norm in facts]
+            norms = catalogue(config_dir)
+            rows = [asdict(norm) for norm in norms]
+            shown = [_norm_row(norm) for norm in norms]
         else:
             if kind in groups():
-                texts = {
-                    n: description(f) for n, f in choices(kind, config_dir).items()
-                }
+                files = choices(kind, config_dir)
+                descriptions = {name: description(file) for name, file in files.items()}
             else:
                 registry = functions(kind)
-                texts = {name: registry.description(name) for name in registry.names()}
-            rows = shown = [{"name": n, "description": t} for n, t in texts.items()]
+                descriptions = {n: registry.description(n) for n in registry.names()}
+            rows = shown = [
+                {"name": name, "description": text}
+                for name, text in descriptions.items()
+            ]
         if json:
             print_json(rows)
         else:
@@ -122,10 +121,10 @@ def footprint(
     norms: Annotated[
         list[str],
         typer.Argument(
-            metavar="NORM...",
-            help="Names of `list norms`. norm.KEY=VALUE changes the norms that have "
-            "KEY, such as: batch group norm.num_groups=2",
-            autocompletion=_completion("norm"),
+            metavar="NORM",
+            help="Names that `list norms` prints. norm.KEY=VALUE sets an option of "
+            "all norms that have it, such as: batch group norm.num_groups=2",
+            autocompletion=complete_group("norm"),
             show_default=False,
         ),
     ],
@@ -134,17 +133,19 @@ def footprint(
         typer.Option(
             "--task",
             metavar="TASK",
-            help="A name of `list tasks`. Inputs are images, or sequences with a mask "
-            "where the task has no images.",
-            autocompletion=_completion("task"),
+            help="A name that `list tasks` prints. The inputs are images, or sequences "
+            "with a mask if the task has no images.",
+            autocompletion=complete_group("task"),
         ),
     ] = "cnn",
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
+            metavar="DIR",
             callback=expanded,
-            help="Folder for the picture, footprint.svg and .png, and its data, .json.",
+            help="Folder to which footprint.svg, footprint.png and footprint.json are "
+            "written.",
             show_default=False,
         ),
     ] = None,
@@ -152,35 +153,43 @@ def footprint(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Measure which inputs each output depends on, and what leaves it unchanged."""
+    """Measure which inputs the outputs of a norm depend on.
+
+    Also measures which changes of the input, such as scaling it, leave the output
+    unchanged.
+    """
     with exit_codes():
         from normbench.config.user_modules import import_modules
         from normbench.norms.measure.portrait import fitting, portrait
         from normbench.tasks.base import REGISTRY as TASKS
 
         import_modules(module or ())
-        task_name, norm_choices = _chosen(norms, task, config_dir)
+        task_name, norm_choices = _choices(norms, task, config_dir)
         if output is not None:
-            with _writing(output):  # before the measurement, which takes time
+            # Create the folder now: an error after the measurement would waste time.
+            with _output_errors(output):
                 output.mkdir(parents=True, exist_ok=True)
         channels = fitting(norm_choices)
-        sequence = not TASKS.get(task_name).has_images
-        portraits = [portrait(norm, channels, sequence) for norm in norm_choices]
-        panels = [panel for p in portraits for panel in _panels(p)]
+        is_sequence = not TASKS.get(task_name).has_images
+        portraits = [portrait(norm, channels, is_sequence) for norm in norm_choices]
+        panels = [
+            panel for norm_portrait in portraits for panel in _panels(norm_portrait)
+        ]
         if json:
-            print_json([p.plain() for p in portraits])
+            print_json([norm_portrait.plain() for norm_portrait in portraits])
         else:
-            _print(portraits, panels)
+            _print_portraits(portraits, panels)
         if output is not None:
-            _write(panels, output)
+            _write_panels(panels, output)
 
 
-def _chosen(
+def _choices(
     words: Sequence[str], task: str, config_dir: Path | None
 ) -> tuple[str, "list[NormChoice]"]:
-    """The name of the task's class, and the norms that `words` name, options checked.
+    """Return the name of the task's class, and the norms with their options.
 
-    An override goes to the norms that have its key, and must fit one of them.
+    `words` are names of norms and overrides. An override applies to the norms that have
+    its key. Raises RequestError if no norm has the key, or if an option is wrong.
     """
     from normbench.config.composition import compose
     from normbench.errors import RequestError, did_you_mean
@@ -207,7 +216,10 @@ def _chosen(
 
 
 def _panels(portrait: "Portrait") -> "Iterator[Panel]":
-    """What to draw: one output of each part, in training without a mask."""
+    """Yield a panel for each part of the outputs, in training without a mask.
+
+    The outputs of a part depend on the same kind of inputs; a panel shows one of them.
+    """
     from normbench.report.figures.panel import Panel
 
     train = portrait.footprints[0]
@@ -222,20 +234,21 @@ def _panels(portrait: "Portrait") -> "Iterator[Panel]":
         )
 
 
-def _write(panels: "Sequence[Panel]", folder: Path) -> None:
+def _write_panels(panels: "Sequence[Panel]", folder: Path) -> None:
     """Write footprint.svg, .png and .json to `folder`, and print their paths."""
     from normbench.report.figures.cubes import draw
 
-    data = folder / "footprint.json"
-    with _writing(folder):
+    json_file = folder / "footprint.json"
+    with _output_errors(folder):
         text = dumps([panel.plain() for panel in panels], indent=1) + "\n"
-        data.write_text(text, encoding="utf-8")
-    for file in (*draw(panels, folder), data):
+        json_file.write_text(text, encoding="utf-8")
+    for file in (*draw(panels, folder), json_file):
         typer.echo(f"wrote {file}", err=True)
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _output_errors(folder: Path) -> Iterator[None]:
+    """Turn an OSError into a RequestError that names --output."""
     from normbench.errors import RequestError
 
     try:
@@ -246,32 +259,37 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _print(portraits: "Sequence[Portrait]", panels: "Sequence[Panel]") -> None:
+def _print_portraits(
+    portraits: "Sequence[Portrait]", panels: "Sequence[Panel]"
+) -> None:
     from normbench.norms.measure.invariance import TOLERANCE
     from normbench.report.figures.panel import text
 
+    shape = " x ".join(map(str, portraits[0].shape))
     print_table(
-        [row for p in portraits for row in _footprint_rows(p)],
-        title="An output entry depends on, of an input "
-        + " x ".join(map(str, portraits[0].shape)),
+        [row for portrait in portraits for row in _footprint_rows(portrait)],
+        title=f"Entries of a {shape} input that an entry of the output depends on",
     )
     typer.echo()
-    typer.echo(text(panels, min(100, width())))
+    typer.echo(text(panels, text_width(100)))
     typer.echo()
     print_table(
-        [row for p in portraits for row in _invariance_rows(p)],
+        [row for portrait in portraits for row in _invariance_rows(portrait)],
         title="Relative change of the output when the input changes; yes: invariant, "
         f"below {TOLERANCE:.0e}",
     )
 
 
 def _footprint_rows(portrait: "Portrait") -> Iterator[dict[str, Any]]:
-    """A row for all modes that agree; two where value and gradient differ."""
+    """Yield a row for all modes with the same footprint.
+
+    If the value and the gradient depend on different inputs, each has a row.
+    """
     rows: dict[tuple[str, ...], list[str]] = {}
-    masked = any(f.value.mask is not None for f in portrait.footprints)
+    has_masks = any(f.value.mask is not None for f in portrait.footprints)
     for footprint in portrait.footprints:
         value = footprint.value
-        mask = "" if not masked else "no" if value.mask is None else "yes"
+        mask = "no" if value.mask is None else "yes"
         dependences = {"": value}
         if not footprint.agree:
             dependences = {"value": value, "gradient": footprint.gradient}
@@ -282,21 +300,25 @@ def _footprint_rows(portrait: "Portrait") -> Iterator[dict[str, Any]]:
         yield {
             "norm": portrait.norm.label,
             "mode": " ".join([", ".join(modes), kind]).strip(),
-            **({"mask": mask} if masked else {}),
+            **({"mask": mask} if has_masks else {}),
             "depends on": words,
             "entries": count,
         }
 
 
 def _invariance_rows(portrait: "Portrait") -> list[dict[str, Any]]:
-    """A row for training and one for evaluation, or one row where they are the same."""
+    """Return a row each for training and evaluation, or one row if they are equal."""
 
     def cell(change: float | None, holds: bool | None) -> str:
-        return "-" if change is None else "yes" if holds else f"{change:.2g}"
+        if change is None:
+            return "-"
+        return "yes" if holds else f"{change:.2g}"
 
-    measured = {i.to.value: i for i in portrait.invariances}
-    train = {to: cell(i.train, i.holds_in_train) for to, i in measured.items()}
-    evaluation = {to: cell(i.eval, i.holds_in_eval) for to, i in measured.items()}
+    train, evaluation = {}, {}
+    for invariance in portrait.invariances:
+        column = invariance.to.value
+        train[column] = cell(invariance.train, invariance.holds_in_train)
+        evaluation[column] = cell(invariance.eval, invariance.holds_in_eval)
     modes = {"train": train, "eval": evaluation}
     if train == evaluation:
         modes = {"train, eval": train}
@@ -310,19 +332,39 @@ def _invariance_rows(portrait: "Portrait") -> list[dict[str, Any]]:
 def bench_norms(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NORM", help="Default: all.", show_default=False),
+        typer.Argument(
+            metavar="NORM",
+            help="Names of norms, such as: group rms",
+            show_default="all norms",
+        ),
     ] = None,
     shape: Annotated[
-        list[str] | None, typer.Option(help="image, tokens or style; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="SHAPE",
+            help="Shape of the input: image, tokens or style. Repeatable.",
+            show_default="all shapes",
+        ),
     ] = None,
-    blocks: Annotated[int, typer.Option(min=3, help="Paired blocks.")] = 21,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or mps.")] = "cpu",
+    blocks: Annotated[
+        int,
+        typer.Option(
+            metavar="NUMBER",
+            min=3,
+            help="Number of measurements, of which the median is printed.",
+        ),
+    ] = 21,
+    device: Annotated[
+        str,
+        typer.Option(metavar="DEVICE", help="One of cpu, cuda, cuda:N and mps."),
+    ] = "cpu",
     json: Json = False,
 ) -> None:
-    """Time forward and backward of each norm beside the fastest known equal layer.
+    """Time forward and backward of norms and of reference layers.
 
-    Times are medians over paired blocks in microseconds, on one thread. `ratio` is the
-    time relative to the reference: a layer of torch, or of timm where it is installed.
+    The reference of a norm is a layer of torch or timm that computes the same. Times
+    are medians in microseconds on one thread. `ratio` is the time of the norm divided
+    by the time of its reference.
     """
     with exit_codes():
         from normbench.norms.measure.cost import measure_all

@@ -157,7 +157,7 @@ WRONG = {
     "--curves --format pdf": ["--format", "pdf", "svg"],
     "--curves --output a --output-dir b": ["exclude each other"],
     "--curves --results nowhere": ["nowhere", "normbench train"],
-    "--curves --where seed=99": ["no run in which seed=99"],
+    "--curves --where seed=99": ["no run with seed=99"],
     "--curves --where sed=1": ["sed", "seed"],
     "--curves --metric train/loss": ["train/loss", "train/batch_loss"],
     "--curves --series nrom": ["--series nrom", "norm"],

@@ -67,7 +67,7 @@ def test_every_end_of_a_run_is_recorded_and_the_others_go_on(
 
     left = command("sweep", *sweep, "--skip-failed")
     assert left.returncode == 0, left.stderr
-    assert "3 failed and are left" in left.stderr
+    assert "3 failed and are not repeated" in left.stderr
 
 
 @pytest.mark.slow

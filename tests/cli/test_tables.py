@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from normbench.cli.tables import WIDTH, print_table
+from normbench.cli.tables import PIPE_WIDTH, print_table
 
 ROWS = [
     {"name": "group_permuted", "source": "Wu & He 2018", "uses other samples": "-"},
@@ -64,4 +64,4 @@ def test_an_empty_table_is_its_title(printed):
 def test_a_pipe_gets_wide_lines(capsys):
     print_table([{"a": "word " * 30, "b": "1"}], "")
     lines = capsys.readouterr().out.splitlines()
-    assert 150 < max(map(len, lines)) <= WIDTH
+    assert 150 < max(map(len, lines)) <= PIPE_WIDTH
