@@ -24,7 +24,7 @@ from normbench.cli.trials import (
     Workers,
     command_line,
     compose_engine,
-    round_observer,
+    make_rounds,
 )
 
 if TYPE_CHECKING:
@@ -242,11 +242,8 @@ def check_(
     with exit_codes():
         from normbench.claims.check import prepare, require_committed, restore_records
         from normbench.claims.trial import Request
-        from normbench.config.user_modules import import_modules
-        from normbench.records import store
-        from normbench.sweeps.round import Rounds
 
-        import_modules(module or ())
+        rounds = make_rounds(results, module, redo_stale)
         claims = _claims(names or (), everything, config_dir)
         if budget is Budget.full:
             for claim in claims:
@@ -254,8 +251,6 @@ def check_(
         if from_records:
             for claim in claims:
                 restore_records(output / claim.name, results)
-        runs = store.Results(results, tuple(module or ()), redo_stale)
-        rounds = Rounds(runs, round_observer)
         chosen_engine = compose_engine(engine, workers, config_dir)
         trials = []
         for claim in claims:

@@ -11,6 +11,7 @@ from normbench.cli import (
     claim,
     compare,
     doctor,
+    footprint,
     norms,
     plot,
     report,
@@ -52,7 +53,7 @@ app.command()(plot.plot)
 app.command()(report.report)
 app.command()(wandb.sync)
 app.command()(wandb.dashboard)
-app.command()(norms.footprint)
+app.command()(footprint.footprint)
 app.command()(compare.compare)
 app.add_typer(claim.app, name="claim")
 app.add_typer(norms.bench, name="bench")

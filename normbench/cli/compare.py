@@ -20,7 +20,7 @@ from normbench.cli.trials import (
     Workers,
     command_line,
     compose_engine,
-    round_observer,
+    make_rounds,
 )
 
 Arms = Annotated[
@@ -97,12 +97,9 @@ def compare(
         from normbench.claims.check import check, prepare
         from normbench.claims.comparison import comparison
         from normbench.claims.trial import Request
-        from normbench.config.user_modules import import_modules
-        from normbench.records import store
         from normbench.report.text.verdict import text
-        from normbench.sweeps.round import Rounds
 
-        import_modules(module or ())
+        rounds = make_rounds(results, module, redo_stale)
         claim = comparison(
             arm or (),
             overrides or (),
@@ -113,8 +110,6 @@ def compare(
             gate=gate,
             config_dir=config_dir,
         )
-        runs = store.Results(results, tuple(module or ()), redo_stale)
-        rounds = Rounds(runs, round_observer)
         request = Request(
             rounds=rounds,
             budget="full",

@@ -122,14 +122,8 @@ def plot(
         from normbench.errors import RequestError
         from normbench.report.figures.drawing import save
 
-        subjects = {
-            "CLAIM": claim is not None,
-            "--by": by is not None,
-            "--curves": curves,
-            "--gallery": gallery,
-        }
-        if sum(subjects.values()) != 1:
-            raise RequestError(f"choose exactly one of {', '.join(subjects)}")
+        if [claim is not None, by is not None, curves, gallery].count(True) != 1:
+            raise RequestError("choose exactly one of CLAIM, --by, --curves, --gallery")
         if output is not None and output_dir is not None:
             raise RequestError("--output and --output-dir exclude each other")
         formats = _formats(format)
@@ -148,13 +142,11 @@ def plot(
             else:
                 figures = _gallery(records, keys, results)
             folder = output_dir or FIGURES
-        files: list[str] = []
-        for name, figure in figures.items():
-            stem = folder / _file_name(name)
-            if output is not None:
-                ending = f"-{_file_name(name)}" if len(figures) > 1 else ""
-                stem = output.with_name(output.name + ending)
-            files += map(str, save(figure, stem, formats))
+        files = [
+            str(file)
+            for name, stem in _stems(figures, folder, output).items()
+            for file in save(figures[name], stem, formats)
+        ]
         if json:
             print_json([{"file": file} for file in files])
         else:
@@ -175,6 +167,21 @@ def _formats(text: str) -> "list[Format]":
 def _file_name(name: str) -> str:
     """Return `name` with "-" for each part that a file name should not have."""
     return re.sub(r"[^\w.-]+|^\.+", "-", name)
+
+
+def _stems(
+    figures: "Mapping[str, Figure]", folder: Path, output: Path | None
+) -> dict[str, Path]:
+    """Return the path of each figure without extension, by the name of the figure."""
+    stems = {name: folder / _file_name(name) for name in figures}
+    if output is None:
+        return stems
+    if len(figures) == 1:
+        return dict.fromkeys(figures, output)
+    return {
+        name: output.with_name(f"{output.name}-{stem.name}")
+        for name, stem in stems.items()
+    }
 
 
 def _verdict_figures(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normbench.cli.options import RESULTS, Json, Results, Where, exit_codes, expanded
-from normbench.cli.tables import number, print_table
+from normbench.cli.tables import number, print_json, print_table
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
@@ -80,6 +80,8 @@ def results(
     diverged, failed or were skipped.
     """
     with exit_codes():
+        from pydantic_core import to_json
+
         from normbench.errors import RequestError
         from normbench.records import query
 
@@ -98,29 +100,25 @@ def results(
         elif sort is not None:
             records = query.in_order(records, sort)
 
-        if json:
-            typer.echo(_json(records if by is None else cells))
+        if json and by is not None:
+            print_json([cell.plain() for cell in cells])
+        elif json:
+            typer.echo(to_json(records, indent=2).decode())
         elif csv or parquet is not None:
             rows = [cell.plain() for cell in cells]
             if by is None:
                 rows = [query.row(record) for record in records]
             _export(rows, parquet)
         elif by is not None:
-            title = f"{len(cells)} cells of {len(records)} runs in {results}; mean and "
-            title += "95 % interval over the n ok runs"
-            keep = {*keys, "n", "mean", "low", "high", "sd", "failures"}
-            _print([_cell_row(cell) for cell in cells], title, keep)
+            _print_cells(cells, keys, f"{len(records)} runs in {results}")
         else:
             _print_runs(records, metrics, f"{len(records)} runs in {results}")
 
-        primary = query.primary_metrics(records)
-        if not metrics and len(primary) > 1:
-            _note(
-                f"these runs have different primary metrics ({', '.join(primary)}), "
-                "which cannot be compared; choose a metric with --metric"
-            )
+        if not metrics:
+            _note_primary_metrics(query.primary_metrics(records))
         if by is not None:
-            _note_about_cells(cells, query.mixtures(records, keys))
+            _note_mixtures(query.mixtures(records, keys))
+            _note_missing_metrics(cells)
 
 
 def matching_records(
@@ -144,15 +142,6 @@ def matching_records(
     return query.matching(all_records, where), all_records
 
 
-def _json(items: "Sequence[RunRecord] | Sequence[Cell]") -> str:
-    from pydantic_core import to_json
-
-    from normbench.records.query import Cell
-
-    cells = [item.plain() for item in items if isinstance(item, Cell)]
-    return dumps(cells, indent=2) if cells else to_json(items, indent=2).decode()
-
-
 def _export(rows: Sequence[Mapping[str, Any]], parquet: Path | None) -> None:
     """Write a Parquet file, or print CSV if `parquet` is None."""
     if parquet is None:
@@ -168,17 +157,41 @@ def _note(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
 
 
-def _note_about_cells(cells: "Sequence[Cell]", mixed: Sequence[str]) -> None:
-    """Print notes about means over different configs, and about missing metrics."""
+def _note_primary_metrics(primary: Sequence[str]) -> None:
+    """Print a note if the runs have several primary metrics."""
+    if len(primary) > 1:
+        _note(
+            f"these runs have different primary metrics ({', '.join(primary)}), which "
+            "cannot be compared; choose a metric with --metric"
+        )
+
+
+def _note_mixtures(mixed: Sequence[str]) -> None:
+    """Print a note about means over runs that differ in the config keys `mixed`."""
     if mixed:
         _note(
             f"there are cells whose runs differ in {', '.join(mixed)}; add these keys "
             "to --by, or choose runs with --where"
         )
+
+
+def _note_missing_metrics(cells: "Sequence[Cell]") -> None:
+    """Print a note for each metric that ok runs lack."""
     for metric in dict.fromkeys(cell.metric for cell in cells):
         without = sum(cell.without for cell in cells if cell.metric == metric)
         if without:
             _note(f"{without} ok runs have no {metric} and are not in the means")
+
+
+def _print_cells(cells: "Sequence[Cell]", keys: Sequence[str], runs: str) -> None:
+    rows = []
+    for cell in cells:
+        row = {key: number(value) for key, value in cell.plain().items()}
+        for key, value in cell.by.items():
+            row[key] = "-" if value is None else str(value)
+        rows.append(row)
+    title = f"{len(cells)} cells of {runs}; mean and 95% interval over the n ok runs"
+    _print(rows, title, keep={*keys, "n", "mean", "low", "high", "sd", "failures"})
 
 
 def _print_runs(
@@ -255,12 +268,6 @@ def _text(value: Any) -> str:
     if value is None or isinstance(value, bool | list | dict):
         return dumps(value, ensure_ascii=False)
     return str(value)
-
-
-def _cell_row(cell: "Cell") -> dict[str, str]:
-    plain = cell.plain()
-    by = {key: "-" if plain[key] is None else str(plain[key]) for key in cell.by}
-    return {key: by.get(key, number(value)) for key, value in plain.items()}
 
 
 def _print(rows: Sequence[dict[str, str]], title: str, keep: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from normbench.config.schema import Engine
     from normbench.sweeps.observer import SweepObserver
     from normbench.sweeps.plan import Plan, PlanState
+    from normbench.sweeps.round import Rounds
 
 Workers = Annotated[
     int | None,
@@ -47,7 +49,19 @@ def compose_engine(
     return engine if workers is None else engine.model_copy(update={"workers": workers})
 
 
-def round_observer(title: str, plan: "Plan", state: "PlanState") -> "SweepObserver":
+def make_rounds(
+    results: Path, modules: Sequence[str] | None, redo_stale: bool
+) -> "Rounds":
+    """Import the user's modules, and return rounds of runs in the folder `results`."""
+    from normbench.config.user_modules import import_modules
+    from normbench.records.store import Results
+    from normbench.sweeps.round import Rounds
+
+    import_modules(modules or ())
+    return Rounds(Results(results, tuple(modules or ()), redo_stale), _observe)
+
+
+def _observe(title: str, plan: "Plan", state: "PlanState") -> "SweepObserver":
     """Print the state of a plan, and return an observer that shows its progress."""
     from normbench.cli.console import Terminal
     from normbench.cli.progress import SweepProgress
