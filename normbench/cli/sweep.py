@@ -99,7 +99,7 @@ def sweep(
 
     Example: normbench sweep norm=batch,group batch_size=2,8 'seed=range(0,8)'
 
-    Values may be lists A,B,C or Hydra's range(START,STOP,STEP), choice(A,B), and
+    A value may be a list A,B,C or, as in Hydra, range(START,STOP,STEP), choice(A,B) or
     glob(*) over yaml files. All configs are checked before the first run. A norm that
     cannot work in its network is skipped. The same command continues a sweep: it does
     only the missing runs. Several machines that share --results can divide a sweep by
@@ -123,7 +123,7 @@ def sweep(
             plan = share.of(plan)
         runs = Results(results, tuple(module or ()), redo_stale)
         if dry_run:
-            _print_dry_run(_dry_run(plan, runs, skip_failed), json)
+            _print_plan_summary(_plan_summary(plan, runs, skip_failed), json)
             return
         progress = SweepProgress(Terminal(stderr=True))
 
@@ -138,7 +138,7 @@ def sweep(
         if json:
             print_json([record.model_dump(mode="json") for record in finished])
         else:
-            _print_summary(progress.tally, len(finished), results)
+            _print_end(progress.tally, len(finished), results)
     if progress.tally.failures or progress.tally.unrecorded:
         raise typer.Exit(1)
 
@@ -155,7 +155,7 @@ def status(
 
     KEY=VALUE and --arm choose the runs of a sweep. Without them, all runs in --results
     are counted. A run is `running` while a process holds the lock of its folder, and
-    `interrupted` if it was started but no process is doing it.
+    `interrupted` if it was started and no process is doing it any more.
     """
     with exit_codes():
         from normbench.config.user_modules import import_modules
@@ -233,8 +233,10 @@ def rerun(
         raise typer.Exit(1)
 
 
-def _dry_run(plan: "Plan", results: "RunResults", skip_failed: bool) -> dict[str, Any]:
-    """Return the number of runs in each state, and the expected seconds and bytes."""
+def _plan_summary(
+    plan: "Plan", results: "RunResults", skip_failed: bool
+) -> dict[str, Any]:
+    """Return the number of runs by state, and the expected seconds and bytes."""
     from normbench.records.store import run_folder
     from normbench.sweeps.plan import plan_state
     from normbench.sweeps.round import forecast
@@ -258,23 +260,23 @@ def _dry_run(plan: "Plan", results: "RunResults", skip_failed: bool) -> dict[str
     }
 
 
-def _print_dry_run(dry_run: Mapping[str, Any], json: bool) -> None:
+def _print_plan_summary(summary: Mapping[str, Any], json: bool) -> None:
     from normbench.cli.progress import duration
 
     if json:
-        print_json(dry_run)
+        print_json(summary)
         return
     for key in ("runs", "finished", "stale", "failed", "skipped", "missing"):
-        typer.echo(f"{key:<9} {dry_run[key]}")
+        typer.echo(f"{key:<9} {summary[key]}")
     time = "unknown, because no similar run is finished"
-    if dry_run["seconds"] is not None:
-        time = f"about {duration(dry_run['seconds'])}"
+    if summary["seconds"] is not None:
+        time = f"about {duration(summary['seconds'])}"
     typer.echo(f"{'time':<9} {time}")
     disk = "unknown, because no run of this sweep is finished"
-    if dry_run["bytes"] is not None:
-        disk = f"about {max(1, round(dry_run['bytes'] / 1024)):,} KiB"
+    if summary["bytes"] is not None:
+        disk = f"about {max(1, round(summary['bytes'] / 1024)):,} KiB"
     typer.echo(f"{'disk':<9} {disk}")
-    for reason in dry_run["reasons"]:
+    for reason in summary["reasons"]:
         typer.echo(f"skipped: {reason}")
 
 
@@ -300,7 +302,7 @@ def _reasons(plan: "Plan") -> Counter[str]:
     return Counter(skip.reason for skip in plan.skipped.values())
 
 
-def _print_summary(tally: "Tally", finished: int, results: Path) -> None:
+def _print_end(tally: "Tally", finished: int, results: Path) -> None:
     for run_id, reason in {**tally.failures, **tally.unrecorded}.items():
         typer.echo(f"{run_id}  {reason}", err=True)
     ended = f"{tally.ended} runs: {tally.summary()}; " if tally.ended else ""

@@ -32,8 +32,8 @@ MAX_BAR_MARKS = 80
 """Marks in the bar over all runs."""
 GAP = 2
 """Blanks between columns."""
-MAX_LINES = 4
-"""Lines for the running runs, and for the failures."""
+MAX_LISTED = 4
+"""The number of running runs, and of failures, that are listed."""
 
 
 class Mark(NamedTuple):
@@ -89,9 +89,9 @@ def watch(
                     _follow(watched, console)
             except KeyboardInterrupt:
                 console.print()  # The terminal has printed ^C on this line.
-                console.print(_view(watched.look(), console, rows=None))
+                console.print(_view(watched.look(), console, max_lines=None))
                 raise typer.Exit(INTERRUPTED) from None
-        console.print(_view(watched.look(), console, rows=None))
+        console.print(_view(watched.look(), console, max_lines=None))
 
 
 def _follow(watched: "Watch", console: "Console") -> None:
@@ -102,25 +102,27 @@ def _follow(watched: "Watch", console: "Console") -> None:
         while True:
             start_time = time.monotonic()
             snapshot = watched.look()
-            live.update(_view(snapshot, console, rows=console.height), refresh=True)
+            live.update(
+                _view(snapshot, console, max_lines=console.height), refresh=True
+            )
             if not snapshot.active or lost_output():
                 return
             busy = time.monotonic() - start_time
             time.sleep(max(INTERVAL, busy / MAX_BUSY_SHARE))
 
 
-def _view(snapshot: "Snapshot", console: "Console", rows: int | None) -> "Group":
-    """Return the whole view, in at most `rows` lines if possible; None is no limit."""
+def _view(snapshot: "Snapshot", console: "Console", max_lines: int | None) -> "Group":
+    """Return the whole view, with at most `max_lines` lines if possible."""
     from rich.console import Group
 
     header = list(_header(snapshot, console))
     footer = list(_footer(snapshot, console))
-    table_rows = None
-    if rows is not None:
-        lines = len(console.render_lines(Group(*header, *footer)))
-        # Four more lines: column names, a rule, and hidden rows above and below.
-        table_rows = max(1, rows - lines - 4)
-    return Group(*header, *_table(snapshot, console, table_rows), *footer)
+    max_rows = None
+    if max_lines is not None:
+        other_lines = len(console.render_lines(Group(*header, *footer)))
+        # The table has four more lines: names, a rule, and hidden rows above and below.
+        max_rows = max(1, max_lines - other_lines - 4)
+    return Group(*header, *_table(snapshot, console, max_rows), *footer)
 
 
 def _header(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
@@ -144,7 +146,7 @@ def _header(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
     if not snapshot.pending():
         parts.append("all have ended")
     elif not snapshot.active:
-        parts.append("stopped; the same command takes it up again")
+        parts.append("stopped; the same command continues it")
     elif snapshot.left is not None:
         parts.append(f"about {duration(snapshot.left)} left")
     yield Text(", ".join(parts))
@@ -165,19 +167,19 @@ def _footer(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
     extremes = snapshot.extremes()
     if extremes or snapshot.running or snapshot.failures or snapshot.left_out:
         yield Text()
-    for text in snapshot.left_out[:MAX_LINES]:
+    for text in snapshot.left_out[:MAX_LISTED]:
         yield Text(f"left out {text}", style=MARKS["failed"].style)
     for metric, (best, worst) in extremes.items():
         for word, cell in (("best", best), ("worst", worst)):
             line = Text(f"{word:<8} {metric} {number(cell.mean)} (n {cell.n})  ")
             yield line.append(cell.name(), style="bold")
-    for title in snapshot.running[:MAX_LINES]:
+    for title in snapshot.running[:MAX_LISTED]:
         yield Text(f"{'running':<8} {title}", style=MARKS["running"].style)
-    for run_id, reason in list(snapshot.failures.items())[:MAX_LINES]:
+    for run_id, reason in list(snapshot.failures.items())[:MAX_LISTED]:
         line = Text(f"{'failed':<8} {run_id[:8]}  {reason}", MARKS["failed"].style)
         line.truncate(console.width, overflow="ellipsis")
         yield line
-    hidden_failures = len(snapshot.failures) - MAX_LINES
+    hidden_failures = len(snapshot.failures) - MAX_LISTED
     if hidden_failures > 0:
         yield Text(f"{'':<8} and {hidden_failures} more; see `normbench results`")
 
@@ -189,34 +191,37 @@ Rows = Sequence[tuple[str, "Sequence[Cell | None]"]]
 def _table(
     snapshot: "Snapshot", console: "Console", max_rows: int | None
 ) -> "Iterator[Table | Text]":
-    """Yield a grid of cells if it fits the console, else a table with one cell per row.
+    """Yield the cells as a table that fits the console, if possible.
 
-    The grid loses details until it fits. The table without a grid may be too wide.
+    The table is a grid, if necessary with fewer details, or has one cell per row. Lines
+    above and below it count the rows that are hidden because of `max_rows`.
     """
     from rich.text import Text
 
     grid, cell_list = _grid(snapshot), _cell_list(snapshot)
-    for (head, rows), detail in ((grid, 2), (grid, 1), (grid, 0), (cell_list, 2)):
+    # Use the first layout that is narrow enough, or the last.
+    for (names, rows), detail in ((grid, 2), (grid, 1), (grid, 0), (cell_list, 2)):
         above, below = _hidden_rows([cells for _, cells in rows], max_rows)
         lines = [
             [Text(label), *(_cell(cell, console, detail) for cell in cells)]
             for label, cells in rows[above : len(rows) - below]
         ]
-        columns = zip(map(Text, head), *lines, strict=True)
-        if sum(GAP + max(map(len, column)) for column in columns) <= console.width:
+        columns = zip(map(Text, names), *lines, strict=True)
+        width = sum(GAP + max(map(len, texts)) for texts in columns)
+        if width <= console.width:
             break
     if above:
         yield Text(f"{above} rows above, all ended", style="dim")
-    yield _columns(head, lines)
+    yield _rich_table(names, lines)
     if below:
         yield Text(f"{below} rows below", style="dim")
 
 
 def _grid(snapshot: "Snapshot") -> tuple[list[str], Rows]:
-    """Return the column names and rows of a grid, or of a list without a column key.
+    """Return the column names and the rows of a grid.
 
-    The columns are the values of `snapshot.column`; the rows are the combinations of
-    the other keys.
+    Each column is a value of the key `snapshot.column`, each row a combination of the
+    other keys. If this key is None, the table has one cell per row.
     """
     column_key = snapshot.column
     if column_key is None:
@@ -230,12 +235,12 @@ def _grid(snapshot: "Snapshot") -> tuple[list[str], Rows]:
         row = rows.setdefault(_label(row_keys), [None] * len(values))
         row[values.index(cell.by[column_key])] = cell
     row_names = " ".join(key for key in snapshot.by if key != column_key)
-    head = [f"{row_names}, by {column_key}", *map(str, values)]
-    return head, list(rows.items())
+    names = [f"{row_names}, by {column_key}", *map(str, values)]
+    return names, list(rows.items())
 
 
 def _cell_list(snapshot: "Snapshot") -> tuple[list[str], Rows]:
-    """Return the column names and rows of a table with one cell per row."""
+    """Return the column names and the rows of a table with one cell per row."""
     rows = [(_label(cell.by), [cell]) for cell in snapshot.cells]
     return [" ".join(snapshot.by), "runs"], rows
 
@@ -254,7 +259,8 @@ def _hidden_rows(
 ) -> tuple[int, int]:
     """Return how many rows are hidden above and below the rows that are shown.
 
-    If not all rows fit, the first shown row has runs that have not ended.
+    If not all rows fit, rows of ended runs are hidden above the first row with runs
+    that have not ended.
     """
     from normbench.sweeps.watch import OPEN
 
@@ -269,13 +275,13 @@ def _hidden_rows(
     return above, hidden - above
 
 
-def _columns(head: Sequence[str], lines: "Sequence[Sequence[Text]]") -> "Table":
+def _rich_table(names: Sequence[str], lines: "Sequence[Sequence[Text]]") -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP - 1, 0, 0))
-    for name in head:
+    for name in names:
         table.add_column(Text(name), no_wrap=True)
     for line in lines:
         table.add_row(*line)
@@ -316,7 +322,7 @@ def _marks(states: Sequence[str], max_marks: int, console: "Console") -> "Text":
 
 
 def _shares(states: Sequence[str], marks: int) -> list[str]:
-    """Return `marks` states in proportion to their counts, each at least once."""
+    """Return `marks` states: each of `states` in proportion, but at least once."""
     counts = {state: states.count(state) for state in MARKS if state in states}
     shares = {
         state: max(1, round(count * marks / len(states)))

@@ -17,6 +17,7 @@ from typing import get_type_hints
 import pytest
 import yaml
 from conftest import SMALL, Command
+from records_made import A_RECORD, written
 
 import normbench
 from normbench.cli import app
@@ -34,6 +35,26 @@ def test_help_names_every_command_and_version_the_version(invoke: Command) -> No
     assert "--results" in invoke("train", "--help").stdout
     assert invoke("--version").stdout.strip() == "0.1.0"
     assert normbench.__version__ == version("normbench") == "0.1.0"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_lost_output_is_an_error_and_a_reader_may_go_away(tmp_path: Path) -> None:
+    def shell(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+        normbench = [sys.executable, "-m", "normbench"]
+        return subprocess.run(
+            ["sh", "-c", script, "sh", *normbench, *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    written(tmp_path / "results" / "runs", A_RECORD)
+    error = "error: standard output cannot be written: Bad file descriptor\n"
+    for words in (["--version"], ["plot", "--help"], ["show", A_RECORD.run_id]):
+        closed = shell('"$@" >&-', *words)
+        assert (closed.returncode, closed.stderr) == (1, error), words
+    first_line = shell('"$@" | head -1', "list", "data")
+    assert (first_line.stdout.strip(), first_line.stderr) == ("data", "")
 
 
 def commands() -> Iterator[Callable[..., None]]:

@@ -443,7 +443,7 @@ def test_a_table_fits_the_terminal(tmp_path: Path) -> None:
     for columns, cell in fits.items():
         printed = io.StringIO()
         console = Console(file=printed, width=columns, force_terminal=False)
-        console.print(_view(snapshot, console, rows=None))
+        console.print(_view(snapshot, console, max_lines=None))
         lines = printed.getvalue().splitlines()
         assert max(map(len, lines)) <= columns
         row = next(line for line in lines if line.startswith("batch"))
@@ -493,7 +493,7 @@ def test_a_terminal_that_knows_no_more_gets_one_picture(
         {"norm": "group"},
     ]
     stopped = invoke(*watch).stdout
-    assert "stopped; the same command takes it up again" in stopped
+    assert "stopped; the same command continues it" in stopped
 
 
 def test_without_a_sweep_it_says_so(invoke: Command) -> None:
