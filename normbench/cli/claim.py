@@ -275,7 +275,10 @@ def check_(
 def _checked(
     claim: "Claim", trial: "Trial", results: Path, output: Path, write: bool, json: bool
 ) -> "Verdict":
-    """Check a claim; save the verdict if `write`, and print it unless `json`."""
+    """Check a claim and return its verdict.
+
+    The verdict is saved if `write`, and printed unless `json`.
+    """
     from normbench.claims.check import check, write_verdict
     from normbench.report.text.verdict import text
     from normbench.verdicts.remarks import with_remarks
@@ -294,6 +297,7 @@ def _checked(
 def _claims(
     names: "Sequence[str]", everything: bool, config_dir: Path | None
 ) -> "list[Claim]":
+    """Return the claims to check. Raises RequestError if names and --all do not fit."""
     from normbench.config.choices import choices
     from normbench.errors import RequestError
     from normbench.verdicts.registration import read_claim
@@ -308,12 +312,14 @@ def _claims(
 
 
 def _full_verdict(name: str, output: Path) -> "Verdict | None":
+    """Return the saved verdict of a full check, or None."""
     from normbench.verdicts.files import read_verdict
 
     return read_verdict(output / name / "verdict.json")
 
 
 def _changed(claim: "Claim", verdict: "Verdict | None") -> bool:
+    """Return whether the yaml of the claim has changed since the verdict."""
     from normbench.verdicts.registration import registration_hash
 
     return verdict is not None and verdict.registration != registration_hash(claim)

@@ -59,8 +59,8 @@ app.add_typer(claim.app, name="claim")
 app.add_typer(norms.bench, name="bench")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_set: bool) -> None:
+    if is_set:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -110,5 +110,6 @@ def _program(
         ),
     ] = False,
 ) -> None:
+    """Check the arguments and the environment before every command."""
     _require_utf8()
     _require_one_process(context.invoked_subcommand)

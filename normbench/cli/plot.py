@@ -154,6 +154,7 @@ def plot(
 
 
 def _formats(text: str) -> "list[Format]":
+    """Return the formats in a text such as "svg,png". Raises RequestError."""
     from normbench.errors import RequestError
 
     formats: list[Format] = []
@@ -187,6 +188,7 @@ def _stems(
 def _verdict_figures(
     name: str, verdict_file: Path, budget: Budget, config_dir: Path | None
 ) -> "dict[str, Figure]":
+    """Return the figures of a verdict by name. Raises RequestError without any."""
     from normbench.errors import RequestError
     from normbench.report.figures.verdict import verdict_figures
     from normbench.verdicts.files import read_verdict
@@ -233,6 +235,7 @@ def _records(
 def _means(
     records: "Sequence[RunRecord]", by: str, series: Sequence[str], metric: str | None
 ) -> "dict[str, Figure]":
+    """Return a figure with the mean of each cell over the values of `by`."""
     from normbench.errors import RequestError
     from normbench.records import query
     from normbench.report.figures.runs import of_cells
@@ -246,16 +249,18 @@ def _means(
     metric = metric or primary[0]
     series = [key for key in series if key != by]
     query.groups(records, series, "--series")  # raises for an unknown key
-    labelled = []
+    labelled_cells = []
     for cell in query.cells(records, [by, *series], [metric]):
         label = _label({key: cell.by[key] for key in series or [by]})
-        labelled.append((label, str(cell.by.get("norm", label)), cell))
-    return {f"{metric}-by-{by}": of_cells(labelled, by)}
+        norm = str(cell.by.get("norm", label))
+        labelled_cells.append((label, norm, cell))
+    return {f"{metric}-by-{by}": of_cells(labelled_cells, by)}
 
 
 def _curves(
     records: "Sequence[RunRecord]", series: Sequence[str], metric: str, results: Path
 ) -> "dict[str, Figure]":
+    """Return a figure with a curve for each series."""
     from normbench.errors import Unreadable
     from normbench.records.query import groups
     from normbench.records.store import read_history, run_folder
@@ -278,6 +283,7 @@ def _curves(
 def _gallery(
     records: "Sequence[RunRecord]", series: Sequence[str], results: Path
 ) -> "dict[str, Figure]":
+    """Return a figure with a row of pictures for each series."""
     from normbench.errors import RequestError, Unreadable
     from normbench.records.query import groups
     from normbench.records.store import run_folder
@@ -286,7 +292,7 @@ def _gallery(
 
     pictures = {}
     for values, members in groups(records, series, "--series"):
-        # The first readable picture of each series, by seed.
+        # Use the readable picture with the lowest seed.
         for record in sorted(members, key=lambda record: record.config.seed):
             file = run_folder(results, record.run_id) / "stylised.png"
             try:
