@@ -9,13 +9,14 @@ import typer
 from normbench.cli.options import (
     CLAIMS,
     RESULTS,
+    VERDICTS,
     ConfigDir,
     Json,
     Modules,
     Results,
     complete_group,
     exit_codes,
-    expanded,
+    path_option,
 )
 from normbench.cli.sweep import RedoStale
 from normbench.cli.tables import print_json, print_table, text_width
@@ -46,15 +47,7 @@ class Budget(StrEnum):
     full = "full"
 
 
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        metavar="DIR",
-        callback=expanded,
-        help="Folder of the verdicts, with one subfolder per claim.",
-    ),
-]
+Output = Annotated[Path, path_option("--output", VERDICTS)]
 Name = Annotated[
     str,
     typer.Argument(

@@ -14,7 +14,7 @@ from normbench.cli.options import (
     Modules,
     complete_group,
     exit_codes,
-    expanded,
+    path_option,
 )
 from normbench.cli.tables import print_json, print_table, text_width
 
@@ -44,12 +44,9 @@ TaskName = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(
+    path_option(
         "--output",
-        metavar="DIR",
-        callback=expanded,
-        help="Folder to which footprint.svg, footprint.png and footprint.json are "
-        "written.",
+        "Folder to which footprint.svg, footprint.png and footprint.json are written.",
         show_default=False,
     ),
 ]

@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -47,6 +47,25 @@ def expanded(value: P) -> P:
         ) from None
 
 
+def path_option(
+    name: str,
+    help: str,
+    *,
+    metavar: str = "DIR",
+    envvar: str | None = None,
+    show_default: bool | str = True,
+) -> Any:
+    """Return a Typer option for a path in which `~` is expanded."""
+    return typer.Option(
+        name,
+        metavar=metavar,
+        callback=expanded,
+        help=help,
+        envvar=envvar,
+        show_default=show_default,
+    )
+
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -62,32 +81,16 @@ RunId = Annotated[
 ]
 Results = Annotated[
     Path,
-    typer.Option(
-        "--results",
-        metavar="DIR",
-        callback=expanded,
-        help="Folder of the run records.",
-        envvar="NORMBENCH_RESULTS",
-    ),
+    path_option("--results", "Folder of the run records.", envvar="NORMBENCH_RESULTS"),
 ]
 RESULTS = Path("results/runs")
-Claims = Annotated[
-    Path,
-    typer.Option(
-        "--claims",
-        metavar="DIR",
-        callback=expanded,
-        help="Folder of the verdicts, with one subfolder per claim.",
-    ),
-]
+VERDICTS = "Folder of the verdicts, with one subfolder per claim."
+Claims = Annotated[Path, path_option("--claims", VERDICTS)]
 CLAIMS = Path("results/claims")
 ConfigDir = Annotated[
     Path | None,
-    typer.Option(
-        "--config-dir",
-        metavar="DIR",
-        callback=expanded,
-        help="Folder of your own yaml files, such as DIR/norm/mine.yaml.",
+    path_option(
+        "--config-dir", "Folder of your own yaml files, such as DIR/norm/mine.yaml."
     ),
 ]
 Modules = Annotated[

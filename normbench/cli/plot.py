@@ -18,7 +18,7 @@ from normbench.cli.options import (
     Where,
     complete_group,
     exit_codes,
-    expanded,
+    path_option,
 )
 from normbench.cli.tables import print_json
 
@@ -74,20 +74,19 @@ CheckBudget = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(
+    path_option(
+        "--output",
+        "File to write, without extension. If a verdict has several figures, their "
+        "names are appended.",
         metavar="STEM",
-        callback=expanded,
-        help="File to write, without extension. If a verdict has several figures, "
-        "their names are appended.",
         show_default=False,
     ),
 ]
 OutputDir = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        callback=expanded,
-        help="Folder to write to.",
+    path_option(
+        "--output-dir",
+        "Folder to write to.",
         show_default="figures; for CLAIM, figures beside its verdict",
     ),
 ]

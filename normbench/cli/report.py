@@ -13,26 +13,19 @@ from normbench.cli.options import (
     Json,
     Results,
     exit_codes,
-    expanded,
+    path_option,
 )
 from normbench.cli.tables import print_json
 
 if TYPE_CHECKING:
     from normbench.report.page.page import Page
 
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output", metavar="FILE", callback=expanded, help="HTML file to write."
-    ),
-]
+Output = Annotated[Path, path_option("--output", "HTML file to write.", metavar="FILE")]
 Figures = Annotated[
     Path | None,
-    typer.Option(
+    path_option(
         "--figures",
-        metavar="DIR",
-        callback=expanded,
-        help="Folder to which the figures are written, as SVG and PNG.",
+        "Folder to which the figures are written, as SVG and PNG.",
         show_default="the name of the page with -figures",
     ),
 ]

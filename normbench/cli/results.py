@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normbench.cli.options import RESULTS, Json, Results, Where, exit_codes, expanded
+from normbench.cli.options import RESULTS, Json, Results, Where, exit_codes, path_option
 from normbench.cli.tables import number, print_json, print_table
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ Sort = Annotated[
 Csv = Annotated[bool, typer.Option("--csv", help="Print the output as CSV.")]
 Parquet = Annotated[
     Path | None,
-    typer.Option(
+    path_option(
+        "--parquet",
+        "Write the output to this file, as Parquet.",
         metavar="FILE",
-        callback=expanded,
-        help="Write the output to this file, as Parquet.",
         show_default=False,
     ),
 ]

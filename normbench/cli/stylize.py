@@ -13,6 +13,7 @@ from normbench.cli.options import (
     RunId,
     exit_codes,
     expanded,
+    path_option,
 )
 from normbench.cli.tables import print_json
 
@@ -22,11 +23,7 @@ Images = Annotated[
 ]
 OutputDir = Annotated[
     Path,
-    typer.Option(
-        metavar="DIR",
-        callback=expanded,
-        help="Folder of the new pictures, IMAGE-RUN_ID-STYLE.png.",
-    ),
+    path_option("--output-dir", "Folder of the new pictures, IMAGE-RUN_ID-STYLE.png."),
 ]
 Style = Annotated[
     int,

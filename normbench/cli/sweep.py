@@ -16,7 +16,7 @@ from normbench.cli.options import (
     Results,
     RunId,
     exit_codes,
-    expanded,
+    path_option,
 )
 from normbench.cli.tables import number, print_json, print_table
 
@@ -73,12 +73,8 @@ DataPath = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(
-        "--output",
-        metavar="DIR",
-        callback=expanded,
-        help="Folder of the new record.",
-        show_default="reruns/TIME in --results",
+    path_option(
+        "--output", "Folder of the new record.", show_default="reruns/TIME in --results"
     ),
 ]
 
