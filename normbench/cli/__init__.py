@@ -1,10 +1,10 @@
-"""The command line: parse, call, print."""
+"""The command line: it parses arguments, calls the other packages and prints."""
 
 from normbench.system.interrupts import heed_ctrl_c_at_once
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command of this process's arguments, and exit."""
     heed_ctrl_c_at_once()
     from normbench.system import streams
 
@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def __getattr__(name: str) -> object:
-    """`app`, imported on first use: that takes time."""
+    """Import `app` on first use, because its import is slow."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from normbench.cli.commands import app

@@ -1,4 +1,4 @@
-"""Commands about claims: claim list, claim show, claim check."""
+"""The commands `claim list`, `claim show` and `claim check`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -9,23 +9,23 @@ import typer
 from normbench.cli.options import (
     CLAIMS,
     RESULTS,
+    VERDICTS,
     ConfigDir,
     Json,
     Modules,
     Results,
-    completion_of,
+    complete_group,
     exit_codes,
-    expanded,
+    path_option,
 )
 from normbench.cli.sweep import RedoStale
-from normbench.cli.tables import print_json, print_table
+from normbench.cli.tables import print_json, print_table, text_width
 from normbench.cli.trials import (
     EngineOverrides,
     Workers,
-    columns,
     command_line,
     compose_engine,
-    observe,
+    make_rounds,
 )
 
 if TYPE_CHECKING:
@@ -36,51 +36,58 @@ if TYPE_CHECKING:
     from normbench.verdicts.registration import Claim
     from normbench.verdicts.verdict import Verdict
 
-app = typer.Typer(help="Sentences about norms, and their verdicts.")
+app = typer.Typer(help="List, show and check claims about norms.")
 
 
 class Budget(StrEnum):
-    """How much of a claim a check does."""
+    """The choices of --budget: how many runs a check does, and how long they are."""
 
     smoke = "smoke"
     quick = "quick"
     full = "full"
 
 
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        callback=expanded,
-        help="Folder of the verdicts, one for each claim.",
+Output = Annotated[Path, path_option("--output", VERDICTS)]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="CLAIM",
+        help="A name that `claim list` prints.",
+        autocompletion=complete_group("claim"),
     ),
 ]
-
-
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="NAME...", autocompletion=completion_of("claim"), show_default=False
+        metavar="CLAIM",
+        help="Names that `claim list` prints.",
+        autocompletion=complete_group("claim"),
+        show_default=False,
     ),
 ]
-Everything = Annotated[bool, typer.Option("--all", help="Every claim.")]
+Everything = Annotated[bool, typer.Option("--all", help="Check every claim.")]
 CheckBudget = Annotated[
     Budget,
-    typer.Option(help="smoke: does it run? quick: six seeds; full: as registered."),
+    typer.Option(
+        help="smoke: runs of ten steps, to test that they work. quick: a reduced check "
+        "with six seeds. full: all runs as registered."
+    ),
 ]
 ExtraArm = Annotated[
     str | None,
     typer.Option(
         "--arm",
         metavar="OVERRIDES",
-        help="One more arm, reported separately, such as norm=mine",
+        help="Add an arm, such as norm=mine. Its contrasts are exploratory, and the "
+        "verdict is not saved.",
     ),
 ]
 FromRecords = Annotated[
     bool,
     typer.Option(
         "--from-records",
-        help="Use the records beside the verdict in --output as finished runs.",
+        help="Restore the runs of the saved verdict in --output, instead of doing them "
+        "again.",
     ),
 ]
 
@@ -89,23 +96,22 @@ FromRecords = Annotated[
 def list_(
     output: Output = CLAIMS, config_dir: ConfigDir = None, json: Json = False
 ) -> None:
-    """List the claims, and the verdicts of full checks where there are any."""
+    """List the claims, with the verdicts of their full checks."""
     with exit_codes():
         from normbench.config.choices import choices
         from normbench.verdicts.registration import read_claim
 
         claims = [read_claim(name, config_dir) for name in choices("claim", config_dir)]
         verdicts = [_full_verdict(claim.name, output) for claim in claims]
-        listed = list(zip(claims, verdicts, strict=True))
         if json:
-            print_json([_plain_row(claim, verdict) for claim, verdict in listed])
-            return
-        _print_notice(verdicts)
-        print_table([_table_row(*each) for each in listed], title="claims")
+            print_json(list(map(_plain_row, claims, verdicts)))
+        else:
+            _print_notice(verdicts)
+            print_table(list(map(_table_row, claims, verdicts)), title="claims")
 
 
 def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
-    """A claim in the JSON list: null where there is no verdict."""
+    """Return the JSON object of a claim; its values are null without a verdict."""
     return {
         "name": claim.name,
         "statement": claim.statement,
@@ -113,7 +119,7 @@ def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
         "mechanism": verdict.shown_mechanism if verdict else None,
         "outcome": verdict.shown_outcome if verdict else None,
         "changed": _changed(claim, verdict),
-        # Designs, or only their `contrasts` that are named, and why.
+        # If `contrasts` are named, only those of the design are withdrawn.
         "withdrawn": [
             {"design": design.name, "contrasts": contrasts, "reason": reason}
             for design in (verdict.designs if verdict else ())
@@ -126,43 +132,46 @@ def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
 def _table_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, str]:
     from normbench.report import words
 
-    changed = " (its yaml has changed since the verdict)" * _changed(claim, verdict)
-    row = {"name": claim.name + changed, "statement": claim.statement}
+    row = {"name": claim.name, "statement": claim.statement}
     if verdict is None:
         return row | dict.fromkeys(("theorem", "mechanism", "outcome"), "-")
+    row |= words.row(verdict)._asdict()
+    if _changed(claim, verdict):
+        row["name"] += " (its yaml has changed since the verdict)"
     finding = verdict.findings.get("statement")
-    statement = words.with_finding(claim.statement, finding)
-    return row | words.row(verdict)._asdict() | {"statement": statement}
+    row["statement"] = words.with_finding(claim.statement, finding)
+    return row
 
 
 def _print_notice(verdicts: "Sequence[Verdict | None]") -> None:
     from normbench.report import words
     from normbench.report.text.paragraph import paragraph
 
-    if notice := words.notice([v for v in verdicts if v is not None]):
-        typer.echo(paragraph("note: ", notice, columns()) + "\n")
+    notice = words.notice([verdict for verdict in verdicts if verdict is not None])
+    if notice:
+        typer.echo(paragraph("note: ", notice, text_width()) + "\n")
 
 
 @app.command()
 def show(
-    name: Annotated[
-        str,
-        typer.Argument(help="See `claim list`.", autocompletion=completion_of("claim")),
-    ],
+    name: Name,
     output: Output = CLAIMS,
     config_dir: ConfigDir = None,
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Show what a claim registers: parts, design, margins, planned runs, cost."""
+    """Show a registered claim, its planned runs and its verdict.
+
+    The output has the theorems, designs and margins of the claim, the cost of each
+    --budget, and the verdict of a full check if --output contains one.
+    """
     with exit_codes():
         from dataclasses import asdict
 
-        from normbench.claims.check import cost
-        from normbench.claims.theorems import statement
+        from normbench.claims import check, theorems
         from normbench.config.user_modules import import_modules
-        from normbench.report.text.claim import text as registration_text
-        from normbench.report.text.verdict import text
+        from normbench.report.text import claim as claim_text
+        from normbench.report.text import verdict as verdict_text
         from normbench.verdicts.registration import (
             BUDGETS,
             read_claim,
@@ -171,28 +180,32 @@ def show(
 
         import_modules(module or ())
         claim = read_claim(name, config_dir)
-        costs = {budget: cost(claim, budget) for budget in BUDGETS}
+        costs = {budget: check.cost(claim, budget) for budget in BUDGETS}
         verdict = _full_verdict(name, output)
         changed = _changed(claim, verdict)
         if json:
             plain = claim.model_dump(mode="json")
             plain |= {
                 "registration": registration_hash(claim),
-                "cost": {budget: asdict(each) for budget, each in costs.items()},
+                "cost": {budget: asdict(cost) for budget, cost in costs.items()},
                 "verdict": verdict and verdict.model_dump(mode="json"),
                 "changed": changed,
             }
             print_json(plain)
             return
-        statements = {each.check: statement(each.check) for each in claim.theorems}
-        lines = [_cost(budget, each) for budget, each in costs.items()]
+        statements = {
+            theorem.check: theorems.statement(theorem.check)
+            for theorem in claim.theorems
+        }
+        cost_lines = [_cost_line(budget, cost) for budget, cost in costs.items()]
         _print_notice([verdict])
         finding = verdict.findings.get("statement") if verdict else None
-        typer.echo(registration_text(claim, statements, lines, columns(), finding))
+        width = text_width()
+        typer.echo(claim_text.text(claim, statements, cost_lines, width, finding))
         if verdict:
             if changed:
                 typer.echo("\nthe yaml has changed since this verdict:")
-            typer.echo(f"\n{text(verdict, columns())}")
+            typer.echo(f"\n{verdict_text.text(verdict, width)}")
 
 
 @app.command("check")
@@ -211,54 +224,54 @@ def check_(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Do the missing runs of a claim, and judge it.
+    """Do the missing runs of claims, and print the verdicts.
 
-    Exit code 0 when the check ran to its end, whatever the verdict. The same command
-    continues an interrupted check.
+    Each verdict is saved in --output; a full check also saves its records there. The
+    same command continues an interrupted check.
+
+    Exit code: 0 if every check ended, whatever the verdicts; 1 after another error;
+    2 if the request was wrong; 130 after Ctrl-C, SIGTERM or SIGHUP.
     """
     with exit_codes():
         from normbench.claims.check import prepare, require_committed, restore_records
         from normbench.claims.trial import Request
-        from normbench.config.user_modules import import_modules
-        from normbench.records import store
-        from normbench.sweeps.round import Rounds
 
-        import_modules(module or ())
+        rounds = make_rounds(results, module, redo_stale)
         claims = _claims(names or (), everything, config_dir)
-        for claim in claims:
-            if budget == "full":
+        if budget is Budget.full:
+            for claim in claims:
                 require_committed(claim.name, config_dir)
-        for claim in claims if from_records else ():
-            restore_records(output / claim.name, results)
-        rounds = Rounds(
-            store.Results(results, tuple(module or ()), redo_stale), observe
-        )
-        requests = [
-            Request(
+        if from_records:
+            for claim in claims:
+                restore_records(output / claim.name, results)
+        chosen_engine = compose_engine(engine, workers, config_dir)
+        trials = []
+        for claim in claims:
+            request = Request(
                 rounds=rounds,
                 budget=budget.value,
-                engine=compose_engine(engine, workers, config_dir),
+                engine=chosen_engine,
                 title=claim.name,
                 config_dir=config_dir,
                 frozen=_rates(claim, _full_verdict(claim.name, output)),
             )
-            for claim in claims
-        ]
-        trials = [prepare(*asked, arm) for asked in zip(claims, requests, strict=True)]
+            trials.append(prepare(claim, request, arm))
         with rounds:
             verdicts = [
                 _checked(claim, trial, results, output, write=not arm, json=json)
                 for claim, trial in zip(claims, trials, strict=True)
             ]
         if json:
-            plain = [verdict.model_dump(mode="json") for verdict in verdicts]
-            print_json(plain)
+            print_json([verdict.model_dump(mode="json") for verdict in verdicts])
 
 
 def _checked(
     claim: "Claim", trial: "Trial", results: Path, output: Path, write: bool, json: bool
 ) -> "Verdict":
-    """Check a claim, `write` its verdict, and print it unless all go out as JSON."""
+    """Check a claim and return its verdict.
+
+    The verdict is saved if `write`, and printed unless `json`.
+    """
     from normbench.claims.check import check, write_verdict
     from normbench.report.text.verdict import text
     from normbench.verdicts.remarks import with_remarks
@@ -268,7 +281,7 @@ def _checked(
     path = write_verdict(verdict, results, folder) if write else None
     verdict = with_remarks(verdict, folder)
     if not json:
-        typer.echo(text(verdict, columns()))
+        typer.echo(text(verdict, text_width()))
     if path is not None:
         typer.echo(f"\nwrote {path}\n", err=json)
     return verdict
@@ -277,32 +290,39 @@ def _checked(
 def _claims(
     names: "Sequence[str]", everything: bool, config_dir: Path | None
 ) -> "list[Claim]":
+    """Return the claims to check. Raises RequestError if names and --all do not fit."""
     from normbench.config.choices import choices
     from normbench.errors import RequestError
     from normbench.verdicts.registration import read_claim
 
     if everything and names:
-        raise RequestError(f"--all includes {', '.join(names)}; use one of the two")
-    wanted = list(choices("claim", config_dir)) if everything else names
-    if not wanted:
-        raise RequestError("name a claim, or use --all; `claim list` shows the claims")
-    return [read_claim(name, config_dir) for name in dict.fromkeys(wanted)]
+        raise RequestError(f"use either --all or {' '.join(names)}, not both")
+    if everything:
+        names = list(choices("claim", config_dir))
+    if not names:
+        raise RequestError("name a claim, or use --all; `claim list` lists the claims")
+    return [read_claim(name, config_dir) for name in dict.fromkeys(names)]
 
 
 def _full_verdict(name: str, output: Path) -> "Verdict | None":
+    """Return the saved verdict of a full check, or None."""
     from normbench.verdicts.files import read_verdict
 
     return read_verdict(output / name / "verdict.json")
 
 
 def _changed(claim: "Claim", verdict: "Verdict | None") -> bool:
+    """Return whether the yaml of the claim has changed since the verdict."""
     from normbench.verdicts.registration import registration_hash
 
     return verdict is not None and verdict.registration != registration_hash(claim)
 
 
 def _rates(claim: "Claim", verdict: "Verdict | None") -> dict[str, dict[str, float]]:
-    """The rates that a full check of the same registration chose, if not withdrawn."""
+    """Return the learning rates that a full check of the same registration chose.
+
+    They are given by design and cell. Designs with a withdrawn result are left out.
+    """
     if verdict is None or _changed(claim, verdict):
         return {}
     return {
@@ -312,7 +332,7 @@ def _rates(claim: "Claim", verdict: "Verdict | None") -> dict[str, dict[str, flo
     }
 
 
-def _cost(budget: str, cost: "Cost") -> str:
+def _cost_line(budget: str, cost: "Cost") -> str:
     from normbench.cli.progress import duration
 
     runs, time = cost.tuning_runs + cost.test_runs, duration(cost.core_seconds / 2)

@@ -1,4 +1,4 @@
-"""All commands. Each command does its imports itself, so that `--help` is fast."""
+"""The app with all commands. Each command imports what it needs when it is called."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ from normbench.cli import (
     claim,
     compare,
     doctor,
+    footprint,
     norms,
     plot,
     report,
@@ -23,9 +24,16 @@ from normbench.cli import (
     watch,
 )
 
+HELP = """Compare normalization layers, which are called norms here.
+
+A run trains one network with one norm, and ends in a record of its config and metrics.
+A sweep does many runs. A claim is a statement about norms, registered before its runs;
+a check of a claim does the runs and ends in a verdict.
+"""
+
 app = typer.Typer(
     name="normbench",
-    help="Measure what a normalization layer does.",
+    help=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -45,35 +53,37 @@ app.command()(plot.plot)
 app.command()(report.report)
 app.command()(wandb.sync)
 app.command()(wandb.dashboard)
-app.command()(norms.footprint)
+app.command()(footprint.footprint)
 app.command()(compare.compare)
 app.add_typer(claim.app, name="claim")
 app.add_typer(norms.bench, name="bench")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_set: bool) -> None:
+    if is_set:
         typer.echo(__version__)
         raise typer.Exit
 
 
 def _require_one_process(command: str | None) -> None:
-    """Refuse to do a command other than `train` in several processes."""
+    """Exit if torchrun starts a command other than `train`, which alone supports it."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or command in {None, "train"}:
         return
     if os.environ.get("RANK") == "0":
         typer.echo(
-            "error: torchrun starts the processes of one run, `normbench train`; start "
-            f"`normbench {command}` without it, as one process",
+            "error: torchrun can start only `normbench train`; start `normbench "
+            f"{command}` without torchrun",
             err=True,
         )
     raise typer.Exit(2)
 
 
 def _require_utf8() -> None:
-    """Refuse arguments and variables that are not UTF-8: no record can hold them."""
+    """Exit if an argument or a NORMBENCH_ variable is not UTF-8, as records must be."""
     texts = {f"argument {i}": text for i, text in enumerate(sys.argv[1:], 1)}
-    texts |= {k: v for k, v in os.environ.items() if k.startswith("NORMBENCH_")}
+    for name, text in os.environ.items():
+        if name.startswith("NORMBENCH_"):
+            texts[name] = text
     for name, text in texts.items():
         try:
             text.encode()
@@ -100,5 +110,6 @@ def _program(
         ),
     ] = False,
 ) -> None:
+    """Check the arguments and the environment before every command."""
     _require_utf8()
     _require_one_process(context.invoked_subcommand)

@@ -1,4 +1,4 @@
-"""The command compare: a question of the user's own, without a registration."""
+"""The command `compare`, a check of a user's own comparison of norms."""
 
 from typing import Annotated
 
@@ -13,27 +13,57 @@ from normbench.cli.options import (
     Results,
     exit_codes,
 )
-from normbench.cli.sweep import Arms, RedoStale
+from normbench.cli.sweep import RedoStale
+from normbench.cli.tables import text_width
 from normbench.cli.trials import (
     EngineOverrides,
     Workers,
-    columns,
     command_line,
     compose_engine,
-    observe,
+    make_rounds,
 )
 
+Arms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arm",
+        metavar="OVERRIDES",
+        help="Arm to compare, such as norm=batch. Repeatable. An option with several "
+        'values adds several arms, such as "norm=group norm.num_groups=2,4".',
+    ),
+]
 Margin = Annotated[
-    float, typer.Option(help="Differences below this count as zero.", min=0)
+    float,
+    typer.Option(
+        metavar="NUMBER", min=0, help="Differences below this margin count as zero."
+    ),
 ]
 Metric = Annotated[
-    str, typer.Option(help="Lower is better, unless the task maximizes it.")
+    str,
+    typer.Option(
+        metavar="KEY",
+        help="Metric to compare. Lower is better, unless the task maximizes it.",
+    ),
 ]
 Rates = Annotated[
-    str, typer.Option(help="Learning rates to try for each arm and level.")
+    str,
+    typer.Option(
+        metavar="NUMBERS",
+        help="Learning rates from which the best is chosen for each arm and level.",
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        metavar="NUMBER", min=6, help="Number of seeds of each arm at each level."
+    ),
 ]
 Gate = Annotated[
-    float, typer.Option(help="An arm trained if its training metric is better.")
+    float,
+    typer.Option(
+        metavar="NUMBER",
+        help="An arm counts as trained if its training metric is better than this.",
+    ),
 ]
 
 
@@ -43,7 +73,7 @@ def compare(
     margin: Margin = 0.01,
     metric: Metric = "test/error",
     rates: Rates = "0.05,0.1,0.2",
-    seeds: Annotated[int, typer.Option(min=6)] = 8,
+    seeds: Seeds = 8,
     gate: Gate = 0.5,
     engine: EngineOverrides = None,
     workers: Workers = None,
@@ -53,21 +83,23 @@ def compare(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Compare norms on a question of your own: tuned rates, a gate, intervals.
+    """Compare norms in an experiment of your own.
 
-    Every other arm is compared with the first one: `supported` means that it is better,
-    `refuted` that it is worse. Exploratory: nothing was registered.
+    Example: normbench compare batch_size=2,8 --arm norm=batch --arm norm=group
+
+    Every other arm is compared with the first arm at each level. The levels are the
+    combinations of the KEY=VALUE arguments. Learning rates are tuned on validation
+    data. A verdict is `supported` if the other arm is better than the first arm, and
+    `refuted` if it is worse. It is exploratory, because no claim was registered before
+    the runs. The same command continues an interrupted comparison.
     """
     with exit_codes():
         from normbench.claims.check import check, prepare
         from normbench.claims.comparison import comparison
         from normbench.claims.trial import Request
-        from normbench.config.user_modules import import_modules
-        from normbench.records import store
         from normbench.report.text.verdict import text
-        from normbench.sweeps.round import Rounds
 
-        import_modules(module or ())
+        rounds = make_rounds(results, module, redo_stale)
         claim = comparison(
             arm or (),
             overrides or (),
@@ -77,9 +109,6 @@ def compare(
             seeds=seeds,
             gate=gate,
             config_dir=config_dir,
-        )
-        rounds = Rounds(
-            store.Results(results, tuple(module or ()), redo_stale), observe
         )
         request = Request(
             rounds=rounds,
@@ -93,15 +122,15 @@ def compare(
         with rounds:
             verdict = check(claim, trial, command_line())
         plain = verdict.model_dump_json(indent=2)
-        typer.echo(plain if json else text(verdict, columns()))
+        typer.echo(plain if json else text(verdict, text_width()))
 
 
-def _rates(rates: str) -> list[float]:
+def _rates(text: str) -> list[float]:
     from normbench.errors import RequestError
 
     try:
-        return [float(word) for word in rates.split(",")]
+        return [float(number) for number in text.split(",")]
     except ValueError:
         raise RequestError(
-            f"--rates {rates!r} is not a list of numbers, such as 0.05,0.1,0.2"
+            f"--rates {text!r} is not a list of numbers, such as 0.05,0.1,0.2"
         ) from None

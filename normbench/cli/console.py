@@ -1,4 +1,4 @@
-"""A rich console: its text cannot control the terminal, its writes never raise."""
+"""A rich console with text that cannot control the terminal; writes never raise."""
 
 import sys
 from collections.abc import Iterator
@@ -11,11 +11,14 @@ from normbench.system.streams import Stream, clean
 
 
 class Terminal(Console):
-    """Standard output or error, for tables and bars; `options` are those of rich."""
+    """A console for tables and bars on standard output or error.
+
+    `options` are the other arguments of rich's Console.
+    """
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         stream = sys.stderr if stderr else sys.stdout
-        # Colours and bars control the terminal: they must not be cleaned.
+        # The console cleans its text. A stream that cleans would remove its colours.
         file: Any = stream.styled() if isinstance(stream, Stream) else None
         super().__init__(file=file, stderr=stderr, **options)
 
@@ -29,4 +32,5 @@ class Terminal(Console):
                 yield Segment(clean(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
-        self.quiet = True  # rich would exit
+        """Print nothing more; rich's own method would exit."""
+        self.quiet = True

@@ -1,4 +1,4 @@
-"""The command that checks a config before anything runs: doctor."""
+"""The command `doctor`, which checks a config and the machine before a run."""
 
 import re
 import textwrap
@@ -16,14 +16,14 @@ from normbench.cli.options import (
     Results,
     exit_codes,
 )
-from normbench.cli.tables import print_json, width
+from normbench.cli.tables import print_json, text_width
 
 if TYPE_CHECKING:
     from normbench.sweeps.traps import Finding
 
-WIDEST = 100
-"""Columns of text that is still easy to read."""
-WORST_FIRST = ("error", "warning", "note", "ok")
+MAX_WIDTH = 100
+"""Characters in a line of a finding."""
+LEVELS = ("error", "warning", "note", "ok")
 """The levels of findings, in the order in which they are printed."""
 
 
@@ -34,12 +34,14 @@ def doctor(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Check the machine and a config: what is missing, and which traps it has.
+    """Check a config and this machine for problems before a run.
 
-    Checks packages, device, data, W&B login, disk and code, and, for this config, batch
-    sizes, statistics, weight decay and learning rate. Prints errors and warnings first.
-    Trains nothing; downloads missing data, as a run would. Exit code 0: it can run; 1:
-    there is an error; 2: the request was wrong.
+    Checks packages, device, data, W&B login, disk and code, and the config's batch
+    sizes, statistics, weight decay and learning rate. Errors and warnings are printed
+    first. Nothing is trained, but missing data is downloaded.
+
+    Exit code: 0 if the config can run; 1 if there is an error; 2 if the request was
+    wrong.
     """
     with exit_codes():
         from dataclasses import asdict
@@ -50,29 +52,29 @@ def doctor(
 
         import_modules(module or ())
         config = compose(overrides or (), config_dir)
-        engine = compose_engine(_of_engine(overrides or ()), config_dir)
+        engine = compose_engine(_engine_overrides(overrides or ()), config_dir)
         findings = examine(config, engine, results, module or ())
         if json:
             plain = [asdict(finding) for finding in findings]
             print_json(plain)
         else:
-            for finding in sorted(findings, key=lambda f: WORST_FIRST.index(f.level)):
+            for finding in sorted(findings, key=lambda f: LEVELS.index(f.level)):
                 typer.echo(_text(finding))
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
 
 
 def _text(finding: "Finding") -> str:
-    """The level, what it is about, and below it what to do."""
+    """Return a line with the level and the reason, and a line with the advice."""
     lines = [f"{finding.level:<8} {finding.what}: {finding.why}"]
     if finding.do:
         lines.append(f"{'':<8} -> {finding.do}")
-    columns, indent = min(width(), WIDEST), " " * 12
+    width, indent = text_width(MAX_WIDTH), " " * 12
     return "\n".join(
-        textwrap.fill(line, columns, subsequent_indent=indent, break_on_hyphens=False)
+        textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False)
         for line in lines
     )
 
 
-def _of_engine(overrides: Sequence[str]) -> list[str]:
+def _engine_overrides(overrides: Sequence[str]) -> list[str]:
     return [text for text in overrides if re.match(r"[+~]*engine[.=]", text)]

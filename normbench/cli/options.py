@@ -1,10 +1,10 @@
-"""Options that several commands have, and the exit codes of errors."""
+"""The options that several commands share, and the exit codes of errors."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -13,15 +13,15 @@ from normbench.system.signals import ctrl_c_raises
 
 
 def complete_overrides(incomplete: str) -> list[str]:
-    """Completions `group=choice`, made from file names: TAB waits for no import."""
+    """Return completions such as "norm=group", from file names to be fast."""
     from normbench.config.choices import choices, groups
 
-    words = [f"{group}={name}" for group in groups() for name in choices(group)]
-    return sorted(word for word in words if word.startswith(incomplete))
+    overrides = [f"{group}={name}" for group in groups() for name in choices(group)]
+    return sorted(word for word in overrides if word.startswith(incomplete))
 
 
-def completion_of(group: str) -> Callable[[str], list[str]]:
-    """A completion by the names of the yaml files in `group`, such as "claim"."""
+def complete_group(group: str) -> Callable[[str], list[str]]:
+    """Return a function that completes the names of the yaml files in `group`."""
 
     def complete(incomplete: str) -> list[str]:
         from normbench.config.choices import choices
@@ -35,62 +35,89 @@ P = TypeVar("P", Path, Path | None, list[Path])
 
 
 def expanded(value: P) -> P:
-    """The callback of an option that is a path or several paths: expands `~`."""
+    """Expand `~` in the path or paths of an option; used as the option's callback."""
     try:
         if isinstance(value, list):
             return [path.expanduser() for path in value]
         return value.expanduser() if value else value
     except RuntimeError:
         raise typer.BadParameter(
-            f"{value} begins with ~, and there is no such home folder; for a name that "
-            "begins so, write ./ before it"
+            f"{value} begins with ~, but there is no such home folder; write ./ before "
+            "a file name that begins with ~"
         ) from None
+
+
+def path_option(
+    name: str,
+    help: str,
+    *,
+    metavar: str = "DIR",
+    envvar: str | None = None,
+    show_default: bool | str = True,
+) -> Any:
+    """Return a Typer option for a path in which `~` is expanded."""
+    return typer.Option(
+        name,
+        metavar=metavar,
+        callback=expanded,
+        help=help,
+        envvar=envvar,
+        show_default=show_default,
+    )
 
 
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Hydra's overrides, such as: norm=group norm.num_groups=4 batch_size=2",
+        help="Config values in Hydra's syntax, such as: norm=group norm.num_groups=4 "
+        "batch_size=2",
         autocompletion=complete_overrides,
         show_default=False,
     ),
 ]
+RunId = Annotated[
+    str, typer.Argument(metavar="RUN_ID", help="The id of a run, or its beginning.")
+]
 Results = Annotated[
     Path,
-    typer.Option(
-        "--results",
-        callback=expanded,
-        help="Folder of the run records.",
-        envvar="NORMBENCH_RESULTS",
-    ),
+    path_option("--results", "Folder of the run records.", envvar="NORMBENCH_RESULTS"),
 ]
+RESULTS = Path("results/runs")
+VERDICTS = "Folder of the verdicts, with one subfolder per claim."
+Claims = Annotated[Path, path_option("--claims", VERDICTS)]
+CLAIMS = Path("results/claims")
 ConfigDir = Annotated[
     Path | None,
-    typer.Option(
-        "--config-dir", callback=expanded, help="Folder with yaml groups of your own."
+    path_option(
+        "--config-dir", "Folder of your own yaml files, such as DIR/norm/mine.yaml."
     ),
 ]
 Modules = Annotated[
     list[str] | None,
     typer.Option(
-        "--module", help="Importable module with classes of your own; repeatable."
+        "--module",
+        metavar="NAME",
+        help="Python module of your own classes, to import first. Repeatable.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-RESULTS = Path("results/runs")
-Claims = Annotated[
-    Path,
+Json = Annotated[bool, typer.Option("--json", help="Print the output as JSON.")]
+Where = Annotated[
+    list[str] | None,
     typer.Option(
-        "--claims", callback=expanded, help="Folder of the verdicts, one per claim."
+        "--where",
+        metavar="CONDITION",
+        help="Use only the runs that meet this condition: a key, one of = != < <= > "
+        ">=, and a value. Quote it for the shell, such as 'test/error<0.05'. "
+        "Repeatable.",
+        show_default=False,
     ),
 ]
-CLAIMS = Path("results/claims")
 
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Exit with 2 for a wrong request, 1 for any other error and 130 for Ctrl-C."""
+    """Print an error and exit: 2 for a wrong request, 130 for Ctrl-C, 1 otherwise."""
     from normbench.errors import NormbenchError, RequestError
 
     try:
@@ -100,10 +127,10 @@ def exit_codes() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, RequestError) else 1) from None
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {where}{error.strerror or error}", err=True)
+        file = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {file}{error.strerror or error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one ends silently
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C prints nothing
         typer.echo(AGAIN, err=True)
         raise typer.Exit(INTERRUPTED) from None

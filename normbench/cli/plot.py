@@ -1,4 +1,4 @@
-"""The command that draws: plot."""
+"""The command `plot`, which draws verdicts and runs."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,10 @@ from normbench.cli.options import (
     ConfigDir,
     Json,
     Results,
-    completion_of,
+    Where,
+    complete_group,
     exit_codes,
-    expanded,
+    path_option,
 )
 from normbench.cli.tables import print_json
 
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from normbench.report.figures.drawing import Figure, Format
 
 FIGURES = Path("figures")
-
+CURVES_METRIC = "train/batch_loss"
 
 ClaimName = Annotated[
     str | None,
     typer.Argument(
-        metavar="[CLAIM]",
-        help="Draw the verdict of this claim; of `claim list`.",
-        autocompletion=completion_of("claim"),
+        metavar="CLAIM",
+        help="Draw the verdict of this claim. `claim list` prints the names.",
+        autocompletion=complete_group("claim"),
         show_default=False,
     ),
 ]
@@ -41,58 +42,56 @@ By = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="Draw the means of any runs over this key of their config, such as "
-        "batch_size.",
+        help="Draw the means of runs over this key of the config, such as batch_size.",
         show_default=False,
     ),
 ]
 Curves = Annotated[
-    bool, typer.Option("--curves", help="Draw the training curves of any runs.")
+    bool, typer.Option("--curves", help="Draw the training curves of runs.")
 ]
 Gallery = Annotated[
-    bool, typer.Option("--gallery", help="Show the pictures of style runs.")
+    bool,
+    typer.Option("--gallery", help="Draw the pictures that runs of task=style made."),
 ]
 Series = Annotated[
     str,
     typer.Option(
-        metavar="KEY,KEY", help="Runs that agree in these keys are one series."
+        metavar="KEYS",
+        help="Config keys, such as norm,batch_size. Runs with equal values of them "
+        "form one series.",
     ),
 ]
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="Such as test/error.  [default: the runs' primary metric; of curves "
-        "train/batch_loss]",
-        show_default=False,
+        metavar="KEY",
+        help="Metric to draw, such as test/error.",
+        show_default=f"the primary metric; for --curves, {CURVES_METRIC}",
     ),
 ]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="CONDITION",
-        help="Only runs in which this holds, as in `results`; repeatable.",
-        show_default=False,
-    ),
+CheckBudget = Annotated[
+    Budget, typer.Option(help="Draw the verdict of the check with this budget.")
 ]
-OfBudget = Annotated[Budget, typer.Option(help="The budget of the check to draw.")]
 Output = Annotated[
     Path | None,
-    typer.Option(
+    path_option(
+        "--output",
+        "File to write, without extension. If a verdict has several figures, their "
+        "names are appended.",
         metavar="STEM",
-        callback=expanded,
-        help="File to write, without its ending; a claim's figures get their names "
-        "after it.",
         show_default=False,
     ),
 ]
 OutputDir = Annotated[
     Path | None,
-    typer.Option(
-        callback=expanded,
-        help="Folder to write to.  [default: figures; of a claim that beside its "
-        "verdict]",
-        show_default=False,
+    path_option(
+        "--output-dir",
+        "Folder to write to.",
+        show_default="figures; for CLAIM, figures beside its verdict",
     ),
+]
+Formats = Annotated[
+    str, typer.Option(metavar="FORMATS", help="One of svg, png, and svg,png.")
 ]
 
 
@@ -104,61 +103,57 @@ def plot(
     series: Series = "norm",
     metric: Metric = None,
     where: Where = None,
-    budget: OfBudget = Budget.full,
+    budget: CheckBudget = Budget.full,
     results: Results = RESULTS,
     claims: Claims = CLAIMS,
     output: Output = None,
     output_dir: OutputDir = None,
-    format: Annotated[str, typer.Option(help="svg, png, or both.")] = "svg,png",
+    format: Formats = "svg,png",
     config_dir: ConfigDir = None,
     json: Json = False,
 ) -> None:
-    """Draw the figures of a claim's verdict, or one of any runs; print their paths."""
+    """Draw the figures of a claim's verdict, or a figure of runs.
+
+    Choose exactly one of CLAIM, --by, --curves and --gallery. The command prints the
+    paths of the files that it writes.
+    """
     with exit_codes():
         from normbench.errors import RequestError
-        from normbench.report.figures import drawing
+        from normbench.report.figures.drawing import save
 
-        subjects = {
-            "CLAIM": claim is not None,
-            "--by": by is not None,
-            "--curves": curves,
-            "--gallery": gallery,
-        }
-        if sum(subjects.values()) != 1:
-            raise RequestError(f"say what to draw: one of {', '.join(subjects)}")
+        if [claim is not None, by is not None, curves, gallery].count(True) != 1:
+            raise RequestError("choose exactly one of CLAIM, --by, --curves, --gallery")
         if output is not None and output_dir is not None:
             raise RequestError("--output and --output-dir exclude each other")
         formats = _formats(format)
-        folder = FIGURES
         if claim is not None:
-            figures = _of_claim(claim, claims, budget, config_dir)
-            full = budget is Budget.full
-            folder = claims / claim / ("figures" if full else f"figures.{budget.value}")
+            suffix = "" if budget is Budget.full else f".{budget.value}"
+            verdict = claims / claim / f"verdict{suffix}.json"
+            figures = _verdict_figures(claim, verdict, budget, config_dir)
+            folder = output_dir or verdict.with_name(f"figures{suffix}")
         else:
-            records = _records(results, where or (), series, by)
             keys = [key.strip() for key in series.split(",")]
+            records = _records(results, where or (), keys, by)
             if by is not None:
-                figures = _of_cells(records, by, keys, metric)
+                figures = _means(records, by, keys, metric)
             elif curves:
-                logged = metric or "train/batch_loss"
-                figures = _of_histories(records, keys, logged, results)
+                figures = _curves(records, keys, metric or CURVES_METRIC, results)
             else:
-                figures = _of_pictures(records, keys, results)
-        files = []
-        for name, figure in figures.items():
-            stem = (output_dir or folder) / _file_name(name)
-            if output is not None:
-                suffix = f"-{_file_name(name)}" if len(figures) > 1 else ""
-                stem = output.with_name(output.name + suffix)
-            files += drawing.save(figure, stem, formats)
-        lines = [str(file) for file in files]
+                figures = _gallery(records, keys, results)
+            folder = output_dir or FIGURES
+        files = [
+            str(file)
+            for name, stem in _stems(figures, folder, output).items()
+            for file in save(figures[name], stem, formats)
+        ]
         if json:
-            print_json([{"file": line} for line in lines])
+            print_json([{"file": file} for file in files])
         else:
-            typer.echo("\n".join(lines))
+            typer.echo("\n".join(files))
 
 
 def _formats(text: str) -> "list[Format]":
+    """Return the formats in a text such as "svg,png". Raises RequestError."""
     from normbench.errors import RequestError
 
     formats: list[Format] = []
@@ -170,60 +165,76 @@ def _formats(text: str) -> "list[Format]":
 
 
 def _file_name(name: str) -> str:
+    """Return `name` with "-" for each part that a file name should not have."""
     return re.sub(r"[^\w.-]+|^\.+", "-", name)
 
 
-def _of_claim(
-    name: str, claims: Path, budget: Budget, config_dir: Path | None
+def _stems(
+    figures: "Mapping[str, Figure]", folder: Path, output: Path | None
+) -> dict[str, Path]:
+    """Return the path of each figure without extension, by the name of the figure."""
+    stems = {name: folder / _file_name(name) for name in figures}
+    if output is None:
+        return stems
+    if len(figures) == 1:
+        return dict.fromkeys(figures, output)
+    return {
+        name: output.with_name(f"{output.name}-{stem.name}")
+        for name, stem in stems.items()
+    }
+
+
+def _verdict_figures(
+    name: str, verdict_file: Path, budget: Budget, config_dir: Path | None
 ) -> "dict[str, Figure]":
+    """Return the figures of a verdict by name. Raises RequestError without any."""
     from normbench.errors import RequestError
     from normbench.report.figures.verdict import verdict_figures
     from normbench.verdicts.files import read_verdict
     from normbench.verdicts.registration import read_claim
 
     claim = read_claim(name, config_dir)
-    full = budget is Budget.full
-    path = claims / name / ("verdict.json" if full else f"verdict.{budget.value}.json")
-    verdict = read_verdict(path)
+    verdict = read_verdict(verdict_file)
     if verdict is None:
         raise RequestError(
-            f"{path} is not there; "
-            f"`normbench claim check {name} --budget {budget.value}` makes it"
+            f"{verdict_file} does not exist; `normbench claim check {name} --budget "
+            f"{budget.value}` writes it"
         )
     figures = verdict_figures(verdict, claim)
     if not figures:
-        raise RequestError(f"{path} has no cell and no contrast to draw")
+        raise RequestError(f"{verdict_file} has no cell and no contrast to draw")
     return figures
 
 
 def _records(
-    results: Path, where: Sequence[str], series: str, by: str | None
+    results: Path, where: Sequence[str], series: Sequence[str], by: str | None
 ) -> "list[RunRecord]":
+    """Return the records to draw; print a note if a mean is over different configs."""
     from normbench.cli.results import matching_records
     from normbench.errors import RequestError
     from normbench.records import query
 
     records, _ = matching_records(results, where)
     if not records:
-        conditions = f" in which {' and '.join(where)}" if where else ""
+        conditions = f" with {' and '.join(where)}" if where else ""
         raise RequestError(
-            f"{results} has no run{conditions}; `normbench results` prints those there "
-            "are"
+            f"{results} has no run{conditions}; `normbench results` lists its runs"
         )
-    keys = [*series.split(","), *([] if by is None else [by])]
-    mixed = query.mixtures(records, [key.strip() for key in keys])
+    keys = [*series] if by is None else [*series, by]
+    mixed = query.mixtures(records, keys)
     if mixed:
         typer.echo(
-            f"note: there are means over runs that differ in {', '.join(mixed)}; "
-            "name them in --series, or choose with --where",
+            f"note: some means are over runs that differ in {', '.join(mixed)}; add "
+            "these keys to --series, or choose runs with --where",
             err=True,
         )
     return records
 
 
-def _of_cells(
+def _means(
     records: "Sequence[RunRecord]", by: str, series: Sequence[str], metric: str | None
 ) -> "dict[str, Figure]":
+    """Return a figure with the mean of each cell over the values of `by`."""
     from normbench.errors import RequestError
     from normbench.records import query
     from normbench.report.figures.runs import of_cells
@@ -231,28 +242,30 @@ def _of_cells(
     primary = query.primary_metrics(records)
     if metric is None and len(primary) > 1:
         raise RequestError(
-            f"these runs have different primary metrics ({', '.join(primary)}); "
-            "--metric chooses one"
+            f"these runs have different primary metrics ({', '.join(primary)}); choose "
+            "a metric with --metric"
         )
     metric = metric or primary[0]
-    others = [key for key in series if key != by]
-    query.groups(records, others, "--series")
-    labelled = []
-    for cell in query.cells(records, [by, *others], [metric]):
-        label = _label({key: cell.by[key] for key in others or [by]})
-        labelled.append((label, str(cell.by.get("norm", label)), cell))
-    return {f"{metric}-by-{by}": of_cells(labelled, by)}
+    series = [key for key in series if key != by]
+    query.groups(records, series, "--series")  # raises for an unknown key
+    labelled_cells = []
+    for cell in query.cells(records, [by, *series], [metric]):
+        label = _label({key: cell.by[key] for key in series or [by]})
+        norm = str(cell.by.get("norm", label))
+        labelled_cells.append((label, norm, cell))
+    return {f"{metric}-by-{by}": of_cells(labelled_cells, by)}
 
 
-def _of_histories(
+def _curves(
     records: "Sequence[RunRecord]", series: Sequence[str], metric: str, results: Path
 ) -> "dict[str, Figure]":
+    """Return a figure with a curve for each series."""
     from normbench.errors import Unreadable
     from normbench.records.query import groups
     from normbench.records.store import read_history, run_folder
     from normbench.report.figures.runs import Group, of_histories
 
-    drawn = []
+    curves = []
     for values, members in groups(records, series, "--series"):
         label = _label(values)
         histories = []
@@ -262,13 +275,14 @@ def _of_histories(
             except Unreadable as error:
                 typer.echo(f"left out: {error}", err=True)
         if histories:
-            drawn.append(Group(label, str(values.get("norm", label)), histories))
-    return {f"{metric}-curves": of_histories(drawn, metric)}
+            curves.append(Group(label, str(values.get("norm", label)), histories))
+    return {f"{metric}-curves": of_histories(curves, metric)}
 
 
-def _of_pictures(
+def _gallery(
     records: "Sequence[RunRecord]", series: Sequence[str], results: Path
 ) -> "dict[str, Figure]":
+    """Return a figure with a row of pictures for each series."""
     from normbench.errors import RequestError, Unreadable
     from normbench.records.query import groups
     from normbench.records.store import run_folder
@@ -277,23 +291,23 @@ def _of_pictures(
 
     pictures = {}
     for values, members in groups(records, series, "--series"):
+        # Use the readable picture with the lowest seed.
         for record in sorted(members, key=lambda record: record.config.seed):
             file = run_folder(results, record.run_id) / "stylised.png"
             try:
                 pictures[_label(values)] = picture(file)
+                break
             except FileNotFoundError:
                 continue
             except Unreadable as error:
                 typer.echo(f"left out: {error}", err=True)
-                continue
-            break
     if not pictures:
-        raise RequestError("none of these runs left pictures; style runs do")
+        raise RequestError("these runs have no pictures; only runs of task=style do")
     return {"gallery": gallery(pictures)}
 
 
 def _label(values: Mapping[str, object]) -> str:
-    """The values, without a reparametrisation "none" beside others."""
+    """Join the values, but leave out reparam=none if there are other values."""
     return ", ".join(
         "-" if value is None else str(value)
         for key, value in values.items()

@@ -1,4 +1,4 @@
-"""The progress of a run and of a sweep, as text."""
+"""Shows the progress of a run and of a sweep on standard error."""
 
 import sys
 import time
@@ -19,13 +19,16 @@ from rich.progress import (
 )
 
 from normbench.cli.console import Terminal
+from normbench.config import titles
 from normbench.config.schema import RunConfig, RunRecord
-from normbench.config.titles import title
 from normbench.training.observer import Observer, Silent
+
+MAX_TITLES = 4
+"""The number of running runs whose titles are shown."""
 
 
 class Bar:
-    """A progress bar with step, loss and time left, for a terminal."""
+    """Shows a run on a terminal as a bar with step, loss and time left."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -62,15 +65,15 @@ class Bar:
 
 
 class Lines(Silent):
-    """A plain line for each evaluation, if there is no terminal."""
+    """Shows a run as plain text, with one line for each evaluation."""
 
     def __init__(self) -> None:
         self._steps = 0
-        self._began = time.perf_counter()
+        self._start_time = time.perf_counter()
 
     def start(self, title: str, steps: int) -> None:
         self._steps = steps
-        self._began = time.perf_counter()
+        self._start_time = time.perf_counter()
         self.note(f"{title}: {steps} steps")
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -80,12 +83,13 @@ class Lines(Silent):
             if key.startswith(("val/", "test/"))
         ]
         if metrics:
-            seconds = time.perf_counter() - self._began
-            where = f"step {row['step']}/{self._steps}"
-            self.note(f"{where}  {'  '.join(metrics)}  {seconds:.0f} s")
+            seconds = time.perf_counter() - self._start_time
+            step = f"step {row['step']}/{self._steps}"
+            self.note(f"{step}  {'  '.join(metrics)}  {seconds:.0f} s")
 
     def note(self, text: str) -> None:
-        with suppress(OSError):  # if a program of the user's has other streams
+        # A script that uses this class may have a standard error that raises.
+        with suppress(OSError):
             print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
@@ -93,13 +97,13 @@ class Lines(Silent):
 
 
 def run_observer() -> Observer:
-    """A bar if stderr is a terminal, else lines."""
+    """Return a bar if standard error is a terminal, and plain lines otherwise."""
     console = Terminal(stderr=True)
     return Bar(console) if console.is_terminal else Lines()
 
 
 def duration(seconds: float) -> str:
-    """Such as "40 s", "3 min", "2.5 h"."""
+    """Return a rounded duration, such as "40 s", "3 min" or "2.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -107,7 +111,12 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Tally:
-    """The runs of a sweep that are running or have ended, in this process."""
+    """The runs that this process started: the running ones, and how the others ended.
+
+    `running` maps run ids to titles, `statuses` counts the records by status,
+    `failures` maps the ids of failed runs to the reason, and `unrecorded` the ids of
+    runs that ended without a record.
+    """
 
     running: dict[str, str] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
@@ -116,22 +125,23 @@ class Tally:
 
     @property
     def ended(self) -> int:
+        """The number of runs that have ended."""
         return self.statuses.total() + len(self.unrecorded)
 
-    def words(self) -> str:
-        """Such as "11 ok, 1 failed, 2 running"."""
+    def summary(self) -> str:
+        """Return the counts as text, such as "11 ok, 1 failed, 2 running"."""
         counts = {**self.statuses, "without a record": len(self.unrecorded)}
         counts["running"] = len(self.running)
         return ", ".join(f"{n} {status}" for status, n in counts.items() if n)
 
 
 class SweepProgress:
-    """A line for each run that ends; on a terminal, a bar over the sweep below them."""
+    """Prints a line for each run that ends, and shows a bar if there is a terminal."""
 
     def __init__(self, console: Console) -> None:
         self.tally = Tally()
         self._missing = 0
-        self._left: float | None = None
+        self._seconds_left: float | None = None
         self._printed: set[str] = set()
         self._console = console
         self._bar = Progress(
@@ -146,25 +156,25 @@ class SweepProgress:
         self._task = self._bar.add_task("", start=False)
 
     def start(self, missing: int, left: float | None) -> None:
-        self._missing, self._left = missing, left
-        about = "" if left is None else f", about {duration(left)}"
-        self._print(f"{missing} runs to do{about}")
+        self._missing, self._seconds_left = missing, left
+        time_left = "" if left is None else f", about {duration(left)}"
+        self._print(f"{missing} runs to do{time_left}")
         self._bar.start_task(self._task)
         self._bar.update(self._task, total=missing)
         self._bar.start()
 
     def began(self, run_id: str, config: RunConfig) -> None:
-        self.tally.running[run_id] = title(config)
+        self.tally.running[run_id] = titles.title(config)
         self._update()
 
     def ended(self, record: RunRecord, left: float | None) -> None:
         self.tally.statuses[record.status] += 1
         if record.status == "failed":
             self.tally.failures[record.run_id] = _last_line(record.error)
-        self._left = left
+        self._seconds_left = left
         line = (
             f"[{self.tally.ended}/{self._missing}] {record.run_id[:8]}  "
-            f"{title(record.config)}  {_result(record)}"
+            f"{titles.title(record.config)}  {_result(record)}"
         )
         self._print(line if self._bar.live.is_started else f"{line}{self._time_left()}")
         self._update(record.run_id)
@@ -196,23 +206,27 @@ class SweepProgress:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _update(self, no_longer_running: str = "") -> None:
+        """Update the bar, after a run has stopped if its id is given."""
         self.tally.running.pop(no_longer_running, None)
-        running = list(self.tally.running.values())[:4]
+        running = list(self.tally.running.values())[:MAX_TITLES]
+        counts = self.tally.summary() + self._time_left()
         self._bar.update(
             self._task,
             completed=self.tally.ended,
-            description="; ".join([self.tally.words() + self._time_left(), *running]),
+            description="; ".join([counts, *running]),
         )
 
     def _time_left(self) -> str:
-        return "" if self._left is None else f"  {duration(self._left)} left"
+        if self._seconds_left is None:
+            return ""
+        return f"  {duration(self._seconds_left)} left"
 
 
 def _result(record: RunRecord) -> str:
-    spent = record.seconds.setup + record.seconds.train + record.seconds.evaluate
+    seconds = record.seconds.setup + record.seconds.train + record.seconds.evaluate
     value = record.metrics.get(record.primary_metric)
     if record.status == "ok" and value is not None:
-        return f"{record.primary_metric} {value:.4f}  {spent:.1f} s"
+        return f"{record.primary_metric} {value:.4f}  {seconds:.1f} s"
     if record.status == "diverged":
         return f"diverged at step {record.diverged_at}"
     return f"{record.status}: {_last_line(record.error)}"

@@ -1,4 +1,4 @@
-"""The command that writes everything to one page: report."""
+"""The command `report`, which writes all results to one HTML page."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,45 +13,40 @@ from normbench.cli.options import (
     Json,
     Results,
     exit_codes,
-    expanded,
+    path_option,
 )
 from normbench.cli.tables import print_json
 
 if TYPE_CHECKING:
     from normbench.report.page.page import Page
 
-
+Output = Annotated[Path, path_option("--output", "HTML file to write.", metavar="FILE")]
 Figures = Annotated[
     Path | None,
-    typer.Option(
+    path_option(
         "--figures",
-        callback=expanded,
-        metavar="DIR",
-        help="Folder of the figures, as SVG and PNG.  [default: beside the page, "
-        "its name and -figures]",
-        show_default=False,
+        "Folder to which the figures are written, as SVG and PNG.",
+        show_default="the name of the page with -figures",
     ),
 ]
 
 
 def report(
-    output: Annotated[
-        Path,
-        typer.Option("--output", callback=expanded, metavar="FILE", help="The page."),
-    ] = Path("report.html"),
+    output: Output = Path("report.html"),
     figures: Figures = None,
     open_: Annotated[
-        bool, typer.Option("--open", help="Show it in the browser.")
+        bool, typer.Option("--open", help="Open the page in a browser.")
     ] = False,
     results: Results = RESULTS,
     claims: Claims = CLAIMS,
     config_dir: ConfigDir = None,
     json: Json = False,
 ) -> None:
-    """Write verdicts, footprints, runs, pictures and failures to one HTML file.
+    """Write all verdicts, figures and runs to one HTML file.
 
-    It needs no network and no other file, and can be mailed. Verdicts are those of
-    --claims; runs are those of --results and the records that the verdicts rest on.
+    The page also shows footprints, pictures of style runs, and failures. It needs no
+    internet and no other file, so you can mail it. The verdicts are read from --claims.
+    The runs are read from --results and from the records saved with the verdicts.
     """
     with exit_codes():
         from normbench.errors import RequestError
@@ -83,15 +78,15 @@ def report(
                 f"wrote {output}: {len(material.records)} runs, {size / 2**20:.1f} MiB;"
                 f" {len(files)} figures in {folder}"
             )
-            for what, amount in left_out.items():
-                if amount:
-                    typer.echo(f"note: {amount} {what.replace('_', ' ')}", err=True)
+            for kind, count in left_out.items():
+                if count:
+                    typer.echo(f"note: {count} {kind.replace('_', ' ')}", err=True)
         if open_:
             typer.launch(output.absolute().as_uri())
 
 
 def _left_out(page: "Page") -> dict[str, int]:
-    """How much the folder has that the page lacks, or has in part."""
+    """Count what the page shows only in part or not at all, by kind."""
     return {
         "curves_thinned": page.packed.thinned,
         "histories_unreadable": len(page.packed.unreadable),

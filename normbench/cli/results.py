@@ -1,4 +1,4 @@
-"""The command over all runs of a folder: results."""
+"""The command `results`, which prints a table of the runs in a folder."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,60 +8,52 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normbench.cli.options import RESULTS, Json, Results, exit_codes, expanded
-from normbench.cli.tables import number, print_table
+from normbench.cli.options import RESULTS, Json, Results, Where, exit_codes, path_option
+from normbench.cli.tables import number, print_json, print_table
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
     from normbench.records.query import Cell
 
-COMPUTED = {*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"}
-"""What a text begins with that a spreadsheet computes; the last are wide = + - @."""
-MOST_ROWS = 200
-"""Rows of a table for people; --csv, --json and --parquet have all."""
-
-MAY_ROUND = frozenset({"device", "threads", "compile", "channels_last"})
-"""Keys that are not hashed, and can still move a metric by rounding."""
+FORMULA_STARTS = {*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"}
+"""Characters that begin a formula in a spreadsheet; the last four are wide = + - @."""
+MAX_TABLE_ROWS = 200
+"""Rows of a printed table; --csv, --json and --parquet have all rows."""
+CAN_CHANGE_ROUNDING = frozenset({"device", "threads", "compile", "channels_last"})
+"""Keys that are not part of the run id, but can change a metric by rounding."""
 
 By = Annotated[
     str | None,
     typer.Option(
-        metavar="KEY,KEY",
-        help="Rows are cells: the runs that agree in these keys of the config or "
-        "record, such as norm,batch_size, with the mean over those that are ok.",
+        metavar="KEYS",
+        help="Group the runs by these keys of the config or record, such as "
+        "norm,batch_size, and print the mean of each group (a cell).",
         show_default=False,
     ),
 ]
 Metrics = Annotated[
     list[str] | None,
     typer.Option(
-        help="Such as test/error; repeatable. Default: each run's primary metric.",
-        show_default=False,
-    ),
-]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="CONDITION",
-        help="Only runs in which this holds: KEY=VALUE, or != < <= > >=, in quotes "
-        "for the shell, such as 'test/error<0.05'; repeatable.",
-        show_default=False,
+        metavar="KEY",
+        help="Metric to print, such as test/error. Repeatable.",
+        show_default="the primary metric of each run",
     ),
 ]
 Sort = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="Order of the rows; -KEY: from the greatest down.",
+        help="Sort the rows by this key; with -KEY, in descending order.",
         show_default=False,
     ),
 ]
+Csv = Annotated[bool, typer.Option("--csv", help="Print the output as CSV.")]
 Parquet = Annotated[
     Path | None,
-    typer.Option(
+    path_option(
+        "--parquet",
+        "Write the output to this file, as Parquet.",
         metavar="FILE",
-        callback=expanded,
-        help="Write a Parquet file.",
         show_default=False,
     ),
 ]
@@ -74,80 +66,80 @@ def results(
     where: Where = None,
     sort: Sort = None,
     json: Json = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    csv: Csv = False,
     parquet: Parquet = None,
 ) -> None:
-    """Print a table of all runs, or of cells of runs with their means.
+    """Print a table of runs, or of the means over groups of runs.
 
-    A table of runs shows every key of their configs that differs among them, and the
-    learning rate at its peak, peak_lr. A cell has the mean of its `n` runs that are ok,
-    its 95 % t interval and their standard deviation; runs that diverged, failed or were
-    skipped are counted as failures.
+    A table of runs has a column for each config key whose value differs between runs,
+    and the peak learning rate, peak_lr.
+
+    With --by, each row is a cell: all runs with equal values of the given keys. `mean`
+    and `sd` are the mean and the standard deviation of the metric over the `n` ok runs.
+    `low` and `high` are the 95% t interval of the mean. `failures` counts the runs that
+    diverged, failed or were skipped.
     """
     with exit_codes():
+        from pydantic_core import to_json
+
         from normbench.errors import RequestError
         from normbench.records import query
 
         if json + csv + (parquet is not None) > 1:
             raise RequestError("--json, --csv and --parquet exclude each other")
-        records, everything = matching_records(results, where or ())
+        records, all_records = matching_records(results, where or ())
         metrics = list(dict.fromkeys(metric or ()))
-        query.check_metrics(metrics, everything)
-        keys = [key.strip() for key in by.split(",")] if by is not None else []
-        cells = query.cells(records, keys, metrics) if by is not None else []
-        if sort is not None and by is not None:
-            cells = query.cells_in_order(cells, sort)
+        query.check_metrics(metrics, all_records)
+        keys: list[str] = []
+        cells: list[Cell] = []
+        if by is not None:
+            keys = [key.strip() for key in by.split(",")]
+            cells = query.cells(records, keys, metrics)
+            if sort is not None:
+                cells = query.cells_in_order(cells, sort)
         elif sort is not None:
             records = query.in_order(records, sort)
 
-        if json:
-            typer.echo(_json(records if by is None else cells))
+        if json and by is not None:
+            print_json([cell.plain() for cell in cells])
+        elif json:
+            typer.echo(to_json(records, indent=2).decode())
         elif csv or parquet is not None:
             rows = [cell.plain() for cell in cells]
             if by is None:
                 rows = [query.row(record) for record in records]
             _export(rows, parquet)
         elif by is not None:
-            title = f"{len(cells)} cells of {len(records)} runs in {results}; mean and "
-            title += "95 % interval over the n runs that are ok"
-            keep = {*keys, "n", "mean", "low", "high", "sd", "failures"}
-            _print([_cell(cell) for cell in cells], title, keep)
+            _print_cells(cells, keys, f"{len(records)} runs in {results}")
         else:
             _print_runs(records, metrics, f"{len(records)} runs in {results}")
 
-        if not metrics and len(primary := query.primary_metrics(records)) > 1:
-            _note(
-                f"these runs have different primary metrics ({', '.join(primary)}), "
-                "which do not compare; --metric chooses one"
-            )
+        if not metrics:
+            _note_primary_metrics(query.primary_metrics(records))
         if by is not None:
-            _warn_of_cells(cells, query.mixtures(records, keys))
+            _note_mixtures(query.mixtures(records, keys))
+            _note_missing_metrics(cells)
 
 
 def matching_records(
     results: Path, where: Sequence[str]
 ) -> "tuple[list[RunRecord], list[RunRecord]]":
-    """The records in which `where` holds, and all records; names the damaged ones."""
+    """Return the records that meet the conditions `where`, and all records.
+
+    Damaged records are left out and printed to standard error. Raises RequestError if
+    `results` is not a folder or a condition is wrong.
+    """
     from normbench.errors import RequestError
     from normbench.records import query, store
 
     if not results.is_dir():
         raise RequestError(
-            f"--results {results} is not a folder; `normbench train` makes it"
+            f"--results {results} is not a folder; `normbench train` creates it"
         )
-    everything, damaged = store.all_records(results)
+    all_records, damaged = store.all_records(results)
     for error in damaged:
         typer.echo(f"left out: {error}", err=True)
-    return query.matching(everything, where), everything
-
-
-def _json(items: "Sequence[RunRecord] | Sequence[Cell]") -> str:
-    from pydantic_core import to_json
-
-    from normbench.records.query import Cell
-
-    cells = [item.plain() for item in items if isinstance(item, Cell)]
-    return dumps(cells, indent=2) if cells else to_json(items, indent=2).decode()
+    return query.matching(all_records, where), all_records
 
 
 def _export(rows: Sequence[Mapping[str, Any]], parquet: Path | None) -> None:
@@ -165,100 +157,124 @@ def _note(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
 
 
-def _warn_of_cells(cells: "Sequence[Cell]", mixed: Sequence[str]) -> None:
+def _note_primary_metrics(primary: Sequence[str]) -> None:
+    """Print a note if the runs have several primary metrics."""
+    if len(primary) > 1:
+        _note(
+            f"these runs have different primary metrics ({', '.join(primary)}), which "
+            "cannot be compared; choose a metric with --metric"
+        )
+
+
+def _note_mixtures(mixed: Sequence[str]) -> None:
+    """Print a note about means over runs that differ in the config keys `mixed`."""
     if mixed:
         _note(
-            f"there are cells whose runs differ in {', '.join(mixed)}; name them in "
-            "--by, or choose with --where"
+            f"there are cells whose runs differ in {', '.join(mixed)}; add these keys "
+            "to --by, or choose runs with --where"
         )
+
+
+def _note_missing_metrics(cells: "Sequence[Cell]") -> None:
+    """Print a note for each metric that ok runs lack."""
     for metric in dict.fromkeys(cell.metric for cell in cells):
         without = sum(cell.without for cell in cells if cell.metric == metric)
         if without:
-            _note(f"{without} ok runs have no {metric} and are in no mean")
+            _note(f"{without} ok runs have no {metric} and are not in the means")
+
+
+def _print_cells(cells: "Sequence[Cell]", keys: Sequence[str], runs: str) -> None:
+    rows = []
+    for cell in cells:
+        row = {key: number(value) for key, value in cell.plain().items()}
+        for key, value in cell.by.items():
+            row[key] = "-" if value is None else str(value)
+        rows.append(row)
+    title = f"{len(cells)} cells of {runs}; mean and 95% interval over the n ok runs"
+    _print(rows, title, keep={*keys, "n", "mean", "low", "high", "sd", "failures"})
 
 
 def _print_runs(
     records: "Sequence[RunRecord]", metrics: Sequence[str], title: str
 ) -> None:
-    """A row for each run: its id, peak learning rate, and every key that differs.
+    """Print a row for each run: id, status, differing keys, peak learning rate, metric.
 
-    The title has the options that only some runs have, and in which these agree.
+    The title lists options that only some runs have, if these runs agree in the value.
     """
     from normbench.records import query
 
     configs = [query.flat(record.config) for record in records]
-    differing, options = _varying(configs)
+    differing, options = _differing(configs)
     shown = {"task", "data", "norm", "reparam", "batch_size", "norm_batch", "seed"}
     shown |= {*differing, "lr"}
-    if all(
-        r.config.norm_batch * r.config.accumulate == r.config.batch_size
-        for r in records
-    ):
-        shown.discard("norm_batch")  # says nothing that batch_size does not
+    configured = [record.config for record in records]
+    if all(c.norm_batch * c.accumulate == c.batch_size for c in configured):
+        shown.discard("norm_batch")  # follows from batch_size
     columns = _in_config_order(key for config in configs for key in config)
     rows = []
     for record, config in zip(records, configs, strict=True):
         row: dict[str, str] = {"run_id": record.run_id, "status": record.status}
-        for key in (column for column in columns if column in shown):
-            if key != "lr" or key in differing:
+        for key in columns:
+            if key in shown and (key != "lr" or key in differing):
                 row[key] = _text(config[key]) if key in config else "-"
             if key == "lr":
                 row["peak_lr"] = f"{record.peak_lr:.4g}"
         if not metrics:
-            row["metric"] = primary = record.primary_metric
-            row["value"] = number(record.metrics.get(primary))
-        rows.append(row | {name: number(record.metrics.get(name)) for name in metrics})
+            row["metric"] = record.primary_metric
+            row["value"] = number(record.metrics.get(record.primary_metric))
+        row |= {name: number(record.metrics.get(name)) for name in metrics}
+        rows.append(row)
     if options:
-        pairs = (f"{key}={_text(item)}" for key, item in options.items())
+        pairs = (f"{key}={_text(value)}" for key, value in options.items())
         title += f"; options of some runs: {', '.join(pairs)}"
     _print(rows, title, keep={"run_id"})
 
 
-def _varying(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, Any]]:
-    """The keys in which flat configs differ, and the options that only some have.
+def _differing(
+    configs: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the keys in which flat configs differ, and options that only some have.
 
-    The configs that have such an option, of one norm among several for example, agree
-    in its value. Leaves out options that are null, and keys that can change no number.
+    An option, such as one of a single norm, is returned with its value if all configs
+    that have it agree in the value and it is not None. Keys that cannot change a metric
+    are left out.
     """
     from normbench.config.schema import NOT_HASHED
 
     differing, options = [], {}
-    for key in _in_config_order(key for row in rows for key in row):
-        if key.partition(".")[0] in NOT_HASHED - MAY_ROUND:
+    for key in _in_config_order(key for config in configs for key in config):
+        if key.partition(".")[0] in NOT_HASHED - CAN_CHANGE_ROUNDING:
             continue
-        present = [row[key] for row in rows if key in row]
-        if any(value != present[0] for value in present):
+        values = [config[key] for config in configs if key in config]
+        if any(value != values[0] for value in values):
             differing.append(key)
-        elif len(present) < len(rows) and present[0] is not None:
-            options[key] = present[0]
+        elif len(values) < len(configs) and values[0] is not None:
+            options[key] = values[0]
     return differing, options
 
 
 def _in_config_order(keys: Iterable[str]) -> list[str]:
-    """Distinct keys of flat configs, section by section as a config has them."""
+    """Return the distinct keys of flat configs, sorted by their section of a config."""
     from normbench.config.schema import RunConfig
 
     sections = list(RunConfig.model_fields)
-    return sorted(dict.fromkeys(keys), key=lambda k: sections.index(k.split(".")[0]))
+    return sorted(
+        dict.fromkeys(keys), key=lambda key: sections.index(key.split(".")[0])
+    )
 
 
 def _text(value: Any) -> str:
-    """A value of a config as a person would type it."""
+    """Return a value of a config as the user would type it on the command line."""
     if value is None or isinstance(value, bool | list | dict):
         return dumps(value, ensure_ascii=False)
     return str(value)
 
 
-def _cell(cell: "Cell") -> dict[str, str]:
-    plain = cell.plain()
-    by = {key: "-" if plain[key] is None else str(plain[key]) for key in cell.by}
-    return {key: by.get(key, number(value)) for key, value in plain.items()}
-
-
 def _print(rows: Sequence[dict[str, str]], title: str, keep: set[str]) -> None:
-    """A table for a terminal.
+    """Print a table of at most MAX_TABLE_ROWS rows.
 
-    Columns with one value in all rows, except `keep`, move to the title.
+    Columns that have the same value in all rows are moved to the title, except the
+    columns in `keep`.
     """
     constant = {}
     if len(rows) > 1:
@@ -270,15 +286,16 @@ def _print(rows: Sequence[dict[str, str]], title: str, keep: set[str]) -> None:
         title += f"; all with {', '.join(pairs)}"
     print_table(
         [
-            {key: item for key, item in row.items() if key not in constant}
-            for row in rows[:MOST_ROWS]
+            {column: text for column, text in row.items() if column not in constant}
+            for row in rows[:MAX_TABLE_ROWS]
         ],
         title=title,
     )
-    if len(rows) > MOST_ROWS:
+    if len(rows) > MAX_TABLE_ROWS:
         typer.echo(
-            f"the first {MOST_ROWS} of {len(rows)} rows; choose with --where, sum up "
-            "with --by norm,batch_size, or print all with --csv",
+            f"these are the first {MAX_TABLE_ROWS} of {len(rows)} rows; choose runs "
+            "with --where, print means with --by norm,batch_size, or print all rows "
+            "with --csv",
             err=True,
         )
 
@@ -287,20 +304,23 @@ def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     import csv
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    # Quotes keep a text whole in a spreadsheet with another delimiter.
+    # Quotes keep text in one cell even if a spreadsheet uses another delimiter.
     writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     if rows:
-        writer.writerow(_as_text(column) for column in columns)
+        writer.writerow(_escape_formulas(column) for column in columns)
     for row in rows:
-        writer.writerow(_as_text(row.get(column)) for column in columns)
+        writer.writerow(_escape_formulas(row.get(column)) for column in columns)
 
 
-def _as_text(cell: Any) -> Any:
-    """An apostrophe before a text that a spreadsheet would compute; numbers stay.
+def _escape_formulas(cell: Any) -> Any:
+    """Put an apostrophe before text that a spreadsheet would compute as a formula.
 
-    Also after each semicolon, which starts a cell if it is the delimiter.
+    A formula can also follow a semicolon, which a spreadsheet may use as delimiter.
+    Numbers are returned unchanged.
     """
     if not isinstance(cell, str):
         return cell
     parts = cell.split(";")
-    return ";".join(f"'{part}" if part[:1] in COMPUTED else part for part in parts)
+    return ";".join(
+        f"'{part}" if part[:1] in FORMULA_STARTS else part for part in parts
+    )

@@ -1,4 +1,4 @@
-"""The commands train and config."""
+"""The commands `train` and `config`, which are about one run."""
 
 import os
 import signal
@@ -37,7 +37,8 @@ From = Annotated[
         "--from",
         metavar="FILE",
         callback=expanded,
-        help="Begin with this config, run's folder or result.json; KEY=VALUE wins.",
+        help="Start from the config in this file: a result.json, the folder of a run, "
+        "or the output of `normbench config`. KEY=VALUE arguments override it.",
         show_default=False,
     ),
 ]
@@ -53,9 +54,11 @@ def train(
 ) -> None:
     """Train one network with one norm, and record the run.
 
-    A finished run is not done again. Exit code 0: done; 1: the run failed, diverged or
-    was skipped; 2: the request was wrong; 130: interrupted (Ctrl-C, SIGTERM, SIGHUP),
-    and the same command resumes the run.
+    A finished run is not done again. The same command resumes an interrupted run. With
+    `torchrun -m normbench train`, several processes do the run together.
+
+    Exit code: 0 if the run is done; 1 if it failed, diverged or was skipped; 2 if the
+    request was wrong; 130 after Ctrl-C, SIGTERM or SIGHUP.
     """
     with exit_codes(), _world() as world:
         with world.raising_together():
@@ -79,7 +82,7 @@ def train(
 def _train(
     config: "RunConfig", results: "store.Results", world: "World"
 ) -> "RunRecord | None":
-    """The record of the run when it has ended; None if it was interrupted."""
+    """Do the run and return its record, or None if the run was interrupted."""
     from normbench.cli.progress import run_observer
     from normbench.errors import Stopped
     from normbench.training.distributed import run_together
@@ -104,7 +107,7 @@ def config(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Print the resolved config that OVERRIDES ask for, as yaml."""
+    """Print the complete config of a run as yaml, and train nothing."""
     with exit_codes():
         composed = _composed(overrides, config_dir, module, from_)
         if json:
@@ -138,11 +141,12 @@ def _composed(
 
 @contextmanager
 def _world() -> "Iterator[World]":
-    """The processes of this run; the first one prints why a request is refused.
+    """Join the processes that torchrun started, and yield them as a World.
 
-    If there are several, they end here by os._exit: threads of gloo may still belong to
-    a group that could not be destroyed or that a compiled graph holds, and would
-    sometimes abort Python's own shutdown with another exit code.
+    Only the first process prints the error of a wrong request. With several processes,
+    the block ends by os._exit: threads of gloo may still belong to a process group that
+    could not be destroyed or that a compiled graph holds. They would sometimes abort
+    Python's shutdown with another exit code.
     """
     from normbench.errors import RequestError
     from normbench.training.distributed import joined
@@ -172,10 +176,11 @@ def _world() -> "Iterator[World]":
 
 @contextmanager
 def _stopping(world: "World") -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C, SIGTERM or SIGHUP has come.
+    """Handle stop signals; yield a function that returns True after one was received.
 
-    A second Ctrl-C raises KeyboardInterrupt. A second SIGTERM or SIGHUP does not: a
-    closed terminal and its shell may each send one.
+    The signals are Ctrl-C, SIGTERM and SIGHUP. A second Ctrl-C raises
+    KeyboardInterrupt. A second SIGTERM or SIGHUP does not, because a closed terminal
+    and its shell may each send one.
     """
     pressed = False
 

@@ -1,12 +1,12 @@
-"""The command that shows one record: show."""
+"""The command `show`, which prints one record."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from normbench.cli.options import RESULTS, Json, Results, exit_codes
+from normbench.cli.options import RESULTS, Json, Results, RunId, exit_codes
 from normbench.cli.tables import number
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="Or its beginning.")],
+    run: RunId,
     results: Results = RESULTS,
     json: Json = False,
 ) -> None:
@@ -33,16 +33,20 @@ def _print_record(record: "RunRecord", folder: Path) -> None:
     from normbench.records.query import flat
 
     plain = record.model_dump(mode="json", exclude={"config", "metrics"})
-    for key, item in plain.items():
-        if isinstance(item, Mapping):
-            item = "  ".join(f"{k} {number(v)}" for k, v in item.items())
-        if isinstance(item, list):
-            item = "; ".join(map(str, item))
-        typer.echo(f"{key:<20} {number(item)}")
+    for key, value in plain.items():
+        typer.echo(f"{key:<20} {_text(value)}")
     typer.echo("\nconfig")
-    for key, item in flat(record.config).items():
-        typer.echo(f"  {key:<26} {item}")
+    for key, value in flat(record.config).items():
+        typer.echo(f"  {key:<26} {value}")
     typer.echo("\nmetrics")
-    for key, item in record.metrics.items():
-        typer.echo(f"  {key:<26} {number(item)}")
+    for key, value in record.metrics.items():
+        typer.echo(f"  {key:<26} {number(value)}")
     typer.echo(f"\n{folder}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "  ".join(f"{key} {number(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    return number(value)

@@ -1,54 +1,65 @@
-"""The command `stylize`, which applies a trained style network."""
+"""The command `stylize`, which applies a trained style network to pictures."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from normbench.cli.options import RESULTS, Json, Modules, Results, exit_codes, expanded
+from normbench.cli.options import (
+    RESULTS,
+    Json,
+    Modules,
+    Results,
+    RunId,
+    exit_codes,
+    expanded,
+    path_option,
+)
 from normbench.cli.tables import print_json
+
+Images = Annotated[
+    list[Path],
+    typer.Argument(metavar="IMAGE", callback=expanded, help="Pictures of any size."),
+]
+OutputDir = Annotated[
+    Path,
+    path_option("--output-dir", "Folder of the new pictures, IMAGE-RUN_ID-STYLE.png."),
+]
+Style = Annotated[
+    int,
+    typer.Option(
+        metavar="INDEX", min=0, help="Index of the style, if the run has several."
+    ),
+]
 
 
 def stylize(
-    run: Annotated[str, typer.Argument(metavar="RUN_ID", help="Or its beginning.")],
-    images: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="IMAGE...", callback=expanded, help="Pictures of any size."
-        ),
-    ],
-    output_dir: Annotated[
-        Path,
-        typer.Option(
-            callback=expanded,
-            help="Folder for the pictures: IMAGE-RUN_ID-STYLE.png.",
-        ),
-    ] = Path("stylized"),
-    style: Annotated[
-        int, typer.Option(min=0, help="Which of the run's styles, from 0.")
-    ] = 0,
+    run: RunId,
+    images: Images,
+    output_dir: OutputDir = Path("stylized"),
+    style: Style = 0,
     results: Results = RESULTS,
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Redraw your own pictures with a trained network of the style task.
+    """Apply the trained network of a style run to your own pictures.
 
-    Every picture becomes a PNG of the size of the input, turned as its EXIF orientation
-    says. All pictures are read before the first one is written.
+    Each new picture is a PNG of the same size as the original, rotated according to its
+    EXIF orientation. All pictures are read before the first one is written.
     """
     with exit_codes():
         from normbench.config.user_modules import import_modules, require_modules
         from normbench.records import store
         from normbench.training import stylization
 
-        finished, folder = store.finished(results, run)
-        require_modules(finished, module or ())
+        record, folder = store.finished(results, run)
+        require_modules(record, module or ())
         import_modules(module or ())
-        written = []
-        for target in stylization.redrawn(finished, folder, images, output_dir, style):
-            written.append(target)
+        files = []
+        for file in stylization.redrawn(record, folder, images, output_dir, style):
+            files.append(file)
             if not json:
-                typer.echo(target)
+                typer.echo(file)
         if json:
-            pairs = zip(images, written, strict=True)
+            pairs = zip(images, files, strict=True)
             print_json([{"image": str(i), "file": str(f)} for i, f in pairs])

@@ -1,4 +1,4 @@
-"""Commands about many runs: sweep, status, rerun."""
+"""The commands `sweep`, `status` and `rerun`, which do or count many runs."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ from normbench.cli.options import (
     Modules,
     Overrides,
     Results,
+    RunId,
     exit_codes,
-    expanded,
+    path_option,
 )
 from normbench.cli.tables import number, print_json, print_table
 
@@ -25,34 +26,55 @@ if TYPE_CHECKING:
     from normbench.records.store import Results as RunResults
     from normbench.sweeps.plan import Plan, PlanState
 
+MEASURED_RUNS = 100
+"""The number of finished runs from whose size the size of a run is estimated."""
+
 Arms = Annotated[
     list[str] | None,
     typer.Option(
         "--arm",
         metavar="OVERRIDES",
-        help="One of several grids that are done together; repeatable: "
-        '--arm "norm=group norm.num_groups=2,4" --arm norm=batch. Quotes after a = '
-        "belong to the value.",
+        help="Add a grid with these overrides, such as "
+        '"norm=group norm.num_groups=2,4". Repeatable. The KEY=VALUE arguments apply '
+        "to every arm.",
     ),
 ]
-
-ShareOption = Annotated[
+ShardOption = Annotated[
     str | None,
     typer.Option(
         "--shard",
         metavar="I/N",
-        help="Do one of N shares of the runs, I from 0 to N-1.",
+        help="Divide the runs into N shares and do share I, counted from 0.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only print the number of runs and the expected time."
     ),
 ]
 RedoStale = Annotated[
-    bool, typer.Option("--redo-stale", help="Do runs of other code again.")
+    bool,
+    typer.Option(
+        "--redo-stale",
+        help="Repeat finished runs that were done with other code.",
+    ),
+]
+SkipFailed = Annotated[
+    bool, typer.Option("--skip-failed", help="Do not repeat failed runs.")
 ]
 DataPath = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="data.path=PATH",
-        help="Where the same data files are now.",
+        help="New place of the same data files, if they have moved.",
         show_default=False,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    path_option(
+        "--output", "Folder of the new record.", show_default="reruns/TIME in --results"
     ),
 ]
 
@@ -60,28 +82,27 @@ DataPath = Annotated[
 def sweep(
     overrides: Overrides = None,
     arm: Arms = None,
-    shard: ShareOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would run, and how long.")
-    ] = False,
+    shard: ShardOption = None,
+    dry_run: DryRun = False,
     redo_stale: RedoStale = False,
-    skip_failed: Annotated[
-        bool, typer.Option("--skip-failed", help="Do not repeat failed runs.")
-    ] = False,
+    skip_failed: SkipFailed = False,
     results: Results = RESULTS,
     config_dir: ConfigDir = None,
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Do every run of a grid: norm=batch,group batch_size=2,8 seed=range(0,8).
+    """Do every run of a grid of configs.
 
-    Values are Hydra's: A,B,C, range(START,STOP,STEP), choice(...), and glob(*) over
-    yaml files. Everything is checked before the first run; a norm that cannot work in
-    its network is skipped. The same command again does the missing runs. For several
-    machines that share --results, use --shard, engine=slurm or engine=ray.
+    Example: normbench sweep norm=batch,group batch_size=2,8 'seed=range(0,8)'
 
-    Exit code 0: every run is done (a run that diverged is); 1: some failed; 2: the
-    request was wrong; 130: interrupted.
+    A value may be a list A,B,C or, as in Hydra, range(START,STOP,STEP), choice(A,B) or
+    glob(*) over yaml files. All configs are checked before the first run. A norm that
+    cannot work in its network is skipped. The same command continues a sweep: it does
+    only the missing runs. Several machines that share --results can divide a sweep by
+    --shard, engine=slurm or engine=ray.
+
+    Exit code: 0 if every run is done, even if it diverged; 1 if a run failed; 2 if the
+    request was wrong; 130 after Ctrl-C, SIGTERM or SIGHUP.
     """
     with exit_codes():
         from normbench.cli.console import Terminal
@@ -92,22 +113,22 @@ def sweep(
         from normbench.sweeps.round import Rounds
 
         import_modules(module or ())
-        share = None if shard is None else Shard.parse(shard)
+        share = Shard.parse(shard) if shard is not None else None
         plan = make_plan(overrides or (), arm or (), config_dir)
         if share is not None:
             plan = share.of(plan)
         runs = Results(results, tuple(module or ()), redo_stale)
         if dry_run:
-            _print_dry_run(_dry_run(plan, runs, skip_failed), json)
+            _print_plan_summary(_plan_summary(plan, runs, skip_failed), json)
             return
         progress = SweepProgress(Terminal(stderr=True))
 
-        def observe(title: str, plan: "Plan", state: "PlanState") -> SweepProgress:
+        def print_state(title: str, plan: "Plan", state: "PlanState") -> SweepProgress:
             _print_left_out(plan, state)
             return progress
 
         title = f"sweep --shard {shard}" if shard else "sweep"
-        with Rounds(runs, observe) as rounds:
+        with Rounds(runs, print_state) as rounds:
             records = rounds.run(plan, title, skip_failed=skip_failed).values()
         finished = [record for record in records if record.status != "failed"]
         if json:
@@ -126,10 +147,11 @@ def status(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Show the progress of a sweep, or, without overrides, of all runs in the folder.
+    """Count the runs of a sweep or of a folder by their state.
 
-    A run is `running` while a process holds the lock of its folder, `interrupted` if it
-    was begun and no process is doing it.
+    KEY=VALUE and --arm choose the runs of a sweep. Without them, all runs in --results
+    are counted. A run is `running` while a process holds the lock of its folder, and
+    `interrupted` if it was started and no process is doing it any more.
     """
     with exit_codes():
         from normbench.config.user_modules import import_modules
@@ -158,28 +180,20 @@ def status(
 
 
 def rerun(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN_ID", help="A run's id, or its beginning.")
-    ],
+    run: RunId,
     overrides: DataPath = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            callback=expanded,
-            help="Folder for the new record.  [default: reruns/TIME in --results]",
-            show_default=False,
-        ),
-    ] = None,
+    output: Output = None,
     results: Results = RESULTS,
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Do a finished run again in a fresh folder, and compare the metrics.
+    """Repeat a finished run in a new folder, and compare the metrics.
 
-    Exit code 0: all metrics are identical to the last bit; 1: they are not, or the run
-    failed. They are identical on the CPU of one machine, with the same code, packages
-    and threads; a GPU adds in varying order.
+    Metrics are identical to the last bit on the CPU of the same machine, with the same
+    code, packages and number of threads. On a GPU they may differ by rounding.
+
+    Exit code: 0 if all metrics are identical; 1 if they are not, or the run failed; 2
+    if the request was wrong; 130 after Ctrl-C.
     """
     with exit_codes():
         from datetime import datetime
@@ -191,14 +205,13 @@ def rerun(
         from normbench.training.experiment import run_one
 
         before, _ = store.finished(results, run)
-        modules = module or ()
+        modules = tuple(module or ())
         require_modules(before, modules)
         import_modules(modules)
         config = same_run(before, overrides or ())
-        fresh = output or results / "reruns" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
-        after = run_one(
-            config, store.Results(fresh, tuple(modules)), observer=run_observer()
-        )
+        folder = output or results / "reruns" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
+        new_results = store.Results(folder, modules)
+        after = run_one(config, new_results, observer=run_observer())
         identical = after.metrics == before.metrics and after.status == before.status
         if json:
             plain = {
@@ -210,23 +223,25 @@ def rerun(
             print_json(plain)
         else:
             _print_comparison(before, after)
-            typer.echo(f"run {after.run_id}  {store.run_folder(fresh, after.run_id)}")
+            typer.echo(f"run {after.run_id}  {store.run_folder(folder, after.run_id)}")
             typer.echo("identical" if identical else "not identical")
     if not identical:
         raise typer.Exit(1)
 
 
-def _dry_run(plan: "Plan", results: "RunResults", skip_failed: bool) -> dict[str, Any]:
-    """What a sweep would do, with the seconds and bytes that it would take."""
+def _plan_summary(
+    plan: "Plan", results: "RunResults", skip_failed: bool
+) -> dict[str, Any]:
+    """Return the number of runs by state, and the expected seconds and bytes."""
     from normbench.records.store import run_folder
     from normbench.sweeps.plan import plan_state
     from normbench.sweeps.round import forecast
 
     state = plan_state(plan, results, skip_failed=skip_failed)
-    folders = [run_folder(results.folder, key) for key in list(state.finished)[:100]]
+    measured = list(state.finished)[:MEASURED_RUNS]
     sizes = [
         sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        for folder in folders
+        for folder in (run_folder(results.folder, run_id) for run_id in measured)
     ]
     return {
         "runs": len(plan.runs),
@@ -241,38 +256,37 @@ def _dry_run(plan: "Plan", results: "RunResults", skip_failed: bool) -> dict[str
     }
 
 
-def _print_dry_run(outlook: Mapping[str, Any], json: bool) -> None:
+def _print_plan_summary(summary: Mapping[str, Any], json: bool) -> None:
     from normbench.cli.progress import duration
 
     if json:
-        print_json(outlook)
+        print_json(summary)
         return
-    seconds, size = outlook["seconds"], outlook["bytes"]
-    time = "unknown: no run like these is finished"
-    disk = "unknown: none of these is finished"
-    if seconds is not None:
-        time = f"about {duration(seconds)}"
-    if size is not None:
-        disk = f"about {max(1, round(size / 1024)):,} KiB"
-    shown = {**outlook, "time": time, "disk": disk}
-    counts = ("runs", "finished", "stale", "failed", "skipped", "missing")
-    for key in (*counts, "time", "disk"):
-        typer.echo(f"{key:<9} {shown[key]}")
-    for reason in outlook["reasons"]:
+    for key in ("runs", "finished", "stale", "failed", "skipped", "missing"):
+        typer.echo(f"{key:<9} {summary[key]}")
+    time = "unknown, because no similar run is finished"
+    if summary["seconds"] is not None:
+        time = f"about {duration(summary['seconds'])}"
+    typer.echo(f"{'time':<9} {time}")
+    disk = "unknown, because no run of this sweep is finished"
+    if summary["bytes"] is not None:
+        disk = f"about {max(1, round(summary['bytes'] / 1024)):,} KiB"
+    typer.echo(f"{'disk':<9} {disk}")
+    for reason in summary["reasons"]:
         typer.echo(f"skipped: {reason}")
 
 
 def _print_left_out(plan: "Plan", state: "PlanState") -> None:
-    """Say on standard error which runs of the plan are not done now, and why."""
+    """Print to standard error which runs of the plan are not done now, and why."""
     lines = []
     if state.finished:
         lines += [
             f"{len(state.finished)} of {len(plan.runs)} runs are finished already"
         ]
     if stale := len(state.stale & state.finished.keys()):
-        lines += [f"{stale} of them come from other code; --redo-stale does them again"]
+        lines += [f"{stale} of them come from other code; --redo-stale repeats them"]
     if state.left:
-        lines += [f"{len(state.left)} failed and are left as they are"]
+        lines += [f"{len(state.left)} failed and are not repeated"]
     for reason, count in sorted(_reasons(plan).items()):
         lines += [f"{count} skipped: {reason}"]
     for line in lines:
@@ -280,30 +294,27 @@ def _print_left_out(plan: "Plan", state: "PlanState") -> None:
 
 
 def _reasons(plan: "Plan") -> Counter[str]:
+    """Count the skipped runs by the reason."""
     return Counter(skip.reason for skip in plan.skipped.values())
 
 
 def _print_end(tally: "Tally", finished: int, results: Path) -> None:
     for run_id, reason in {**tally.failures, **tally.unrecorded}.items():
         typer.echo(f"{run_id}  {reason}", err=True)
-    ended = f"{tally.ended} runs: {tally.words()}; " if tally.ended else ""
+    ended = f"{tally.ended} runs: {tally.summary()}; " if tally.ended else ""
     typer.echo(f"{ended}{finished} finished, in {results}")
 
 
 def _print_comparison(before: "RunRecord", after: "RunRecord") -> None:
-    rows = [
-        {
-            "metric": key,
-            "before": number(before.metrics.get(key)),
-            "after": number(after.metrics.get(key)),
-            "same": "yes"
-            if before.metrics.get(key) == after.metrics.get(key)
-            else "NO",
-        }
-        for key in {**before.metrics, **after.metrics}
-    ]
+    rows = []
+    for key in {**before.metrics, **after.metrics}:
+        old, new = before.metrics.get(key), after.metrics.get(key)
+        same = "yes" if old == new else "NO"
+        rows.append(
+            {"metric": key, "before": number(old), "after": number(new), "same": same}
+        )
     print_table(rows, title="")
-    now = dict(after.environment)
+    environment = dict(after.environment)
     for field, value in before.environment:
-        if value != now[field]:
-            typer.echo(f"{field}: {value} -> {now[field]}")
+        if value != environment[field]:
+            typer.echo(f"{field}: {value} -> {environment[field]}")

@@ -1,4 +1,4 @@
-"""Prints values, tables and JSON."""
+"""Prints JSON, tables and numbers to standard output."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,32 +6,90 @@ from typing import Any
 
 import typer
 
-WIDTH = 200
-"""Columns of a table that is not printed to a terminal."""
+PIPE_WIDTH = 200
+"""Characters in a line of a table if standard output is not a terminal."""
+MAX_TEXT_WIDTH = 120
+"""Characters in a line of text that is still easy to read."""
 
 
 def print_json(value: Any) -> None:
-    """Print a value of dicts, lists, texts and numbers as indented JSON."""
+    """Print dicts, lists, strings and numbers as indented JSON."""
     typer.echo(json.dumps(value, indent=2))
 
 
 def number(value: Any) -> str:
-    """A float with four digits, "-" for None, and any other value as its text."""
+    """Return a float with four decimals, "-" for None, and `str(value)` otherwise."""
     if value is None:
         return "-"
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def width() -> int:
-    """The columns of the terminal, or WIDTH if the output goes elsewhere."""
+def output_width() -> int:
+    """Return the width of the terminal in characters, PIPE_WIDTH if there is none."""
     from normbench.cli.console import Terminal
 
     console = Terminal()
-    return console.width if console.is_terminal else WIDTH
+    return console.width if console.is_terminal else PIPE_WIDTH
+
+
+def text_width(maximum: int = MAX_TEXT_WIDTH) -> int:
+    """Return the characters in a line of text: the width of the output, limited."""
+    return min(output_width(), maximum)
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Print a table whose cells break between words, or blocks if words do not fit."""
+    """Print `rows`, whose keys are the columns, as a table that fits the output.
+
+    Long cells are wrapped between words. If the longest words do not fit side by side,
+    each row becomes a block of lines. Without rows, only the title is printed.
+    """
+    from normbench.system.streams import clean
+
+    if not rows:
+        typer.echo(title)
+        return
+    columns = list(rows[0])
+    cells = [[clean(str(row[column])) for column in columns] for row in rows]
+    for gap in (2, 1):
+        available = output_width() - gap * len(columns)
+        column_widths = _column_widths(columns, cells, available)
+        if column_widths is not None:
+            _print_aligned(columns, cells, column_widths, gap, title)
+            return
+    typer.echo(_blocks(columns, cells, title))
+
+
+def _column_widths(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], available: int
+) -> list[int] | None:
+    """Return the width of each column, or None if the sum would exceed `available`.
+
+    No column is narrower than its longest word. If the longest cells do not fit, the
+    widest columns are narrowed first.
+    """
+    longest_words, longest_cells = [], []
+    for column, *values in zip(columns, *cells, strict=True):
+        words = " ".join([column, *values]).split()
+        longest_words.append(max(map(len, words), default=0))
+        longest_cells.append(max(map(len, values), default=0))
+    for limit in range(max(longest_cells, default=0), -1, -1):
+        widths = [
+            max(word, min(cell, limit))
+            for word, cell in zip(longest_words, longest_cells, strict=True)
+        ]
+        if sum(widths) <= available:
+            return widths
+    return None
+
+
+def _print_aligned(
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    column_widths: Sequence[int],
+    gap: int,
+    title: str,
+) -> None:
+    """Print a table with `gap` blanks between columns."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -39,62 +97,29 @@ def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     from normbench.cli.console import Terminal
     from normbench.system.streams import clean
 
-    if not rows:
-        typer.echo(title)
-        return
-    console = Terminal(width=width())
-    columns = list(rows[0])
-    cells = [[clean(str(row[column])) for column in columns] for row in rows]
-    for gap in (2, 1):
-        widths = _widths(columns, cells, console.width - gap * len(columns))
-        if widths is not None:
-            break
-    else:
-        typer.echo(_blocks(columns, cells, title))
-        return
     table = Table(
         title=Text(clean(title), style="table.title") if title else None,
-        box=box.SIMPLE_HEAD,  # a blank between columns
+        box=box.SIMPLE_HEAD,  # has one blank between columns
         show_edge=False,
         title_justify="left",
         padding=(0, gap - 1, 0, 0),
     )
-    for column, characters in zip(columns, widths, strict=True):
-        table.add_column(Text(clean(column)), width=characters)
+    for column, width in zip(columns, column_widths, strict=True):
+        table.add_column(Text(clean(column)), width=width)
     for row in cells:
         table.add_row(*map(Text, row))
-    console.print(table)
-
-
-def _widths(
-    columns: Sequence[str], cells: Sequence[Sequence[str]], most: int
-) -> list[int] | None:
-    """The width of each column, at most `most` in sum; None if that is too little.
-
-    No column is narrower than its longest word; the widest columns are cut first.
-    """
-    texts = list(zip(columns, *cells, strict=True))
-    words = [max(map(len, " ".join(text).split()), default=0) for text in texts]
-    longest = [max(map(len, values), default=0) for _, *values in texts]
-    for limit in range(max(longest, default=0), -1, -1):
-        widths = [
-            max(word, min(cell, limit))
-            for word, cell in zip(words, longest, strict=True)
-        ]
-        if sum(widths) <= most:
-            return widths
-    return None
+    Terminal(width=output_width()).print(table)
 
 
 def _blocks(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> str:
-    """Every row as a block: its first cell, then one line for each other cell."""
-    first, *others = columns
-    margin = max(map(len, others), default=0)
+    """Return a block for each row: its first cell, then a line for each other cell."""
+    first_column, *other_columns = columns
+    key_width = max(map(len, other_columns), default=0)
     lines = [title] if title else []
-    for name, *values in cells:
-        lines += ["", f"{first} {name}"]
+    for first_cell, *other_cells in cells:
+        lines += ["", f"{first_column} {first_cell}"]
         lines += [
-            f"  {column:<{margin}}  {value}".rstrip()
-            for column, value in zip(others, values, strict=True)
+            f"  {column:<{key_width}}  {cell}".rstrip()
+            for column, cell in zip(other_columns, other_cells, strict=True)
         ]
     return "\n".join(lines)

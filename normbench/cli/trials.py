@@ -1,26 +1,27 @@
-"""What `claim check` and `compare` share: their options, and how runs are done."""
+"""Options and functions that `claim check` and `compare` share."""
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normbench.cli.tables import width
-
 if TYPE_CHECKING:
     from normbench.config.schema import Engine
     from normbench.sweeps.observer import SweepObserver
     from normbench.sweeps.plan import Plan, PlanState
-
-WIDEST = 120
-"""Columns of text that is still easy to read."""
+    from normbench.sweeps.round import Rounds
 
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=1, help="Processes.  [default: the cores]", show_default=False
+        "--workers",
+        metavar="NUMBER",
+        min=1,
+        help="Number of processes, Ray tasks or Slurm jobs that do the runs.",
+        show_default="one process per core",
     ),
 ]
 EngineOverrides = Annotated[
@@ -28,7 +29,8 @@ EngineOverrides = Annotated[
     typer.Option(
         "--engine",
         metavar="OVERRIDES",
-        help='What does the runs, such as "engine=ray engine.address=auto".',
+        help='Engine that does the runs, such as "engine=ray engine.address=auto".',
+        show_default="engine=local",
     ),
 ]
 
@@ -36,16 +38,31 @@ EngineOverrides = Annotated[
 def compose_engine(
     overrides: str | None, workers: int | None, config_dir: Path | None
 ) -> "Engine":
-    """The engine of --engine, with --workers."""
+    """Return the engine that the options --engine and --workers ask for.
+
+    Raises RequestError if the overrides of --engine are wrong.
+    """
     from normbench.config import composition
     from normbench.config.overrides import words
 
     engine = composition.compose_engine(words(overrides or "", "--engine"), config_dir)
-    return engine.model_copy(update={"workers": workers} if workers else {})
+    return engine if workers is None else engine.model_copy(update={"workers": workers})
 
 
-def observe(title: str, plan: "Plan", state: "PlanState") -> "SweepObserver":
-    """What shows the progress of a round of runs on the terminal."""
+def make_rounds(
+    results: Path, modules: Sequence[str] | None, redo_stale: bool
+) -> "Rounds":
+    """Import the user's modules, and return rounds of runs in the folder `results`."""
+    from normbench.config.user_modules import import_modules
+    from normbench.records.store import Results
+    from normbench.sweeps.round import Rounds
+
+    import_modules(modules or ())
+    return Rounds(Results(results, tuple(modules or ()), redo_stale), _observe)
+
+
+def _observe(title: str, plan: "Plan", state: "PlanState") -> "SweepObserver":
+    """Print the state of a plan, and return an observer that shows its progress."""
     from normbench.cli.console import Terminal
     from normbench.cli.progress import SweepProgress
 
@@ -56,10 +73,5 @@ def observe(title: str, plan: "Plan", state: "PlanState") -> "SweepObserver":
 
 
 def command_line() -> str:
-    """The command of this process, to repeat it."""
+    """Return the command of this process, quoted for a shell."""
     return shlex.join(["normbench", *sys.argv[1:]])
-
-
-def columns() -> int:
-    """The columns of text: those of the terminal, or WIDEST."""
-    return min(width(), WIDEST)

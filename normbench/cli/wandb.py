@@ -1,4 +1,4 @@
-"""The commands of Weights & Biases: sync, dashboard."""
+"""The commands `sync` and `dashboard`, which use Weights & Biases (W&B)."""
 
 from typing import Annotated
 
@@ -11,19 +11,21 @@ from normbench.cli.tables import print_json
 def sync(
     results: Results = RESULTS,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what would be uploaded.")
+        bool, typer.Option("--dry-run", help="Only print which runs would be uploaded.")
     ] = False,
     timeout: Annotated[
         float,
         typer.Option(
-            min=1, help="Give up when nothing was uploaded for so many seconds."
+            metavar="SECONDS",
+            min=1,
+            help="Stop if nothing was uploaded for this many seconds.",
         ),
     ] = 120,
 ) -> None:
     """Upload the runs that W&B logged offline.
 
-    Those uploaded already, and those that are running now, are left out. Exit code 1
-    when some could not be uploaded: the same command tries them again.
+    Runs that are uploaded already, or that are running now, are left out. If an upload
+    fails, the exit code is 1, and the same command tries it again.
     """
     with exit_codes():
         from normbench.records.sync import offline_runs, places, upload
@@ -31,16 +33,16 @@ def sync(
         folders = offline_runs(results)
         left_out = []
         if folders.synced:
-            left_out.append(f"{len(folders.synced)} skipped, uploaded already")
+            left_out.append(f"{len(folders.synced)} already uploaded")
         if folders.running:
-            left_out.append(f"{len(folders.running)} left for later, running")
+            left_out.append(f"{len(folders.running)} still running")
         if not folders.waiting:
-            nothing = f"nothing to upload in {' and '.join(map(str, places(results)))}"
-            typer.echo(", ".join([nothing, *left_out]))
+            searched = " and ".join(map(str, places(results)))
+            typer.echo(", ".join([f"nothing to upload in {searched}", *left_out]))
             return
         if dry_run:
-            would = f"{len(folders.waiting)} would be uploaded"
-            lines = [*map(str, folders.waiting), ", ".join([would, *left_out])]
+            summary = f"{len(folders.waiting)} would be uploaded"
+            lines = [*map(str, folders.waiting), ", ".join([summary, *left_out])]
             typer.echo("\n".join(lines))
             return
         done = upload(folders.waiting, results, timeout)
@@ -48,8 +50,8 @@ def sync(
         typer.echo(", ".join([*counts, f"{len(done.failed)} failed"]))
         if done.failed:
             typer.echo(
-                f"error: {done.reason}\nis the W&B server reachable? the same "
-                "command tries again what failed",
+                f"error: {done.reason}\nis the W&B server reachable? the same command "
+                "tries the failed uploads again",
                 err=True,
             )
             raise typer.Exit(1)
@@ -57,44 +59,49 @@ def sync(
 
 def dashboard(
     publish: Annotated[
-        bool, typer.Option("--publish", help="Save both to W&B, as new ones.")
+        bool,
+        typer.Option("--publish", help="Save a new workspace and a new report to W&B."),
     ] = False,
     project: Annotated[
         str,
         typer.Option(
-            "--project", envvar="WANDB_PROJECT", help="W&B project of the runs."
+            "--project",
+            metavar="NAME",
+            envvar="WANDB_PROJECT",
+            help="W&B project of the runs.",
         ),
     ] = "normbench",
     entity: Annotated[
         str | None,
         typer.Option(
             "--entity",
+            metavar="NAME",
             envvar="WANDB_ENTITY",
-            help="W&B user or team.  [default: your own]",
-            show_default=False,
+            help="W&B user or team that owns the project.",
+            show_default="your default entity",
         ),
     ] = None,
     claims: Claims = CLAIMS,
     json: Json = False,
 ) -> None:
-    """Build a W&B workspace and a report over the runs of a project, as code.
+    """Build a W&B workspace and a W&B report about a project.
 
-    Prints what --publish would save: sections, panels, and what they show; with --json,
-    the objects as W&B's client sends them. Runs get there by tracker=wandb and
-    `normbench sync`.
+    Without --publish, nothing is saved: the command prints the sections and panels of
+    both, or with --json the objects that W&B's client would send. The runs must be in
+    the project: train with tracker=wandb, then upload with `normbench sync`.
     """
     with exit_codes():
-        from normbench.report import dashboard as built
+        from normbench.report import dashboard as dashboards
         from normbench.verdicts.files import read_verdict
 
         files = sorted(claims.glob("*/verdict.json"))
         verdicts = [verdict for file in files if (verdict := read_verdict(file))]
         if publish:
-            addresses = built.publish(verdicts, project, entity)
+            addresses = dashboards.publish(verdicts, project, entity)
             plain, text = addresses, "\n".join(addresses.values())
         else:
-            shown = built.dashboard(verdicts, project, entity)
-            plain, text = shown.plain(), built.outline(shown)
+            drafts = dashboards.dashboard(verdicts, project, entity)
+            plain, text = drafts.plain(), dashboards.outline(drafts)
         if json:
             print_json(plain)
         else:

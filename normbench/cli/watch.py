@@ -1,16 +1,16 @@
-"""The command that shows the progress of a sweep in another terminal: watch."""
+"""The command `watch`, which shows the progress of a sweep in another terminal."""
 
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from normbench.cli.options import RESULTS, Json, Results, exit_codes
-from normbench.cli.tables import WIDTH, number, print_json
+from normbench.cli.tables import PIPE_WIDTH, number, print_json
 from normbench.system.interrupts import INTERRUPTED
 from normbench.system.signals import all_interrupt
 from normbench.system.streams import lost_output
@@ -22,42 +22,55 @@ if TYPE_CHECKING:
 
     from normbench.sweeps.watch import Cell, Snapshot, Watch
 
-EVERY = 1.0
-"""Seconds between looks."""
-SHARE = 0.05
-"""The maximum share of time spent on looking: looks at many runs are rarer."""
-MARKS = 8
-"""Runs of a cell that have a mark each; in larger cells a mark stands for several."""
+INTERVAL = 1.0
+"""The minimum number of seconds between two updates of the view."""
+MAX_BUSY_SHARE = 0.05
+"""The maximum share of the time spent on updates; with many runs they are rarer."""
+MAX_CELL_MARKS = 8
+"""Marks in a cell. In a cell of more runs, a mark stands for several runs."""
+MAX_BAR_MARKS = 80
+"""Marks in the bar over all runs."""
 GAP = 2
 """Blanks between columns."""
-SHOWN = 4
-"""Running runs, and failures, that are named."""
+MAX_LISTED = 4
+"""The number of running runs, and of failures, that are listed."""
 
-LOOKS = {
-    "ok": ("■", "#", "green"),
-    "diverged": ("▲", "!", "magenta"),
-    "failed": ("✗", "x", "bold red"),
-    "skipped": ("-", "-", "dim"),
-    "running": ("▶", ">", "bold cyan"),
-    "interrupted": ("◦", "o", "yellow"),
-    "missing": ("·", ".", "dim"),
+
+class Mark(NamedTuple):
+    """How a state of a run is shown: a symbol, its ASCII form and a style of rich."""
+
+    symbol: str
+    ascii: str
+    style: str
+
+
+MARKS = {
+    "ok": Mark("■", "#", "green"),
+    "diverged": Mark("▲", "!", "magenta"),
+    "failed": Mark("✗", "x", "bold red"),
+    "skipped": Mark("-", "-", "dim"),
+    "running": Mark("▶", ">", "bold cyan"),
+    "interrupted": Mark("◦", "o", "yellow"),
+    "missing": Mark("·", ".", "dim"),
 }
-"""By state of a run: its mark, its mark in ASCII, its style."""
+"""The mark of each state, in the order of the bar over all runs."""
 
 
 def watch(
     results: Results = RESULTS,
     once: Annotated[
-        bool, typer.Option("--once", help="Print the progress once.")
+        bool, typer.Option("--once", help="Print the progress once and exit.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Watch the sweep that is running, or a claim's check, from another terminal.
+    """Show the progress of a running sweep, check or comparison.
 
-    Shows every cell of the grid with a mark for each run, the best and the worst cell,
-    and the time left; ends when the sweep does. Reads only files: any number may watch.
-    Where output goes to no terminal, and where no sweep is running, it prints how far
-    the last one is. Ctrl-C ends watching, not the sweep.
+    Start this command in another terminal. It shows each cell of the grid, with a mark
+    for each run, the best and the worst cell, and the time left. It ends when the sweep
+    ends. Ctrl-C ends this command, but not the sweep.
+
+    If no sweep is running, or the output is not a terminal, the command prints the
+    progress of the last sweep once and exits.
     """
     with exit_codes():
         from normbench.cli.console import Terminal
@@ -69,16 +82,16 @@ def watch(
             return
         console = Terminal()
         if not sys.stdout.isatty():
-            console = Terminal(width=WIDTH, force_terminal=False)
+            console = Terminal(width=PIPE_WIDTH, force_terminal=False)
         elif not once and not console.is_dumb_terminal:
             try:
                 with all_interrupt():
                     _follow(watched, console)
             except KeyboardInterrupt:
-                console.print()  # below the ^C
-                console.print(_view(watched.look(), console, rows=None))
+                console.print()  # The terminal has printed ^C on this line.
+                console.print(_view(watched.look(), console, max_lines=None))
                 raise typer.Exit(INTERRUPTED) from None
-        console.print(_view(watched.look(), console, rows=None))
+        console.print(_view(watched.look(), console, max_lines=None))
 
 
 def _follow(watched: "Watch", console: "Console") -> None:
@@ -87,28 +100,33 @@ def _follow(watched: "Watch", console: "Console") -> None:
 
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            began = time.monotonic()
+            start_time = time.monotonic()
             snapshot = watched.look()
-            live.update(_view(snapshot, console, rows=console.height), refresh=True)
+            live.update(
+                _view(snapshot, console, max_lines=console.height), refresh=True
+            )
             if not snapshot.active or lost_output():
                 return
-            time.sleep(max(EVERY, (time.monotonic() - began) / SHARE))
+            busy = time.monotonic() - start_time
+            time.sleep(max(INTERVAL, busy / MAX_BUSY_SHARE))
 
 
-def _view(snapshot: "Snapshot", console: "Console", rows: int | None) -> "Group":
-    """The whole view, in at most `rows` lines if possible."""
+def _view(snapshot: "Snapshot", console: "Console", max_lines: int | None) -> "Group":
+    """Return the whole view, with at most `max_lines` lines if possible."""
     from rich.console import Group
 
-    above = list(_head(snapshot, console))
-    below = list(_foot(snapshot, console))
-    if rows is not None:
-        # The table has a head and a rule, and a line for rows left out at either side.
-        lines = len(console.render_lines(Group(*above, *below)))
-        rows = max(1, rows - lines - 4)
-    return Group(*above, *_table(snapshot, console, rows), *below)
+    header = list(_header(snapshot, console))
+    footer = list(_footer(snapshot, console))
+    max_rows = None
+    if max_lines is not None:
+        other_lines = len(console.render_lines(Group(*header, *footer)))
+        # The table has four more lines: names, a rule, and hidden rows above and below.
+        max_rows = max(1, max_lines - other_lines - 4)
+    return Group(*header, *_table(snapshot, console, max_rows), *footer)
 
 
-def _head(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
+def _header(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
+    """Yield the lines above the table: titles, a bar over all runs, time, legend."""
     from rich.text import Text
 
     from normbench.cli.progress import duration
@@ -118,106 +136,117 @@ def _head(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
     title = Text(", ".join(snapshot.titles), style="bold")
     title.append(f"  {ended} of {counts.total()} runs have ended", style="not bold")
     yield title
-    width = min(console.width, 80)
-    states = [state for state in LOOKS for _ in range(counts[state])]
-    yield _marks(states, width, console)
-    line = []
+    states = [state for state in MARKS for _ in range(counts[state])]
+    yield _marks(states, min(console.width, MAX_BAR_MARKS), console)
+    parts = []
     if snapshot.rate is not None:
         rate = snapshot.rate
         runs = f"{rate:.1f} runs/min" if rate >= 1 else f"{60 * rate:.1f} runs/h"
-        line.append(f"{runs} in {duration(snapshot.seconds)}")
+        parts.append(f"{runs} in {duration(snapshot.seconds)}")
     if not snapshot.pending():
-        line.append("all have ended")
+        parts.append("all have ended")
     elif not snapshot.active:
-        line.append("stopped; the same command takes it up again")
+        parts.append("stopped; the same command continues it")
     elif snapshot.left is not None:
-        line.append(f"about {duration(snapshot.left)} left")
-    yield Text(", ".join(line))
-    legend = Text()
-    for state in LOOKS:
+        parts.append(f"about {duration(snapshot.left)} left")
+    yield Text(", ".join(parts))
+    entries = []
+    for state, mark in MARKS.items():
         if counts[state]:
-            legend.append("  " * bool(legend))
-            legend.append(_mark(state, console), style=LOOKS[state][2])
             word = "to come" if state == "missing" else state
-            legend.append(f" {counts[state]} {word}")
-    yield legend
+            entry = Text().append(_symbol(mark, console), style=mark.style)
+            entries.append(entry.append(f" {counts[state]} {word}"))
+    yield Text("  ").join(entries)
     yield Text()
 
 
-def _foot(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
+def _footer(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
+    """Yield the lines below the table: extremes, running runs, failures."""
     from rich.text import Text
 
     extremes = snapshot.extremes()
     if extremes or snapshot.running or snapshot.failures or snapshot.left_out:
         yield Text()
-    for text in snapshot.left_out[:SHOWN]:
-        yield Text(f"left out {text}", style=LOOKS["failed"][2])
+    for text in snapshot.left_out[:MAX_LISTED]:
+        yield Text(f"left out {text}", style=MARKS["failed"].style)
     for metric, (best, worst) in extremes.items():
         for word, cell in (("best", best), ("worst", worst)):
-            yield Text(f"{word:<8} {metric} {number(cell.mean)} (n {cell.n})  ").append(
-                cell.name(), style="bold"
-            )
-    for title in snapshot.running[:SHOWN]:
-        yield Text(f"{'running':<8} {title}", style=LOOKS["running"][2])
-    for run_id, reason in list(snapshot.failures.items())[:SHOWN]:
-        line = Text(f"{'failed':<8} {run_id[:8]}  {reason}", style=LOOKS["failed"][2])
+            line = Text(f"{word:<8} {metric} {number(cell.mean)} (n {cell.n})  ")
+            yield line.append(cell.name(), style="bold")
+    for title in snapshot.running[:MAX_LISTED]:
+        yield Text(f"{'running':<8} {title}", style=MARKS["running"].style)
+    for run_id, reason in list(snapshot.failures.items())[:MAX_LISTED]:
+        line = Text(f"{'failed':<8} {run_id[:8]}  {reason}", MARKS["failed"].style)
         line.truncate(console.width, overflow="ellipsis")
         yield line
-    if (more := len(snapshot.failures) - SHOWN) > 0:
-        yield Text(f"{'':<8} and {more} more; `normbench results` lists them")
-
-
-def _table(
-    snapshot: "Snapshot", console: "Console", most: int | None
-) -> "Iterator[Table | Text]":
-    """Rows by columns if they fit the console, else a row for each cell."""
-    from rich.text import Text
-
-    grid, listed = _grid(snapshot), _list(snapshot)
-    for head, rows, detail in ((*grid, 2), (*grid, 1), (*grid, 0), (*listed, 2)):
-        before, shown, after = _window([row for _, row in rows], most)
-        lines = [
-            [Text(name), *(_cell(cell, console, detail) for cell in row)]
-            for name, row in rows[before : before + shown]
-        ]
-        columns = zip(map(Text, head), *lines, strict=True)
-        if sum(GAP + max(map(len, column)) for column in columns) <= console.width:
-            break
-    if before:
-        yield Text(f"{before} rows above, all ended", style="dim")
-    yield _columns(head, lines)
-    if after:
-        yield Text(f"{after} rows below", style="dim")
+    hidden_failures = len(snapshot.failures) - MAX_LISTED
+    if hidden_failures > 0:
+        yield Text(f"{'':<8} and {hidden_failures} more; see `normbench results`")
 
 
 Rows = Sequence[tuple[str, "Sequence[Cell | None]"]]
+"""The label of each row, and its cells; None if a combination has no run."""
+
+
+def _table(
+    snapshot: "Snapshot", console: "Console", max_rows: int | None
+) -> "Iterator[Table | Text]":
+    """Yield the cells as a table that fits the console, if possible.
+
+    The table is a grid, if necessary with fewer details, or has one cell per row. Lines
+    above and below it count the rows that are hidden because of `max_rows`.
+    """
+    from rich.text import Text
+
+    grid, cell_list = _grid(snapshot), _cell_list(snapshot)
+    # Use the first layout that is narrow enough, or the last.
+    for (names, rows), detail in ((grid, 2), (grid, 1), (grid, 0), (cell_list, 2)):
+        above, below = _hidden_rows([cells for _, cells in rows], max_rows)
+        lines = [
+            [Text(label), *(_cell(cell, console, detail) for cell in cells)]
+            for label, cells in rows[above : len(rows) - below]
+        ]
+        columns = zip(map(Text, names), *lines, strict=True)
+        width = sum(GAP + max(map(len, texts)) for texts in columns)
+        if width <= console.width:
+            break
+    if above:
+        yield Text(f"{above} rows above, all ended", style="dim")
+    yield _rich_table(names, lines)
+    if below:
+        yield Text(f"{below} rows below", style="dim")
 
 
 def _grid(snapshot: "Snapshot") -> tuple[list[str], Rows]:
-    """The values of one key as columns, the others as rows; else a list."""
-    across = snapshot.column
-    if across is None:
-        return _list(snapshot)
-    values = list(dict.fromkeys(cell.by[across] for cell in snapshot.cells))
-    with suppress(TypeError):  # text and numbers have no order
+    """Return the column names and the rows of a grid.
+
+    Each column is a value of the key `snapshot.column`, each row a combination of the
+    other keys. If this key is None, the table has one cell per row.
+    """
+    column_key = snapshot.column
+    if column_key is None:
+        return _cell_list(snapshot)
+    values = list(dict.fromkeys(cell.by[column_key] for cell in snapshot.cells))
+    with suppress(TypeError):  # text and numbers cannot be compared
         values.sort()
     rows: dict[str, list[Cell | None]] = {}
     for cell in snapshot.cells:
-        rest = {key: value for key, value in cell.by.items() if key != across}
-        row = rows.setdefault(_label(rest), [None] * len(values))
-        row[values.index(cell.by[across])] = cell
-    beside = " ".join(key for key in snapshot.by if key != across)
-    head = [f"{beside}, by {across}", *map(str, values)]
-    return head, list(rows.items())
+        row_keys = {key: value for key, value in cell.by.items() if key != column_key}
+        row = rows.setdefault(_label(row_keys), [None] * len(values))
+        row[values.index(cell.by[column_key])] = cell
+    row_names = " ".join(key for key in snapshot.by if key != column_key)
+    names = [f"{row_names}, by {column_key}", *map(str, values)]
+    return names, list(rows.items())
 
 
-def _list(snapshot: "Snapshot") -> tuple[list[str], Rows]:
+def _cell_list(snapshot: "Snapshot") -> tuple[list[str], Rows]:
+    """Return the column names and the rows of a table with one cell per row."""
     rows = [(_label(cell.by), [cell]) for cell in snapshot.cells]
     return [" ".join(snapshot.by), "runs"], rows
 
 
 def _label(by: dict[str, object]) -> str:
-    """Values, with their keys unless the value alone is clear."""
+    """Join values as "key=value", without the key if the value is a name."""
     return " ".join(
         str(value) if key in {"task", "data", "norm"} else f"{key}={value}"
         for key, value in by.items()
@@ -225,32 +254,34 @@ def _label(by: dict[str, object]) -> str:
     )
 
 
-def _window(
-    rows: "Sequence[Sequence[Cell | None]]", most: int | None
-) -> tuple[int, int, int]:
-    """How many rows are before, in and after the part that is shown.
+def _hidden_rows(
+    rows: "Sequence[Sequence[Cell | None]]", max_rows: int | None
+) -> tuple[int, int]:
+    """Return how many rows are hidden above and below the rows that are shown.
 
-    If not all fit, the part begins with the first row that has runs to come.
+    If not all rows fit, rows of ended runs are hidden above the first row with runs
+    that have not ended.
     """
     from normbench.sweeps.watch import OPEN
 
-    if most is None or len(rows) <= most:
-        return 0, len(rows), 0
+    if max_rows is None or len(rows) <= max_rows:
+        return 0, 0
     pending = [
         any(cell and OPEN.intersection(cell.states) for cell in row) for row in rows
     ]
-    first = pending.index(True) if any(pending) else 0
-    before = min(first, len(rows) - most)
-    return before, most, len(rows) - most - before
+    first_pending = pending.index(True) if any(pending) else 0
+    hidden = len(rows) - max_rows
+    above = min(first_pending, hidden)
+    return above, hidden - above
 
 
-def _columns(head: Sequence[str], lines: "Sequence[Sequence[Text]]") -> "Table":
+def _rich_table(names: Sequence[str], lines: "Sequence[Sequence[Text]]") -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, GAP - 1, 0, 0))
-    for name in head:
+    for name in names:
         table.add_column(Text(name), no_wrap=True)
     for line in lines:
         table.add_row(*line)
@@ -258,47 +289,50 @@ def _columns(head: Sequence[str], lines: "Sequence[Sequence[Text]]") -> "Table":
 
 
 def _cell(cell: "Cell | None", console: "Console", detail: int) -> "Text":
-    """Marks; with `detail` 1 also the mean, with 2 also the count of a large cell."""
+    """Return the marks of a cell, and details.
+
+    With `detail` 1 the mean is added, with 2 also the number of runs of a large cell.
+    """
     from rich.text import Text
 
     from normbench.sweeps.watch import OPEN
 
     if cell is None:
         return Text()
-    text = _marks(cell.states, MARKS, console)
-    if detail == 2 and (runs := len(cell.states)) > MARKS:
+    text = _marks(cell.states, MAX_CELL_MARKS, console)
+    if detail == 2 and len(cell.states) > MAX_CELL_MARKS:
         ended = sum(state not in OPEN for state in cell.states)
-        text.append(f" {ended}/{runs}")
+        text.append(f" {ended}/{len(cell.states)}")
     if detail and cell.mean is not None:
         text.append(f" {number(cell.mean)}")
     return text
 
 
-def _marks(states: Sequence[str], width: int, console: "Console") -> "Text":
-    """At most `width` marks: one for each run, or for equal parts of the runs.
-
-    Every state has a mark, even if it is rare.
-    """
+def _marks(states: Sequence[str], max_marks: int, console: "Console") -> "Text":
+    """Return a mark for each run, or `max_marks` marks if there are more runs."""
     from rich.text import Text
 
-    if len(states) > width:
-        states = _shares(states, width)
+    if len(states) > max_marks:
+        states = _shares(states, max_marks)
     text = Text()
-    for state, some in groupby(states):
-        mark = _mark(state, console)
-        text.append(mark * sum(1 for _ in some), style=LOOKS[state][2])
+    for state, group in groupby(states):
+        mark = MARKS[state]
+        text.append(_symbol(mark, console) * len(list(group)), style=mark.style)
     return text
 
 
-def _shares(states: Sequence[str], width: int) -> list[str]:
-    counts = {state: states.count(state) for state in LOOKS if state in states}
-    marks = {s: max(1, round(n * width / len(states))) for s, n in counts.items()}
-    while (over := sum(marks.values()) - width) != 0:
-        most = max(marks, key=lambda state: marks[state])
-        marks[most] -= 1 if over > 0 else -1
-    return [state for state, n in marks.items() for _ in range(n)]
+def _shares(states: Sequence[str], marks: int) -> list[str]:
+    """Return `marks` states: each of `states` in proportion, but at least once."""
+    counts = {state: states.count(state) for state in MARKS if state in states}
+    shares = {
+        state: max(1, round(count * marks / len(states)))
+        for state, count in counts.items()
+    }
+    while (excess := sum(shares.values()) - marks) != 0:
+        largest = max(shares, key=lambda state: shares[state])
+        shares[largest] -= 1 if excess > 0 else -1
+    return [state for state, share in shares.items() for _ in range(share)]
 
 
-def _mark(state: str, console: "Console") -> str:
-    mark, plain, _ = LOOKS[state]
-    return plain if console.options.ascii_only else mark
+def _symbol(mark: Mark, console: "Console") -> str:
+    return mark.ascii if console.options.ascii_only else mark.symbol

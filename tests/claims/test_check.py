@@ -579,7 +579,7 @@ def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(
     for arguments, message in (
         (["claim", "check"], "name a claim"),
         (["claim", "check", "tinny"], "is unknown"),
-        (["claim", "check", "tiny", "--all"], "one of the two"),
+        (["claim", "check", "tiny", "--all"], "not both"),
         (["claim", "check", "tiny", "--arm", "norm=batch lr=1"], "lr=1 cannot"),
         (["compare", "--arm", "norm=batch"], "two arms"),
         (["compare", "--rates", "a,b"], "not a list of numbers"),

@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: output, files and exit codes."""
+"""The command line as a user sees it: output, files and exit codes."""
 
 import csv
 import io
@@ -17,6 +17,7 @@ from typing import get_type_hints
 import pytest
 import yaml
 from conftest import SMALL, Command
+from records_made import A_RECORD, written
 
 import normbench
 from normbench.cli import app
@@ -26,7 +27,9 @@ from normbench.config.choices import choices
 TINY = [*SMALL["cnn"], "budget.max_steps=2", "budget=smoke", "tracker=none"]
 
 
-def test_help_names_every_command_and_version_the_version(invoke: Command) -> None:
+def test_help_lists_the_commands_and_version_prints_the_version(
+    invoke: Command,
+) -> None:
     shown = invoke("--help")
     assert shown.returncode == 0
     for name in ("train", "config", "list", "show", "results", "--install-completion"):
@@ -36,6 +39,26 @@ def test_help_names_every_command_and_version_the_version(invoke: Command) -> No
     assert normbench.__version__ == version("normbench") == "0.1.0"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_lost_output_is_an_error_and_a_reader_may_go_away(tmp_path: Path) -> None:
+    def shell(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+        normbench = [sys.executable, "-m", "normbench"]
+        return subprocess.run(
+            ["sh", "-c", script, "sh", *normbench, *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
+    written(tmp_path / "results" / "runs", A_RECORD)
+    error = "error: standard output cannot be written: Bad file descriptor\n"
+    for words in (["--version"], ["plot", "--help"], ["show", A_RECORD.run_id]):
+        closed = shell('"$@" >&-', *words)
+        assert (closed.returncode, closed.stderr) == (1, error), words
+    first_line = shell('"$@" | head -1', "list", "data")
+    assert (first_line.stdout.strip(), first_line.stderr) == ("data", "")
+
+
 def commands() -> Iterator[Callable[..., None]]:
     """The function of every command."""
     for group in (app, *(added.typer_instance for added in app.registered_groups)):
@@ -43,7 +66,7 @@ def commands() -> Iterator[Callable[..., None]]:
             yield registered.callback
 
 
-def test_a_tilde_is_a_home_in_every_option_that_is_a_path() -> None:
+def test_every_option_with_a_path_expands_a_tilde() -> None:
     options = 0
     for command in commands():
         for name, hint in get_type_hints(command, include_extras=True).items():
@@ -54,7 +77,7 @@ def test_a_tilde_is_a_home_in_every_option_that_is_a_path() -> None:
     assert options > 20
 
 
-def test_results_may_be_in_a_home(invoke: Command, tmp_path: Path) -> None:
+def test_a_tilde_in_results_is_the_home_folder(invoke: Command, tmp_path: Path) -> None:
     message = f"--results {tmp_path}/mine is not a folder"
     for words, environment in (
         (["--results", "~/mine"], {}),
@@ -68,7 +91,7 @@ def test_results_may_be_in_a_home(invoke: Command, tmp_path: Path) -> None:
     assert "there is no such home folder" in done.stderr
 
 
-def test_train_show_and_results_tell_the_same_story(
+def test_train_show_and_results_print_the_same_record(
     invoke: Command, tmp_path: Path
 ) -> None:
     trained = invoke("train", "norm=group", "norm.num_groups=4", *TINY)
@@ -77,7 +100,7 @@ def test_train_show_and_results_tell_the_same_story(
     assert last[0] == "run"
     run_id, folder = last[1], tmp_path / last[2]
     assert folder == tmp_path / "results" / "runs" / run_id[:2] / run_id
-    # Whether the file of a lock stays depends on the version of filelock.
+    # Some versions of filelock delete the lock file, others keep it.
     assert {f.name for f in folder.iterdir()} - {".lock"} == {
         "config.yaml",
         "history.jsonl",
@@ -140,7 +163,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
 ]
 
 
-def test_a_wrong_request_is_told_in_three_lines_and_writes_nothing(
+def test_a_wrong_request_prints_up_to_three_lines_and_writes_nothing(
     invoke: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -171,13 +194,13 @@ def test_a_run_that_diverges_exits_with_1(invoke: Command) -> None:
 def test_ctrl_c_ends_a_run_with_130_and_no_record(
     invoke: Command, tmp_path: Path
 ) -> None:
-    def press_once_it_trains() -> None:
+    def interrupt_once_it_trains() -> None:
         deadline = time.monotonic() + 60
         while not list(tmp_path.rglob("history.jsonl")) and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=press_once_it_trains).start()
+    threading.Thread(target=interrupt_once_it_trains).start()
     long = ["tracker=none", "budget=full", "budget.epochs=1000"]
     done = invoke("train", *SMALL["cnn"], *long)
     assert done.returncode == 130
@@ -201,7 +224,7 @@ class Halve(Norm, name="halve"):
 
 
 @pytest.mark.slow
-def test_a_norm_of_ones_own_is_one_file_and_one_yaml(
+def test_a_user_adds_a_norm_with_one_file_and_one_yaml(
     command: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "my_norms.py").write_text(MINE)
@@ -209,18 +232,15 @@ def test_a_norm_of_ones_own_is_one_file_and_one_yaml(
     (tmp_path / "mine" / "norm" / "halve.yaml").write_text(
         "# Half\nname: halve\nby: 4\n"
     )
-    own = ["--config-dir", "mine", "--module", "my_norms"]
-    done = command("train", "norm=halve", *TINY, *own, "--json")
+    options = ["--config-dir", "mine", "--module", "my_norms"]
+    done = command("train", "norm=halve", *TINY, *options, "--json")
     assert done.returncode == 0, done.stderr
     finished = json.loads(done.stdout)
     assert finished["config"]["norm"] == {"name": "halve", "by": 4.0}
     assert len(finished["environment"]["modules"]["my_norms"]) == 16
-    names = [
-        r["name"]
-        for r in json.loads(command("list", "norms", *own[:2], "--json").stdout)
-    ]
-    assert "halve" in names
-    wrong = command("train", "norm=halve", "norm.by=much", *TINY, *own)
+    listed = json.loads(command("list", "norms", *options[:2], "--json").stdout)
+    assert "halve" in [norm["name"] for norm in listed]
+    wrong = command("train", "norm=halve", "norm.by=much", *TINY, *options)
     assert wrong.returncode == 2
     assert "norm.by" in wrong.stderr
 
@@ -228,17 +248,17 @@ def test_a_norm_of_ones_own_is_one_file_and_one_yaml(
 def test_completion_offers_groups_and_choices() -> None:
     script = Path(sys.executable).with_name("normbench")
     typed = {"COMP_WORDS": "normbench train norm=gr", "COMP_CWORD": "2"}
-    offered = subprocess.run(
+    completion = subprocess.run(
         [script],
         env=os.environ | {"_NORMBENCH_COMPLETE": "complete_bash"} | typed,
         capture_output=True,
         text=True,
     )
-    assert offered.stdout.split() == ["norm=group", "norm=group_permuted"]
+    assert completion.stdout.split() == ["norm=group", "norm=group_permuted"]
 
 
 @pytest.mark.slow
-def test_the_same_run_is_not_done_twice_at_once(tmp_path: Path) -> None:
+def test_two_processes_do_not_do_the_same_run(tmp_path: Path) -> None:
     arguments = [*SMALL["cnn"], "tracker=none", "budget=quick"]
     first, second = (
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The command that draws: what it writes, and what it says where it cannot."""
+"""The command `plot`: the files that it writes, and its errors."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plot:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two norms, two batch sizes, two seeds; one run diverged. Not to be changed."""
+    """Two norms, two batch sizes, two seeds; one run diverged. Do not change it."""
     results = tmp_path_factory.mktemp("results") / "runs"
     for norm in ("batch", "layer"):
         for batch_size in (2, 8):
@@ -60,12 +60,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words_in(file: Path) -> str:
-    """All that is written in a figure."""
+    """Return all text in an SVG file."""
     texts = ElementTree.parse(file).getroot().iter("{http://www.w3.org/2000/svg}text")
     return " ".join("".join(text.itertext()).strip() for text in texts)
 
 
-def test_a_claims_figures_are_beside_its_verdict_or_where_the_user_says(
+def test_a_claims_figures_are_beside_its_verdict_or_in_the_given_place(
     plot: Plot, runs: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "results" / "claims" / "layernorm-axes"
@@ -94,26 +94,26 @@ def test_a_claims_figures_are_beside_its_verdict_or_where_the_user_says(
     assert done.output.splitlines()[-1] == "one.svg"
 
 
-def test_means_over_a_number_are_curves(plot: Plot, runs: Path) -> None:
+def test_means_over_a_numeric_key_are_curves(plot: Plot, runs: Path) -> None:
     done = plot("--by", "batch_size", "--results", str(runs), "--format", "svg,png")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines() == [
         f"figures/test-error-by-batch_size.{kind}" for kind in ("svg", "png")
     ]
-    said = words_in(Path("figures/test-error-by-batch_size.svg"))
+    text = words_in(Path("figures/test-error-by-batch_size.svg"))
     for part in ("batch", "layer_sample", "batch size", "test error", "1-2 runs"):
-        assert part in said
-    assert "1 runs that diverged, failed or were skipped are not in" in said
+        assert part in text
+    assert "1 runs that diverged, failed or were skipped are not in" in text
     with Image.open("figures/test-error-by-batch_size.png") as image:
         assert image.width > 1000
 
 
-def test_means_over_words_are_rows(plot: Plot, runs: Path) -> None:
+def test_means_over_a_key_with_text_are_rows(plot: Plot, runs: Path) -> None:
     done = plot("--by", "norm", "--results", str(runs), "--where", "batch_size=8")
     assert done.exit_code == 0, done.output
     assert "note:" not in done.output
-    shown = words_in(Path("figures/test-error-by-norm.svg"))
-    assert "batch" in shown and "layer_sample" in shown
+    text = words_in(Path("figures/test-error-by-norm.svg"))
+    assert "batch" in text and "layer_sample" in text
     done = plot("--by", "norm", "--results", str(runs))
     assert done.exit_code == 0
     assert "differ in batch_size" in done.stderr
@@ -124,9 +124,9 @@ def test_training_curves(plot: Plot, runs: Path) -> None:
     series = ["--series", "norm,batch_size"]
     done = plot("--curves", "--results", str(runs), *series)
     assert done.exit_code == 0, done.output
-    said = words_in(Path("figures/train-batch_loss-curves.svg"))
+    text = words_in(Path("figures/train-batch_loss-curves.svg"))
     for label in ("batch, 2", "batch, 8", "layer_sample, 2", "optimiser step"):
-        assert label in said
+        assert label in text
 
 
 def test_a_gallery_has_a_row_for_each_norm(plot: Plot, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ WRONG = {
     "--curves --format pdf": ["--format", "pdf", "svg"],
     "--curves --output a --output-dir b": ["exclude each other"],
     "--curves --results nowhere": ["nowhere", "normbench train"],
-    "--curves --where seed=99": ["no run in which seed=99"],
+    "--curves --where seed=99": ["no run with seed=99"],
     "--curves --where sed=1": ["sed", "seed"],
     "--curves --metric train/loss": ["train/loss", "train/batch_loss"],
     "--curves --series nrom": ["--series nrom", "norm"],
@@ -186,7 +186,7 @@ def test_what_cannot_be_drawn_is_an_error_and_leaves_nothing(
     assert "figures cannot be written" in done.stderr
 
 
-def test_metrics_that_do_not_compare_are_not_drawn_together(
+def test_different_primary_metrics_are_not_drawn_together(
     plot: Plot, runs: Path
 ) -> None:
     shutil.copytree(runs, "copy")
@@ -197,18 +197,18 @@ def test_metrics_that_do_not_compare_are_not_drawn_together(
 
 
 def test_too_many_curves_are_refused(plot: Plot, tmp_path: Path) -> None:
-    one = a_record()
+    record = a_record()
     for index in range(36):
         changes = {"lr": 0.1 + index // 2, "batch_size": 2 + 6 * (index % 2)}
-        config = one.config.model_copy(update=changes)
-        changed = {"run_id": run_id(config), "config": config}
-        written(tmp_path / "runs", one.model_copy(update=changed))
+        config = record.config.model_copy(update=changes)
+        changes = {"run_id": run_id(config), "config": config}
+        written(tmp_path / "runs", record.model_copy(update=changes))
     done = plot("--by", "batch_size", "--series", "lr", "--results", "runs")
     assert done.exit_code == 2
     assert "18 curves are too many" in done.stderr
 
 
-def test_records_of_a_run_are_left_alone(plot: Plot, runs: Path) -> None:
+def test_plot_changes_no_record(plot: Plot, runs: Path) -> None:
     before = {f: f.read_bytes() for f in runs.rglob("*") if f.is_file()}
     assert plot("--by", "batch_size", "--results", str(runs)).exit_code == 0
     assert {f: f.read_bytes() for f in runs.rglob("*") if f.is_file()} == before

@@ -1,4 +1,4 @@
-"""Sweeps by the command: done, done again, asked about, and what a run's end means."""
+"""The commands `sweep`, `status` and `rerun`: output, exit codes and records."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ SMOKE = [*SMALL["cnn"], "tracker=none", "budget=smoke", "norm=affine"]
 
 @pytest.fixture
 def odd(tmp_path: Path) -> list[str]:
-    """What makes `norm=odd` known to a command."""
+    """The arguments with which a command knows `norm=odd`."""
     (tmp_path / "odd_norm.py").write_text(ODD)
     (tmp_path / "mine" / "norm").mkdir(parents=True)
     yaml = "# Odd\nname: odd\ndoes: works\n"
@@ -21,7 +21,7 @@ def odd(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_does_what_is_missing_and_says_how_far_it_is(invoke: Command) -> None:
+def test_a_sweep_does_only_missing_runs_and_status_counts_them(invoke: Command) -> None:
     grid = [*SMOKE, "seed=0,1"]
     before = json.loads(invoke("sweep", *grid, "--dry-run", "--json").stdout)
     assert (before["runs"], before["missing"], before["seconds"]) == (2, 2, None)
@@ -45,33 +45,33 @@ def test_a_sweep_does_what_is_missing_and_says_how_far_it_is(invoke: Command) ->
 
 
 @pytest.mark.slow
-def test_every_end_of_a_run_is_recorded_and_the_others_go_on(
+def test_failures_are_recorded_and_do_not_stop_other_runs(
     command: Command, invoke: Command, odd: list[str]
 ) -> None:
     does = "norm.does=raises,dies,hangs,works"
-    # Longer than an unloaded machine needs for a run, so that only `hangs` hangs.
+    # Long enough for a run on a busy machine, so that only `hangs` is stopped.
     sweep = [*SMOKE, *odd, does, "engine.timeout=25", "engine.workers=2"]
     done = command("sweep", *sweep, "--json", timeout=300)
     assert done.returncode == 1, done.stderr
     assert [r["config"]["norm"]["does"] for r in json.loads(done.stdout)] == ["works"]
     listed = json.loads(invoke("results", "--json").stdout)
-    ends = {r["config"]["norm"]["does"]: (r["status"], r["error"]) for r in listed}
-    assert ends.pop("works") == ("ok", None)
+    results = {r["config"]["norm"]["does"]: (r["status"], r["error"]) for r in listed}
+    assert results.pop("works") == ("ok", None)
     for does, words in (
         ("raises", "odd on purpose"),
         ("dies", "SIGKILL, 2 times"),
         ("hangs", "engine.timeout=25"),
     ):
-        status, error = ends[does]
+        status, error = results[does]
         assert (status, words in error) == ("failed", True), does
 
-    left = command("sweep", *sweep, "--skip-failed")
-    assert left.returncode == 0, left.stderr
-    assert "3 failed and are left" in left.stderr
+    skipping = command("sweep", *sweep, "--skip-failed")
+    assert skipping.returncode == 0, skipping.stderr
+    assert "3 failed and are not repeated" in skipping.stderr
 
 
 @pytest.mark.slow
-def test_runs_that_diverge_are_done_and_norms_that_cannot_work_are_skipped(
+def test_diverged_runs_are_finished_and_incompatible_norms_are_skipped(
     invoke: Command,
 ) -> None:
     arms = ["--arm", "norm=group norm.num_groups=3"]
@@ -86,7 +86,7 @@ def test_runs_that_diverge_are_done_and_norms_that_cannot_work_are_skipped(
 
 
 @pytest.mark.slow
-def test_runs_of_other_code_are_counted_and_done_again_when_asked(
+def test_runs_of_other_code_are_counted_and_repeated_with_redo_stale(
     command: Command, odd: list[str], tmp_path: Path
 ) -> None:
     def stale() -> int:
@@ -112,7 +112,9 @@ def test_a_wrong_plan_is_refused_and_writes_nothing(
 
 
 @pytest.mark.slow
-def test_a_run_can_be_done_again_and_compared(invoke: Command, tmp_path: Path) -> None:
+def test_rerun_repeats_a_run_and_compares_the_metrics(
+    invoke: Command, tmp_path: Path
+) -> None:
     record = json.loads(invoke("train", *SMOKE, "--json").stdout)
     same = invoke("rerun", record["run_id"][:6], "--json")
     assert same.returncode == 0, same.stderr

@@ -1,10 +1,10 @@
-"""Tables fit the terminal, and no word of theirs is broken."""
+"""Tables fit the terminal without breaking a word."""
 
 import re
 
 import pytest
 
-from normbench.cli.tables import WIDTH, print_table
+from normbench.cli.tables import PIPE_WIDTH, print_table
 
 ROWS = [
     {"name": "group_permuted", "source": "Wu & He 2018", "uses other samples": "-"},
@@ -14,7 +14,7 @@ ROWS = [
 
 @pytest.fixture
 def printed(monkeypatch, capsys):
-    """What `print_table` prints in a terminal of so many columns, without colours."""
+    """Print a table in a terminal of a given width, and return its lines."""
 
     def printed(columns: int, rows=ROWS, title="norms") -> list[str]:
         monkeypatch.setenv("FORCE_COLOR", "1")
@@ -35,7 +35,7 @@ def test_a_table_fits_its_terminal_and_keeps_words_whole(printed, columns):
     assert any(line.split()[:2] == ["group_permuted", "Wu"] for line in lines)
 
 
-def test_where_words_do_not_fit_each_row_is_a_block(printed):
+def test_a_row_whose_words_do_not_fit_is_a_block(printed):
     assert printed(24) == [
         "norms",
         "",
@@ -64,4 +64,4 @@ def test_an_empty_table_is_its_title(printed):
 def test_a_pipe_gets_wide_lines(capsys):
     print_table([{"a": "word " * 30, "b": "1"}], "")
     lines = capsys.readouterr().out.splitlines()
-    assert 150 < max(map(len, lines)) <= WIDTH
+    assert 150 < max(map(len, lines)) <= PIPE_WIDTH

@@ -141,7 +141,7 @@ def answer(arguments: Sequence[str]) -> str:
     ran = CliRunner().invoke(app, arguments)
     details = (shlex.join(arguments), ran.output, ran.exception)
     if ran.exit_code != 0:
-        expected = (REACHED, "mine/verdict.json is not there")
+        expected = (REACHED, "mine/verdict.json does not exist")
         assert any(text in ran.output for text in expected), details
     assert "Traceback" not in ran.output, details
     return ran.output

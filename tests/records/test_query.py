@@ -419,7 +419,7 @@ def test_tables_fit_a_terminal_of_80_columns(
     invoke: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tables, "width", lambda: 80)
+    monkeypatch.setattr(tables, "output_width", lambda: 80)
     lines = invoke("results", *arguments, NO_COLOR="1").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     head = next(i for i, line in enumerate(lines) if set(line.strip()) == {"─"})

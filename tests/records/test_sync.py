@@ -101,7 +101,7 @@ def test_the_server_receives_what_the_record_says(
         before = server.requests
         again = command("sync", **server.environment)
         assert again.returncode == 0
-        assert "1 skipped, uploaded already" in again.stdout
+        assert "1 already uploaded" in again.stdout
         assert server.requests == before
 
 
@@ -117,7 +117,7 @@ def test_what_the_server_refuses_has_failed_and_is_tried_again(
     assert failed.returncode == 1
     assert failed.stdout == "0 uploaded, 1 failed\n"
     assert failed.stderr.startswith("error: ")
-    assert "tries again" in failed.stderr
+    assert "tries the failed uploads again" in failed.stderr
     with serving() as server:
         done = command("sync", **server.environment)
         assert done.stdout == "1 uploaded, 0 failed\n"
@@ -181,7 +181,7 @@ def test_it_takes_only_runs_of_normbench_that_have_ended_and_needs_a_key(
         assert offline_runs(results).running == [folder]
         done = invoke("sync")
         assert "nothing to upload" in done.stdout
-        assert "1 left for later, running" in done.stdout
+        assert "1 still running" in done.stdout
     assert offline_runs(results).waiting == [folder]
 
 

@@ -258,7 +258,7 @@ def test_the_command_prints_the_worst_first_and_fails_for_errors(
         if code != 2:
             findings = [Finding(**plain) for plain in json.loads(done.stdout)]
             assert any(f.level == "error" for f in findings) == (code == 1)
-    monkeypatch.setattr("normbench.cli.doctor.width", lambda: 80)
+    monkeypatch.setattr("normbench.cli.doctor.text_width", lambda _: 80)
     words = [*SMALL["cnn"], "tracker=none", "norm=batch", "batch_size=2"]
     lines = invoke("doctor", *words).stdout.splitlines()
     assert max(map(len, lines)) <= 80

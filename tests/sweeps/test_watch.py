@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from records_made import a_record, written
 from rich.console import Console
 
-from normbench.cli.watch import LOOKS, _shares, _view
+from normbench.cli.watch import MARKS, _shares, _view
 from normbench.config.identity import run_id
 from normbench.config.schema import Choice, RunConfig, RunRecord, Skipped
 from normbench.errors import RequestError
@@ -345,7 +345,7 @@ def test_time_left_is_learnt_from_the_runs_that_have_ended(
     assert watch.look().left == 0.0
 
 
-@given(st.lists(st.sampled_from(sorted(LOOKS)), min_size=9), st.integers(7, 80))
+@given(st.lists(st.sampled_from(sorted(MARKS)), min_size=9), st.integers(7, 80))
 def test_no_state_is_left_out_of_a_bar_for_being_rare(
     states: list[str], width: int
 ) -> None:
@@ -443,7 +443,7 @@ def test_a_table_fits_the_terminal(tmp_path: Path) -> None:
     for columns, cell in fits.items():
         printed = io.StringIO()
         console = Console(file=printed, width=columns, force_terminal=False)
-        console.print(_view(snapshot, console, rows=None))
+        console.print(_view(snapshot, console, max_lines=None))
         lines = printed.getvalue().splitlines()
         assert max(map(len, lines)) <= columns
         row = next(line for line in lines if line.startswith("batch"))
@@ -493,7 +493,7 @@ def test_a_terminal_that_knows_no_more_gets_one_picture(
         {"norm": "group"},
     ]
     stopped = invoke(*watch).stdout
-    assert "stopped; the same command takes it up again" in stopped
+    assert "stopped; the same command continues it" in stopped
 
 
 def test_without_a_sweep_it_says_so(invoke: Command) -> None:

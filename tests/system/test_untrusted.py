@@ -12,7 +12,7 @@ import pytest
 from conftest import Command
 from records_made import a_record, written
 
-from normbench.cli.plot import _of_histories
+from normbench.cli.plot import _curves
 from normbench.errors import Damaged, NormbenchError, RequestError
 from normbench.records import store
 from normbench.report.page.material import gather
@@ -165,7 +165,7 @@ def test_a_wrong_history_is_named_and_counts_for_nothing(
         (folders[0] / "history.jsonl").write_bytes(GOOD_ROW + row + GOOD_ROW)
         with pytest.raises(Damaged, match=r"history\.jsonl is damaged: line 2"):
             store.read_history(folders[0])
-        drawn = _of_histories([RECORD, whole], ["norm"], "lr", tmp_path)
+        drawn = _curves([RECORD, whole], ["norm"], "lr", tmp_path)
         assert len(drawn) == 1, kind
         assert "line 2" in capsys.readouterr().err, kind
     (folders[0] / "history.jsonl").write_bytes(GOOD_ROW + GOOD_ROW[:-9])
