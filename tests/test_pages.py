@@ -12,7 +12,7 @@ from normbench.config.choices import choices
 from normbench.config.composition import compose
 from normbench.norms import REGISTRY
 from normbench.records.query import flat
-from normbench.report.text.verdict import text as verdict_text
+from normbench.report.text.verdict import verdict_text
 from normbench.report.words import headline
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.verdicts.contrasts import decide

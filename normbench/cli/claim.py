@@ -132,14 +132,14 @@ def _table_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, str]:
         return row | dict.fromkeys(("theorem", "mechanism", "outcome"), "-")
     finding = verdict.findings.get("statement")
     statement = words.with_finding(claim.statement, finding)
-    return row | words.row(verdict)._asdict() | {"statement": statement}
+    return row | words.table_row(verdict)._asdict() | {"statement": statement}
 
 
 def _print_notice(verdicts: "Sequence[Verdict | None]") -> None:
     from normbench.report import words
     from normbench.report.text.paragraph import paragraph
 
-    if notice := words.notice([v for v in verdicts if v is not None]):
+    if notice := words.withdrawals([v for v in verdicts if v is not None]):
         typer.echo(paragraph("note: ", notice, columns()) + "\n")
 
 
@@ -161,8 +161,8 @@ def show(
         from normbench.claims.check import cost
         from normbench.claims.theorems import statement
         from normbench.config.user_modules import import_modules
-        from normbench.report.text.claim import text as registration_text
-        from normbench.report.text.verdict import text
+        from normbench.report.text.claim import claim_text
+        from normbench.report.text.verdict import verdict_text
         from normbench.verdicts.registration import (
             BUDGETS,
             read_claim,
@@ -188,11 +188,11 @@ def show(
         lines = [_cost(budget, each) for budget, each in costs.items()]
         _print_notice([verdict])
         finding = verdict.findings.get("statement") if verdict else None
-        typer.echo(registration_text(claim, statements, lines, columns(), finding))
+        typer.echo(claim_text(claim, statements, lines, columns(), finding))
         if verdict:
             if changed:
                 typer.echo("\nthe yaml has changed since this verdict:")
-            typer.echo(f"\n{text(verdict, columns())}")
+            typer.echo(f"\n{verdict_text(verdict, columns())}")
 
 
 @app.command("check")
@@ -260,7 +260,7 @@ def _checked(
 ) -> "Verdict":
     """Check a claim, `write` its verdict, and print it unless all go out as JSON."""
     from normbench.claims.check import check, write_verdict
-    from normbench.report.text.verdict import text
+    from normbench.report.text.verdict import verdict_text
     from normbench.verdicts.remarks import with_remarks
 
     folder = output / claim.name
@@ -268,7 +268,7 @@ def _checked(
     path = write_verdict(verdict, results, folder) if write else None
     verdict = with_remarks(verdict, folder)
     if not json:
-        typer.echo(text(verdict, columns()))
+        typer.echo(verdict_text(verdict, columns()))
     if path is not None:
         typer.echo(f"\nwrote {path}\n", err=json)
     return verdict

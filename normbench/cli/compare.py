@@ -64,7 +64,7 @@ def compare(
         from normbench.claims.trial import Request
         from normbench.config.user_modules import import_modules
         from normbench.records import store
-        from normbench.report.text.verdict import text
+        from normbench.report.text.verdict import verdict_text
         from normbench.sweeps.round import Rounds
 
         import_modules(module or ())
@@ -93,7 +93,7 @@ def compare(
         with rounds:
             verdict = check(claim, trial, command_line())
         plain = verdict.model_dump_json(indent=2)
-        typer.echo(plain if json else text(verdict, columns()))
+        typer.echo(plain if json else verdict_text(verdict, columns()))
 
 
 def _rates(rates: str) -> list[float]:

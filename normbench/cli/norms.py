@@ -248,7 +248,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _print(portraits: "Sequence[Portrait]", panels: "Sequence[Panel]") -> None:
     from normbench.norms.measure.invariance import TOLERANCE
-    from normbench.report.figures.panel import text
+    from normbench.report.figures.panel import panels_text
 
     print_table(
         [row for p in portraits for row in _footprint_rows(p)],
@@ -256,7 +256,7 @@ def _print(portraits: "Sequence[Portrait]", panels: "Sequence[Panel]") -> None:
         + " x ".join(map(str, portraits[0].shape)),
     )
     typer.echo()
-    typer.echo(text(panels, min(100, width())))
+    typer.echo(panels_text(panels, min(100, width())))
     typer.echo()
     print_table(
         [row for p in portraits for row in _invariance_rows(p)],

@@ -226,7 +226,7 @@ def _of_cells(
 ) -> "dict[str, Figure]":
     from normbench.errors import RequestError
     from normbench.records import query
-    from normbench.report.figures.runs import of_cells
+    from normbench.report.figures.runs import cells_figure
 
     primary = query.primary_metrics(records)
     if metric is None and len(primary) > 1:
@@ -241,7 +241,7 @@ def _of_cells(
     for cell in query.cells(records, [by, *others], [metric]):
         label = _label({key: cell.by[key] for key in others or [by]})
         labelled.append((label, str(cell.by.get("norm", label)), cell))
-    return {f"{metric}-by-{by}": of_cells(labelled, by)}
+    return {f"{metric}-by-{by}": cells_figure(labelled, by)}
 
 
 def _of_histories(
@@ -250,7 +250,7 @@ def _of_histories(
     from normbench.errors import Unreadable
     from normbench.records.query import groups
     from normbench.records.store import read_history, run_folder
-    from normbench.report.figures.runs import Group, of_histories
+    from normbench.report.figures.runs import Group, histories_figure
 
     drawn = []
     for values, members in groups(records, series, "--series"):
@@ -263,7 +263,7 @@ def _of_histories(
                 typer.echo(f"left out: {error}", err=True)
         if histories:
             drawn.append(Group(label, str(values.get("norm", label)), histories))
-    return {f"{metric}-curves": of_histories(drawn, metric)}
+    return {f"{metric}-curves": histories_figure(drawn, metric)}
 
 
 def _of_pictures(

@@ -16,7 +16,7 @@ from normbench.config.choices import choices
 from normbench.errors import RequestError
 from normbench.report.figures import drawing, palette
 from normbench.report.figures.forest import balanced
-from normbench.report.figures.series import Point, dressed, numeric, spread
+from normbench.report.figures.series import Point, numeric, spread_out, styled_series
 from normbench.report.figures.verdict import norm_of, verdict_figures
 from normbench.report.published import published
 from normbench.verdicts.registration import read_claim
@@ -96,7 +96,7 @@ def test_norms_of_one_figure_differ_for_every_eye() -> None:
 
 def test_arms_with_one_norm_share_its_colour_and_have_their_own_marker() -> None:
     points = {"g1": {}, "group": {"-": Point(1.0)}, "group_ws": {}}
-    made = dressed(points, dict.fromkeys(points, "group"))
+    made = styled_series(points, dict.fromkeys(points, "group"))
     assert [each.label for each in made] == ["g1", "group", "group_ws"]
     assert {each.look.colour for each in made} == {palette.colour("group")}
     assert len({each.look.marker for each in made}) == 3
@@ -108,7 +108,6 @@ def test_the_norm_of_an_arm_is_in_its_overrides_or_its_name() -> None:
     for arm, claim, design, norm in (
         ("g8", "group-compromise", "between", "group"),
         ("each_layer", "group-compromise", "adjacency", "group_permuted"),
-        ("layer", "padding-tokens", "usual", "layer_position"),
         ("layer", "batch-default", "large_batch", "layer"),
         ("extra", "batch-default", "large_batch", "extra"),
     ):
@@ -297,7 +296,7 @@ def test_labels_keep_apart_near_where_they_belong() -> None:
         ([1.0, 0.98, 0.97], [1.0, 0.9, 0.8]),
         ([], []),
     ):
-        assert spread(wanted, 0.1) == pytest.approx(places)
+        assert spread_out(wanted, 0.1) == pytest.approx(places)
 
 
 def test_numbers_are_an_axis_and_words_are_rows() -> None:

@@ -15,7 +15,7 @@ from normbench.report.dashboard import verdict_table
 from normbench.report.figures.verdict import verdict_figures
 from normbench.report.page import page
 from normbench.report.page.material import gather
-from normbench.report.text.verdict import text
+from normbench.report.text.verdict import verdict_text
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import ContrastVerdict, Verdict
 
@@ -67,7 +67,7 @@ def expected(contrast: ContrastVerdict, alpha: float) -> Shown:
 
 
 def in_the_terminal(verdict: Verdict) -> Iterator[Shown]:
-    printed = text(verdict, 10_000)
+    printed = verdict_text(verdict, 10_000)
     for decision, name, *numbers in re.findall(
         rf"^    (\S.*?) {{2,}}(.*)\n +\S+ {NUMBERS}, margin", printed, re.MULTILINE
     ):
@@ -134,11 +134,11 @@ def test_every_renderer_shows_the_decisions_in_the_same_words(
         assert [sentence, *shown] == [read_claim(name).statement, "", "", ""]
         return
     verdict = committed(name)
-    row = words.row(verdict)
+    row = words.table_row(verdict)
     assert [sentence, *shown] == list(row)
     results = row_of(ROOT / "results" / "README.md", rf"claims/{name}/verdict\.json")
     assert results[1:4] == shown
-    printed = text(verdict, 10_000).splitlines()
+    printed = verdict_text(verdict, 10_000).splitlines()
     for part, words_shown in zip(
         ("THEOREM", "MECHANISM", "OUTCOME"), shown, strict=True
     ):

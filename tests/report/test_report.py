@@ -20,9 +20,9 @@ from normbench.records.store import read_compact, run_folder
 from normbench.report.figures.cubes import cube, faces
 from normbench.report.figures.panel import MEASURED, read
 from normbench.report.page import page
-from normbench.report.page.columns import pack, points_for, spread
+from normbench.report.page.columns import evenly_spaced, max_points, pack
 from normbench.report.page.material import gather
-from normbench.report.page.pictures import MOST, gallery
+from normbench.report.page.pictures import MAX_PICTURES, gallery
 
 
 def report(tmp_path: Path, *arguments: str) -> Result:
@@ -65,7 +65,7 @@ def test_the_committed_verdicts_make_a_page_without_torch(tmp_path: Path) -> Non
         for each in read_compact(file)
     }
     assert told["runs"] >= len(records) > 100
-    assert told["bytes"] == (tmp_path / "page.html").stat().st_size < page.MOST_BYTES
+    assert told["bytes"] == (tmp_path / "page.html").stat().st_size < page.MAX_BYTES
     figures = {Path(file).suffix for file in told["figures"]}
     assert figures == {".svg", ".png"}
     assert all(Path(file).is_file() for file in told["figures"])
@@ -140,11 +140,11 @@ def test_long_histories_are_thinned_and_the_page_says_so(tmp_path: Path) -> None
     done = report(tmp_path)
     assert "note: 1 curves thinned" in done.stderr
     html = (tmp_path / "report.html").read_text()
-    assert "A curve has at most 200 points here: 1 of 1 curves were thinned" in html
+    assert "1 of 1 curves are thinned to 200 points" in html
     (steps,) = unpacked(html)["steps"]
     assert (len(steps), steps[0], steps[-1]) == (200, 1, 1000)
-    assert spread(3, 5) == [0, 1, 2]
-    assert spread(9, 5) == [0, 2, 4, 6, 8]
+    assert evenly_spaced(3, 5) == [0, 1, 2]
+    assert evenly_spaced(9, 5) == [0, 2, 4, 6, 8]
 
 
 def test_a_page_that_grows_too_large_loses_points_then_curves(
@@ -155,17 +155,17 @@ def test_a_page_that_grows_too_large_loses_points_then_curves(
         write_run(tmp_path / "runs", number, losses=losses[number:])
     material = gather(tmp_path / "runs", tmp_path / "claims")
     whole = page.render(material, {}, {})
-    assert whole.packed.points == points_for(material) == 200
+    assert whole.packed.points == max_points(material) == 200
     bare = pack(material, {}, 0)
     least = len(whole.html) - len(whole.packed.text) + len(bare.text)
-    monkeypatch.setattr(page, "MOST_BYTES", (least + len(whole.html)) // 2)
+    monkeypatch.setattr(page, "MAX_BYTES", (least + len(whole.html)) // 2)
     fewer = page.render(material, {}, {})
     assert 0 < fewer.packed.points < 200
     assert fewer.packed.thinned == 20
-    monkeypatch.setattr(page, "MOST_BYTES", least + 200)
+    monkeypatch.setattr(page, "MAX_BYTES", least + 200)
     without = page.render(material, {}, {})
     assert "Curves are left out" in without.html
-    monkeypatch.setattr(page, "MOST_BYTES", 1000)
+    monkeypatch.setattr(page, "MAX_BYTES", 1000)
     with pytest.raises(page.NormbenchError, match="20 runs make a page of more than"):
         page.render(material, {}, {})
 
@@ -183,11 +183,11 @@ def test_failures_damage_and_unfinished_runs_are_listed(tmp_path: Path) -> None:
     assert "note: 1 histories unreadable" in done.stderr
     html = (tmp_path / "report.html").read_text()
     failures = html.partition('id="failures"')[2]
-    assert "its loss was not finite" in failures
+    assert "the loss was not finite" in failures
     assert "MemoryError: none" in failures
-    assert "1 results are damaged" in failures
+    assert "Damaged results, left out: 1 (" in failures
     assert damaged.run_id in failures
-    assert "1 runs were begun and have no result" in failures
+    assert "Runs without a result, still running or interrupted: 1 (" in failures
     assert begun.run_id in failures
     assert f"could not be read: {unreadable.run_id}" in html
 
@@ -212,14 +212,14 @@ def test_every_norm_is_in_the_gallery_before_a_second_picture_of_one(
     tmp_path: Path,
 ) -> None:
     runs = tmp_path / "runs"
-    for number in range(MOST):
+    for number in range(MAX_PICTURES):
         write_style(runs, number + 1, "affine", "red")
     last = write_run(runs, 200)
     write_style(runs, 201, "rms", "blue")
     shown = gallery(gather(runs, tmp_path / "claims"))
     # Runs that differ in nothing but their id are one: seeds are not distinguished.
     assert [one.norm for one in shown.contents[0].outputs] == ["affine", "rms"]
-    assert shown.left_out == MOST - 1
+    assert shown.left_out == MAX_PICTURES - 1
     assert last.run_id not in {one.run_id for one in shown.contents[0].outputs}
 
 
@@ -238,7 +238,7 @@ def test_a_picture_of_another_form_is_named_and_left_out(tmp_path: Path) -> None
     assert [len(one.outputs) for one in shown.contents] == [1]
     assert len(shown.unreadable) == len(wrong) + 4
     assert report(tmp_path).exit_code == 0
-    assert "Pictures that could not be read: " in (tmp_path / "report.html").read_text()
+    assert "The pictures of these runs could not be read: " in (tmp_path / "report.html").read_text()
 
 
 def test_contents_are_told_apart_by_what_their_runs_agree_in(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_contents_are_told_apart_by_what_their_runs_agree_in(tmp_path: Path) -> 
     write_style(runs, 2, "group", "red", content="blue")
     write_style(runs, 3, "batch", "red", content="navy", data={"content": "contrast"})
     shown = gallery(gather(runs, tmp_path / "claims"))
-    assert [one.what for one in shown.contents] == ["", "data.content contrast"]
+    assert [one.difference for one in shown.contents] == ["", "data.content contrast"]
     assert [len(one.outputs) for one in shown.contents] == [2, 1]
 
 
