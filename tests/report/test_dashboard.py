@@ -151,7 +151,9 @@ def test_the_objects_are_those_of_the_client(invoke: Command) -> None:
     ("key", "said"),
     [
         ("", "not logged in"),
-        pytest.param("0" * 40, "W&B did not accept the dashboard", marks=pytest.mark.slow),
+        pytest.param(
+            "0" * 40, "W&B did not accept the dashboard", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_who_cannot_publish_is_told_so_once(

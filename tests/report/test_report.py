@@ -238,7 +238,10 @@ def test_a_picture_of_another_form_is_named_and_left_out(tmp_path: Path) -> None
     assert [len(one.outputs) for one in shown.contents] == [1]
     assert len(shown.unreadable) == len(wrong) + 4
     assert report(tmp_path).exit_code == 0
-    assert "The pictures of these runs could not be read: " in (tmp_path / "report.html").read_text()
+    assert (
+        "The pictures of these runs could not be read: "
+        in (tmp_path / "report.html").read_text()
+    )
 
 
 def test_contents_are_told_apart_by_what_their_runs_agree_in(tmp_path: Path) -> None:
