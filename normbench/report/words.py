@@ -41,7 +41,7 @@ SHORT_EXPECTATIONS: dict[Says, str] = {
     "not_greater": "not > 0",
 }
 MIN_SHARE_SEVERAL = 0.05
-"""The text of a crossover leaves out a smaller share of resamples."""
+"""The text of a crossover mentions several crossings from this share on."""
 
 
 class TableRow(NamedTuple):
@@ -54,7 +54,7 @@ class TableRow(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The numbers of a contrast; `low` and `high` end the interval that decided."""
+    """The formatted numbers of a contrast, with the interval that decided."""
 
     effect: str
     confidence: str

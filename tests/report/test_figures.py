@@ -199,8 +199,8 @@ def test_an_inline_figure_has_a_description_and_the_colours_of_the_page(
     assert set((root.get("aria-labelledby") or "").split()) <= set(ids)
     assert root.get("role") == "img"
     assert "currentColor" in inline
-    assert drawing.INK not in inline
-    assert drawing.PAPER not in inline
+    assert drawing.TEXT_COLOUR not in inline
+    assert drawing.BACKGROUND not in inline
     assert not inline.startswith("<?xml")
     assert not list(root.iter(f"{SVG}metadata"))
 

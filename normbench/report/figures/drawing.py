@@ -24,23 +24,23 @@ from normbench.system.atomic import write_atomically
 
 Format = Literal["svg", "png"]
 
-COLUMN, PAGE = 3.5, 7.16
+COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.16
 """Widths in inches: one column, or both, of a page with two columns."""
 NOTE_SIZE = 6.5
 """Font size in points of notes in a figure."""
-INK, PAPER = "#24292e", "#ffffff"
+TEXT_COLOUR, BACKGROUND = "#24292e", "#ffffff"
 DOTS_PER_INCH = 300
 STYLE: Any = {
     "axes.axisbelow": True,
-    "axes.edgecolor": INK,
+    "axes.edgecolor": TEXT_COLOUR,
     "axes.facecolor": "none",
     "axes.grid": True,
-    "axes.labelcolor": INK,
+    "axes.labelcolor": TEXT_COLOUR,
     "axes.labelsize": 8,
     "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlecolor": INK,
+    "axes.titlecolor": TEXT_COLOUR,
     "axes.titlelocation": "left",
     "axes.titlesize": 8,
     "axes.unicode_minus": True,
@@ -48,25 +48,25 @@ STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
     "grid.alpha": 0.16,
-    "grid.color": INK,
+    "grid.color": TEXT_COLOUR,
     "grid.linewidth": 0.5,
     "legend.borderaxespad": 0.0,
     "legend.fontsize": 7.5,
     "legend.frameon": False,
     "legend.handlelength": 2.2,
-    "legend.labelcolor": INK,
+    "legend.labelcolor": TEXT_COLOUR,
     "lines.linewidth": 1.3,
     "lines.markeredgewidth": 1.1,
     "lines.markersize": 4.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "normbench",
-    "text.color": INK,
+    "text.color": TEXT_COLOUR,
     "text.parse_math": False,  # names may contain dollar signs
-    "xtick.color": INK,
+    "xtick.color": TEXT_COLOUR,
     "xtick.labelsize": 7.5,
     "xtick.major.size": 2.5,
     "xtick.major.width": 0.6,
-    "ytick.color": INK,
+    "ytick.color": TEXT_COLOUR,
     "ytick.labelsize": 7.5,
     "ytick.major.size": 2.5,
     "ytick.major.width": 0.6,
@@ -124,7 +124,7 @@ def save(
 
     Creates the folder. Raises RequestError if it is not writable.
     """
-    rendered = {kind: _rendered(figure, kind, PAPER) for kind in formats}
+    rendered = {kind: _rendered(figure, kind, BACKGROUND) for kind in formats}
     files = []
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -173,8 +173,8 @@ def _inline(document: bytes, title: str, description: str) -> str:
                 value = f"#{prefix}{value[1:]}"
             else:
                 value = _REFERENCE.sub(lambda match: prefix + match[0], value)
-                value = value.replace(INK, "currentColor")
-                value = value.replace(PAPER, "var(--paper, Canvas)")
+                value = value.replace(TEXT_COLOUR, "currentColor")
+                value = value.replace(BACKGROUND, "var(--paper, Canvas)")
             element.set(key, value)
     for metadata in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(metadata)

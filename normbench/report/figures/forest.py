@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from normbench.report import words
-from normbench.report.figures.drawing import INK, PAGE, PAPER, figure
+from normbench.report.figures.drawing import BACKGROUND, PAGE_WIDTH, TEXT_COLOUR, figure
 from normbench.report.figures.palette import DECISIONS
 from normbench.report.figures.series import hide_y_axis, metric_label
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict
@@ -39,12 +39,12 @@ def forest(design: DesignVerdict, alpha: float, title: str) -> Figure:
         height = max(2, name.count("\n") + 1)
         places.append(bottom + height / 2)
         bottom += height + 0.7
-    drawn = figure(PAGE, 0.135 * bottom + 0.6, f"{title}: contrasts", description)
+    drawn = figure(PAGE_WIDTH, 0.135 * bottom + 0.6, f"{title}: contrasts", description)
     axes = drawn.subplots()
     limits = _limits([contrast for contrast, _ in rows])
     axes.set_xlim(*limits)
-    axes.axvspan(-1, 1, color=INK, alpha=0.08, lw=0)
-    axes.axvline(0, color=INK, linewidth=0.6)
+    axes.axvspan(-1, 1, color=TEXT_COLOUR, alpha=0.08, lw=0)
+    axes.axvline(0, color=TEXT_COLOUR, linewidth=0.6)
     for place, (contrast, numbers) in zip(places, rows, strict=True):
         _contrast(axes, contrast, place, limits)
         axes.text(
@@ -134,7 +134,7 @@ def _contrast(
         [place],
         marker=marker,
         color=look.colour,
-        markerfacecolor=look.colour if contrast.primary else PAPER,
+        markerfacecolor=look.colour if contrast.primary else BACKGROUND,
         markersize=5.5,
         clip_on=False,
     )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from normbench.errors import RequestError
-from normbench.report.figures.drawing import INK, PAGE, figure, style
+from normbench.report.figures.drawing import PAGE_WIDTH, TEXT_COLOUR, figure, style
 from normbench.report.figures.series import MAX_ROWS, check_count
 
 
@@ -29,14 +29,14 @@ def gallery(pictures: Mapping[str, Image.Image]) -> Figure:
     strips |= {label: lower for label, (_, lower) in halves.items()}
     check_count("rows", len(strips), MAX_ROWS)
     pixel_rows, pixel_columns, _ = inputs[0].shape
-    width = PAGE - 1.1
+    width = PAGE_WIDTH - 1.1
     height = len(strips) * (width * pixel_rows / pixel_columns + 0.06) + 0.1
     title = f"Outputs of {', '.join(pictures)} for the same pictures"
     description = (
         "The first row has the inputs, each other row the outputs of a network."
     )
     with style():
-        drawn = figure(PAGE, height, title, description)
+        drawn = figure(PAGE_WIDTH, height, title, description)
         grid = drawn.subplots(len(strips), 1, squeeze=False)
         for axes, (label, strip) in zip(grid[:, 0], strips.items(), strict=True):
             axes.imshow(
@@ -50,7 +50,7 @@ def gallery(pictures: Mapping[str, Image.Image]) -> Figure:
                 transform=axes.transAxes,
                 ha="right",
                 va="center",
-                color=INK,
+                color=TEXT_COLOUR,
             )
     return drawn
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from normbench import stats
 from normbench.errors import RequestError
 from normbench.records.query import Cell
-from normbench.report.figures.drawing import COLUMN, NOTE_SIZE, figure, style
+from normbench.report.figures.drawing import COLUMN_WIDTH, NOTE_SIZE, figure, style
 from normbench.report.figures.series import (
     MAX_CURVES,
     MAX_ROWS,
@@ -148,7 +148,7 @@ def _curves(all_series: Sequence[Series], texts: _Texts, log: bool = True) -> Fi
     check_count("curves", len(all_series), MAX_CURVES)
     height = max(2.3, 0.16 * len(all_series) + 0.8)
     with style():
-        drawn = figure(COLUMN, height, texts.title, texts.description)
+        drawn = figure(COLUMN_WIDTH, height, texts.title, texts.description)
         axes = drawn.subplots()
         if log:
             draw_curves(axes, all_series)
@@ -183,7 +183,7 @@ def _dots(all_series: Sequence[Series], levels: Sequence[str], texts: _Texts) ->
     if legend:
         height += 0.14 * ceil(len(all_series) / 3)
     with style():
-        drawn = figure(COLUMN, height, texts.title, texts.description)
+        drawn = figure(COLUMN_WIDTH, height, texts.title, texts.description)
         axes = drawn.subplots()
         draw_dots(axes, all_series, places)
         limit_to_possible(axes, texts.metric, "x")

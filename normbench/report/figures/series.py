@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from normbench.errors import RequestError
-from normbench.report.figures.drawing import INK, PAPER
+from normbench.report.figures.drawing import BACKGROUND, TEXT_COLOUR
 from normbench.report.figures.palette import Look, look
 
 BAND_OPACITY = 0.2
@@ -59,7 +59,7 @@ class Series:
         return {
             "color": self.look.colour,
             "marker": self.look.marker,
-            "markerfacecolor": PAPER if self.hollow else self.look.colour,
+            "markerfacecolor": BACKGROUND if self.hollow else self.look.colour,
         }
 
     def legend_handle(self) -> Line2D:
@@ -259,7 +259,7 @@ def draw_dots(
     for (_, level), row in places.items():
         first_rows.setdefault(level, row)
     for row in list(first_rows.values())[1:]:
-        axes.axhline(row - 1, color=INK, alpha=0.16, linewidth=0.5)
+        axes.axhline(row - 1, color=TEXT_COLOUR, alpha=0.16, linewidth=0.5)
     bottom = max(places.values(), default=0)
     axes.set_ylim(bottom + 0.8, -0.8)
     hide_y_axis(axes)

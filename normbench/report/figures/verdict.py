@@ -13,10 +13,10 @@ from matplotlib.ticker import MaxNLocator
 from normbench import stats
 from normbench.report import words
 from normbench.report.figures.drawing import (
-    COLUMN,
-    INK,
+    COLUMN_WIDTH,
     NOTE_SIZE,
-    PAGE,
+    PAGE_WIDTH,
+    TEXT_COLOUR,
     figure,
     style,
 )
@@ -228,7 +228,7 @@ def _curves(content: _Content) -> Figure:
     heights = [2.2] * rows
     if content.published:
         heights[0] += 0.5 + 0.8
-    width = COLUMN if columns == 1 else PAGE
+    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     drawn = figure(width, sum(heights), content.title, content.description)
     grid = drawn.add_gridspec(rows, columns, height_ratios=heights)
     for index, (metric, all_series) in enumerate(content.panels.items()):
@@ -262,7 +262,7 @@ def _crossings(axes: Axes, metric: str, design: DesignVerdict) -> None:
                 limits[level] if isinstance(level, str) else level
                 for level in (crossing.low, crossing.high)
             )
-            axes.axvspan(low, high, color=INK, alpha=0.1, lw=0, zorder=0)
+            axes.axvspan(low, high, color=TEXT_COLOUR, alpha=0.1, lw=0, zorder=0)
             axes.set_xlim(left, right)
 
 
@@ -281,7 +281,7 @@ def _expected_slopes(
                 middle = exp2(fmean(log2(value) for value in x))
                 height = exp2(fmean(log2(p.mean) for p in series.points.values()))
                 y = [height * (value / middle) ** contrast.expected for value in x]
-                axes.plot(x, y, color=INK, linestyle="--", linewidth=0.8)
+                axes.plot(x, y, color=TEXT_COLOUR, linestyle="--", linewidth=0.8)
                 title = f"dashed: slope {contrast.expected:g}"
                 axes.set_title(title, fontsize=NOTE_SIZE)
 
@@ -323,7 +323,7 @@ def _dots(content: _Content) -> Figure:
     for source in content.published:
         label = textwrap.fill(_source(source), 40 if columns < 3 else 28)
         panels.append((_published(source, ours, ":"), label))
-    width = COLUMN if columns == 1 else PAGE
+    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     panel_height = (0.11 if several else 0.2) * (max(places.values()) + 2) + 0.75
     height = panel_height * rows + (0.3 if several else 0.0)
     drawn = figure(width, height, content.title, content.description)

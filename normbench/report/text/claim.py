@@ -84,7 +84,10 @@ def _design(design: Design, width: int) -> Iterator[str]:
         choice = f"chosen on {design.tuning_seeds} other seeds by {design.validation}"
     rates = ", ".join(f"{lr:g}" for lr in design.rates)
     yield row("runs", f"{len(cells)} cells, {design.seeds} seeds; lr {rates}, {choice}")
-    yield row("gate", f"an arm trained if {design.gate.metric} < {design.gate.below:g}")
+    yield row(
+        "gate",
+        f"an arm counts as trained if {design.gate.metric} < {design.gate.below:g}",
+    )
     if design.probes:
         yield row("probes", ", ".join(design.probes))
     for contrast in design.contrasts:

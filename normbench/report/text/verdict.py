@@ -99,7 +99,7 @@ def _cell(cell: CellSummary, metric: str | None) -> str:
         deviation = "" if sd is None else f" sd {sd:.4f}"
         parts.insert(0, f"{metric} {cell.mean[metric]:.4f}{deviation}")
     rate = cell.rate
-    origin = " (of a full check)" if rate.frozen else ""
+    origin = " (chosen by a full check)" if rate.frozen else ""
     parts.append(f"lr {rate.lr:g}{origin}")
     if len(rate.validation) > 1:
         validation = ", ".join(
