@@ -1,4 +1,4 @@
-"""Commands and code of the documents, and the files of CONTRIBUTING's recipes."""
+"""The commands and code blocks of the documents, and the files of the recipes."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ DOCUMENTS = [
 ]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 COMMANDS = ("", "sh")
-"""Languages of blocks of commands, one a line; output is `text`."""
+"""Languages of blocks with a command per line; blocks of output are `text`."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def without_blocks(document: Path) -> str:
 
 
 def commands() -> list[str]:
-    """Every command in a block of any document, once."""
+    """Return all commands in blocks of all documents, each once."""
     lines = [
         line.strip()
         for block in blocks()
@@ -49,44 +49,44 @@ def commands() -> list[str]:
 
 
 def words_of(command: str) -> list[str]:
-    """As the shell splits them, without the comment."""
+    """Split a command as the shell does, without its comment."""
     return shlex.split(command, comments=True)
 
 
 def arguments_of(command: str) -> list[list[str]]:
-    """Those of every `normbench COMMAND` that is shown."""
-    shown = [words_of(line) for line in commands()]
-    return [words[2:] for words in shown if words[:2] == ["normbench", command]]
+    """Return the arguments of all `normbench COMMAND` in the documents."""
+    all_words = [words_of(line) for line in commands()]
+    return [words[2:] for words in all_words if words[:2] == ["normbench", command]]
 
 
 def section(heading: str) -> str:
-    """What CONTRIBUTING.md says under `heading`."""
+    """Return the section of CONTRIBUTING.md with this heading."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
 def code(heading: str, language: str) -> str:
-    """The first block of `language` of a section of CONTRIBUTING.md."""
-    found = re.search(rf"^ *```{language}\n(.*?)```", section(heading), re.M | re.S)
-    assert found
-    return textwrap.dedent(found[1])
+    """Return the first block of a language in a section of CONTRIBUTING.md."""
+    match = re.search(rf"^ *```{language}\n(.*?)```", section(heading), re.M | re.S)
+    assert match
+    return textwrap.dedent(match[1])
 
 
 def write_recipe(heading: str, **files: Path) -> None:
-    """Write the blocks of a section of CONTRIBUTING.md to files, by their language."""
+    """Write blocks of a section of CONTRIBUTING.md; `files` maps their languages."""
     for language, file in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(code(heading, language))
 
 
 def write_recipe_for_a_norm(module: Path, config: Path) -> None:
-    """Write the two files of the recipe for a norm into these folders."""
+    """Write the Python file and the yaml file of the recipe for a norm."""
     files = {"python": module / "half.py", "yaml": config / "half.yaml"}
     write_recipe("A new norm", **files)
 
 
 def write_recipe_for_a_data_set(module: Path, config: Path) -> None:
-    """Write the two files of the recipe for a data set into these folders."""
+    """Write the Python file and the yaml file of the recipe for a data set."""
     files = {"python": module / "stripes.py", "yaml": config / "stripes.yaml"}
     write_recipe("A new data set", **files)
 

@@ -1,6 +1,6 @@
-"""Every command that the documents show works.
+"""Every command in the documents works.
 
-A command is tried in this process. To teach the tests a new one, add a line to `TRIED`.
+The tests run the commands in this process. `STOPS` has a line for each command.
 """
 
 import os
@@ -48,49 +48,50 @@ from normbench.probes.base import PROBES
 from normbench.records.store import Results
 from normbench.training.experiment import run_one
 
-TO_ITS_END = None
-TRIED = {
+TO_THE_END = None
+STOPS = {
     "bench norms": "normbench.norms.measure.cost.measure",
     "claim check": "normbench.claims.check.prepare",
     "claim check --arm": "normbench.claims.check.check",
     "claim check --from-records": "normbench.claims.check.restore_records",
-    "claim list": TO_ITS_END,
-    "claim show": TO_ITS_END,
+    "claim list": TO_THE_END,
+    "claim show": TO_THE_END,
     "compare": "normbench.claims.check.check",
-    "config": TO_ITS_END,
+    "config": TO_THE_END,
     "footprint": "normbench.norms.measure.portrait.portrait",
-    "dashboard": TO_ITS_END,
+    "dashboard": TO_THE_END,
     "dashboard --publish": "normbench.report.dashboard.publish",
     "list": "normbench.training.catalogue.catalogue",
     "plot": "normbench.report.figures.drawing.save",
     "report": "normbench.report.page.document.write",
     "rerun": "normbench.training.experiment.run_one",
-    "results": TO_ITS_END,
-    "show": TO_ITS_END,
-    "status": TO_ITS_END,
+    "results": TO_THE_END,
+    "show": TO_THE_END,
+    "status": TO_THE_END,
     "doctor": "normbench.sweeps.doctor.examine",
-    "stylize": TO_ITS_END,
+    "stylize": TO_THE_END,
     "sweep": "normbench.sweeps.round.run_all",
-    "sync": TO_ITS_END,
+    "sync": TO_THE_END,
     "train": "normbench.training.experiment.run_one",
     "watch": "normbench.sweeps.watch.Watch",
 }
-"""How a command of a document is tried, on a small folder of results: to its end, or up
-to a function that takes long or needs a network or an account. Everything before that
-function (parsing, composing, planning) is done. An option may have an entry of its own.
+"""The function at which the test of a command stops, or TO_THE_END.
+
+Such a function takes long, or needs a network or an account. The command does all that
+comes before it: parsing, composing and planning. An option may have its own entry.
 tests/verdicts/test_registration.py prepares every registered claim."""
 
 
-class Reached(Exception):
-    """A command has reached the function that takes long."""
+class Stop(Exception):
+    """A command has reached its function in `STOPS`."""
 
 
 def stop(*_: object, **__: object) -> None:
-    raise Reached
+    raise Stop
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The name of a command, such as "claim check", and its arguments."""
+    """Return the name of a command, such as "claim check", and its arguments."""
     command, rest = typer.main.get_command(app), list(words)
     name = []
     while isinstance(command, TyperGroup) and rest and rest[0] in command.commands:
@@ -101,7 +102,7 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader may be: the recipes' files, a few runs, the committed verdicts."""
+    """A folder with the files of the recipes, a few runs, the committed verdicts."""
     folder = tmp_path_factory.mktemp("reader")
     write_recipe_for_a_norm(folder, folder / "mine" / "norm")
     write_recipe_for_a_probe(folder)
@@ -119,7 +120,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_the_users_files(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Those that the commands name, as the reader may have them."""
+    """Write the data and config files that commands of the documents name."""
     data_made.image_folder(folder / "flowers", patch)
     data_made.text_csv(folder, patch)
     (folder / "texts.csv").rename(folder / "reviews.csv")
@@ -136,7 +137,7 @@ def write_the_users_files(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """In that folder; what a command registers is gone afterwards."""
+    """Change to the folder; at the end, undo what commands have registered."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delenv("NORMBENCH_RESULTS", raising=False)
@@ -146,9 +147,9 @@ def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     monkeypatch.setattr(PROBES, "_functions", dict(PROBES._functions))
     monkeypatch.setattr(PROBES, "_data", dict(PROBES._data))
-    before = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     yield folder
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, handler)
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(folder)):
             del sys.modules[name]
@@ -158,24 +159,24 @@ def try_normbench(
     words: Sequence[str], reader: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, rest = split(words)
-    assert name in TRIED, f"how is `normbench {' '.join(words)}` tried? see TRIED"
-    with_option = [f"{name} {word}" for word in rest if f"{name} {word}" in TRIED]
-    function = TRIED[min(with_option, default=name)]
-    if function is not TO_ITS_END:
+    assert name in STOPS, f"add a line for `normbench {' '.join(words)}` to STOPS"
+    with_option = [f"{name} {word}" for word in rest if f"{name} {word}" in STOPS]
+    function = STOPS[min(with_option, default=name)]
+    if function is not TO_THE_END:
         monkeypatch.setattr(function, stop)
-    # What it refuses is tested where it is; here a yaml may be at work.
+    # The yaml files of claims may be uncommitted while somebody edits them.
     monkeypatch.setattr("normbench.claims.check.require_committed", lambda *_: None)
-    # Of the style task, whose runs keep weights: `stylize` needs them.
+    # RUN_ID is a run of the style task: it keeps the weights that `stylize` needs.
     weights = reader.glob("results/runs/??/*/weights.safetensors")
     run_id = min(path.parent.name for path in weights)
     rest = [run_id if word == "RUN_ID" else word for word in rest]
     done = CliRunner().invoke(app, [*name.split(), *rest])
-    if not isinstance(done.exception, Reached):
+    if not isinstance(done.exception, Stop):
         assert done.exit_code == 0, done.output
 
 
 def try_script(path: str, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is there and is bash; `demo` without its install and its runs."""
+    """Check the syntax of a script; try the commands of `demo`."""
     script = ROOT / path
     assert os.access(script, os.X_OK)
     subprocess.run(["bash", "-n", script], check=True)
@@ -185,20 +186,20 @@ def try_script(path: str, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def commands_of_the_demo(script: Path, folder: Path) -> list[list[str]]:
-    """The arguments of normbench in the demo, printed by a stand-in."""
-    for name, does in {
+    """Return the arguments of normbench in the demo; a fake normbench prints them."""
+    for name, content in {
         "scripts/demo": script.read_text(),
         "scripts/install": "#!/bin/sh\n",
         ".venv/bin/normbench": "#!/bin/sh\nprintf '%s\\t' normbench \"$@\"; echo\n",
     }.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(does)
+        file.write_text(content)
         file.chmod(0o755)
-    printed = subprocess.run(
+    output = subprocess.run(
         [folder / "scripts" / "demo"], check=True, capture_output=True, text=True
     ).stdout
-    lines = [line.rstrip("\t").split("\t") for line in printed.splitlines() if line]
+    lines = [line.rstrip("\t").split("\t") for line in output.splitlines() if line]
     assert len(lines) == 3
     return [words for _, *words in lines]
 
@@ -206,32 +207,34 @@ def commands_of_the_demo(script: Path, folder: Path) -> list[list[str]]:
 def try_torchrun(
     words: Sequence[str], reader: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch takes its options, and normbench what it would start with them."""
+    """Parse the options with torchrun, and try the normbench command that it starts."""
     options = torch.distributed.run.parse_args(words)
     assert options.module and options.training_script == "normbench"
     try_normbench(options.training_script_args, reader, monkeypatch)
 
 
 def try_git(line: str, folder: Path) -> None:
-    who = {
-        f"GIT_{role}_{what}": "reader"
+    identity = {
+        f"GIT_{role}_{field}": "reader"
         for role in ("AUTHOR", "COMMITTER")
-        for what in ("NAME", "EMAIL")
+        for field in ("NAME", "EMAIL")
     }
-    subprocess.run(["bash", "-c", line], cwd=folder, env=os.environ | who, check=True)
+    environment = os.environ | identity
+    subprocess.run(["bash", "-c", line], cwd=folder, env=environment, check=True)
 
 
 def try_hydra(words: Sequence[str]) -> None:
-    """Compose what scripts/hydra_train.py would; of a sweep, all but what is swept."""
-    parsed = OverridesParser.create().parse_overrides([w for w in words if "=" in w])
-    kept = [str(each.input_line) for each in parsed if not each.is_sweep_override()]
-    assert ("-m" in words) == (len(kept) < len(parsed))
+    """Compose overrides as scripts/hydra_train.py does, except those of a sweep."""
+    texts = [word for word in words if "=" in word]
+    overrides = OverridesParser.create().parse_overrides(texts)
+    fixed = [o.input_line for o in overrides if not o.is_sweep_override()]
+    assert ("-m" in words) == (len(fixed) < len(overrides))
     with hydra.initialize_config_dir(str(config_root()), version_base="1.3"):
-        hydra.compose("hydra_train", kept, return_hydra_config=True)
+        hydra.compose("hydra_train", list(map(str, fixed)), return_hydra_config=True)
 
 
 @pytest.mark.parametrize("line", commands(), ids=lambda line: " ".join(words_of(line)))
-def test_a_command_that_is_shown_works(
+def test_a_command_in_a_block_works(
     line: str, reader: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program, *rest = words_of(line)
@@ -249,11 +252,11 @@ def test_a_command_that_is_shown_works(
         assert rest[0] in wandb.cli.cli.cli.commands
         assert rest[1] == "ENTITY/PROJECT/SWEEP_ID" or (ROOT / rest[1]).is_file()
     else:
-        pytest.fail(f"no test knows how to try {program!r}; output goes into ```text")
+        pytest.fail(f"no function tries {program!r}; a block of output needs ```text")
 
 
 def inline() -> list[str]:
-    """Commands within sentences; NAME and the like stand for a value."""
+    """Return the commands in sentences, such as `normbench show NAME`."""
     texts = "\n".join(map(without_blocks, DOCUMENTS))
     lines = re.findall(r"`normbench\s([^`]+)`", texts)
     return sorted({" ".join(line.split()) for line in lines if line[0] != "-"})
@@ -270,10 +273,10 @@ def test_a_command_in_a_sentence_exists() -> None:
             command.make_context(name, rest, resilient_parsing="..." in rest)
 
 
-def test_commands_and_blocks_are_of_known_kinds() -> None:
-    for name in TRIED:
-        known, options = split(name.split())
-        assert known and all(option.startswith("--") for option in options), name
+def test_commands_of_stops_and_languages_of_blocks_exist() -> None:
+    for name in STOPS:
+        command, options = split(name.split())
+        assert command and all(option.startswith("--") for option in options), name
     for block in blocks():
         languages = (*COMMANDS, "text", "python", "yaml")
         assert block.language in languages, block.document
@@ -282,7 +285,7 @@ def test_commands_and_blocks_are_of_known_kinds() -> None:
         assert arguments_of(command), command
 
 
-def test_python_that_is_shown_runs() -> None:
+def test_blocks_of_python_run() -> None:
     """tests/training/test_recipes.py runs the blocks of CONTRIBUTING.md."""
     documents = [path for path in DOCUMENTS if path.name != "CONTRIBUTING.md"]
     for block in blocks(documents):

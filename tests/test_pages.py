@@ -1,4 +1,4 @@
-"""Pages of tasks, claims, norms and verdicts agree with the program."""
+"""The documents on tasks, claims, norms and verdicts agree with the code."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from normbench.config.choices import choices
 from normbench.config.composition import compose
 from normbench.norms import REGISTRY
 from normbench.records.query import flat
-from normbench.report.text.verdict import text as verdict_text
+from normbench.report.text.verdict import verdict_text
 from normbench.report.words import headline
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.verdicts.contrasts import decide
@@ -22,7 +22,7 @@ from normbench.verdicts.verdict import Decision
 
 
 def anchors(document: Path) -> set[str]:
-    """Those that a forge makes of the headings."""
+    """Return the anchors that GitHub makes from the headings of a document."""
     headings = re.findall(r"^#+ (.*)$", without_blocks(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
@@ -30,12 +30,12 @@ def anchors(document: Path) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_paths_and_links_in_a_document_exist(document: Path) -> None:
     text = without_blocks(document)
-    named = re.findall(r"`((?:normbench|configs|scripts|tests|docs)/[\w./-]+)`", text)
-    for name in named:
-        if "NAME" not in name:
-            assert (ROOT / name).exists(), name
+    paths = re.findall(r"`((?:normbench|configs|scripts|tests|docs)/[\w./-]+)`", text)
+    for path in paths:
+        if "NAME" not in path:
+            assert (ROOT / path).exists(), path
     links = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
-    assert named or links
+    assert paths or links
     for link in links:
         file, _, anchor = link.partition("#")
         target = (document.parent / file).resolve() if file else document
@@ -43,19 +43,19 @@ def test_paths_and_links_in_a_document_exist(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
-    seen, todo = set(), [ROOT / "README.md"]
-    while todo:
-        page = todo.pop()
-        if page not in seen and page.suffix == ".md":
-            seen.add(page)
+def test_links_from_the_readme_lead_to_every_page() -> None:
+    visited, queue = set(), [ROOT / "README.md"]
+    while queue:
+        page = queue.pop()
+        if page not in visited and page.suffix == ".md":
+            visited.add(page)
             links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
-            todo += [(page.parent / link).resolve() for link in links]
-    assert set(DOCUMENTS) <= seen
+            queue += [(page.parent / link).resolve() for link in links]
+    assert set(DOCUMENTS) <= visited
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every table, without backticks; a `|` in code is `\\|`."""
+    """Return the cells of all table rows without backticks; `\\|` is no separator."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     parts = (re.split(r"(?<!\\)\|", line)[1:-1] for line in lines)
     return [[cell.strip().replace("`", "") for cell in part] for part in parts]
@@ -65,11 +65,12 @@ def test_the_page_of_a_task_has_its_defaults() -> None:
     for task in TASKS.names():
         page = (ROOT / "docs" / "tasks" / f"{task}.md").read_text()
         config = compose([f"task={task}"])
-        known = flat(config)
-        shown = {cells[0]: cells[1] for cells in rows(page) if cells[0] in known}
-        assert {f"task.{option}" for option in config.task.options} <= shown.keys()
-        for key, default in shown.items():
-            value = known[key]
+        values = flat(config)
+        documented = {cells[0]: cells[1] for cells in rows(page) if cells[0] in values}
+        options = {f"task.{option}" for option in config.task.options}
+        assert options <= documented.keys()
+        for key, default in documented.items():
+            value = values[key]
             expected = "null" if value is None else str(value).replace("'", "")
             assert yaml.safe_load(default) == yaml.safe_load(expected), (task, key)
 
@@ -96,25 +97,27 @@ def test_the_page_of_a_claim_is_as_registered(name: str) -> None:
                 assert row in table
 
 
-def test_every_task_and_claim_has_a_page_and_no_page_is_left_over() -> None:
-    for kind, known in (("task", TASKS.names()), ("claim", choices("claim"))):
+def test_every_task_and_claim_has_a_page_and_every_page_a_task_or_claim() -> None:
+    for kind, names in (("task", TASKS.names()), ("claim", choices("claim"))):
         pages = (ROOT / "docs" / f"{kind}s").glob("*.md")
-        assert {page.stem for page in pages} == set(known)
+        assert {page.stem for page in pages} == set(names)
 
 
-def test_the_readme_sorts_norms_by_what_they_declare() -> None:
-    """A new norm need not be in it: `list norms` has all."""
+def test_the_readme_sorts_norms_by_their_axes() -> None:
+    """The README may lack a new norm: `list norms` has all."""
     table = (ROOT / "README.md").read_text().partition("| an output depends on |")[2]
     rows = [row.split("|") for row in table.partition("\n\n")[0].splitlines()[2:]]
-    listed = {what.strip(): re.findall(r"`(\w+)`", cell) for _, what, cell, _ in rows}
-    assert sum(map(len, listed.values())) > 20
-    for what, norms in listed.items():
+    norms_of = {
+        words.strip(): re.findall(r"`(\w+)`", cell) for _, words, cell, _ in rows
+    }
+    assert sum(map(len, norms_of.values())) > 20
+    for words, norms in norms_of.items():
         for name in norms:
-            assert what in dependence(REGISTRY.get(name).axes), name
+            assert words in dependence(REGISTRY.get(name).axes), name
 
 
 def dependence(axes: str) -> list[str]:
-    """The README's words for what an output depends on."""
+    """Return the README's words for the inputs that an output depends on."""
     if "all samples" in axes:
         return ["other samples", "both"]
     _, channels, positions = axes.split(", ")
@@ -125,27 +128,27 @@ def dependence(axes: str) -> list[str]:
     return ["its sample's group of channels, or all"]
 
 
-def reading() -> str:
+def reading_page() -> str:
     return (ROOT / "docs" / "reading-a-verdict.md").read_text()
 
 
-def test_the_verdict_that_is_read_line_by_line_is_the_committed_one() -> None:
-    """If it is no more: paste what `normbench claim show` prints, and read it anew."""
-    shown = reading().split("## A real verdict")[1]
-    (name,) = re.findall(r"^normbench claim show (\S+)$", shown, re.MULTILINE)
+def test_the_page_on_reading_explains_a_committed_verdict() -> None:
+    """If this fails: paste the output of `normbench claim show`, and mend the text."""
+    section = reading_page().split("## A real verdict")[1]
+    (name,) = re.findall(r"^normbench claim show (\S+)$", section, re.MULTILINE)
     verdict = read_verdict(ROOT / "results" / "claims" / name / "verdict.json")
     assert verdict is not None
-    assert f"```text\n{verdict_text(verdict, 88)}\n```" in shown
+    assert f"```text\n{verdict_text(verdict, 88)}\n```" in section
 
 
-def test_pictures_of_intervals_are_decided_as_they_say() -> None:
-    """A line is a decision and, of 29 characters, a picture; a margin is 6 of them."""
-    words = {headline(decision): decision for decision in get_args(Decision)}
-    section = reading().split("## Five decisions")[1].split("\n## ")[0]
-    pictures = [text for _, language, text in FENCE.findall(section)]
-    for says, lines in zip(("greater", "equal", "not_greater"), pictures, strict=True):
+def test_the_decisions_on_drawn_intervals_are_right() -> None:
+    """Each line has a decision and a plot of 29 characters; the margin has 6."""
+    decision_of = {headline(decision): decision for decision in get_args(Decision)}
+    section = reading_page().split("## Five decisions")[1].split("\n## ")[0]
+    plots = [text for _, language, text in FENCE.findall(section)]
+    for says, lines in zip(("greater", "equal", "not_greater"), plots, strict=True):
         for line in lines.splitlines():
-            decision, drawn = words[line[:24].strip()], line[24:53]
-            marks = [i - 14 for i, mark in enumerate(drawn) if mark in "-o"]
-            interval = float(min(marks)), float(max(marks))
+            decision, plot = decision_of[line[:24].strip()], line[24:53]
+            places = [i - 14 for i, mark in enumerate(plot) if mark in "-o"]
+            interval = float(min(places)), float(max(places))
             assert decide(says, 6.0, interval, interval, 0.05)[0] == decision, line

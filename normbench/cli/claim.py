@@ -135,7 +135,7 @@ def _table_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, str]:
     row = {"name": claim.name, "statement": claim.statement}
     if verdict is None:
         return row | dict.fromkeys(("theorem", "mechanism", "outcome"), "-")
-    row |= words.row(verdict)._asdict()
+    row |= words.table_row(verdict)._asdict()
     if _changed(claim, verdict):
         row["name"] += " (its yaml has changed since the verdict)"
     finding = verdict.findings.get("statement")
@@ -147,7 +147,7 @@ def _print_notice(verdicts: "Sequence[Verdict | None]") -> None:
     from normbench.report import words
     from normbench.report.text.paragraph import paragraph
 
-    notice = words.notice([verdict for verdict in verdicts if verdict is not None])
+    notice = words.withdrawals([verdict for verdict in verdicts if verdict is not None])
     if notice:
         typer.echo(paragraph("note: ", notice, text_width()) + "\n")
 
@@ -170,8 +170,8 @@ def show(
 
         from normbench.claims import check, theorems
         from normbench.config.user_modules import import_modules
-        from normbench.report.text import claim as claim_text
-        from normbench.report.text import verdict as verdict_text
+        from normbench.report.text.claim import claim_text
+        from normbench.report.text.verdict import verdict_text
         from normbench.verdicts.registration import (
             BUDGETS,
             read_claim,
@@ -201,11 +201,11 @@ def show(
         _print_notice([verdict])
         finding = verdict.findings.get("statement") if verdict else None
         width = text_width()
-        typer.echo(claim_text.text(claim, statements, cost_lines, width, finding))
+        typer.echo(claim_text(claim, statements, cost_lines, width, finding))
         if verdict:
             if changed:
                 typer.echo("\nthe yaml has changed since this verdict:")
-            typer.echo(f"\n{verdict_text.text(verdict, width)}")
+            typer.echo(f"\n{verdict_text(verdict, width)}")
 
 
 @app.command("check")
@@ -273,7 +273,7 @@ def _checked(
     The verdict is saved if `write`, and printed unless `json`.
     """
     from normbench.claims.check import check, write_verdict
-    from normbench.report.text.verdict import text
+    from normbench.report.text.verdict import verdict_text
     from normbench.verdicts.remarks import with_remarks
 
     folder = output / claim.name
@@ -281,7 +281,7 @@ def _checked(
     path = write_verdict(verdict, results, folder) if write else None
     verdict = with_remarks(verdict, folder)
     if not json:
-        typer.echo(text(verdict, text_width()))
+        typer.echo(verdict_text(verdict, text_width()))
     if path is not None:
         typer.echo(f"\nwrote {path}\n", err=json)
     return verdict

@@ -97,7 +97,7 @@ def compare(
         from normbench.claims.check import check, prepare
         from normbench.claims.comparison import comparison
         from normbench.claims.trial import Request
-        from normbench.report.text.verdict import text
+        from normbench.report.text.verdict import verdict_text
 
         rounds = make_rounds(results, module, redo_stale)
         claim = comparison(
@@ -122,7 +122,7 @@ def compare(
         with rounds:
             verdict = check(claim, trial, command_line())
         plain = verdict.model_dump_json(indent=2)
-        typer.echo(plain if json else text(verdict, text_width()))
+        typer.echo(plain if json else verdict_text(verdict, text_width()))
 
 
 def _rates(text: str) -> list[float]:

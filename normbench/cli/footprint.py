@@ -174,7 +174,7 @@ def _print_portraits(
     portraits: "Sequence[Portrait]", panels: "Sequence[Panel]"
 ) -> None:
     from normbench.norms.measure.invariance import TOLERANCE
-    from normbench.report.figures.panel import text
+    from normbench.report.figures.panel import panels_text
 
     shape = " x ".join(map(str, portraits[0].shape))
     print_table(
@@ -182,7 +182,7 @@ def _print_portraits(
         title=f"Entries of a {shape} input that an entry of the output depends on",
     )
     typer.echo()
-    typer.echo(text(panels, text_width(100)))
+    typer.echo(panels_text(panels, text_width(100)))
     typer.echo()
     print_table(
         [row for portrait in portraits for row in _invariance_rows(portrait)],

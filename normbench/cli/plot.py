@@ -237,7 +237,7 @@ def _means(
     """Return a figure with the mean of each cell over the values of `by`."""
     from normbench.errors import RequestError
     from normbench.records import query
-    from normbench.report.figures.runs import of_cells
+    from normbench.report.figures.runs import cells_figure
 
     primary = query.primary_metrics(records)
     if metric is None and len(primary) > 1:
@@ -253,7 +253,7 @@ def _means(
         label = _label({key: cell.by[key] for key in series or [by]})
         norm = str(cell.by.get("norm", label))
         labelled_cells.append((label, norm, cell))
-    return {f"{metric}-by-{by}": of_cells(labelled_cells, by)}
+    return {f"{metric}-by-{by}": cells_figure(labelled_cells, by)}
 
 
 def _curves(
@@ -263,7 +263,7 @@ def _curves(
     from normbench.errors import Unreadable
     from normbench.records.query import groups
     from normbench.records.store import read_history, run_folder
-    from normbench.report.figures.runs import Group, of_histories
+    from normbench.report.figures.runs import Group, histories_figure
 
     curves = []
     for values, members in groups(records, series, "--series"):
@@ -276,7 +276,7 @@ def _curves(
                 typer.echo(f"left out: {error}", err=True)
         if histories:
             curves.append(Group(label, str(values.get("norm", label)), histories))
-    return {f"{metric}-curves": of_histories(curves, metric)}
+    return {f"{metric}-curves": histories_figure(curves, metric)}
 
 
 def _gallery(

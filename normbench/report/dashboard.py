@@ -1,7 +1,7 @@
-"""A W&B workspace and a report as code, and how they are saved.
+"""A W&B workspace and a W&B report: their content, and how they are saved.
 
-Needs the extra `dashboard`. Only `publish` uses the network. The sections are in
-`dashboard.yaml`; a test checks that runs log the keys of all panels.
+This module needs the extra `dashboard`. Only `publish` uses the network. The sections
+are in `dashboard.yaml`; a test checks that runs log the keys of all panels.
 """
 
 import tempfile
@@ -33,13 +33,13 @@ except ImportError:
     ) from None
 
 TITLE = "normbench: what normalization does"
-SECONDS = 20
-"""The timeout of W&B's API."""
-HALF, WHOLE = {"w": 12, "h": 8}, {"w": 24, "h": 12}
-"""Sizes of panels in a report, of 24 columns."""
-GROUPS = ("norm.name", "batch_size")
+API_TIMEOUT = 20
+"""Timeout of W&B's API in seconds."""
+HALF_WIDTH, FULL_WIDTH = {"w": 12, "h": 8}, {"w": 24, "h": 12}
+"""Sizes of panels in a report, which is 24 columns wide."""
+GROUP_KEYS = ("norm.name", "batch_size")
 """The config keys by which the workspace groups runs."""
-Drawn = (
+WandbPanel = (
     wr.LinePlot
     | wr.ScatterPlot
     | wr.BarPlot
@@ -49,7 +49,11 @@ Drawn = (
 
 
 class Panel(BaseModel):
-    """One panel: `y`, a key that runs log, by `x`, in a scatter a config key."""
+    """One panel: the logged key `y` over `x`.
+
+    In a scatter plot, `x` is a config key. If `log`, the axis of `x` is logarithmic; in
+    a line plot, the axis of `y`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,35 +63,42 @@ class Panel(BaseModel):
     log: bool = False
 
     def keys(self) -> dict[str, list[str]]:
-        """The logged keys that it shows: of config, summary, history or media."""
+        """Return the keys that the panel reads, by the part of a run that has them.
+
+        The parts are "config", "summary", "history" and "media".
+        """
         if self.kind == "scatter":
             return {"config": [self.x], "summary": [self.y]}
         if self.kind == "line":
             return {"history": [self.x, self.y]}
         return {"media" if self.kind == "images" else "summary": [self.y]}
 
-    def text(self) -> str:
-        """The panel in a line."""
+    def outline(self) -> str:
+        """Return a line that describes the panel."""
         match self.kind:
             case "line":
-                scale = ", log y" * self.log
+                scale = ", log y" if self.log else ""
                 return f"lines    {self.y} by {self.x}{scale}: mean and deviation"
             case "scatter":
-                return f"scatter  {self.y} by {self.x}{', log x' * self.log}"
+                scale = ", log x" if self.log else ""
+                return f"scatter  {self.y} by {self.x}{scale}"
             case "bar":
                 return f"bars     {self.y}"
         return f"{self.kind:<8} {self.y}"
 
-    def drawn(self) -> Drawn:
-        """The object of W&B's client."""
-        spread: Any = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+    def build(self) -> WandbPanel:
+        """Return the panel as an object of W&B's client."""
+        grouping: Any = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
         title = f"{self.y} by {self.x}"
+        half, full = wr.Layout(**HALF_WIDTH), wr.Layout(**FULL_WIDTH)
         match self.kind:
             case "scatter":
-                y = wr.SummaryMetric(self.y)
-                x = wr.Config(self.x)
                 return wr.ScatterPlot(
-                    title=title, x=x, y=y, log_x=self.log, layout=wr.Layout(**HALF)
+                    title=title,
+                    x=wr.Config(self.x),
+                    y=wr.SummaryMetric(self.y),
+                    log_x=self.log,
+                    layout=half,
                 )
             case "line":
                 return wr.LinePlot(
@@ -96,32 +107,27 @@ class Panel(BaseModel):
                     y=[self.y],
                     log_y=self.log,
                     max_runs_to_show=100,
-                    layout=wr.Layout(**HALF),
-                    **spread,
+                    layout=half,
+                    **grouping,
                 )
             case "bar":
                 metrics: list[Any] = [wr.SummaryMetric(self.y)]
                 return wr.BarPlot(
-                    title=self.y, metrics=metrics, layout=wr.Layout(**HALF), **spread
+                    title=self.y, metrics=metrics, layout=half, **grouping
                 )
             case "images":
                 return wr.MediaBrowser(
-                    title=self.y,
-                    media_keys=[self.y],
-                    num_columns=1,
-                    layout=wr.Layout(**WHOLE),
+                    title=self.y, media_keys=[self.y], num_columns=1, layout=full
                 )
             case "table":
-                return wr.WeavePanelSummaryTable(
-                    table_name=self.y, layout=wr.Layout(**WHOLE)
-                )
+                return wr.WeavePanelSummaryTable(table_name=self.y, layout=full)
 
 
 class Section(BaseModel):
-    """One section of the workspace, and of the report over runs of its own.
+    """One section of the workspace and of the report.
 
-    `task` chooses the runs, None all of them; panels show means over the runs that
-    agree in the config keys `by`.
+    In the report, a section shows the runs of `task`, or all runs if it is None. A
+    panel shows means over the runs that have equal values of the config keys `by`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -134,62 +140,69 @@ class Section(BaseModel):
 
     @property
     def filters(self) -> str:
-        """The runs, as W&B's client writes it."""
+        """The condition on runs, in the syntax of W&B's client."""
         return "" if self.task is None else f"JobType = '{self.task}'"
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """What is published: built, not saved. `table` has the verdicts, as Markdown."""
+    """A workspace and a report, not yet saved.
+
+    `table` is a Markdown table of the verdicts, which both contain.
+    """
 
     table: str
     workspace: ws.Workspace
     report: wr.Report
 
     def plain(self) -> dict[str, Any]:
-        """The objects as W&B's own client would send them."""
+        """Return both objects as the JSON that W&B's client would send."""
+        objects: dict[str, ws.Workspace | wr.Report] = {
+            "workspace": self.workspace,
+            "report": self.report,
+        }
         return {
-            name: saved._to_model().model_dump(
+            name: wandb_object._to_model().model_dump(
                 mode="json", by_alias=True, exclude_none=True
             )
-            for name, saved in (("workspace", self.workspace), ("report", self.report))
+            for name, wandb_object in objects.items()
         }
 
 
 @cache
 def sections() -> tuple[Section, ...]:
-    """All sections but that of the verdicts."""
+    """Return all sections except the one of the verdicts."""
     return tuple(Section(**section) for section in read_yaml("dashboard.yaml"))
 
 
 def dashboard(
     verdicts: Sequence[Verdict], project: str, entity: str | None
 ) -> Dashboard:
-    """The workspace and the report over the runs of a W&B project.
+    """Build the workspace and the report over the runs of a W&B project.
 
-    Without `entity` they can be shown but not saved.
+    Without `entity`, they can be printed but not saved.
     """
     table = verdict_table(verdicts)
-    # The workspace places its panels; the report has the same ones, in these places.
-    drawn: list[tuple[Section, list[Any]]] = [
-        (section, [panel.drawn() for panel in section.panels]) for section in sections()
+    # The workspace sets the positions of the panels, and the report reuses them.
+    panels_of: list[tuple[Section, list[Any]]] = [
+        (section, [panel.build() for panel in section.panels]) for section in sections()
     ]
-    first = ws.Section(
-        name="Verdicts", panels=[wr.MarkdownPanel(markdown=table)], is_open=True
-    )
+    workspace_sections: list[tuple[str, list[Any]]] = [
+        ("Verdicts", [wr.MarkdownPanel(markdown=table)]),
+        *((section.title, panels) for section, panels in panels_of),
+    ]
     workspace = ws.Workspace(
         entity=entity or "",
         project=project,
         name="normbench",
         sections=[
-            first,
-            *(
-                ws.Section(name=section.title, panels=panels, is_open=True)
-                for section, panels in drawn
-            ),
+            ws.Section(name=title, panels=panels, is_open=True)
+            for title, panels in workspace_sections
         ],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=100),
-        runset_settings=ws.RunsetSettings(groupby=[ws.Config(key) for key in GROUPS]),
+        runset_settings=ws.RunsetSettings(
+            groupby=[ws.Config(key) for key in GROUP_KEYS]
+        ),
     )
     report = wr.Report(
         entity=entity or "",
@@ -200,7 +213,11 @@ def dashboard(
         blocks=[
             wr.H1(text="Verdicts"),
             wr.MarkdownBlock(text=table),
-            *(block for section in drawn for block in _blocks(*section)),
+            *(
+                block
+                for section, panels in panels_of
+                for block in _blocks(section, panels)
+            ),
         ],
     )
     return Dashboard(table, workspace, report)
@@ -209,9 +226,10 @@ def dashboard(
 def _blocks(
     section: Section, panels: list[Any]
 ) -> Iterator[wr.H1 | wr.P | wr.PanelGrid]:
+    """Yield the heading, the text and the panels of a section of the report."""
     yield wr.H1(text=section.title)
     yield wr.P(text=section.text)
-    # Without an entity and a project the runs are those of the report's own.
+    # A run set without an entity and a project takes those of the report.
     runs = wr.Runset(
         name=section.title,
         filters=section.filters,
@@ -221,47 +239,46 @@ def _blocks(
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> str:
-    """Markdown: a row with theorem, mechanism and outcome for each claim."""
+    """Return a Markdown table with a row for each claim."""
     if not verdicts:
-        return "No claim has a verdict yet: `normbench claim check` gives one."
-    head = ("claim", "it says", "theorem", "mechanism", "outcome")
-    rows = [(verdict.claim, *words.row(verdict)) for verdict in verdicts]
+        return "No claim has a verdict yet. `normbench claim check` makes one."
+    head = ("claim", "statement", "theorem", "mechanism", "outcome")
+    rows = [(verdict.claim, *words.table_row(verdict)) for verdict in verdicts]
     cells = [[text.replace("|", "\\|") for text in row] for row in rows]
     table = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *cells)]
-    withdrawn = words.notice(verdicts)
-    return "\n".join([withdrawn, "", *table] if withdrawn else table)
+    withdrawals = words.withdrawals(verdicts)
+    return "\n".join([withdrawals, "", *table] if withdrawals else table)
 
 
-def outline(shown: Dashboard) -> str:
-    """What would be published, for people."""
-    workspace, table = shown.workspace, shown.table.splitlines()
-    where = f"{workspace.entity or '(your own entity)'}/{workspace.project}"
-    lines = [f"workspace {workspace.name}, in {where}"]
-    lines += [f"  runs grouped by {', '.join(GROUPS)}", "", "  Verdicts"]
-    lines += [f"    {line}" for line in table]
+def outline(built: Dashboard) -> str:
+    """Return a text that lists everything `publish` would save."""
+    workspace, report = built.workspace, built.report
+    project = f"{workspace.entity or '(your own entity)'}/{workspace.project}"
+    verdicts = ["  Verdicts", *(f"    {line}" for line in built.table.splitlines())]
+    lines = [f"workspace {workspace.name}, in {project}"]
+    lines += [f"  runs grouped by {', '.join(GROUP_KEYS)}", "", *verdicts]
     for section in sections():
         lines += ["", f"  {section.title}"]
-        lines += [f"    {panel.text()}" for panel in section.panels]
-    lines += ["", f"report {shown.report.title}, in {where}", "", "  Verdicts"]
-    lines += [f"    {line}" for line in table]
+        lines += [f"    {panel.outline()}" for panel in section.panels]
+    lines += ["", f"report {report.title}, in {project}", "", *verdicts]
     for section in sections():
         runs = f"runs with {section.filters}" if section.filters else "all runs"
         lines += ["", f"  {section.title}", f"    {section.text}"]
         lines += [f"    {runs}, grouped by {', '.join(section.by)}"]
-        lines += [f"    {panel.text()}" for panel in section.panels]
+        lines += [f"    {panel.outline()}" for panel in section.panels]
     return "\n".join(lines)
 
 
 def publish(
     verdicts: Sequence[Verdict], project: str, entity: str | None
 ) -> dict[str, str]:
-    """Save the workspace and the report, as new ones; the address of each.
+    """Save a new workspace and a new report; return their addresses.
 
-    Raises NormbenchError without a login, without an answer and if W&B refuses; then
-    neither is saved.
+    Raises NormbenchError if the user is not logged in, if W&B does not answer and if it
+    refuses. Then neither object is saved.
     """
-    with tempfile.TemporaryDirectory() as spare:
-        find_folders(Path(spare))
+    with tempfile.TemporaryDirectory() as folder:
+        find_folders(Path(folder))
         return _publish(verdicts, project, entity)
 
 
@@ -276,23 +293,23 @@ def _publish(
                 "not logged in to W&B; run `wandb login`, or set WANDB_API_KEY; "
                 "nothing was published"
             )
-        owner = entity or wandb.Api(timeout=SECONDS).default_entity
+        owner = entity or wandb.Api(timeout=API_TIMEOUT).default_entity
         if owner is None:
             raise NormbenchError(
                 "this W&B account has no default entity; name one with --entity"
             )
-        shown = dashboard(verdicts, project, owner)
-        shown.report.save()  # makes the project, if need be
+        built = dashboard(verdicts, project, owner)
+        built.report.save()  # creates the project if it does not exist
         try:
-            shown.workspace.save()
+            built.workspace.save()
         except BaseException:
-            shown.report.delete()
+            built.report.delete()
             raise
-        return {"workspace": shown.workspace.url, "report": shown.report.url}
+        return {"workspace": built.workspace.url, "report": built.report.url}
     except NormbenchError:
         raise
-    except Exception as error:  # the client raises many types
+    except Exception as error:  # the client raises exceptions of many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise NormbenchError(
-            f"W&B did not take it ({reason[:200]}); nothing was published"
+            f"W&B did not accept the dashboard ({reason[:200]}); nothing was published"
         ) from None

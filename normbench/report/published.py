@@ -1,4 +1,4 @@
-"""Published numbers: curves to draw beside ours, and lines to print."""
+"""Numbers that others published: curves to draw beside ours, and lines to print."""
 
 import re
 from functools import cache
@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Published(BaseModel):
-    """Series of one source: arm or norm -> level -> error, a share.
+    """The published series of one source.
 
-    `shown` are the claims, and of each the designs, whose levels mean the same.
+    `series` maps an arm or a norm to its errors in [0, 1], by level. `shown` maps each
+    claim to those of its designs beside which the series are drawn: their levels mean
+    the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -24,7 +26,10 @@ class Published(BaseModel):
 
 
 class Recalled(BaseModel):
-    """The beginning of a published line whose figures were not read, and its mark."""
+    """A mark for a published line whose numbers are from memory.
+
+    `line` is the beginning of the line.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -34,32 +39,32 @@ class Recalled(BaseModel):
 
 @cache
 def published() -> tuple[Published, ...]:
-    """All published series; their numbers are from the sources that they name."""
+    """Return all published series; the numbers are from the sources they name."""
     return tuple(Published(**entry) for entry in read_yaml("published.yaml"))
 
 
 @cache
 def recalled() -> tuple[Recalled, ...]:
-    """The published lines whose figures are known from memory only."""
+    """Return the marks of all published lines whose numbers are from memory."""
     return tuple(Recalled(**entry) for entry in read_yaml("recalled.yaml"))
 
 
 def read_yaml(name: str) -> list[dict[str, Any]]:
-    """The entries of a yaml file in this folder."""
+    """Return the entries of a yaml file in this folder."""
     text = files(__package__).joinpath(name).read_text(encoding="utf-8")
     entries: list[dict[str, Any]] = yaml.safe_load(text)
     return entries
 
 
 def published_line(line: str) -> str:
-    """A line of a claim's `published` as it is shown.
+    """Return a line of a claim's `published` as readers see it, with marks.
 
-    The registered line stays as it is, since a claim's hash covers it.
+    The yaml of the claim cannot have the marks: its hash covers the line.
     """
-    marks = [f" [{each.mark}]" for each in recalled() if line.startswith(each.line)]
+    marks = [f" [{entry.mark}]" for entry in recalled() if line.startswith(entry.line)]
     return re.sub(r" ?\(theirs\)", "", line) + "".join(marks)
 
 
-def beside(claim: str, design: str) -> list[Published]:
-    """The published series to draw beside one design of one claim."""
-    return [each for each in published() if design in each.shown.get(claim, [])]
+def published_for(claim: str, design: str) -> list[Published]:
+    """Return the published series to draw beside one design of a claim."""
+    return [source for source in published() if design in source.shown.get(claim, [])]

@@ -1,6 +1,7 @@
-"""What is shown of a verdict: its words and its numbers, as text.
+"""The words and numbers of a verdict, formatted as text.
 
-The terminal, the page, the figures, the dashboard and the documents only lay them out.
+The terminal, the page, the figures, the dashboard and the documents take them from this
+module, so that all of them show the same text.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,23 +27,25 @@ HEADLINES: dict[Headline, str] = {
     "withdrawn": "withdrawn",
     "not tested": "not tested",
 }
-EXPECTED: dict[Says, str] = {
+EXPECTATIONS: dict[Says, str] = {
     "greater": "above 0",
     "less": "below 0",
     "equal": "0 within the margin",
     "not_greater": "not above 0 by the margin",
 }
-"""What the claim expects of a contrast."""
-EXPECTED_SHORT: dict[Says, str] = {
+"""What the claim expects of a contrast, for a sentence."""
+SHORT_EXPECTATIONS: dict[Says, str] = {
     "greater": "> 0",
     "less": "< 0",
     "equal": "= 0",
     "not_greater": "not > 0",
 }
+MIN_SHARE_SEVERAL = 0.05
+"""The text of a crossover mentions several crossings from this share on."""
 
 
-class Row(NamedTuple):
-    """A claim as a row of a table: its sentence, and the decision on each part."""
+class TableRow(NamedTuple):
+    """A claim as a row of a table: its sentence and the decision on each part."""
 
     statement: str
     theorem: str
@@ -51,7 +54,7 @@ class Row(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The numbers of a contrast, and the ends of the interval that decided."""
+    """The formatted numbers of a contrast, with the interval that decided."""
 
     effect: str
     confidence: str
@@ -68,102 +71,113 @@ class Numbers(NamedTuple):
 
 
 def numbers(contrast: ContrastVerdict, alpha: float) -> Numbers | None:
-    """The numbers of a contrast; None if it has no effect."""
+    """Return the formatted numbers of a contrast, or None if it has no effect."""
     if contrast.effect is None or contrast.interval is None:
         return None
-    low, high, wide = contrast.interval
+    interval = contrast.interval
+    confidence = 1 - alpha if interval.wide else 1 - 2 * alpha
     return Numbers(
         effect=f"{contrast.effect:+.4f}",
-        confidence=f"{1 - alpha if wide else 1 - 2 * alpha:.0%}",
-        low=f"{low:+.4f}",
-        high=f"{high:+.4f}",
+        confidence=f"{confidence:.0%}",
+        low=f"{interval.low:+.4f}",
+        high=f"{interval.high:+.4f}",
         n=str(contrast.n),
         p=contrast.p_shown,
     )
 
 
-def reach(design: DesignVerdict) -> float:
-    """Where an axis around 0 ends that has all intervals and margins of a design."""
-    ends = [
-        abs(end)
+def axis_limit(design: DesignVerdict) -> float:
+    """Return an L such that [-L, L] contains all intervals and margins of a design."""
+    limits = [
+        abs(value)
         for contrast in design.contrasts
         if contrast.effect is not None
-        for end in (contrast.low, contrast.high, contrast.margin)
-        if end is not None and isfinite(end)
+        for value in (contrast.low, contrast.high, contrast.margin)
+        if value is not None and isfinite(value)
     ]
-    return 1.05 * max(ends, default=1.0)
+    return 1.05 * max(limits, default=1.0)
 
 
 def metrics(design: DesignVerdict) -> list[str]:
-    """The metrics of the contrasts of a design, in their order."""
+    """Return the metrics of the contrasts of a design, each once, in their order."""
     return list(dict.fromkeys(contrast.metric for contrast in design.contrasts))
 
 
-def headline(shown: Headline) -> str:
-    """A decision as a reader sees it."""
-    return HEADLINES[shown]
+def headline(decision: Headline) -> str:
+    """Return the words for a decision."""
+    return HEADLINES[decision]
 
 
 def headlines(designs: Sequence[DesignVerdict]) -> dict[str, Headline]:
-    """The decision on each design with a primary contrast, by name.
+    """Return the decision on each design that has a primary contrast, by design name.
 
-    Designs are separate questions: their decisions are not merged.
+    Designs answer separate questions, so their decisions are not merged.
     """
-    return {each.name: each.headline for each in designs if each.has_primary}
+    return {design.name: design.headline for design in designs if design.has_primary}
 
 
 def decisions(designs: Sequence[DesignVerdict]) -> str:
-    """The decision on each design with a primary contrast, without the name of a single
-    one; "not tested" if there is none."""
-    shown = headlines(designs)
-    if len(shown) < 2:
-        return headline(next(iter(shown.values()), "not tested"))
-    return ", ".join(f"{name}: {headline(each)}" for name, each in shown.items())
+    """Return the decisions on all designs with a primary contrast in one line.
+
+    The line names the designs if there are several. It is "not tested" if no design has
+    a primary contrast.
+    """
+    by_design = headlines(designs)
+    if not by_design:
+        return headline("not tested")
+    if len(by_design) == 1:
+        (decision,) = by_design.values()
+        return headline(decision)
+    return ", ".join(
+        f"{name}: {headline(decision)}" for name, decision in by_design.items()
+    )
 
 
-def row(verdict: Verdict) -> Row:
-    """The verdict as a row of a table."""
+def table_row(verdict: Verdict) -> TableRow:
+    """Return the verdict as a row of a table."""
     findings = verdict.findings
 
-    def part(text: str, finding: str | None) -> str:
-        return f"{text}; found: {finding}" if finding else text
+    def cell(decision: str, finding: str | None) -> str:
+        return f"{decision}; found: {finding}" if finding else decision
 
-    return Row(
+    return TableRow(
         with_finding(verdict.statement, findings.get("statement")),
-        part(headline(verdict.theorem), findings.get("theorem")),
-        part(decisions(verdict.mechanisms), findings.get("mechanism")),
-        part(decisions(verdict.outcomes), findings.get("outcome")),
+        cell(headline(verdict.theorem), findings.get("theorem")),
+        cell(decisions(verdict.mechanisms), findings.get("mechanism")),
+        cell(decisions(verdict.outcomes), findings.get("outcome")),
     )
 
 
 def with_finding(statement: str, finding: str | None) -> str:
-    """The sentence of a claim, and what was found about it."""
+    """Return the sentence of a claim, followed by the finding about it if any."""
     return f"{statement} Found: {finding}." if finding else statement
 
 
-def notice(verdicts: Iterable[Verdict]) -> str:
-    """Which decisions are withdrawn, and why, in a paragraph; "" if none are."""
+def withdrawals(verdicts: Iterable[Verdict]) -> str:
+    """Return a paragraph on all withdrawn decisions and the reasons; "" if none are."""
     by_reason: dict[str, dict[str, list[str]]] = {}
     for verdict in verdicts:
         for design in verdict.designs:
             for reason, contrasts in design.reasons.items():
                 claims = by_reason.setdefault(reason, {})
-                claims.setdefault(verdict.claim, []).append(_named(design, contrasts))
+                parts = claims.setdefault(verdict.claim, [])
+                parts.append(_withdrawn_part(design, contrasts))
     sentences = []
     for reason, claims in by_reason.items():
-        named = [f"{claim} ({', '.join(parts)})" for claim, parts in claims.items()]
-        sentences += [f"Withdrawn: {', '.join(named)}.", reason]
+        names = [f"{claim} ({', '.join(parts)})" for claim, parts in claims.items()]
+        sentences += [f"Withdrawn: {', '.join(names)}.", reason]
     return " ".join(sentences)
 
 
-def _named(design: DesignVerdict, contrasts: Sequence[str]) -> str:
+def _withdrawn_part(design: DesignVerdict, contrasts: Sequence[str]) -> str:
+    """Name the withdrawn contrasts of a design, or the design if all are withdrawn."""
     if contrasts:
         return f"of {design.name} {' and '.join(contrasts)}"
-    return f"{design.name}{' with its crossover' * bool(design.crossovers)}"
+    return f"{design.name} with its crossover" if design.crossovers else design.name
 
 
 def theorem_numbers(theorem: TheoremVerdict) -> tuple[str, str, str]:
-    """Deviation, tolerance and control; "" if the theorem has no control."""
+    """Return deviation, tolerance and control; "" if the theorem has no control."""
     deviation, control = theorem.deviation, theorem.control
     return (
         "not finite" if deviation is None else f"{deviation:.2g}",
@@ -172,8 +186,8 @@ def theorem_numbers(theorem: TheoremVerdict) -> tuple[str, str, str]:
     )
 
 
-def cell_end(cell: CellSummary) -> str:
-    """How many runs of a cell diverged or failed, or why it was skipped."""
+def cell_problems(cell: CellSummary) -> str:
+    """Return how many runs of a cell diverged or failed, or why it was skipped."""
     if cell.skipped:
         return f"skipped, {cell.skipped}"
     counts = (("diverged", cell.diverged), ("failed", cell.failed))
@@ -181,27 +195,29 @@ def cell_end(cell: CellSummary) -> str:
 
 
 def good_rates(cell: CellSummary) -> str:
-    """The learning rates within one margin of the best."""
+    """Return the learning rates whose validation is within one margin of the best."""
     return " ".join(f"{lr:g}" for lr in cell.rate.good) or "none"
 
 
 def crossover(crossing: CrossoverVerdict) -> str:
-    """Where two curves cross, its interval, and how often they cross again."""
-    at, low, high = (
-        f"{x} the levels" if isinstance(x, str) else f"{x:.3g}"
-        for x in (crossing.at, crossing.low, crossing.high)
+    """Return the level at which two curves cross, with its interval."""
+    level, low, high = (
+        f"{value} the levels" if isinstance(value, str) else f"{value:.3g}"
+        for value in (crossing.at, crossing.low, crossing.high)
     )
-    several = ""
-    if crossing.share_several >= 0.05:
-        several = f"; {crossing.share_several:.0%} of resamples cross more than once"
-    withdrawn = "; withdrawn" * bool(crossing.withdrawn)
-    return f"at {at} [{low}, {high}], n {crossing.n}{several}{withdrawn}"
+    text = f"at {level} [{low}, {high}], n {crossing.n}"
+    if crossing.share_several >= MIN_SHARE_SEVERAL:
+        text += f"; {crossing.share_several:.0%} of resamples cross more than once"
+    if crossing.withdrawn:
+        text += "; withdrawn"
+    return text
 
 
-def because(contrast: ContrastVerdict) -> str:
-    """The reason of a decision, and how many seeds would settle an open contrast.
+def explanation(contrast: ContrastVerdict) -> str:
+    """Return the reason for a decision.
 
-    Names no number of seeds if the decision is withdrawn.
+    The text of an inconclusive contrast also says how many seeds would settle it,
+    unless the decision is withdrawn.
     """
     needed = contrast.seeds_needed
     if needed is None or contrast.withdrawn:
@@ -209,15 +225,15 @@ def because(contrast: ContrastVerdict) -> str:
     return f"{contrast.because}; about {needed} seeds would settle it"
 
 
-def census_built(verdict: Verdict, zoo: str) -> str:
-    """How many models of a zoo were built, and which could not be, and why."""
-    counts = verdict.census[zoo]
+def census_coverage(verdict: Verdict, library: str) -> str:
+    """Return how many models of a library could not be built, which ones, and why."""
+    counts = verdict.census[library]
     missing, total = counts.get("not built", 0), sum(counts.values())
     if not missing:
         return f"all {total} models were built"
     by_reason: dict[str, list[str]] = {}
-    for name, reason in verdict.census_failures.get(zoo, {}).items():
+    for name, reason in verdict.census_failures.get(library, {}).items():
         by_reason.setdefault(reason, []).append(name)
-    reasons = [f"{', '.join(names)} ({why})" for why, names in by_reason.items()]
+    reasons = [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
     reasons = reasons or ["the reasons were not recorded"]
     return f"{missing} of {total} models could not be built: {'; '.join(reasons)}"

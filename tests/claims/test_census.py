@@ -8,7 +8,7 @@ from torchvision import models
 from verdicts_made import committed
 
 from normbench.claims import census
-from normbench.report.text.verdict import text
+from normbench.report.text.verdict import verdict_text
 
 
 def test_the_census_builds_on_the_cpu_what_the_meta_device_cannot() -> None:
@@ -34,9 +34,9 @@ def test_models_that_could_not_be_built_are_counted_and_named() -> None:
     counts = {"a zoo": {"batch": 3, "not built": 2}, "another": {"layer": 1}}
     failures = {"a zoo": {"one": "RuntimeError: no", "two": "RuntimeError: no"}}
     changes = {"census": counts, "census_failures": failures}
-    printed = text(verdict.model_copy(update=changes), 200)
+    printed = verdict_text(verdict.model_copy(update=changes), 200)
     reason = "2 of 5 models could not be built: one, two (RuntimeError: no)"
     assert reason in printed
     assert "all 1 models were built" in printed
     older = verdict.model_copy(update={"census": counts})
-    assert "the reasons were not recorded" in text(older, 200)
+    assert "the reasons were not recorded" in verdict_text(older, 200)

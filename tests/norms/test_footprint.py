@@ -27,7 +27,7 @@ from normbench.norms.measure.invariance import Change, Invariance, invariances
 from normbench.norms.measure.portrait import NormChoice, fitting, portrait
 from normbench.norms.measure.subject import Mode, subject
 from normbench.report.figures.cubes import COLOURS, colour, draw, faces
-from normbench.report.figures.panel import MEASURED, Panel, read, text
+from normbench.report.figures.panel import MEASURED, Panel, panels_text, read
 
 SVG = "{http://www.w3.org/2000/svg}"
 every_norm = pytest.mark.parametrize("name", names())
@@ -332,7 +332,7 @@ def test_what_only_the_value_or_the_gradient_depends_on_has_its_own_colour():
 
 
 def test_the_picture_as_text():
-    grid = text([panel("batch"), panel("layer_position")], 100).splitlines()
+    grid = panels_text([panel("batch"), panel("layer_position")], 100).splitlines()
     assert grid[0].split() == ["batch", "layer_position"]
     assert grid[2] == "  0 . . . . . . . @     0 + + + + + + + O"
     assert grid[3] == "  1 . . . . . . . #     1 . . . . . . . ."

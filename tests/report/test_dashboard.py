@@ -1,4 +1,4 @@
-"""The dashboard: its panels show what runs log, and it is published whole or not."""
+"""The dashboard: panels show logged keys, and publishing saves both objects or none."""
 
 import json
 import os
@@ -30,16 +30,18 @@ LOGGED = {
 
 
 def verdicts() -> list[Verdict]:
-    found = [read_verdict(path) for path in sorted(CLAIMS.glob("*/verdict.json"))]
-    return [verdict for verdict in found if verdict is not None]
+    files = sorted(CLAIMS.glob("*/verdict.json"))
+    return [verdict for file in files if (verdict := read_verdict(file)) is not None]
 
 
-SHOWN = built.dashboard(verdicts(), "normbench", None)
+@pytest.fixture(scope="module")
+def shown() -> built.Dashboard:
+    return built.dashboard(verdicts(), "normbench", None)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Received]:
-    """What W&B has of a run of each task that was logged and uploaded, by job type."""
+    """Log and upload a run of each task; return them by job type, as W&B has them."""
     results = tmp_path_factory.mktemp("runs")
     for task, overrides in LOGGED.items():
         offline = ["budget=smoke", "tracker=wandb", "tracker.mode=offline"]
@@ -64,7 +66,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Received]:
 
 
 def logged(run: Received) -> dict[str, set[str]]:
-    """The keys of a run, by where the app finds them."""
+    """Return the keys of a run, by the part of the run that has them."""
     media = {"image-file", "table-file"}
     rows: dict[str, Any] = {}
     for row in run.history:
@@ -95,9 +97,11 @@ def test_panels_show_what_runs_log(runs: Mapping[str, Received]) -> None:
     for section in built.sections():
         tasks = list(LOGGED) if section.task is None else [section.task]
         for panel in section.panels:
-            shown = panel.keys().items()
             assert any(
-                all(set(names) <= keys[task][where] for where, names in shown)
+                all(
+                    set(names) <= keys[task][part]
+                    for part, names in panel.keys().items()
+                )
                 for task in tasks
             ), f"{panel} is logged by no run of {tasks}"
         for task in tasks:
@@ -107,8 +111,8 @@ def test_panels_show_what_runs_log(runs: Mapping[str, Received]) -> None:
     assert not set(wrong["summary"]) <= keys["cnn"]["summary"]
 
 
-def test_the_outline_names_all_that_would_be_published() -> None:
-    text = built.outline(SHOWN)
+def test_the_outline_names_everything_to_publish(shown: built.Dashboard) -> None:
+    text = built.outline(shown)
     for section in built.sections():
         assert text.count(f"  {section.title}\n") == 2  # in workspace and report
         for panel in section.panels:
@@ -118,21 +122,23 @@ def test_the_outline_names_all_that_would_be_published() -> None:
     assert "someone/digits" in built.outline(built.dashboard([], "digits", "someone"))
 
 
-def test_verdicts_are_three_and_text_cannot_break_the_table() -> None:
-    (one, *_) = verdicts()
-    odd = one.model_copy(update={"statement": "a | b"})
-    _, _, row = built.verdict_table([odd]).splitlines()
-    assert row.startswith(f"| {one.claim} | a \\| b | {one.theorem} | ")
+def test_a_row_has_three_decisions_and_text_cannot_break_the_table(
+    shown: built.Dashboard,
+) -> None:
+    verdict, *_ = verdicts()
+    with_bar = verdict.model_copy(update={"statement": "a | b"})
+    _, _, row = built.verdict_table([with_bar]).splitlines()
+    assert row.startswith(f"| {verdict.claim} | a \\| b | {verdict.theorem} | ")
     assert row.replace("\\|", "").count("|") == 6
     assert "No claim has a verdict" in built.verdict_table([])
     for verdict in verdicts():
-        assert verdict.claim in built.outline(SHOWN)
+        assert verdict.claim in built.outline(shown)
 
 
-def test_the_objects_are_those_of_the_client(invoke: Command) -> None:
-    told = invoke("dashboard", "--json", "--claims", str(CLAIMS), "--entity", "me")
-    assert told.returncode == 0, told.stderr
-    plain = json.loads(told.stdout)
+def test_json_has_the_objects_of_the_client(invoke: Command) -> None:
+    done = invoke("dashboard", "--json", "--claims", str(CLAIMS), "--entity", "me")
+    assert done.returncode == 0, done.stderr
+    plain = json.loads(done.stdout)
     sections = plain["workspace"]["spec"]["section"]["panelBankConfig"]["sections"]
     assert [section["name"] for section in sections] == [
         "Verdicts",
@@ -141,65 +147,66 @@ def test_the_objects_are_those_of_the_client(invoke: Command) -> None:
     assert plain["report"]["project"]["entityName"] == "me"
     grids = [b for b in plain["report"]["spec"]["blocks"] if b["type"] == "panel-grid"]
     assert len(grids) == len(built.sections())
-    chosen = grids[0]["metadata"]["runSets"][0]["filters"]["filters"]
-    assert [(f["key"]["name"], f["op"], f["value"]) for f in chosen] == [
-        ("jobType", "=", "cnn")
-    ]
+    (condition,) = grids[0]["metadata"]["runSets"][0]["filters"]["filters"]
+    assert condition["key"]["name"] == "jobType"
+    assert (condition["op"], condition["value"]) == ("=", "cnn")
 
 
 @pytest.mark.parametrize(
-    ("key", "said"),
+    ("key", "message"),
     [
         ("", "not logged in"),
-        pytest.param("0" * 40, "W&B did not take it", marks=pytest.mark.slow),
+        pytest.param(
+            "0" * 40, "W&B did not accept the dashboard", marks=pytest.mark.slow
+        ),
     ],
 )
-def test_who_cannot_publish_is_told_so_once(
-    key: str, said: str, command: Command, tmp_path: Path
+def test_without_a_valid_login_nothing_is_published(
+    key: str, message: str, command: Command, tmp_path: Path
 ) -> None:
-    nobody = {"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    told = command("dashboard", "--publish", HOME=str(tmp_path), **nobody)
-    assert told.returncode == 1
-    assert told.stdout == ""
-    assert told.stderr.startswith(f"error: {said}")
-    assert "nothing was published" in told.stderr
-    assert len(told.stderr.splitlines()) == 1
+    login = {"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    done = command("dashboard", "--publish", HOME=str(tmp_path), **login)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {message}")
+    assert "nothing was published" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
-def test_it_is_published_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_objects_are_published_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 
-    done: list[str] = []
+    calls: list[str] = []
 
     def refuse(self: object) -> None:
         raise ValueError("no such view")
 
     monkeypatch.setattr(wandb, "login", lambda **options: True)
-    monkeypatch.setattr(built.wr.Report, "save", lambda self: done.append("save"))
-    monkeypatch.setattr(built.wr.Report, "delete", lambda self: done.append("delete"))
+    monkeypatch.setattr(built.wr.Report, "save", lambda self: calls.append("save"))
+    monkeypatch.setattr(built.wr.Report, "delete", lambda self: calls.append("delete"))
     monkeypatch.setattr(built.ws.Workspace, "save", refuse)
     with pytest.raises(NormbenchError, match=r"no such view.*nothing was published"):
         built.publish(verdicts(), "normbench", "someone")
-    assert done == ["save", "delete"]
+    assert calls == ["save", "delete"]
 
-    monkeypatch.setattr(built.ws.Workspace, "save", lambda self: done.append("view"))
+    monkeypatch.setattr(built.ws.Workspace, "save", lambda self: calls.append("view"))
     monkeypatch.setattr(built.ws.Workspace, "url", "here")
     monkeypatch.setattr(built.wr.Report, "url", "there")
     assert built.publish(verdicts(), "normbench", "someone") == {
         "workspace": "here",
         "report": "there",
     }
-    assert done[2:] == ["save", "view"]
+    assert calls[2:] == ["save", "view"]
 
 
-def test_without_the_extra_it_says_how_to_install_it(
+def test_without_the_extra_the_error_says_how_to_install_it(
     command: Command, tmp_path: Path
 ) -> None:
     (tmp_path / "wandb_workspaces.py").write_text("raise ImportError")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    told = command("dashboard", PYTHONPATH=path)
-    assert told.returncode == 2
-    assert told.stderr == (
+    done = command("dashboard", PYTHONPATH=path)
+    assert done.returncode == 2
+    assert done.stderr == (
         "error: the dashboard needs wandb-workspaces; install it with: "
         "pip install 'normbench[dashboard]'\n"
     )

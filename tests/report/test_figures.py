@@ -1,4 +1,4 @@
-"""Figures: the look of norms, and what is drawn of a verdict."""
+"""The figures of a verdict, and the looks of norms."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from normbench.config.choices import choices
 from normbench.errors import RequestError
 from normbench.report.figures import drawing, palette
 from normbench.report.figures.forest import balanced
-from normbench.report.figures.series import Point, dressed, numeric, spread
+from normbench.report.figures.series import Point, numeric, spread_out, styled_series
 from normbench.report.figures.verdict import norm_of, verdict_figures
 from normbench.report.published import published
 from normbench.verdicts.registration import read_claim
@@ -41,13 +41,13 @@ PROTANOPIA = (
 
 
 def linear(colour: str) -> Floats:
-    """Linear RGB of a hex colour (IEC 61966-2-1)."""
+    """Convert a hex colour to linear RGB (IEC 61966-2-1)."""
     rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
 def lab(rgb: Floats) -> Floats:
-    """CIELAB, D65, of linear RGB."""
+    """Convert linear RGB to CIELAB with white point D65."""
     to_xyz = np.array(
         (
             (0.4124564, 0.3575761, 0.1804375),
@@ -61,42 +61,41 @@ def lab(rgb: Floats) -> Floats:
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2.2's contrast ratio."""
+    """Return the contrast ratio of WCAG 2.2."""
     weights = (0.2126, 0.7152, 0.0722)
     dark, light = sorted(float(linear(c) @ weights) for c in (one, other))
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_every_norm_and_decision_has_a_look_of_its_own_on_white_and_on_dark() -> None:
+def test_looks_are_different_and_visible_on_white_and_on_dark() -> None:
     assert palette.LOOKS.keys() == choices("norm").keys()
     users = {f"mine{index}": palette.colour(f"mine{index}") for index in range(200)}
     decisions = {name: look.colour for name, look in palette.DECISIONS.items()}
     norms = {name: look.colour for name, look in palette.LOOKS.items()}
     for name, colour in (users | decisions | norms).items():
-        for page in ("#ffffff", "#121212"):
-            assert contrast(colour, page) >= 3, name
+        for background in ("#ffffff", "#121212"):
+            assert contrast(colour, background) >= 3, name
     assert palette.look("mine") == ("#d2527c", "^", "--")
-    named = {norm: look for norm, look in palette.LOOKS.items() if norm != "layer"}
-    assert len({look.colour for look in named.values()}) == len(named)
+    del norms["layer"]  # has the colour of layer_sample
+    assert len({*norms.values()}) == len(norms)
     assert len({look.marker for look in palette.DECISIONS.values()}) == 6
 
 
-def test_norms_of_one_figure_differ_for_every_eye() -> None:
+def test_norms_of_one_figure_differ_for_all_kinds_of_colour_vision() -> None:
     for name in choices("claim"):
         for design in read_claim(name).designs().values():
             norms = {norm_of(arm, design) for arm in design.arms}
             for one, other in combinations(sorted(norms), 2):
                 a, b = linear(palette.colour(one)), linear(palette.colour(other))
-                for matrix in (np.eye(3), DEUTERANOPIA, PROTANOPIA):
-                    seen = np.array(matrix)
-                    distance = np.linalg.norm(lab(seen @ a) - lab(seen @ b))
+                for vision in map(np.array, (np.eye(3), DEUTERANOPIA, PROTANOPIA)):
+                    distance = np.linalg.norm(lab(vision @ a) - lab(vision @ b))
                     assert distance > 14, (name, one, other)
                 assert palette.look(one).marker != palette.look(other).marker
 
 
-def test_arms_with_one_norm_share_its_colour_and_have_their_own_marker() -> None:
+def test_arms_with_the_same_norm_have_its_colour_and_different_markers() -> None:
     points = {"g1": {}, "group": {"-": Point(1.0)}, "group_ws": {}}
-    made = dressed(points, dict.fromkeys(points, "group"))
+    made = styled_series(points, dict.fromkeys(points, "group"))
     assert [each.label for each in made] == ["g1", "group", "group_ws"]
     assert {each.look.colour for each in made} == {palette.colour("group")}
     assert len({each.look.marker for each in made}) == 3
@@ -108,7 +107,6 @@ def test_the_norm_of_an_arm_is_in_its_overrides_or_its_name() -> None:
     for arm, claim, design, norm in (
         ("g8", "group-compromise", "between", "group"),
         ("each_layer", "group-compromise", "adjacency", "group_permuted"),
-        ("layer", "padding-tokens", "usual", "layer_position"),
         ("layer", "batch-default", "large_batch", "layer"),
         ("extra", "batch-default", "large_batch", "extra"),
     ):
@@ -139,13 +137,13 @@ def test_every_committed_verdict_is_drawn(name: str) -> None:
 
 
 def written(svg: str) -> str:
-    """All text of an SVG, but for its title and description."""
+    """Return all text of an SVG except its title and description."""
     texts = ElementTree.fromstring(svg).iter(f"{SVG}text")
     return " ".join("".join(text.itertext()) for text in texts)
 
 
 def labels(svg: str) -> list[str]:
-    """Its title and description."""
+    """Return the title and the description of an SVG."""
     root = ElementTree.fromstring(svg)
     return [root.findtext(f"{SVG}{tag}") or "" for tag in ("title", "desc")]
 
@@ -163,31 +161,32 @@ def test_published_figures_are_marked_as_published(batch: Verdict) -> None:
     assert "published" not in written(drawing.svg(drawn["joint_steps"]))
 
 
-def test_published_numbers_name_designs_arms_and_levels() -> None:
-    for each in published():
-        for name, designs in each.shown.items():
+def test_published_series_name_existing_designs_arms_and_levels() -> None:
+    for source in published():
+        all_errors = source.series.values()
+        levels = {level for errors in all_errors for level in errors}
+        for name, designs in source.shown.items():
             claim = read_claim(name)
             for design_name in designs:
                 design = claim.designs()[design_name]
-                levels = {level for its in each.series.values() for level in its}
                 if levels == {"-"}:
-                    assert each.series.keys() <= design.arms.keys()
+                    assert source.series.keys() <= design.arms.keys()
                 else:
                     assert levels & design.levels.keys()
-                    assert each.series.keys() <= choices("norm").keys()
-        for its in each.series.values():
-            assert all(0 < value < 1 for value in its.values())
+                    assert source.series.keys() <= choices("norm").keys()
+        for errors in all_errors:
+            assert all(0 < error < 1 for error in errors.values())
 
 
-def test_published_numbers_are_those_that_the_claims_say() -> None:
-    (he, *_) = published()
-    said = " ".join(read_claim("batch-size-dependence").published)
+def test_published_series_have_the_numbers_of_the_claim() -> None:
+    wu_he, *_ = published()
+    lines = " ".join(read_claim("batch-size-dependence").published)
     for norm, name in (("batch", "BN"), ("group", "GN")):
-        errors = (he.series[norm][level] for level in ("32", "16", "8", "4", "2"))
-        assert f"{name} {'/'.join(f'{100 * error:.1f}' for error in errors)}" in said
+        errors = (wu_he.series[norm][level] for level in ("32", "16", "8", "4", "2"))
+        assert f"{name} {'/'.join(f'{100 * error:.1f}' for error in errors)}" in lines
 
 
-def test_an_inline_figure_is_told_and_takes_the_colours_of_its_page(
+def test_an_inline_figure_has_a_description_and_the_colours_of_the_page(
     batch: Verdict,
 ) -> None:
     inline = drawing.svg(verdict_figures(batch)["norm_batch"])
@@ -200,8 +199,8 @@ def test_an_inline_figure_is_told_and_takes_the_colours_of_its_page(
     assert set((root.get("aria-labelledby") or "").split()) <= set(ids)
     assert root.get("role") == "img"
     assert "currentColor" in inline
-    assert drawing.INK not in inline
-    assert drawing.PAPER not in inline
+    assert drawing.TEXT_COLOUR not in inline
+    assert drawing.BACKGROUND not in inline
     assert not inline.startswith("<?xml")
     assert not list(root.iter(f"{SVG}metadata"))
 
@@ -233,45 +232,42 @@ def test_hostile_text_stays_text(batch: Verdict) -> None:
             "outcomes": [],
         }
     )
-    for drawn in verdict_figures(hostile).values():
-        inline = drawing.svg(drawn)
+    shapes = {"svg", "g", "path", "defs", "use", "text", "clipPath", "rect"}
+    for figure in verdict_figures(hostile).values():
+        inline = drawing.svg(figure)
         assert "<script" not in inline
         tags = {e.tag.removeprefix(SVG) for e in ElementTree.fromstring(inline).iter()}
-        drawn_with = {"svg", "g", "path", "defs", "use", "text", "clipPath", "rect"}
-        assert tags <= drawn_with | {"title", "desc"}
+        assert tags <= shapes | {"title", "desc"}
         assert '<script>alert("$x^2$")</script>' in labels(inline)[0]
     assert '"$x^2$"' in written(inline)
 
 
-def test_a_folder_that_cannot_be_made_leaves_nothing(
+def test_an_unwritable_folder_is_an_error_and_leaves_nothing(
     batch: Verdict, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    drawn = verdict_figures(batch)["joint_steps"]
+    figure = verdict_figures(batch)["joint_steps"]
     with pytest.raises(RequestError, match="cannot be written"):
-        drawing.save(drawn, tmp_path / "file" / "figure")
+        drawing.save(figure, tmp_path / "file" / "figure")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_cell_without_a_mean_is_left_out_and_named(batch: Verdict) -> None:
-    (design, *_) = batch.outcomes
-    gone = design.cells[0].model_copy(update={"mean": {}, "n": 0, "skipped": "why"})
-    less = design.model_copy(update={"cells": [gone, *design.cells[1:]]})
-    partial = batch.model_copy(update={"outcomes": [less], "mechanisms": []})
+    design, *_ = batch.outcomes
+    skipped = design.cells[0].model_copy(update={"mean": {}, "n": 0, "skipped": "why"})
+    changed = design.model_copy(update={"cells": [skipped, *design.cells[1:]]})
+    partial = batch.model_copy(update={"outcomes": [changed], "mechanisms": []})
     _, description = labels(drawing.svg(verdict_figures(partial)[design.name]))
     assert "skipped: batch@1" in description
     assert "batch@1 0" not in description
-
-
-def test_a_verdict_without_runs_has_no_figures(batch: Verdict) -> None:
     empty = batch.model_copy(update={"outcomes": [], "mechanisms": []})
     assert verdict_figures(empty) == {}
 
 
-def test_the_style_does_not_leak(batch: Verdict) -> None:
-    before = dict(mpl.rcParams)
+def test_drawing_leaves_the_settings_of_matplotlib_unchanged(batch: Verdict) -> None:
+    settings = dict(mpl.rcParams)
     drawing.svg(verdict_figures(batch)["joint_steps"])
-    assert dict(mpl.rcParams) == before
+    assert dict(mpl.rcParams) == settings
 
 
 def test_figures_need_no_pyplot_and_no_torch() -> None:
@@ -281,13 +277,13 @@ def test_figures_need_no_pyplot_and_no_torch() -> None:
         "import normbench.report.figures.gallery\n"
         "print({'torch', 'hydra', 'matplotlib.pyplot', 'wandb'} & sys.modules.keys())"
     )
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert found.stdout.strip() == "set()"
+    assert done.stdout.strip() == "set()"
 
 
-def test_labels_keep_apart_near_where_they_belong() -> None:
+def test_labels_do_not_overlap_and_stay_near_their_curves() -> None:
     for wanted, places in (
         ([0.5], [0.5]),
         ([0.2, 0.8], [0.2, 0.8]),
@@ -297,15 +293,15 @@ def test_labels_keep_apart_near_where_they_belong() -> None:
         ([1.0, 0.98, 0.97], [1.0, 0.9, 0.8]),
         ([], []),
     ):
-        assert spread(wanted, 0.1) == pytest.approx(places)
+        assert spread_out(wanted, 0.1) == pytest.approx(places)
 
 
-def test_numbers_are_an_axis_and_words_are_rows() -> None:
+def test_several_numbers_above_0_are_an_axis() -> None:
     assert numeric(["1", "2", "0.5"])
     for levels in (["1"], ["0", "1"], ["1", "two"], []):
         assert not numeric(levels)
 
 
-def test_lines_of_a_name_are_of_about_one_length() -> None:
+def test_lines_of_a_name_have_similar_lengths() -> None:
     assert balanced("one two three four", 17) == "one two\nthree four"
     assert balanced("short", 17) == "short"

@@ -1,4 +1,4 @@
-"""Every renderer shows the same numbers and words of each committed verdict."""
+"""All renderers show the same numbers and words of each committed verdict."""
 
 import html
 import re
@@ -15,7 +15,7 @@ from normbench.report.dashboard import verdict_table
 from normbench.report.figures.verdict import verdict_figures
 from normbench.report.page import page
 from normbench.report.page.material import gather
-from normbench.report.text.verdict import text
+from normbench.report.text.verdict import verdict_text
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import ContrastVerdict, Verdict
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Shown(NamedTuple):
-    """What one renderer shows of a contrast."""
+    """The texts that one renderer shows of a contrast."""
 
     name: str
     decision: str
@@ -40,7 +40,7 @@ NUMBERS = rf"{NUMBER}, (\d+%) \[{NUMBER}, {NUMBER}\], n (\d+), p (.*?)"
 
 
 def expected(contrast: ContrastVerdict, alpha: float) -> Shown:
-    """The p of the test that decided, and the interval that goes with it."""
+    """Return the texts to show: the test that decided, with its interval."""
     against = contrast.decision in {"refuted", "equivalent"}
     adjusted, p = contrast.p_adjusted, contrast.p
     adjusted_against, p_against = contrast.p_against_adjusted, contrast.p_against
@@ -67,7 +67,7 @@ def expected(contrast: ContrastVerdict, alpha: float) -> Shown:
 
 
 def in_the_terminal(verdict: Verdict) -> Iterator[Shown]:
-    printed = text(verdict, 10_000)
+    printed = verdict_text(verdict, 10_000)
     for decision, name, *numbers in re.findall(
         rf"^    (\S.*?) {{2,}}(.*)\n +\S+ {NUMBERS}, margin", printed, re.MULTILINE
     ):
@@ -78,10 +78,10 @@ def in_the_figures(verdict: Verdict) -> Iterator[Shown]:
     figures = verdict_figures(verdict, read_claim(verdict.claim))
     for design in verdict.designs:
         (axes,) = figures[f"{design.name}-contrasts"].axes
-        for drawn, contrast in zip(axes.texts, design.contrasts, strict=True):
-            plain = drawn.get_text().replace("\N{MINUS SIGN}", "-")
-            match = re.fullmatch(rf".*, expected .*?: (.*)\n{NUMBERS}", plain)
-            assert match, plain
+        for label, contrast in zip(axes.texts, design.contrasts, strict=True):
+            line = label.get_text().replace("\N{MINUS SIGN}", "-")
+            match = re.fullmatch(rf".*, expected .*?: (.*)\n{NUMBERS}", line)
+            assert match, line
             yield Shown(contrast.name, *match.groups())
 
 
@@ -98,56 +98,54 @@ ROW = re.compile(
 
 @pytest.fixture(scope="module")
 def rendered() -> str:
-    """The page of all committed verdicts, without tags' entities."""
-    made = page.render(gather(CLAIMS / "no runs", CLAIMS), {}, {}).html
-    return html.unescape(made).replace("\N{MINUS SIGN}", "-")
+    """The page of all committed verdicts, without HTML entities."""
+    text = page.render(gather(CLAIMS / "no runs", CLAIMS), {}, {}).html
+    return html.unescape(text).replace("\N{MINUS SIGN}", "-")
 
 
 def test_every_renderer_shows_the_numbers_that_decided(rendered: str) -> None:
-    everything = []
+    all_texts = []
     for name in NAMES:
         verdict = committed(name)
-        shown = [
+        texts = [
             expected(contrast, verdict.alpha)
             for design in verdict.designs
             for contrast in design.contrasts
         ]
-        assert list(in_the_terminal(verdict)) == shown, name
-        assert list(in_the_figures(verdict)) == shown, name
-        everything += shown
-    assert [Shown(*row.groups()) for row in ROW.finditer(rendered)] == everything
+        assert list(in_the_terminal(verdict)) == texts, name
+        assert list(in_the_figures(verdict)) == texts, name
+        all_texts += texts
+    assert [Shown(*row.groups()) for row in ROW.finditer(rendered)] == all_texts
 
 
 def row_of(document: Path, link: str) -> list[str]:
-    """The cells of the row of a table whose first cell has the link."""
+    """Return the cells of the table row whose first cell has the link."""
     (row,) = re.findall(rf"^\|.*\({link}\).*$", document.read_text(), re.MULTILINE)
     return [cell.strip() for cell in row.split("|")[1:-1]]
 
 
 @pytest.mark.parametrize("name", choices("claim"))
-def test_every_renderer_shows_the_decisions_in_the_same_words(
+def test_every_renderer_uses_the_same_words_for_decisions(
     name: str, rendered: str
 ) -> None:
-    sentence, *shown = row_of(ROOT / "README.md", rf"docs/claims/{name}\.md")
+    sentence, *parts = row_of(ROOT / "README.md", rf"docs/claims/{name}\.md")
     sentence = re.sub(r"^\[(.*?)\]\(.*?\)", r"\1", sentence)
     if name not in NAMES:
-        assert [sentence, *shown] == [read_claim(name).statement, "", "", ""]
+        assert [sentence, *parts] == [read_claim(name).statement, "", "", ""]
         return
     verdict = committed(name)
-    row = words.row(verdict)
-    assert [sentence, *shown] == list(row)
+    row = words.table_row(verdict)
+    assert [sentence, *parts] == list(row)
     results = row_of(ROOT / "results" / "README.md", rf"claims/{name}/verdict\.json")
-    assert results[1:4] == shown
-    printed = text(verdict, 10_000).splitlines()
-    for part, words_shown in zip(
-        ("THEOREM", "MECHANISM", "OUTCOME"), shown, strict=True
-    ):
-        assert f"{part:<11}{words_shown}" in printed
+    assert results[1:4] == parts
+    printed = verdict_text(verdict, 10_000).splitlines()
+    for title, part in zip(("THEOREM", "MECHANISM", "OUTCOME"), parts, strict=True):
+        assert f"{title:<11}{part}" in printed
     assert f"| {' | '.join(row)} |" in verdict_table([verdict])
     article = rendered.split(f'<article class="claim" id="claim-{name}"')[1]
     summary = article.partition('<dl class="parts">')[2].partition("</dl>")[0]
-    for words_shown in shown:
-        decisions, _, finding = words_shown.partition("; found: ")
+    for part in parts:
+        decisions, _, finding = part.partition("; found: ")
         assert finding in summary
         for decision in decisions.split(", "):
             assert decision.rpartition(": ")[2] in summary, (name, decision)

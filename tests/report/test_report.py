@@ -1,4 +1,4 @@
-"""The command `report`: what it writes, what it says, and what it must not import."""
+"""The command `report`: the page, the messages, and the modules it must not import."""
 
 import base64
 import gzip
@@ -20,9 +20,9 @@ from normbench.records.store import read_compact, run_folder
 from normbench.report.figures.cubes import cube, faces
 from normbench.report.figures.panel import MEASURED, read
 from normbench.report.page import page
-from normbench.report.page.columns import pack, points_for, spread
+from normbench.report.page.columns import evenly_spaced, max_points, pack
 from normbench.report.page.material import gather
-from normbench.report.page.pictures import MOST, gallery
+from normbench.report.page.pictures import MAX_PICTURES, gallery
 
 
 def report(tmp_path: Path, *arguments: str) -> Result:
@@ -58,37 +58,34 @@ def test_the_committed_verdicts_make_a_page_without_torch(tmp_path: Path) -> Non
         check=True,
     )
     assert done.stderr.strip() == "set()"
-    told = json.loads(done.stdout)
-    records = {
-        each.run_id
+    summary = json.loads(done.stdout)
+    run_ids = {
+        record.run_id
         for file in COMMITTED.glob("*/records.jsonl.gz")
-        for each in read_compact(file)
+        for record in read_compact(file)
     }
-    assert told["runs"] >= len(records) > 100
-    assert told["bytes"] == (tmp_path / "page.html").stat().st_size < page.MOST_BYTES
-    figures = {Path(file).suffix for file in told["figures"]}
-    assert figures == {".svg", ".png"}
-    assert all(Path(file).is_file() for file in told["figures"])
+    assert summary["runs"] >= len(run_ids) > 100
+    assert summary["bytes"] == (tmp_path / "page.html").stat().st_size < page.MAX_BYTES
+    figures = [Path(file) for file in summary["figures"]]
+    assert {file.suffix for file in figures} == {".svg", ".png"}
+    assert all(file.is_file() for file in figures)
     html = (tmp_path / "page.html").read_text()
-    for file in (ROOT / "configs" / "claim").glob("*.yaml"):
+    claims = list((ROOT / "configs" / "claim").glob("*.yaml"))
+    for file in claims:
         assert f'id="claim-{file.stem}"' in html
-    without = len(list((ROOT / "configs" / "claim").glob("*.yaml"))) - len(
-        list(COMMITTED.glob("*/verdict.json"))
-    )
-    assert html.count("no verdict yet</td>") == without
+    verdicts = list(COMMITTED.glob("*/verdict.json"))
+    assert html.count("no verdict yet</td>") == len(claims) - len(verdicts)
 
 
-def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(
-    tmp_path: Path,
-) -> None:
+def test_an_unwritable_folder_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for output in (tmp_path / "file" / "report.html", tmp_path):
-        before = sorted(tmp_path.rglob("*"))
+        files = sorted(tmp_path.rglob("*"))
         done = report(tmp_path, "--output", str(output))
         assert done.exit_code == 2
         assert done.stderr.count("\n") == 1
         assert f"--output {output} cannot be written" in done.stderr
-        assert sorted(tmp_path.rglob("*")) == before
+        assert sorted(tmp_path.rglob("*")) == files
     write_small(tmp_path / "runs")
     folder = tmp_path / "claims" / "layernorm-axes"
     folder.mkdir(parents=True)
@@ -99,36 +96,35 @@ def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_the_page_has_what_the_records_hold_and_is_made_equal_again(
+def test_the_page_has_the_values_of_the_records_and_is_reproducible(
     tmp_path: Path,
 ) -> None:
-    runs = sorted(write_small(tmp_path / "runs"), key=lambda each: each.run_id)
-    html = []
+    runs = sorted(write_small(tmp_path / "runs"), key=lambda record: record.run_id)
+    pages = []
     for _ in range(2):
         assert report(tmp_path).exit_code == 0
-        html.append((tmp_path / "report.html").read_text())
-    assert html[0] == html[1]
-    plain = unpacked(html[0])
+        pages.append((tmp_path / "report.html").read_text())
+    assert pages[0] == pages[1]
+    plain = unpacked(pages[0])
     facts = {fact["key"]: fact for fact in plain["facts"]}
 
     def fact(key: str, run: int) -> Any:
         codes = facts[key]["codes"]
         return facts[key]["values"][codes[run] if codes else 0]
 
-    for i, each in enumerate(runs):
-        assert fact("run_id", i) == each.run_id
-        assert fact("norm", i) == each.config.norm.name
-        assert fact("optimizer.weight_decay", i) == each.config.optimizer.weight_decay
-        assert fact("status", i) == each.status
-        error = each.metrics["test/error"]
+    for i, record in enumerate(runs):
+        config = record.config
+        assert fact("run_id", i) == record.run_id
+        assert fact("norm", i) == config.norm.name
+        assert fact("optimizer.weight_decay", i) == config.optimizer.weight_decay
+        assert fact("status", i) == record.status
+        error = record.metrics["test/error"]
         assert plain["metrics"]["test/error"][i] == (error and pytest.approx(error))
+        assert bool(plain["curves"][i]) == (record.status == "ok")
     assert facts["task"]["codes"] is None
-    assert set(plain["colours"]) == {each.config.norm.name for each in runs}
-    assert [not curves for curves in plain["curves"]] == [
-        each.status != "ok" for each in runs
-    ]
-    at, values = next(filter(None, plain["curves"]))["train/batch_loss"]
-    assert plain["steps"][at] == [1, 2, 3, 4, 5]
+    assert set(plain["colours"]) == {record.config.norm.name for record in runs}
+    steps, values = next(filter(None, plain["curves"]))["train/batch_loss"]
+    assert plain["steps"][steps] == [1, 2, 3, 4, 5]
     assert plain["values"][values][2] is None
     assert "norm" in plain["experiment"]
     assert not {"seed", "device", "status"} & set(plain["experiment"])
@@ -140,59 +136,58 @@ def test_long_histories_are_thinned_and_the_page_says_so(tmp_path: Path) -> None
     done = report(tmp_path)
     assert "note: 1 curves thinned" in done.stderr
     html = (tmp_path / "report.html").read_text()
-    assert "A curve has at most 200 points here: 1 of 1 curves were thinned" in html
+    assert "1 of 1 curves are thinned to 200 points" in html
     (steps,) = unpacked(html)["steps"]
     assert (len(steps), steps[0], steps[-1]) == (200, 1, 1000)
-    assert spread(3, 5) == [0, 1, 2]
-    assert spread(9, 5) == [0, 2, 4, 6, 8]
+    assert evenly_spaced(3, 5) == [0, 1, 2]
+    assert evenly_spaced(9, 5) == [0, 2, 4, 6, 8]
 
 
-def test_a_page_that_grows_too_large_loses_points_then_curves(
+def test_a_page_that_is_too_large_loses_points_then_curves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses: list[float | None] = [(i * 7919 % 1000) / 997 for i in range(190)]
     for number in range(20):
         write_run(tmp_path / "runs", number, losses=losses[number:])
     material = gather(tmp_path / "runs", tmp_path / "claims")
-    whole = page.render(material, {}, {})
-    assert whole.packed.points == points_for(material) == 200
-    bare = pack(material, {}, 0)
-    least = len(whole.html) - len(whole.packed.text) + len(bare.text)
-    monkeypatch.setattr(page, "MOST_BYTES", (least + len(whole.html)) // 2)
-    fewer = page.render(material, {}, {})
-    assert 0 < fewer.packed.points < 200
-    assert fewer.packed.thinned == 20
-    monkeypatch.setattr(page, "MOST_BYTES", least + 200)
-    without = page.render(material, {}, {})
-    assert "Curves are left out" in without.html
-    monkeypatch.setattr(page, "MOST_BYTES", 1000)
+    full = page.render(material, {}, {})
+    assert full.packed.points == max_points(material) == 200
+    without_curves = pack(material, {}, 0)
+    min_bytes = len(full.html) - len(full.packed.text) + len(without_curves.text)
+    monkeypatch.setattr(page, "MAX_BYTES", (min_bytes + len(full.html)) // 2)
+    thinned = page.render(material, {}, {})
+    assert 0 < thinned.packed.points < 200
+    assert thinned.packed.thinned == 20
+    monkeypatch.setattr(page, "MAX_BYTES", min_bytes + 200)
+    assert "Curves are left out" in page.render(material, {}, {}).html
+    monkeypatch.setattr(page, "MAX_BYTES", 1000)
     with pytest.raises(page.NormbenchError, match="20 runs make a page of more than"):
         page.render(material, {}, {})
 
 
-def test_failures_damage_and_unfinished_runs_are_listed(tmp_path: Path) -> None:
+def test_failed_damaged_and_unfinished_runs_are_listed(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     write_small(runs)
     damaged = write_run(runs, 90)
     (run_folder(runs, damaged.run_id) / "result.json").write_text("{")
-    begun = write_run(runs, 91)
-    (run_folder(runs, begun.run_id) / "result.json").unlink()
+    unfinished = write_run(runs, 91)
+    (run_folder(runs, unfinished.run_id) / "result.json").unlink()
     unreadable = write_run(runs, 92)
     (run_folder(runs, unreadable.run_id) / "history.jsonl").unlink()
     done = report(tmp_path)
     assert "note: 1 histories unreadable" in done.stderr
     html = (tmp_path / "report.html").read_text()
     failures = html.partition('id="failures"')[2]
-    assert "its loss was not finite" in failures
+    assert "the loss was not finite" in failures
     assert "MemoryError: none" in failures
-    assert "1 results are damaged" in failures
+    assert "Damaged results, left out: 1 (" in failures
     assert damaged.run_id in failures
-    assert "1 runs were begun and have no result" in failures
-    assert begun.run_id in failures
+    assert "Runs without a result, still running or interrupted: 1 (" in failures
+    assert unfinished.run_id in failures
     assert f"could not be read: {unreadable.run_id}" in html
 
 
-def test_a_quick_check_counts_where_there_is_no_full_one(tmp_path: Path) -> None:
+def test_a_quick_check_counts_if_there_is_no_full_check(tmp_path: Path) -> None:
     claims = tmp_path / "claims" / "layernorm-axes"
     claims.mkdir(parents=True)
     plain = json.loads((COMMITTED / "layernorm-axes" / "verdict.json").read_text())
@@ -208,60 +203,63 @@ def test_a_quick_check_counts_where_there_is_no_full_one(tmp_path: Path) -> None
     assert "has changed since this verdict" in (tmp_path / "report.html").read_text()
 
 
-def test_every_norm_is_in_the_gallery_before_a_second_picture_of_one(
-    tmp_path: Path,
-) -> None:
+def test_the_gallery_has_a_picture_of_every_norm(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    for number in range(MOST):
+    for number in range(MAX_PICTURES):
         write_style(runs, number + 1, "affine", "red")
-    last = write_run(runs, 200)
+    without_picture = write_run(runs, 200)
     write_style(runs, 201, "rms", "blue")
-    shown = gallery(gather(runs, tmp_path / "claims"))
-    # Runs that differ in nothing but their id are one: seeds are not distinguished.
-    assert [one.norm for one in shown.contents[0].outputs] == ["affine", "rms"]
-    assert shown.left_out == MOST - 1
-    assert last.run_id not in {one.run_id for one in shown.contents[0].outputs}
+    pictures = gallery(gather(runs, tmp_path / "claims"))
+    # Runs that differ only in the seed count once.
+    (content,) = pictures.contents
+    assert [output.norm for output in content.outputs] == ["affine", "rms"]
+    assert pictures.left_out == MAX_PICTURES - 1
+    run_ids = {output.run_id for output in content.outputs}
+    assert without_picture.run_id not in run_ids
 
 
-def test_a_picture_of_another_form_is_named_and_left_out(tmp_path: Path) -> None:
+def test_other_pictures_are_named_and_left_out(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     write_style(runs, 1, "batch", "red")
-    wrong = [5, None, "brick", {"a": 1}, ["brick"] * 3, ["brick"] * 9]
-    for number, styles in enumerate(wrong, 2):
+    invalid = [5, None, "brick", {"a": 1}, ["brick"] * 3, ["brick"] * 9]
+    for number, styles in enumerate(invalid, 2):
         write_style(runs, number, "group", "red", data={"styles": styles})
     for number, size in enumerate([(24, 1), (40000, 4), (4, 40000), (1, 16)], 20):
         before = {*runs.glob("??/*")}
         write_style(runs, number, "group", "red", data={"odd": number})
         (folder,) = {*runs.glob("??/*")} - before
         Image.new("RGB", size).save(folder / "stylised.png")
-    shown = gallery(gather(runs, tmp_path / "claims"))
-    assert [len(one.outputs) for one in shown.contents] == [1]
-    assert len(shown.unreadable) == len(wrong) + 4
+    pictures = gallery(gather(runs, tmp_path / "claims"))
+    assert [len(content.outputs) for content in pictures.contents] == [1]
+    assert len(pictures.unreadable) == len(invalid) + 4
     assert report(tmp_path).exit_code == 0
-    assert "Pictures that could not be read: " in (tmp_path / "report.html").read_text()
+    assert (
+        "The pictures of these runs could not be read: "
+        in (tmp_path / "report.html").read_text()
+    )
 
 
-def test_contents_are_told_apart_by_what_their_runs_agree_in(tmp_path: Path) -> None:
-    """Also where a record of older code lacks a key that newer ones have."""
+def test_contents_have_the_options_that_distinguish_them(tmp_path: Path) -> None:
+    """The record of an older version may lack an option, here `data.content`."""
     runs = tmp_path / "runs"
     write_style(runs, 1, "batch", "red", content="blue")
     write_style(runs, 2, "group", "red", content="blue")
     write_style(runs, 3, "batch", "red", content="navy", data={"content": "contrast"})
-    shown = gallery(gather(runs, tmp_path / "claims"))
-    assert [one.what for one in shown.contents] == ["", "data.content contrast"]
-    assert [len(one.outputs) for one in shown.contents] == [2, 1]
+    contents = gallery(gather(runs, tmp_path / "claims")).contents
+    assert [content.difference for content in contents] == ["", "data.content contrast"]
+    assert [len(content.outputs) for content in contents] == [2, 1]
 
 
-def test_footprints_are_drawn_face_by_face_from_what_was_measured() -> None:
+def test_a_cube_has_all_faces_of_the_measured_footprint() -> None:
     panels = read(MEASURED)
     assert {"batch", "layer_sample", "instance", "group"} <= {p.title for p in panels}
     for panel in panels:
-        drawn = sum(path.count("M") for _, _, path in cube(panel).shapes)
-        assert drawn == len(list(faces(panel)))
+        paths = sum(path.count("M") for _, _, path in cube(panel).shapes)
+        assert paths == len(list(faces(panel)))
         assert panel.count > 0
 
 
-def test_claims_are_read_from_the_users_own_folder(tmp_path: Path) -> None:
+def test_claims_of_a_user_are_in_the_page(tmp_path: Path) -> None:
     folder = tmp_path / "mine" / "claim"
     folder.mkdir(parents=True)
     text = (ROOT / "configs" / "claim" / "layernorm-axes.yaml").read_text()
@@ -275,7 +273,7 @@ def test_claims_are_read_from_the_users_own_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "report-figures").exists()
 
 
-def test_a_run_names_the_claims_that_rest_on_it(tmp_path: Path) -> None:
+def test_runs_know_the_claims_that_use_them(tmp_path: Path) -> None:
     material = gather(tmp_path / "runs", COMMITTED)
     run_ids = {record.run_id for record in material.records}
     assert material.claims_of

@@ -1,14 +1,9 @@
-"""The report in a browser, which playwright drives.
-
-If there is none these tests fail, with one line that says what to install: a page that
-nobody opened is not a page that works.
-"""
+"""The report in a browser; the tests fail if no browser is installed."""
 
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -24,7 +19,7 @@ from pages_made import (
     write_small,
     write_style,
 )
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from typer.testing import CliRunner
 
 from normbench.cli import app
@@ -33,7 +28,9 @@ from normbench.records import query, store
 ROOT = Path(__file__).parents[2]
 NO_VALUE = "\N{EN DASH}"
 PHONE = {"width": 360, "height": 740}
-DESK = {"width": 1280, "height": 900}
+DESKTOP = {"width": 1280, "height": 900}
+METRICS = ("test/error", "test/loss", "val/error", "val/loss", "train/loss")
+OpenPage = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
@@ -43,51 +40,40 @@ def browser() -> Iterator[Browser]:
     if path.returncode != 0:
         pytest.fail(path.stderr.strip(), pytrace=False)
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path.stdout.strip())
-        yield opened
-        opened.close()
-
-
-@dataclass
-class Opened:
-    """A page, its messages and its requests."""
-
-    page: Page
-    messages: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-
-Open = Callable[..., Opened]
+        browser = playwright.chromium.launch(executable_path=path.stdout.strip())
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
-    """Open a file; at the end nothing was said, and nothing else was asked for."""
-    opened: list[Opened] = []
+def open_page(browser: Browser) -> Iterator[OpenPage]:
+    """Open a file; at the end, fail if a page logged a message or made a request."""
+    pages: list[Page] = []
+    messages: list[str] = []
+    requests: list[str] = []
 
-    def open_page(file: Path, colours: str = "light", size: object = DESK) -> Opened:
-        page = browser.new_page(viewport=size, color_scheme=colours)  # type: ignore[arg-type]
-        one = Opened(page)
-        opened.append(one)
+    def open_page(file: Path, theme: str = "light", size: object = DESKTOP) -> Page:
+        page = browser.new_page(viewport=size, color_scheme=theme)  # type: ignore[arg-type]
+        pages.append(page)
         page.set_default_timeout(10_000)
-        page.on("console", lambda message: one.messages.append(message.text))
-        page.on("pageerror", lambda error: one.messages.append(str(error)))
-        page.on("dialog", lambda dialog: one.messages.append(dialog.message))
-        page.on("request", lambda request: one.requests.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("dialog", lambda dialog: messages.append(dialog.message))
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(file.as_uri())
         expect(page.locator("#loading")).to_have_count(0)
-        return one
+        return page
 
     yield open_page
-    for one in opened:
-        asked = [url for url in one.requests if not url.startswith("data:")]
-        one.page.close()
-        assert one.messages == []
-        assert len(asked) == 1
-        assert asked[0].startswith("file://")
+    for page in pages:
+        page.close()
+    assert messages == []
+    urls = [url for url in requests if not url.startswith("data:")]
+    assert len(urls) == len(pages)
+    assert all(url.startswith("file://") for url in urls)
 
 
-def written(folder: Path, claims: Path) -> Path:
+def write_report(folder: Path, claims: Path) -> Path:
     output = folder / "report.html"
     arguments = ["--results", str(folder / "runs"), "--claims", str(claims)]
     done = CliRunner().invoke(app, ["report", *arguments, "--output", str(output)])
@@ -96,23 +82,23 @@ def written(folder: Path, claims: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fourteen runs, two pictures, the committed verdicts."""
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of sixteen runs, two of them with pictures, and two verdicts."""
     folder = tmp_path_factory.mktemp("small")
     write_small(folder / "runs")
     write_style(folder / "runs", 80, "group", "red")
     write_style(folder / "runs", 81, "rms", "blue")
     claims = folder / "claims"
-    # Without records, so that the runs are those above.
+    # Without the claims' records: their runs would be in the page too.
     for name in ("layernorm-axes", "group-compromise"):
         (claims / name).mkdir(parents=True)
         shutil.copy(COMMITTED / name / "verdict.json", claims / name)
-    return written(folder, claims)
+    return write_report(folder, claims)
 
 
 def add_filter(page: Page, key: str, operator: str, value: str) -> None:
     page.get_by_label("Show runs with").select_option(key)
-    page.get_by_label("that is").select_option(operator)
+    page.get_by_label("Condition").select_option(operator)
     page.get_by_label("Value", exact=True).fill(value)
     page.get_by_role("button", name="Add filter").click()
 
@@ -125,14 +111,27 @@ def column(page: Page, name: str) -> list[str]:
     return table.locator(f"tbody tr > :nth-child({index + 1})").all_inner_texts()
 
 
-def choose(page: Page, *numbers: int) -> None:
-    for number in numbers:
+def choose_two_runs(page: Page) -> None:
+    for number in (0, 1):
         page.get_by_label(re.compile("^Choose [0-9a-f]{16}$")).nth(number).check()
 
 
-def test_filters_mean_what_the_command_line_means(small: Path, open_page: Open) -> None:
-    page = open_page(small).page
-    records, _ = store.all_records(small.parent / "runs")
+def show_cells(page: Page) -> None:
+    page.get_by_text("Cells: means of runs").click()
+
+
+def slider(page: Page, name: str) -> Locator:
+    """The chart whose name matches a regular expression."""
+    return page.get_by_role("slider", name=re.compile(name))
+
+
+def open_details(page: Page) -> None:
+    page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
+
+
+def test_filters_match_the_command_line(report: Path, open_page: OpenPage) -> None:
+    page = open_page(report)
+    records, _ = store.all_records(report.parent / "runs")
     for conditions in (
         ["norm=batch"],
         ["norm!=batch"],
@@ -146,22 +145,20 @@ def test_filters_mean_what_the_command_line_means(small: Path, open_page: Open) 
             match = query.CONDITION.fullmatch(condition)
             assert match is not None
             add_filter(page, *match.group("key", "sign", "text"))
-        kept = query.matching(records, conditions)
-        shown = f"{len(kept)} of {len(records)} runs"
-        expect(page.locator("#explorer [role=status]")).to_have_text(shown)
-        wanted = sorted(record.run_id for record in kept)
-        assert column(page, "run_id") == wanted != [], conditions
+        matches = query.matching(records, conditions)
+        status = f"{len(matches)} of {len(records)} runs"
+        expect(page.locator("#explorer [role=status]")).to_have_text(status)
+        run_ids = sorted(record.run_id for record in matches)
+        assert column(page, "run_id") == run_ids != [], conditions
         for _ in conditions:
             page.get_by_role("button", name="Remove the filter").first.click()
         assert len(column(page, "run_id")) == len(records)
-    add_filter(page, "norm", "<", "batch")  # an order of text is refused
+    add_filter(page, "norm", "<", "batch")  # refused: the value is not a number
     expect(page.get_by_role("button", name="Remove the filter")).to_have_count(0)
 
 
-def test_a_heading_sorts_and_any_key_can_be_a_column(
-    small: Path, open_page: Open
-) -> None:
-    page = open_page(small).page
+def test_headings_sort_and_keys_are_columns(report: Path, open_page: OpenPage) -> None:
+    page = open_page(report)
     head = page.get_by_role("button", name="test/error", exact=True)
     head.click()
     numbers = [float(text) for text in column(page, "test/error") if text != NO_VALUE]
@@ -173,8 +170,8 @@ def test_a_heading_sorts_and_any_key_can_be_a_column(
     page.keyboard.press("Enter")
     shown = column(page, "test/error")
     assert [float(text) for text in shown if text != NO_VALUE] == numbers[::-1]
-    assert shown[-1] == NO_VALUE  # what has no value is last in either direction
-    page.get_by_text("Columns: any key").click()
+    assert shown[-1] == NO_VALUE  # runs without a value are last in both directions
+    page.get_by_text("Columns: config keys").click()
     box = page.get_by_role("checkbox", name="optimizer.weight_decay")
     box.check()
     assert set(column(page, "optimizer.weight_decay")) == {"0.0005"}
@@ -183,19 +180,15 @@ def test_a_heading_sorts_and_any_key_can_be_a_column(
     expect(heads).to_have_count(0)
 
 
-def choose_batch_and_group(page: Page) -> None:
-    """The two runs of 2 samples a batch that are left."""
+def test_chosen_runs_are_drawn_and_compared(report: Path, open_page: OpenPage) -> None:
+    page = open_page(report)
+    # Two runs are left, one of "batch" and one of "group".
     add_filter(page, "batch_size", "=", "2")
     add_filter(page, "status", "=", "ok")
     add_filter(page, "norm", "!=", "instance")
     add_filter(page, "norm", "!=", "layer_sample")
-    choose(page, 0, 1)
-
-
-def test_chosen_runs_have_curves_and_are_compared(small: Path, open_page: Open) -> None:
-    page = open_page(small).page
-    choose_batch_and_group(page)
-    chart = page.get_by_role("slider", name=re.compile(r"^train\/batch_loss"))
+    choose_two_runs(page)
+    chart = slider(page, r"^train\/batch_loss")
     chart.hover(position={"x": 70, "y": 90})
     readout = page.locator(".readout")
     for text in ("step 1", "batch", "1.9"):
@@ -206,24 +199,24 @@ def test_chosen_runs_have_curves_and_are_compared(small: Path, open_page: Open) 
     values = chart.get_attribute("aria-valuetext") or ""
     assert values.startswith("step 3; ")
     assert values.count("not finite") == 2
-    page.get_by_text("These values as a table").click()
+    page.get_by_text("Values as a table").click()
     table = page.get_by_role("table", name=re.compile(r"^train\/batch_loss"))
     expect(table).to_be_visible()
 
-    table = page.get_by_role("table", name=re.compile("^Config, then metrics"))
+    table = page.get_by_role("table", name=re.compile("^Config and metrics"))
     keys = table.locator("tbody th").all_inner_texts()
     assert keys == ["run_id", "norm", "test/error"]
     row = table.get_by_role("row", name=re.compile(r"^test\/error"))
     *values_shown, difference = row.locator("td").all_inner_texts()
     assert sorted(values_shown) == ["0.05", "0.06"]
     assert difference.lstrip("-\N{MINUS SIGN}") == "0.01"
-    page.get_by_label("only what differs").uncheck()
+    page.get_by_label("only differences").uncheck()
     assert len(table.locator("tbody th").all_inner_texts()) > 40
 
 
-def test_cells_are_means_with_their_spread(small: Path, open_page: Open) -> None:
-    page = open_page(small).page
-    page.get_by_text("Cells: mean of runs").click()
+def test_cells_have_means_and_ranges(report: Path, open_page: OpenPage) -> None:
+    page = open_page(report)
+    show_cells(page)
     page.get_by_label("and by").select_option("")
     page.get_by_label("then by").select_option("")
     page.get_by_label("Cells by").select_option("norm")
@@ -234,43 +227,34 @@ def test_cells_are_means_with_their_spread(small: Path, open_page: Open) -> None
     assert [column(page, name) for name in named] == [
         ["3"], ["0.0700"], ["0.0500"], ["0.0900"], ["1"], ["0"],
     ]  # fmt: skip
-    assert "whose runs differ in batch_size" in page.locator("#runs").inner_text()
+    assert "have runs that differ in batch_size" in page.locator("#runs").inner_text()
     page.get_by_label("then by").select_option("batch_size")
     assert column(page, "batch_size") == ["2", "8", "32"]
-    chart = page.get_by_role("slider", name=re.compile(r"^test\/error by batch_size"))
+    chart = slider(page, r"^test\/error by batch_size")
     chart.focus()
     page.keyboard.press("Home")
-    assert chart.get_attribute("aria-valuetext") == (
-        "batch_size 2; batch: 0.05 (0.05 to 0.05)"
-    )
+    values = chart.get_attribute("aria-valuetext")
+    assert values == "batch_size 2; batch: 0.05 (0.05 to 0.05)"
     page.get_by_label("Choose batch, batch_size 2").check()
-    expect(
-        page.get_by_role("slider", name=re.compile("of the chosen cells"))
-    ).to_be_visible()
+    expect(slider(page, "of the chosen cells")).to_be_visible()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("colours", ["light", "dark"])
-def test_it_is_accessible_in_both_themes(
-    small: Path, open_page: Open, colours: str
-) -> None:
-    page = open_page(small, colours).page
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_is_accessible(report: Path, open_page: OpenPage, theme: str) -> None:
+    page = open_page(report, theme)
     add_filter(page, "status", "=", "ok")
-    choose(page, 0, 1)
-    page.evaluate(
-        "for (const one of document.querySelectorAll('details')) one.open = true"
-    )
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
-    page.get_by_text("Cells: mean of runs").click()
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
+    choose_two_runs(page)
+    open_details(page)
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    show_cells(page)
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
 
 
-def test_the_sliders_of_outputs_and_the_choice_of_colours_work(
-    small: Path, open_page: Open
-) -> None:
-    page = open_page(small, "light").page
+def test_gallery_theme_and_printing_work(report: Path, open_page: OpenPage) -> None:
+    page = open_page(report, "light")
     viewer = page.locator(".viewer")
     expect(viewer.locator("output")).to_have_text("group")
     before = viewer.locator(".chosen").get_attribute("src")
@@ -290,7 +274,7 @@ def test_the_sliders_of_outputs_and_the_choice_of_colours_work(
     page.get_by_label("Auto").check()
     assert brightness() == 3 * 255
 
-    # Paper has what is folded on the screen.
+    # Printing opens all details, and closes them again.
     folded = page.locator("#claims details:not([open])")
     assert folded.count() > 0
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -300,19 +284,14 @@ def test_the_sliders_of_outputs_and_the_choice_of_colours_work(
     assert page.pdf(format="A4").startswith(b"%PDF")
 
 
-def test_a_phone_never_scrolls_sideways(small: Path, open_page: Open) -> None:
-    page = open_page(small, size=PHONE).page
-    page.evaluate(
-        "for (const one of document.querySelectorAll('details')) one.open = true"
-    )
-    choose(page, 0, 1)
-
-    def reach() -> int:
-        return int(page.evaluate("document.documentElement.scrollWidth"))
-
-    assert reach() == PHONE["width"]
-    page.get_by_text("Cells: mean of runs").click()
-    assert reach() == PHONE["width"]
+def test_a_phone_never_scrolls_sideways(report: Path, open_page: OpenPage) -> None:
+    page = open_page(report, size=PHONE)
+    open_details(page)
+    choose_two_runs(page)
+    scroll_width = "document.documentElement.scrollWidth"
+    assert page.evaluate(scroll_width) == PHONE["width"]
+    show_cells(page)
+    assert page.evaluate(scroll_width) == PHONE["width"]
     page.locator(".verdicts .badge").first.scroll_into_view_if_needed()
     for badge in page.locator(".verdicts .badge").all():
         box = badge.bounding_box()
@@ -320,32 +299,31 @@ def test_a_phone_never_scrolls_sideways(small: Path, open_page: Open) -> None:
         assert box["x"] + box["width"] <= PHONE["width"]
 
 
-def test_markup_in_names_and_values_is_text(tmp_path: Path, open_page: Open) -> None:
+def test_markup_in_values_is_text(tmp_path: Path, open_page: OpenPage) -> None:
     write_hostile(tmp_path / "runs", tmp_path / "claims")
-    opened = open_page(written(tmp_path, tmp_path / "claims"))
-    page = opened.page
+    page = open_page(write_report(tmp_path, tmp_path / "claims"))
     assert page.locator("img").count() == 0
     assert page.locator("script").count() == 2
     assert page.title().startswith("normbench")
     body = page.locator("body").inner_text()
     for text in (IMAGE_TAG, SCRIPT_TAG, QUOTES, "<img src=x onerror=alert(1)>"):
         assert text in body
-    page.get_by_text("Columns: any key").click()
+    page.get_by_text("Columns: config keys").click()
     page.get_by_role("checkbox", name="data.note").check()
     assert QUOTES in column(page, "data.note")
     assert IMAGE_TAG in column(page, "norm")
     add_filter(page, "norm", "=", IMAGE_TAG)
     assert column(page, "norm") == [IMAGE_TAG]
     page.get_by_role("button", name="Remove the filter").click()
-    choose(page, 0, 1)
-    expect(page.get_by_role("table", name=re.compile("^Config, then"))).to_be_visible()
-    page.get_by_text("Cells: mean of runs").click()
+    choose_two_runs(page)
+    expect(page.get_by_role("table", name=re.compile("^Config and"))).to_be_visible()
+    show_cells(page)
     assert page.locator("img").count() == 0
     assert page.title().startswith("normbench")
 
 
 @pytest.mark.slow
-def test_ten_thousand_runs_stay_usable(tmp_path: Path, open_page: Open) -> None:
+def test_ten_thousand_runs_stay_usable(tmp_path: Path, open_page: OpenPage) -> None:
     losses: list[float | None] = [1 / (1 + i) + (i * 7919 % 13) / 97 for i in range(60)]
     names = ["batch", "group", "instance", "layer_sample", "rms"]
     for number in range(10_000):
@@ -357,20 +335,15 @@ def test_ten_thousand_runs_stay_usable(tmp_path: Path, open_page: Open) -> None:
             metrics={name: noise + i for i, name in enumerate(METRICS)},
             losses=[noise + (loss or 0) for loss in losses],
         )
-    file = written(tmp_path, tmp_path / "claims")
+    file = write_report(tmp_path, tmp_path / "claims")
     assert file.stat().st_size < 5 * 2**20
-    page = open_page(file).page
+    page = open_page(file)
     expect(page.get_by_role("status")).to_have_text("10,000 of 10,000 runs")
     add_filter(page, "norm", "=", "group")
     expect(page.get_by_role("status")).to_have_text("2,000 of 10,000 runs")
     add_filter(page, "batch_size", "<", "3")
     assert set(column(page, "norm")) == {"group"}
-    page.get_by_text("Cells: mean of runs").click()
+    show_cells(page)
     assert column(page, "batch_size") == ["1", "2"]
     page.get_by_label(re.compile("^Choose .*batch_size 2")).check()
-    expect(
-        page.get_by_role("slider", name=re.compile("of the chosen cells"))
-    ).to_be_visible()
-
-
-METRICS = ("test/error", "test/loss", "val/error", "val/loss", "train/loss")
+    expect(slider(page, "of the chosen cells")).to_be_visible()

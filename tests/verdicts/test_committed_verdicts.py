@@ -20,8 +20,8 @@ from normbench.report.dashboard import verdict_table
 from normbench.report.page import page
 from normbench.report.page.material import gather
 from normbench.report.published import published_line, recalled
-from normbench.report.text.claim import text as registration_text
-from normbench.report.text.verdict import text
+from normbench.report.text.claim import claim_text
+from normbench.report.text.verdict import verdict_text
 from normbench.sweeps.observer import SweepObserver
 from normbench.sweeps.plan import Plan, PlanState
 from normbench.sweeps.round import Rounds
@@ -78,13 +78,13 @@ def row_of(document: str, link: str) -> list[str]:
 
 def test_the_notice_is_on_top_of_the_documents() -> None:
     verdicts = [committed(name) for name in NAMES]
-    notice = words.notice(verdicts)
+    notice = words.withdrawals(verdicts)
     for document in (README, RESULTS):
         before = one_line(document).partition("| [batch-default")[0]
         assert notice in before.partition("| [BatchNorm depends")[0]
     for verdict in verdicts:
         page = one_line((ROOT / "docs" / "claims" / f"{verdict.claim}.md").read_text())
-        assert words.notice([verdict]) in page
+        assert words.withdrawals([verdict]) in page
         for finding in verdict.findings.values():
             assert f"Found: {finding}" in page
     if not notice:
@@ -116,8 +116,8 @@ def test_texture_is_kept_stands_beside_the_sentence() -> None:
     found = verdict.findings["statement"]
     for where, shown in {
         "README": README,
-        "terminal": text(verdict, 400),
-        "registration": registration_text(
+        "terminal": verdict_text(verdict, 400),
+        "registration": claim_text(
             claim, {each.check: "" for each in claim.theorems}, [], 400, found
         ),
         "dashboard": verdict_table([verdict]),
@@ -186,8 +186,8 @@ def test_figures_from_memory_are_marked_wherever_they_stand() -> None:
     line = next(line for line in lines if "PowerNorm" in line)
     statements = {each.check: "" for each in claim.theorems}
     for shown in (
-        text(verdict, 10_000),
-        registration_text(claim, statements, [], 10_000),
+        verdict_text(verdict, 10_000),
+        claim_text(claim, statements, [], 10_000),
         html.unescape(rendered_page()),
     ):
         assert published_line(line) in shown
@@ -210,7 +210,7 @@ def test_no_document_and_no_output_uses_the_old_words() -> None:
         if document.name != "CHANGELOG.md":
             assert not old.search(document.read_text()), document
     for name in NAMES:
-        printed = text(committed(name), 200)
+        printed = verdict_text(committed(name), 200)
         assert not re.search(r"\bequivalent\b", printed) and not old.search(printed)
     table = README.partition("## One real result")[0]
     assert not re.search(r"\bequivalent\b", table + RESULTS)

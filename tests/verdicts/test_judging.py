@@ -13,7 +13,7 @@ from records_made import A_RECORD
 
 from normbench.config.schema import RunRecord
 from normbench.errors import RequestError
-from normbench.report.text.verdict import text
+from normbench.report.text.verdict import verdict_text
 from normbench.report.words import decisions
 from normbench.verdicts import contrasts, judging
 from normbench.verdicts.contrasts import metric_of, weights_of
@@ -144,7 +144,7 @@ def test_a_contrast_tells_how_often_seeds_agree_and_what_one_rate_for_all_gives(
     assert c.above_low is not None and c.above_high is not None
     assert c.above_low < c.above < c.above_high
     assert c.at_one_rate == pytest.approx({"0.1": -0.05, "0.2": 0.1})
-    told = " ".join(text(a_verdict(judged)).split())
+    told = " ".join(verdict_text(a_verdict(judged)).split())
     assert "above 0 on 19% of seeds [0%, 65%]" in told
     assert "every cell at one lr 0.1: -0.0500, 0.2: +0.1000" in told
 
@@ -242,7 +242,7 @@ def test_equal_runs_are_equal_and_not_merely_undecided() -> None:
 def test_not_significant_is_never_printed_as_equal() -> None:
     verdict = a_verdict(judge(a_design(), pair(list(0.001 + 0.02 * SPREAD))))
     assert verdict.outcome == "inconclusive"
-    printed = text(verdict)
+    printed = verdict_text(verdict)
     assert "OUTCOME    inconclusive" in printed
     assert not {"equal", "equivalent"} & set(printed.split())
     assert "no relevant difference" not in printed
@@ -304,7 +304,7 @@ def test_an_arm_that_did_not_train_makes_its_contrasts_inconclusive() -> None:
     assert verdict.gate == {"a": True, "b": False}
     assert verdict.contrasts[0].decision == "inconclusive"
     assert "b did not train" in verdict.contrasts[0].because
-    assert "did not train: b" in text(a_verdict(verdict))
+    assert "did not train: b" in verdict_text(a_verdict(verdict))
 
 
 def test_chance_is_a_result_where_the_arm_trains_at_another_level() -> None:
@@ -339,7 +339,7 @@ def test_a_run_that_diverged_is_wrong_everywhere_and_is_counted() -> None:
     assert (summary.n, summary.diverged) == (8, 1)
     of_b = verdict.cells[1].mean["test/error"]
     assert contrast.effect == pytest.approx(summary.mean["test/error"] - of_b)
-    assert "1 diverged" in text(a_verdict(verdict))
+    assert "1 diverged" in verdict_text(a_verdict(verdict))
 
 
 def test_a_run_without_the_metric_does_not_vanish_from_its_contrast() -> None:
@@ -444,7 +444,7 @@ def test_a_crossover_is_where_the_curves_meet(
     assert shares == (float(at == "before"), float(at == "after"))
     verdict = a_verdict(judge(design, cells))
     assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
-    assert "crossover" in text(verdict)
+    assert "crossover" in verdict_text(verdict)
     cells["b@8"] = [a_run(0.9, train=0.9)] * 8
     assert judge(design, cells).crossovers == []
 
@@ -474,7 +474,7 @@ def test_a_mixture_is_said_in_the_first_line() -> None:
         runs = [A_RECORD, A_RECORD.model_copy(update={"environment": other})]
         verdict = a_verdict(runs=runs)
         assert verdict.caveats[0].startswith(f"runs of mixed {key}"), change
-        assert text(verdict).startswith(f"note: runs of mixed {key}"), change
+        assert verdict_text(verdict).startswith(f"note: runs of mixed {key}"), change
     assert a_verdict().caveats == ["a caveat"]
 
 
@@ -508,7 +508,7 @@ def test_a_verdict_is_read_back_and_a_damaged_one_is_named(tmp_path: Path) -> No
 def test_text_keeps_within_the_terminal() -> None:
     verdict = a_verdict(judge(a_design(), pair([-0.05, *[-0.04] * 7])))
     for width in (60, 80, 120):
-        assert max(map(len, text(verdict, width).splitlines())) <= width
+        assert max(map(len, verdict_text(verdict, width).splitlines())) <= width
 
 
 # How often the whole rule, Holm included, is wrong and right: three primary contrasts

@@ -17,7 +17,7 @@ from normbench.report.figures import drawing
 from normbench.report.figures.verdict import verdict_figures
 from normbench.report.page import page
 from normbench.report.page.material import gather
-from normbench.report.text.verdict import text
+from normbench.report.text.verdict import verdict_text
 from normbench.verdicts.files import as_recorded, read_verdict
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import (
@@ -77,9 +77,9 @@ def test_a_design_is_withdrawn_with_its_contrasts_and_crossovers(folder: Path) -
     assert {each.headline for each in norm_batch.contrasts} == {"withdrawn"}
     assert [each.withdrawn for each in norm_batch.crossovers] == [REASON]
     assert {each.headline for each in joint.contrasts} != {"withdrawn"}
-    row = words.row(verdict)
+    row = words.table_row(verdict)
     assert row.outcome == "norm_batch: withdrawn, joint: supported"
-    notice = words.notice([verdict])
+    notice = words.withdrawals([verdict])
     assert notice == f"Withdrawn: {NAME} (norm_batch with its crossover). {REASON}"
 
 
@@ -119,7 +119,7 @@ def test_every_place_shows_what_is_withdrawn_and_what_was_found(folder: Path) ->
     material = gather(folder / "runs", folder.parent)
     assert "joint: withdrawn" in dashboard.verdict_table([verdict])
     for where, shown in {
-        "terminal": text(verdict, 400),
+        "terminal": verdict_text(verdict, 400),
         "claim list": cli(folder, "list").stdout,
         "claim show": cli(folder, "show", NAME).stdout,
         "page": page.render(material, {}, {}).html,
@@ -139,10 +139,10 @@ def test_every_place_shows_what_is_withdrawn_and_what_was_found(folder: Path) ->
 
 def test_no_seeds_are_promised_of_what_is_withdrawn(folder: Path) -> None:
     before = remark(folder)
-    assert "seeds would settle it" in text(before)
+    assert "seeds would settle it" in verdict_text(before)
     designs = [{"design": d.name, "reason": REASON} for d in before.designs]
     after = remark(folder, withdrawn=designs)
-    shown = text(after, 400)
+    shown = verdict_text(after, 400)
     assert "would settle it" not in shown
     for contrast in after.outcomes[0].contrasts:
         assert f"{contrast.effect:+.4f}" in shown  # numbers stay in the details
@@ -203,13 +203,13 @@ def test_json_of_the_list_has_the_decisions_that_are_shown() -> None:
 def test_remarks_of_another_registration_do_not_apply(folder: Path) -> None:
     withdrawn = [{"design": "joint", "reason": REASON}]
     verdict = remark(folder, registration="0" * 16, withdrawn=withdrawn)
-    assert words.notice([verdict]) == ""
+    assert words.withdrawals([verdict]) == ""
     # Those of a full check say nothing about a quick one beside it.
     remark(folder, withdrawn=withdrawn)
     plain = json.loads((folder / "verdict.json").read_text()) | {"budget": "quick"}
     (folder / "verdict.quick.json").write_text(json.dumps(plain))
     quick = read_verdict(folder / "verdict.quick.json")
-    assert quick is not None and words.notice([quick]) == ""
+    assert quick is not None and words.withdrawals([quick]) == ""
 
 
 def test_remarks_that_are_wrong_are_named(folder: Path) -> None:

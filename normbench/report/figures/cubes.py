@@ -1,13 +1,14 @@
-"""Footprints as cubes (after Wu & He 2018, figure 2): samples x channels x positions.
+"""Figures of footprints: an input of a norm as a cube of samples, channels, positions.
 
-Entries that the marked output entry depends on are coloured, as measured. Equal panels
-give equal files.
+One output entry is marked, and the measured input entries that it depends on are
+coloured (after Wu & He 2018, figure 2). Equal panels give equal files.
 """
 
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from normbench.report.figures.drawing import save, style
 from normbench.report.figures.panel import Panel
 
 Point = tuple[float, float]
+Floats = NDArray[np.float64]
 
-# Okabe & Ito's colours: told apart with any colour vision, and by their lightness.
+# Okabe & Ito's colours. They differ in lightness too, for readers who see no colours.
 COLOURS = {
     "none": "#e9ecef",
     "both": "#0072b2",
@@ -31,28 +34,29 @@ COLOURS = {
     "gradient": "#cc79a7",
     "output": "#d55e00",
 }
-MEANING = {
+MEANINGS = {
     "output": "one output entry",
     "both": "input entries it depends on",
-    "value": "its value alone depends on these",
-    "gradient": "its gradient alone sees these",
+    "value": "input entries that only its value depends on",
+    "gradient": "input entries that only its gradient depends on",
 }
-SHADE = {"top": 1.0, "front": 0.9, "side": 0.78}
-EDGE = "#868e96"
-PER_ROW = 4
-SMALL = 7.5
-UNIT = 34
-"""Of a page, for one unit of an edge of a cube."""
+BRIGHTNESS = {"top": 1.0, "front": 0.9, "side": 0.78}
+EDGE_COLOUR = "#868e96"
+CUBES_PER_ROW = 4
+CAPTION_SIZE = 7.5
+"""Font size in points of the captions."""
+PIXELS_PER_UNIT = 34
+"""Size of a cube in a page, in CSS pixels per unit of the vectors below."""
 
-# Where one axis of the cube, corner to corner, leads on paper.
-ALONG_C: Point = (3.2, -0.85)
-ALONG_N: Point = (1.85, 1.05)
-ALONG_P: Point = (0.0, -3.0)
+# The vectors on paper of the three edges of a cube.
+EDGE_C: Point = (3.2, -0.85)
+EDGE_N: Point = (1.85, 1.05)
+EDGE_P: Point = (0.0, -3.0)
 
 
 @dataclass(frozen=True)
 class Face:
-    """One visible side of one cell."""
+    """One visible side of one entry: "top", "front" or "side"."""
 
     side: str
     kind: str
@@ -60,36 +64,40 @@ class Face:
 
 
 def faces(panel: Panel) -> Iterator[Face]:
-    """The visible sides of the cells: top, front (sample 0), side (last channel)."""
+    """Yield the visible sides of the entries.
+
+    The top has all samples and channels, the front has sample 0, the side has the last
+    channel.
+    """
     kinds = panel.kinds()[:, :, panel.drawn_positions()]
     samples, channels, positions = kinds.shape
-    steps = [
-        np.array(along) / size
-        for along, size in zip((ALONG_N, ALONG_C, ALONG_P), kinds.shape, strict=True)
-    ]
+    step_n = np.array(EDGE_N) / samples
+    step_c = np.array(EDGE_C) / channels
+    step_p = np.array(EDGE_P) / positions
 
-    def face(side: str, kind: str, at: tuple[int, int, int], a: int, b: int) -> Face:
-        corner = sum(count * step for count, step in zip(at, steps, strict=True))
-        u, v = steps[a], steps[b]
+    def face(side: str, kind: str, corner: Floats, u: Floats, v: Floats) -> Face:
         points = [corner, corner + u, corner + u + v, corner + v]
         first, second, third, fourth = ((float(x), float(y)) for x, y in points)
         return Face(side, str(kind), (first, second, third, fourth))
 
     for n in range(samples):
         for c in range(channels):
-            yield face("top", kinds[n, c, 0], (n, c, 0), 0, 1)
+            corner = n * step_n + c * step_c
+            yield face("top", kinds[n, c, 0], corner, step_n, step_c)
     for c in range(channels):
         for p in range(positions):
-            yield face("front", kinds[0, c, p], (0, c, p), 1, 2)
+            corner = c * step_c + p * step_p
+            yield face("front", kinds[0, c, p], corner, step_c, step_p)
     for n in range(samples):
         for p in range(positions):
-            yield face("side", kinds[n, -1, p], (n, channels, p), 0, 2)
+            corner = n * step_n + channels * step_c + p * step_p
+            yield face("side", kinds[n, -1, p], corner, step_n, step_p)
 
 
 def draw(panels: Sequence[Panel], folder: Path) -> list[Path]:
     """Write footprint.svg and footprint.png with all panels to `folder`.
 
-    Creates the folder. Raises RequestError if it cannot be written.
+    Creates the folder. Raises RequestError if it is not writable.
     """
     with style():
         return save(_figure(panels), folder / "footprint")
@@ -97,9 +105,9 @@ def draw(panels: Sequence[Panel], folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Cube:
-    """One panel as shapes for a page, in a box of `width` x `height`.
+    """One panel as SVG paths for a page, in a box of `width` x `height` pixels.
 
-    Each of `shapes` is the kind of its entries, its colour, and the data of its path.
+    Each of `shapes` is (kind of its entries, colour, path data).
     """
 
     panel: Panel
@@ -109,32 +117,33 @@ class Cube:
 
 
 def cube(panel: Panel) -> Cube:
-    """The shapes of a panel."""
-    seen = list(faces(panel))
-    corners = np.array([face.corners for face in seen])
-    (left, low), (right, top) = corners.min((0, 1)), corners.max((0, 1))
-    grouped: dict[tuple[str, str], list[str]] = {}
-    for face in seen:
+    """Return a panel as SVG paths."""
+    scale = PIXELS_PER_UNIT
+    visible = list(faces(panel))
+    corners = np.array([face.corners for face in visible])
+    (left, bottom), (right, top) = corners.min((0, 1)), corners.max((0, 1))
+    paths_of: dict[tuple[str, str], list[str]] = {}
+    for face in visible:
         points = (
-            f"{(x - left) * UNIT:.1f} {(top - y) * UNIT:.1f}" for x, y in face.corners
+            f"{(x - left) * scale:.1f} {(top - y) * scale:.1f}" for x, y in face.corners
         )
-        paths = grouped.setdefault((face.kind, to_hex(colour(face))), [])
+        paths = paths_of.setdefault((face.kind, to_hex(colour(face))), [])
         paths.append(f"M{'L'.join(points)}Z")
-    shapes = [(kind, fill, " ".join(paths)) for (kind, fill), paths in grouped.items()]
-    return Cube(panel, shapes, (right - left) * UNIT, (top - low) * UNIT)
+    shapes = [(kind, fill, " ".join(paths)) for (kind, fill), paths in paths_of.items()]
+    return Cube(panel, shapes, (right - left) * scale, (top - bottom) * scale)
 
 
 def legend(panels: Sequence[Panel]) -> dict[str, str]:
-    """The kinds of entries that `panels` have, each with its meaning."""
+    """Return the meaning of each kind of entry that occurs in `panels`."""
     present = {str(kind) for panel in panels for kind in np.unique(panel.kinds())}
-    return {kind: text for kind, text in MEANING.items() if kind in present}
+    return {kind: text for kind, text in MEANINGS.items() if kind in present}
 
 
 def _figure(panels: Sequence[Panel]) -> Figure:
-    columns = min(PER_ROW, len(panels))
-    rows = -(-len(panels) // columns)
-    most = max(len(_caption(panel).splitlines()) for panel in panels)
-    head, foot = 0.34 + 1.25 * SMALL * most / 72, 0.36
+    columns = min(CUBES_PER_ROW, len(panels))
+    rows = ceil(len(panels) / columns)
+    caption_lines = max(len(_caption(panel).splitlines()) for panel in panels)
+    head, foot = 0.34 + 1.25 * CAPTION_SIZE * caption_lines / 72, 0.36
     width, height = max(2.55 * columns, 5.1), (2.25 + head) * rows
     figure = Figure(figsize=(width, height + foot))
     lines = (f"{p.title}: {p.words}, {p.count} of {p.value.size}" for p in panels)
@@ -154,7 +163,7 @@ def _figure(panels: Sequence[Panel]) -> Figure:
         _cube(axes, panel)
     figure.legend(
         handles=[
-            Patch(facecolor=COLOURS[kind], edgecolor=EDGE, label=meaning)
+            Patch(facecolor=COLOURS[kind], edgecolor=EDGE_COLOUR, label=meaning)
             for kind, meaning in legend(panels).items()
         ],
         loc="lower center",
@@ -167,35 +176,35 @@ def _figure(panels: Sequence[Panel]) -> Figure:
 
 
 def _cube(axes: Axes, panel: Panel) -> None:
-    seen = list(faces(panel))
+    visible = list(faces(panel))
     axes.add_collection(
         PolyCollection(
-            [face.corners for face in seen],
-            facecolors=[colour(face) for face in seen],
-            edgecolors=EDGE,
+            [face.corners for face in visible],
+            facecolors=[colour(face) for face in visible],
+            edgecolors=EDGE_COLOUR,
             linewidths=0.5,
             joinstyle="round",
         )
     )
     axes.set_aspect("equal")
-    axes.set_xlim(-0.75, ALONG_C[0] + ALONG_N[0] + 0.35)
-    axes.set_ylim(ALONG_C[1] + ALONG_P[1] - 0.45, ALONG_N[1] + 0.15)
+    axes.set_xlim(-0.75, EDGE_C[0] + EDGE_N[0] + 0.35)
+    axes.set_ylim(EDGE_C[1] + EDGE_P[1] - 0.45, EDGE_N[1] + 0.15)
     label: dict[str, Any] = {"fontsize": 10, "ha": "center", "va": "center"}
     spatial = "H, W" if len(panel.spatial) == 2 else "T"
-    axes.text(-0.22, ALONG_P[1] / 2, spatial, rotation=90, **label)
-    axes.text(ALONG_C[0] / 2 - 0.1, ALONG_C[1] / 2 + ALONG_P[1] - 0.27, "C", **label)
+    axes.text(-0.22, EDGE_P[1] / 2, spatial, rotation=90, **label)
+    axes.text(EDGE_C[0] / 2 - 0.1, EDGE_C[1] / 2 + EDGE_P[1] - 0.27, "C", **label)
     axes.text(
-        ALONG_C[0] + ALONG_N[0] / 2 + 0.17,
-        ALONG_C[1] + ALONG_N[1] / 2 + ALONG_P[1] - 0.24,
+        EDGE_C[0] + EDGE_N[0] / 2 + 0.17,
+        EDGE_C[1] + EDGE_N[1] / 2 + EDGE_P[1] - 0.24,
         "N",
         **label,
     )
     caption = _caption(panel)
-    axes.set_title(caption, fontsize=SMALL, loc="center", pad=2, linespacing=1.2)
+    axes.set_title(caption, fontsize=CAPTION_SIZE, loc="center", pad=2, linespacing=1.2)
     axes.annotate(
         panel.title,
         (0.5, 1.0),
-        (0, 1.25 * SMALL * len(caption.splitlines()) + 7),
+        (0, 1.25 * CAPTION_SIZE * len(caption.splitlines()) + 7),
         xycoords="axes fraction",
         textcoords="offset points",
         ha="center",
@@ -208,10 +217,13 @@ def _caption(panel: Panel) -> str:
     return f"{_wrapped(panel.words)}\n{panel.count} of {panel.value.size} entries"
 
 
-def _wrapped(words: str, width: int = 37) -> str:
-    """Lines that end at a comma, and where nothing else helps inside of a clause."""
+def _wrapped(text: str, width: int = 37) -> str:
+    """Break lines after a comma or colon, or before a "+".
+
+    A clause that is longer than a line breaks at any space.
+    """
     lines = [""]
-    for clause in re.split(r"(?<=[,:]) | (?=\+)", words):
+    for clause in re.split(r"(?<=[,:]) | (?=\+)", text):
         longer = f"{lines[-1]} {clause}".strip()
         if len(longer) > width and lines[-1]:
             lines.append(clause)
@@ -221,7 +233,7 @@ def _wrapped(words: str, width: int = 37) -> str:
 
 
 def colour(face: Face) -> tuple[float, float, float]:
-    """Its kind's colour, darker on the sides that the light does not reach."""
+    """Return the colour of a face as RGB in [0, 1]; front and side are darker."""
     red, green, blue = to_rgb(COLOURS[face.kind])
-    shade = SHADE[face.side]
-    return red * shade, green * shade, blue * shade
+    brightness = BRIGHTNESS[face.side]
+    return red * brightness, green * brightness, blue * brightness

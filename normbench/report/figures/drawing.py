@@ -1,8 +1,8 @@
-"""The style of every figure, and figures as files or as part of a page.
+"""The matplotlib style of all figures; figures as files and as SVG inside a page.
 
-Figures are matplotlib's, made without pyplot, so there is no global state. The label of
-a figure is its title and, from the second line on, its content in words; its SVG has
-both for readers who cannot see it.
+Figures are made without pyplot, so they leave no global state. The first line of a
+figure's label is its title; the other lines describe its content in words. The SVG has
+both, for screen readers.
 """
 
 import io
@@ -24,23 +24,23 @@ from normbench.system.atomic import write_atomically
 
 Format = Literal["svg", "png"]
 
-COLUMN, PAGE = 3.5, 7.16
-"""Widths in inches of one column, and of both, of a two-column paper."""
-SMALL = 6.5
-"""Font size in points of notes below a figure, or about a part of it."""
-INK, PAPER = "#24292e", "#ffffff"
+COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.16
+"""Widths in inches: one column, or both, of a page with two columns."""
+NOTE_SIZE = 6.5
+"""Font size in points of notes in a figure."""
+TEXT_COLOUR, BACKGROUND = "#24292e", "#ffffff"
 DOTS_PER_INCH = 300
 STYLE: Any = {
     "axes.axisbelow": True,
-    "axes.edgecolor": INK,
+    "axes.edgecolor": TEXT_COLOUR,
     "axes.facecolor": "none",
     "axes.grid": True,
-    "axes.labelcolor": INK,
+    "axes.labelcolor": TEXT_COLOUR,
     "axes.labelsize": 8,
     "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlecolor": INK,
+    "axes.titlecolor": TEXT_COLOUR,
     "axes.titlelocation": "left",
     "axes.titlesize": 8,
     "axes.unicode_minus": True,
@@ -48,32 +48,32 @@ STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
     "grid.alpha": 0.16,
-    "grid.color": INK,
+    "grid.color": TEXT_COLOUR,
     "grid.linewidth": 0.5,
     "legend.borderaxespad": 0.0,
     "legend.fontsize": 7.5,
     "legend.frameon": False,
     "legend.handlelength": 2.2,
-    "legend.labelcolor": INK,
+    "legend.labelcolor": TEXT_COLOUR,
     "lines.linewidth": 1.3,
     "lines.markeredgewidth": 1.1,
     "lines.markersize": 4.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "normbench",
-    "text.color": INK,
-    "text.parse_math": False,  # a name may have dollars in it
-    "xtick.color": INK,
+    "text.color": TEXT_COLOUR,
+    "text.parse_math": False,  # names may contain dollar signs
+    "xtick.color": TEXT_COLOUR,
     "xtick.labelsize": 7.5,
     "xtick.major.size": 2.5,
     "xtick.major.width": 0.6,
-    "ytick.color": INK,
+    "ytick.color": TEXT_COLOUR,
     "ytick.labelsize": 7.5,
     "ytick.major.size": 2.5,
     "ytick.major.width": 0.6,
 }
 _NO_METADATA: dict[str, None] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _FONT = "font-family: 'DejaVu Sans'"
-"""Its letters are as wide as Verdana's, which more computers have."""
+"""If a computer lacks this font, Verdana replaces it: its letters have equal widths."""
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -82,9 +82,10 @@ _REFERENCE = re.compile(r"(?<=url\(#)[^)]+(?=\))")
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The context in which figures are made and written.
+    """Set the style while figures are made and written.
 
-    A character that the font lacks is a box in a PNG; an SVG has it as text.
+    Silences the warning about characters that the font lacks. Such a character is a box
+    in a PNG and plain text in an SVG.
     """
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from")
@@ -92,25 +93,26 @@ def style() -> Iterator[None]:
 
 
 def figure(width: float, height: float, title: str, description: str = "") -> Figure:
-    """An empty figure of `width` x `height` inches, whose parts never overlap."""
+    """Return an empty figure of `width` x `height` inches with constrained layout."""
     layout = ConstrainedLayoutEngine(w_pad=0.08)
-    made = Figure((width, height), dpi=DOTS_PER_INCH, layout=layout)
-    made.set_label(f"{title}\n{description}")
-    return made
+    empty = Figure((width, height), dpi=DOTS_PER_INCH, layout=layout)
+    empty.set_label(f"{title}\n{description}")
+    return empty
 
 
 def title_of(figure: Figure) -> tuple[str, str]:
-    """The title of a figure, and its content in words."""
+    """Return the title of a figure and the description of its content."""
     title, _, description = str(figure.get_label()).partition("\n")
     return title, description
 
 
 def svg(figure: Figure) -> str:
-    """A figure as an <svg> for a page, transparent; text and axes are `currentColor`.
+    """Return a figure as an <svg> element for a page.
 
-    Hollow markers are filled with `--paper`, the page's background. Text stays text;
-    <title> and <desc> have the content in words. No two figures share an id. Equal
-    figures give equal text.
+    The background is transparent, text and axes have the colour `currentColor`, and
+    hollow markers have `--paper`, the background of the page. Text stays text; <title>
+    and <desc> describe the content. Different figures have different ids. Equal figures
+    give equal text.
     """
     return _inline(_rendered(figure, "svg", "none"), *title_of(figure))
 
@@ -118,20 +120,21 @@ def svg(figure: Figure) -> str:
 def save(
     figure: Figure, stem: Path, formats: Sequence[Format] = ("svg", "png")
 ) -> list[Path]:
-    """Write `stem`.svg and `stem`.png, whole or not at all, on white.
+    """Write `stem`.svg and `stem`.png, on white; each file is written atomically.
 
-    Creates the folder. Raises RequestError if it cannot be written.
+    Creates the folder. Raises RequestError if it is not writable.
     """
-    drawn = {kind: _rendered(figure, kind, PAPER) for kind in formats}
+    rendered = {kind: _rendered(figure, kind, BACKGROUND) for kind in formats}
     files = []
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        for kind, data in drawn.items():
+        for kind, data in rendered.items():
             files.append(stem.with_name(f"{stem.name}.{kind}"))
             write_atomically(files[-1], data)
     except OSError as error:
         raise RequestError(
-            f"{stem.parent} cannot be written: {error.strerror}; name a folder that can"
+            f"{stem.parent} cannot be written: {error.strerror}; "
+            "choose a writable folder"
         ) from None
     return files
 
@@ -141,9 +144,9 @@ def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else _NO_METADATA
     with style():
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-            for _ in range(2):  # the second knows the ticks that the first led to
+            for _ in range(2):  # the first layout changes ticks, the second adapts
                 figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # it would move things at every drawing
+            figure.set_layout_engine("none")  # keeps this layout in later renderings
         figure.savefig(
             buffer,
             format=kind,
@@ -158,7 +161,9 @@ def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
 
 
 def _inline(document: bytes, title: str, description: str) -> str:
-    prefix = f"f{sha256(document + title.encode('utf-8', 'replace')).hexdigest()[:8]}-"
+    """Turn an SVG document into an element for a page: ids, colours, description."""
+    digest = sha256(document + title.encode("utf-8", "replace")).hexdigest()
+    prefix = f"f{digest[:8]}-"
     root = ElementTree.fromstring(document)
     for element in root.iter():
         for key, value in element.attrib.items():
@@ -168,24 +173,23 @@ def _inline(document: bytes, title: str, description: str) -> str:
                 value = f"#{prefix}{value[1:]}"
             else:
                 value = _REFERENCE.sub(lambda match: prefix + match[0], value)
-                value = value.replace(INK, "currentColor")
-                value = value.replace(PAPER, "var(--paper, Canvas)")
+                value = value.replace(TEXT_COLOUR, "currentColor")
+                value = value.replace(BACKGROUND, "var(--paper, Canvas)")
             element.set(key, value)
     for metadata in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(metadata)
     for parent in root.findall(f"{{{_SVG}}}defs"):
         for rule in parent.findall(f"{{{_SVG}}}style"):
-            parent.remove(rule)  # it is for all of a page, not for this figure
+            parent.remove(rule)  # a style would apply to the whole page
     root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt"}
     root.set("overflow", "visible")  # letters of another font may be wider
     root.set("role", "img")
-    texts = {"title": title, "desc": description}
-    for place, (tag, text) in enumerate((t, x) for t, x in texts.items() if x):
+    texts = {"title": title} | ({"desc": description} if description else {})
+    for index, (tag, text) in enumerate(texts.items()):
         element = ElementTree.Element(f"{{{_SVG}}}{tag}", {"id": prefix + tag})
         element.text = _NOT_XML.sub("", text)
-        root.insert(place, element)
-    named = [prefix + tag for tag, text in texts.items() if text]
-    root.set("aria-labelledby", " ".join(named))
-    for name, space in (("", _SVG), ("xlink", _XLINK)):
-        ElementTree.register_namespace(name, space)
+        root.insert(index, element)
+    root.set("aria-labelledby", " ".join(prefix + tag for tag in texts))
+    for name, namespace in (("", _SVG), ("xlink", _XLINK)):
+        ElementTree.register_namespace(name, namespace)
     return ElementTree.tostring(root, encoding="unicode")

@@ -1,4 +1,4 @@
-"""Contrasts as a forest: effects with their intervals against their margins."""
+"""Forest plots: the effects of contrasts with their intervals, in units of margins."""
 
 import textwrap
 from collections.abc import Sequence
@@ -8,91 +8,96 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from normbench.report import words
-from normbench.report.figures.drawing import INK, PAGE, PAPER, figure
+from normbench.report.figures.drawing import BACKGROUND, PAGE_WIDTH, TEXT_COLOUR, figure
 from normbench.report.figures.palette import DECISIONS
-from normbench.report.figures.series import hide_y_axis, measured
+from normbench.report.figures.series import hide_y_axis, metric_label
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict
 
-MOST_MARGINS = 10.0
-"""The end of the axis; an arrow and a number stand for an effect beyond it."""
+MAX_MARGINS = 10.0
+"""Limit of the axis in margins; an arrow marks an effect beyond it."""
 
 
 def forest(design: DesignVerdict, alpha: float, title: str) -> Figure:
-    """Effects of contrasts in units of their margins, with their intervals."""
-    shown = [
-        (contrast, str(numbers).replace("-", "\N{MINUS SIGN}"))
+    """Draw the effect of each contrast of a design with its intervals.
+
+    The axis is in units of each contrast's margin.
+    """
+    rows = [
+        (contrast, str(formatted).replace("-", "\N{MINUS SIGN}"))
         for contrast in design.contrasts
-        if (numbers := words.numbers(contrast, alpha))
+        if (formatted := words.numbers(contrast, alpha))
     ]
     description = "\n".join(
         f"{contrast.name}: {words.headline(contrast.headline)}, "
-        f"{measured(contrast.metric)} {numbers}, margin {contrast.margin:g}"
-        for contrast, numbers in shown
+        f"{metric_label(contrast.metric)} {numbers}, margin {contrast.margin:g}"
+        for contrast, numbers in rows
     )
-    names = [balanced(contrast.name, 38) for contrast, _ in shown]
-    places, line = [], 0.0
+    names = [balanced(contrast.name, 38) for contrast, _ in rows]
+    places = []  # the middle of each row, in lines of text from the top
+    bottom = 0.0
     for name in names:
         height = max(2, name.count("\n") + 1)
-        places.append(line + height / 2)
-        line += height + 0.7
-    made = figure(PAGE, 0.135 * line + 0.6, f"{title}: contrasts", description)
-    axes = made.subplots()
-    ends = _ends([contrast for contrast, _ in shown])
-    axes.set_xlim(*ends)
-    axes.axvspan(-1, 1, color=INK, alpha=0.08, lw=0)
-    axes.axvline(0, color=INK, linewidth=0.6)
-    for place, (contrast, line_of_numbers) in zip(places, shown, strict=True):
-        _contrast(axes, contrast, place, ends)
+        places.append(bottom + height / 2)
+        bottom += height + 0.7
+    drawn = figure(PAGE_WIDTH, 0.135 * bottom + 0.6, f"{title}: contrasts", description)
+    axes = drawn.subplots()
+    limits = _limits([contrast for contrast, _ in rows])
+    axes.set_xlim(*limits)
+    axes.axvspan(-1, 1, color=TEXT_COLOUR, alpha=0.08, lw=0)
+    axes.axvline(0, color=TEXT_COLOUR, linewidth=0.6)
+    for place, (contrast, numbers) in zip(places, rows, strict=True):
+        _contrast(axes, contrast, place, limits)
         axes.text(
             1.02,
             place,
-            f"{measured(contrast.metric)}, expected "
-            f"{words.EXPECTED_SHORT[contrast.says]}: "
-            f"{words.headline(contrast.headline)}\n{line_of_numbers}",
+            f"{metric_label(contrast.metric)}, expected "
+            f"{words.SHORT_EXPECTATIONS[contrast.says]}: "
+            f"{words.headline(contrast.headline)}\n{numbers}",
             transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=7,
             linespacing=1.35,
         )
     axes.set_yticks(places, names)
-    for label, (contrast, _) in zip(axes.get_yticklabels(), shown, strict=True):
+    for label, (contrast, _) in zip(axes.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if contrast.primary else "normal")
-    axes.set_ylim(line - 0.3, -0.4)
+    axes.set_ylim(bottom - 0.3, -0.4)
     hide_y_axis(axes)
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.set_xlabel("effect, in margins (shaded: within the margin)")
-    return made
+    return drawn
 
 
 def balanced(text: str, width: int) -> str:
-    """`text` in the fewest lines of at most `width`, all of about one length."""
+    """Wrap `text` into as few lines as possible, of similar lengths up to `width`."""
     lines = textwrap.wrap(text, width)
-    for narrower in range(width - 1, width // 2, -1):
-        again = textwrap.wrap(text, narrower)
-        if len(again) > len(lines):
+    for narrower_width in range(width - 1, width // 2, -1):
+        narrower_lines = textwrap.wrap(text, narrower_width)
+        if len(narrower_lines) > len(lines):
             break
-        lines = again
+        lines = narrower_lines
     return "\n".join(lines)
 
 
-def _ends(contrasts: Sequence[ContrastVerdict]) -> tuple[float, float]:
-    """Both ends of the axis, in margins: it has all intervals up to MOST_MARGINS."""
-    ends = [
-        end / contrast.margin
+def _limits(contrasts: Sequence[ContrastVerdict]) -> tuple[float, float]:
+    """Return the limits of the axis in margins, at most MAX_MARGINS from 0."""
+    values = [
+        value / contrast.margin
         for contrast in contrasts
-        for end in (contrast.low, contrast.high, *contrast.values.values())
-        if end is not None
+        for value in (contrast.low, contrast.high, *contrast.values.values())
+        if value is not None
     ]
-    room = 0.04 * (max(ends) - min(ends))
+    room = 0.04 * (max(values) - min(values))
     return (
-        max(-MOST_MARGINS, min(-1.6, min(ends) - room)),
-        min(MOST_MARGINS, max(1.6, max(ends) + room)),
+        max(-MAX_MARGINS, min(-1.6, min(values) - room)),
+        min(MAX_MARGINS, max(1.6, max(values) + room)),
     )
 
 
 def _contrast(
-    axes: Axes, contrast: ContrastVerdict, place: float, ends: tuple[float, float]
+    axes: Axes, contrast: ContrastVerdict, place: float, limits: tuple[float, float]
 ) -> None:
+    """Draw the values of the seeds, both intervals and the effect in one row."""
     look = DECISIONS[contrast.headline]
     assert contrast.effect is not None
     axes.plot(
@@ -118,15 +123,18 @@ def _contrast(
                 solid_capstyle="butt",
             )
     effect = contrast.effect / contrast.margin
-    room = 0.015 * (ends[1] - ends[0])
-    inside = min(ends[1] - room, max(ends[0] + room, effect))
-    beyond = ">" if effect > inside else "<"
+    room = 0.015 * (limits[1] - limits[0])
+    x = min(limits[1] - room, max(limits[0] + room, effect))
+    if effect == x:
+        marker = look.marker
+    else:
+        marker = ">" if effect > x else "<"
     axes.plot(
-        [inside],
+        [x],
         [place],
-        marker=look.marker if effect == inside else beyond,
+        marker=marker,
         color=look.colour,
-        markerfacecolor=look.colour if contrast.primary else PAPER,
+        markerfacecolor=look.colour if contrast.primary else BACKGROUND,
         markersize=5.5,
         clip_on=False,
     )

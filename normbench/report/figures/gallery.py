@@ -1,4 +1,4 @@
-"""The outputs of style networks for the same pictures, side by side."""
+"""A figure of the outputs of several style networks for the same pictures."""
 
 from collections.abc import Mapping
 
@@ -8,37 +8,40 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from normbench.errors import RequestError
-from normbench.report.figures.drawing import INK, PAGE, figure, style
-from normbench.report.figures.series import MOST_ROWS, check_count
+from normbench.report.figures.drawing import PAGE_WIDTH, TEXT_COLOUR, figure, style
+from normbench.report.figures.series import MAX_ROWS, check_count
 
 
 def gallery(pictures: Mapping[str, Image.Image]) -> Figure:
-    """The test pictures and the style, and below the output of each network.
+    """Draw a row with the inputs, and below it a row with the outputs of each network.
 
-    `pictures[label]` is the picture of a style run: inputs above, outputs below. Raises
-    RequestError if the runs have different inputs.
+    `pictures[label]` is the picture of a style run: the upper half has its inputs, the
+    lower half its outputs. Raises RequestError if the runs have different inputs.
     """
-    read = {label: _halves(picture) for label, picture in pictures.items()}
-    above = {half[0].tobytes() for half in read.values()}
-    if len(above) > 1:
+    halves = {label: _halves(picture) for label, picture in pictures.items()}
+    inputs = [upper for upper, _ in halves.values()]
+    if len({pixels.tobytes() for pixels in inputs}) > 1:
         raise RequestError(
-            "these runs have different pictures; choose those of one seed and style, "
-            "such as --where seed=0"
+            "these runs have different input pictures; choose runs with one seed and "
+            "style, such as --where seed=0"
         )
-    (content, _), *_ = read.values()
-    strips = {"content, style": content, **{k: below for k, (_, below) in read.items()}}
-    check_count("rows", len(strips), MOST_ROWS)
-    rows_, columns, _ = content.shape
-    width = PAGE - 1.1
-    height = len(strips) * (width * rows_ / columns + 0.06) + 0.1
+    strips = {"content, style": inputs[0]}
+    strips |= {label: lower for label, (_, lower) in halves.items()}
+    check_count("rows", len(strips), MAX_ROWS)
+    pixel_rows, pixel_columns, _ = inputs[0].shape
+    width = PAGE_WIDTH - 1.1
+    height = len(strips) * (width * pixel_rows / pixel_columns + 0.06) + 0.1
+    title = f"Outputs of {', '.join(pictures)} for the same pictures"
+    description = (
+        "The first row has the inputs, each other row the outputs of a network."
+    )
     with style():
-        title = f"What {', '.join(read)} make of the same pictures"
-        made = figure(
-            PAGE, height, title, "Rows: the inputs, then one for each network."
-        )
-        grid = made.subplots(len(strips), 1, squeeze=False)
+        drawn = figure(PAGE_WIDTH, height, title, description)
+        grid = drawn.subplots(len(strips), 1, squeeze=False)
         for axes, (label, strip) in zip(grid[:, 0], strips.items(), strict=True):
-            axes.imshow(_see_through(strip), interpolation="nearest", aspect="equal")
+            axes.imshow(
+                _transparent_blanks(strip), interpolation="nearest", aspect="equal"
+            )
             axes.set_axis_off()
             axes.text(
                 -0.01,
@@ -47,18 +50,19 @@ def gallery(pictures: Mapping[str, Image.Image]) -> Figure:
                 transform=axes.transAxes,
                 ha="right",
                 va="center",
-                color=INK,
+                color=TEXT_COLOUR,
             )
-    return made
+    return drawn
 
 
 def _halves(picture: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the upper and the lower half of a picture, each (H, W, 3)."""
     pixels = np.asarray(picture.convert("RGB"))
     return pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
 
 
-def _see_through(strip: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """With blank squares, which are white, transparent."""
+def _transparent_blanks(strip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Make the white squares of a strip transparent: (H, W, 3) to (H, W, 4)."""
     side = len(strip)
     alpha = np.full((*strip.shape[:2], 1), 255, dtype=np.uint8)
     for start in range(0, strip.shape[1], side):

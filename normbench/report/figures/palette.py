@@ -1,10 +1,10 @@
-"""The look of a norm: one colour and marker, the same in every picture and page.
+"""The colour, marker and line style of each norm, the same in all figures and pages.
 
-A family has a hue: statistics of the batch are blue to teal, groups green, instances
+Each family of norms has a hue: batch statistics blue to teal, groups green, instances
 purple, layers orange, root mean squares red, functions without statistics yellow, no
-norm grey. Every colour has a contrast of 3 to white and to a dark page (#121212; WCAG
-2.2, 1.4.11), and norms that are drawn together keep apart in simulated deuteranopia and
-protanopia (Machado et al. 2009). The marker says the same once more.
+norm grey. Every colour has a contrast of at least 3 to white and to a dark page
+(#121212; WCAG 2.2, 1.4.11). Norms that are drawn together stay distinguishable in
+simulated deuteranopia and protanopia (Machado et al. 2009), and by their markers.
 """
 
 from hashlib import sha256
@@ -14,7 +14,7 @@ from normbench.verdicts.verdict import Headline
 
 
 class Look(NamedTuple):
-    """How a norm is drawn: a hex colour, a matplotlib marker and line style."""
+    """The look of a norm: a hex colour, a matplotlib marker and line style."""
 
     colour: str
     marker: str
@@ -52,9 +52,12 @@ LOOKS: dict[str, Look] = {
     "none": Look("#6e6d75", "x", ":"),
     "affine": Look("#99928c", "+", "--"),
 }
-"""`layer` is another name of layer_sample or, of sequences, of layer_position."""
+"""`layer` is a name that each task replaces by a norm; most tasks take layer_sample."""
 
-_OTHERS = ("#d2527c", "#a8703a", "#6f8f1f", "#2f9e62", "#8f6ad6", "#c2569e", "#4f8fb0")
+_OTHER_COLOURS = (
+    *("#d2527c", "#a8703a", "#6f8f1f", "#2f9e62"),
+    *("#8f6ad6", "#c2569e", "#4f8fb0"),
+)
 _MARKERS, _LINES = "oDsv^<>pP", ("-", "--", "-.", ":")
 
 DECISIONS: dict[Headline, Look] = {
@@ -68,14 +71,17 @@ DECISIONS: dict[Headline, Look] = {
 
 
 def look(norm: str) -> Look:
-    """How `norm` is drawn; a norm of another package always has the same look."""
+    """Return the look of `norm`; for a user's own norm, the name determines it."""
     if norm in LOOKS:
         return LOOKS[norm]
     digest = sha256(norm.encode("utf-8", "surrogatepass")).digest()
-    choices = zip((_OTHERS, _MARKERS, _LINES), digest, strict=False)
-    return Look(*(some[byte % len(some)] for some, byte in choices))
+    return Look(
+        _OTHER_COLOURS[digest[0] % len(_OTHER_COLOURS)],
+        _MARKERS[digest[1] % len(_MARKERS)],
+        _LINES[digest[2] % len(_LINES)],
+    )
 
 
 def colour(norm: str) -> str:
-    """The hex colour of `norm`."""
+    """Return the hex colour of `norm`."""
     return look(norm).colour

@@ -1,4 +1,4 @@
-"""One output entry of a norm and what it depends on, for a drawing or as text."""
+"""Footprints as data and as text: the input entries that an output entry depends on."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,32 +12,37 @@ from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
 
-MOST_POSITIONS = 9
+MAX_POSITIONS = 9
+"""A cube with more positions shows only the image row of the output entry."""
 MEASURED = Path(__file__).with_name("footprints.json")
-"""What `normbench footprint NORM... --output` wrote; a test measures it again."""
+"""Written by `normbench footprint NORM... --output`; a test repeats the measurement."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One output entry of a norm, and what it depends on."""
+    """One output entry of a norm, and the input entries that it depends on.
+
+    The input has N samples, C channels and P positions; `spatial` is its spatial shape.
+    """
 
     title: str
     words: str
+    """The dependence in words."""
     spatial: tuple[int, ...]
     output: tuple[int, int, int]
-    """Sample, channel, position; drawn best in the first sample and position."""
+    """The output entry: sample, channel, position."""
     value: Bools
-    """(N, C, P): the inputs that its value depends on."""
+    """(N, C, P): the input entries that the value of the output depends on."""
     gradient: Bools
-    """(N, C, P): the inputs that its gradient sees."""
+    """(N, C, P): the input entries that the gradient of the output depends on."""
 
     @property
     def count(self) -> int:
-        """How many inputs it depends on, by value or gradient."""
+        """The number of input entries that the value or the gradient depends on."""
         return int((self.value | self.gradient).sum())
 
     def kinds(self) -> NDArray[np.str_]:
-        """(N, C, P): the key of COLOURS for each entry."""
+        """Return the kind of each entry, a key of `cubes.COLOURS`, as (N, C, P)."""
         kinds = np.full(self.value.shape, "none", dtype="<U8")
         kinds[self.value & self.gradient] = "both"
         kinds[self.value & ~self.gradient] = "value"
@@ -46,16 +51,16 @@ class Panel:
         return kinds
 
     def drawn_positions(self) -> range:
-        """All positions, or of many only the output's row of the image."""
+        """Return the positions that a cube shows."""
         positions = self.value.shape[2]
-        if positions <= MOST_POSITIONS or not self.spatial:
+        if positions <= MAX_POSITIONS or not self.spatial:
             return range(positions)
         width = self.spatial[-1]
         start = self.output[2] // width * width
         return range(start, start + width)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it: a bit an entry, in hexadecimal."""
+        """Return the panel for a JSON file; arrays have one bit per entry, in hex."""
         return {
             "title": self.title,
             "words": self.words,
@@ -68,7 +73,7 @@ class Panel:
 
 
 def read(file: Path) -> list[Panel]:
-    """The panels that `normbench footprint --output` wrote to `footprint.json`."""
+    """Read the panels that `normbench footprint --output` wrote to a JSON file."""
     return [_panel(plain) for plain in json.loads(file.read_text(encoding="utf-8"))]
 
 
@@ -90,32 +95,36 @@ def _panel(plain: Mapping[str, Any]) -> Panel:
 
 
 GAP = "   "
-MARKS = "# all positions  + some  . none; the output is at @ (all) or O (some)"
+MARK_LEGEND = "# all positions  + some  . none; the output is at @ (all) or O (some)"
 
 
-def text(panels: Sequence[Panel], width: int) -> str:
-    """The panels as grids of samples (rows) and channels (columns), side by side."""
+def panels_text(panels: Sequence[Panel], width: int) -> str:
+    """Return the panels as grids, several side by side if `width` has room.
+
+    The rows of a grid are samples, its columns are channels.
+    """
     rows: list[list[list[str]]] = []
     used = width
-    for block in map(_grid, panels):
-        used += len(GAP) + len(block[0])
+    for grid in map(_grid, panels):
+        used += len(GAP) + len(grid[0])
         if used > width:
             rows.append([])
-            used = len(block[0])
-        rows[-1].append(block)
+            used = len(grid[0])
+        rows[-1].append(grid)
     lines: list[str] = []
     for row in rows:
         lines += [GAP.join(parts).rstrip() for parts in zip_longest(*row, fillvalue="")]
         lines.append("")
-    return "\n".join([*lines, MARKS])
+    return "\n".join([*lines, MARK_LEGEND])
 
 
 def _grid(panel: Panel) -> list[str]:
-    """Lines of one length."""
-    either = panel.value | panel.gradient
-    samples, channels = either.shape[:2]
-    marks = np.where(either.all(2), "#", np.where(either.any(2), "+", "."))
-    marks[panel.output[:2]] = "@" if either[panel.output[:2]].all() else "O"
+    """Return the lines of one grid, all of the same length."""
+    depends = panel.value | panel.gradient
+    samples, channels = depends.shape[:2]
+    marks = np.where(depends.all(2), "#", np.where(depends.any(2), "+", "."))
+    output = panel.output[:2]
+    marks[output] = "@" if depends[output].all() else "O"
     header = "N\\C " + " ".join(str(c % 10) for c in range(channels))
     body = [f"{n:>3} " + " ".join(marks[n]) for n in range(samples)]
     size = max(len(panel.title), len(header))

@@ -1,7 +1,8 @@
-"""Figures of any runs: their means over a key, and their training curves."""
+"""Figures of any runs: means over a config key, and training curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -11,39 +12,39 @@ from matplotlib.ticker import MaxNLocator
 from normbench import stats
 from normbench.errors import RequestError
 from normbench.records.query import Cell
-from normbench.report.figures.drawing import COLUMN, SMALL, figure, style
+from normbench.report.figures.drawing import COLUMN_WIDTH, NOTE_SIZE, figure, style
 from normbench.report.figures.series import (
-    MOST_CURVES,
-    MOST_ROWS,
-    STEPS,
+    MAX_CURVES,
+    MAX_ROWS,
+    TICK_STEPS,
     Point,
     Series,
     axis_label,
     check_count,
-    curves,
-    dots,
-    dressed,
+    count_range,
+    draw_curves,
+    draw_dots,
     label_ends,
     level_axis,
-    measured,
+    limit_to_possible,
+    metric_label,
     name_rows,
     numeric,
-    rows,
-    span,
-    within_possible,
+    row_places,
+    styled_series,
 )
 
-WINDOWS = 60
-"""Points of a training curve: each is a mean over the rows in a window of steps."""
+MAX_WINDOWS = 60
+"""Points of a training curve; each is a mean over a window of steps."""
 MARKERS = 6
-"""Marked points of a training curve."""
+"""Points of a training curve that have a marker."""
 
 History = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are one curve: its label, its norm, and their histories."""
+    """The runs of one curve: its label, its norm and their histories."""
 
     label: str
     norm: str
@@ -52,7 +53,7 @@ class Group:
 
 @dataclass(frozen=True)
 class _Texts:
-    """What is written on a figure of one metric over one axis."""
+    """The texts of a figure; `axis` is the label of the levels or steps."""
 
     metric: str
     axis: str
@@ -61,12 +62,13 @@ class _Texts:
     note: str
 
 
-def of_cells(cells: Sequence[tuple[str, str, Cell]], by: str) -> Figure:
-    """The mean of each cell over `by`: curves if `by` has numbers, dots otherwise.
+def cells_figure(cells: Sequence[tuple[str, str, Cell]], by: str) -> Figure:
+    """Draw the means of cells over the config key `by`.
 
-    Each cell, all of one metric, comes with the label and the norm of its series. A
-    note names those without a mean. Raises RequestError if none has a mean, and if
-    there are too many to tell apart.
+    The means are curves if the values of `by` are numbers, and dots otherwise. `cells`
+    are (label of its series, norm of its series, cell), all of one metric. A note names
+    cells without a mean. Raises RequestError if no cell has a mean or if there are too
+    many for one figure.
     """
     points: dict[str, dict[str, Point]] = {}
     empty = []
@@ -78,118 +80,123 @@ def of_cells(cells: Sequence[tuple[str, str, Cell]], by: str) -> Figure:
             point = Point(cell.mean, cell.low, cell.high)
             points.setdefault(label, {})[level] = point
     if not points:
-        raise RequestError("no cell has a run that is ok with this metric")
+        raise RequestError("no cell has a run with status ok and this metric")
     metric = cells[0][2].metric
     counts = [cell.n for _, _, cell in cells if cell.n]
-    notes = [f"mean and 95% interval over {span(counts)} runs that are ok"]
+    notes = [f"mean and 95% interval over {count_range(counts)} runs that are ok"]
     failures = sum(cell.failures for _, _, cell in cells)
     if failures:
-        notes.append(
-            f"{failures} runs that diverged, failed or were skipped are not in"
-        )
+        notes.append(f"left out: {failures} runs that diverged, failed or were skipped")
     if empty:
         notes.append(f"no mean: {', '.join(empty)}")
-    series = dressed(points, {label: norm for label, norm, _ in cells})
-    described = [
-        f"{each.label}: "
-        + ", ".join(f"{level} {point.mean:.4g}" for level, point in each.points.items())
-        for each in series
+    all_series = styled_series(points, {label: norm for label, norm, _ in cells})
+    means = [
+        f"{series.label}: "
+        + ", ".join(f"{level} {p.mean:.4g}" for level, p in series.points.items())
+        for series in all_series
     ]
     texts = _Texts(
-        metric,
-        axis_label(by),
-        f"{measured(metric)} by {axis_label(by)}",
-        "\n".join([*described, *notes]),
-        "\n".join(notes),
+        metric=metric,
+        axis=axis_label(by),
+        title=f"{metric_label(metric)} by {axis_label(by)}",
+        description="\n".join([*means, *notes]),
+        note="\n".join(notes),
     )
     levels = list(dict.fromkeys(_level(cell.by[by]) for _, _, cell in cells))
     if numeric(levels):
-        return _curves(series, texts)
-    return _dots(series, levels, texts)
+        return _curves(all_series, texts)
+    return _dots(all_series, levels, texts)
 
 
-def of_histories(groups: Sequence[Group], metric: str) -> Figure:
-    """`metric` over optimiser steps: the mean over runs, in windows of steps, and its
-    95 % interval if there are several runs.
+def histories_figure(groups: Sequence[Group], metric: str) -> Figure:
+    """Draw a logged metric over optimiser steps, a curve for each group of runs.
 
-    Raises RequestError for a metric that no history has.
+    A curve is the mean over runs in windows of steps, with its 95% interval if there
+    are several runs. Raises RequestError for a metric that no history has.
     """
-    traces = {
-        group.label: points
+    points = {
+        group.label: windows
         for group in groups
-        if (points := _windows(group.histories, metric))
+        if (windows := _windows(group.histories, metric))
     }
-    if not traces:
+    if not points:
         histories = [history for group in groups for history in group.histories]
-        known = {key for history in histories for row in history for key in row}
-        metrics = sorted(key for key in known if "/" in key)
+        keys = {key for history in histories for row in history for key in row}
+        metrics = sorted(key for key in keys if "/" in key)
         raise RequestError(
             f"--metric {metric}: no history has it; "
-            f"there are {', '.join(metrics) or 'none'}"
+            f"logged metrics: {', '.join(metrics) or 'none'}"
         )
-    series = dressed(traces, {group.label: group.norm for group in groups})
-    last = ", ".join(
-        f"{each.label} {list(each.points.values())[-1].mean:.4g}" for each in series
+    all_series = styled_series(points, {group.label: group.norm for group in groups})
+    final_means = ", ".join(
+        f"{series.label} {list(series.points.values())[-1].mean:.4g}"
+        for series in all_series
     )
     counts = [len(group.histories) for group in groups]
-    note = f"mean and 95% interval over {span(counts)} runs, in windows of steps"
-    title = f"{measured(metric)} during training"
-    description = f"at the end: {last}\n{note}"
-    texts = _Texts(metric, "optimiser step", title, description, note)
-    return _curves(series, texts, log=False)
+    note = f"mean and 95% interval over {count_range(counts)} runs, in windows of steps"
+    texts = _Texts(
+        metric=metric,
+        axis="optimiser step",
+        title=f"{metric_label(metric)} during training",
+        description=f"at the end: {final_means}\n{note}",
+        note=note,
+    )
+    return _curves(all_series, texts, log=False)
 
 
-def _curves(series: Sequence[Series], texts: _Texts, log: bool = True) -> Figure:
-    check_count("curves", len(series), MOST_CURVES)
-    height = max(2.3, 0.16 * len(series) + 0.8)
+def _curves(all_series: Sequence[Series], texts: _Texts, log: bool = True) -> Figure:
+    check_count("curves", len(all_series), MAX_CURVES)
+    height = max(2.3, 0.16 * len(all_series) + 0.8)
     with style():
-        made = figure(COLUMN, height, texts.title, texts.description)
-        axes = made.subplots()
+        drawn = figure(COLUMN_WIDTH, height, texts.title, texts.description)
+        axes = drawn.subplots()
         if log:
-            curves(axes, series)
-            level_axis(axes, series)
+            draw_curves(axes, all_series)
+            level_axis(axes, all_series)
         else:
-            for each in series:
-                curves(axes, [each], max(1, len(each.points) // MARKERS))
-            axes.xaxis.set_major_locator(MaxNLocator(5, steps=list(STEPS)))
-        within_possible(axes, texts.metric, "y")
-        label_ends(axes, series, height - 0.7)
+            for series in all_series:
+                draw_curves(axes, [series], max(1, len(series.points) // MARKERS))
+            axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
+        limit_to_possible(axes, texts.metric, "y")
+        label_ends(axes, all_series, height - 0.7)
         axes.set_xlabel(texts.axis)
-        axes.set_ylabel(measured(texts.metric))
-        made.supxlabel(texts.note, x=0.01, ha="left", fontsize=SMALL)
-    return made
+        axes.set_ylabel(metric_label(texts.metric))
+        drawn.supxlabel(texts.note, x=0.01, ha="left", fontsize=NOTE_SIZE)
+    return drawn
 
 
-def _dots(series: Sequence[Series], levels: Sequence[str], texts: _Texts) -> Figure:
-    one_each = all(len(each.points) == 1 for each in series)
-    if one_each and len(series) == len(levels):  # each level is a series of its own
-        named = {level: each for each in series for level in each.points}
-        series = [
-            replace(each, label=level, points={"-": each.points[level]})
-            for level, each in named.items()
+def _dots(all_series: Sequence[Series], levels: Sequence[str], texts: _Texts) -> Figure:
+    drawn_levels = [level for series in all_series for level in series.points]
+    if sorted(drawn_levels) == sorted(levels) and len(levels) == len(all_series):
+        # Each level is a series: its label is enough.
+        all_series = [
+            replace(series, label=level, points={"-": point})
+            for series in all_series
+            for level, point in series.points.items()
         ]
         levels = ["-"]
-    places = rows(series, levels)
-    check_count("rows", len(places), MOST_ROWS)
+    places = row_places(all_series, levels)
+    check_count("rows", len(places), MAX_ROWS)
     several = len(levels) > 1
-    legend = several and len(series) > 1
+    legend = several and len(all_series) > 1
     height = (0.11 if several else 0.2) * (max(places.values()) + 2) + 0.75
-    height += 0.14 * legend * (-(-len(series) // 3))
+    if legend:
+        height += 0.14 * ceil(len(all_series) / 3)
     with style():
-        made = figure(COLUMN, height, texts.title, texts.description)
-        axes = made.subplots()
-        dots(axes, series, places)
-        within_possible(axes, texts.metric, "x")
+        drawn = figure(COLUMN_WIDTH, height, texts.title, texts.description)
+        axes = drawn.subplots()
+        draw_dots(axes, all_series, places)
+        limit_to_possible(axes, texts.metric, "x")
         name_rows(axes, places)
-        axes.set_xlabel(measured(texts.metric))
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=list(STEPS)))
+        axes.set_xlabel(metric_label(texts.metric))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
         if several:
             axes.set_ylabel(texts.axis)
         if legend:
-            handles = [each.key() for each in series]
-            made.legend(handles=handles, loc="outside upper center", ncols=3)
-        made.supxlabel(texts.note, x=0.01, ha="left", fontsize=SMALL)
-    return made
+            handles = [series.legend_handle() for series in all_series]
+            drawn.legend(handles=handles, loc="outside upper center", ncols=3)
+        drawn.supxlabel(texts.note, x=0.01, ha="left", fontsize=NOTE_SIZE)
+    return drawn
 
 
 def _level(value: Any) -> str:
@@ -197,19 +204,19 @@ def _level(value: Any) -> str:
 
 
 def _windows(histories: Sequence[History], metric: str) -> dict[str, Point]:
-    """The mean over runs in each window of steps and its interval, by mean step.
+    """Return the mean over runs in each window of steps, with its interval.
 
-    Empty if no history has the metric.
+    The keys are the mean steps of the windows. Empty if no history has the metric.
     """
-    rows_of = [
+    logged = [
         [(row["step"], row[metric]) for row in history if row.get(metric) is not None]
         for history in histories
     ]
-    runs = [np.array(rows, dtype=float) for rows in rows_of if rows]
+    runs = [np.array(rows, dtype=float) for rows in logged if rows]
     if not runs:
         return {}
-    last = max(run[-1, 0] for run in runs)
-    edges = np.linspace(0, last, min(WINDOWS, max(map(len, runs))) + 1)
+    last_step = max(run[-1, 0] for run in runs)
+    edges = np.linspace(0, last_step, min(MAX_WINDOWS, max(map(len, runs))) + 1)
     steps, values = np.full((2, len(runs), len(edges) - 1), np.nan)
     for row, run in enumerate(runs):
         window = np.clip(np.searchsorted(edges, run[:, 0]) - 1, 0, len(edges) - 2)
@@ -218,9 +225,13 @@ def _windows(histories: Sequence[History], metric: str) -> dict[str, Point]:
     points = {}
     for x, y in zip(steps.T, values.T, strict=True):
         present = y[~np.isnan(y)]
-        if len(present):
-            sd = float(np.std(present, ddof=1)) if len(present) > 1 else 0.0
-            half = stats.half_width(sd, len(present)) if len(present) > 1 else 0.0
-            mean = float(present.mean())
-            points[repr(float(np.nanmean(x)))] = Point(mean, mean - half, mean + half)
+        if not len(present):
+            continue
+        half_width = 0.0
+        if len(present) > 1:
+            sd = float(np.std(present, ddof=1))
+            half_width = stats.half_width(sd, len(present))
+        mean = float(present.mean())
+        step = repr(float(np.nanmean(x)))
+        points[step] = Point(mean, mean - half_width, mean + half_width)
     return points

@@ -1,4 +1,4 @@
-"""Means with their intervals, as curves over numbers and as dots in rows."""
+"""Means with their intervals, drawn as curves over numbers or as dots in rows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,32 +11,32 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from normbench.errors import RequestError
-from normbench.report.figures.drawing import INK, PAPER
+from normbench.report.figures.drawing import BACKGROUND, TEXT_COLOUR
 from normbench.report.figures.palette import Look, look
 
-BAND = 0.2
+BAND_OPACITY = 0.2
 """Opacity of an interval that is an area."""
-STEPS = (1, 2, 2.5, 5, 10)
-"""Of ticks: what people count in."""
-LINE = 9.5
-"""Points from one direct label to the next."""
-MOST_CURVES, MOST_ROWS = 16, 80
-"""In one figure: more cannot be told apart."""
-MOST_CHARACTERS = 30
-"""Below an axis of one column, in one line."""
+TICK_STEPS = (1, 2, 2.5, 5, 10)
+"""Steps between ticks, times a power of ten (`steps` of MaxNLocator)."""
+LABEL_GAP = 9.5
+"""Distance in points between the labels of two curves."""
+MAX_CURVES, MAX_ROWS = 16, 80
+"""Limits of one figure, so that readers can distinguish its parts."""
+MAX_TICK_CHARACTERS = 30
+"""Tick labels with more characters together are rotated."""
 _MORE_MARKERS, _MORE_LINES = "DPv<>XpH", ("--", "-.", ":")
 
 
 @dataclass(frozen=True)
 class Point:
-    """A mean and the ends of its interval, None for fewer than two runs."""
+    """A mean and the ends of its interval, which fewer than two runs do not have."""
 
     mean: float
     low: float | None = None
     high: float | None = None
 
-    def reach(self) -> tuple[float, float]:
-        """How far below and above the mean the interval goes."""
+    def errors(self) -> tuple[float, float]:
+        """Return the lengths of the interval below and above the mean."""
         if self.low is None or self.high is None:
             return 0.0, 0.0
         return self.mean - self.low, self.high - self.mean
@@ -44,7 +44,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """Points by level, drawn with one look; `hollow` if another series has it full."""
+    """Points by level, with one look.
+
+    Markers are `hollow` if another series has the same colour with filled markers.
+    """
 
     label: str
     look: Look
@@ -52,57 +55,58 @@ class Series:
     hollow: bool = False
 
     def style(self) -> dict[str, Any]:
-        """Keyword arguments of matplotlib: colour and marker."""
+        """Return colour and marker as keyword arguments of matplotlib."""
         return {
             "color": self.look.colour,
             "marker": self.look.marker,
-            "markerfacecolor": PAPER if self.hollow else self.look.colour,
+            "markerfacecolor": BACKGROUND if self.hollow else self.look.colour,
         }
 
-    def key(self) -> Line2D:
-        """Its marker and name, for a legend."""
+    def legend_handle(self) -> Line2D:
+        """Return the marker and the name of the series, for a legend."""
         return Line2D([], [], linestyle="none", label=self.label, **self.style())
 
 
-def dressed(
+def styled_series(
     points: Mapping[str, Mapping[str, Point]], norms: Mapping[str, str]
 ) -> list[Series]:
-    """A series for each label, with the look of its norm, `norms[label]`.
+    """Make a series for each label, with the look of its norm, `norms[label]`.
 
-    Of several with one norm, the one with the norm's name, or else the first, has the
-    norm's look; the others have its colour, but hollow markers and another line.
+    If several labels have the same norm, one of them has the look of the norm: the
+    label that equals its name, otherwise the first. The others have the same colour,
+    hollow markers of other shapes and other lines.
     """
     looks: dict[str, Look] = {}
-    taken: dict[str, set[str]] = {}
+    markers_of: dict[str, set[str]] = {}
     for label in sorted(points, key=lambda label: norms[label] != label):
         norm = norms[label]
-        chosen = look(norm)
-        rank = len(taken.setdefault(norm, set()))
-        if rank:
-            free = [marker for marker in _MORE_MARKERS if marker not in taken[norm]]
-            line = _MORE_LINES[(rank - 1) % len(_MORE_LINES)]
-            chosen = chosen._replace(marker=(free or ["o"])[0], line=line)
-        taken[norm].add(chosen.marker)
-        looks[label] = chosen
+        series_look = look(norm)
+        used = markers_of.setdefault(norm, set())
+        if used:
+            free = [marker for marker in _MORE_MARKERS if marker not in used]
+            line = _MORE_LINES[(len(used) - 1) % len(_MORE_LINES)]
+            series_look = series_look._replace(marker=(free or ["o"])[0], line=line)
+        used.add(series_look.marker)
+        looks[label] = series_look
     return [
-        Series(label, looks[label], of_label, looks[label] != look(norms[label]))
-        for label, of_label in points.items()
+        Series(label, looks[label], by_level, looks[label] != look(norms[label]))
+        for label, by_level in points.items()
     ]
 
 
-def measured(metric: str) -> str:
-    """A metric in words: "test error"."""
+def metric_label(metric: str) -> str:
+    """Return a metric in words, such as "test error"."""
     split, _, name = metric.partition("/")
     return f"{split} {name}".replace("_", " ")
 
 
 def axis_label(key: str) -> str:
-    """A config key in words."""
+    """Return a config key in words."""
     return key.replace("_", " ")
 
 
 def numeric(levels: Sequence[str]) -> bool:
-    """Whether the levels are two or more numbers above 0, for a logarithmic axis."""
+    """Return whether a logarithmic axis suits: several levels, all numbers above 0."""
     try:
         numbers = {float(level) for level in levels}
     except ValueError:
@@ -110,86 +114,90 @@ def numeric(levels: Sequence[str]) -> bool:
     return len(numbers) > 1 and min(numbers) > 0
 
 
-def span(counts: Sequence[int]) -> str:
-    """The least and the greatest count: "8", or "7-8"."""
-    return "-".join(map(str, dict.fromkeys((min(counts), max(counts)))))
+def count_range(counts: Sequence[int]) -> str:
+    """Return the smallest and the largest count, such as "7-8", or "8" if equal."""
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low}-{high}"
 
 
-def curves(axes: Axes, series: Sequence[Series], markevery: int = 1) -> None:
-    """Means over numbers, with bands and every `markevery`-th point marked.
+def draw_curves(axes: Axes, all_series: Sequence[Series], markevery: int = 1) -> None:
+    """Draw means over numbers with bands; every `markevery`-th point has a marker.
 
-    A dotted line goes through the only point of a series.
+    A series with a single point gets a dotted line across the axes.
     """
-    for each in series:
-        ordered = sorted(each.points, key=float)
-        x = np.array([float(level) for level in ordered])
-        y = np.array([each.points[level].mean for level in ordered])
-        below, above = np.array([each.points[level].reach() for level in ordered]).T
-        color = each.look.colour
+    for series in all_series:
+        levels = sorted(series.points, key=float)
+        points = [series.points[level] for level in levels]
+        x = np.array([float(level) for level in levels])
+        y = np.array([point.mean for point in points])
+        below, above = np.array([point.errors() for point in points]).T
+        band: dict[str, Any] = {"color": series.look.colour, "lw": 0}
         if len(x) == 1:
-            axes.axhline(y[0], color=color, linestyle=":", linewidth=0.9)
-            axes.axhspan(
-                y[0] - below[0], y[0] + above[0], color=color, alpha=BAND / 2, lw=0
-            )
+            axes.axhline(y[0], color=series.look.colour, linestyle=":", linewidth=0.9)
+            low, high = y[0] - below[0], y[0] + above[0]
+            axes.axhspan(low, high, alpha=BAND_OPACITY / 2, **band)
         else:
-            axes.fill_between(x, y - below, y + above, color=color, alpha=BAND, lw=0)
-        axes.plot(x, y, markevery=markevery, **each.style(), linestyle=each.look.line)
+            axes.fill_between(x, y - below, y + above, alpha=BAND_OPACITY, **band)
+        line = series.look.line
+        axes.plot(x, y, markevery=markevery, **series.style(), linestyle=line)
     axes.grid(visible=False, axis="x")
 
 
-def level_axis(axes: Axes, series: Sequence[Series]) -> None:
+def level_axis(axes: Axes, all_series: Sequence[Series]) -> None:
     """Make x logarithmic, with a tick at each level."""
-    levels = sorted({level for each in series for level in each.points}, key=float)
+    levels = sorted({level for each in all_series for level in each.points}, key=float)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator([float(level) for level in levels]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    if sum(len(level) + 2 for level in levels) > MOST_CHARACTERS:
+    if sum(len(level) + 2 for level in levels) > MAX_TICK_CHARACTERS:
         axes.tick_params(axis="x", rotation=45)
 
 
-def label_ends(axes: Axes, series: Sequence[Series], height: float) -> None:
-    """Name each curve at its right end, once the limits of the axes are settled.
+def label_ends(axes: Axes, all_series: Sequence[Series], height: float) -> None:
+    """Write the name of each curve at its right end; the axes' limits must be final.
 
-    `height` is about that of the axes in inches, for labels that do not overlap.
+    `height` is the approximate height of the axes in inches, for the distance of names.
     """
-    axes.get_ylim()  # settles what is still to be scaled
-    ends = [each.points[max(each.points, key=float)].mean for each in series]
-    places = (axes.transData.transform((1.0, end)) for end in ends)
-    shares = [float(axes.transAxes.inverted().transform(place)[1]) for place in places]
-    for each, y in zip(series, spread(shares, LINE / (72 * height)), strict=True):
+    axes.get_ylim()  # applies pending autoscaling
+    ends = [each.points[max(each.points, key=float)].mean for each in all_series]
+    pixels = [axes.transData.transform((1.0, end)) for end in ends]
+    shares = [float(axes.transAxes.inverted().transform(p)[1]) for p in pixels]
+    places = spread_out(shares, LABEL_GAP / (72 * height))
+    for series, y in zip(all_series, places, strict=True):
         axes.plot(
             [1.02, 1.06, 1.1],
             [y, y, y],
             transform=axes.transAxes,
             clip_on=False,
             markevery=[1],
-            **each.style(),
-            linestyle=each.look.line,
+            **series.style(),
+            linestyle=series.look.line,
         )
         axes.text(
-            1.13, y, each.label, transform=axes.transAxes, va="center", fontsize=7.5
+            1.13, y, series.label, transform=axes.transAxes, va="center", fontsize=7.5
         )
 
 
-def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Places near `wanted`, in their order, `gap` apart or more, in [0, 1] if they fit.
+def spread_out(wanted: Sequence[float], gap: float) -> list[float]:
+    """Return places near `wanted`, at least `gap` apart and in the same order.
 
-    Those that touch move together: a group is centred on the mean of what it wants.
+    They are in [0, 1] if the gaps fit. Places that would be too close form a group,
+    which is centred on the mean of its wanted places.
     """
-    groups: list[list[int]] = []
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    groups: list[list[int]] = []  # of indices into `wanted`
 
     def start(group: Sequence[int]) -> float:
         middle = sum(wanted[i] for i in group) / len(group)
         height = gap * (len(group) - 1)
         return max(0.0, min(1.0 - height, middle - height / 2))
 
-    for i in order:
+    def too_close(first: Sequence[int], second: Sequence[int]) -> bool:
+        return start(second) < start(first) + gap * len(first)
+
+    for i in sorted(range(len(wanted)), key=lambda i: wanted[i]):
         groups.append([i])
-        while len(groups) > 1 and (
-            start(groups[-1]) < start(groups[-2]) + gap * len(groups[-2])
-        ):
+        while len(groups) > 1 and too_close(groups[-2], groups[-1]):
             groups[-2:] = [groups[-2] + groups[-1]]
     places = [0.0] * len(wanted)
     for group in groups:
@@ -198,86 +206,92 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
     return places
 
 
-def rows(series: Sequence[Series], levels: Sequence[str]) -> dict[tuple[str, str], int]:
-    """(label, level) -> line from the top: levels apart, series in them together."""
-    placed: dict[tuple[str, str], int] = {}
-    line = 0
+def row_places(
+    all_series: Sequence[Series], levels: Sequence[str]
+) -> dict[tuple[str, str], int]:
+    """Return the row of each (label, level), counted from the top.
+
+    The series of a level are in adjacent rows, with an empty row between two levels.
+    """
+    places: dict[tuple[str, str], int] = {}
+    row = 0
     for level in levels:
-        for each in series:
-            if level in each.points:
-                placed[each.label, level] = line
-                line += 1
-        line += len(levels) > 1
-    return placed
+        for series in all_series:
+            if level in series.points:
+                places[series.label, level] = row
+                row += 1
+        if len(levels) > 1:
+            row += 1
+    return places
 
 
-def within_possible(axes: Axes, metric: str, axis: Literal["x", "y"]) -> None:
-    """End the axis of an error or accuracy a little beyond 0 and 1."""
+def limit_to_possible(axes: Axes, metric: str, axis: Literal["x", "y"]) -> None:
+    """Limit the axis of an error or an accuracy to [0, 1] and a small edge."""
     if metric.rpartition("/")[2] not in ("error", "accuracy"):
         return
     low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
     edge = 0.03 * (high - low)
-    limit = axes.set_xlim if axis == "x" else axes.set_ylim
-    limit(max(low, -edge), min(high, 1 + edge))
+    set_limits = axes.set_xlim if axis == "x" else axes.set_ylim
+    set_limits(max(low, -edge), min(high, 1 + edge))
 
 
-def dots(
-    axes: Axes, series: Sequence[Series], places: Mapping[tuple[str, str], int]
+def draw_dots(
+    axes: Axes, all_series: Sequence[Series], places: Mapping[tuple[str, str], int]
 ) -> None:
-    """Draw each point in its row, with its interval; a line parts the levels."""
-    for each in series:
-        drawn = {
-            places[each.label, level]: point
-            for level, point in each.points.items()
-            if (each.label, level) in places
+    """Draw each point in its row with its interval, and a line between two levels."""
+    for series in all_series:
+        points = {
+            places[series.label, level]: point
+            for level, point in series.points.items()
+            if (series.label, level) in places
         }
-        if not drawn:
+        if not points:
             continue
         axes.errorbar(
-            [point.mean for point in drawn.values()],
-            list(drawn),
-            xerr=np.array([point.reach() for point in drawn.values()]).T,
+            [point.mean for point in points.values()],
+            list(points),
+            xerr=np.array([point.errors() for point in points.values()]).T,
             linestyle="none",
             elinewidth=1.3,
-            **each.style(),
+            **series.style(),
         )
-    firsts: dict[str, int] = {}
-    for (_, level), line in places.items():
-        firsts.setdefault(level, line)
-    for line in list(firsts.values())[1:]:
-        axes.axhline(line - 1, color=INK, alpha=0.16, linewidth=0.5)
+    first_rows: dict[str, int] = {}
+    for (_, level), row in places.items():
+        first_rows.setdefault(level, row)
+    for row in list(first_rows.values())[1:]:
+        axes.axhline(row - 1, color=TEXT_COLOUR, alpha=0.16, linewidth=0.5)
     bottom = max(places.values(), default=0)
     axes.set_ylim(bottom + 0.8, -0.8)
     hide_y_axis(axes)
 
 
 def hide_y_axis(axes: Axes) -> None:
-    """Leave only the labels of y, which name rows."""
+    """Hide the y axis except its labels, which name rows."""
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 
 
 def name_rows(axes: Axes, places: Mapping[tuple[str, str], int]) -> None:
-    """Name the rows: by level, or by series if there is one level."""
-    levels = list(dict.fromkeys(level for _, level in places))
+    """Label the rows with their levels, or with their series if there is one level."""
+    levels = {level for _, level in places}
     if len(levels) == 1:
         ticks = {
-            float(line): f"{label}@{level}".removesuffix("@-")
-            for (label, level), line in places.items()
+            float(row): f"{label}@{level}".removesuffix("@-")
+            for (label, level), row in places.items()
         }
     else:
-        lines: dict[str, list[int]] = {}
-        for (_, level), line in places.items():
-            lines.setdefault(level, []).append(line)
-        ticks = {fmean(some): level for level, some in lines.items()}
+        rows_of: dict[str, list[int]] = {}
+        for (_, level), row in places.items():
+            rows_of.setdefault(level, []).append(row)
+        ticks = {fmean(rows): level for level, rows in rows_of.items()}
     axes.set_yticks(list(ticks), list(ticks.values()))
 
 
-def check_count(what: str, count: int, most: int) -> None:
-    """Raise RequestError if there are too many to tell apart."""
-    if count > most:
+def check_count(what: str, count: int, maximum: int) -> None:
+    """Raise RequestError if a figure would have more than `maximum` rows or curves."""
+    if count > maximum:
         raise RequestError(
-            f"{count} {what} are too many to tell apart (at most {most}); choose some "
-            "with --where"
+            f"{count} {what} are too many for one figure (at most {maximum}); choose "
+            "fewer with --where"
         )

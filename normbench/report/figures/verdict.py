@@ -1,9 +1,9 @@
-"""The figures of a verdict: the means of its cells, and its contrasts."""
+"""The figures of a verdict: means of cells, and forest plots of contrasts."""
 
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import exp2, log2
+from math import ceil, exp2, log2
 from statistics import fmean
 
 from matplotlib.axes import Axes
@@ -12,27 +12,34 @@ from matplotlib.ticker import MaxNLocator
 
 from normbench import stats
 from normbench.report import words
-from normbench.report.figures.drawing import COLUMN, INK, PAGE, SMALL, figure, style
+from normbench.report.figures.drawing import (
+    COLUMN_WIDTH,
+    NOTE_SIZE,
+    PAGE_WIDTH,
+    TEXT_COLOUR,
+    figure,
+    style,
+)
 from normbench.report.figures.forest import forest
 from normbench.report.figures.palette import LOOKS, look
 from normbench.report.figures.series import (
-    STEPS,
+    TICK_STEPS,
     Point,
     Series,
     axis_label,
-    curves,
-    dots,
-    dressed,
+    count_range,
+    draw_curves,
+    draw_dots,
     label_ends,
     level_axis,
-    measured,
+    limit_to_possible,
+    metric_label,
     name_rows,
     numeric,
-    rows,
-    span,
-    within_possible,
+    row_places,
+    styled_series,
 )
-from normbench.report.published import Published, beside
+from normbench.report.published import Published, published_for
 from normbench.verdicts.registration import Claim, Design, arm_of, level_of
 from normbench.verdicts.verdict import CellSummary, DesignVerdict, Verdict
 
@@ -41,8 +48,8 @@ Panels = dict[str, list[Series]]
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """What is drawn of a design, and what its axes and text are made from."""
+class _Content:
+    """The content of a figure of cells."""
 
     design: DesignVerdict
     registered: Design | None
@@ -54,10 +61,11 @@ class _Drawn:
 
 
 def verdict_figures(verdict: Verdict, claim: Claim | None = None) -> dict[str, Figure]:
-    """For each design a figure NAME of its cells and one NAME-contrasts.
+    """Draw two figures of each design: NAME with its cells, and NAME-contrasts.
 
-    Leaves out those with nothing to draw. `claim`, as registered, gives the norm of
-    each arm and the key of the levels; without it, arms are known by their names.
+    Leaves out figures that would be empty. The registered `claim` gives the norm of
+    each arm and the config key of the levels. Without it, the name of an arm determines
+    its colour.
     """
     registered = claim.designs() if claim else {}
     figures = {}
@@ -73,17 +81,20 @@ def verdict_figures(verdict: Verdict, claim: Claim | None = None) -> dict[str, F
 
 
 def norm_of(arm: str, design: Design | None) -> str:
-    """The norm that an arm of a design is about."""
+    """Return the norm of an arm: its last override `norm=NAME`.
+
+    Without such an override, the norm is the longest beginning of the arm's name that
+    is a norm, such as "group" for "group_ws"; otherwise the whole name.
+    """
     if design is not None and arm in design.arms:
         overrides = f"{design.common} {design.arms[arm]}".split()
-        norms = [word[5:] for word in overrides if word.startswith("norm=")]
-        if norms:
-            sequences = norms[-1] == "layer" and "task=transformer" in overrides
-            return "layer_position" if sequences else norms[-1]
-    known = arm
-    while known not in LOOKS and "_" in known:
-        known = known.rpartition("_")[0]
-    return known if known in LOOKS else arm
+        values = [word.partition("=")[2] for word in overrides if word[:5] == "norm="]
+        if values:
+            return values[-1]
+    name = arm
+    while name not in LOOKS and "_" in name:
+        name = name.rpartition("_")[0]
+    return name if name in LOOKS else arm
 
 
 def _cells(
@@ -98,50 +109,52 @@ def _cells(
     if not panels:
         return None
     notes = list(_notes(design, verdict))
-    drawn = _Drawn(
-        design,
-        registered,
-        panels,
-        beside(verdict.claim, design.name),
-        _parts(design.cells, level_of),
-        title,
-        "\n".join([design.question, *_in_words(panels), *notes]),
+    content = _Content(
+        design=design,
+        registered=registered,
+        panels=panels,
+        published=published_for(verdict.claim, design.name),
+        levels=_unique(design.cells, level_of),
+        title=title,
+        description="\n".join([design.question, *_in_words(panels), *notes]),
     )
-    made = _curves(drawn) if numeric(drawn.levels) else _dots(drawn)
+    drawn = _curves(content) if numeric(content.levels) else _dots(content)
     width = 60 if len(panels) == 1 else 120
     note = "\n".join(textwrap.fill(line, width) for line in notes)
-    made.supxlabel(note, x=0.01, ha="left", fontsize=SMALL)
-    return made
+    drawn.supxlabel(note, x=0.01, ha="left", fontsize=NOTE_SIZE)
+    return drawn
 
 
 def _series(
     design: DesignVerdict, registered: Design | None, metric: str, alpha: float
 ) -> list[Series]:
-    arms = [*(registered.arms if registered else ()), *_parts(design.cells, arm_of)]
+    """Return a series of the means of `metric` for each arm that has any."""
+    arms = [*(registered.arms if registered else ()), *_unique(design.cells, arm_of)]
     points: dict[str, dict[str, Point]] = {arm: {} for arm in arms}
     for cell in design.cells:
         if metric in cell.mean:
             point = _point(cell, metric, alpha)
             points[arm_of(cell.cell)][level_of(cell.cell)] = point
-    series = dressed(points, {arm: norm_of(arm, registered) for arm in points})
-    return [each for each in series if each.points]
+    all_series = styled_series(points, {arm: norm_of(arm, registered) for arm in arms})
+    return [series for series in all_series if series.points]
 
 
 def _point(cell: CellSummary, metric: str, alpha: float) -> Point:
     mean, sd = cell.mean[metric], cell.sd.get(metric)
     if sd is None or cell.n < 2:
         return Point(mean)
-    half = stats.half_width(sd, cell.n, 1 - alpha)
-    return Point(mean, mean - half, mean + half)
+    half_width = stats.half_width(sd, cell.n, 1 - alpha)
+    return Point(mean, mean - half_width, mean + half_width)
 
 
-def _parts(cells: Sequence[CellSummary], part: Callable[[str], str]) -> list[str]:
+def _unique(cells: Sequence[CellSummary], part: Callable[[str], str]) -> list[str]:
+    """Return the arms or the levels of cells, each once, in their order."""
     return list(dict.fromkeys(part(cell.cell) for cell in cells))
 
 
 def _published(source: Published, ours: Sequence[Series], line: str) -> list[Series]:
-    """Its series, hollow, with the look of our series of the same name."""
-    looks = {each.label: each.look for each in ours}
+    """Return the series of a source, hollow, with the looks of our series."""
+    looks = {series.label: series.look for series in ours}
     return [
         Series(
             name,
@@ -154,20 +167,23 @@ def _published(source: Published, ours: Sequence[Series], line: str) -> list[Ser
 
 
 def _notes(design: DesignVerdict, verdict: Verdict) -> Iterator[str]:
-    """What a reader must know about the figure: intervals, and what is missing."""
+    """Yield notes on the intervals and on runs that are missing from the means."""
     if verdict.budget != "full":
         yield f"a {verdict.budget} check, not the registered one"
     for reason, contrasts in design.reasons.items():
-        what = f" ({'; '.join(contrasts)})" * bool(contrasts)
-        yield f"withdrawn{what}: {reason}"
+        names = f" ({'; '.join(contrasts)})" if contrasts else ""
+        yield f"withdrawn{names}: {reason}"
     counts = [cell.n for cell in design.cells if cell.n]
     if counts and max(counts) > 1:
-        yield f"mean and {1 - verdict.alpha:.0%} interval over {span(counts)} seeds"
-    for status in ("diverged", "failed"):
-        ended = [(cell.cell, getattr(cell, status)) for cell in design.cells]
-        counted = [f"{_short(cell)} {count}" for cell, count in ended if count]
-        if counted:
-            yield f"runs that {status}: {', '.join(counted)}"
+        seeds = count_range(counts)
+        yield f"mean and {1 - verdict.alpha:.0%} interval over {seeds} seeds"
+    for status, runs in (
+        ("diverged", {cell.cell: cell.diverged for cell in design.cells}),
+        ("failed", {cell.cell: cell.failed for cell in design.cells}),
+    ):
+        cells = [f"{_short(cell)} {count}" for cell, count in runs.items() if count]
+        if cells:
+            yield f"runs that {status}: {', '.join(cells)}"
     if skipped := [_short(cell.cell) for cell in design.cells if cell.skipped]:
         yield f"skipped: {', '.join(skipped)}"
     if untrained := [arm for arm, passed in design.gate.items() if not passed]:
@@ -177,22 +193,25 @@ def _notes(design: DesignVerdict, verdict: Verdict) -> Iterator[str]:
 
 
 def _short(cell: str) -> str:
+    """Return the name of a cell without the level "-" of a design without levels."""
     return cell.removesuffix("@-")
 
 
 def _in_words(panels: Panels) -> Iterator[str]:
-    for metric, series in panels.items():
-        cells = (
-            f"{_short(f'{each.label}@{level}')} {point.mean:.4g}"
-            + ("" if point.low is None else f" [{point.low:.4g}, {point.high:.4g}]")
-            for each in series
-            for level, point in each.points.items()
-        )
-        yield f"{measured(metric)}: {', '.join(cells)}"
+    """Yield a line with all means and intervals of each metric."""
+    for metric, all_series in panels.items():
+        cells = []
+        for series in all_series:
+            for level, point in series.points.items():
+                text = f"{_short(f'{series.label}@{level}')} {point.mean:.4g}"
+                if point.low is not None:
+                    text += f" [{point.low:.4g}, {point.high:.4g}]"
+                cells.append(text)
+        yield f"{metric_label(metric)}: {', '.join(cells)}"
 
 
-def _axis(registered: Design | None) -> str:
-    """The config key whose values are the levels."""
+def _level_key(registered: Design | None) -> str:
+    """Return the config key whose values are the levels; "level" if there is none."""
     if registered is None:
         return "level"
     keys = [
@@ -202,116 +221,124 @@ def _axis(registered: Design | None) -> str:
     return min(set.intersection(*keys), default="level")
 
 
-def _curves(drawn: _Drawn) -> Figure:
-    columns = min(2, len(drawn.panels))
-    lines = -(-len(drawn.panels) // columns)
-    heights = [2.2 + (0.5 + 0.8) * bool(drawn.published), *[2.2] * (lines - 1)]
-    width = COLUMN if columns == 1 else PAGE
-    made = figure(width, sum(heights), drawn.title, drawn.description)
-    grid = made.add_gridspec(lines, columns, height_ratios=heights)
-    for place, (metric, series) in enumerate(drawn.panels.items()):
-        cell = grid[place // columns, place % columns]
-        with_published = bool(drawn.published) and place == 0
+def _curves(content: _Content) -> Figure:
+    """Draw a panel of curves per metric; published curves are above the first panel."""
+    columns = min(2, len(content.panels))
+    rows = ceil(len(content.panels) / columns)
+    heights = [2.2] * rows
+    if content.published:
+        heights[0] += 0.5 + 0.8
+    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
+    drawn = figure(width, sum(heights), content.title, content.description)
+    grid = drawn.add_gridspec(rows, columns, height_ratios=heights)
+    for index, (metric, all_series) in enumerate(content.panels.items()):
+        place = grid[index // columns, index % columns]
+        with_published = bool(content.published) and index == 0
         if with_published:
-            parts = cell.subgridspec(2, 1, height_ratios=(0.8, 1.4))
-            axes = made.add_subplot(parts[1])
-            above = made.add_subplot(parts[0], sharex=axes)
-            _published_curves(above, drawn.published, series)
+            halves = place.subgridspec(2, 1, height_ratios=(0.8, 1.4))
+            axes = drawn.add_subplot(halves[1])
+            upper_axes = drawn.add_subplot(halves[0], sharex=axes)
+            _published_curves(upper_axes, content.published, all_series)
         else:
-            axes = made.add_subplot(cell)
-        curves(axes, series)
-        level_axis(axes, series)
-        _crossings(axes, metric, drawn.design)
-        _expected_slopes(axes, metric, series, drawn.registered)
-        within_possible(axes, metric, "y")
-        label_ends(axes, series, height=1.4 if with_published else 1.7)
-        axes.set_ylabel(measured(metric))
-        axes.set_xlabel(axis_label(_axis(drawn.registered)))
-    return made
+            axes = drawn.add_subplot(place)
+        draw_curves(axes, all_series)
+        level_axis(axes, all_series)
+        _crossings(axes, metric, content.design)
+        _expected_slopes(axes, metric, all_series, content.registered)
+        limit_to_possible(axes, metric, "y")
+        label_ends(axes, all_series, height=1.4 if with_published else 1.7)
+        axes.set_ylabel(metric_label(metric))
+        axes.set_xlabel(axis_label(_level_key(content.registered)))
+    return drawn
 
 
 def _crossings(axes: Axes, metric: str, design: DesignVerdict) -> None:
-    """Shade the interval in which curves cross."""
+    """Shade the interval of each crossover of `metric`."""
     left, right = axes.get_xlim()
+    limits = {"before": left, "after": right}
     for crossing in design.crossovers:
         if crossing.metric == metric:
-            ends = {"before": left, "after": right}
             low, high = (
-                ends[end] if isinstance(end, str) else end
-                for end in (crossing.low, crossing.high)
+                limits[level] if isinstance(level, str) else level
+                for level in (crossing.low, crossing.high)
             )
-            axes.axvspan(low, high, color=INK, alpha=0.1, lw=0, zorder=0)
+            axes.axvspan(low, high, color=TEXT_COLOUR, alpha=0.1, lw=0, zorder=0)
             axes.set_xlim(left, right)
 
 
 def _expected_slopes(
-    axes: Axes, metric: str, series: Sequence[Series], registered: Design | None
+    axes: Axes, metric: str, all_series: Sequence[Series], registered: Design | None
 ) -> None:
-    """Draw the slope that a contrast expects, on logarithmic axes."""
+    """Draw the slopes that contrasts of `metric` expect, on logarithmic axes."""
     for contrast in registered.contrasts if registered else ():
         if contrast.metric != metric or not contrast.log2 or contrast.slope is None:
             continue
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        for each in series:
-            if each.label == contrast.slope and contrast.expected:
-                x = [float(level) for level in each.points]
+        for series in all_series:
+            if series.label == contrast.slope and contrast.expected:
+                x = [float(level) for level in series.points]
                 middle = exp2(fmean(log2(value) for value in x))
-                height = exp2(fmean(log2(p.mean) for p in each.points.values()))
+                height = exp2(fmean(log2(p.mean) for p in series.points.values()))
                 y = [height * (value / middle) ** contrast.expected for value in x]
-                axes.plot(x, y, color=INK, linestyle="--", linewidth=0.8)
-                axes.set_title(f"dashed: slope {contrast.expected:g}", fontsize=SMALL)
+                axes.plot(x, y, color=TEXT_COLOUR, linestyle="--", linewidth=0.8)
+                title = f"dashed: slope {contrast.expected:g}"
+                axes.set_title(title, fontsize=NOTE_SIZE)
 
 
 def _published_curves(
     axes: Axes, sources: Sequence[Published], ours: Sequence[Series]
 ) -> None:
     lines = (":", "--", "-.")
-    series = [
-        replace(each, label=f"{each.label}, {source.source}")
-        for rank, source in enumerate(sources)
-        for each in _published(source, ours, lines[rank % len(lines)])
+    all_series = [
+        replace(series, label=f"{series.label}, {source.source}")
+        for index, source in enumerate(sources)
+        for series in _published(source, ours, lines[index % len(lines)])
     ]
-    curves(axes, series)
-    level_axis(axes, series)
-    label_ends(axes, series, height=0.8)
+    draw_curves(axes, all_series)
+    level_axis(axes, all_series)
+    label_ends(axes, all_series, height=0.8)
     axes.tick_params(axis="x", labelbottom=False)
     axes.set_ylabel("published")
     titles = (textwrap.fill(_source(source), 62) for source in sources)
-    axes.set_title("\n".join(titles), fontsize=SMALL)
+    axes.set_title("\n".join(titles), fontsize=NOTE_SIZE)
 
 
 def _source(published: Published) -> str:
     return f"published: {published.source}, {published.what}"
 
 
-def _dots(drawn: _Drawn) -> Figure:
-    ours = next(iter(drawn.panels.values()))
-    several = len(drawn.levels) > 1
-    places = rows(ours, drawn.levels)
-    count = len(drawn.panels) + len(drawn.published)
+def _dots(content: _Content) -> Figure:
+    """Draw a panel of dots for each metric and for each published source."""
+    ours = next(iter(content.panels.values()))
+    several = len(content.levels) > 1
+    places = row_places(ours, content.levels)
+    count = len(content.panels) + len(content.published)
     columns = min(3, count)
-    lines = -(-count // columns)
-    parts = [(series, measured(metric)) for metric, series in drawn.panels.items()]
-    for source in drawn.published:
+    rows = ceil(count / columns)
+    panels = [
+        (all_series, metric_label(metric))
+        for metric, all_series in content.panels.items()
+    ]
+    for source in content.published:
         label = textwrap.fill(_source(source), 40 if columns < 3 else 28)
-        parts.append((_published(source, ours, ":"), label))
-    height = (0.11 if several else 0.2) * (max(places.values()) + 2) + 0.75
-    width = COLUMN if columns == 1 else PAGE
-    size = (width, height * lines + 0.3 * several)
-    made = figure(*size, drawn.title, drawn.description)
-    grid = made.subplots(lines, columns, squeeze=False, sharey=True)
+        panels.append((_published(source, ours, ":"), label))
+    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
+    panel_height = (0.11 if several else 0.2) * (max(places.values()) + 2) + 0.75
+    height = panel_height * rows + (0.3 if several else 0.0)
+    drawn = figure(width, height, content.title, content.description)
+    grid = drawn.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[count:]:
         axes.set_axis_off()
-    for axes, (series, label) in zip(grid.flat, parts, strict=False):
-        dots(axes, series, places)
-        within_possible(axes, label, "x")
+    ticks = 5 if columns == 1 else 4
+    for axes, (all_series, label) in zip(grid.flat, panels, strict=False):
+        draw_dots(axes, all_series, places)
         axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(5 if columns == 1 else 4, steps=STEPS))
+        axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=TICK_STEPS))
     for axes in grid[:, 0]:
         name_rows(axes, places)
     if several and len(ours) > 1:
-        handles = [each.key() for each in ours]
-        columns = 6 if columns > 1 else 3
-        made.legend(handles=handles, loc="outside upper center", ncols=columns)
-    return made
+        handles = [series.legend_handle() for series in ours]
+        legend_columns = 6 if columns > 1 else 3
+        drawn.legend(handles=handles, loc="outside upper center", ncols=legend_columns)
+    return drawn

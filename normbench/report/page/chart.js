@@ -1,18 +1,19 @@
-// A chart of lines as SVG: pointer or arrow keys read values, a table lists them.
+// A line chart as SVG. The pointer or the arrow keys show values; a table lists them.
 
 const CHART = { height: 340, left: 64, right: 16, top: 26, bottom: 40 };
-const WIDEST = 720;
+const MAX_CHART_WIDTH = 720;
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 4"];
-const FEW_POINTS = 12;
-const MOST_IN_READOUT = 12;
-const MOST_TABLE_ROWS = 200;
+const MAX_MARKED_POINTS = 12;
+const MAX_READOUT_LINES = 12;
+const MAX_VALUE_ROWS = 200;
 
-// `lines`: {label, colour, dash, points: [[x, y, low?, high?], ...]}, y null where not
-// finite. Options: title, xLabel, yLabel, width (of its place, in pixels), logX, logY.
+// Draw `lines`: {label, colour, dash, points: [[x, y, low?, high?], ...]}, with y null
+// if it is not finite. Options: title, xLabel, yLabel, width (of the page in pixels),
+// logX, logY.
 function lineChart(lines, options) {
   const scales = scalesOf(lines, options);
   if (!scales) {
-    return none("There is nothing to draw for this choice.");
+    return none("There are no values to draw.");
   }
   const cross = svg("path", { class: "cross" });
   const dots = svg("g");
@@ -40,34 +41,35 @@ function lineChart(lines, options) {
 }
 
 function scalesOf(lines, { width, logX, logY }) {
-  const wide = Math.min(WIDEST, width); // text keeps its size on a phone
+  const chartWidth = Math.min(MAX_CHART_WIDTH, width); // so text keeps its size on a phone
   const usable = (y) => y !== null && y !== undefined && (!logY || y > 0);
   const points = lines.flatMap((line) => line.points);
   if (!points.some(([, y]) => usable(y))) return null;
-  const xs = points.map(([x]) => x); // also where a value is not finite: the readout says so
-  const ys = points.flatMap(([, ...y]) => y).filter(usable);
-  const x = axis(xs, logX, CHART.left, wide - CHART.right);
+  const xs = points.map(([x]) => x); // also of values that are not finite, for the readout
+  const ys = points.flatMap(([, ...values]) => values).filter(usable);
+  const x = axis(xs, logX, CHART.left, chartWidth - CHART.right);
   const y = axis(ys, logY, CHART.height - CHART.bottom, CHART.top);
-  return { x, y, usable, width: wide, at: [...new Set(xs)].sort((a, b) => a - b) };
+  return { x, y, usable, width: chartWidth, xs: [...new Set(xs)].sort((a, b) => a - b) };
 }
 
-// A function from values to pixels, and the values to mark.
+// Return `place`, a function from values to pixels, and `ticks`.
 function axis(values, logarithmic, start, end) {
-  const to = logarithmic ? Math.log10 : (value) => value;
+  const scaled = logarithmic ? Math.log10 : (value) => value;
   let low = values.reduce((a, b) => Math.min(a, b));
   let high = values.reduce((a, b) => Math.max(a, b));
   if (low === high) {
-    const around = logarithmic ? 0 : Math.abs(low) * 0.1 || 1;
-    [low, high] = logarithmic ? [low / 2, high * 2] : [low - around, high + around];
+    const room = Math.abs(low) * 0.1 || 1;
+    [low, high] = logarithmic ? [low / 2, high * 2] : [low - room, high + room];
   }
-  const place = (value) => start + ((to(value) - to(low)) / (to(high) - to(low))) * (end - start);
+  const share = (value) => (scaled(value) - scaled(low)) / (scaled(high) - scaled(low));
+  const place = (value) => start + share(value) * (end - start);
   return { place, ticks: logarithmic ? logTicks(low, high) : linearTicks(low, high) };
 }
 
 function linearTicks(low, high) {
-  const rough = (high - low) / 5;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+  const minStep = (high - low) / 5;
+  const power = 10 ** Math.floor(Math.log10(minStep));
+  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= minStep);
   const ticks = [];
   for (let tick = Math.ceil(low / step) * step; tick <= high + step / 1e6; tick += step) {
     ticks.push(Number(tick.toPrecision(12)));
@@ -75,18 +77,21 @@ function linearTicks(low, high) {
   return ticks;
 }
 
-// Powers of ten where there are enough of them, else of two: batch sizes.
+// Powers of ten if at least three are in the range, otherwise powers of two.
 function logTicks(low, high) {
-  for (const base of [10, 2]) {
-    const power = (value) => Math.log(value) / Math.log(base);
-    const [first, last] = [Math.ceil(power(low) - 1e-9), Math.floor(power(high) + 1e-9)];
-    if (last - first >= 2 || base === 2) {
-      const every = Math.max(1, Math.ceil((last - first) / 8));
-      const ticks = [];
-      for (let i = first; i <= last; i += every) ticks.push(base ** i);
-      return ticks;
-    }
-  }
+  const tens = powers(10, low, high);
+  return tens.length > 2 ? tens : powers(2, low, high);
+}
+
+// At most nine powers of `base` from `low` to `high`.
+function powers(base, low, high) {
+  const logarithm = (value) => Math.log(value) / Math.log(base);
+  const first = Math.ceil(logarithm(low) - 1e-9);
+  const last = Math.floor(logarithm(high) + 1e-9);
+  const step = Math.max(1, Math.ceil((last - first) / 8));
+  const ticks = [];
+  for (let exponent = first; exponent <= last; exponent += step) ticks.push(base ** exponent);
+  return ticks;
 }
 
 function gridOf({ x, y, width }, { xLabel, yLabel }) {
@@ -110,34 +115,38 @@ function gridOf({ x, y, width }, { xLabel, yLabel }) {
 function linePath({ points, colour, dash }, { x, y, usable }) {
   let pen = "M";
   let d = "";
-  for (const [at, value] of points) {
-    if (usable(value)) {
-      d += `${pen}${x.place(at).toFixed(1)} ${y.place(value).toFixed(1)}`;
+  for (const [xValue, yValue] of points) {
+    if (usable(yValue)) {
+      d += `${pen}${x.place(xValue).toFixed(1)} ${y.place(yValue).toFixed(1)}`;
       pen = "L";
     } else {
-      pen = "M"; // a gap, where the value is not finite
+      pen = "M"; // leaves a gap at a value that is not finite
     }
   }
   return svg("path", { class: "line", stroke: colour, "stroke-dasharray": dash ?? "", d });
 }
 
-// Few points are marked: a single one would be no line at all.
+// Mark the points of a short line; a line with a single point would be invisible.
 function pointMarks({ points, colour }, { x, y, usable }) {
-  if (points.length > FEW_POINTS) return [];
+  if (points.length > MAX_MARKED_POINTS) return [];
   return points
-    .filter(([, value]) => usable(value))
-    .map(([at, value]) => svg("circle", { cx: x.place(at), cy: y.place(value), r: 3, fill: colour }));
+    .filter(([, yValue]) => usable(yValue))
+    .map(([xValue, yValue]) =>
+      svg("circle", { cx: x.place(xValue), cy: y.place(yValue), r: 3, fill: colour }),
+    );
 }
 
+// The area between `low` and `high`: along the upper edge, then back along the lower.
 function bandPath({ points, colour }, { x, y, usable }) {
-  const inside = points.filter(([, , low, high]) => usable(low) && usable(high));
-  if (inside.length < 2) return svg("g");
-  const there = inside.map(([at, , , high]) => `${x.place(at).toFixed(1)} ${y.place(high).toFixed(1)}`);
-  const back = inside.map(([at, , low]) => `${x.place(at).toFixed(1)} ${y.place(low).toFixed(1)}`);
-  return svg("path", { class: "band", fill: colour, d: `M${[...there, ...back.reverse()].join("L")}Z` });
+  const inBand = points.filter(([, , low, high]) => usable(low) && usable(high));
+  if (inBand.length < 2) return svg("g");
+  const corner = (xValue, yValue) => `${x.place(xValue).toFixed(1)} ${y.place(yValue).toFixed(1)}`;
+  const upper = inBand.map(([xValue, , , high]) => corner(xValue, high));
+  const lower = inBand.map(([xValue, , low]) => corner(xValue, low));
+  return svg("path", { class: "band", fill: colour, d: `M${[...upper, ...lower.reverse()].join("L")}Z` });
 }
 
-function sample({ colour, dash }) {
+function lineSample({ colour, dash }) {
   const line = svg("path", {
     d: "M0 5H26",
     stroke: colour,
@@ -148,11 +157,11 @@ function sample({ colour, dash }) {
 }
 
 function legendOf(lines) {
-  const items = lines.map((line) => element("li", {}, sample(line), line.label));
+  const items = lines.map((line) => element("li", {}, lineSample(line), line.label));
   return element("ul", { className: "lines" }, ...items);
 }
 
-// The chart is a slider over its x values: pointer and arrow keys move the same line.
+// Make the chart a slider over its x values: pointer and arrow keys move the crosshair.
 function followPointer(chart, parts) {
   const { scales, options } = parts;
   let current = -1;
@@ -162,31 +171,31 @@ function followPointer(chart, parts) {
   set({
     role: "slider",
     tabindex: 0,
-    "aria-label": `${options.title}; arrow keys read values off`,
+    "aria-label": `${options.title}; press arrow keys to read values`,
     "aria-valuemin": 0,
-    "aria-valuemax": scales.at.length - 1,
+    "aria-valuemax": scales.xs.length - 1,
     "aria-valuenow": 0,
     "aria-valuetext": "no value chosen",
   });
   const move = (index) => {
-    current = Math.max(0, Math.min(scales.at.length - 1, index));
-    set({ "aria-valuenow": current, "aria-valuetext": showAt(scales.at[current], parts) });
+    current = Math.max(0, Math.min(scales.xs.length - 1, index));
+    set({ "aria-valuenow": current, "aria-valuetext": showAt(scales.xs[current], parts) });
   };
   chart.addEventListener("pointermove", (event) => {
     const box = parts.picture.getBoundingClientRect();
     const pixel = ((event.clientX - box.left) / box.width) * scales.width;
-    move(nearest(scales.at.map((x) => scales.x.place(x)), pixel));
+    move(nearest(scales.xs.map((x) => scales.x.place(x)), pixel));
   });
   chart.addEventListener("keydown", (event) => {
     const steps = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 };
-    const ends = { Home: 0, End: scales.at.length - 1 };
+    const ends = { Home: 0, End: scales.xs.length - 1 };
     if (event.key in steps) move(current + steps[event.key]);
     else if (event.key in ends) move(ends[event.key]);
     else return;
     event.preventDefault();
   });
-  for (const left of ["pointerleave", "blur"]) {
-    chart.addEventListener(left, () => {
+  for (const event of ["pointerleave", "blur"]) {
+    chart.addEventListener(event, () => {
       parts.readout.hidden = true;
       parts.cross.removeAttribute("d");
       parts.dots.replaceChildren();
@@ -194,37 +203,38 @@ function followPointer(chart, parts) {
   }
 }
 
-function nearest(values, wanted) {
+// The index of the value that is nearest to `target`.
+function nearest(values, target) {
   let best = 0;
   values.forEach((value, i) => {
-    if (Math.abs(value - wanted) < Math.abs(values[best] - wanted)) best = i;
+    if (Math.abs(value - target) < Math.abs(values[best] - target)) best = i;
   });
   return best;
 }
 
-// Draw the crosshair at x, list the values there, and return them as a sentence.
+// Draw the crosshair at x, list the values at x, and return them as one line of text.
 function showAt(x, { lines, scales, options, cross, dots, readout }) {
   const pixel = scales.x.place(x);
-  const there = lines
-    .map((line) => ({ line, point: line.points.find(([at]) => at === x) }))
+  const present = lines
+    .map((line) => ({ line, point: line.points.find(([pointX]) => pointX === x) }))
     .filter(({ point }) => point);
   cross.setAttribute("d", `M${pixel} ${CHART.top}V${CHART.height - CHART.bottom}`);
   dots.replaceChildren(
-    ...there
+    ...present
       .filter(({ point }) => scales.usable(point[1]))
       .map(({ line, point }) =>
         svg("circle", { cx: pixel, cy: scales.y.place(point[1]), r: 3.5, fill: line.colour }),
       ),
   );
   const head = `${options.xLabel} ${shown(x)}`;
-  const values = there.map(({ line, point }) => [line.label, valueText(point)]);
+  const values = present.map(({ line, point }) => [line.label, valueText(point)]);
   readout.replaceChildren(
     element("strong", {}, head),
-    ...there.slice(0, MOST_IN_READOUT).map(({ line, point }) => {
+    ...present.slice(0, MAX_READOUT_LINES).map(({ line, point }) => {
       const name = element("span", {}, line.label);
       return element("div", {}, colourSwatch(line.colour), name, element("b", {}, valueText(point)));
     }),
-    there.length > MOST_IN_READOUT ? `and ${there.length - MOST_IN_READOUT} more, in the table` : "",
+    present.length > MAX_READOUT_LINES ? `${present.length - MAX_READOUT_LINES} more are in the table` : "",
   );
   readout.hidden = false;
   const share = (100 * pixel) / scales.width;
@@ -239,14 +249,14 @@ function valueText([, y, low, high]) {
 }
 
 function colourSwatch(colour) {
-  const made = element("span", { className: "swatch", "aria-hidden": "true" });
-  made.style.background = colour;
-  return made;
+  const swatch = element("span", { className: "swatch", "aria-hidden": "true" });
+  swatch.style.background = colour;
+  return swatch;
 }
 
-// The same numbers for those who do not see the picture; made when it is opened.
+// The values as a table, for readers who cannot see the chart. Opening it makes the rows.
 function tableOf(lines, options) {
-  const details = element("details", {}, element("summary", {}, "These values as a table"));
+  const details = element("details", {}, element("summary", {}, "Values as a table"));
   details.addEventListener("toggle", () => {
     if (details.open && !details.querySelector("table")) {
       details.append(...valuesTable(lines, options));
@@ -258,7 +268,7 @@ function tableOf(lines, options) {
 function valuesTable(lines, options) {
   const points = lines.flatMap((line) => line.points.map((point) => [line.label, point]));
   const heads = ["line", options.xLabel, options.yLabel].map((text) => element("th", { scope: "col" }, text));
-  const rows = points.slice(0, MOST_TABLE_ROWS).map(([label, point]) =>
+  const rows = points.slice(0, MAX_VALUE_ROWS).map(([label, point]) =>
     element(
       "tr",
       {},
@@ -267,9 +277,9 @@ function valuesTable(lines, options) {
       element("td", {}, valueText(point)),
     ),
   );
-  const made = [scrollBox(options.title, table(options.title, heads, rows))];
-  if (points.length > MOST_TABLE_ROWS) {
-    made.push(small(`The first ${MOST_TABLE_ROWS} of ${points.length} values; draw fewer lines for the others.`));
+  const parts = [scrollBox(options.title, table(options.title, heads, rows))];
+  if (points.length > MAX_VALUE_ROWS) {
+    parts.push(small(`The first ${MAX_VALUE_ROWS} of ${points.length} values. Draw fewer lines to see the others.`));
   }
-  return made;
+  return parts;
 }

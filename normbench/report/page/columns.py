@@ -1,8 +1,8 @@
-"""Runs as columns, small enough to travel inside a page.
+"""The runs of a page as compressed columns.
 
-A fact has its distinct values and, for each run, which of them; metrics are numbers of
-`DIGITS` significant digits. Histories are thinned to a bounded number of points, and
-what was thinned is counted.
+A fact is a list of distinct values and an index into it for each run. Metrics have
+`DIGITS` significant digits. Curves are thinned to a limited number of points, and the
+thinned ones are counted.
 """
 
 import base64
@@ -19,24 +19,25 @@ from normbench.report.page.material import Material, facts
 
 DIGITS = 6
 CURVE_DIGITS = 4
-MOST_POINTS = 200
-"""Of one curve."""
-FEWEST_POINTS = 10
-ALL_POINTS = 250_000
-"""Of all runs together, for each of the quantities that they logged."""
-X = "step"
-POSITION = (X, "samples", "epoch")
-"""The keys of a history row that are not quantities."""
+MAX_POINTS = 200
+"""Limit for one curve."""
+MIN_POINTS = 10
+TOTAL_POINTS = 250_000
+"""Limit for the curves of one metric in all runs together."""
+STEP = "step"
+NOT_METRICS = (STEP, "samples", "epoch")
+"""The keys of a row of a history that are not metrics."""
 
 Curve = tuple[list[int], list[float | None]]
+"""The steps and the values of a metric in one run."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Runs as text for a page, and how much of their histories it has.
+    """The runs of a page as compressed text.
 
-    `points` is the limit for a curve, `thinned` the number of curves that had more.
-    `unreadable` histories could not be read; their curves are left out.
+    `points` is the limit for a curve, and `thinned` counts the curves that had more.
+    The curves of `unreadable` histories are missing.
     """
 
     text: str
@@ -47,16 +48,17 @@ class Packed:
 
 
 def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
-    """Every run of `material`, with at most `points` points a curve; 0: no curves.
+    """Pack all runs of `material`, with at most `points` points per curve.
 
-    `colours` are those of the norms. Equal runs give equal text.
+    If `points` is 0, there are no curves. `colours` maps norms to hex colours. Equal
+    runs give equal text.
     """
     records = material.records
     claims = material.claims_of
     rows = [facts(record, claims.get(record.run_id, ())) for record in records]
     curves: list[dict[str, list[int]]] = []
-    abscissae: dict[tuple[int, ...], int] = {}
-    ordinates: list[list[float | None]] = []
+    step_lists: dict[tuple[int, ...], int] = {}
+    value_lists: list[list[float | None]] = []
     thinned = 0
     unreadable: list[Unreadable] = []
     for record in records:
@@ -67,62 +69,62 @@ def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
             except Unreadable as error:
                 unreadable.append(error)
         curves.append({})
-        for name, (x, y) in _curves(history).items():
-            kept = spread(len(x), points)
-            thinned += len(kept) < len(x)
-            at = tuple(x[i] for i in kept)
-            index = abscissae.setdefault(at, len(abscissae))
-            curves[-1][name] = [index, len(ordinates)]
-            ordinates.append([y[i] for i in kept])
+        for name, (steps, values) in _curves(history).items():
+            kept = evenly_spaced(len(steps), points)
+            thinned += len(kept) < len(steps)
+            kept_steps = tuple(steps[i] for i in kept)
+            step_index = step_lists.setdefault(kept_steps, len(step_lists))
+            curves[-1][name] = [step_index, len(value_lists)]
+            value_lists.append([values[i] for i in kept])
     plain = {
         "facts": [_coded(key, rows) for key in _keys(rows)],
-        "experiment": sorted(key for key in _keys(rows) if _decides(key)),
+        "experiment": sorted(key for key in _keys(rows) if _defines_experiment(key)),
         "metrics": _metrics([record.metrics | record.probes for record in records]),
-        "steps": list(abscissae),
-        "values": ordinates,
+        "steps": list(step_lists),
+        "values": value_lists,
         "curves": curves,
         "colours": colours,
     }
     text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
-    packed = gzip.compress(text.encode(), mtime=0)
+    compressed = gzip.compress(text.encode(), mtime=0)
     return Packed(
-        text=base64.b64encode(packed).decode(),
+        text=base64.b64encode(compressed).decode(),
         points=points,
-        curves=len(ordinates),
+        curves=len(value_lists),
         thinned=thinned,
         unreadable=unreadable,
     )
 
 
-def points_for(material: Material) -> int:
-    """How many points a curve may have, given the number of runs with a history."""
-    share = ALL_POINTS // max(1, len(material.folders))
-    return max(FEWEST_POINTS, min(MOST_POINTS, share))
+def max_points(material: Material) -> int:
+    """Return the limit of points per curve for the number of runs with a folder."""
+    share = TOTAL_POINTS // max(1, len(material.folders))
+    return max(MIN_POINTS, min(MAX_POINTS, share))
 
 
-def spread(size: int, most: int) -> list[int]:
-    """`most` indices of `size` at most, the first and the last one among them."""
-    if size <= most:
+def evenly_spaced(size: int, maximum: int) -> list[int]:
+    """Return at most `maximum` indices below `size`, with the first and the last."""
+    if size <= maximum:
         return list(range(size))
-    return [round(i * (size - 1) / (most - 1)) for i in range(most)]
+    return [round(i * (size - 1) / (maximum - 1)) for i in range(maximum)]
 
 
 def _curves(history: Iterable[Mapping[str, Any]]) -> dict[str, Curve]:
-    """The quantities that a run logged more than once."""
+    """Return the curves of all metrics that a run logged more than once."""
     curves: dict[str, Curve] = {}
     for row in history:
         for name, value in row.items():
-            if name not in POSITION:
-                x, y = curves.setdefault(name, ([], []))
-                x.append(row[X])
-                y.append(_rounded(value, CURVE_DIGITS))
+            if name not in NOT_METRICS:
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(row[STEP])
+                values.append(_rounded(value, CURVE_DIGITS))
     return {name: curve for name, curve in curves.items() if len(curve[0]) > 1}
 
 
-def _decides(key: str) -> bool:
-    """Whether runs that differ in this config key are different experiments."""
-    head = key.partition(".")[0]
-    return head in RunConfig.model_fields.keys() - NOT_HASHED - {"seed"}
+def _defines_experiment(key: str) -> bool:
+    """Return whether runs that differ in this config key are different experiments."""
+    field = key.partition(".")[0]
+    return field in RunConfig.model_fields.keys() - NOT_HASHED - {"seed"}
 
 
 def _keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -130,7 +132,7 @@ def _keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _coded(key: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One fact: distinct values by their first run; of a constant no codes are kept."""
+    """Return a fact as distinct values and codes; a constant needs no codes."""
     codes: dict[str, int] = {}
     column = []
     for row in rows:

@@ -1,4 +1,4 @@
-// Two runs of the explorer side by side.
+// The explorer's comparison of two runs, side by side.
 
 function drawCompare(context) {
   const { state, parts } = context;
@@ -7,30 +7,30 @@ function drawCompare(context) {
   if (state.view === "cells") {
     parts.compare.replaceChildren();
   } else if (chosen.length < 2) {
-    const words = "Choose two runs in the table to compare their configs and metrics.";
-    parts.compare.replaceChildren(panel(heading, none(words)));
+    const hint = "Choose two runs in the table to compare their configs and metrics.";
+    parts.compare.replaceChildren(panel(heading, none(hint)));
   } else {
     if (!state.pair.every((run) => chosen.includes(run))) state.pair = chosen.slice(0, 2);
-    const made = scrollBox("Comparison", compareTable(context, ...state.pair));
-    parts.compare.replaceChildren(panel(heading, compareControls(context, chosen), made));
+    const comparison = scrollBox("Comparison", compareTable(context, ...state.pair));
+    parts.compare.replaceChildren(panel(heading, compareControls(context, chosen), comparison));
   }
 }
 
 function compareControls({ runs, state, update }, chosen) {
-  const choose = (words, place) => {
-    const others = chosen.filter((run) => run !== state.pair[1 - place]).map(String);
+  const choice = (label, position) => {
+    const others = chosen.filter((run) => run !== state.pair[1 - position]).map(String);
     const change = (value) => {
-      state.pair[place] = Number(value);
+      state.pair[position] = Number(value);
       update("compare");
     };
     const name = (run) => runs.value(Number(run), "run_id");
-    return labelled(words, select(others, String(state.pair[place]), change, name));
+    return labelled(label, select(others, String(state.pair[position]), change, name));
   };
   const only = checkbox(state.onlyDifferences, (checked) => {
     state.onlyDifferences = checked;
     update("compare");
   });
-  return controls(choose("First run", 0), choose("Second run", 1), inline(only, "only what differs"));
+  return controls(choice("First run", 0), choice("Second run", 1), inline(only, "only differences"));
 }
 
 function compareTable({ runs, state }, first, second) {
@@ -42,7 +42,7 @@ function compareTable({ runs, state }, first, second) {
   const kept = state.onlyDifferences ? rows.filter((row) => !row.same) : rows;
   const heads = ["Key", runs.value(first, "run_id"), runs.value(second, "run_id"), "Second minus first"];
   return table(
-    `Config, then metrics; ${same} of ${rows.length} keys are the same in both`,
+    `Config and metrics of both runs; ${same} of ${rows.length} keys have equal values`,
     heads.map((text, i) => element("th", { scope: "col", className: i === 3 ? "n" : "" }, text)),
     kept.map((row) => {
       const numbers = typeof row.a === "number" && typeof row.b === "number" && runs.metrics.has(row.key);

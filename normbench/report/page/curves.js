@@ -1,43 +1,44 @@
-// Charts of the explorer: a metric over a key of cells, and curves of what is chosen.
+// Charts of the explorer: a metric of cells over a key, and curves of chosen runs or cells.
 
-// The metric against the first numeric key of the cells, a line for each of the others.
+// A chart of the metric over the first key that has several values, all numbers. Cells
+// with equal values of the other keys are one line.
 function cellChart({ runs, state, parts }, cells, by) {
   const present = cells.filter((cell) => cell.n);
-  const numeric = by.findIndex((_, i) => {
+  const xIndex = by.findIndex((_, i) => {
     const values = new Set(present.map((cell) => cell.values[i]));
     return values.size > 1 && [...values].every((value) => typeof value === "number");
   });
-  if (numeric < 0) return [];
-  const without = (values) => values.filter((_, i) => i !== numeric);
-  const groups = Map.groupBy(present, (cell) => JSON.stringify(without(cell.values)));
-  const lines = [...groups.values()].slice(0, MOST_CHOSEN).map((members) => ({
-    label: cellName(without(by), { values: without(members[0].values) }),
+  if (xIndex < 0) return [];
+  const withoutX = (values) => values.filter((_, i) => i !== xIndex);
+  const groups = Map.groupBy(present, (cell) => JSON.stringify(withoutX(cell.values)));
+  const lines = [...groups.values()].slice(0, MAX_CHOSEN).map((members) => ({
+    label: cellName(withoutX(by), { values: withoutX(members[0].values) }),
     colour: cellColour(runs, by, members[0]),
-    points: inOrder(members, (cell) => cell.values[numeric], false).map((cell) => [
-      cell.values[numeric],
+    points: inOrder(members, (cell) => cell.values[xIndex], false).map((cell) => [
+      cell.values[xIndex],
       cell.mean,
       cell.min,
       cell.max,
     ]),
   }));
   const chart = lineChart(dashed(lines), {
-    title: `${state.metric} by ${by[numeric]}: mean of the runs that are ok, band from the least to the greatest`,
+    title: `${state.metric} by ${by[xIndex]}: mean of the runs that are ok, with a band from minimum to maximum`,
     width: parts.table.clientWidth,
-    xLabel: by[numeric],
+    xLabel: by[xIndex],
     yLabel: state.metric,
-    logX: present.every((cell) => cell.values[numeric] > 0),
+    logX: present.every((cell) => cell.values[xIndex] > 0),
   });
-  const left = groups.size - lines.length;
-  return left > 0 ? [chart, small(`${left} more lines are not drawn; filter the runs.`)] : [chart];
+  const hidden = groups.size - lines.length;
+  return hidden > 0 ? [chart, small(`${hidden} more lines are not drawn. Filter the runs to see them.`)] : [chart];
 }
 
-// Lines of one colour are told apart by their dashes.
+// Give lines of the same colour different dashes.
 function dashed(lines) {
-  const seen = new Map();
+  const counts = new Map();
   return lines.map((line) => {
-    const before = seen.get(line.colour) ?? 0;
-    seen.set(line.colour, before + 1);
-    return { ...line, dash: DASHES[before % DASHES.length] };
+    const count = counts.get(line.colour) ?? 0;
+    counts.set(line.colour, count + 1);
+    return { ...line, dash: DASHES[count % DASHES.length] };
   });
 }
 
@@ -48,7 +49,7 @@ function drawCurves(context) {
   const names = runs.curveNames(groups.flatMap((group) => group.runs));
   if (!names.length) {
     const hint = groups.length
-      ? "The chosen runs have no curves here: their histories are not in this page."
+      ? "This page has no curves of the chosen runs."
       : "Choose runs or cells in the table to draw their curves.";
     parts.curves.replaceChildren(panel("Curves", none(hint)));
     return;
@@ -62,22 +63,23 @@ function drawCurves(context) {
       return { label, colour, points: ofRuns ? curves[0] : band(curves) };
     })
     .filter((line) => line.points.length);
-  const what = ofRuns ? "runs" : "cells: mean, and band from the least to the greatest run";
+  const subject = ofRuns ? "runs" : "cells: mean, with a band from minimum to maximum";
   const chart = lineChart(dashed(lines), {
-    title: `${state.curve} of the chosen ${what}`,
+    title: `${state.curve} of the chosen ${subject}`,
     width: parts.table.clientWidth,
     xLabel: "step",
     yLabel: state.curve,
     logY: state.logY,
   });
   const missing = groups.length - lines.length;
-  const note = missing ? [small(`${missing} of the chosen have no such curve here.`)] : [];
+  const note = missing ? [small(`${missing} of the chosen ${ofRuns ? "runs" : "cells"} have no such curve.`)] : [];
   parts.curves.replaceChildren(panel("Curves", curveControls(context, names), chart, ...note));
 }
 
+// The chosen runs as groups of one run. A label has the norm and what differs.
 function chosenRuns({ runs, state }) {
   const chosen = [...state.chosen.runs];
-  const differing = USUAL_COLUMNS.filter(
+  const differing = DEFAULT_COLUMNS.filter(
     (key) => key !== "claim" && new Set(chosen.map((run) => runs.value(run, key))).size > 1,
   );
   const keys = [...new Set(["norm", ...differing])];
@@ -88,6 +90,7 @@ function chosenRuns({ runs, state }) {
   });
 }
 
+// The chosen cells as groups of runs.
 function chosenCells(context) {
   const { runs, state } = context;
   const by = cellKeys(state);
@@ -109,5 +112,5 @@ function curveControls({ state, update }, names) {
     state.logY = checked;
     update("curves");
   });
-  return controls(labelled("Curve", curve), inline(log, "logarithmic"));
+  return controls(labelled("Curve", curve), inline(log, "logarithmic scale"));
 }

@@ -1,4 +1,4 @@
-"""A report on disk: the page, and beside it the figures as files."""
+"""Writing a report: one HTML page, and a folder with its figures as files."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from normbench.system.atomic import write_atomically
 
 
 def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Path]]:
-    """Write the page to `output`, whole or not at all, and its figures to `folder`.
+    """Write the page to `output`, atomically, then its figures to `folder`.
 
-    Returns the page and the files of the figures. Raises RequestError if either cannot
-    be written; the page comes first.
+    Returns the page and the files of the figures. Raises RequestError if the page or a
+    figure cannot be written.
     """
     figures = {
-        # Without the yaml if that has changed since the verdict.
+        # A claim that has changed since the verdict does not describe its arms.
         entry.name: verdict_figures(
             entry.verdict, None if entry.changed else entry.claim
         )
@@ -26,8 +26,8 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
         if entry.verdict is not None
     }
     inline = {
-        claim: {name: drawing.svg(figure) for name, figure in named.items()}
-        for claim, named in figures.items()
+        claim: {name: drawing.svg(figure) for name, figure in by_name.items()}
+        for claim, by_name in figures.items()
     }
     norms = sorted({record.config.norm.name for record in material.records})
     page = render(material, inline, {norm: colour(norm) for norm in norms})
@@ -36,13 +36,13 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
         write_atomically(output, page.html)
     except OSError as error:
         raise RequestError(
-            f"--output {output} cannot be written: {error.strerror}; name a file in a "
-            "folder that can"
+            f"--output {output} cannot be written: {error.strerror}; "
+            "choose a file in a writable folder"
         ) from None
     files = []
-    for claim, named in figures.items():
-        for name, figure in named.items():
-            # A name is a verdict's own, and may have come from anywhere.
+    for claim, by_name in figures.items():
+        for name, figure in by_name.items():
+            # The names are from a verdict, which may be someone else's file.
             stem = f"{claim}-{name}".replace("/", "-")
             files += drawing.save(figure, folder / stem)
     return page, files

@@ -1,30 +1,31 @@
-// Elements of the page. Text children are text, never markup.
+// Functions that make HTML and SVG elements. They insert strings as text, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 function svg(name, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
 }
 
 function element(name, properties = {}, ...children) {
-  const made = document.createElement(name);
+  const node = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
-    if (key in made && !key.includes("-")) made[key] = value;
-    else made.setAttribute(key, value);
+    if (key in node && !key.includes("-")) node[key] = value;
+    else node.setAttribute(key, value);
   }
-  made.append(...children);
-  return made;
+  node.append(...children);
+  return node;
 }
 
-function small(words) {
-  return element("p", { className: "small" }, words);
+function small(text) {
+  return element("p", { className: "small" }, text);
 }
 
-function none(words) {
-  return element("p", { className: "none" }, words);
+// A text in place of an empty table or chart.
+function none(text) {
+  return element("p", { className: "none" }, text);
 }
 
 function controls(...children) {
@@ -36,34 +37,36 @@ function panel(heading, ...children) {
   return element("section", { className: "panel" }, element("h3", {}, heading), ...children);
 }
 
-function button(words, act, disabled = false) {
-  const made = element("button", { type: "button", disabled }, words);
-  made.addEventListener("click", act);
-  return made;
+function button(text, onClick, disabled = false) {
+  const node = element("button", { type: "button", disabled }, text);
+  node.addEventListener("click", onClick);
+  return node;
 }
 
-// `act` gets the new state.
-function checkbox(checked, act) {
-  const made = element("input", { type: "checkbox", checked });
-  made.addEventListener("change", () => act(made.checked));
-  return made;
+// `onChange` gets the new state, a boolean.
+function checkbox(checked, onChange) {
+  const node = element("input", { type: "checkbox", checked });
+  node.addEventListener("change", () => onChange(node.checked));
+  return node;
 }
 
-function inline(control, words) {
-  return element("label", { className: "inline" }, control, words);
+// A control with its label at the right.
+function inline(control, text) {
+  return element("label", { className: "inline" }, control, text);
 }
 
-// `act` gets the value that is chosen; `words` shows a value as text.
-function select(values, current, act = () => {}, words = (value) => value) {
-  const options = values.map((value) => element("option", { value, selected: value === current }, words(value)));
-  const made = element("select", {}, ...options);
-  made.addEventListener("change", () => act(made.value));
-  return made;
+// `onChange` gets the chosen value; `textOf` returns the text of a value.
+function select(values, current, onChange = () => {}, textOf = (value) => value) {
+  const options = values.map((value) => element("option", { value, selected: value === current }, textOf(value)));
+  const node = element("select", {}, ...options);
+  node.addEventListener("change", () => onChange(node.value));
+  return node;
 }
 
-function labelled(words, control, ...others) {
-  control.id = `control-${words.replaceAll(" ", "-")}`;
-  const label = element("label", { htmlFor: control.id }, words);
+// A control with its label above it.
+function labelled(text, control, ...others) {
+  control.id = `control-${text.replaceAll(" ", "-")}`;
+  const label = element("label", { htmlFor: control.id }, text);
   return element("div", { className: "field" }, label, control, ...others);
 }
 
@@ -86,11 +89,13 @@ function count(number) {
   return number.toLocaleString("en");
 }
 
-// Redrawing replaces the element that has the focus: focus the one with the same name.
+// Call `redraw`, which replaces elements. If the focused element is replaced, focus the
+// new element with the same label or text.
 function keepFocus(redraw) {
   const label = document.activeElement?.getAttribute("aria-label");
   const text = document.activeElement?.textContent;
   redraw();
+  const buttons = [...document.querySelectorAll("#explorer button")];
   if (label) document.querySelector(`[aria-label="${CSS.escape(label)}"]`)?.focus();
-  else if (text) [...document.querySelectorAll("#explorer button")].find((b) => b.textContent === text)?.focus();
+  else if (text) buttons.find((node) => node.textContent === text)?.focus();
 }

@@ -1,24 +1,24 @@
-// The explorer: filters, a table of runs or of cells, curves, two runs side by side.
-// Its state is one object; `update` draws anew the parts that depend on a change.
+// The explorer: filters, a table of runs or of cells, curves, and two runs side by side.
+// `state` is one object, and `update` redraws the parts that it names, or all.
 
-const MOST_CHOSEN = 24;
-const USUAL_COLUMNS = ["status", "claim", "task", "norm", "batch_size", "norm_batch", "lr", "seed"];
-const USUAL_CELLS = ["task", "norm", "batch_size", "norm_batch", "lr"];
+const MAX_CHOSEN = 24;
+const DEFAULT_COLUMNS = ["status", "claim", "task", "norm", "batch_size", "norm_batch", "lr", "seed"];
+const DEFAULT_CELL_KEYS = ["task", "norm", "batch_size", "norm_batch", "lr"];
 const NO_KEY = "";
 const GROUPS = ["Cells by", "then by", "and by"];
 const DRAW = { filter: drawFilter, table: drawTable, curves: drawCurves, compare: drawCompare };
 
 function explorer(runs, place) {
-  // The primary metrics of the runs, at most three.
+  // At most three primary metrics are columns from the start.
   const metrics = runs.distinct("primary_metric").filter((name) => runs.metrics.has(name)).slice(0, 3);
   const state = {
     conditions: [],
     view: "runs",
-    columns: [...USUAL_COLUMNS.filter((key) => runs.varies(key)), ...metrics],
+    columns: [...DEFAULT_COLUMNS.filter((key) => runs.varies(key)), ...metrics],
     sort: { runs: { key: "run_id", descending: false }, cells: { key: "mean", descending: false } },
     page: 0,
     chosen: { runs: new Set(), cells: new Set() },
-    by: withEmpty(USUAL_CELLS.filter((key) => runs.varies(key))),
+    by: padded(DEFAULT_CELL_KEYS.filter((key) => runs.varies(key))),
     metric: metrics[0] ?? [...runs.metrics.keys()][0] ?? "",
     curve: null,
     logY: false,
@@ -36,7 +36,8 @@ function explorer(runs, place) {
   update();
 }
 
-function withEmpty(keys) {
+// The first keys, with NO_KEY for each control that is left.
+function padded(keys) {
   return GROUPS.map((_, i) => keys[i] ?? NO_KEY);
 }
 
@@ -49,11 +50,11 @@ function currentCells({ runs, state }) {
 }
 
 function cellName(by, cell) {
-  const words = by.map((key, i) => {
+  const names = by.map((key, i) => {
     const value = cell.values[i];
     return typeof value === "string" ? value : `${key} ${shown(value)}`;
   });
-  return words.join(", ") || "all runs";
+  return names.join(", ") || "all runs";
 }
 
 function cellColour(runs, by, cell) {

@@ -1,14 +1,16 @@
-// The filters of the explorer, and the choice between runs and cells.
+// The explorer's filters, and the choice between a table of runs and a table of cells.
+
+const MAX_SUGGESTIONS = 200;
 
 function drawFilter(context) {
   const { runs, state, parts } = context;
   const values = element("datalist", { id: "values" });
-  const offer = (key) => {
-    const options = runs.distinct(key).slice(0, 200);
+  const suggestValues = (key) => {
+    const options = runs.distinct(key).slice(0, MAX_SUGGESTIONS);
     values.replaceChildren(...options.map((value) => element("option", { value: shown(value) })));
   };
-  const key = select(runs.keys, runs.varies("norm") ? "norm" : "status", offer);
-  offer(key.value);
+  const key = select(runs.keys, runs.varies("norm") ? "norm" : "status", suggestValues);
+  suggestValues(key.value);
   const operator = select(OPERATORS, "=");
   const text = element("input", { type: "text", autocomplete: "off", size: 14 });
   text.setAttribute("list", "values");
@@ -17,15 +19,15 @@ function drawFilter(context) {
     "form",
     { className: "controls" },
     labelled("Show runs with", key),
-    labelled("that is", operator),
+    labelled("Condition", operator),
     labelled("Value", text, values),
     element("button", { type: "submit" }, "Add filter"),
   );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const number = text.value.trim() !== "" && Number.isFinite(Number(text.value));
-    const wrong = operator.value in ORDERED && !number;
-    text.setCustomValidity(wrong ? "An order needs a number." : "");
+    const invalid = operator.value in ORDERED && !number;
+    text.setCustomValidity(invalid ? `${operator.value} needs a number.` : "");
     if (!form.reportValidity()) return;
     state.conditions.push({ key: key.value, operator: operator.value, text: text.value });
     filtersChanged(context);
@@ -42,31 +44,31 @@ function filtersChanged(context) {
 function chips(context) {
   const { conditions } = context.state;
   const items = conditions.map((condition) => {
-    const words = `${condition.key} ${condition.operator} ${condition.text}`;
-    const remove = button(`${words} ×`, () => {
+    const text = `${condition.key} ${condition.operator} ${condition.text}`;
+    const remove = button(`${text} ×`, () => {
       conditions.splice(conditions.indexOf(condition), 1);
       filtersChanged(context);
     });
-    remove.setAttribute("aria-label", `Remove the filter ${words}`);
+    remove.setAttribute("aria-label", `Remove the filter ${text}`);
     return element("li", {}, remove);
   });
   return element("ul", { className: "chips", "aria-label": "Filters" }, ...items);
 }
 
 function viewTabs({ state, update }) {
-  const tab = (view, words) => {
+  const tab = (view, text) => {
     const input = element("input", { type: "radio", name: "view", value: view, checked: state.view === view });
     input.addEventListener("change", () => {
       state.view = view;
       update("table", "curves", "compare");
     });
-    return element("label", {}, input, words);
+    return element("label", {}, input, text);
   };
   return element(
     "fieldset",
     { className: "tabs" },
-    element("legend", {}, "What a row is"),
+    element("legend", {}, "Rows of the table"),
     tab("runs", "Runs"),
-    tab("cells", "Cells: mean of runs"),
+    tab("cells", "Cells: means of runs"),
   );
 }

@@ -1,6 +1,6 @@
-"""What a report is made of, read from folders: claims, verdicts, runs, what is broken.
+"""The material of a report: claims, verdicts and runs, read from folders.
 
-Knows no torch and no hydra: a report is made on a laptop.
+This module imports neither torch nor hydra, so that a report is quick to make.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ RECORDS = "records.jsonl.gz"
 
 @dataclass(frozen=True)
 class ClaimEntry:
-    """A claim as registered, and its verdict; at least one of them is not None."""
+    """A registered claim and its verdict; at least one of them is not None."""
 
     name: str
     claim: Claim | None
@@ -29,14 +29,14 @@ class ClaimEntry:
 
     @property
     def text(self) -> Verdict | Claim:
-        """The sentence that was judged, or waits for a verdict, with its source."""
+        """The verdict, otherwise the claim: both have the sentence and its source."""
         text = self.verdict or self.claim
         assert text is not None
         return text
 
     @property
     def changed(self) -> bool:
-        """Whether the yaml differs from the one that was judged."""
+        """Whether the yaml of the claim has changed since its verdict."""
         if self.claim is None or self.verdict is None:
             return False
         return registration_hash(self.claim) != self.verdict.registration
@@ -44,12 +44,13 @@ class ClaimEntry:
 
 @dataclass(frozen=True)
 class Material:
-    """All that a report shows.
+    """Everything that a report shows.
 
-    `records` are sorted by id. Those in `folders` have a folder, with a history and
-    pictures; the others come from the records of a claim. `claims_of` lists, by run id,
-    the verdicts that a run is part of. `damaged` are results that cannot be read,
-    `unfinished` the ids of folders without a result.
+    `records` are sorted by run id. `folders` maps run ids to folders, which have
+    histories and pictures; the other records are from the committed records of a claim.
+    `claims_of` maps a run id to the claims whose verdicts rest on the run. `damaged`
+    are results that cannot be read, `unfinished` the run ids of folders without a
+    result.
     """
 
     results: Path
@@ -62,16 +63,16 @@ class Material:
 
 
 def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Material:
-    """Read runs below `results` and verdicts below `claims`; either may be missing.
+    """Read the runs in `results` and the verdicts in `claims`; either may be missing.
 
-    A run that has both a folder and a committed record is read from its folder. Raises
-    RequestError for a verdict or records that cannot be read.
+    If a run has a folder and a committed record, its folder counts. Raises RequestError
+    if a verdict or the records of a claim cannot be read.
     """
     entries = _entries(claims, config_dir)
     records, damaged = store.all_records(results)
     by_id = {record.run_id: record for record in records}
     folders = {run_id: store.run_folder(results, run_id) for run_id in by_id}
-    seen = {*by_id, *(error.path.parent.name for error in damaged)}
+    with_result = {*by_id, *(error.path.parent.name for error in damaged)}
     claims_of: dict[str, list[str]] = {}
     for entry in entries:
         file = claims / entry.name / RECORDS
@@ -88,14 +89,15 @@ def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Mater
         folders=folders,
         claims_of=claims_of,
         damaged=damaged,
-        unfinished=[key for key in store.run_ids(results) if key not in seen],
+        unfinished=[key for key in store.run_ids(results) if key not in with_result],
     )
 
 
 def _entries(claims: Path, config_dir: Path | None) -> list[ClaimEntry]:
-    """Every claim that is registered or has a verdict, those with a verdict first.
+    """Return all claims that are registered or have a verdict, sorted by name.
 
-    A quick or smoke check counts if there is no full one; the page says so.
+    Claims with a verdict come first. The verdict of a quick or smoke check counts if
+    there is none of a full check.
     """
     registered = choices("claim", config_dir)
     judged = {path.parent.name for path in claims.glob("*/verdict*.json")}
@@ -110,7 +112,7 @@ def _entries(claims: Path, config_dir: Path | None) -> list[ClaimEntry]:
 
 
 def facts(record: RunRecord, claims: Sequence[str]) -> dict[str, Any]:
-    """What the explorer can filter by beside metrics: config and how the run went."""
+    """Return the facts of a run for the explorer: its config and how it ended."""
     return {
         "run_id": record.run_id,
         "status": record.status,
@@ -130,10 +132,10 @@ def facts(record: RunRecord, claims: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def why(record: RunRecord) -> str:
-    """Why a run is not ok, in a line."""
+def reason(record: RunRecord) -> str:
+    """Return in one line why a run is not ok."""
     if record.status == "diverged":
-        return "its loss was not finite"
+        return "the loss was not finite"
     return _last_line(record.error) or "no reason was recorded"
 
 

@@ -1,14 +1,14 @@
-// The page: colours, print, the gallery's sliders, and the explorer once it is unpacked.
+// Starts the page: theme, printing, the sliders of the gallery, and the explorer.
 
 function chooseColours() {
   const choice = document.getElementById("theme");
-  choice.hidden = false; // without a script there is nothing to choose
+  choice.hidden = false; // hidden in the HTML, because it needs this script
   choice.addEventListener("change", (event) => {
     document.documentElement.style.colorScheme = event.target.value;
   });
 }
 
-// Paper cannot be unfolded.
+// Open all folded details while the page is printed.
 function unfoldForPrint() {
   let folded = [];
   addEventListener("beforeprint", () => {
@@ -20,7 +20,7 @@ function unfoldForPrint() {
   });
 }
 
-// The slider walks over the outputs that the sheet below it lists.
+// Make the slider choose one of the outputs that are listed below it.
 function slideOverOutputs(content, colourOf) {
   const viewer = content.querySelector(".viewer");
   const slider = viewer.querySelector("input");
@@ -49,9 +49,9 @@ async function start() {
     runs = await unpack(data);
     if (place) explorer(runs, place);
   } catch (error) {
-    const words = `The runs cannot be unpacked (${error}); this needs a browser of 2023 or later.`;
-    place?.replaceChildren(element("p", { className: "note" }, words));
-    throw error; // whoever looks at the console should see where
+    const message = `The runs cannot be unpacked (${error}). This needs a browser from 2024 or later.`;
+    place?.replaceChildren(element("p", { className: "note" }, message));
+    throw error; // prints the stack trace in the console
   } finally {
     for (const content of document.querySelectorAll(".content")) {
       slideOverOutputs(content, (norm) => runs?.colour(norm) ?? "transparent");

@@ -1,8 +1,8 @@
-"""One page with everything: verdicts, footprints, runs, pictures, failures.
+"""The HTML page of a report: verdicts, footprints, runs, pictures, failures.
 
-The page holds all that it shows, and its policy forbids it any request: it opens from
-disk, can be mailed, and is the same for the same material. What comes from files
-(names, sentences, configs) is escaped by the template, or set as text by the script.
+The page is one self-contained file; its Content-Security-Policy forbids all requests.
+Equal material gives an equal page. The template escapes all text from files (names,
+sentences, configs), and the scripts insert it as text, never as markup.
 """
 
 import base64
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from normbench.config.schema import RunRecord
@@ -21,8 +21,8 @@ from normbench.errors import NormbenchError
 from normbench.report import words
 from normbench.report.figures.cubes import COLOURS, cube, legend
 from normbench.report.figures.panel import MEASURED, read
-from normbench.report.page.columns import DIGITS, Packed, pack, points_for
-from normbench.report.page.material import Material, why
+from normbench.report.page.columns import DIGITS, Packed, max_points, pack
+from normbench.report.page.material import Material, reason
 from normbench.report.page.pictures import QUALITY, Gallery, gallery
 from normbench.report.published import published_line
 from normbench.verdicts.registration import Claim
@@ -33,11 +33,11 @@ SCRIPTS = (
     *("runs.js", "chart.js", "elements.js", "filters.js", "table.js", "curves.js"),
     *("compare.js", "explorer.js", "page.js"),
 )
-"""They are one module in the page; functions may call those of any script."""
-MOST_BYTES = 5 * 2**20
-"""Of a page. Curves have fewer points, or are left out, where it would be larger."""
-MOST_FAILURES = 200
-"""Kinds of failure that are listed; the explorer has every run."""
+"""The scripts are one module in the page: each can call the functions of all others."""
+MAX_BYTES = 5 * 2**20
+"""A page that would be larger gets curves with fewer points, or none."""
+MAX_FAILURES = 200
+"""Rows in the table of failures; the explorer has every run."""
 SYMBOLS: dict[Headline, str] = {
     "supported": "\N{CHECK MARK}",
     "refuted": "\N{MULTIPLICATION SIGN}",
@@ -50,7 +50,7 @@ SYMBOLS: dict[Headline, str] = {
 
 @dataclass(frozen=True)
 class Page:
-    """A page, and what of the material is not whole in it."""
+    """A page; `packed` and `gallery` also say what is thinned or left out."""
 
     html: str
     packed: Packed
@@ -58,16 +58,16 @@ class Page:
 
 
 class Failure(NamedTuple):
-    """How runs ended: their status, norm and task, and why."""
+    """A row of the table of failures: runs that ended in the same way."""
 
     status: str
     norm: str
     task: str
-    why: str
+    reason: str
 
 
 class Bar(NamedTuple):
-    """An interval on a line from -reach to reach, in per cent of its width."""
+    """The interval, effect and margins of a contrast, in per cent of an axis."""
 
     low: float
     high: float
@@ -81,21 +81,22 @@ def render(
     figures: Mapping[str, Mapping[str, str]],
     colours: Mapping[str, str],
 ) -> Page:
-    """The page; `figures` are inline SVG by claim and name.
+    """Render the page.
 
-    Raises NormbenchError if it is larger than MOST_BYTES even without curves.
+    `figures` are inline SVG by claim and name; `colours` maps norms to hex colours.
+    Raises NormbenchError if the page is larger than MAX_BYTES even without curves.
     """
     pictures = gallery(material)
-    points = points_for(material)
+    points = max_points(material)
     while True:
         packed = pack(material, colours, points)
         html = _html(material, figures, packed, pictures)
-        if len(html.encode()) <= MOST_BYTES:
+        if len(html.encode()) <= MAX_BYTES:
             return Page(html, packed, pictures)
         if points == 0:
             raise NormbenchError(
                 f"{len(material.records)} runs make a page of more than "
-                f"{MOST_BYTES // 2**20} MiB; name a folder with fewer by --results"
+                f"{MAX_BYTES // 2**20} MiB; choose a --results folder with fewer runs"
             )
         points = points // 2 if points >= 8 else 0
 
@@ -107,6 +108,7 @@ def _html(
     pictures: Gallery,
 ) -> str:
     environment = Environment(
+        loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -119,23 +121,22 @@ def _html(
         "published": published_line,
     }
     environment.filters |= filters
-    environment.globals |= {"bar": bar, "words": words, "registered": registered}
+    environment.globals |= {"bar": bar, "words": words, "part_counts": part_counts}
     script = "\n".join(_text(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     panels = read(MEASURED)
-    failures = failed(material.records)
-    template = environment.from_string(_text("page.html"))
-    return template.render(
+    failures = failures_of(material.records)
+    return environment.get_template("page.html").render(
         style=Markup(_text("page.css")),
         script=Markup(script),
         digest=digest,
         data=Markup(packed.text),
-        withdrawn=words.notice(
+        withdrawals=words.withdrawals(
             entry.verdict for entry in material.claims if entry.verdict
         ),
         figures={
-            claim: {name: Markup(svg) for name, svg in drawn.items()}
-            for claim, drawn in figures.items()
+            claim: {name: Markup(svg) for name, svg in by_name.items()}
+            for claim, by_name in figures.items()
         },
         symbols=SYMBOLS,
         cubes=[cube(panel) for panel in panels],
@@ -143,8 +144,8 @@ def _html(
         material=material,
         packed=packed,
         gallery=pictures,
-        failures=failures[:MOST_FAILURES],
-        failures_left_out=len(failures[MOST_FAILURES:]),
+        failures=failures[:MAX_FAILURES],
+        failures_left_out=len(failures[MAX_FAILURES:]),
         committed=len(material.records) - len(material.folders),
         digits=DIGITS,
         quality=QUALITY,
@@ -157,45 +158,52 @@ def _text(name: str) -> str:
 
 
 def number(value: float) -> str:
-    """Four decimals if they show something, else three significant digits."""
+    """Format with four decimals, or in exponential form if those do not suit."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4f}"
     return f"{value:.2e}"
 
 
 def anchor(text: str) -> str:
-    """A fragment for a link to the section of `text`, whatever is in it."""
+    """Return the id of the section of a claim, for links; it is valid for any name."""
     return "claim-" + "".join(c if c.isalnum() or c in "-_" else "_" for c in text)
 
 
-def bar(contrast: ContrastVerdict, reach: float) -> Bar:
-    """The interval that the decision rests on; it needs an effect."""
+def bar(contrast: ContrastVerdict, limit: float) -> Bar:
+    """Place a contrast that has an effect on an axis from -limit to limit."""
 
-    def place(value: float) -> float:
-        return round(100 * min(1.0, max(0.0, (value / reach + 1) / 2)), 2)
+    def per_cent(value: float) -> float:
+        return round(100 * min(1.0, max(0.0, (value / limit + 1) / 2)), 2)
 
     assert contrast.effect is not None and contrast.interval is not None
-    low, high, _ = contrast.interval
-    ends = (low, high, contrast.effect, -contrast.margin, contrast.margin)
-    return Bar(*map(place, ends))
-
-
-def registered(claim: Claim) -> str:
-    """How many theorems, mechanisms and outcomes a claim without a verdict has."""
-    parts = (
-        (len(claim.theorems), "theorem"),
-        (len(claim.mechanisms), "mechanism"),
-        (len(claim.outcomes), "outcome"),
+    return Bar(
+        low=per_cent(contrast.interval.low),
+        high=per_cent(contrast.interval.high),
+        effect=per_cent(contrast.effect),
+        margin_low=per_cent(-contrast.margin),
+        margin_high=per_cent(contrast.margin),
     )
-    return ", ".join(f"{n} {part}{'s' * (n > 1)}" for n, part in parts if n)
 
 
-def failed(records: Iterable[RunRecord]) -> list[tuple[Failure, list[str]]]:
-    """The ids of runs that are not ok, by how they ended; the most frequent first."""
+def part_counts(claim: Claim) -> str:
+    """Return the numbers of parts of a claim, such as "1 theorem, 2 outcomes"."""
+    parts = (
+        (len(claim.theorems), "theorem", "theorems"),
+        (len(claim.mechanisms), "mechanism", "mechanisms"),
+        (len(claim.outcomes), "outcome", "outcomes"),
+    )
+    return ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in parts if n)
+
+
+def failures_of(records: Iterable[RunRecord]) -> list[tuple[Failure, list[str]]]:
+    """Return the run ids of runs that are not ok for each way of failing.
+
+    The most frequent failure comes first.
+    """
     run_ids: dict[Failure, list[str]] = {}
     for record in records:
         if record.status != "ok":
             norm, task = record.config.norm.name, record.config.task.name
-            key = Failure(record.status, norm, task, why(record))
-            run_ids.setdefault(key, []).append(record.run_id)
+            failure = Failure(record.status, norm, task, reason(record))
+            run_ids.setdefault(failure, []).append(record.run_id)
     return sorted(run_ids.items(), key=lambda item: (-len(item[1]), item[1]))

@@ -1,7 +1,8 @@
-"""The pictures of style runs: content, and what each norm made of it.
+"""The style gallery of a page: the outputs of style runs for the same content.
 
-A run of the task `style` leaves one picture: content crops and styles above, outputs
-below. Runs whose upper half is the same redrew the same content.
+A run that redraws pictures leaves one file. Its upper half has the content crops and
+the styles, its lower half the output for each crop. Runs with equal upper halves belong
+together.
 """
 
 import base64
@@ -21,17 +22,17 @@ from normbench.report.page.material import Material
 from normbench.system import untrusted
 
 PICTURE = "stylised.png"
-MOST = 40
-"""Pictures in a page, about 15 KiB each."""
+MAX_PICTURES = 40
+"""Limit for a page; a picture has about 15 KiB."""
 QUALITY = 90
-"""Of WebP, in which they travel; the PNG in the run's folder is exact."""
-LONGEST = 16_383
-"""Pixels of a side of a WebP picture at most."""
+"""Quality of the WebP pictures in a page; the PNG in a run's folder is exact."""
+MAX_WEBP_SIDE = 16_383
+"""The most pixels that WebP allows per side."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one run made of the content: a strip of pictures, as a data URI."""
+    """The output of one run: a strip of pictures as a data URI."""
 
     run_id: str
     norm: str
@@ -41,12 +42,13 @@ class Output:
 
 @dataclass(frozen=True)
 class Content:
-    """The same content and styles, and every output for it.
+    """Content crops and styles, and the outputs of all runs for them.
 
-    `what` tells it from the other contents of a gallery, if there are any.
+    `difference` are the options in which its runs differ from those of the other
+    contents in the gallery; "" if there are none.
     """
 
-    what: str
+    difference: str
     picture: str
     size: tuple[int, int]
     styles: int
@@ -56,7 +58,10 @@ class Content:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All contents; `left_out` pictures are in the runs' folders alone."""
+    """All contents; `left_out` counts the pictures that the page leaves out.
+
+    `unreadable` are the run ids of pictures that could not be read.
+    """
 
     contents: list[Content]
     left_out: int
@@ -65,20 +70,20 @@ class Gallery:
 
 @dataclass(frozen=True)
 class _Strip:
-    """A run's picture: content and styles above, outputs below."""
+    """The picture of a run, with the numbers of its `styles` and `crops`."""
 
     run: RunRecord
-    above: Image.Image
-    below: Image.Image
+    inputs: Image.Image
+    outputs: Image.Image
     styles: int
     crops: int
 
 
 def gallery(material: Material) -> Gallery:
-    """The pictures of the finished style runs, at most MOST of them.
+    """Return the pictures of the finished style runs, at most MAX_PICTURES.
 
-    Of runs that differ only in the seed, the first; if there are too many, all norms
-    get equal shares. Contents with more outputs come first.
+    Of runs that differ only in the seed, the first counts. If there are too many, all
+    norms get equal shares. Contents with more outputs come first.
     """
     files = {
         run_id: folder / PICTURE
@@ -88,36 +93,43 @@ def gallery(material: Material) -> Gallery:
     runs = [record for record in material.records if record.run_id in files]
     strips: dict[bytes, list[_Strip]] = {}
     unreadable = []
-    chosen = _in_turn(_first_seeds(runs))[:MOST]
-    for run in sorted(chosen, key=_norm_first):
+    chosen = _round_robin(_first_seeds(runs))[:MAX_PICTURES]
+    for run in sorted(chosen, key=_norm_and_id):
         try:
             strip = _strip(run, files[run.run_id])
         except (OSError, Unreadable):
             unreadable.append(run.run_id)
         else:
-            strips.setdefault(strip.above.tobytes(), []).append(strip)
-    contents = sorted(strips.values(), key=lambda same: -len(same))
-    names = _names(
+            strips.setdefault(strip.inputs.tobytes(), []).append(strip)
+    contents = sorted(strips.values(), key=len, reverse=True)
+    differences = _differences(
         [[_options(strip.run.config) for strip in same] for same in contents]
     )
     return Gallery(
-        [_content(same, name) for same, name in zip(contents, names, strict=True)],
-        len(runs) - len(chosen),
-        unreadable,
+        contents=[
+            _content(same, difference)
+            for same, difference in zip(contents, differences, strict=True)
+        ],
+        left_out=len(runs) - len(chosen),
+        unreadable=unreadable,
     )
 
 
-def _names(contents: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
-    """For each content the options in which its runs agree and others differ."""
+def _differences(contents: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return for each content the options that distinguish it from the others.
 
-    def agree(runs: Sequence[Mapping[str, Any]], key: str) -> bool:
+    `contents[i]` are the options of its runs. An option counts if it is equal in all
+    runs of each content, but not equal in all contents.
+    """
+
+    def equal(runs: Sequence[Mapping[str, Any]], key: str) -> bool:
         return all(run.get(key) == runs[0].get(key) for run in runs)
 
-    everything = [run for runs in contents for run in runs]
+    all_runs = [run for runs in contents for run in runs]
     keys = [
         key
-        for key in dict.fromkeys(key for run in everything for key in run)
-        if all(agree(runs, key) for runs in contents) and not agree(everything, key)
+        for key in dict.fromkeys(key for run in all_runs for key in run)
+        if all(equal(runs, key) for runs in contents) and not equal(all_runs, key)
     ]
     return [
         ", ".join(f"{key} {runs[0][key]}" for key in keys if key in runs[0])
@@ -125,71 +137,81 @@ def _names(contents: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
     ]
 
 
-def _content(strips: Sequence[_Strip], what: str) -> Content:
-    first = strips[0]
-    side, styles, crops = first.above.height, first.styles, first.crops
-    options = [_options(strip.run.config) for strip in strips]
+def _content(strips: Sequence[_Strip], difference: str) -> Content:
+    """Make a content from strips with equal inputs.
+
+    The label of an output is its norm, with the options in which it differs from other
+    outputs of the same norm.
+    """
+    inputs, styles, crops = strips[0].inputs, strips[0].styles, strips[0].crops
+    all_options = [_options(strip.run.config) for strip in strips]
     outputs = []
-    for strip, chosen in zip(strips, options, strict=True):
-        norm = chosen["norm"]
-        same_norm = [other for other in options if other["norm"] == norm]
+    for strip, options in zip(strips, all_options, strict=True):
+        norm = options["norm"]
+        same_norm = [other for other in all_options if other["norm"] == norm]
         differing = [
             f"{key} {value}"
-            for key, value in chosen.items()
+            for key, value in options.items()
             if any(other.get(key) != value for other in same_norm)
         ]
-        picture = _uri(strip.below.crop((0, 0, crops * side, side)))
+        picture = _uri(strip.outputs.crop((0, 0, crops * inputs.height, inputs.height)))
         label = ", ".join([norm, *differing])
         outputs.append(Output(strip.run.run_id, norm, label, picture))
-    return Content(what, _uri(first.above), first.above.size, styles, crops, outputs)
+    return Content(difference, _uri(inputs), inputs.size, styles, crops, outputs)
 
 
 def _first_seeds(runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return the run with the lowest seed of runs that differ only in the seed."""
     first: dict[str, RunRecord] = {}
     for run in sorted(runs, key=lambda run: (run.config.seed, run.run_id)):
-        same = run.config.model_copy(update={"seed": 0}).model_dump_json()
-        first.setdefault(same, run)
+        without_seed = run.config.model_copy(update={"seed": 0}).model_dump_json()
+        first.setdefault(without_seed, run)
     return list(first.values())
 
 
-def _in_turn(runs: Iterable[RunRecord]) -> list[RunRecord]:
-    """The first of every norm, then the second of every norm, and so on."""
+def _round_robin(runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return the first run of every norm, then the second of every norm, and so on."""
     by_norm: dict[str, list[RunRecord]] = {}
-    for run in sorted(runs, key=_norm_first):
+    for run in sorted(runs, key=_norm_and_id):
         by_norm.setdefault(run.config.norm.name, []).append(run)
     rounds = zip_longest(*by_norm.values())
-    return [run for some in rounds for run in some if run is not None]
+    return [run for each_round in rounds for run in each_round if run is not None]
 
 
-def _norm_first(run: RunRecord) -> tuple[str, str]:
+def _norm_and_id(run: RunRecord) -> tuple[str, str]:
     return run.config.norm.name, run.run_id
 
 
 def _options(config: RunConfig) -> dict[str, Any]:
-    """The keys that decide a run's numbers."""
+    """Return the config keys that can change the numbers of a run."""
     flat = query.flat(config).items()
     return {key: value for key, value in flat if key.split(".")[0] not in NOT_HASHED}
 
 
 def _strip(run: RunRecord, file: Path) -> _Strip:
-    """Raises as `untrusted.picture`, and Damaged if it is not a style run's picture."""
-    whole = untrusted.picture(file)
-    middle = whole.height // 2
+    """Read the picture of a run.
+
+    Raises what `untrusted.picture` raises, and Damaged if the file is not the picture
+    of a style run.
+    """
+    picture = untrusted.picture(file)
+    middle = picture.height // 2
     styles = run.config.data.options.get("styles", [])
-    if max(whole.size) > LONGEST:
-        raise Damaged(file, f"a side of it is longer than {LONGEST:,} pixels")
+    if max(picture.size) > MAX_WEBP_SIDE:
+        raise Damaged(file, f"a side has more than {MAX_WEBP_SIDE:,} pixels")
     if not isinstance(styles, list):
-        raise Damaged(file, f"data.styles={styles!r} of its run is no list")
-    crops = whole.width // middle - len(styles) if middle else 0
+        raise Damaged(file, f"data.styles={styles!r} of the run is not a list")
+    crops = picture.width // middle - len(styles) if middle else 0
     if crops < 1:
-        raise Damaged(file, "it has no content beside the styles of its run")
-    whole = whole.convert("RGB")
-    above = whole.crop((0, 0, whole.width, middle))
-    below = whole.crop((0, middle, whole.width, 2 * middle))
-    return _Strip(run, above, below, len(styles), crops)
+        raise Damaged(file, "the picture has no content, only the styles of the run")
+    picture = picture.convert("RGB")
+    inputs = picture.crop((0, 0, picture.width, middle))
+    outputs = picture.crop((0, middle, picture.width, 2 * middle))
+    return _Strip(run, inputs, outputs, len(styles), crops)
 
 
 def _uri(picture: Image.Image) -> str:
+    """Return a picture as a data URI in WebP."""
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=QUALITY, method=6)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-// Runs as data: unpacking, conditions, order, cells. Knows nothing of the page.
+// The runs as data: unpacking, filter conditions, sorting, cells. No code for elements.
 
 const OPERATORS = ["=", "!=", "<", "<=", ">", ">="];
 const ORDERED = {
@@ -28,40 +28,41 @@ class Runs {
     this.all = Array.from({ length: this.size }, (_, run) => run);
   }
 
-  // Every key that can be asked for: facts first, then metrics.
+  // The keys of all values: facts first, then metrics.
   get keys() {
     return [...this.facts.keys(), ...this.metrics.keys()];
   }
 
-  // A run's value of a key, null where it has none.
+  // The value of a key in a run; null if there is none.
   value(run, key) {
     const fact = this.facts.get(key);
     if (fact) return fact.values[fact.codes ? fact.codes[run] : 0];
     return this.metrics.get(key)?.[run] ?? null;
   }
 
-  // The different values of a fact, sorted; none are offered for a metric.
+  // The distinct values of a fact, sorted; empty for a metric.
   distinct(key) {
     return [...(this.facts.get(key)?.values ?? [])].sort(compareValues);
   }
 
+  // Whether the runs differ in a fact; true for a metric.
   varies(key) {
     const fact = this.facts.get(key);
     return fact ? fact.codes !== null : this.metrics.has(key);
   }
 
-  // What runs logged more than once.
+  // The names of all curves of some runs, sorted.
   curveNames(runs) {
     const names = new Set(runs.flatMap((run) => Object.keys(this.curves[run])));
     return [...names].sort();
   }
 
-  // [x, y] pairs of one curve, those that are not finite left out as null.
+  // The [step, value] pairs of a curve; a value is null if it is not finite.
   curve(run, name) {
-    const found = this.curves[run][name];
-    if (!found) return [];
-    const [steps, values] = found;
-    return this.steps[steps].map((x, i) => [x, this.values[values][i]]);
+    const indices = this.curves[run][name];
+    if (!indices) return [];
+    const [steps, values] = [this.steps[indices[0]], this.values[indices[1]]];
+    return steps.map((step, i) => [step, values[i]]);
   }
 
   colour(norm) {
@@ -69,7 +70,7 @@ class Runs {
   }
 }
 
-// As a person reads it: text as it is, everything else as JSON writes it.
+// A value as text: strings unchanged, other values as JSON.
 function shown(value) {
   if (value === null) return "–";
   if (typeof value === "number") return shownNumber(value);
@@ -83,14 +84,14 @@ function shownNumber(value) {
   return String(Number(value.toFixed(4)));
 }
 
-// As in a column: always four decimals, where they show something.
+// A number as text for a column: four decimals, or exponential form if those do not suit.
 function aligned(value) {
   if (value === null) return "–";
   const size = Math.abs(value);
   return value === 0 || (size >= 1e-3 && size < 1e5) ? value.toFixed(4) : value.toExponential(2);
 }
 
-// Numbers, then text, then what has no value, which stays last in either direction.
+// The order of values: numbers, then text, then null.
 function rank(value) {
   if (value === null) return 2;
   return typeof value === "number" ? 0 : 1;
@@ -106,16 +107,16 @@ function compareText(a, b) {
   return a < b ? -1 : Number(a > b);
 }
 
-// As `normbench results --where`: != holds where = does not, so also where there is no
-// value; an order holds only between numbers.
+// Whether a condition holds for a value, with the rules of `normbench results --where`:
+// != is the opposite of =, also for runs without a value; < and > need numbers.
 function holds({ operator, text }, value) {
   if (operator in ORDERED) {
     return typeof value === "number" && ORDERED[operator](value, Number(text));
   }
-  return means(value, text) === (operator === "=");
+  return equalsText(value, text) === (operator === "=");
 }
 
-function means(value, text) {
+function equalsText(value, text) {
   if (value === null) return text.toLowerCase() === "null" || text === "–";
   if (typeof value === "number") return text.trim() !== "" && Number(text) === value;
   return text === shown(value) || text.toLowerCase() === shown(value);
@@ -127,28 +128,30 @@ function matching(runs, conditions) {
   );
 }
 
+// Sort items by value. Items without a value are last, also in descending order.
 function inOrder(items, valueOf, descending) {
-  const ranked = items.map((item) => [valueOf(item), item]);
-  ranked.sort(([a], [b]) => {
-    const withoutValue = (a === null) - (b === null);
-    return withoutValue || (descending ? compareValues(b, a) : compareValues(a, b));
+  const pairs = items.map((item) => [valueOf(item), item]);
+  pairs.sort(([a], [b]) => {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return descending ? compareValues(b, a) : compareValues(a, b);
   });
-  return ranked.map(([, item]) => item);
+  return pairs.map(([, item]) => item);
 }
 
-// A cell for each combination of the values of `by`. Its numbers are over the runs that
-// are ok and have a finite metric; `failures` are those that are not ok.
+// Group runs into cells: runs with equal values of the keys `by` are one cell.
 function cellsOf(runs, chosen, by, metric) {
-  const found = new Map();
+  const cells = new Map();
   for (const run of chosen) {
     const values = by.map((key) => runs.value(run, key));
     const id = JSON.stringify(values);
-    if (!found.has(id)) found.set(id, { id, values, runs: [] });
-    found.get(id).runs.push(run);
+    if (!cells.has(id)) cells.set(id, { id, values, runs: [] });
+    cells.get(id).runs.push(run);
   }
-  return [...found.values()].map((cell) => ({ ...cell, ...summary(runs, cell.runs, metric) }));
+  return [...cells.values()].map((cell) => ({ ...cell, ...summary(runs, cell.runs, metric) }));
 }
 
+// Statistics of the metric over the `n` runs that are ok and have it. `failures` counts
+// the runs that are not ok, `without` the runs that are ok but lack the metric.
 function summary(runs, members, metric) {
   const ok = members.filter((run) => runs.value(run, "status") === "ok");
   const values = ok.map((run) => runs.value(run, metric)).filter((value) => value !== null);
@@ -166,25 +169,26 @@ function summary(runs, members, metric) {
   };
 }
 
-// Of several curves the mean and the least and greatest value, at the steps of the
-// first within the reach of all; between the points of another curve a straight line.
+// The mean, minimum and maximum of several curves: [step, mean, minimum, maximum]. The
+// steps are those of the first curve that all curves cover; the other curves are
+// interpolated linearly.
 function band(curves) {
   const finite = curves
     .map((curve) => curve.filter(([, y]) => y !== null))
     .filter((curve) => curve.length > 1);
   if (!finite.length) return [];
-  const from = Math.max(...finite.map((curve) => curve[0][0]));
-  const to = Math.min(...finite.map((curve) => curve.at(-1)[0]));
-  const steps = finite[0].map(([x]) => x).filter((x) => from <= x && x <= to);
+  const first = Math.max(...finite.map((curve) => curve[0][0]));
+  const last = Math.min(...finite.map((curve) => curve.at(-1)[0]));
+  const steps = finite[0].map(([x]) => x).filter((x) => first <= x && x <= last);
   return steps.map((x) => {
-    const at = finite.map((curve) => interpolated(curve, x));
-    const mean = at.reduce((sum, y) => sum + y, 0) / at.length;
-    return [x, mean, Math.min(...at), Math.max(...at)];
+    const values = finite.map((curve) => interpolated(curve, x));
+    const mean = values.reduce((sum, y) => sum + y, 0) / values.length;
+    return [x, mean, Math.min(...values), Math.max(...values)];
   });
 }
 
 function interpolated(curve, x) {
-  let right = curve.findIndex(([at]) => at >= x);
+  let right = curve.findIndex(([pointX]) => pointX >= x);
   if (right <= 0) right = 1;
   const [[x0, y0], [x1, y1]] = [curve[right - 1], curve[right]];
   return x1 === x0 ? y1 : y0 + ((y1 - y0) * (x - x0)) / (x1 - x0);

@@ -1,7 +1,7 @@
-// The table of the explorer: a row for each run, or for each cell of runs.
+// The explorer's table, with a row for each run or for each cell.
 
 const PAGE_ROWS = 50;
-// The columns of a cell, and how each is written.
+// The numeric columns of cells, with the functions that format them.
 const NUMBERS = { n: shown, mean: aligned, sd: aligned, min: aligned, max: aligned, failures: shown, without: shown };
 
 function drawTable(context) {
@@ -11,13 +11,13 @@ function drawTable(context) {
 function drawRuns(context) {
   const { runs, state, parts, message } = context;
   const { key, descending } = state.sort.runs;
-  const found = inOrder(matching(runs, state.conditions), (run) => runs.value(run, key), descending);
-  message.textContent = `${count(found.length)} of ${count(runs.size)} runs`;
-  const { rows, pages } = pageOf(state, found);
+  const matches = inOrder(matching(runs, state.conditions), (run) => runs.value(run, key), descending);
+  message.textContent = `${count(matches.length)} of ${count(runs.size)} runs`;
+  const { rows, pages } = pageOf(state, matches);
   const columns = ["run_id", ...state.columns.filter((column) => column !== "run_id")];
   const first = state.page * PAGE_ROWS;
-  const made = table(
-    `Runs ${count(first + 1)} to ${count(first + rows.length)} of ${count(found.length)}; a heading sorts`,
+  const tableOfRuns = table(
+    `Runs ${count(first + 1)} to ${count(first + rows.length)} of ${count(matches.length)}; click a heading to sort`,
     [pickHead(), ...columns.map((column) => sortable(context, "runs", column, isNumeric(runs, column)))],
     rows.map((run) =>
       element("tr", {}, pick(context, "runs", run, runs.value(run, "run_id")), ...runCells(runs, run, columns)),
@@ -26,7 +26,7 @@ function drawRuns(context) {
   );
   parts.table.replaceChildren(
     columnChoice(context),
-    found.length ? scrollBox("Table of runs", made) : none("No run is like that."),
+    matches.length ? scrollBox("Table of runs", tableOfRuns) : none("No run matches the filters."),
     pager(context, pages),
     chosenControls(context, "runs", rows),
   );
@@ -35,27 +35,27 @@ function drawRuns(context) {
 function drawCells(context) {
   const { runs, state, parts, message } = context;
   const by = cellKeys(state);
-  const found = matching(runs, state.conditions);
+  const matches = matching(runs, state.conditions);
   const cells = currentCells(context);
-  message.textContent = `${count(found.length)} of ${count(runs.size)} runs, in ${count(cells.length)} cells`;
+  message.textContent = `${count(matches.length)} of ${count(runs.size)} runs, in ${count(cells.length)} cells`;
   const { key, descending } = state.sort.cells;
   const valueOf = (cell) => (by.includes(key) ? cell.values[by.indexOf(key)] : (cell[key] ?? null));
   const { rows, pages } = pageOf(state, inOrder(cells, valueOf, descending));
-  const reach = extent(cells);
-  const made = table(
-    `${state.metric}: over the n runs that are ok; without: ok, but the metric is missing or not finite`,
+  const limits = extent(cells);
+  const tableOfCells = table(
+    `${state.metric} of the n runs that are ok. "without": runs that are ok, but without a finite value`,
     [
       pickHead(),
       ...by.map((name) => sortable(context, "cells", name, isNumeric(runs, name))),
       element("th", { scope: "col" }, "min, mean, max"),
       ...Object.keys(NUMBERS).map((name) => sortable(context, "cells", name, true)),
     ],
-    rows.map((cell) => cellRow(context, by, cell, reach)),
+    rows.map((cell) => cellRow(context, by, cell, limits)),
     "runs",
   );
   parts.table.replaceChildren(
     cellControls(context),
-    cells.length ? scrollBox("Table of cells", made) : none("No run is like that."),
+    cells.length ? scrollBox("Table of cells", tableOfCells) : none("No run matches the filters."),
     ...mixtureNote(runs, cells, by),
     pager(context, pages),
     chosenControls(context, "cells", rows.map((cell) => cell.id)),
@@ -63,7 +63,7 @@ function drawCells(context) {
   );
 }
 
-// The items of the current page, which is moved if there are fewer pages now.
+// The items of the current page. Goes to the last page if the current one is gone.
 function pageOf(state, items) {
   const pages = Math.max(1, Math.ceil(items.length / PAGE_ROWS));
   state.page = Math.min(state.page, pages - 1);
@@ -84,7 +84,7 @@ function runCells(runs, run, columns) {
   });
 }
 
-function cellRow(context, by, cell, reach) {
+function cellRow(context, by, cell, limits) {
   const { runs } = context;
   const values = cell.values.map((value, i) => {
     const className = isNumeric(runs, by[i]) ? "n" : "";
@@ -95,8 +95,8 @@ function cellRow(context, by, cell, reach) {
     {},
     pick(context, "cells", cell.id, cellName(by, cell)),
     ...values,
-    element("td", {}, spread(cell, reach, cellColour(runs, by, cell))),
-    ...Object.entries(NUMBERS).map(([name, write]) => element("td", { className: "n" }, write(cell[name]))),
+    element("td", {}, spread(cell, limits, cellColour(runs, by, cell))),
+    ...Object.entries(NUMBERS).map(([name, format]) => element("td", { className: "n" }, format(cell[name]))),
   );
 }
 
@@ -104,7 +104,7 @@ function pickHead() {
   return element("th", { scope: "col", className: "pick" }, element("span", { className: "hidden" }, "Choose"));
 }
 
-// A box that chooses a row, for curves and comparison.
+// A table cell with a checkbox that chooses the row for curves and comparison.
 function pick(context, view, id, name) {
   const chosen = context.state.chosen[view];
   const box = checkbox(chosen.has(id), (checked) => {
@@ -113,19 +113,20 @@ function pick(context, view, id, name) {
     keepFocus(() => context.update("table", "curves", "compare"));
   });
   box.setAttribute("aria-label", `Choose ${name}`);
-  box.disabled = !box.checked && chosen.size >= MOST_CHOSEN;
+  box.disabled = !box.checked && chosen.size >= MAX_CHOSEN;
   return element("td", { className: "pick" }, box);
 }
 
+// A column heading that sorts by the column; a second click reverses the order.
 function sortable({ state, update }, view, key, numeric) {
   const sort = state.sort[view];
-  const act = () => {
+  const sortByKey = () => {
     sort.descending = sort.key === key ? !sort.descending : false;
     sort.key = key;
     state.page = 0;
     keepFocus(() => update("table"));
   };
-  const head = element("th", { scope: "col", className: numeric ? "n" : "" }, button(key, act));
+  const head = element("th", { scope: "col", className: numeric ? "n" : "" }, button(key, sortByKey));
   if (sort.key === key) head.setAttribute("aria-sort", sort.descending ? "descending" : "ascending");
   return head;
 }
@@ -147,7 +148,7 @@ function columnChoice({ runs, state, update }) {
   const details = element(
     "details",
     { className: "more", open: state.columnsOpen },
-    element("summary", {}, "Columns: any key of the config, any metric"),
+    element("summary", {}, "Columns: config keys and metrics"),
     element("fieldset", { className: "choices" }, element("legend", { className: "hidden" }, "Columns"), ...boxes),
   );
   details.addEventListener("toggle", () => (state.columnsOpen = details.open));
@@ -155,31 +156,34 @@ function columnChoice({ runs, state, update }) {
 }
 
 function pager({ state, update }, pages) {
-  const step = (words, by) => {
-    const act = () => {
-      state.page += by;
+  const step = (text, change) => {
+    const turn = () => {
+      state.page += change;
       keepFocus(() => update("table"));
     };
-    return button(words, act, state.page + by < 0 || state.page + by >= pages);
+    const target = state.page + change;
+    return button(text, turn, target < 0 || target >= pages);
   };
-  const place = element("span", { className: "small" }, `page ${state.page + 1} of ${pages}`);
-  const made = controls(step("Previous page", -1), place, step("Next page", 1));
-  made.hidden = pages === 1;
-  return made;
+  const position = element("span", { className: "small" }, `page ${state.page + 1} of ${pages}`);
+  const buttons = controls(step("Previous page", -1), position, step("Next page", 1));
+  buttons.hidden = pages === 1;
+  return buttons;
 }
 
 function chosenControls(context, view, ids) {
   const chosen = context.state.chosen[view];
-  const free = ids.filter((id) => !chosen.has(id)).slice(0, MOST_CHOSEN - chosen.size);
-  const act = (change) => () => {
+  const free = ids.filter((id) => !chosen.has(id)).slice(0, MAX_CHOSEN - chosen.size);
+  const redrawAfter = (change) => () => {
     change();
     keepFocus(() => context.update("table", "curves", "compare"));
   };
-  const more = chosen.size >= MOST_CHOSEN ? ", which is the most; cells sum up more" : "";
+  const chooseFree = redrawAfter(() => free.forEach((id) => chosen.add(id)));
+  const chooseNone = redrawAfter(() => chosen.clear());
+  const limit = chosen.size >= MAX_CHOSEN ? ` (at most ${MAX_CHOSEN})` : "";
   return controls(
-    element("span", { className: "small" }, `${chosen.size} chosen${more}`),
-    button(`Choose ${free.length} of these`, act(() => free.forEach((id) => chosen.add(id))), !free.length),
-    button("Choose none", act(() => chosen.clear()), !chosen.size),
+    element("span", { className: "small" }, `${chosen.size} chosen${limit}`),
+    button(`Choose ${free.length} from this page`, chooseFree, !free.length),
+    button("Choose none", chooseNone, !chosen.size),
   );
 }
 
@@ -193,10 +197,10 @@ function cellControls({ runs, state, update }) {
   const groups = state.by.map((key, i) => {
     const change = (value) => {
       state.by[i] = value;
-      state.by = withEmpty([...new Set(cellKeys(state))]);
+      state.by = padded([...new Set(cellKeys(state))]);
       redraw();
     };
-    return labelled(GROUPS[i], select(keys, key, change, (name) => name || "nothing more"));
+    return labelled(GROUPS[i], select(keys, key, change, (name) => name || "(none)"));
   });
   const metric = select([...runs.metrics.keys()], state.metric, (value) => {
     state.metric = value;
@@ -205,7 +209,7 @@ function cellControls({ runs, state, update }) {
   return controls(...groups, labelled("Metric", metric));
 }
 
-// A mean over different experiments is not one of seeds: say in what they differ.
+// A note if cells have runs of different experiments, not only of different seeds.
 function mixtureNote(runs, cells, by) {
   const same = (key, a, b) => {
     const { codes } = runs.facts.get(key);
@@ -218,19 +222,21 @@ function mixtureNote(runs, cells, by) {
       cells.some((cell) => cell.runs.some((run) => !same(key, run, cell.runs[0]))),
   );
   if (!mixed.length) return [];
-  const words = `There are cells whose runs differ in ${mixed.join(", ")}: choose with filters, or make cells by these.`;
-  return [element("p", { className: "note" }, words)];
+  const keys = mixed.join(", ");
+  const note = `Some cells have runs that differ in ${keys}. Filter the runs, or make cells by these keys.`;
+  return [element("p", { className: "note" }, note)];
 }
 
+// The minimum and the maximum of all cells.
 function extent(cells) {
   const present = cells.filter((cell) => cell.n);
   return [Math.min(...present.map((cell) => cell.min)), Math.max(...present.map((cell) => cell.max))];
 }
 
-// A line from the least to the greatest value, with a tick at the mean.
+// A line from the minimum to the maximum of a cell, with a tick at the mean.
 function spread({ n, min, mean, max }, [low, high], colour) {
   const place = (value) => (high > low ? (100 * (value - low)) / (high - low) : 50);
-  const made = svg("svg", {
+  const picture = svg("svg", {
     class: "spread",
     viewBox: "0 0 100 12",
     preserveAspectRatio: "none",
@@ -238,7 +244,7 @@ function spread({ n, min, mean, max }, [low, high], colour) {
     focusable: "false",
   });
   if (n) {
-    made.append(svg("path", { stroke: colour, d: `M${place(min)} 6H${place(max)}M${place(mean)} 1V11` }));
+    picture.append(svg("path", { stroke: colour, d: `M${place(min)} 6H${place(max)}M${place(mean)} 1V11` }));
   }
-  return made;
+  return picture;
 }

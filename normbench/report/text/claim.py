@@ -1,4 +1,4 @@
-"""A registered claim as text: what will be counted as evidence, before any run."""
+"""A registered claim as text for a terminal: the evidence that a check will count."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -7,7 +7,7 @@ from normbench.report.text.paragraph import paragraph
 from normbench.report.words import with_finding
 from normbench.verdicts.registration import Claim, Contrast, Design
 
-SAYS = {
+RELATIONS = {
     "greater": "is above {}",
     "less": "is below {}",
     "equal": "is {} within the margin",
@@ -15,16 +15,17 @@ SAYS = {
 }
 
 
-def text(
+def claim_text(
     claim: Claim,
     statements: Mapping[str, str],
     costs: Sequence[str],
     width: int,
     finding: str | None = None,
 ) -> str:
-    """The whole claim, with the `statements` of its theorems and a line for each cost.
+    """Return the whole claim as lines of at most `width` characters.
 
-    `finding` is what a check found about its sentence.
+    `statements` maps the check of a theorem to the sentence that it proves. `costs` are
+    lines on the cost of a check. `finding` is the finding about the claim's sentence.
     """
     return "\n".join(_lines(claim, statements, costs, width, finding))
 
@@ -61,7 +62,7 @@ def _lines(
             yield paragraph(f"{kind} {name}: ", design.question, width)
             yield from _design(design, width)
     yield ""
-    yield "* primary: the verdict rests on these, adjusted by Holm"
+    yield "* primary: the verdict rests on these contrasts, adjusted by Holm"
     yield from costs
 
 
@@ -78,38 +79,41 @@ def _design(design: Design, width: int) -> Iterator[str]:
     cells = design.all_cells()
     if design.cells is not None:
         yield row("cells", ", ".join(cells))
-    tuned = "not tuned"
+    choice = "not tuned"
     if len(design.rates) > 1:
-        tuned = f"chosen on {design.tuning_seeds} other seeds by {design.validation}"
+        choice = f"chosen on {design.tuning_seeds} other seeds by {design.validation}"
     rates = ", ".join(f"{lr:g}" for lr in design.rates)
-    yield row("runs", f"{len(cells)} cells, {design.seeds} seeds; lr {rates}, {tuned}")
-    yield row("gate", f"an arm trained if {design.gate.metric} < {design.gate.below:g}")
+    yield row("runs", f"{len(cells)} cells, {design.seeds} seeds; lr {rates}, {choice}")
+    yield row(
+        "gate",
+        f"an arm counts as trained if {design.gate.metric} < {design.gate.below:g}",
+    )
     if design.probes:
         yield row("probes", ", ".join(design.probes))
     for contrast in design.contrasts:
         yield row("expected", _contrast(contrast))
     for crossing in design.crossovers:
-        yield row("reports", f"{crossing.name}: where {crossing.metric} crosses")
+        cross = f"level at which curves of {crossing.metric} cross, not judged"
+        yield row("reported", f"{crossing.name}: {cross}")
 
 
 def _contrast(contrast: Contrast) -> str:
+    name = f"{contrast.name}*" if contrast.primary else contrast.name
     metric = f"log2 of {contrast.metric}" if contrast.log2 else contrast.metric
     if contrast.weights is None:
-        what = f"slope of {metric} on log2 level of {contrast.slope}"
+        quantity = f"slope of {metric} on log2 level of {contrast.slope}"
     else:
-        what = f"{metric}, {_sum(contrast.weights)},"
-    says = SAYS[contrast.says].format(f"{contrast.expected:g}")
-    return (
-        f"{contrast.name}{'*' * contrast.primary}: {what} {says} "
-        f"(margin {contrast.margin:g}: {contrast.reason})"
-    )
+        quantity = f"{metric}, {_weighted_sum(contrast.weights)},"
+    relation = RELATIONS[contrast.says].format(f"{contrast.expected:g}")
+    margin = f"margin {contrast.margin:g}: {contrast.reason}"
+    return f"{name}: {quantity} {relation} ({margin})"
 
 
-def _sum(weights: Mapping[str, float]) -> str:
-    terms = [
-        f"{'-' if weight < 0 else '+'} "
-        + (f"{abs(weight):g} " * (abs(weight) != 1))
-        + cell.removesuffix("@-")
-        for cell, weight in weights.items()
-    ]
+def _weighted_sum(weights: Mapping[str, float]) -> str:
+    """Write weights as a sum of cells, such as "a@2 - 0.5 b@2"."""
+    terms = []
+    for cell, weight in weights.items():
+        sign = "-" if weight < 0 else "+"
+        factor = "" if abs(weight) == 1 else f"{abs(weight):g} "
+        terms.append(f"{sign} {factor}{cell.removesuffix('@-')}")
     return " ".join(terms).removeprefix("+ ")

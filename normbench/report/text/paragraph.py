@@ -4,7 +4,7 @@ import textwrap
 
 
 def paragraph(label: str, text: str, width: int, *, indent: int = 0) -> str:
-    """`label`, then `text`, whose further lines are indented by the label."""
+    """Wrap `label` and `text`; later lines begin below the first word of `text`."""
     first = " " * indent + label
     return textwrap.fill(
         text,
