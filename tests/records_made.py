@@ -49,3 +49,12 @@ def written(results: Path, finished: RunRecord) -> Path:
         writer.begin(finished.config)
         writer.finish(finished)
     return writer.folder
+
+
+def with_errors(norm: str, errors: list[float], **changes: Any) -> list[RunRecord]:
+    return [
+        a_record(
+            f"norm={norm}", f"seed={s}", **({"metrics": {"test/error": e}} | changes)
+        )
+        for s, e in enumerate(errors)
+    ]

@@ -10,7 +10,7 @@ import pytest
 from claims_made import TINY, put
 from sweeps_made import PATIENCE, THIRTY_STEPS, wait_until
 
-from normbench.records.store import is_running
+from normbench.records.store import RunWriter, is_running
 from normbench.sweeps.manifest import folders, read_manifest
 
 RUNS = 12  # two cells of six seeds
@@ -46,13 +46,16 @@ def test_a_command_is_seen_stopped_and_goes_on_without_a_reader(
         return sorted(results.glob("??/*/result.json"))
 
     process = started(COMMANDS[title], tmp_path)
-    wait_until(lambda: bool(records()), "the first run is finished")
+    wait_until(lambda: bool(folders(results)), "the sweep has a manifest")
     (announced,) = folders(results)
     manifest = read_manifest(announced)
     assert (manifest.title, len(manifest.todo)) == (title, RUNS)
-    assert is_running(announced)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=PATIENCE)
+    # The command cannot end while this process has the lock of its last run.
+    with RunWriter(results, manifest.todo[-1]):
+        wait_until(lambda: bool(records()), "the first run is finished")
+        assert is_running(announced)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert output.splitlines()[-1].startswith("interrupted; "), output
     assert f"{RUNS} runs to do" in output and "Traceback" not in output
