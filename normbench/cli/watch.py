@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from normbench.sweeps.watch import Cell, Snapshot, Watch
+    from normbench.sweeps.snapshot import Cell, Snapshot
+    from normbench.sweeps.watch import Watch
 
 EVERY = 1.0
 """Seconds between looks."""
@@ -232,7 +233,7 @@ def _window(
 
     If not all fit, the part begins with the first row that has runs to come.
     """
-    from normbench.sweeps.watch import OPEN
+    from normbench.sweeps.snapshot import OPEN
 
     if most is None or len(rows) <= most:
         return 0, len(rows), 0
@@ -261,7 +262,7 @@ def _cell(cell: "Cell | None", console: "Console", detail: int) -> "Text":
     """Marks; with `detail` 1 also the mean, with 2 also the count of a large cell."""
     from rich.text import Text
 
-    from normbench.sweeps.watch import OPEN
+    from normbench.sweeps.snapshot import OPEN
 
     if cell is None:
         return Text()

@@ -67,7 +67,7 @@ class InProcess(batches.Cluster):
         if not tasks:
             self.idle()
 
-    def outcome(self, task: Batch) -> list[Event] | None:
+    def task_events(self, task: Batch) -> list[Event] | None:
         self.running -= 1
         try:
             return self.do(task, self.results)
@@ -108,9 +108,9 @@ def faults(monkeypatch: pytest.MonkeyPatch, template: RunRecord) -> Faults:
         return ended
 
     monkeypatch.setattr(worker, "run_one", run)
-    monkeypatch.setattr(follower, "RETRY", 0.0)
-    monkeypatch.setattr(batches, "UNSEEN", 0.0)
-    monkeypatch.setattr(batches, "LOOK", 0.0)
+    monkeypatch.setattr(follower, "RETRY_INTERVAL", 0.0)
+    monkeypatch.setattr(batches, "SHARED_FOLDER_DELAY", 0.0)
+    monkeypatch.setattr(batches, "POLL_INTERVAL", 0.0)
     return faults
 
 
@@ -156,7 +156,7 @@ def test_a_run_that_kills_its_process_is_given_up_and_the_rest_is_done(
     assert (failed.status, failed.error) == ("failed", "its worker was killed, 2 times")
     assert {record.status for record in seen.records.values()} == {"ok"}
     assert seen.warnings == [
-        f"the worker of run {culprit} was killed; it begins once more"
+        f"the worker of run {culprit} was killed; the run is tried once more"
     ]
 
 

@@ -28,7 +28,7 @@ def test_a_process_is_killed_and_the_next_told_to_stop_in_one_run(
     process = hurt.start(None, slow=0.3)
     hurt.wait_for_rows(first, 7)
     os.kill(hurt.begun()[first][-1].pid, signal.SIGKILL)
-    wait_until(lambda: len(hurt.begun()[first]) == 2, "it begins once more")
+    wait_until(lambda: len(hurt.begun()[first]) == 2, "the run is started once more")
     hurt.wait_for_rows(first, 8)
     os.kill(hurt.begun()[first][-1].pid, signal.SIGTERM)
     hurt.end(process)

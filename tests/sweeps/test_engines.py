@@ -88,7 +88,7 @@ def test_an_engine_that_is_not_here_is_named(
 def test_a_ray_address_that_does_not_answer_is_given_up(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray, "ANSWER", 3.0)
+    monkeypatch.setattr(ray, "ANSWER_TIMEOUT", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         nobody = RAY.model_copy(update={"address": address})

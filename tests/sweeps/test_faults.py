@@ -85,7 +85,7 @@ def test_a_worker_may_be_killed_at_every_write(tmp_path: Path) -> None:
     hurt = Sweep(tmp_path, f"seed=range(0,{len(WRITES)})", "keep_weights=true")
     at = {key: [f"{write} me"] for key, write in zip(hurt.ids, WRITES, strict=True)}
     output = hurt.run(at)
-    assert output.count("begins once more") == len(WRITES)
+    assert output.count("the run is tried once more") == len(WRITES)
     assert dict(zip(WRITES, hurt.steps(), strict=True)) == WRITES
     hurt.check()
 
@@ -243,7 +243,7 @@ def test_a_death_that_is_noticed_after_the_timeout_is_a_death(
     time.sleep(15)
     os.kill(process.pid, signal.SIGCONT)
     output = hurt.end(process, code=None)
-    assert "was killed by SIGKILL; it begins once more" in output
+    assert "was killed by SIGKILL; the run is tried once more" in output
     hurt.complete()
 
 

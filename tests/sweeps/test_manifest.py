@@ -19,7 +19,7 @@ def test_a_clock_that_is_wrong_ends_no_sweep(
     with Announcement(tmp_path) as announcement:
         for now in (-1e9, -0.5, 2.0**32, 4e11):
             monkeypatch.setattr(time, "time", lambda now=now: now)
-            announcement.say(manifest)
+            announcement.publish(manifest)
             (folder,) = folders(tmp_path)
             assert read_manifest(folder) == manifest, now
 
@@ -30,31 +30,31 @@ def test_what_a_sweep_says_is_there_while_it_runs_and_until_the_next(
     manifest = a_manifest(*grid(norm=NORMS, seed=SEEDS))
     with Announcement(tmp_path) as first:
         assert folders(tmp_path) == []
-        first.say(manifest)
+        first.publish(manifest)
         (folder,) = folders(tmp_path)
         assert store.is_running(folder)
         assert read_manifest(folder) == manifest
         with Announcement(tmp_path) as second:
-            second.say(manifest)
+            second.publish(manifest)
             assert len(folders(tmp_path)) == 2
     assert not store.is_running(folder)
     with Announcement(tmp_path) as third:
-        third.say(manifest)
+        third.publish(manifest)
         assert len(folders(tmp_path)) == 1
     assert len(folders(tmp_path)) == 1
 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     with Announcement(tmp_path) as announcement:
-        announcement.say(a_manifest(*grid(seed=SEEDS)))
+        announcement.publish(a_manifest(*grid(seed=SEEDS)))
     (file,) = tmp_path.glob("sweeps/*/*.gz")
     for content in (b"", b"{}", file.read_bytes()[:-9]):
         file.write_bytes(content)
-        with pytest.raises(RequestError, match=r"manifest.json.gz is no manifest"):
+        with pytest.raises(RequestError, match=r"json\.gz is not a valid manifest"):
             Watch(tmp_path).look()
 
 
 def test_results_that_cannot_be_written_are_a_wrong_request(tmp_path: Path) -> None:
     (tmp_path / "sweeps").touch()
     with pytest.raises(RequestError, match="cannot be written"):
-        Announcement(tmp_path).say(a_manifest(*grid(seed=SEEDS)))
+        Announcement(tmp_path).publish(a_manifest(*grid(seed=SEEDS)))

@@ -46,7 +46,9 @@ def test_a_command_is_seen_stopped_and_goes_on_without_a_reader(
         return sorted(results.glob("??/*/result.json"))
 
     process = started(COMMANDS[title], tmp_path)
-    wait_until(lambda: bool(folders(results)), "the sweep has a manifest")
+    wait_until(
+        lambda: bool(folders(results)) or process.poll() is not None, "a manifest"
+    )
     (announced,) = folders(results)
     manifest = read_manifest(announced)
     assert (manifest.title, len(manifest.todo)) == (title, RUNS)

@@ -44,7 +44,7 @@ def test_a_record_and_a_manifest_of_odd_values_are_shown(
         )
         keys.append(run_id(config))
         CONFIGS[keys[-1]] = config
-    announcement.say(a_manifest(*keys))
+    announcement.publish(a_manifest(*keys))
     for key, value in zip(keys, (1.7e308, 1.7e308, -1e100, 0.5), strict=False):
         write_record(tmp_path, key, value)
     shown = Watch(tmp_path).look()
@@ -57,7 +57,7 @@ def test_a_run_that_may_not_be_looked_into_is_named_and_left_out(
     tmp_path: Path, announcement: Announcement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = grid(seed=SEEDS)
-    announcement.say(a_manifest(a, b))
+    announcement.publish(a_manifest(a, b))
     write_record(tmp_path, a)
     closed = store.run_folder(tmp_path, b)
     closed.mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_a_run_goes_from_missing_to_running_to_its_end(
 ) -> None:
     ok, diverges, fails, stops = grid(lr=(0.1, 1.0, 2.0, 3.0))
     (never,) = grid(lr=[4.0])
-    announcement.say(a_manifest(ok, diverges, fails, stops, skipped=[never]))
+    announcement.publish(a_manifest(ok, diverges, fails, stops, skipped=[never]))
     watch = Watch(tmp_path)
 
     def states() -> list[str]:
@@ -114,7 +114,7 @@ def test_a_run_that_is_done_again_has_not_ended(
     for key in (again, left):
         write_record(tmp_path, key)
         date_back(tmp_path, key)
-    announcement.say(a_manifest(again, left, todo=[again]))
+    announcement.publish(a_manifest(again, left, todo=[again]))
     watch = Watch(tmp_path)
     assert watch.look().cells[0].states == ("missing", "ok")
     write_record(tmp_path, again, 0.5)
@@ -131,7 +131,7 @@ def test_cells_differ_in_as_few_keys_as_tell_them_apart(
         *grid(norm=["group"], batch_size=[2], lr=[0.2], seed=SEEDS),
         *grid(norm=["batch"], batch_size=[8], lr=[0.4], seed=SEEDS),
     ]
-    announcement.say(a_manifest(*tuned))
+    announcement.publish(a_manifest(*tuned))
     snapshot = Watch(tmp_path).look()
     assert snapshot.by == ["norm", "batch_size"]
     assert snapshot.column == "batch_size"
@@ -146,10 +146,10 @@ def test_cells_differ_in_as_few_keys_as_tell_them_apart(
 def test_one_key_has_no_columns_and_one_cell_no_key(
     tmp_path: Path, announcement: Announcement
 ) -> None:
-    announcement.say(a_manifest(*grid(norm=NORMS, seed=SEEDS)))
+    announcement.publish(a_manifest(*grid(norm=NORMS, seed=SEEDS)))
     watch = Watch(tmp_path)
     assert (watch.look().by, watch.look().column) == (["norm"], None)
-    announcement.say(a_manifest(*grid(seed=SEEDS)))
+    announcement.publish(a_manifest(*grid(seed=SEEDS)))
     assert [cell.by for cell in watch.look().cells] == [{}]
 
 
@@ -157,7 +157,7 @@ def test_the_best_cell_is_the_one_with_the_best_mean(
     tmp_path: Path, announcement: Announcement
 ) -> None:
     a, b, c, d = grid(norm=NORMS, seed=SEEDS)
-    announcement.say(a_manifest(a, b, c, d))
+    announcement.publish(a_manifest(a, b, c, d))
     watch = Watch(tmp_path)
     write_record(tmp_path, a, 0.1)
     write_record(tmp_path, b, 0.5)
@@ -177,7 +177,7 @@ def test_a_look_reads_only_what_has_changed(
     tmp_path: Path, announcement: Announcement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = grid(norm=NORMS, batch_size=SIZES, seed=SEEDS)
-    announcement.say(a_manifest(*keys))
+    announcement.publish(a_manifest(*keys))
     watch = Watch(tmp_path)
     opened: list[str] = []
     read, lock = store.read, store.is_running
@@ -210,15 +210,15 @@ def test_a_look_reads_only_what_has_changed(
 def test_sweeps_on_one_folder_are_seen_as_one(tmp_path: Path) -> None:
     keys = grid(norm=NORMS, seed=SEEDS)
     with Announcement(tmp_path) as first, Announcement(tmp_path) as second:
-        first.say(a_manifest(*keys[:2]))
+        first.publish(a_manifest(*keys[:2]))
         watch = Watch(tmp_path)
         assert watch.look().states().total() == 2
-        second.say(a_manifest(*keys[2:]))
+        second.publish(a_manifest(*keys[2:]))
         assert watch.look().states().total() == 4
     snapshot = watch.look()
     assert not snapshot.active
     with Announcement(tmp_path) as third:
-        third.say(a_manifest(*keys[:1]))  # which takes the folders of the others away
+        third.publish(a_manifest(*keys[:1]))  # removes the other folders
         assert watch.look().active
 
 
@@ -226,7 +226,7 @@ def test_time_left_is_learnt_from_the_runs_that_have_ended(
     tmp_path: Path, announcement: Announcement
 ) -> None:
     keys = grid(seed=SEEDS, norm=NORMS)
-    announcement.say(a_manifest(*keys))
+    announcement.publish(a_manifest(*keys))
     watch = Watch(tmp_path)
     assert watch.look().left is None
     assert watch.look().rate is None

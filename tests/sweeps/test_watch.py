@@ -126,7 +126,7 @@ def watching(results: Path, lines: int = 24) -> Iterator[Screen]:
 def test_a_table_fits_the_terminal(tmp_path: Path) -> None:
     keys = grid(norm=NORMS, batch_size=SIZES, seed=range(9))
     with Announcement(tmp_path) as announcement:
-        announcement.say(a_manifest(*keys))
+        announcement.publish(a_manifest(*keys))
     for key in keys:
         write_record(tmp_path, key)
     snapshot = Watch(tmp_path).look()
@@ -146,7 +146,7 @@ def test_a_table_fits_the_terminal(tmp_path: Path) -> None:
 def test_ctrl_c_ends_watching_and_leaves_the_terminal_clean(tmp_path: Path) -> None:
     keys = grid(lr=[i / 100 for i in range(1, 31)])
     with Announcement(tmp_path) as announcement:
-        announcement.say(a_manifest(*keys))
+        announcement.publish(a_manifest(*keys))
         for key in keys[:10]:
             write_record(tmp_path, key)
         with watching(tmp_path, lines=20) as screen:
@@ -170,7 +170,7 @@ def test_a_terminal_that_knows_no_more_gets_one_picture(
 ) -> None:
     ok, other = grid(norm=NORMS)
     with Announcement(tmp_path) as announcement:
-        announcement.say(a_manifest(ok, other))
+        announcement.publish(a_manifest(ok, other))
         write_record(tmp_path, ok)
         watch = ["watch", "--results", str(tmp_path)]
         plain = command(*watch, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
