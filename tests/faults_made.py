@@ -18,14 +18,16 @@ from normbench.sweeps.plan import make_plan
 from normbench.training.experiment import run_one
 
 FAULTS = '''
-"""Kills at chosen writes. In the environment:
+"""Kills processes at chosen writes. The environment variables are:
 
-AT      {run id: ["what file n whom", ...]}, each done once. At the n-th time (from 1)
-        in a process that `file` of that run is written half (what = half), is about to
-        be renamed to (before), has been renamed to (after) or is about to be removed
-        (unlink), this process (me), its parent (parent) or both (both) are killed.
-DONE    a folder for what was done, and the file `begun`: "run_id first_step pid".
-SLOW    seconds that each row of a history takes.
+AT      JSON, {run id: ["what file n whom", ...]}; each entry acts once. `what` is the
+        moment of the n-th (from 1) write of `file` of that run in a process: "half"
+        (half of it is written), "before" or "after" (before or after the rename of the
+        temporary file to `file`), "unlink" (before `file` is removed). `whom` is the
+        process that is killed: "me", "parent" or "both".
+DONE    A folder with a file for each entry that has acted, and the file `begun` with a
+        line "run_id first_step pid" for each attempt of a run.
+SLOW    Seconds to wait after each row of a history.
 """
 
 import builtins
@@ -48,13 +50,13 @@ SLOW = float(os.environ.get("SLOW", "0"))
 IN_A_WORKER = multiprocessing.parent_process() is not None
 (DONE / ("worker" if IN_A_WORKER else "planning")).touch()
 seen = Counter()
-now = None  # the run that this process does
+current_run = None  # the id of the run that this process trains
 
 
 def due(what, path):
-    """Whom to hurt now that this happens to `path`, or None."""
+    """Return whom to kill as `what` happens to `path`, or None."""
     path = pathlib.Path(path)
-    # A temporary file counts as the one that it becomes.
+    # A temporary file counts as the file that it will be renamed to.
     name = re.sub(r"^\\.(.*)\\.\\d+$", r"\\1", path.name)
     for point in AT.get(path.parent.name, ()) if IN_A_WORKER else ():
         wanted, file, n, whom = point.split()
@@ -71,7 +73,7 @@ def due(what, path):
     return None
 
 
-def hurt(whom):
+def kill(whom):
     if whom in ("parent", "both"):
         parent = os.getppid()
         os.kill(parent, signal.SIGKILL)
@@ -82,7 +84,7 @@ def hurt(whom):
 
 
 class HalfWritten:
-    """A file whose next write writes half, and hurts."""
+    """A file whose next write writes half of the data and then kills."""
 
     def __init__(self, file, whom):
         self.file, self.whom = file, whom
@@ -90,7 +92,7 @@ class HalfWritten:
     def write(self, data):
         self.file.write(data[: len(data) // 2])
         self.file.flush()
-        hurt(self.whom)
+        kill(self.whom)
         return self.file.write(data[len(data) // 2 :]) and len(data)
 
     def fileno(self):
@@ -117,20 +119,20 @@ def opener(plain):
 
 
 def replace(path, target, plain=pathlib.Path.replace):
-    hurt(due("before", target))
+    kill(due("before", target))
     plain(path, target)
-    hurt(due("after", target))
+    kill(due("after", target))
 
 
 def unlink(path, missing_ok=False, plain=pathlib.Path.unlink):
     if not path.name.startswith("."):
-        hurt(due("unlink", path))
+        kill(due("unlink", path))
     plain(path, missing_ok)
 
 
 def begin(writer, *args, plain=store.RunWriter.begin, **kwargs):
-    global now
-    now = writer.folder.name
+    global current_run
+    current_run = writer.folder.name
     plain(writer, *args, **kwargs)
 
 
@@ -140,7 +142,7 @@ def log(writer, row, plain=store.RunWriter.log):
 
 
 def fit(*args, plain=loop.fit, **kwargs):
-    line = f"{now} {kwargs['start'] + 1} {os.getpid()}\\n"
+    line = f"{current_run} {kwargs['start'] + 1} {os.getpid()}\\n"
     begun = os.open(DONE / "begun", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     os.write(begun, line.encode())
     os.close(begun)
@@ -159,7 +161,7 @@ Process = subprocess.Popen[str]
 
 
 def alive(group: int) -> bool:
-    """Whether a process group has a member, if only a zombie."""
+    """Return whether a process group has a member, even if it is a zombie."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -168,15 +170,15 @@ def alive(group: int) -> bool:
 
 
 def undisturbed(config: RunConfig) -> Path:
-    """The folder of a run that nothing happens to, done once in this process."""
-    # Runs that differ in what they keep have one id.
+    """Train the run in this process without faults, once, and return its folder."""
+    # keep_weights is not part of the run id.
     name = f"undisturbed-{os.getpid()}-{config.keep_weights}"
     folder = Path(os.environ["NORMBENCH_CACHE"]).with_name(name)
     return store.run_folder(folder, run_one(config, Results(folder)).run_id)
 
 
 class Begun(NamedTuple):
-    """One line of DONE/begun: a process begins, or goes on with, a run."""
+    """One line of DONE/begun: a process starts or resumes a run."""
 
     run_id: str
     first_step: int
@@ -184,7 +186,7 @@ class Begun(NamedTuple):
 
 
 class Sweep:
-    """One sweep with the module FAULTS, and what became of it."""
+    """A sweep command with the user module FAULTS, and checks of its results."""
 
     def __init__(
         self, folder: Path, *overrides: str, recipe: Sequence[str] = THIRTY_STEPS
@@ -204,7 +206,7 @@ class Sweep:
         slow: float = 0,
         before: Sequence[str] = (),
     ) -> Process:
-        """The command, in a session and process group of its own."""
+        """Start the command in its own session and process group."""
         program = [sys.executable, "-m", "normbench", "sweep", *self.overrides]
         environment = {
             "OMP_NUM_THREADS": "1",
@@ -223,7 +225,10 @@ class Sweep:
         )
 
     def end(self, process: Process, *, code: int | None = 0) -> str:
-        """The output, once none of its processes is left; `code` None may be any."""
+        """Wait for all processes of the command and return its output.
+
+        The exit code must be `code`, unless that is None.
+        """
         try:
             # Workers have its output too: this waits for them, orphaned or not.
             output, _ = process.communicate(timeout=PATIENCE)
@@ -245,12 +250,12 @@ class Sweep:
         return self.end(self.start(at, *options), code=code)
 
     def complete(self) -> None:
-        """The same command, undisturbed, does the rest."""
+        """Run the same command without faults, and check that it completes the plan."""
         self.run()
         self.check()
 
     def look(self) -> None:
-        """Finished runs stay finished, to the byte; nothing half-written is one."""
+        """Check that finished records are unchanged and new ones are correct."""
         for key, content in self.finished.items():
             assert (self.run_folder(key) / store.RESULT).read_bytes() == content
         for key in self.ids:
@@ -261,13 +266,13 @@ class Sweep:
                 self.check_one(key, record)
 
     def check(self) -> None:
-        """All is done, once each."""
+        """Check that all runs are finished and no other run exists."""
         self.look()
         assert self.finished.keys() == set(self.ids)
         assert store.run_ids(self.results) == sorted(self.ids)
 
     def check_one(self, key: str, record: RunRecord) -> None:
-        """What is finished is as if nothing had ever happened."""
+        """Check that a finished run equals an undisturbed run."""
         here, there = self.run_folder(key), undisturbed(self.plan.runs[key])
         expected = store.read(there)
         assert expected is not None
@@ -279,7 +284,7 @@ class Sweep:
         for name, content in files.items():
             assert (here / name).read_bytes() == content
         more = {file.name for file in here.iterdir()} - files.keys()
-        # Killed after the result was there: they are of no use, and do no harm.
+        # A process that dies after it wrote the record leaves its checkpoint.
         more -= {store.CHECKPOINT}
         assert more == {store.RESULT}
 
@@ -287,7 +292,7 @@ class Sweep:
         return store.run_folder(self.results, key)
 
     def begun(self) -> dict[str, list[Begun]]:
-        """By run, in the order of time."""
+        """Return the attempts of each run by its id, in the order of time."""
         path = self.done / "begun"
         begun: dict[str, list[Begun]] = {key: [] for key in self.ids}
         for line in path.read_text().splitlines() if path.exists() else ():
@@ -296,7 +301,7 @@ class Sweep:
         return begun
 
     def steps(self) -> list[list[int]]:
-        """The steps that each run was begun at, in the order of the plan."""
+        """Return the first steps of each run's attempts, in the order of the plan."""
         return [
             [begun.first_step for begun in tries] for tries in self.begun().values()
         ]

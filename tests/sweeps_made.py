@@ -1,4 +1,4 @@
-"""Small sweeps, an observer that remembers, and sweeps that are killed on purpose."""
+"""Overrides of small sweeps, an observer that records its calls, and a way to wait."""
 
 import time
 from collections.abc import Callable
@@ -12,18 +12,18 @@ THIRTY_STEPS += ["log_every=1", "evaluations=1", "checkpoint.every=5"]
 ONE_STEP = [*SMALL["cnn"], "norm=affine", "tracker=none", "budget=smoke"]
 ONE_STEP += ["budget.max_steps=1"]
 PATIENCE = 600
-"""Seconds after which a process that should have ended hangs, on any machine."""
+"""Seconds after which a process is considered hung, even on a slow machine."""
 
 
-def wait_until(true: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, f"in vain: {what}"
+    while not condition():
+        assert time.monotonic() < deadline, f"timeout: {what}"
         time.sleep(0.02)
 
 
 class RecordingObserver:
-    """The observer of a sweep that keeps everything."""
+    """The observer of a sweep that records all calls."""
 
     def __init__(self) -> None:
         self.records: dict[str, RunRecord] = {}

@@ -96,7 +96,9 @@ def test_the_command_refuses_records_of_a_strangers_folder(
         )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "records.jsonl.gz holds no records: line 1: its run_id is not 16" in line
+    assert (
+        "records.jsonl.gz: records cannot be read: line 1: its run_id is not 16" in line
+    )
 
 
 def test_nothing_is_written_through_a_link(mine: Path, tmp_path: Path) -> None:

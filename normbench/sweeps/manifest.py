@@ -74,7 +74,7 @@ class Announcement:
         except OSError as error:
             raise RequestError(
                 f"--results {self._results} cannot be written: {error.strerror} "
-                f"({error.filename or self._folder}); name a folder that can"
+                f"({error.filename or self._folder}); choose another folder"
             ) from None
 
 

@@ -92,7 +92,7 @@ class Rounds:
 
 
 def forecast(plan: Plan, state: PlanState, results: Results) -> Forecast:
-    """Return a forecast from the finished runs of the plan or, without any, of the folder."""
+    """Forecast the missing runs from finished runs of the plan, or of the folder."""
     records = state.finished.values() or store.all_records(results.folder)[0]
     return Forecast(records, state.missing, parallel(plan.engine))
 

@@ -19,7 +19,7 @@ from normbench.records.store import run_folder
 
 
 @pytest.fixture
-def some(tmp_path: Path) -> list[RunRecord]:
+def six_runs(tmp_path: Path) -> list[RunRecord]:
     """Six runs in two cells, one of them diverged, where `invoke` finds them."""
     lost = a_record(
         "norm=group", "seed=3", status="diverged", metrics={"test/error": None}
@@ -35,17 +35,17 @@ def some(tmp_path: Path) -> list[RunRecord]:
 
 
 def test_json_of_runs_is_exactly_the_records(
-    some: list[RunRecord], invoke: Command
+    six_runs: list[RunRecord], invoke: Command
 ) -> None:
     printed = json.loads(invoke("results", "--json").stdout)
-    assert printed == [finished.model_dump(mode="json") for finished in some]
+    assert printed == [finished.model_dump(mode="json") for finished in six_runs]
     arguments = ["--json", "--where", "test/error<0.3", "--sort", "-test/error"]
     chosen = json.loads(invoke("results", *arguments).stdout)
     assert [run["metrics"]["test/error"] for run in chosen] == [0.2, 0.1]
 
 
 def test_cells_are_the_same_in_every_form(
-    some: list[RunRecord], invoke: Command, tmp_path: Path
+    six_runs: list[RunRecord], invoke: Command, tmp_path: Path
 ) -> None:
     by = ["results", "--by", "norm,batch_size", "--sort", "mean"]
     rows = json.loads(invoke(*by, "--json").stdout)
@@ -79,10 +79,10 @@ def from_parquet(file: Path) -> list[dict[str, Any]]:
 
 
 def test_parquet_of_runs_has_every_key(
-    some: list[RunRecord], invoke: Command, tmp_path: Path
+    six_runs: list[RunRecord], invoke: Command, tmp_path: Path
 ) -> None:
     assert invoke("results", "--parquet", "runs.parquet").returncode == 0
-    rows = [query.row(finished) for finished in some]
+    rows = [query.row(finished) for finished in six_runs]
     keys = {key for row in rows for key in row}
     whole = [{key: _in_parquet(row.get(key)) for key in keys} for row in rows]
     assert from_parquet(tmp_path / "runs.parquet") == whole
@@ -109,15 +109,15 @@ def test_a_column_of_mixed_kinds_is_text_in_parquet(tmp_path: Path) -> None:
 
 
 def test_parquet_without_pyarrow_says_how_to_get_it(
-    some: list[RunRecord],
+    six_runs: list[RunRecord],
     invoke: Command,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    told = invoke("results", "--parquet", "x.parquet")
-    assert told.returncode == 2
-    assert "normbench[parquet]" in told.stderr
+    done = invoke("results", "--parquet", "x.parquet")
+    assert done.returncode == 2
+    assert "normbench[parquet]" in done.stderr
     assert not (tmp_path / "x.parquet").exists()
 
 
@@ -135,7 +135,7 @@ WRONG = {
 
 
 def test_a_wrong_question_is_answered_in_three_lines(
-    some: list[RunRecord], invoke: Command
+    six_runs: list[RunRecord], invoke: Command
 ) -> None:
     for arguments, words in WRONG.items():
         done = invoke("results", *arguments.split())
@@ -174,35 +174,35 @@ def test_a_table_of_runs_shows_every_key_that_differs(
 
 
 def test_what_does_not_compare_is_noted(
-    some: list[RunRecord], invoke: Command, tmp_path: Path
+    six_runs: list[RunRecord], invoke: Command, tmp_path: Path
 ) -> None:
     assert invoke("results", "--by", "norm").stderr == ""
     other = a_record("norm=batch", "lr=0.3", primary_metric="test/loss", metrics={})
     written(tmp_path / "results" / "runs", other)
-    told = invoke("results", "--by", "norm")
-    assert "different primary metrics (test/error, test/loss)" in told.stderr
-    assert "differ in lr;" in told.stderr
-    assert "1 ok runs have no test/loss" in told.stderr
+    done = invoke("results", "--by", "norm")
+    assert "different primary metrics (test/error, test/loss)" in done.stderr
+    assert "differ in lr;" in done.stderr
+    assert "1 ok runs have no test/loss" in done.stderr
     assert "different primary metrics" in invoke("results").stderr
     chosen = invoke("results", "--metric", "test/error")
     assert "primary" not in chosen.stderr
 
 
 def test_a_damaged_record_is_named_and_the_others_are_summed_up(
-    some: list[RunRecord], invoke: Command, tmp_path: Path
+    six_runs: list[RunRecord], invoke: Command, tmp_path: Path
 ) -> None:
     (path, *_) = sorted(tmp_path.rglob("result.json"))
     path.write_bytes(path.read_bytes()[:-40])
-    told = invoke("results", "--by", "norm", "--json")
-    assert str(path.relative_to(tmp_path)) in told.stderr
-    rows = json.loads(told.stdout)
+    done = invoke("results", "--by", "norm", "--json")
+    assert str(path.relative_to(tmp_path)) in done.stderr
+    rows = json.loads(done.stdout)
     assert sum(row["n"] + row["failures"] for row in rows) == 5
 
 
 @pytest.mark.parametrize("arguments", [[], ["--by", "norm,batch_size"]])
 def test_tables_fit_a_terminal_of_80_columns(
     arguments: list[str],
-    some: list[RunRecord],
+    six_runs: list[RunRecord],
     invoke: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

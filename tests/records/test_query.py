@@ -1,4 +1,4 @@
-"""Questions to records: conditions, order, cells; and the command that asks them."""
+"""Queries over records: conditions, sort order, and cells."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ THREE = [
     a_record("norm=group", "batch_size=8"),
     a_record("norm=batch", status="diverged", metrics={"test/error": None}),
 ]
-"""`norm.num_groups` is 4, 8, and no key of the third."""
+"""Their `norm.num_groups` are 4, 8 and absent."""
 
 
 def ids(*where: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Records on disk: what is written is read back, and nothing half-written counts."""
+"""Records on disk: read back as written; an incomplete record does not count."""
 
 import errno
 import gc
@@ -105,7 +105,7 @@ def test_find_takes_unique_beginnings(tmp_path: Path) -> None:
     for finished in (first, second):
         written(tmp_path, finished)
     assert store.find(tmp_path, first.run_id[:6]).name == first.run_id
-    with pytest.raises(RequestError, match="begins 2 run ids"):
+    with pytest.raises(RequestError, match="2 run ids start with"):
         store.find(tmp_path, "")
     with pytest.raises(RequestError, match="no run"):
         store.find(tmp_path, "zzzz")
@@ -172,6 +172,6 @@ def test_a_damaged_record_is_told_as_damaged(tmp_path: Path) -> None:
 
 def test_a_long_error_is_recorded_by_its_end(tmp_path: Path) -> None:
     failed = a_record(status="failed", error="x" * 10_000_000 + "the last line")
-    found = store.read(written(tmp_path, failed))
-    assert found is not None
-    assert str(found.error).endswith("the last line")
+    record = store.read(written(tmp_path, failed))
+    assert record is not None
+    assert str(record.error).endswith("the last line")

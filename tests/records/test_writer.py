@@ -1,4 +1,4 @@
-"""The folder of a run as `RunWriter` writes it: its lock, and what is in the way."""
+"""The folder of a run as `RunWriter` writes it: its lock, and files in the way."""
 
 import errno
 import os
@@ -98,24 +98,24 @@ def test_what_is_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
     names = (".lock", "config.yaml", "history.jsonl", "result.json", "stylised.png")
     for name in names:
         (folder / name).mkdir()
-        with pytest.raises(RequestError) as told:
+        with pytest.raises(RequestError) as error:
             store.RunWriter(tmp_path, run_id(config))
-        assert f"{folder / name} is a folder" in str(told.value)
-        assert "move the folder away" in str(told.value)
+        assert f"{folder / name} is a folder" in str(error.value)
+        assert "move the folder away" in str(error.value)
         (folder / name).rmdir()
     for name in (".lock", "history.jsonl"):
         for make in (os.mkfifo, lambda path: path.symlink_to("nothing")):
             make(folder / name)
-            with pytest.raises(RequestError, match=r"move (it|the link) away") as told:
+            with pytest.raises(RequestError, match=r"move (it|the link) away") as error:
                 store.RunWriter(tmp_path, run_id(config))
-            assert str(folder / name) in str(told.value)
+            assert str(folder / name) in str(error.value)
             (folder / name).unlink()
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match="--results"):
         store.RunWriter(tmp_path / "file", run_id(config))
     folder.rmdir()
     folder.touch()
-    with pytest.raises(RequestError, match=f"{folder} is no folder; move it away"):
+    with pytest.raises(RequestError, match=f"{folder} is not a folder; move it away"):
         store.RunWriter(tmp_path, run_id(config))
 
 
@@ -140,9 +140,9 @@ def test_a_full_disk_is_told_with_the_folder(
 
     with store.RunWriter(tmp_path, run_id(config)) as writer:
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(RequestError) as told:
+        with pytest.raises(RequestError) as error:
             writer.begin(config)
-    assert f"No space left on device ({writer.folder})" in str(told.value)
+    assert f"No space left on device ({writer.folder})" in str(error.value)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
@@ -159,17 +159,17 @@ def test_another_user_sees_that_a_run_is_being_done() -> None:
                 with nobody():
                     assert store.is_running(folder)
                     assert store.state(results, run_id(config)) == "running"
-                    with pytest.raises(Busy, match="being done by another process"):
+                    with pytest.raises(Busy, match="another process is training"):
                         store.RunWriter(results, run_id(config))
             with nobody():
                 assert store.state(results, run_id(config)) == "interrupted"
-                with pytest.raises(RequestError) as told:
+                with pytest.raises(RequestError) as error:
                     store.RunWriter(results, run_id(config))
-                assert f"this user may not write to {folder};" in str(told.value)
+                assert f"this user may not write to {folder};" in str(error.value)
                 other = compose(["seed=1"])
-                with pytest.raises(RequestError) as told:
+                with pytest.raises(RequestError) as error:
                     store.RunWriter(results, run_id(other))
-                assert f"may not write to {results};" in str(told.value)
+                assert f"may not write to {results};" in str(error.value)
             folder.chmod(0o000)
             with nobody():
                 assert not store.is_running(folder)
@@ -183,7 +183,7 @@ def test_another_user_sees_that_a_run_is_being_done() -> None:
 
 @contextmanager
 def nobody() -> Iterator[None]:
-    """As another user, for whom permissions bind."""
+    """Act as another user than root, to whom file permissions apply."""
     os.seteuid(65534)
     try:
         yield

@@ -1,7 +1,4 @@
-"""The follower of runs, with jobs that this process does when it is asked about them.
-
-And the engines that hand out batches: what is refused before they begin.
-"""
+"""The follower and `Cluster`, with tasks that run in this process when checked."""
 
 import os
 import signal
@@ -19,7 +16,6 @@ from normbench.records import store
 from normbench.records.store import Results
 from normbench.sweeps.engines import batches, follower, worker
 from normbench.sweeps.engines.base import Batch, Event, Work
-from normbench.sweeps.engines.follower import follow
 from normbench.sweeps.engines.worker import do_batch
 from normbench.sweeps.forecast import Forecast
 from normbench.sweeps.plan import Plan, make_plan
@@ -33,7 +29,7 @@ class Killed(BaseException):
 
 
 class InProcess(batches.Cluster):
-    """A cluster whose tasks `do` in this process, one when it is asked about it."""
+    """A cluster that executes a task in this process, by `do`, when it is checked."""
 
     def __init__(
         self,
@@ -50,9 +46,9 @@ class InProcess(batches.Cluster):
         self.idle: Callable[[], None] = lambda: None
         self.running = 0
 
-    def followed(self) -> RecordingObserver:
-        """Do all runs."""
-        follow(self, self.work)
+    def follow(self) -> RecordingObserver:
+        """Train all runs and return the observer."""
+        follower.follow(self, self.work)
         assert self.observer.calls == ["start", "close"]
         assert self.work.forecast.workers == self.slots
         return self.observer
@@ -94,7 +90,10 @@ Faults = dict[str, Callable[[dict[str, Any]], None]]
 
 @pytest.fixture(autouse=True)
 def faults(monkeypatch: pytest.MonkeyPatch, template: RunRecord) -> Faults:
-    """Runs only write their records; a fault in here happens first, by run id."""
+    """Replace training: a run calls its fault, if any, and then writes a record.
+
+    The fixture is the dict of faults by run id.
+    """
     faults: Faults = {}
 
     def run(config: RunConfig, results: Results, **more: Any) -> RunRecord:
@@ -116,12 +115,12 @@ def faults(monkeypatch: pytest.MonkeyPatch, template: RunRecord) -> Faults:
 
 def test_every_run_is_done_once(plan: Plan, tmp_path: Path) -> None:
     cluster = InProcess(plan, tmp_path)
-    seen = cluster.followed()
+    seen = cluster.follow()
     assert seen.records.keys() == plan.runs.keys()
     assert sorted(seen.begun) == sorted(plan.runs)
     assert sorted(map(len, cluster.submitted)) == [2, 2, 3]
-    # Records of another command, or of a job that went on alone, are enough.
-    assert InProcess(plan, tmp_path).followed().records.keys() == plan.runs.keys()
+    # Now all records exist already, as if another command had trained the runs.
+    assert InProcess(plan, tmp_path).follow().records.keys() == plan.runs.keys()
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -132,7 +131,7 @@ def test_a_run_that_kills_its_process_is_given_up_and_the_rest_is_done(
     faults: Faults,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also if another command is doing it at that moment."""
+    """Also if another command has the run's lock when the failure is recorded."""
     culprit = list(plan.runs)[3]
     refusals = [Busy("by another")] * busy
     record = follower.record_failure
@@ -148,7 +147,7 @@ def test_a_run_that_kills_its_process_is_given_up_and_the_rest_is_done(
     monkeypatch.setattr(follower, "record_failure", record_failure)
     faults[culprit] = kill
     cluster = InProcess(plan, tmp_path)
-    seen = cluster.followed()
+    seen = cluster.follow()
     assert seen.waited == [culprit] * busy
     assert sum(culprit in batch for batch in cluster.submitted) == 2 + busy
     assert seen.records.keys() == plan.runs.keys()
@@ -165,16 +164,16 @@ def test_workers_that_never_begin_end_the_sweep(
     count: int, plan: Plan, tmp_path: Path
 ) -> None:
     runs = dict(list(plan.runs.items())[:count])
-    some = Plan(runs, {}, plan.engine)
+    short_plan = Plan(runs, {}, plan.engine)
     with pytest.raises(NormbenchError, match="3 workers one after another died"):
-        InProcess(some, tmp_path, lambda *_: DIED, slots=1).followed()
+        InProcess(short_plan, tmp_path, lambda *_: DIED, slots=1).follow()
     assert not store.all_records(tmp_path)[0]
 
 
 def test_a_run_that_is_finished_is_not_recorded_as_failed(
     plan: Plan, tmp_path: Path, template: RunRecord
 ) -> None:
-    InProcess(plan, tmp_path).followed()
+    InProcess(plan, tmp_path).follow()
     results, config = Results(tmp_path), template.config
     record = follower.record_failure(config, results, "it hung after that")
     assert record.status == "ok" and record == results.finished(config)
@@ -193,7 +192,7 @@ def test_a_batch_that_was_told_to_stop_is_handed_out_again(
 
     faults[key] = stop
     before = signal.getsignal(signal.SIGTERM)
-    seen = InProcess(plan, tmp_path).followed()
+    seen = InProcess(plan, tmp_path).follow()
     assert signal.getsignal(signal.SIGTERM) == before
     assert seen.records.keys() == plan.runs.keys()
     assert not seen.warnings
@@ -202,7 +201,7 @@ def test_a_batch_that_was_told_to_stop_is_handed_out_again(
 def test_a_run_that_another_command_does_is_waited_for(
     plan: Plan, tmp_path: Path
 ) -> None:
-    """No job is submitted for it meanwhile."""
+    """No job is submitted for this run before the other command has left it."""
     key = list(plan.runs)[2]
     other = store.RunWriter(tmp_path, key).__enter__()
     looks = 0
@@ -215,7 +214,7 @@ def test_a_run_that_another_command_does_is_waited_for(
 
     cluster = InProcess(plan, tmp_path)
     cluster.idle = idle
-    seen = cluster.followed()
+    seen = cluster.follow()
     assert seen.waited == [key]
     assert seen.records.keys() == plan.runs.keys()
     assert sum(key in batch for batch in cluster.submitted) == 2
@@ -234,7 +233,7 @@ def test_runs_that_cannot_be_recorded_have_a_reason(
         raise KeyError("odd")
 
     faults[first], faults[second] = full, broken
-    seen = InProcess(plan, tmp_path).followed()
+    seen = InProcess(plan, tmp_path).follow()
     assert seen.lost[first] == "the disk is full"
     assert "KeyError: 'odd'" in seen.lost[second]
     assert seen.warnings == ["little room"]
@@ -245,7 +244,7 @@ def test_a_folder_that_is_not_shared_is_named(plan: Plan, tmp_path: Path) -> Non
     def elsewhere(batch: Batch, results: Results) -> list[Event]:
         return do_batch(batch, Results(tmp_path / "elsewhere"))
 
-    seen = InProcess(plan, tmp_path / "here", elsewhere).followed()
+    seen = InProcess(plan, tmp_path / "here", elsewhere).follow()
     assert seen.lost.keys() == plan.runs.keys()
     assert all("machines share that folder?" in reason for reason in seen.lost.values())
 
@@ -259,7 +258,7 @@ def test_modules_that_a_worker_has_not_end_the_sweep(
     cluster = InProcess(plan, tmp_path, bare)
     cluster.cancel = lambda task: None  # type: ignore[method-assign]
     with pytest.raises(RequestError, match="a worker cannot start: --module no_such"):
-        cluster.followed()
+        cluster.follow()
 
 
 def test_an_interrupt_cancels_what_is_going_on(plan: Plan, tmp_path: Path) -> None:
@@ -275,6 +274,6 @@ def test_an_interrupt_cancels_what_is_going_on(plan: Plan, tmp_path: Path) -> No
 
     cluster = Interrupted(plan, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        cluster.followed()
+        cluster.follow()
     assert cluster.observer.calls == ["start", "stopping", "close"]
     assert len(cancelled) == 2

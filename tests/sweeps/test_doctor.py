@@ -1,4 +1,4 @@
-"""What doctor finds: the traps of a config, and what is missing."""
+"""The findings of doctor: traps in a config, and missing devices, keys or packages."""
 
 import json
 import socket
@@ -40,72 +40,76 @@ def test_a_config_without_a_trap_has_neither_error_nor_warning() -> None:
     assert "32 samples" in findings["last batch"].why
 
 
+ADAMW = "batch_size=32 optimizer=adamw"
+TRAPS: tuple[tuple[str | None, ...], ...] = (
+    ("norm=group norm.num_groups=3", "network", "error", "does not divide 8 chann"),
+    ("batch_size=100000", "network", "error", "is above the 3000 training samples"),
+    ("batch_size=2999", "last batch", "note"),
+    ("batch_size=1500", "last batch", "ok"),
+    (
+        "norm=group batch_size=32 norm_batch=4",
+        *("ghost batches", "warning", "norm=group", "size of the micro-batch, 32"),
+    ),
+    ("norm=batch batch_size=32 norm_batch=4", "ghost batches", None),
+    (
+        "norm=batch batch_size=32 accumulate=2",
+        *("accumulation", "note", "from 16 samples, not from the 32"),
+    ),
+    # 14x14 pixels, halved by the stem and by two stages: 2x2 positions.
+    (
+        "norm=batch batch_size=2",
+        *("samples per statistic", "warning", "norm_batch=2 samples of 4 position"),
+        "35% to 71%",
+    ),
+    ("norm=batch batch_size=16", "samples per statistic", "ok"),
+    ("norm=instance", "values per statistic", "warning", "4 values of one samp"),
+    ("norm=layer", "values per statistic", "ok"),
+    ("norm=affine", "values per statistic", "ok", "has no statistics"),
+    ("", "weight decay", "ok"),
+    ("norm_weight_decay=true", "weight decay", "warning"),
+    ("norm_weight_decay=true optimizer.weight_decay=0.0", "weight decay", "ok"),
+    ("batch_size=8", "learning rate", "ok"),
+    (
+        "batch_size=8 lr_rule=none lr=0.4",
+        *("learning rate", "note", "0.4 at the peak", "would give 0.1"),
+    ),
+    (
+        "batch_size=8 optimizer=adamw lr=0.008",
+        *("learning rate", "note", "would give 0.004"),
+    ),
+    (
+        "batch_size=1",
+        *("learning rate", "warning", "several times too low, and the ranking"),
+    ),
+    (
+        "batch_size=2",
+        *("learning rate", "warning", "lr_rule=sqrt would give 0.025"),
+        "0.00625 at the peak; from 32 down to 2 samples",
+    ),
+    ("batch_size=4", "learning rate", "warning"),
+    ("batch_size=5", "learning rate", "ok"),
+    ("batch_size=2 lr_rule=sqrt", "learning rate", "note"),
+    ("batch_size=2 lr_rule=none", "learning rate", "note"),
+    # The ratio to the batch size that lr is meant for counts.
+    ("batch_size=2 lr_reference_batch_size=8", "learning rate", "ok"),
+    (
+        f"{ADAMW} lr=0.1",
+        *("learning rate", "warning", "0.1 at the peak, which is a rate for SGD"),
+        *("AdamW is often unstable above 0.01", "lr=0.001"),
+    ),
+    (f"{ADAMW} lr=0.01", "learning rate", "ok"),
+    ("batch_size=32 lr=0.1", "learning rate", "ok"),
+    # The rate at the peak counts: the linear rule raises this one.
+    (
+        "optimizer=adamw batch_size=512 lr=0.003",
+        *("learning rate", "warning", "0.048 at the peak"),
+    ),
+)
+"""Overrides, name of a finding, its level (None: no finding), and texts in it."""
+
+
 def test_every_trap_is_found_but_not_in_similar_configs() -> None:
-    adamw = "batch_size=32 optimizer=adamw"
-    for overrides, what, level, *words in (
-        ("norm=group norm.num_groups=3", "network", "error", "does not divide 8 chann"),
-        ("batch_size=100000", "network", "error", "is above the 3000 training samples"),
-        ("batch_size=2999", "last batch", "note"),
-        ("batch_size=1500", "last batch", "ok"),
-        (
-            "norm=group batch_size=32 norm_batch=4",
-            *("ghost batches", "warning", "norm=group", "size of the micro-batch, 32"),
-        ),
-        ("norm=batch batch_size=32 norm_batch=4", "ghost batches", None),
-        (
-            "norm=batch batch_size=32 accumulate=2",
-            *("accumulation", "note", "from 16 samples, not from the 32"),
-        ),
-        # 14x14 pixels, halved by the stem and by two stages: 2x2 positions.
-        (
-            "norm=batch batch_size=2",
-            *("samples per statistic", "warning", "norm_batch=2 samples of 4 position"),
-            "35% to 71%",
-        ),
-        ("norm=batch batch_size=16", "samples per statistic", "ok"),
-        ("norm=instance", "values per statistic", "warning", "4 values of one samp"),
-        ("norm=layer", "values per statistic", "ok"),
-        ("norm=affine", "values per statistic", "ok", "has no statistics"),
-        ("", "weight decay", "ok"),
-        ("norm_weight_decay=true", "weight decay", "warning"),
-        ("norm_weight_decay=true optimizer.weight_decay=0.0", "weight decay", "ok"),
-        ("batch_size=8", "learning rate", "ok"),
-        (
-            "batch_size=8 lr_rule=none lr=0.4",
-            *("learning rate", "note", "0.4 at the peak", "would give 0.1"),
-        ),
-        (
-            "batch_size=8 optimizer=adamw lr=0.008",
-            *("learning rate", "note", "would give 0.004"),
-        ),
-        (
-            "batch_size=1",
-            *("learning rate", "warning", "several times too low, and the ranking"),
-        ),
-        (
-            "batch_size=2",
-            *("learning rate", "warning", "lr_rule=sqrt would give 0.025"),
-            "0.00625 at the peak; from 32 down to 2 samples",
-        ),
-        ("batch_size=4", "learning rate", "warning"),
-        ("batch_size=5", "learning rate", "ok"),
-        ("batch_size=2 lr_rule=sqrt", "learning rate", "note"),
-        ("batch_size=2 lr_rule=none", "learning rate", "note"),
-        # What counts is how far it is from the batch size that lr is meant for.
-        ("batch_size=2 lr_reference_batch_size=8", "learning rate", "ok"),
-        (
-            f"{adamw} lr=0.1",
-            *("learning rate", "warning", "0.1 at the peak, which is a rate for SGD"),
-            *("AdamW is often unstable above 0.01", "lr=0.001"),
-        ),
-        (f"{adamw} lr=0.01", "learning rate", "ok"),
-        ("batch_size=32 lr=0.1", "learning rate", "ok"),
-        # The rate at the peak counts: the linear rule raises this one.
-        (
-            "optimizer=adamw batch_size=512 lr=0.003",
-            *("learning rate", "warning", "0.048 at the peak"),
-        ),
-    ):
+    for overrides, what, level, *words in TRAPS:
         findings = examined(*str(overrides).split())
         finding = findings.get(str(what))
         assert (finding and finding.level) == level, overrides
@@ -132,7 +136,7 @@ def test_values_are_counted_by_the_axes_of_every_norm(
     }
     expected = {"instance": 15, "group": 30, "layer_sample": 120, "layer_position": 8}
     assert counts | expected | {"affine": None} == counts
-    for axes in ("per sample", "a, b, c", ""):  # as a norm of the user's may have
+    for axes in ("per sample", "a, b, c", ""):  # possible in a norm of the user
         monkeypatch.setattr(NORMS.get("instance"), "axes", axes)
         finding = examined("norm=instance")["values per statistic"]
         assert finding.level == "note"
@@ -218,9 +222,9 @@ def test_a_server_is_there_if_anything_answers(monkeypatch: pytest.MonkeyPatch) 
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert not tracking.answers(url, 20.0)  # refused: it does not listen
+        assert not tracking.answers(url, 20.0)  # the server does not listen yet
         server.listen()
-        assert not tracking.answers(url, 0.2)  # and does not answer
+        assert not tracking.answers(url, 0.2)  # the server listens, but is silent
         answer = Thread(target=refuse)
         answer.start()
         assert tracking.answers(url, 20.0)
@@ -230,7 +234,7 @@ def test_a_server_is_there_if_anything_answers(monkeypatch: pytest.MonkeyPatch) 
 def test_a_key_is_found_where_wandb_looks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    wandb.teardown()  # what another test's run has read stays
+    wandb.teardown()  # wandb keeps the settings that an earlier test has read
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_BASE_URL", "http://there:8080")
     netrc = tmp_path / "netrc"

@@ -36,7 +36,7 @@ def announcement(tmp_path: Path) -> Iterator[Announcement]:
 def test_a_record_and_a_manifest_of_odd_values_are_shown(
     tmp_path: Path, announcement: Announcement
 ) -> None:
-    """Numbers that have no mean, and options of a norm that are mappings."""
+    """Numbers whose sum would overflow, and options of a norm that are mappings."""
     keys = grid(seed=range(4))
     for option in ({"a": 1}, {"a": [1]}, [{"a": 1}]):
         config = base_record().config.model_copy(

@@ -1,4 +1,4 @@
-"""A sweep seen from outside: what its files say, and what a terminal shows of it."""
+"""What `normbench watch` shows of a sweep, in a terminal and elsewhere."""
 
 import fcntl
 import io
@@ -50,14 +50,14 @@ STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Screen:
-    """A process in a terminal of its own, and all that it has written there."""
+    """A process in a pseudo-terminal, and everything that it has written there."""
 
     def __init__(self, arguments: list[str], lines: int) -> None:
         self.written = ""
         self.process, self._terminal = _in_a_terminal(arguments, lines)
 
     def wait_for(self, pattern: str, seconds: float = 60) -> str:
-        """Until what was written matches; all of it."""
+        """Wait until the output matches `pattern`; return the whole output."""
         deadline = time.monotonic() + seconds
         while not re.search(pattern, STYLE.sub("", self.written)):
             assert time.monotonic() < deadline, self.written
@@ -68,14 +68,14 @@ class Screen:
         os.write(self._terminal, key)
 
     def end(self, seconds: float = 60) -> int:
-        """Its exit code, once it has ended by itself."""
+        """Wait until the process ends; return its exit code."""
         deadline = time.monotonic() + seconds
         while self._read():
             assert time.monotonic() < deadline, self.written
         return self.process.wait(timeout=10)
 
     def lines(self) -> list[str]:
-        """What is left on the screen once the view is gone."""
+        """Return the lines that stay in the terminal after the full-screen view."""
         _, _, after = self.written.rpartition("\x1b[?1049l")
         return [line.rstrip("\r") for line in STYLE.sub("", after).split("\n")]
 
@@ -177,10 +177,10 @@ def test_a_terminal_that_knows_no_more_gets_one_picture(
         assert plain.returncode == 0, plain.stderr
         assert "\x1b" not in plain.stdout
         assert "# 1 ok  . 1 to come" in plain.stdout
-        told = json.loads(invoke(*watch, "--json").stdout)
-    assert (told["runs"], told["ok"], told["missing"]) == (2, 1, 1)
-    assert told["active"] is True
-    assert [cell["by"] for cell in told["cells"]] == [
+        shown = json.loads(invoke(*watch, "--json").stdout)
+    assert (shown["runs"], shown["ok"], shown["missing"]) == (2, 1, 1)
+    assert shown["active"] is True
+    assert [cell["by"] for cell in shown["cells"]] == [
         {"norm": "batch"},
         {"norm": "group"},
     ]
@@ -189,9 +189,9 @@ def test_a_terminal_that_knows_no_more_gets_one_picture(
 
 
 def test_without_a_sweep_it_says_so(invoke: Command) -> None:
-    told = invoke("watch", "--results", "nowhere")
-    assert told.returncode == 2
-    assert told.stderr.startswith("error: no sweep has run in --results nowhere")
+    shown = invoke("watch", "--results", "nowhere")
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("error: no sweep has run in --results nowhere")
 
 
 @pytest.mark.slow

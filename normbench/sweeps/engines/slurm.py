@@ -63,7 +63,7 @@ class SlurmCluster(Cluster):
         except OSError as error:
             raise RequestError(
                 f"--results {folder} cannot be written: {error.strerror} "
-                f"({error.filename}); name a folder that can"
+                f"({error.filename}); choose another folder"
             ) from None
         except RuntimeError as error:
             raise RequestError(
