@@ -41,7 +41,7 @@ def stylize(
         from normbench.records import store
         from normbench.training import stylization
 
-        finished, folder = store.finished(results, run)
+        finished, folder = store.find_record(results, run)
         require_modules(finished, module or ())
         import_modules(module or ())
         written = []

@@ -116,13 +116,13 @@ def read(folder: Path) -> RunRecord | None:
         return None
 
 
-def finished(results: Path, prefix: str) -> tuple[RunRecord, Path]:
+def find_record(results: Path, prefix: str) -> tuple[RunRecord, Path]:
     """Return the record and the folder of the run whose id starts with `prefix`.
 
     Raises RequestError if there is no such run, more than one, or no record of it, and
     the errors of `read_valid`.
     """
-    folder = find(results, prefix)
+    folder = find_folder(results, prefix)
     record = read_valid(folder)
     if record is None:
         raise RequestError(
@@ -332,7 +332,7 @@ def is_running(folder: Path) -> bool:
     return locks.is_held(folder / LOCK)
 
 
-def find(results: Path, prefix: str) -> Path:
+def find_folder(results: Path, prefix: str) -> Path:
     """Return the folder of the run whose id starts with `prefix`.
 
     Raises RequestError if there is no such run or more than one.

@@ -104,11 +104,11 @@ def test_find_takes_unique_beginnings(tmp_path: Path) -> None:
     first, second = a_record("seed=1"), a_record("seed=2")
     for finished in (first, second):
         written(tmp_path, finished)
-    assert store.find(tmp_path, first.run_id[:6]).name == first.run_id
+    assert store.find_folder(tmp_path, first.run_id[:6]).name == first.run_id
     with pytest.raises(RequestError, match="2 run ids start with"):
-        store.find(tmp_path, "")
+        store.find_folder(tmp_path, "")
     with pytest.raises(RequestError, match="no run"):
-        store.find(tmp_path, "zzzz")
+        store.find_folder(tmp_path, "zzzz")
 
 
 def test_a_record_in_the_folder_of_another_run_does_not_count(tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ def test_a_damaged_record_is_told_as_damaged(tmp_path: Path) -> None:
     folder = written(tmp_path, a_record())
     (folder / store.RESULT).write_text("{")
     with pytest.raises(RequestError, match=r"result\.json is damaged: Invalid JSON"):
-        store.finished(tmp_path, folder.name)
+        store.find_record(tmp_path, folder.name)
     (folder / store.RESULT).unlink()
     with pytest.raises(RequestError, match=r"has no result\.json: the run did not"):
-        store.finished(tmp_path, folder.name)
+        store.find_record(tmp_path, folder.name)
 
 
 def test_a_long_error_is_recorded_by_its_end(tmp_path: Path) -> None:
