@@ -173,7 +173,7 @@ def test_a_table_of_runs_shows_every_key_that_differs(
     assert table.splitlines()[0].split() == columns
 
 
-def test_what_does_not_compare_is_noted(
+def test_a_warning_names_runs_that_do_not_compare(
     six_runs: list[RunRecord], invoke: Command, tmp_path: Path
 ) -> None:
     assert invoke("results", "--by", "norm").stderr == ""

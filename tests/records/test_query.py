@@ -187,7 +187,7 @@ def test_runs_with_different_primary_metrics_are_never_in_one_mean() -> None:
     ]
 
 
-def test_by_takes_any_key_and_refuses_what_is_none() -> None:
+def test_by_takes_any_key_and_refuses_unknown_keys() -> None:
     groups = query.cells(THREE, ["norm.num_groups"])
     assert [cell.by["norm.num_groups"] for cell in groups] == [4, 8, None]
     assert len(query.cells(THREE, ["status"])) == 2
@@ -198,7 +198,7 @@ def test_by_takes_any_key_and_refuses_what_is_none() -> None:
         query.cells(THREE, ["norm"], ["test/eror"])
 
 
-def test_what_differs_within_a_cell_is_named() -> None:
+def test_keys_that_differ_within_a_cell_are_named() -> None:
     assert query.mixtures(with_errors("group", [0.1, 0.2]), ["norm"]) == []
     assert query.mixtures(THREE, ["norm"]) == [
         "batch_size",

@@ -68,7 +68,7 @@ def test_a_record_cut_at_any_byte_is_no_record(tmp_path: Path) -> None:
     assert (records, unreadable.path) == ([], path)
 
 
-def test_history_is_there_while_the_run_goes_on(tmp_path: Path) -> None:
+def test_the_history_is_readable_while_the_run_goes_on(tmp_path: Path) -> None:
     config = compose([])
     writer = store.RunWriter(tmp_path, run_id(config))
     writer.begin(config)
@@ -160,7 +160,7 @@ def test_a_disk_that_does_not_answer_is_not_a_run_without_a_record(
     assert plan_state(plan, Results(tmp_path)).missing.keys() == {finished.run_id}
 
 
-def test_a_damaged_record_is_told_as_damaged(tmp_path: Path) -> None:
+def test_a_damaged_record_is_reported_as_damaged(tmp_path: Path) -> None:
     folder = written(tmp_path, a_record())
     (folder / store.RESULT).write_text("{")
     with pytest.raises(RequestError, match=r"result\.json is damaged: Invalid JSON"):

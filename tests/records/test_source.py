@@ -80,7 +80,7 @@ def test_a_hash_is_of_the_code_that_a_run_uses(
         assert changed_by(module, text) == changed, module
 
 
-def test_a_mixture_is_of_code_that_runs_had_in_common() -> None:
+def test_runs_of_different_norms_share_the_code_of_the_loop() -> None:
     def codes(*runs: tuple[str, str]) -> set[str]:
         records = [a_record(f"norm={norm}", "task=cnn") for norm, _ in runs]
         return source.codes(

@@ -334,6 +334,6 @@ def test_folders_that_can_be_written_stay(
     assert Path(os.environ["WANDB_DATA_DIR"]).parent == tmp_path / "spare"
 
 
-def test_who_has_no_home_folder_has_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_folder_there_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", "~no-such-user/.netrc")
     assert not tracking._has_login("http://127.0.0.1:9")

@@ -91,7 +91,7 @@ def test_files_of_others_stay_in_the_folder_of_a_run(tmp_path: Path) -> None:
     assert not any(path.exists() for path in ours)
 
 
-def test_what_is_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
+def test_a_folder_link_or_pipe_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
     config = compose([])
     folder = store.run_folder(tmp_path, run_id(config))
     folder.mkdir(parents=True)
@@ -119,7 +119,7 @@ def test_what_is_in_the_way_of_a_run_is_named(tmp_path: Path) -> None:
         store.RunWriter(tmp_path, run_id(config))
 
 
-def test_no_file_takes_the_place_of_what_is_no_regular_file(tmp_path: Path) -> None:
+def test_a_write_does_not_replace_a_pipe_or_link(tmp_path: Path) -> None:
     pipe, link = tmp_path / "pipe", tmp_path / "link"
     os.mkfifo(pipe)
     link.symlink_to(pipe)
@@ -130,7 +130,7 @@ def test_no_file_takes_the_place_of_what_is_no_regular_file(tmp_path: Path) -> N
     assert sorted(tmp_path.iterdir()) == [link, pipe]
 
 
-def test_a_full_disk_is_told_with_the_folder(
+def test_the_error_of_a_full_disk_names_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = compose([])

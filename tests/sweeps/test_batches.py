@@ -179,7 +179,7 @@ def test_a_run_that_is_finished_is_not_recorded_as_failed(
     assert record.status == "ok" and record == results.finished(config)
 
 
-def test_a_batch_that_was_told_to_stop_is_handed_out_again(
+def test_a_batch_that_was_stopped_is_submitted_again(
     plan: Plan, tmp_path: Path, faults: Faults
 ) -> None:
     key = list(plan.runs)[1]
@@ -249,7 +249,7 @@ def test_a_folder_that_is_not_shared_is_named(plan: Plan, tmp_path: Path) -> Non
     assert all("machines share that folder?" in reason for reason in seen.lost.values())
 
 
-def test_modules_that_a_worker_has_not_end_the_sweep(
+def test_a_module_that_a_worker_lacks_ends_the_sweep(
     plan: Plan, tmp_path: Path
 ) -> None:
     def bare(batch: Batch, results: Results) -> list[Event]:

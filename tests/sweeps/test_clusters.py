@@ -21,7 +21,7 @@ LOCAL = ["engine=local", "engine.workers=2"]
 
 
 @pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
-def test_a_process_is_killed_and_the_next_told_to_stop_in_one_run(
+def test_a_process_is_killed_and_the_next_one_gets_sigterm(
     engine: list[str], tmp_path: Path
 ) -> None:
     sweep = Sweep(tmp_path, "seed=range(0,4)", *engine)
@@ -62,7 +62,7 @@ def test_an_interrupted_sweep_is_completed_by_another_engine(
     assert sweep.steps()[0][1] > 7
 
 
-def test_engines_and_a_share_are_at_one_folder_at_a_time(tmp_path: Path) -> None:
+def test_several_engines_and_a_shard_use_one_folder(tmp_path: Path) -> None:
     plan = "seed=range(0,6)"
     sweep = Sweep(tmp_path, plan)
     processes = []

@@ -152,7 +152,7 @@ def test_the_shapes_are_those_of_a_forward() -> None:
     assert shapes[0] == (3, 8, 7, 7)
 
 
-def test_a_folder_and_its_disk_are_looked_at(
+def test_the_results_folder_and_its_disk_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "file"
@@ -210,7 +210,9 @@ def test_online_without_a_key_or_an_answer_is_a_warning(
         assert (finding.level, words in finding.why) == (level, True), finding
 
 
-def test_a_server_is_there_if_anything_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_answer_shows_that_a_server_exists(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse() -> None:
         for _ in range(2):
             connection, _ = server.accept()

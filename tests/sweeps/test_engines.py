@@ -70,7 +70,7 @@ def refused(engine: RayEngine | SlurmEngine, plan: Plan, folder: Path) -> str:
     return str(error.value)
 
 
-def test_an_engine_that_is_not_here_is_named(
+def test_an_engine_that_is_not_installed_is_named(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nobody = RAY.model_copy(update={"address": "127.0.0.1:9"})

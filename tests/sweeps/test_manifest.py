@@ -12,7 +12,7 @@ from normbench.sweeps.manifest import Announcement, folders, read_manifest
 from normbench.sweeps.watch import Watch
 
 
-def test_a_clock_that_is_wrong_ends_no_sweep(
+def test_a_wrong_clock_does_not_end_a_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = a_manifest(*grid(norm=NORMS, seed=SEEDS))
@@ -24,7 +24,7 @@ def test_a_clock_that_is_wrong_ends_no_sweep(
             assert read_manifest(folder) == manifest, now
 
 
-def test_what_a_sweep_says_is_there_while_it_runs_and_until_the_next(
+def test_a_manifest_stays_until_the_next_sweep_starts(
     tmp_path: Path,
 ) -> None:
     manifest = a_manifest(*grid(norm=NORMS, seed=SEEDS))

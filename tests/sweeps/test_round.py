@@ -34,7 +34,7 @@ def start(command: str, folder: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", COMMANDS)
-def test_a_command_is_seen_stopped_and_goes_on_without_a_reader(
+def test_a_command_is_watched_stopped_and_resumed_without_a_reader(
     title: str, tmp_path: Path
 ) -> None:
     claim = copy.deepcopy(TINY)

@@ -53,7 +53,7 @@ def test_a_record_and_a_manifest_of_odd_values_are_shown(
     json.dumps(shown.plain(), allow_nan=False)
 
 
-def test_a_run_that_may_not_be_looked_into_is_named_and_left_out(
+def test_a_run_folder_without_permission_is_named_and_left_out(
     tmp_path: Path, announcement: Announcement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = grid(seed=SEEDS)
@@ -107,7 +107,7 @@ def test_a_run_goes_from_missing_to_running_to_its_end(
     assert snapshot.active
 
 
-def test_a_run_that_is_done_again_has_not_ended(
+def test_a_run_that_is_repeated_has_not_ended(
     tmp_path: Path, announcement: Announcement
 ) -> None:
     (again, left) = grid(seed=SEEDS)
@@ -123,7 +123,7 @@ def test_a_run_that_is_done_again_has_not_ended(
     assert cell.mean == pytest.approx(0.375)
 
 
-def test_cells_differ_in_as_few_keys_as_tell_them_apart(
+def test_cells_are_distinguished_by_as_few_keys_as_possible(
     tmp_path: Path, announcement: Announcement
 ) -> None:
     tuned = [

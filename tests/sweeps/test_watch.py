@@ -165,7 +165,7 @@ def test_ctrl_c_ends_watching_and_leaves_the_terminal_clean(tmp_path: Path) -> N
     assert all(f"lr={i / 100} " in left for i in range(1, 31))
 
 
-def test_a_terminal_that_knows_no_more_gets_one_picture(
+def test_a_pipe_gets_plain_text_once(
     command: Command, invoke: Command, tmp_path: Path
 ) -> None:
     ok, other = grid(norm=NORMS)
