@@ -141,6 +141,7 @@ class WandbTracker(Tracker):
             note(_how_to_view(self._run))
 
     def _open(self, mode: Mode) -> Any:
+        """Start the W&B run, offline if that fails online."""
         try:
             return self._init(mode)
         except Exception as error:
@@ -153,6 +154,7 @@ class WandbTracker(Tracker):
             return self._init("offline")
 
     def _init(self, mode: Mode) -> Any:
+        """Start the W&B run with the labels and settings of normbench."""
         folder = wandb_variables.wandb_folder(self._results)
         wandb_variables.clean(offline=mode == "offline")
         wandb_variables.find_folders(folder)
@@ -165,9 +167,14 @@ class WandbTracker(Tracker):
             job_type=task,
             tags=[f"norm:{norm}", f"bs:{config.batch_size}"],
         )
-        settings = {"console": "off", "init_timeout": 20, "x_disable_stats": True}
-        settings |= {"x_save_requirements": False}
-        settings |= {"disable_git": True, "disable_code": True}
+        settings = {
+            "console": "off",
+            "init_timeout": 20,
+            "x_disable_stats": True,
+            "x_save_requirements": False,
+            "disable_git": True,
+            "disable_code": True,
+        }
         run = wandb.init(
             project=tracker.project,
             entity=tracker.entity,
