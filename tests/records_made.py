@@ -1,4 +1,4 @@
-"""Records of runs that never ran, and their folders."""
+"""Makes records without training, and their folders."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from normbench.records import store
 
 
 def a_record(*overrides: str, **changes: Any) -> RunRecord:
+    """Return the record of the run of `overrides`, with `changes` of its fields."""
     config = compose(overrides)
     fields: dict[str, Any] = {
         "run_id": run_id(config),
@@ -45,7 +46,18 @@ A_RECORD = a_record()
 
 
 def written(results: Path, finished: RunRecord) -> Path:
+    """Write a record as a finished run under `results`; return the run's folder."""
     with store.RunWriter(results, finished.run_id) as writer:
         writer.begin(finished.config)
         writer.finish(finished)
     return writer.folder
+
+
+def with_errors(norm: str, errors: list[float], **changes: Any) -> list[RunRecord]:
+    """Return the record of one seed for each test error in `errors`."""
+    return [
+        a_record(
+            f"norm={norm}", f"seed={s}", **({"metrics": {"test/error": e}} | changes)
+        )
+        for s, e in enumerate(errors)
+    ]

@@ -129,7 +129,7 @@ def test_commands_that_read_import_no_torch(tmp_path: Path) -> None:
     written(results, finished)
     run = {finished.run_id: finished.config}
     with Announcement(results) as announcement:
-        announcement.say(
+        announcement.publish(
             Manifest(title="sweep", workers=1, runs=run, skipped={}, todo=[])
         )
     commands = [

@@ -96,7 +96,9 @@ def test_the_command_refuses_records_of_a_strangers_folder(
         )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "records.jsonl.gz holds no records: line 1: its run_id is not 16" in line
+    assert (
+        "records.jsonl.gz: records cannot be read: line 1: its run_id is not 16" in line
+    )
 
 
 def test_nothing_is_written_through_a_link(mine: Path, tmp_path: Path) -> None:
@@ -191,11 +193,11 @@ def test_a_manifest_names_only_runs_of_its_configs(tmp_path: Path) -> None:
             ({"0" * 16: config}, []),
             ({run_id: config}, ["/etc"]),
         ):
-            announcement.say(Manifest(runs=runs, todo=todo, **options))
+            announcement.publish(Manifest(runs=runs, todo=todo, **options))
             (folder,) = folders(tmp_path)
-            with pytest.raises(RequestError, match="is no manifest"):
+            with pytest.raises(RequestError, match="is not a valid manifest"):
                 read_manifest(folder)
-        announcement.say(Manifest(runs={run_id: config}, todo=[run_id], **options))
+        announcement.publish(Manifest(runs={run_id: config}, todo=[run_id], **options))
         assert read_manifest(folder).todo == [run_id]
 
 
@@ -208,11 +210,11 @@ def test_a_sweep_that_begins_removes_only_what_sweeps_left(tmp_path: Path) -> No
         todo=[],
     )
     with Announcement(tmp_path) as first:
-        first.say(manifest)
+        first.publish(manifest)
     (folder,) = folders(tmp_path)
     (folder / "notes.txt").touch()
     with Announcement(tmp_path) as second:
-        second.say(manifest)
+        second.publish(manifest)
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
 
 

@@ -1,9 +1,8 @@
-"""A W&B server on the loopback, as far as uploading a run goes.
+"""A W&B server on 127.0.0.1 that can receive runs, and nothing more.
 
-It speaks what wandb's own client uses for that: GraphQL's `UpsertBucket`,
-`RunResumeStatus`, `CreateRunFiles` and `CreateArtifact`, the PUT of each file, and
-`file_stream`. What it received can be compared with a record. So it tests the upload,
-by the real client, and not the web app: it knows no users, no workspaces and no pages.
+It answers the requests that wandb's client sends to upload a run: GraphQL's
+`UpsertBucket`, `RunResumeStatus`, `CreateRunFiles` and `CreateArtifact`, the PUT of
+each file, and `file_stream`. Tests compare what it received with a record.
 """
 
 import gzip
@@ -17,12 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 API_KEY = "0" * 40
-"""A key of the right form; any is let in."""
+"""A key of the right form; the server accepts every key."""
 
 
 @dataclass
 class Received:
-    """What one run's uploads left."""
+    """What the server has received of one run."""
 
     config: dict[str, Any] = field(default_factory=dict)
     display_name: str | None = None
@@ -33,12 +32,14 @@ class Received:
     summary: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     exit_codes: list[int] = field(default_factory=list)
-    """One for each upload that came to its end."""
+    """The exit code of each complete upload."""
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps what it receives in `runs`, by id; paths that start with one of `refused`
-    are answered with status 500."""
+    """Keeps the received runs in `runs`, by run id.
+
+    Requests to paths that start with one of `refused` get the status 500.
+    """
 
     daemon_threads = True
 
@@ -50,26 +51,26 @@ class Server(ThreadingHTTPServer):
         self.requests = 0
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no error."""
+        """Ignore clients that close the connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes wandb's client use this server, and give up soon."""
+        """Return variables that make wandb's client use this server and retry soon."""
         url = f"http://127.0.0.1:{self.server_port}"
-        soon = {
+        intervals = {
             f"WANDB_X_{client}_RETRY_WAIT_{bound}_SECONDS": "1"
             for client in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
             for bound in ("MIN", "MAX")
         }
-        soon["WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL"] = "1"
-        return {"WANDB_BASE_URL": url, "WANDB_API_KEY": API_KEY, **soon}
+        intervals["WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL"] = "1"
+        return {"WANDB_BASE_URL": url, "WANDB_API_KEY": API_KEY, **intervals}
 
 
 @contextmanager
 def serving(*refused: str) -> Iterator[Server]:
-    """A server that runs until the `with` ends."""
+    """Start a server; stop it when the block ends."""
     with Server(refused) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -87,29 +88,29 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments: object) -> None:
         pass
 
-    def _take(self) -> None:
+    def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         self.server.requests += 1
-        status, answer = 200, {}
+        status, content = 200, {}
         if self.path.startswith(self.server.refused):
             status = 500
         elif self.path == "/graphql":
-            answer = {"data": self._graphql(json.loads(body))}
+            content = {"data": self._graphql(json.loads(body))}
         elif self.path.endswith("/file_stream"):
             self._stream(json.loads(body))
         elif self.path.startswith("/storage/"):
             _, _, run_id, name = self.path.split("/", 3)
             self.server.runs[run_id].files[name] = body
-        data = json.dumps(answer).encode()
+        data = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_POST = do_PUT = _take
+    do_GET = do_POST = do_PUT = _answer
 
     def _graphql(self, request: Mapping[str, Any]) -> dict[str, Any]:
         variables = request.get("variables", {})
@@ -140,9 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
                 ]
                 return {"createRunFiles": {"runID": given["run"], "files": files}}
             case "CreateArtifact":
-                # A table is also an artifact; "committed" is that the server has it.
-                it = {"id": "artifact", "state": "COMMITTED"}
-                return {"createArtifact": {"artifact": it | {"artifactSequence": {}}}}
+                # A table is also an artifact. COMMITTED: the server has its content.
+                artifact: dict[str, Any] = {"id": "artifact", "state": "COMMITTED"}
+                artifact["artifactSequence"] = {}
+                return {"createArtifact": {"artifact": artifact}}
             case "ServerFeaturesQuery":
                 return {"serverInfo": {"features": []}}
         return {}

@@ -22,7 +22,7 @@ def show(
     with exit_codes():
         from normbench.records import store
 
-        record, folder = store.finished(results, run)
+        record, folder = store.find_record(results, run)
         if json:
             typer.echo(record.model_dump_json(indent=2))
         else:

@@ -52,7 +52,7 @@ def stylize(
         from normbench.records import store
         from normbench.training import stylization
 
-        record, folder = store.finished(results, run)
+        record, folder = store.find_record(results, run)
         require_modules(record, module or ())
         import_modules(module or ())
         files = []

@@ -204,7 +204,7 @@ def rerun(
         from normbench.records import store
         from normbench.training.experiment import run_one
 
-        before, _ = store.finished(results, run)
+        before, _ = store.find_record(results, run)
         modules = tuple(module or ())
         require_modules(before, modules)
         import_modules(modules)

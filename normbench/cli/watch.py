@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from normbench.sweeps.watch import Cell, Snapshot, Watch
+    from normbench.sweeps.snapshot import Cell, Snapshot
+    from normbench.sweeps.watch import Watch
 
 INTERVAL = 1.0
 """The minimum number of seconds between two updates of the view."""
@@ -262,7 +263,7 @@ def _hidden_rows(
     If not all rows fit, rows of ended runs are hidden above the first row with runs
     that have not ended.
     """
-    from normbench.sweeps.watch import OPEN
+    from normbench.sweeps.snapshot import OPEN
 
     if max_rows is None or len(rows) <= max_rows:
         return 0, 0
@@ -295,7 +296,7 @@ def _cell(cell: "Cell | None", console: "Console", detail: int) -> "Text":
     """
     from rich.text import Text
 
-    from normbench.sweeps.watch import OPEN
+    from normbench.sweeps.snapshot import OPEN
 
     if cell is None:
         return Text()

@@ -1,1 +1,1 @@
-"""What a run leaves: the store on disk, queries, export, Weights & Biases."""
+"""Records of runs: the store on disk, queries, export, and Weights & Biases."""

@@ -1,4 +1,4 @@
-"""Rows as a Parquet file, for data frames and databases. Needs the extra `parquet`."""
+"""Exports rows to a Parquet file. Needs the extra `parquet`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,11 @@ from normbench.system.atomic import write_atomically
 
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write `rows`, a column a key, whole or not at all; where a key is missing, null.
+    """Write `rows` to a Parquet file with one column for each key.
 
-    A column that mixes kinds of values, or holds lists, is text: each value as JSON.
-    Raises RequestError without pyarrow, or where `path` cannot be written.
+    A missing key is null. A column with values of several types, or with lists, is
+    text: each value as JSON. The file is written atomically. Raises RequestError if
+    pyarrow is not installed or `path` cannot be written.
     """
     try:
         import pyarrow
@@ -23,7 +24,7 @@ def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             "--parquet needs pyarrow; install it with: pip install 'normbench[parquet]'"
         ) from None
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: _one_kind([row.get(name) for row in rows]) for name in names}
+    columns = {name: _column([row.get(name) for row in rows]) for name in names}
     buffer = pyarrow.BufferOutputStream()
     parquet.write_table(pyarrow.table(columns), buffer)
     try:
@@ -34,10 +35,11 @@ def write_parquet(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         ) from None
 
 
-def _one_kind(values: Sequence[Any]) -> Sequence[Any]:
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {int, float}:
+def _column(values: Sequence[Any]) -> Sequence[Any]:
+    """Convert `values` to a single type that a Parquet column can have."""
+    types = {type(value) for value in values if value is not None}
+    if types == {int, float}:
         return [None if value is None else float(value) for value in values]
-    if len(kinds) < 2 and not kinds & {list, dict}:
+    if len(types) < 2 and not types & {list, dict}:
         return values
     return [None if value is None else json.dumps(value) for value in values]

@@ -1,7 +1,8 @@
-"""Queries over finished runs: filter, sort, and the mean of each cell.
+"""Queries over the records of runs: filter, sort, and the mean of each cell.
 
 A key is a metric ("test/error"), a field of the record ("status", "seconds.train"), or
-a key of its config ("batch_size", "norm.num_groups"); `norm` is the norm's name.
+a key of its config ("batch_size", "norm.num_groups"). The value of the key `norm` is
+the name of the norm.
 """
 
 import json
@@ -19,13 +20,14 @@ from normbench.errors import RequestError, did_you_mean
 from normbench.system.untrusted import LARGEST
 
 CONDITION = re.compile(r"(?P<key>[^=!<>]+)(?P<sign>!=|<=|>=|=|<|>)(?P<text>[^=<>].*|)")
-ORDER: dict[str, Callable[[float, float], bool]] = {
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
 }
-_EXPERIMENT = sorted(RunConfig.model_fields.keys() - NOT_HASHED - {"seed"})
+_FIELDS = sorted(RunConfig.model_fields.keys() - NOT_HASHED - {"seed"})
+"""The fields of a config that distinguish experiments."""
 ABSENT = object()
 """The value of a key that a run does not have."""
 Item = TypeVar("Item")
@@ -33,12 +35,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs that agree in `by`, and the mean of one metric over those that are ok.
+    """Statistics of one metric over the runs that have equal values of the keys `by`.
 
-    `n` is the number of ok runs in the mean; `low` and `high` are its 95 % t interval
-    and `sd` the standard deviation of one run, all None if n is too small. `failures`
-    counts the runs that diverged, failed or were skipped, and those whose metric is not
-    below LARGEST in size; `without` the ok runs without this metric.
+    `mean` is the mean over the `n` ok runs whose metric counts (see `counted`), `low`
+    and `high` are its 95 % t interval, and `sd` is the standard deviation of the runs.
+    `mean` is None if n is 0; the other three are None if n is below 2.
+
+    `failures` counts the runs that diverged, failed or were skipped, and ok runs whose
+    metric does not count. `without` counts the ok runs without this metric.
     """
 
     by: dict[str, Any]
@@ -52,14 +56,14 @@ class Cell:
     without: int
 
     def plain(self) -> dict[str, Any]:
-        """The cell as one flat row."""
+        """Return the cell as one flat row."""
         row = asdict(self)
         del row["by"], row["without"]
         return self.by | row
 
 
 def value(record: RunRecord, key: str) -> Any:
-    """The value of `key` in a record, ABSENT if it has none."""
+    """Return the value of `key` in a record, ABSENT if the record has no such key."""
     if key in record.metrics:
         return record.metrics[key]
     head, *rest = key.split(".")
@@ -78,13 +82,13 @@ def value(record: RunRecord, key: str) -> Any:
 
 
 def keys(records: Iterable[RunRecord]) -> set[str]:
-    """The config keys and metrics of `records`, and the fields of a record."""
+    """Return the config keys and metrics of `records`, and the fields of a record."""
     known = RunRecord.model_fields.keys() - {"config", "metrics", "environment"}
     return known | {key for r in records for key in (*r.metrics, *flat(r.config))}
 
 
 def flat(config: RunConfig) -> dict[str, Any]:
-    """A config's values by dotted key; `norm` stands for `norm.name`."""
+    """Return a config's values by dotted key; the key of `norm.name` is "norm"."""
     rows: dict[str, Any] = {}
     for key, item in config.model_dump(mode="json").items():
         if isinstance(item, Mapping):
@@ -96,61 +100,60 @@ def flat(config: RunConfig) -> dict[str, Any]:
 
 
 def row(record: RunRecord) -> dict[str, Any]:
-    """A run as one flat row: id, status, config, peak learning rate, metrics."""
+    """Return a run as a flat row: id, status, config, peak learning rate, metrics."""
     identity = {"run_id": record.run_id, "status": record.status}
     peak = {"peak_lr": record.peak_lr}
     return identity | flat(record.config) | peak | record.metrics
 
 
 def matching(records: Sequence[RunRecord], where: Sequence[str]) -> list[RunRecord]:
-    """The records in which every condition of `where` holds.
+    """Return the records for which every condition of `where` is true.
 
-    A condition is a key, one of = != < <= > >=, and a value. `!=` holds exactly if `=`
-    does not, so also for a run without the key; the others do not hold there. Raises
-    RequestError for a condition of another form, a key that no record has, and an order
-    of text.
+    A condition is a key, one of = != < <= > >=, and a value. For a run without the key,
+    `!=` is true and all other conditions are false. Raises RequestError if a condition
+    has another form, if no record has the key, or if < <= > >= compare a text.
     """
     kept = list(records)
     for condition in where:
         match = CONDITION.fullmatch(condition)
         if match is None:
             raise RequestError(
-                f"--where {condition!r} is not a condition; write KEY=VALUE, or one "
-                "with != < <= > >= in quotes, such as 'seed<4'"
+                f"--where {condition!r} is not a condition; write KEY=VALUE, or "
+                "another of != < <= > >= in quotes, such as 'seed<4'"
             )
         key, sign, text = (part.strip() for part in match.groups())
         _check_known("--where", key, records)
-        if sign in ORDER:
+        if sign in COMPARISONS:
             number = _number(condition, text)
-            kept = [r for r in kept if _ordered(condition, r, key, sign, number)]
+            kept = [r for r in kept if _compares(condition, r, key, sign, number)]
         else:
             equal = sign == "="
-            kept = [r for r in kept if _is(_leaf("--where", r, key), text) == equal]
+            kept = [r for r in kept if _equals(_leaf("--where", r, key), text) == equal]
     return kept
 
 
 def in_order(records: Sequence[RunRecord], sort: str) -> list[RunRecord]:
-    """The records by the key `sort`, or descending by KEY if `sort` is -KEY.
+    """Sort records by the key `sort`, or in descending order by KEY if `sort` is -KEY.
 
-    Those without a value come last. Raises RequestError for a key that no record has.
+    Records without a value come last. Raises RequestError if no record has the key.
     """
     _check_known("--sort", sort.removeprefix("-"), records)
     return _sorted(records, lambda record, key: _leaf("--sort", record, key), sort)
 
 
 def cells_in_order(cells: Sequence[Cell], sort: str) -> list[Cell]:
-    """The cells by one of their columns, as `in_order` does with records."""
+    """Sort cells by one of their columns, as `in_order` sorts records by a key."""
     key = sort.removeprefix("-")
     known = {column for cell in cells for column in cell.plain()}
     if cells and key not in known:
         raise RequestError(
-            f"--sort {key}: no column of the cells; {did_you_mean(key, known)}"
+            f"--sort {key}: cells have no such column; {did_you_mean(key, known)}"
         )
     return _sorted(cells, lambda cell, column: cell.plain()[column], sort)
 
 
 def check_metrics(metrics: Sequence[str], records: Sequence[RunRecord]) -> None:
-    """Raises RequestError for a metric that no record has."""
+    """Raise RequestError if no record has one of `metrics`."""
     known = {name for record in records for name in record.metrics}
     for metric in metrics:
         if records and metric not in known:
@@ -161,37 +164,37 @@ def check_metrics(metrics: Sequence[str], records: Sequence[RunRecord]) -> None:
 
 
 def primary_metrics(records: Iterable[RunRecord]) -> list[str]:
-    """The primary metrics that occur in `records`."""
+    """Return the primary metrics that occur in `records`, sorted."""
     return sorted({record.primary_metric for record in records})
 
 
 def cells(
     records: Sequence[RunRecord], by: Sequence[str], metrics: Sequence[str] = ()
 ) -> list[Cell]:
-    """A cell for each combination of the values of `by`, and each of `metrics`.
+    """Return one cell for each combination of the values of `by` and each metric.
 
-    Without `metrics` it is the primary metric of the runs, and runs with different ones
-    are in different cells. Raises RequestError for a key or metric that no record has,
-    and for a key that is a section of the config.
+    Without `metrics`, the primary metrics of the runs are used; then a run counts only
+    in the cell of its own primary metric. Raises RequestError if no record has a key or
+    metric, or if a key is a section of the config.
     """
     check_metrics(metrics, records)
     made = []
-    for values, members in groups(records, by):
-        for metric in sorted({*metrics} or primary_metrics(members)):
-            some = members
+    for values, group in groups(records, by):
+        for metric in sorted({*metrics} or primary_metrics(group)):
+            members = group
             if not metrics:
-                some = [each for each in members if each.primary_metric == metric]
-            made.append(_cell(values, metric, some))
+                members = [r for r in group if r.primary_metric == metric]
+            made.append(_cell(values, metric, members))
     return made
 
 
 def groups(
     records: Sequence[RunRecord], by: Sequence[str], option: str = "--by"
 ) -> list[tuple[dict[str, Any], list[RunRecord]]]:
-    """The runs that agree in `by`, with these values, in the order of the values.
+    """Group the runs by their values of the keys `by`; return (values, runs) pairs.
 
-    Raises RequestError, naming `option`, for a key that no record has, and for a
-    section of the config.
+    The pairs are sorted by the values. Raises RequestError, which names `option`, if no
+    record has a key or a key is a section of the config.
     """
     for key in by:
         _check_known(option, key, records)
@@ -200,13 +203,13 @@ def groups(
         values = tuple(_cell_value(option, record, key) for key in by)
         members.setdefault(values, []).append(record)
     ordered = sorted(members.items(), key=lambda group: [_rank(v) for v in group[0]])
-    return [(dict(zip(by, values, strict=True)), some) for values, some in ordered]
+    return [(dict(zip(by, values, strict=True)), group) for values, group in ordered]
 
 
 def mixtures(records: Sequence[RunRecord], by: Sequence[str]) -> list[str]:
-    """The config keys, except the seed, in which runs of one cell differ.
+    """Return the config keys, except the seed, in which runs of one cell differ.
 
-    A mean over such a cell is a mean over different experiments.
+    The mean of such a cell mixes different experiments.
     """
     first: dict[tuple[Any, ...], RunConfig] = {}
     differing: set[str] = set()
@@ -217,9 +220,10 @@ def mixtures(records: Sequence[RunRecord], by: Sequence[str]) -> list[str]:
     return sorted(differing - set(by))
 
 
-def _differences(one: RunConfig, other: RunConfig) -> Iterator[str]:
-    for field in _EXPERIMENT:
-        a, b = getattr(one, field), getattr(other, field)
+def _differences(first: RunConfig, second: RunConfig) -> Iterator[str]:
+    """Yield the keys in which two configs differ, such as "lr" or "norm.num_groups"."""
+    for field in _FIELDS:
+        a, b = getattr(first, field), getattr(second, field)
         if a == b:
             continue
         if isinstance(a, BaseModel):
@@ -231,16 +235,16 @@ def _differences(one: RunConfig, other: RunConfig) -> Iterator[str]:
 
 
 def counted(ok: Iterable[RunRecord], metric: str) -> list[float]:
-    """The values of `metric` that count in a mean: finite, and below LARGEST in size.
+    """Return the values of `metric` that count in a mean: absolute value < LARGEST.
 
-    `ok` are records of runs with this status.
+    `ok` are records with the status "ok".
     """
     values = (record.metrics.get(metric) for record in ok)
     return [x for x in values if x is not None and abs(x) < LARGEST]
 
 
 def _cell(by: dict[str, Any], metric: str, records: Sequence[RunRecord]) -> Cell:
-    from normbench.stats import mean_interval  # numpy, scipy: not for a table of runs
+    from normbench.stats import mean_interval  # imports numpy and scipy
 
     ok = [record for record in records if record.status == "ok"]
     having = [record for record in ok if metric in record.metrics]
@@ -274,7 +278,7 @@ def _check_known(option: str, key: str, records: Sequence[RunRecord]) -> None:
 
 
 def _leaf(option: str, record: RunRecord, key: str) -> Any:
-    """The value of `key`, or ABSENT. Raises RequestError if it is a whole section."""
+    """Return the value of `key`, or ABSENT. Raises RequestError if it is a section."""
     leaf = value(record, key)
     if isinstance(leaf, dict | BaseModel):
         known = ", ".join(f"{key}.{name}" for name in dict(leaf))
@@ -282,8 +286,8 @@ def _leaf(option: str, record: RunRecord, key: str) -> Any:
     return leaf
 
 
-def _is(value: Any, text: str) -> bool:
-    """Whether `text`, as a person types it, means `value`."""
+def _equals(value: Any, text: str) -> bool:
+    """Return whether `text` from the command line denotes `value`."""
     if value is None or isinstance(value, bool):
         return text.lower() == json.dumps(value)
     if isinstance(value, int | float):
@@ -301,27 +305,28 @@ def _number(condition: str, text: str) -> float:
         number = math.nan
     if math.isnan(number):
         raise RequestError(
-            f"--where {condition!r}: {text!r} is not a number; text has only = and !="
+            f"--where {condition!r}: {text!r} is not a number; compare text by = or !="
         )
     return number
 
 
-def _ordered(
+def _compares(
     condition: str, record: RunRecord, key: str, sign: str, number: float
 ) -> bool:
+    """Return whether a record's value of `key` is < (or <= > >=) `number`."""
     leaf = _leaf("--where", record, key)
     if leaf is ABSENT or leaf is None:
         return False
     if isinstance(leaf, bool) or not isinstance(leaf, int | float):
         raise RequestError(
             f"--where {condition!r}: {key} is not a number in run {record.run_id} "
-            f"({leaf}); such a value has only = and !="
+            f"({leaf}); compare it by = or !="
         )
-    return ORDER[sign](leaf, number)
+    return COMPARISONS[sign](leaf, number)
 
 
 def _rank(value: Any) -> tuple[int, Any]:
-    """A key to sort mixed values by: numbers, then text, then no value."""
+    """Return a sort key for mixed values: numbers, then text, then missing values."""
     if value is None or value is ABSENT:
         return 2, 0
     if isinstance(value, int | float):
@@ -332,7 +337,7 @@ def _rank(value: Any) -> tuple[int, Any]:
 def _sorted(
     items: Iterable[Item], value_of: Callable[[Item, str], Any], sort: str
 ) -> list[Item]:
-    """The items by KEY, or descending by KEY if `sort` is -KEY; without value last."""
+    """Sort items by KEY, or in descending order if `sort` is -KEY; no value is last."""
     key = sort.removeprefix("-")
     ranked = [(_rank(value_of(item, key)), item) for item in items]
     present = [pair for pair in ranked if pair[0][0] < 2]

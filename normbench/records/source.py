@@ -1,7 +1,8 @@
-"""The numerical source of a run: the code of this program that decides its numbers.
+"""Hashes of the numerical source of a run: the code of normbench that sets its numbers.
 
-That is the training loop, the task, norm and data set of the run, and what these
-import, as far as it lies in NUMERICAL. The code of another norm does not count.
+The source consists of the training loop, the modules of the run's task, norm and data
+set, and the modules that these import, as far as they are in NUMERICAL. The code of
+other norms is not part of it.
 """
 
 import ast
@@ -17,28 +18,28 @@ from normbench.config.user_modules import hashes
 
 PACKAGE = Path(__file__).parents[1]
 NUMERICAL = ("norms/", "tasks/", "data/", "training/", "config/rates.py")
-"""Where code changes numbers; other modules compose, store and show them."""
+"""Paths of code that can change numbers; other modules only compose, store or show."""
 LOOP = ("training/experiment.py", "training/distributed.py", "norms/reparam.py")
-"""The modules of every run, beside those that they import."""
-HOMES = {"norm": "norms/layers", "task": "tasks", "data": "data"}
-"""The folder in which each choice of a config has its module."""
+"""Modules that every run uses, apart from the modules that they import."""
+FOLDERS = {"norm": "norms/layers", "task": "tasks", "data": "data"}
+"""Folder of the modules of each kind of choice in a config."""
 PART = 6
-"""Hexadecimal digits of each part of a hash: the loop, and the choices as in HOMES."""
+"""Hexadecimal digits per part of a run's hash: the loop, and each key of FOLDERS."""
 
 
 def comes_from_this_code(record: RunRecord, modules: Sequence[str]) -> bool:
-    """Whether the code of a recorded run, and the user's `modules`, are unchanged."""
+    """Return whether the code of a run, and the user's `modules`, are unchanged."""
     environment = record.environment
-    own = hashes(tuple(modules))
-    same = environment.source_hash == source_hash(record.config)
-    return same and environment.modules == own
+    same_source = environment.source_hash == source_hash(record.config)
+    return same_source and environment.modules == hashes(tuple(modules))
 
 
 def source_hash(config: RunConfig | None = None) -> str:
-    """Hash of the numerical source of a run, or of every run, in hexadecimal digits.
+    """Return the hash of a run's numerical source, or of all code without `config`.
 
-    Of a run: PART digits for the loop, the norm, the task and the data set each.
-    Modules of the user's own have other hashes (`user_modules.hashes`).
+    The hash of a run has PART hexadecimal digits for each of the loop, the norm, the
+    task and the data set. The user's modules are not included: `user_modules.hashes`
+    hashes them.
     """
     if config is None:
         return _hash(_closure(_every_module()))
@@ -47,72 +48,77 @@ def source_hash(config: RunConfig | None = None) -> str:
 
 
 def codes(records: Iterable[RunRecord]) -> set[str]:
-    """What code did the runs; two or more values where the code was not the same.
+    """Return the hashes of the code of `records`; more than one if the code was mixed.
 
-    Runs of several norms differ in their code by design: then the value is that of the
-    loop, unless the loop or one norm, task or data set was not the same in all.
+    Runs of different norms always differ in the code of the norm. So the result is the
+    hash of the loop alone if all runs have the same loop, and each norm, task and data
+    set has the same code in all its runs.
     """
-    whole: set[str] = set()
-    loops: set[str] = set()
-    parts: dict[tuple[str, str], set[str]] = defaultdict(set)
+    full_hashes: set[str] = set()
+    loop_hashes: set[str] = set()
+    choice_hashes: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in records:
         code, modules = record.environment.source_hash, record.environment.modules
-        own = [f"{name} {digest}" for name, digest in sorted(modules.items())]
-        whole.add(", ".join([code, *own]))
-        if len(code) != PART * (1 + len(HOMES)):  # of an older version: of every run
-            loops.add(", ".join([code, *own]))
+        user_code = [f"{name} {digest}" for name, digest in sorted(modules.items())]
+        full_hashes.add(", ".join([code, *user_code]))
+        if len(code) != PART * (1 + len(FOLDERS)):
+            # Older versions hashed all code at once.
+            loop_hashes.add(", ".join([code, *user_code]))
             continue
-        loops.add(", ".join([code[:PART], *own]))
+        loop_hashes.add(", ".join([code[:PART], *user_code]))
         for position, choice in enumerate(_choices(record.config), 1):
-            parts[choice].add(code[PART * position : PART * (position + 1)])
-    mixed = len(loops) > 1 or any(len(hashes) > 1 for hashes in parts.values())
-    return whole if mixed or len(whole) == 1 else loops
+            part = code[PART * position : PART * (position + 1)]
+            choice_hashes[choice].add(part)
+    mixed = len(loop_hashes) > 1 or any(len(h) > 1 for h in choice_hashes.values())
+    return full_hashes if mixed or len(full_hashes) == 1 else loop_hashes
 
 
 def _choices(config: RunConfig) -> list[tuple[str, str]]:
-    return [(kind, getattr(config, kind).name) for kind in HOMES]
+    return [(kind, getattr(config, kind).name) for kind in FOLDERS]
 
 
 @cache
 def _hash_of_choice(kind: str, name: str) -> str:
     module = _module_of(kind, name)
-    reached = _closure((module,)) - _closure(LOOP) if module else ()
-    return _hash(reached)[:PART]
+    modules = _closure((module,)) - _closure(LOOP) if module else ()
+    return _hash(modules)[:PART]
 
 
 @cache
 def _module_of(kind: str, name: str) -> str | None:
-    """The module in which the norm, task or data set `name` is, if it is not a user's.
+    """Return the module of normbench that defines the norm, task or data set `name`.
 
-    A class names itself: `class GroupNorm(Norm, name="group")`.
+    The class statement contains the name: `class GroupNorm(Norm, name="group")`.
+    Returns None if no module of normbench does, as the user's module then defines it.
     """
     definition = re.compile(rf'^class \w+\([^)]*\bname="{re.escape(name)}"', re.M)
-    for path in sorted((PACKAGE / HOMES[kind]).glob("*.py")):
+    for path in sorted((PACKAGE / FOLDERS[kind]).glob("*.py")):
         if definition.search(path.read_text(encoding="utf-8")):
             return path.relative_to(PACKAGE).as_posix()
     return None
 
 
 def _every_module() -> tuple[str, ...]:
-    folders = [PACKAGE / home for home in HOMES.values()]
+    folders = [PACKAGE / folder for folder in FOLDERS.values()]
     files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
     return (*LOOP, *(path.relative_to(PACKAGE).as_posix() for path in files))
 
 
 @cache
 def _closure(modules: tuple[str, ...]) -> frozenset[str]:
-    """`modules` and those in NUMERICAL that they import, directly or not."""
-    reached: set[str] = set()
-    waiting = set(modules)
-    while waiting:
-        module = waiting.pop()
-        reached.add(module)
-        waiting |= _imports(module) - reached
-    return frozenset(reached)
+    """Return `modules` and the modules in NUMERICAL that they import, at any depth."""
+    closure: set[str] = set()
+    pending = set(modules)
+    while pending:
+        module = pending.pop()
+        closure.add(module)
+        pending |= _imports(module) - closure
+    return frozenset(closure)
 
 
 @cache
 def _imports(module: str) -> frozenset[str]:
+    """Return the files in NUMERICAL that `module` imports directly."""
     tree = ast.parse((PACKAGE / module).read_bytes())
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -124,7 +130,7 @@ def _imports(module: str) -> frozenset[str]:
 
 
 def _files(name: str) -> Iterator[str]:
-    """The files that an import of the module `name` runs, as far as in NUMERICAL."""
+    """Yield the files in NUMERICAL that an import of the module `name` executes."""
     parts = name.split(".")
     if parts[0] != PACKAGE.name:
         return

@@ -1,9 +1,9 @@
-"""The record of a run on disk: one folder a run, `result.json` written last.
+"""Records of runs on disk: each run has a folder, `results/runs/<2 hex>/<run_id>/`.
 
-`results/runs/<2 hex>/<run_id>/` holds `config.yaml`, `history.jsonl` (closed after
-every row), pictures, `weights.safetensors` where asked for, and `result.json`, which
-appears by one atomic rename: a folder without it is a run that did not finish, and that
-its checkpoints take up again.
+The folder contains `config.yaml`, `history.jsonl` (written after every row), pictures,
+`weights.safetensors` with keep_weights=true, and at last the record, `result.json`,
+which is written atomically. A run without a record is not finished; it resumes from its
+checkpoint.
 """
 
 import gc
@@ -37,86 +37,93 @@ from normbench.system.atomic import write_atomically
 
 
 class OtherFormat(Unreadable, RequestError):
-    """A record of another version of normbench, which is not overwritten."""
+    """The record is in the format of another version of normbench; it is kept."""
 
 
 def write_compact(path: Path, records: Iterable[RunRecord]) -> None:
-    """Write records as gzipped JSON lines, by id: equal records give equal bytes."""
+    """Write records as gzipped JSON lines, sorted by id.
+
+    Equal records give equal bytes.
+    """
     ordered = sorted(records, key=lambda record: record.run_id)
     lines = "".join(record.model_dump_json() + "\n" for record in ordered)
     write_atomically(path, gzip.compress(lines.encode(), mtime=0))
 
 
 def read_compact(path: Path) -> list[RunRecord]:
-    """What `write_compact` wrote. Raises RequestError where that cannot be read."""
+    """Read the file of `write_compact`. Raises RequestError if it cannot be read."""
     try:
         records = []
         lines = io.BytesIO(untrusted.unzipped(path, follow=True))
         for number, line in enumerate(lines, 1):
             if number > untrusted.MOST_RECORDS:
-                most = f"{untrusted.MOST_RECORDS:,}"
-                raise Damaged(path, f"it has more than {most} records")
+                limit = f"{untrusted.MOST_RECORDS:,}"
+                raise Damaged(path, f"it has more than {limit} records")
             records.append(_checked(line[: untrusted.RECORD], path, f"line {number}: "))
         return records
     except Unreadable as error:
-        raise RequestError(f"{path} holds no records: {error.why}") from None
+        raise _no_records(path, error.why) from None
     except OSError as error:
-        raise RequestError(f"{path} holds no records: {error.strerror}") from None
+        raise _no_records(path, error.strerror) from None
+
+
+def _no_records(path: Path, why: str | None) -> RequestError:
+    return RequestError(f"{path}: records cannot be read: {why}")
 
 
 def restore(results: Path, records: Iterable[RunRecord]) -> None:
-    """Make each of `records` a finished run under `results`, where it is none yet.
+    """Write each of `records` as a finished run, unless `results` has the run already.
 
-    Such a run has an empty history, no pictures and no weights. Raises Busy where a
-    process is doing it, RequestError where it cannot be written.
+    Such a run has an empty history, no pictures and no weights. Raises Busy if a
+    process is training the run, and RequestError if its folder cannot be written.
     """
     for record in records:
-        found = read(run_folder(results, record.run_id))
-        if found is None or found.status == "failed":
+        existing = read(run_folder(results, record.run_id))
+        if existing is None or existing.status == "failed":
             with RunWriter(results, record.run_id) as writer:
                 writer.begin(record.config)
                 writer.finish(record)
 
 
-def look(folder: Path) -> RunRecord | None:
-    """The record in a run's folder; None where there is none.
+def read_valid(folder: Path) -> RunRecord | None:
+    """Read the record in a run's folder; None if the folder has no record.
 
-    Raises Damaged for one that is damaged, that is of another run or makes no sense,
-    OtherFormat for one that another version of normbench wrote, and Unreadable where
-    the disk does not give it.
+    Raises Damaged if the record is invalid or belongs to another run, OtherFormat if
+    another version of normbench wrote it, and Unreadable if the file cannot be read.
     """
     path = folder / RESULT
-    for above in (folder, folder.parent):
-        if above.is_symlink():
-            raise Unreadable(path, f"{above} is a link; put the folder itself there")
+    for parent in (folder, folder.parent):
+        if parent.is_symlink():
+            raise Unreadable(path, f"{parent} is a link; put the folder itself there")
     try:
         data = untrusted.content(path, untrusted.RECORD)
     except (FileNotFoundError, NotADirectoryError):
         return None
     record = _checked(data, path)
     if record.run_id != folder.name:
-        raise Damaged(path, "it is the record of another run, or no folder of a run")
+        raise Damaged(path, f"it is the record of another run, {record.run_id}")
     return record
 
 
 def read(folder: Path) -> RunRecord | None:
-    """The record in a run's folder; None where there is none, or a damaged one.
+    """Read the record in a run's folder; None if it is missing or damaged.
 
-    Raises OtherFormat and Unreadable as `look` does: such a run is not done again.
+    Raises OtherFormat and Unreadable as `read_valid` does: such a run is not repeated.
     """
     try:
-        return look(folder)
+        return read_valid(folder)
     except Damaged:
         return None
 
 
-def finished(results: Path, prefix: str) -> tuple[RunRecord, Path]:
-    """The record, and the folder, of the one run whose id starts with `prefix`.
+def find_record(results: Path, prefix: str) -> tuple[RunRecord, Path]:
+    """Return the record and the folder of the run whose id starts with `prefix`.
 
-    Raises RequestError where there is no such run, or it has no record, and as `look`.
+    Raises RequestError if there is no such run, more than one, or no record of it, and
+    the errors of `read_valid`.
     """
-    folder = find(results, prefix)
-    record = look(folder)
+    folder = find_folder(results, prefix)
+    record = read_valid(folder)
     if record is None:
         raise RequestError(
             f"{folder} has no {RESULT}: the run did not finish; `normbench train` with "
@@ -126,17 +133,20 @@ def finished(results: Path, prefix: str) -> tuple[RunRecord, Path]:
 
 
 def _checked(data: bytes, path: Path, where: str = "") -> RunRecord:
-    """The record in `data`, which is of the run that it says."""
+    """Parse a record, and check that its id is that of its config.
+
+    Errors name `path`, and `where` in it.
+    """
     try:
         record = untrusted.parsed(RunRecord, data, path, where)
     except Damaged:
         with suppress(ValueError):
-            found = from_json(data)
-            if isinstance(found, dict) and found.get("format", 1) != 1:
+            content = from_json(data)
+            if isinstance(content, dict) and content.get("format", 1) != 1:
                 raise OtherFormat(
                     path,
-                    f"{where}it is of a format that this version of normbench does not "
-                    "read; choose other --results or another version",
+                    f"{where}this version of normbench cannot read the record's "
+                    "format; choose other --results or another version",
                 ) from None
         raise
     if wrong := identity.mistake(record.run_id, record.config):
@@ -145,24 +155,26 @@ def _checked(data: bytes, path: Path, where: str = "") -> RunRecord:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's history, oldest first; a torn last line is left out.
+    """Return the rows of a run's history, oldest first; skip an incomplete last line.
 
-    Raises Damaged and Unreadable as `reading.history` does, also where there is none.
+    Raises Damaged and Unreadable as `untrusted.history` does, and Unreadable if the
+    file is missing.
     """
     path = folder / HISTORY
     try:
         return untrusted.history(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise Unreadable(path, "it is not there") from None
+        raise Unreadable(path, "the file does not exist") from None
 
 
 def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool:
-    """Whether a finished run holds all that `config` asks for."""
+    """Return whether a record is finished and has everything that `config` asks for."""
     if record is None or record.status == "failed":
         return False
     if not set(config.probes) <= set(record.config.probes):
         return False
-    # `strict` is in no id, since it changes no number; it says what is refused.
+    # `data.strict` is not part of the run id: it changes no number, but refuses data
+    # with images that must be skipped.
     if config.data.options.get("strict") and record.facts.get("skipped_images"):
         return False
     return not config.keep_weights or (folder / WEIGHTS).is_file()
@@ -170,10 +182,10 @@ def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool
 
 @dataclass(frozen=True)
 class Results:
-    """A folder of runs, and which of its records count as finished.
+    """A folder of runs, and the rule for which of its records count as finished.
 
-    `modules` are the user's own, which a run may need. With `redo_stale`, a record
-    counts only if it comes from the code that is here now.
+    `modules` are the names of the user's modules. With `redo_stale`, a record counts
+    only if the current code made it.
     """
 
     folder: Path
@@ -195,7 +207,7 @@ class Results:
         return comes_from_this_code(record, self.modules)
 
     def resolved(self) -> "Results":
-        """The same folder by its absolute path, for processes that start elsewhere."""
+        """Return the same results with an absolute path, for other processes."""
         return replace(self, folder=self.folder.resolve())
 
     def writer(self, config: RunConfig) -> RunWriter:
@@ -204,30 +216,31 @@ class Results:
 
 
 STATES = (*get_args(Status), "running", "interrupted", "missing")
-"""What a run can be: how it ended, or that it has not."""
+"""The states of a run: the status of its record, or a state of an unfinished run."""
 
 
 def state(results: Path, run_id: str) -> str:
-    """One of STATES: `running` is a run whose lock is held, `interrupted` one that was
-    begun and that no process is doing.
+    """Return the state of a run, one of STATES.
 
-    Raises Damaged, OtherFormat and Unreadable as `look` does.
+    A run is `running` while a process holds its lock, and `interrupted` if it has
+    started but has no record and no process. Raises Damaged, OtherFormat and Unreadable
+    as `read_valid` does.
     """
     folder = run_folder(results, run_id)
     if is_running(folder):
         return "running"
-    found = look(folder)
-    if found is not None:
-        return found.status
+    record = read_valid(folder)
+    if record is not None:
+        return record.status
     return "interrupted" if (folder / HISTORY).exists() else "missing"
 
 
 def states(
     results: Path, run_ids: Iterable[str]
 ) -> tuple[Counter[str], list[Unreadable]]:
-    """How many of the runs are in each of STATES, and the results that are unreadable.
+    """Count the runs in each of STATES; return the counts and the unreadable results.
 
-    Those are in no state.
+    A run with an unreadable result is not counted.
     """
     counts: Counter[str] = Counter()
     unreadable = []
@@ -240,7 +253,7 @@ def states(
 
 
 def run_ids(results: Path, unreadable: list[Unreadable] | None = None) -> list[str]:
-    """The ids of all runs that have a folder, finished or not, sorted.
+    """Return the sorted ids of all runs that have a folder, finished or not.
 
     Folders that cannot be listed are added to `unreadable`.
     """
@@ -254,14 +267,13 @@ def run_ids(results: Path, unreadable: list[Unreadable] | None = None) -> list[s
 
 
 def all_records(results: Path) -> tuple[list[RunRecord], list[Unreadable]]:
-    """Every finished run under `results`, by id, and the results that are unreadable,
-    each with why."""
+    """Return all records under `results`, sorted by id, and the unreadable results."""
     records: list[RunRecord] = []
     unreadable: list[Unreadable] = []
     with no_garbage():
         for folder in _run_folders(results, unreadable):
             try:
-                record = look(folder)
+                record = read_valid(folder)
             except Unreadable as error:
                 unreadable.append(error)
             else:
@@ -273,12 +285,12 @@ def all_records(results: Path) -> tuple[list[RunRecord], list[Unreadable]]:
 def _run_folders(
     results: Path, unreadable: list[Unreadable] | None = None
 ) -> list[Path]:
-    """What is where runs are; folders that cannot be listed go to `unreadable`."""
-    found: list[Path] = []
-    for shard in _listed(results, unreadable):
+    """List `results/<2 hex>/*`; add folders that cannot be listed to `unreadable`."""
+    paths: list[Path] = []
+    for shard in _list(results, unreadable):
         if len(shard.name) == 2 and set(shard.name) <= set("0123456789abcdef"):
-            found += _listed(shard, unreadable)
-    return sorted(found)
+            paths += _list(shard, unreadable)
+    return sorted(paths)
 
 
 def _is_folder(path: Path) -> bool:
@@ -288,7 +300,8 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _listed(folder: Path, unreadable: list[Unreadable] | None) -> list[Path]:
+def _list(folder: Path, unreadable: list[Unreadable] | None) -> list[Path]:
+    """List a folder, if it exists; add the error to `unreadable` if that fails."""
     try:
         return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -301,9 +314,9 @@ def _listed(folder: Path, unreadable: list[Unreadable] | None) -> list[Path]:
 
 @contextmanager
 def no_garbage() -> Iterator[None]:
-    """Without the cyclic collector, which would walk all records again and again.
+    """Disable the cyclic garbage collector in the block.
 
-    It takes half of the time of reading many.
+    It would inspect all records again and again, which doubles the time of reading.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -315,21 +328,21 @@ def no_garbage() -> Iterator[None]:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process, of any user, is doing the run in `folder` now."""
+    """Return whether a process of any user is training the run in `folder`."""
     return locks.is_held(folder / LOCK)
 
 
-def find(results: Path, prefix: str) -> Path:
-    """The folder of the one run whose id starts with `prefix`.
+def find_folder(results: Path, prefix: str) -> Path:
+    """Return the folder of the run whose id starts with `prefix`.
 
-    Raises RequestError where there is none or more than one.
+    Raises RequestError if there is no such run or more than one.
     """
     ids = [run_id for run_id in run_ids(results) if run_id.startswith(prefix)]
     if not ids:
         raise RequestError(f"no run in {results} has an id that starts with {prefix!r}")
     if len(ids) > 1:
         raise RequestError(
-            f"{prefix!r} begins {len(ids)} run ids ({', '.join(ids[:4])}); write more "
-            "of it"
+            f"{len(ids)} run ids start with {prefix!r} ({', '.join(ids[:4])}); write "
+            "more characters"
         )
     return run_folder(results, ids[0])

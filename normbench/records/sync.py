@@ -1,8 +1,8 @@
-"""Upload of offline W&B runs, by wandb's own `sync` in a separate process.
+"""Uploads offline W&B runs by the command `wandb sync` in a separate process.
 
-wandb marks what it has uploaded (`run-<id>.wandb.synced`). It also marks a run whose
-history or summary the server refused, after one line with the error: this module
-removes that mark, so that the next sync tries again.
+wandb marks an uploaded folder by the file `run-<id>.wandb.synced`. If the server
+refuses the history or summary of a run, wandb prints an error, but marks the folder,
+too. This module then removes the mark, so that the next sync tries again.
 """
 
 import os
@@ -21,22 +21,23 @@ from normbench.records.store import is_running, run_folder
 
 OFFLINE = re.compile(r"offline-run-\d{8}_\d{6}-[0-9a-f]{16}")
 RUN_ERROR = re.compile(r"ERROR \[\S*/(?P<run_id>[0-9a-f]+)\]")
-AT_ONCE = 500
-"""Folders for one client process."""
+BATCH_SIZE = 500
+"""Number of folders for one client process."""
 
-PATIENCE = {
+RETRY_LIMITS = {
     f"WANDB_X_{client}_RETRY_{limit}": value
     for client in ("GRAPHQL", "FILE_STREAM", "FILE_TRANSFER")
     for limit, value in {"MAX": "3", "WAIT_MAX_SECONDS": "5"}.items()
 }
-"""wandb itself would retry for days."""
+"""Environment variables that limit wandb's retries, which otherwise take days."""
 
 
 @dataclass
 class Folders:
-    """The offline W&B folders under a results folder, each list oldest first.
+    """The offline W&B folders under a results folder; each list has the oldest first.
 
-    `running` are of runs that a process does now: a part of them would pass for all.
+    The runs of `running` are not finished. wandb would mark their incomplete upload as
+    complete, so they must wait.
     """
 
     waiting: list[Path] = field(default_factory=list)
@@ -54,13 +55,16 @@ class Upload:
 
 
 def places(results: Path) -> list[Path]:
-    """The folders that have W&B folders. Raises RequestError as `wandb_folder`."""
-    usual, chosen = results / "wandb", wandb_folder(results)
-    return [usual] if usual.absolute() == chosen.absolute() else [usual, chosen]
+    """Return the folders in which W&B folders can be: the default and WANDB_DIR.
+
+    Raises RequestError as `wandb_folder` does.
+    """
+    default, chosen = results / "wandb", wandb_folder(results)
+    return [default] if default.absolute() == chosen.absolute() else [default, chosen]
 
 
 def offline_runs(results: Path) -> Folders:
-    """The runs that normbench logged offline, in all `places`.
+    """Return the W&B folders of runs that normbench logged offline, in all `places`.
 
     Raises RequestError if `results` is not a folder.
     """
@@ -72,7 +76,7 @@ def offline_runs(results: Path) -> Folders:
     )
     for folder in sorted(offline, key=lambda path: path.name):
         log = _log(folder)
-        # A link could lead to what another program keeps, which is not ours to send.
+        # A link could lead to private files, which must not be uploaded.
         if not OFFLINE.fullmatch(folder.name) or folder.is_symlink():
             continue
         run = run_folder(results, _run_id(folder))
@@ -88,23 +92,23 @@ def offline_runs(results: Path) -> Folders:
 
 
 def upload(folders: Sequence[Path], results: Path, patience: float) -> Upload:
-    """Upload `folders`, oldest first if they are of one run.
+    """Upload `folders`; those of one run must be sorted, oldest first.
 
-    Gives up when nothing has been uploaded for `patience` seconds. Raises
-    NormbenchError if wandb has no key to log in with.
+    Gives up if nothing was uploaded for `patience` seconds. Raises NormbenchError if
+    wandb has no API key.
     """
     reasons: list[str] = []
-    for start in range(0, len(folders), AT_ONCE):
-        some = folders[start : start + AT_ONCE]
-        output, ended = _client(some, results, patience)
-        if "API key" in output and not any(_mark(folder).exists() for folder in some):
+    for start in range(0, len(folders), BATCH_SIZE):
+        batch = folders[start : start + BATCH_SIZE]
+        output, ended = _run_wandb_sync(batch, results, patience)
+        if "API key" in output and not any(_mark(folder).exists() for folder in batch):
             line = next(line for line in output.splitlines() if "API key" in line)
             raise NormbenchError(
                 f"not logged in to W&B ({line.removeprefix('Error: ').strip()}); "
                 "run `wandb login`, or set WANDB_API_KEY; nothing was uploaded"
             )
         refused = {error["run_id"] for error in RUN_ERROR.finditer(output)}
-        for folder in some:
+        for folder in batch:
             if _run_id(folder) in refused:
                 _mark(folder).unlink(missing_ok=True)
         reasons += re.findall(r"ERROR (.*)", output) or output.splitlines()[-1:]
@@ -116,47 +120,48 @@ def upload(folders: Sequence[Path], results: Path, patience: float) -> Upload:
     return Upload(uploaded, failed, reasons[0] if failed else None)
 
 
-def _client(
+def _run_wandb_sync(
     folders: Sequence[Path], results: Path, patience: float
 ) -> tuple[str, bool]:
-    """The output of `wandb sync`, and whether it ended by itself."""
+    """Run `wandb sync`; return its output, and whether it ended within `patience`."""
     command = [sys.executable, "-m", "wandb", "sync", "-n", "4"]
     clean(offline=False)
     find_folders(wandb_folder(results))
-    ours = {
+    required = {
         "WANDB_DIR": str(wandb_folder(results).parent.resolve()),
         "WANDB_MODE": "online",
-        "WANDB_SILENT": "false",  # its output has the errors
+        "WANDB_SILENT": "false",  # errors must be in the output
     }
-    with tempfile.TemporaryFile("w+", errors="replace") as printed:
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
             [*command, *(str(folder.resolve()) for folder in folders)],
-            env=PATIENCE | os.environ | ours,
+            env=RETRY_LIMITS | os.environ | required,
             stdin=subprocess.DEVNULL,
-            stdout=printed,
+            stdout=output,
             stderr=subprocess.STDOUT,
         )
         try:
             ended = _wait(process, folders, patience)
         finally:
-            process.kill()  # wandb-core ends with the process that started it
+            process.kill()  # its child process wandb-core then ends, too
             process.wait()
-        printed.seek(0)
-        return printed.read(), ended
+        output.seek(0)
+        return output.read(), ended
 
 
 def _wait(
     process: subprocess.Popen[bytes], folders: Sequence[Path], patience: float
 ) -> bool:
-    done, since = 0, time.monotonic()
-    while time.monotonic() - since < patience:
+    """Wait for the process; return False after `patience` seconds without an upload."""
+    uploaded, last_upload = 0, time.monotonic()
+    while time.monotonic() - last_upload < patience:
         try:
             process.wait(timeout=0.2)
             return True
         except subprocess.TimeoutExpired:
-            marked = sum(_mark(folder).exists() for folder in folders)
-            if marked > done:
-                done, since = marked, time.monotonic()
+            count = sum(_mark(folder).exists() for folder in folders)
+            if count > uploaded:
+                uploaded, last_upload = count, time.monotonic()
     return False
 
 

@@ -1,8 +1,8 @@
-"""Logging of runs to Weights & Biases.
+"""Logs runs to Weights & Biases.
 
-Logging never changes a metric and never ends a run: the first exception becomes one
-warning, after which nothing more is logged. Each row has the optimiser step as its
-step, so a resumed run, which has the same id, adds no row twice.
+Logging never changes a metric and never ends a run: the first exception becomes a
+warning, and then nothing more is logged. A row's step in W&B is the optimiser step. So
+a resumed run, which has the same id, does not add a row twice.
 """
 
 import logging
@@ -24,30 +24,33 @@ from normbench.config.schema import RunConfig
 from normbench.records import store
 
 RESULTS = "results"
-"""The table in the summary: one row, which W&B joins over the runs of a project."""
+"""Key in W&B's summary of a table with one row for the run.
 
-_BLOCK = 2**16
-"""Bytes: more than W&B's service writes at a time."""
+W&B joins the tables of all runs of a project.
+"""
 
-Tell = Callable[[str], None]
+_PROBE_BYTES = 2**16
+"""Size of the file that tests whether a disk is full; W&B writes smaller blocks."""
+
+ShowText = Callable[[str], None]
 Mode = Literal["offline", "online", "disabled"]
 
 
 class Tracker:
-    """Receives what an experiment logs; this one ignores it."""
+    """Base class of trackers, which receive what a run logs."""
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """One row of the history; `row["step"]` is the optimiser step."""
+        """Log a row of the history; `row["step"]` is the optimiser step."""
 
     def pictures(self, step: int, files: Mapping[str, Path]) -> None:
-        """PNG files, by name."""
+        """Log PNG files, given by name."""
 
     def finish(self, metrics: Mapping[str, float | None], ok: bool) -> None:
-        """The end of the run, with the record's metrics."""
+        """Log the metrics of the record, and end the run."""
 
 
 class NoTracker(Tracker):
-    """The tracker of `tracker=none`."""
+    """The tracker of `tracker=none`: it ignores everything."""
 
 
 def open_tracker(
@@ -56,13 +59,14 @@ def open_tracker(
     results: Path,
     *,
     resumed: bool,
-    note: Tell,
-    warn: Tell,
+    note: ShowText,
+    warn: ShowText,
 ) -> Tracker:
-    """The tracker that `config` asks for; `note` gets one line, `warn` any failure.
+    """Return the tracker that `config` names.
 
-    The rows of a `resumed` run follow those of its first part; any other run replaces
-    what W&B has for its id.
+    `note` receives one line about how to view the run, `warn` a warning about any
+    failure. A `resumed` run appends its rows to those that W&B has for the run id; any
+    other run replaces them.
     """
     if config.tracker.name == "none" or config.tracker.mode == "disabled":
         return NoTracker()
@@ -70,14 +74,14 @@ def open_tracker(
 
 
 def account() -> tuple[str, bool]:
-    """The address of W&B's server, and whether this machine has a key for it.
+    """Return the address of W&B's server, and whether this machine has a key for it.
 
-    Asks no server, so the key may be invalid.
+    The server is not contacted, so the key may be invalid.
     """
     wandb_variables.clean(offline=False)
     import wandb
 
-    # This mode starts no process.
+    # With this mode, wandb starts no service process.
     settings = wandb.setup(wandb.Settings(mode="disabled")).settings
     wandb.teardown()
     key = settings.api_key or settings.identity_token_file
@@ -85,7 +89,7 @@ def account() -> tuple[str, bool]:
 
 
 def _has_login(server: str) -> bool:
-    """Whether the netrc file, where `wandb login` writes keys, has one for `server`."""
+    """Return whether the netrc file has a key for `server`; `wandb login` writes it."""
     try:
         path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
         return netrc(path).authenticators(urlsplit(server).netloc) is not None
@@ -94,20 +98,21 @@ def _has_login(server: str) -> bool:
 
 
 def answers(url: str, seconds: float) -> bool:
-    """Whether a server answers within `seconds`, be it with an error."""
+    """Return whether a server answers within `seconds`; an HTTP error is an answer."""
     answered = Event()
 
-    def ask() -> None:
+    def send_request() -> None:
         with suppress(OSError, ValueError):
             try:
                 urlopen(url, timeout=seconds).close()
-            except HTTPError as refusal:
-                refusal.close()
+            except HTTPError as error:
+                error.close()
             answered.set()
 
-    asking = Thread(target=ask, daemon=True)  # a name lookup may exceed the timeout
-    asking.start()
-    asking.join(seconds)
+    # `urlopen` can exceed its timeout, as it does not cover the DNS lookup.
+    thread = Thread(target=send_request, daemon=True)
+    thread.start()
+    thread.join(seconds)
     return answered.is_set()
 
 
@@ -120,15 +125,15 @@ class WandbTracker(Tracker):
         run_id: str,
         results: Path,
         resumed: bool,
-        note: Tell,
-        warn: Tell,
+        note: ShowText,
+        warn: ShowText,
     ) -> None:
         self._warn = warn
         self._config, self._run_id, self._resumed = config, run_id, resumed
         self._results = results
         self._run: Any = None
         try:
-            with _debug_log_may_fail():
+            with _no_logging_tracebacks():
                 self._run = self._open(config.tracker.mode)
         except Exception as error:
             self._give_up(error)
@@ -136,6 +141,7 @@ class WandbTracker(Tracker):
             note(_how_to_view(self._run))
 
     def _open(self, mode: Mode) -> Any:
+        """Start the W&B run, offline if that fails online."""
         try:
             return self._init(mode)
         except Exception as error:
@@ -144,10 +150,11 @@ class WandbTracker(Tracker):
             self._warn(f"W&B is not reachable ({_first_line(error)}); logging offline")
             import wandb
 
-            wandb.teardown()  # the failed run still holds its id in wandb's service
+            wandb.teardown()  # otherwise wandb's service still has a run of this id
             return self._init("offline")
 
     def _init(self, mode: Mode) -> Any:
+        """Start the W&B run with the labels and settings of normbench."""
         folder = wandb_variables.wandb_folder(self._results)
         wandb_variables.clean(offline=mode == "offline")
         wandb_variables.find_folders(folder)
@@ -160,9 +167,14 @@ class WandbTracker(Tracker):
             job_type=task,
             tags=[f"norm:{norm}", f"bs:{config.batch_size}"],
         )
-        settings = {"console": "off", "init_timeout": 20, "x_disable_stats": True}
-        settings |= {"x_save_requirements": False}
-        settings |= {"disable_git": True, "disable_code": True}
+        settings = {
+            "console": "off",
+            "init_timeout": 20,
+            "x_disable_stats": True,
+            "x_save_requirements": False,
+            "disable_git": True,
+            "disable_code": True,
+        }
         run = wandb.init(
             project=tracker.project,
             entity=tracker.entity,
@@ -200,25 +212,26 @@ class WandbTracker(Tracker):
             if metrics:
                 row = _row(self._config, self._run_id) | dict(metrics)
                 table = wandb.Table(columns=list(row), data=[list(row.values())])
-                run.summary.update({**metrics, **self._from_the_record(metrics)})
+                run.summary.update({**metrics, **self._probes_and_minima(metrics)})
                 run.summary.update({RESULTS: table})
             run.finish(exit_code=0 if ok else 1)
-            _try_to_write(Path(run.dir))
+            _require_disk_space(Path(run.dir))
 
         self._send(send)
         self._run = None
 
-    def _from_the_record(
+    def _probes_and_minima(
         self, metrics: Mapping[str, float | None]
     ) -> dict[str, float | None]:
-        """The quantities of the run's probes, and the minima of validation metrics.
+        """Return the results of the run's probes, and minima of validation metrics.
 
-        W&B's own minimum would ignore the part of a run before it was resumed.
+        The minima come from the history on disk: W&B's own minimum does not include the
+        part of a run before it was resumed.
         """
         folder = store.run_folder(self._results, self._run_id)
         record = store.read(folder)
         if record is None or record.metrics != dict(metrics):
-            return {}  # it could not be written
+            return {}  # the record of this run could not be written
         lowest: dict[str, float] = {}
         for row in store.read_history(folder):
             for key, value in row.items():
@@ -228,11 +241,11 @@ class WandbTracker(Tracker):
         return {**record.probes, **lowest}
 
     def _send(self, send: Callable[[Any], None]) -> None:
-        """Call `send` with the W&B run; an exception becomes the one warning."""
+        """Call `send` with the W&B run; after an exception, warn and log no more."""
         if self._run is None:
             return
         try:
-            with _debug_log_may_fail():
+            with _no_logging_tracebacks():
                 send(self._run)
         except Exception as error:
             self._give_up(error)
@@ -240,31 +253,36 @@ class WandbTracker(Tracker):
     def _give_up(self, error: Exception) -> None:
         self._run = None
         self._warn(
-            f"W&B failed ({_first_line(error)}); the run goes on, its record is kept"
+            f"W&B failed ({_first_line(error)}); the run goes on, and its record is "
+            "complete"
         )
 
 
 @contextmanager
-def _debug_log_may_fail() -> Iterator[None]:
-    """No traceback on stderr for each line that W&B cannot write to its own log."""
-    before = logging.raiseExceptions
+def _no_logging_tracebacks() -> Iterator[None]:
+    """Suppress tracebacks of `logging`, printed if W&B cannot write its debug log."""
+    previous = logging.raiseExceptions
     logging.raiseExceptions = False
     try:
         yield
     finally:
-        logging.raiseExceptions = before
+        logging.raiseExceptions = previous
 
 
-def _try_to_write(folder: Path) -> None:
-    """Raises OSError if W&B's folder is full, where its service drops rows silently."""
+def _require_disk_space(folder: Path) -> None:
+    """Raise OSError if the disk of W&B's folder is full.
+
+    W&B's service does not report rows that it could not write.
+    """
     probe = folder / ".probe"
     try:
-        probe.write_bytes(bytes(_BLOCK))
+        probe.write_bytes(bytes(_PROBE_BYTES))
     finally:
         probe.unlink(missing_ok=True)
 
 
 def _how_to_view(run: Any) -> str:
+    """Return a line on where to see the run."""
     if not run.offline:
         return f"W&B: {run.url}"
     folder = Path(run.dir).parent
@@ -274,6 +292,7 @@ def _how_to_view(run: Any) -> str:
 
 
 def _row(config: RunConfig, run_id: str) -> dict[str, Any]:
+    """Return the columns of the table RESULTS that come from the config."""
     return {
         "run_id": run_id,
         "task": config.task.name,
@@ -288,7 +307,8 @@ def _row(config: RunConfig, run_id: str) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):  # of a setting, mostly from a variable
+    """Return a short text of `error`."""
+    if isinstance(error, ValidationError):  # an invalid setting or WANDB_* variable
         first = error.errors()[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:120]
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

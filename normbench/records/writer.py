@@ -27,35 +27,39 @@ HISTORY = "history.jsonl"
 WEIGHTS = "weights.safetensors"
 CHECKPOINT = "checkpoint.pt"
 FILES = (LOCK, CONFIG, RESULT, HISTORY, WEIGHTS, CHECKPOINT, "checkpoint.previous.pt")
-"""The files that normbench writes to the folder of a run, or has written, beside
-pictures (PNG)."""
-MOMENT = 0.1
-"""Seconds: more than one who asks whether a run is being done holds its lock."""
-MOST_ERROR = 2**18
-"""Characters of a traceback that are recorded: its last ones."""
+"""Names of the files that this or an older version of normbench writes to the folder of
+a run, apart from pictures (PNG)."""
+LOCK_TIMEOUT = 0.1
+"""Seconds to wait for the lock, in case another process only checks it for a moment."""
+MAX_ERROR = 2**18
+"""Number of characters that are recorded of a long error: its last ones."""
 
 
 def run_folder(results: Path, run_id: str) -> Path:
-    """Where the run `run_id` lives under `results`."""
+    """Return the folder of the run `run_id` under `results`."""
     return results / run_id[:2] / run_id
 
 
 class RunWriter:
-    """Writes one run's folder, which is this process's own until the `with` ends.
+    """Writes the folder of one run, and holds its lock until the `with` block ends.
 
-    The lock is the operating system's: it ends with the process, however that ends.
+    The operating system releases the lock when the process ends, even after SIGKILL.
     """
 
     def __init__(self, results: Path, run_id: str) -> None:
-        """Raises Busy where another has the folder, RequestError where none can."""
+        """Take the lock of the run's folder, which is created if it is missing.
+
+        Raises Busy if another process has the lock, and RequestError if the folder
+        cannot be written.
+        """
         self.folder = run_folder(results, run_id)
         self._results, self._run_id = results, run_id
         self._lock = FileLock(self.folder / LOCK)
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_the_way()
+            self._require_writable_paths()
             try:
-                self._lock.acquire(timeout=MOMENT, poll_interval=MOMENT / 10)
+                self._lock.acquire(timeout=LOCK_TIMEOUT, poll_interval=0.01)
             except Timeout:
                 self._raise_busy()
             except PermissionError:
@@ -70,21 +74,21 @@ class RunWriter:
         self._lock.release()
 
     def begin(self, config: RunConfig, resume_at: int | None = None) -> None:
-        """Make the folder ready for the first row, or for the next one.
+        """Write the config and prepare the folder for the first row of the history.
 
-        What an earlier try of normbench left there is removed (FILES, pictures and
-        temporary files), but for its result, which stands until `finish` replaces it.
-        To resume, its checkpoints and the first `resume_at` bytes of its history stay
-        too. Files of others stay. Raises RequestError where that is not possible.
+        Removes the files that normbench wrote in an earlier attempt, except the record:
+        `finish` replaces it. With `resume_at`, the checkpoint and the first `resume_at`
+        bytes of the history are kept, too. Files of other programs are never removed.
+        Raises RequestError if the folder cannot be written.
         """
         kept = {LOCK, RESULT}
         if resume_at is not None:
             kept |= {CHECKPOINT, HISTORY}
         with self._writing():
-            self._check_the_way()
-            for left_over in self.folder.iterdir():
-                if left_over.name not in kept and _is_ours(left_over):
-                    left_over.unlink()
+            self._require_writable_paths()
+            for path in self.folder.iterdir():
+                if path.name not in kept and _is_file_of_normbench(path):
+                    path.unlink()
             text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
             write_atomically(self.folder / CONFIG, text)
             with (self.folder / HISTORY).open("ab") as file:
@@ -92,55 +96,59 @@ class RunWriter:
 
     def _raise_busy(self) -> NoReturn:
         raise Busy(
-            f"run {self._run_id} is being done by another process, in {self.folder}"
+            f"another process is training run {self._run_id} in {self.folder}"
         ) from None
 
-    def _check_the_way(self) -> None:
-        """Raise RequestError for what is where a file of the run has to be."""
+    def _require_writable_paths(self) -> None:
+        """Raise RequestError if a link, folder or device has the name of a run's file.
+
+        A link could lead out of the results folder.
+        """
         folders = (self.folder.parent, self.folder)
-        opened = [self.folder / LOCK, self.folder / HISTORY]
-        for path in (*folders, *opened):
+        appended = [self.folder / LOCK, self.folder / HISTORY]  # not replaced by rename
+        for path in (*folders, *appended):
             if path.is_symlink():
                 raise RequestError(
-                    f"{path} is a link; a run writes to {self._results} alone: move "
-                    "the link away, or name other --results"
+                    f"{path} is a link, and a run writes only inside {self._results}; "
+                    "move the link away, or choose other --results"
                 )
         names = {path.name for path in self.folder.glob("*.png") if _is_folder(path)}
         for name in (*FILES, *sorted(names)):
             if (self.folder / name).is_dir():
                 raise RequestError(
-                    f"{self.folder / name} is a folder, and a file of run "
+                    f"{self.folder / name} is a folder, but a file of run "
                     f"{self._run_id} has that name; move the folder away"
                 )
-        for path in opened:
+        for path in appended:
             if path.exists() and not path.is_file():
                 raise RequestError(
-                    f"{path} is no regular file, and a file of run {self._run_id} has "
-                    "that name; move it away"
+                    f"{path} is not a regular file, but a file of run {self._run_id} "
+                    "has that name; move it away"
                 )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        """Turn an OSError into a RequestError about --results."""
         try:
             yield
         except FileExistsError as error:
             raise RequestError(
-                f"--results {self._results} cannot be written: {error.filename} is no "
-                "folder; move it away, or name other --results"
+                f"--results {self._results} cannot be written: {error.filename} is not "
+                "a folder; move it away, or choose other --results"
             ) from None
         except PermissionError:
             raise RequestError(
                 f"--results {self._results} cannot be written: this user may not write "
-                f"to {_first_there(self.folder)}; name a folder that can"
+                f"to {_existing_folder(self.folder)}; choose another folder"
             ) from None
         except OSError as error:
             raise RequestError(
                 f"--results {self._results} cannot be written: {error.strerror} "
-                f"({error.filename or self.folder}); name a folder that can"
+                f"({error.filename or self.folder}); choose another folder"
             ) from None
 
     def flushed_history(self) -> int:
-        """The length of the history in bytes, once all of it is on the disk."""
+        """Flush the history to the disk and return its length in bytes."""
         with (self.folder / HISTORY).open("ab") as file:
             os.fsync(file.fileno())
             return file.tell()
@@ -152,29 +160,29 @@ class RunWriter:
             file.write(line + "\n")
 
     def pictures(self, pictures: "Mapping[str, Image]") -> dict[str, Path]:
-        """Write each picture as PNG; the files by name."""
+        """Write each picture as a PNG file and return the files by name."""
         files = {name: self.folder / f"{name}.png" for name in pictures}
         for name, picture in pictures.items():
             picture.save(files[name])
         return files
 
     def weights(self, content: bytes) -> None:
-        """Write the network's parameters and buffers, as a safetensors file."""
+        """Write the network's parameters and buffers as a safetensors file."""
         write_atomically(self.folder / WEIGHTS, content)
 
     def finish(self, record: RunRecord) -> None:
-        """Write the result: from here on the run is finished.
+        """Write the record; from then on the run is finished.
 
-        Raises NormbenchError where that is not possible.
+        Raises NormbenchError if the record cannot be written.
         """
         if record.error is not None:
-            last = record.error[-MOST_ERROR:]
-            record = record.model_copy(update={"error": last})
+            error = record.error[-MAX_ERROR:]
+            record = record.model_copy(update={"error": error})
         text = record.model_dump_json(indent=2) + "\n"
         try:
             write_atomically(self.folder / RESULT, text)
             if record.status == "failed":
-                return  # it may get further the next time, from where it was
+                return  # the next attempt resumes from the checkpoint
             (self.folder / CHECKPOINT).unlink(missing_ok=True)
         except OSError as error:
             raise NormbenchError(
@@ -183,8 +191,8 @@ class RunWriter:
             ) from None
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether `path`, in a run's folder, is a file that normbench writes there."""
+def _is_file_of_normbench(path: Path) -> bool:
+    """Return whether `path` in a run's folder has a name that normbench writes."""
     temporary = re.fullmatch(r"\.(.+)\.\d+", path.name)
     name = temporary[1] if temporary else path.name
     if _is_folder(path):
@@ -196,13 +204,13 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _first_there(folder: Path) -> Path:
-    """`folder`, or the first above it that is there."""
-    return next((each for each in (folder, *folder.parents) if each.exists()), folder)
+def _existing_folder(folder: Path) -> Path:
+    """Return `folder`, or its nearest parent that exists."""
+    return next((path for path in (folder, *folder.parents) if path.exists()), folder)
 
 
 def finite(value: Any) -> Any:
-    """`value` with every float that is not finite as None: JSON has no NaN."""
+    """Replace NaN and infinity by None, as JSON has no such numbers."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

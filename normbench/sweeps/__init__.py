@@ -1,1 +1,1 @@
-"""Many runs: the plan, the forecast, what `watch` reads, `doctor`."""
+"""Sweeps of many runs: plan, execution, forecast, progress, and `doctor`."""

@@ -1,4 +1,4 @@
-"""What doctor looks at before anything runs: the machine, the request, its traps."""
+"""The checks of `normbench doctor`: this machine, and the config of a run or sweep."""
 
 import os
 import re
@@ -29,42 +29,46 @@ from normbench.tasks.base import Task
 from normbench.training import network
 from normbench.training.environment import environment
 
-REACH = 5.0
+SERVER_TIMEOUT = 5.0
 """Seconds in which W&B's server must answer."""
-LITTLE_SPACE, NO_SPACE = 2**30, 50 * 2**20
-"""Free bytes on the results' disk that are few, and too few for any sweep."""
-ENGINE_EXTRAS = {"ray": "ray", "slurm": "submitit"}
-"""The package that an engine needs, which is in the extra of its name."""
+LOW_DISK_SPACE = 2**30
+"""Fewer free bytes on the disk of the results are a warning."""
+MIN_DISK_SPACE = 50 * 2**20
+"""Fewer free bytes on the disk of the results are an error."""
+ENGINE_PACKAGES = {"ray": "ray", "slurm": "submitit"}
+"""Package that each engine needs. The extra that installs it has the engine's name."""
 
 
 def examine(
     config: RunConfig, engine: Engine, results: Path, modules: Sequence[str] = ()
 ) -> list[Finding]:
-    """All that can be known of a run, or of a sweep of such runs, beforehand.
+    """Return what can be checked before a run, or a sweep of such runs, starts.
 
-    Trains nothing, and writes only data: parsed, and downloaded if a run would download
-    them. The network is used for seconds, and only as the request needs it. `modules`
-    are the user's own, already imported.
+    The checks train nothing. They write only to the data cache: the parsed data, which
+    they download first if a run would do so. The internet is used only for what
+    `config` needs, for a few seconds apart from such a download. `modules` are the
+    names of the user's modules, which are imported already.
     """
     findings = [*_packages(), _device(config, engine), _threads(config, engine)]
     findings += [_engine(engine), *_results(results), _code(modules), _tracker(config)]
-    looked_at = "data"
+    current_check = "data"
     shapes: list[torch.Size] = []
     try:
         task = network.make_task(config, torch.device("cpu"))
         findings += _data(config, task)
-        looked_at = "network"
+        current_check = "network"
         network.check(config, task)
         network.try_on_meta(config, task, lambda x: shapes.append(x.shape))
     except NormbenchError as error:
-        return [*findings, Finding("error", looked_at, str(error))]
-    counts = f"{len(shapes)} norms" if shapes else "no norm"
-    findings.append(Finding("ok", "network", f"norm={norm_of(config).name}: {counts}"))
+        return [*findings, Finding("error", current_check, str(error))]
+    layers = f"{len(shapes)} norm layers" if shapes else "no norm layer"
+    findings.append(Finding("ok", "network", f"norm={norm_of(config).name}: {layers}"))
     findings += [*batches(config, task), *statistics(config, shapes)]
     return [*findings, weight_decay(config), learning_rate(config)]
 
 
 def _packages() -> Iterator[Finding]:
+    """List the versions of the main packages, and which extras are installed."""
     names = ("normbench", "torch", "hydra-core", "wandb")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     yield Finding("ok", "packages", versions)
@@ -95,32 +99,36 @@ def _is_installed(package: str) -> bool:
 
 
 def _device(config: RunConfig, engine: Engine) -> Finding:
+    """Check that this machine has the device of `config`."""
     try:
         require_devices([config])
     except RequestError as error:
         if engine.name == "local":
             return Finding("error", "device", str(error))
-        elsewhere = f"{error}; the machines of engine={engine.name} may have it"
-        return Finding("note", "device", elsewhere)
+        why = f"{error}; the machines of engine={engine.name} may have it"
+        return Finding("note", "device", why)
     name = environment(network.choose_device(config.device), ()).device
-    how = ", compiled" if config.compile else ""
-    device = f"device={config.device} is {name}, in {config.precision}{how}"
-    return Finding("ok", "device", device)
+    compiled = ", compiled" if config.compile else ""
+    why = f"device={config.device} is {name}, precision={config.precision}{compiled}"
+    return Finding("ok", "device", why)
 
 
 def _threads(config: RunConfig, engine: Engine) -> Finding:
+    """Compare the threads of all workers on this machine with its cores."""
     workers = parallel(engine) if engine.name == "local" else 1
     return finding(
         config.threads * workers > cores(),
         "warning",
         "threads",
         f"{workers} x threads={config.threads} on {cores()} cores",
-        "lower threads or engine.workers; threads on one core wait for each other",
+        "use a smaller threads or engine.workers; threads that share a core wait for "
+        "each other",
     )
 
 
 def _engine(engine: Engine) -> Finding:
-    package = ENGINE_EXTRAS.get(engine.name)
+    """Check that the engine's package is installed and its cluster can be reached."""
+    package = ENGINE_PACKAGES.get(engine.name)
     if package and not _is_installed(package):
         why = f"engine={engine.name} needs {package}"
         do = f"pip install 'normbench[{engine.name}]'"
@@ -130,28 +138,28 @@ def _engine(engine: Engine) -> Finding:
             ray.require_listening(engine.address)
         except RequestError as error:
             return Finding("error", "engine", str(error))
-        where = f"ray, at engine.address={engine.address}; its version was not asked"
-        return Finding("ok", "engine", where)
+        why = f"ray, engine.address={engine.address} accepts connections"
+        return Finding("ok", "engine", f"{why}; its version is not checked")
     if engine.name == "slurm" and engine.cluster == "slurm":
         missing = not shutil.which("sbatch")
         return finding(
             missing,
             "error",
             "engine",
-            "engine=slurm: there is no sbatch on the PATH"
+            "engine=slurm: the command sbatch is not on the PATH"
             if missing
             else f"slurm, {engine.workers} jobs",
-            "run it on a login node, or engine.cluster=local to try it",
+            "use a login node of the cluster, or test with engine.cluster=local",
         )
     return Finding("ok", "engine", engine.name)
 
 
 def _results(results: Path) -> Iterator[Finding]:
-    folder = next(
-        p for p in (results.absolute(), *results.absolute().parents) if p.exists()
-    )
+    """Check that the results folder can be written, and the free space on its disk."""
+    path = results.absolute()
+    folder = next(p for p in (path, *path.parents) if p.exists())
     if not folder.is_dir():
-        why = f"{folder} is no folder"
+        why = f"{folder} is not a folder"
         yield Finding("error", "results", why, "choose other --results")
         return
     writable = os.access(folder, os.W_OK | os.X_OK)
@@ -164,48 +172,57 @@ def _results(results: Path) -> Iterator[Finding]:
     )
     free = shutil.disk_usage(folder).free
     size = f"{free / 2**30:.1f} GiB free at {folder}"
-    if free < NO_SPACE:
-        do = "make room, or choose other --results"
+    if free < MIN_DISK_SPACE:
+        do = "free some space, or choose other --results"
         yield Finding("error", "disk", size, do)
     else:
-        do = "a run takes 0.1 MiB, with keep_weights or wandb more: see sweep --dry-run"
-        yield finding(free < LITTLE_SPACE, "warning", "disk", size, do)
+        do = (
+            "a run takes 0.1 MiB, or more with keep_weights or W&B; `normbench sweep "
+            "--dry-run` shows how much a sweep takes"
+        )
+        yield finding(free < LOW_DISK_SPACE, "warning", "disk", size, do)
 
 
 def _code(modules: Sequence[str]) -> Finding:
-    here = environment(torch.device("cpu"), modules)
-    code = f"numerical source {here.source_hash}"
-    if here.git_commit is None:
-        return Finding("note", "code", f"{code}, in no git checkout")
-    code += f", commit {here.git_commit[:10]}"
-    if here.git_dirty:
-        code += " with changes that are not committed"
-    do = "commit before runs that others should be able to repeat"
-    return finding(bool(here.git_dirty), "note", "code", code, do)
+    """Name the code that records of runs will refer to."""
+    current = environment(torch.device("cpu"), modules)
+    why = f"source_hash {current.source_hash}"
+    if current.git_commit is None:
+        return Finding("note", "code", f"{why}, not in a git repository")
+    why += f", commit {current.git_commit[:10]}"
+    if current.git_dirty:
+        why += " with changes that are not committed"
+    do = "commit them first if others should be able to repeat the runs"
+    return finding(bool(current.git_dirty), "note", "code", why, do)
 
 
 def _tracker(config: RunConfig) -> Finding:
+    """Check that W&B's server answers and has a key, if runs log to it online."""
     mode = config.tracker.mode
     if config.tracker.name == "none" or mode == "disabled":
-        return Finding("ok", "tracker", "none: the record on disk only")
+        return Finding("ok", "tracker", "none: only the records on disk")
     if mode == "offline":
         return Finding("ok", "tracker", "W&B offline; `normbench sync` uploads")
-    later = "tracker.mode=offline, and `normbench sync` later"
+    offline = "use tracker.mode=offline, and `normbench sync` later"
     server, has_key = tracking.account()
     if not has_key:
-        why = f"tracker.mode=online, and no key for {server}: runs go on"
-        return Finding("warning", "tracker", why, f"`wandb login`, or {later}")
-    if not tracking.answers(server, REACH):
-        why = f"tracker.mode=online: {server} is silent for {REACH:g} s; runs go on"
-        return Finding("warning", "tracker", why, later)
-    return Finding("ok", "tracker", f"W&B online at {server}, with a key, not tried")
+        why = f"tracker.mode=online has no key for {server}; runs will log offline"
+        return Finding("warning", "tracker", why, f"`wandb login`, or {offline}")
+    if not tracking.answers(server, SERVER_TIMEOUT):
+        why = (
+            f"tracker.mode=online: {server} does not answer within "
+            f"{SERVER_TIMEOUT:g} s; runs will log offline"
+        )
+        return Finding("warning", "tracker", why, offline)
+    why = f"W&B online at {server}; a key exists, but it was not tested"
+    return Finding("ok", "tracker", why)
 
 
 def _data(config: RunConfig, task: Task) -> Iterator[Finding]:
-    """The sizes of the splits, and what was understood of the user's own data."""
+    """Return the sizes of the splits, and the notes on how the data were read."""
     sizes = ", ".join(f"{len(index)} {split}" for split, index in task.splits.items())
-    where = f"data={config.data.name}: {sizes}; parsed data are in {cache.folder()}"
-    yield Finding("ok", "data", where)
+    why = f"data={config.data.name}: {sizes}; parsed data are in {cache.folder()}"
+    yield Finding("ok", "data", why)
     for line in task.notes.understood:
         yield Finding("ok", "data", line)
     for line in task.notes.warnings:

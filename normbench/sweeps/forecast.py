@@ -1,7 +1,4 @@
-"""How long the rest of a sweep takes, by the records of similar runs.
-
-Needs no torch.
-"""
+"""Estimates how long the rest of a sweep takes, from the records of similar runs."""
 
 import json
 from collections import defaultdict
@@ -12,9 +9,10 @@ from normbench.config.schema import RunConfig, RunRecord
 
 
 class Forecast:
-    """The time of a run is the mean of the most similar runs; `workers` go in parallel.
+    """The time that the missing runs of a sweep take with `workers` parallel runs.
 
-    An engine sets `workers` once it knows them.
+    The time of a run is the mean over the most similar finished runs. An engine updates
+    `workers` once it has started.
     """
 
     def __init__(
@@ -26,30 +24,33 @@ class Forecast:
         self.workers = workers
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._missing: dict[str, set[str]] = defaultdict(set)  # cell -> run ids
-        self._configs: dict[str, RunConfig] = {}  # cell -> one of its configs
+        self._configs: dict[str, RunConfig] = {}  # cell -> config of one of its runs
         for record in records:
             self.learn(record)
         for key, config in missing.items():
-            cell = next(_similar(config))
+            cell = next(_kinds(config))
             self._missing[cell].add(key)
             self._configs.setdefault(cell, config)
 
     def learn(self, record: RunRecord) -> None:
-        """Count a run as done; one that went to its end gives its time."""
+        """Remove the run from the missing ones, and learn from its time if it is ok.
+
+        A diverged run counts too; the time of a failed run would be misleading.
+        """
         self.give_up(record.run_id, record.config)
         if record.status in {"ok", "diverged"}:
-            spent = record.seconds
-            for kind in _similar(record.config):
-                self._seconds[kind].append(spent.setup + spent.train + spent.evaluate)
+            times = record.seconds
+            for kind in _kinds(record.config):
+                self._seconds[kind].append(times.setup + times.train + times.evaluate)
 
     def give_up(self, run_id: str, config: RunConfig) -> None:
-        """The run is no longer missing."""
-        self._missing[next(_similar(config))].discard(run_id)
+        """Remove a run without a record from the missing ones."""
+        self._missing[next(_kinds(config))].discard(run_id)
 
     def seconds(self) -> float | None:
-        """Until every missing run is done; None if no similar run is known.
+        """Return the seconds until no run is missing; None without similar runs.
 
-        A cell without similar runs counts as the mean of the others.
+        For a cell without similar runs, the mean of the other cells is used.
         """
         known, unknown, total = 0, 0, 0.0
         for cell, keys in self._missing.items():
@@ -67,14 +68,15 @@ class Forecast:
         return total / max(1, min(self.workers, known + unknown))
 
     def _run_seconds(self, config: RunConfig) -> float | None:
-        times = (self._seconds.get(kind) for kind in _similar(config))
+        times = (self._seconds.get(kind) for kind in _kinds(config))
         return next((mean(seconds) for seconds in times if seconds), None)
 
 
-def _similar(config: RunConfig) -> Iterator[str]:
-    """Kinds of runs that take a similar time, the most similar first.
+def _kinds(config: RunConfig) -> Iterator[str]:
+    """Yield texts that runs of a similar duration share, the most similar runs first.
 
-    The first is all of the config that matters, without rates and seed.
+    The first text identifies the cell. It contains all keys that change the duration;
+    learning rates and the seed do not.
     """
     parts = config.model_dump(mode="json")
     work = [parts["task"], parts["data"], parts["budget"]]

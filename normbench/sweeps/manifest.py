@@ -1,8 +1,8 @@
-"""The plan of a sweep on disk, for `normbench watch`.
+"""The plan of a sweep as a file, which `normbench watch` reads.
 
-`results/sweeps/<time>-<process>/` holds `manifest.json.gz` and a lock, which is the
-operating system's and ends with the process. A new sweep removes the folders of sweeps
-that have ended, so that the last one can still be watched.
+The folder `results/sweeps/<time>-<process id>/` contains `manifest.json.gz` and a file
+that the sweep's process locks; the operating system releases the lock when the process
+ends. The folder stays after the end of the sweep, until the next sweep removes it.
 """
 
 import gzip
@@ -27,7 +27,7 @@ FILE = "manifest.json.gz"
 
 
 class Manifest(BaseModel):
-    """The runs of a sweep, by id; `todo` are the runs that it does, or does again."""
+    """The runs of a sweep by id; `todo` are the ids of the runs that it trains."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class Manifest(BaseModel):
 
 
 class Announcement:
-    """Publishes the manifest of this process, until the `with` block ends."""
+    """Publishes the manifest of this process; its lock is released with the block."""
 
     def __init__(self, results: Path) -> None:
         self._results = results
@@ -54,9 +54,13 @@ class Announcement:
     def __exit__(self, *reason: object) -> None:
         self._lock.release()
 
-    def say(self, manifest: Manifest) -> None:
-        """Replace the manifest. Raises RequestError if it cannot be written."""
-        # The format of gzip has no time before 1970 or after 2106, as a clock may have.
+    def publish(self, manifest: Manifest) -> None:
+        """Write or replace the manifest.
+
+        The first call removes the folders of ended sweeps. Raises RequestError if the
+        manifest cannot be written.
+        """
+        # Without mtime=0, gzip fails if the clock is before 1970 or after 2106.
         text = manifest.model_dump_json().encode()
         data = gzip.compress(text, compresslevel=1, mtime=0)
         try:
@@ -70,22 +74,22 @@ class Announcement:
         except OSError as error:
             raise RequestError(
                 f"--results {self._results} cannot be written: {error.strerror} "
-                f"({error.filename or self._folder}); name a folder that can"
+                f"({error.filename or self._folder}); choose another folder"
             ) from None
 
 
 def folders(results: Path) -> list[Path]:
-    """The folders of all sweeps with a manifest, the latest last; no links."""
+    """Return the folders of all sweeps with a manifest, the latest last; no links."""
     paths = (file.parent for file in (results / SWEEPS).glob(f"*/{FILE}"))
     return sorted(path for path in paths if not path.is_symlink())
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest in a sweep's folder. Raises RequestError if it is damaged."""
+    """Read the manifest in a sweep's folder. Raises RequestError if it is damaged."""
     path = folder / FILE
 
     def damaged(why: object) -> RequestError:
-        return RequestError(f"{path} is no manifest ({why}); remove it")
+        return RequestError(f"{path} is not a valid manifest ({why}); remove it")
 
     try:
         manifest = untrusted.parsed(Manifest, untrusted.unzipped(path), path)
@@ -98,12 +102,12 @@ def read_manifest(folder: Path) -> Manifest:
         if wrong := identity.mistake(run_id, config):
             raise damaged(wrong)
     if not manifest.runs.keys() >= {*manifest.todo}:
-        raise damaged("todo names a run that is not in it")
+        raise damaged("todo names a run that is not in runs")
     return manifest
 
 
 def _remove(folder: Path) -> None:
-    """Remove the files of a sweep that has ended, and its folder if that is empty."""
+    """Remove the files of an ended sweep, and its folder if it is empty then."""
     with suppress(OSError):
         for path in (*folder.glob(f".{FILE}.*"), folder / FILE, folder / LOCK):
             path.unlink(missing_ok=True)

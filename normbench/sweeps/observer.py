@@ -1,4 +1,4 @@
-"""Who follows a sweep."""
+"""The interface of objects that show or record the progress of a sweep."""
 
 from typing import Protocol
 
@@ -6,16 +6,31 @@ from normbench.config.schema import RunConfig, RunRecord
 
 
 class SweepObserver(Protocol):
-    """Follows a sweep: one `start`, then ends in any order, then `close`.
+    """Receives the events of a sweep: first `start`, last `close`.
 
-    `left` are the seconds that the rest should take, None while nothing is known.
+    `left` is the expected number of seconds to the end of the sweep, None if unknown.
     """
 
-    def start(self, missing: int, left: float | None) -> None: ...
-    def began(self, run_id: str, config: RunConfig) -> None: ...
-    def ended(self, record: RunRecord, left: float | None) -> None: ...
-    def unrecorded(self, run_id: str, reason: str) -> None: ...
-    def waiting(self, run_id: str) -> None: ...
-    def stopping(self) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def close(self) -> None: ...
+    def start(self, missing: int, left: float | None) -> None:
+        """The sweep starts, with this number of missing runs."""
+
+    def began(self, run_id: str, config: RunConfig) -> None:
+        """A run has started."""
+
+    def ended(self, record: RunRecord, left: float | None) -> None:
+        """A run has ended with `record`."""
+
+    def unrecorded(self, run_id: str, reason: str) -> None:
+        """A run has ended without a record."""
+
+    def waiting(self, run_id: str) -> None:
+        """Another command is training the run; the sweep waits for it."""
+
+    def stopping(self) -> None:
+        """The sweep was interrupted; running runs write checkpoints."""
+
+    def warn(self, text: str) -> None:
+        """A worker or the sweep itself has a warning."""
+
+    def close(self) -> None:
+        """The sweep has ended, in any way."""

@@ -1,4 +1,4 @@
-"""The runs of a sweep, and how many of them are done."""
+"""The plan of a sweep: its runs, and which of them are finished."""
 
 import re
 from collections import defaultdict
@@ -22,9 +22,9 @@ from normbench.training import network
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a sweep by id, each once, in the order of the request.
+    """The runs of a sweep by id, in the order of the request.
 
-    `skipped` are the runs that cannot work; they are not in `runs`.
+    `skipped` are runs whose norm cannot work in its network; `runs` does not have them.
     """
 
     runs: dict[str, RunConfig]
@@ -37,12 +37,13 @@ def make_plan(
     arms: Sequence[str] = (),
     config_dir: Path | None = None,
 ) -> Plan:
-    """The grid of `overrides` (Hydra's sweep grammar), or a union of such grids.
+    """Return the runs of the grid of `overrides`, in Hydra's sweep grammar.
 
-    Each of `arms` is a text of overrides, as on a command line: with arms, the plan is
-    the union of their grids, each over `overrides` and the arm's own, which win.
-    Everything is validated. Raises RequestError if any run is wrong; a norm that cannot
-    work in its network is skipped, with the reason.
+    Each of `arms` is a text of more overrides, as on a command line, which replace
+    `overrides` of the same key. With arms, the plan is the union of the arms' grids.
+
+    All configs are validated. Raises RequestError if a config is invalid. A run whose
+    norm cannot work in its network is in `skipped`, with the reason.
     """
     compose = Composer(config_dir)
     runs: dict[str, RunConfig] = {}
@@ -55,8 +56,8 @@ def make_plan(
                 if arms or not _chooses_several(overrides, config_dir):
                     raise
                 raise RequestError(
-                    f"{error}; in {' '.join(str(o.input_line) for o in cell)}; if "
-                    "choices have different keys, give each a grid of its own: "
+                    f"{error}; in {' '.join(str(o.input_line) for o in cell)}; if the "
+                    "choices have different keys, use one --arm for each choice: "
                     '--arm "norm=group norm.num_groups=2,4" --arm norm=batch'
                 ) from None
             run_engine = engine(values.pop("engine", {}))
@@ -67,7 +68,7 @@ def make_plan(
             if planned != config:
                 raise RequestError(_conflict(planned, config))
     if len(engines) > 1:
-        raise RequestError("a sweep has one engine; name one value of each engine key")
+        raise RequestError("a sweep has one engine; give one value to each engine key")
     skipped = {
         key: Skipped(config=runs[key], reason=reason)
         for key, reason in incompatible(runs).items()
@@ -78,57 +79,59 @@ def make_plan(
 
 @dataclass(frozen=True)
 class Shard:
-    """One of `count` shares of a plan: number `index`, from 0."""
+    """Share number `index`, from 0, of a plan that is divided into `count` shares."""
 
     index: int
     count: int
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """From "I/N". Raises RequestError."""
+        """Parse "I/N". Raises RequestError if `text` has another form or I >= N."""
         match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
         index, count = map(int, match.groups()) if match else (0, 0)
         if index >= count:
-            right = f"I from 0 to {count - 1}" if count else "such as 0/4"
-            raise RequestError(f"--shard {text!r} is not a share; write I/N, {right}")
+            hint = f"I from 0 to {count - 1}" if count else "such as 0/4"
+            raise RequestError(f"--shard {text!r} is not a share; write I/N, {hint}")
         return cls(index, count)
 
     def of(self, plan: Plan) -> Plan:
-        """The runs whose ids, as numbers, have the remainder `index` by `count`.
+        """Return the part of `plan` whose run ids, as numbers, are I modulo N.
 
-        A run is in the same share whatever the rest of the plan is.
+        So the share of a run does not depend on the other runs of the plan.
         """
 
-        def has(key: str) -> bool:
+        def contains(key: str) -> bool:
             return int(key, 16) % self.count == self.index
 
         return replace(
             plan,
-            runs={key: config for key, config in plan.runs.items() if has(key)},
-            skipped={key: skip for key, skip in plan.skipped.items() if has(key)},
+            runs={key: config for key, config in plan.runs.items() if contains(key)},
+            skipped={key: skip for key, skip in plan.skipped.items() if contains(key)},
         )
 
 
 def _conflict(planned: RunConfig, config: RunConfig) -> str:
-    """Why two configs that differ, but have one run id, cannot both be in a plan."""
-    before, after = planned.model_dump(), config.model_dump()
-    key = next(key for key in after if before[key] != after[key])
-    old, new = before[key], after[key]
-    if isinstance(new, dict):  # such as data.path, of the same files
-        name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
-        key, old, new = f"{key}.{name}", old.get(name), new.get(name)
-    return (
-        f"{key} does not make another run: one run has {old} and {new}; name one value"
-    )
+    """Return the error message for two different configs that have the same run id."""
+    first, second = planned.model_dump(), config.model_dump()
+    key = next(key for key in second if first[key] != second[key])
+    a, b = first[key], second[key]
+    if isinstance(b, dict):  # such as two values of data.path with equal files
+        option = next(name for name in {**a, **b} if a.get(name) != b.get(name))
+        key, a, b = f"{key}.{option}", a.get(option), b.get(option)
+    return f"{key} is not part of a run's id: use one value, not both {a} and {b}"
 
 
 def _chooses_several(overrides: Sequence[str], config_dir: Path | None) -> bool:
+    """Return whether an override such as "norm=batch,group" has several choices."""
     parsed = [parse(text, config_dir) for text in overrides]
     return any(o.is_sweep_override() and o.key_or_group in groups() for o in parsed)
 
 
 def incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
-    """Why norms cannot work, by run id; equal networks are built once."""
+    """Return the reason why a norm cannot work in its network, by run id.
+
+    Runs with equal networks are checked once.
+    """
     by_shapes: dict[str, list[str]] = defaultdict(list)
     for key, config in runs.items():
         by_shapes[network.shapes(config)].append(key)
@@ -142,11 +145,11 @@ def incompatible(runs: Mapping[str, RunConfig]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class PlanState:
-    """How much of a plan is done: each run is in one of the first three, by id.
+    """Which runs of a plan are finished.
 
-    `finished` are the records that satisfy the plan, `missing` the runs to do, `left`
-    the failed runs that are not done again. `stale` are the runs whose record comes
-    from other code, `failed` those with a record of a failure.
+    Each run is in exactly one of `finished` (with its record), `missing` (a run to do)
+    and `left` (a failed run that is not repeated). `stale` are the ids of runs whose
+    record was made by other code, `failed` the ids of runs whose record is a failure.
     """
 
     finished: dict[str, RunRecord]
@@ -157,7 +160,7 @@ class PlanState:
 
 
 def plan_state(plan: Plan, results: Results, *, skip_failed: bool = False) -> PlanState:
-    """Look up the runs of `plan`; with `skip_failed`, failed runs are not missing."""
+    """Read the records of a plan's runs; with `skip_failed`, failed runs are `left`."""
     finished, missing, left = {}, {}, {}
     stale, failed = set(), set()
     with store.no_garbage():

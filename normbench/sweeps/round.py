@@ -1,7 +1,7 @@
-"""The rounds of one command: each does a plan and returns the records of its runs.
+"""The rounds of a command: each round executes a plan and returns its records.
 
-`sweep` has one round; `claim check` and `compare` have one for each set of runs that
-they need.
+`sweep` has one round; `claim check` and `compare` have one round for each set of runs
+that they need.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,15 +22,14 @@ from normbench.sweeps.plan import Plan, PlanState, plan_state
 from normbench.system.signals import all_interrupt
 
 Observe = Callable[[str, Plan, PlanState], SweepObserver]
-"""Makes the observer of a round from its title, its plan and what of it is done."""
+"""Makes the observer of a round from its title, its plan and the state of the plan."""
 
 
 class Rounds:
-    """Does plans in one results folder, one after another.
+    """Executes plans in one results folder, one after another, in a `with` block.
 
-    Within its `with` block, Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt, after
-    which the runs that are going on write checkpoints; and `normbench watch` sees all
-    rounds as one sweep.
+    `normbench watch` shows all rounds as one sweep. In the block, Ctrl-C, SIGTERM and
+    SIGHUP raise KeyboardInterrupt; the running runs then write checkpoints.
     """
 
     def __init__(self, results: Results, observe: Observe) -> None:
@@ -50,10 +49,10 @@ class Rounds:
     def run(
         self, plan: Plan, title: str, *, skip_failed: bool = False
     ) -> dict[str, RunRecord]:
-        """Do the missing runs of `plan`; returns every record of it, failures too.
+        """Train the missing runs of `plan` and return all its records by run id.
 
-        With `skip_failed`, failed runs are not done again. Runs without a record are
-        not in the result. Raises RequestError if the engine is not available, and as
+        Records of failed runs are included; with `skip_failed`, failed runs are not
+        repeated. Raises RequestError if the engine is not available, and the errors of
         `follow`.
         """
         state = plan_state(plan, self.results, skip_failed=skip_failed)
@@ -62,7 +61,7 @@ class Rounds:
         if state.missing:
 
             def announce(workers: int) -> None:
-                self._announcement.say(
+                self._announcement.publish(
                     Manifest(
                         title=title,
                         workers=workers,
@@ -79,11 +78,11 @@ class Rounds:
         return {key: records[key] for key in plan.runs if key in records}
 
     def _records(self, runs: Mapping[str, RunConfig]) -> dict[str, RunRecord]:
-        """The records that runs have by now: of failures, or satisfying."""
+        """Return the records of runs that have failed or are finished now."""
         records = {}
         for key, config in runs.items():
             folder = store.run_folder(self.results.folder, key)
-            with suppress(Unreadable):  # the observer was given the reason
+            with suppress(Unreadable):  # the observer has received the reason
                 record = store.read(folder)
                 if record is not None and (
                     record.status == "failed" or store.satisfies(folder, record, config)
@@ -93,13 +92,13 @@ class Rounds:
 
 
 def forecast(plan: Plan, state: PlanState, results: Results) -> Forecast:
-    """How long the missing runs take, from finished runs of the plan, or from any."""
+    """Forecast the missing runs from finished runs of the plan, or of the folder."""
     records = state.finished.values() or store.all_records(results.folder)[0]
     return Forecast(records, state.missing, parallel(plan.engine))
 
 
 def run_all(work: Work, engine: Engine) -> None:
-    """Do every run of `work` with `engine`, as `follow` does."""
+    """Train every run of `work` with `engine`; raises the errors of `follow`."""
     if isinstance(engine, LocalEngine):
         with local.backend(work, engine) as pool:
             follow(pool, work)

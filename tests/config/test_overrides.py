@@ -165,9 +165,9 @@ def test_a_key_that_makes_no_other_run_is_not_swept() -> None:
         ("tracker=none,wandb", "tracker.name"),
         ("evaluations=2,3", "evaluations"),
     ):
-        with pytest.raises(RequestError, match=f"^{key} does not make another run"):
+        with pytest.raises(RequestError, match=f"^{key} is not part of a run.s id"):
             make_plan([*SMALL, override])
-    with pytest.raises(RequestError, match=r"^threads does not make another run"):
+    with pytest.raises(RequestError, match=r"^threads is not part of a run.s id"):
         make_plan(SMALL, ["norm=batch", "norm=batch threads=2"])
 
 

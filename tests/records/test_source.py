@@ -1,4 +1,4 @@
-"""The hash of the code of a run: of what the run uses, and of nothing else."""
+"""The hash of a run's code: it covers the code that the run uses, and nothing else."""
 
 import shutil
 from collections.abc import Callable
@@ -32,7 +32,7 @@ CACHED = (
 def changed_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str, str], set[str]]:
-    """The CONFIGS whose hash changes when a text is added to a module."""
+    """Return a function: add a text to a module -> the CONFIGS whose hash changes."""
     package = tmp_path / "normbench"
     for folder in ("norms", "tasks", "data", "training", "config"):
         shutil.copytree(source.PACKAGE / folder, package / folder)
@@ -80,7 +80,7 @@ def test_a_hash_is_of_the_code_that_a_run_uses(
         assert changed_by(module, text) == changed, module
 
 
-def test_a_mixture_is_of_code_that_runs_had_in_common() -> None:
+def test_runs_of_different_norms_share_the_code_of_the_loop() -> None:
     def codes(*runs: tuple[str, str]) -> set[str]:
         records = [a_record(f"norm={norm}", "task=cnn") for norm, _ in runs]
         return source.codes(
@@ -109,7 +109,7 @@ def test_a_mixture_is_of_code_that_runs_had_in_common() -> None:
 
 
 def test_every_choice_of_this_package_has_a_module() -> None:
-    for kind in source.HOMES:
+    for kind in source.FOLDERS:
         for name in classes(kind).names():
             assert source._module_of(kind, name) is not None, name
     assert source._module_of("norm", "of_a_user") is None

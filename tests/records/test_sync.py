@@ -1,7 +1,6 @@
-"""Uploading offline runs: wandb's own client against a server on the loopback.
+"""Upload of offline runs by wandb's own client to a server on 127.0.0.1.
 
-What is tested is the upload, and that what arrives equals the record; how the web app
-shows it is not.
+The tests compare what the server received with the record.
 """
 
 import json
@@ -35,7 +34,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def by_step(rows: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
-    """What was logged at each optimiser step; the keys that begin with _ are W&B's."""
+    """Return the values logged at each optimiser step, without W&B's keys (_...)."""
     steps: dict[int, dict[str, Any]] = {}
     for row in rows:
         logged = {k: v for k, v in row.items() if v is not None and k[0] != "_"}
@@ -189,15 +188,15 @@ def test_it_takes_only_runs_of_normbench_that_have_ended_and_needs_a_key(
 def test_folders_in_wandb_dir_and_in_the_results_are_uploaded(
     command: Command, results: Path, tmp_path: Path
 ) -> None:
-    """And the project is that of the run, whatever WANDB_PROJECT is by then."""
-    elsewhere = {"WANDB_DIR": "mirror", "WANDB_PROJECT": "first"}
+    """The project is that of the run, even if WANDB_PROJECT has changed since."""
+    variables = {"WANDB_DIR": "mirror", "WANDB_PROJECT": "first"}
     tiny = ["train", *SMALL["cnn"], "budget.max_steps=2"]
     command(*tiny, "tracker.project=second")
-    command(*tiny, "seed=1", **elsewhere)
-    (there,) = (tmp_path / "mirror" / "wandb").glob("offline-run-*")
-    told = command("sync", "--dry-run", WANDB_DIR="mirror")
-    assert "2 would be uploaded" in told.stdout
-    assert str(there.relative_to(tmp_path)) in told.stdout
+    command(*tiny, "seed=1", **variables)
+    (folder,) = (tmp_path / "mirror" / "wandb").glob("offline-run-*")
+    done = command("sync", "--dry-run", WANDB_DIR="mirror")
+    assert "2 would be uploaded" in done.stdout
+    assert str(folder.relative_to(tmp_path)) in done.stdout
     assert "1 would be uploaded" in command("sync", "--dry-run").stdout
     with serving() as server:
         late = {"WANDB_DIR": "mirror", "WANDB_PROJECT": "x", "WANDB_MODE": "offline"}

@@ -1,4 +1,4 @@
-"""The mirror: it shows what the record says, and never changes or ends a run."""
+"""Logging to W&B: it shows what the record says, and never changes or ends a run."""
 
 import json
 import os
@@ -27,7 +27,7 @@ WANDB = ["tracker=wandb", "tracker.mode=offline"]
 
 
 def inspected(results: Path, *flags: str) -> Any:
-    """What `wandb leet inspect` prints of the newest run in `<results>/wandb`."""
+    """Return what `wandb leet inspect` prints of the last run in `<results>/wandb`."""
     folder = sorted((results / "wandb").glob("offline-run-*"))[-1]
     leet = Path(sys.executable).with_name("wandb")
     arguments = [leet, "leet", "inspect", *flags, "--json", folder]
@@ -87,15 +87,15 @@ def test_a_run_taken_up_again_is_the_same_run_with_the_same_steps(
 
 
 def find(tree: Any, key: str) -> Any:
-    """The value of `key`, wherever it stands in a JSON tree."""
+    """Return the value of `key` at any place in a JSON tree."""
     if isinstance(tree, dict):
         if key in tree:
             return tree[key]
         tree = list(tree.values())
     if isinstance(tree, list):
         for branch in tree:
-            if (found := find(branch, key)) is not None:
-                return found
+            if (value := find(branch, key)) is not None:
+                return value
     return None
 
 
@@ -185,9 +185,9 @@ def test_online_without_a_server_falls_back_to_offline(
 def test_a_wandb_folder_that_is_full_is_one_warning(
     kilobytes: int, tmp_path: Path
 ) -> None:
-    """No file may grow beyond the limit: W&B's log hits it, or its last check does."""
+    """With a limit on file sizes, W&B's log or the last check of the disk fails."""
     config = compose([*SMALL["cnn"]])
-    network.make_task(config, torch.device("cpu"))  # what is cached is written here
+    network.make_task(config, torch.device("cpu"))  # fills the data cache
     overrides = " ".join([*SMALL["cnn"], "budget=smoke", "log_every=10", *WANDB])
     train = f"'{sys.executable}' -B -m normbench train {overrides}"
     done = subprocess.run(
@@ -238,7 +238,7 @@ def test_variables_of_wandb_count_and_a_key_wins(
     for value in ("false", "0"):
         assert tracker(WANDB_DISABLED=value)["mode"] == "offline"
     assert tracker("tracker.mode=online", WANDB_DISABLED="true")["mode"] == "online"
-    # What is not needed is not looked at.
+    # Variables that are not needed are not validated.
     assert tracker("tracker.mode=online", WANDB_MODE="nonsense")["mode"] == "online"
     monkeypatch.setenv("WANDB_MODE", "nonsense")
     assert compose(["tracker=none"]).tracker.name == "none"
@@ -261,7 +261,7 @@ def test_a_wrong_variable_is_one_line_and_nothing_is_written(
 
 
 def test_variables_of_a_run_reach_wandb(command: Command, tmp_path: Path) -> None:
-    """Empty ones, which W&B itself refuses, are as if they were not set."""
+    """Empty variables, which W&B itself refuses, count as not set."""
     variables = {"DIR": "mirror", "NAME": "n", "NOTES": "notes", "TAGS": "a, b,"}
     variables |= {"PROJECT": "p", "RUN_GROUP": "g", "JOB_TYPE": "j", "MODE": "dryrun"}
     variables |= {"RUN_ID": "x", "RESUME": "must", "BASE_URL": "", "CONSOLE": ""}
@@ -310,7 +310,7 @@ def test_without_a_home_wandb_is_silent_and_works(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         lines = done.stderr.splitlines()
         assert lines[0].startswith("W&B, offline: `wandb leet"), home
-        assert len(lines) == 3, done.stderr  # and the two of a run without a tracker
+        assert len(lines) == 3, done.stderr  # 2 of them are there without a tracker
         assert inspected(folder / "results" / "runs", "--summary")
         left = {path.name for path in folder.iterdir()}
         assert left == {"results"}, home
@@ -320,7 +320,7 @@ def test_folders_that_can_be_written_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, "")  # so that it is undone
+        monkeypatch.setenv(name, "")  # so that the old value is restored later
         monkeypatch.delenv(name)
     for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -334,6 +334,6 @@ def test_folders_that_can_be_written_stay(
     assert Path(os.environ["WANDB_DATA_DIR"]).parent == tmp_path / "spare"
 
 
-def test_who_has_no_home_folder_has_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_folder_there_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NETRC", "~no-such-user/.netrc")
     assert not tracking._has_login("http://127.0.0.1:9")

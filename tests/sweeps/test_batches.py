@@ -1,13 +1,7 @@
-"""The follower of runs, with jobs that this process does when it is asked about them.
-
-And the engines that hand out batches: what is refused before they begin.
-"""
+"""The follower and `Cluster`, with tasks that run in this process when checked."""
 
 import os
-import re
 import signal
-import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,20 +9,16 @@ from typing import Any
 import pytest
 from sweeps_made import ONE_STEP, RecordingObserver
 
-from normbench.cli.trials import compose_engine as chosen_engine
-from normbench.config.composition import compose_engine
 from normbench.config.identity import run_id
-from normbench.config.schema import RayEngine, RunConfig, RunRecord, SlurmEngine
+from normbench.config.schema import RunConfig, RunRecord
 from normbench.errors import Busy, NormbenchError, RequestError, Stopped
 from normbench.records import store
 from normbench.records.store import Results
-from normbench.sweeps.engines import batches, follower, ray, worker
+from normbench.sweeps.engines import batches, follower, worker
 from normbench.sweeps.engines.base import Batch, Event, Work
-from normbench.sweeps.engines.follower import follow
 from normbench.sweeps.engines.worker import do_batch
 from normbench.sweeps.forecast import Forecast
 from normbench.sweeps.plan import Plan, make_plan
-from normbench.sweeps.round import run_all
 from normbench.training.experiment import run_one
 
 DIED = [Event("died", text="was killed")]
@@ -39,7 +29,7 @@ class Killed(BaseException):
 
 
 class InProcess(batches.Cluster):
-    """A cluster whose tasks `do` in this process, one when it is asked about it."""
+    """A cluster that executes a task in this process, by `do`, when it is checked."""
 
     def __init__(
         self,
@@ -56,9 +46,9 @@ class InProcess(batches.Cluster):
         self.idle: Callable[[], None] = lambda: None
         self.running = 0
 
-    def followed(self) -> RecordingObserver:
-        """Do all runs."""
-        follow(self, self.work)
+    def follow(self) -> RecordingObserver:
+        """Train all runs and return the observer."""
+        follower.follow(self, self.work)
         assert self.observer.calls == ["start", "close"]
         assert self.work.forecast.workers == self.slots
         return self.observer
@@ -73,7 +63,7 @@ class InProcess(batches.Cluster):
         if not tasks:
             self.idle()
 
-    def outcome(self, task: Batch) -> list[Event] | None:
+    def task_events(self, task: Batch) -> list[Event] | None:
         self.running -= 1
         try:
             return self.do(task, self.results)
@@ -100,7 +90,10 @@ Faults = dict[str, Callable[[dict[str, Any]], None]]
 
 @pytest.fixture(autouse=True)
 def faults(monkeypatch: pytest.MonkeyPatch, template: RunRecord) -> Faults:
-    """Runs only write their records; a fault in here happens first, by run id."""
+    """Replace training: a run calls its fault, if any, and then writes a record.
+
+    The fixture is the dict of faults by run id.
+    """
     faults: Faults = {}
 
     def run(config: RunConfig, results: Results, **more: Any) -> RunRecord:
@@ -114,20 +107,20 @@ def faults(monkeypatch: pytest.MonkeyPatch, template: RunRecord) -> Faults:
         return ended
 
     monkeypatch.setattr(worker, "run_one", run)
-    monkeypatch.setattr(follower, "RETRY", 0.0)
-    monkeypatch.setattr(batches, "UNSEEN", 0.0)
-    monkeypatch.setattr(batches, "LOOK", 0.0)
+    monkeypatch.setattr(follower, "RETRY_INTERVAL", 0.0)
+    monkeypatch.setattr(batches, "SHARED_FOLDER_DELAY", 0.0)
+    monkeypatch.setattr(batches, "POLL_INTERVAL", 0.0)
     return faults
 
 
 def test_every_run_is_done_once(plan: Plan, tmp_path: Path) -> None:
     cluster = InProcess(plan, tmp_path)
-    seen = cluster.followed()
+    seen = cluster.follow()
     assert seen.records.keys() == plan.runs.keys()
     assert sorted(seen.begun) == sorted(plan.runs)
     assert sorted(map(len, cluster.submitted)) == [2, 2, 3]
-    # Records of another command, or of a job that went on alone, are enough.
-    assert InProcess(plan, tmp_path).followed().records.keys() == plan.runs.keys()
+    # Now all records exist already, as if another command had trained the runs.
+    assert InProcess(plan, tmp_path).follow().records.keys() == plan.runs.keys()
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -138,7 +131,7 @@ def test_a_run_that_kills_its_process_is_given_up_and_the_rest_is_done(
     faults: Faults,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also if another command is doing it at that moment."""
+    """Also if another command has the run's lock when the failure is recorded."""
     culprit = list(plan.runs)[3]
     refusals = [Busy("by another")] * busy
     record = follower.record_failure
@@ -154,7 +147,7 @@ def test_a_run_that_kills_its_process_is_given_up_and_the_rest_is_done(
     monkeypatch.setattr(follower, "record_failure", record_failure)
     faults[culprit] = kill
     cluster = InProcess(plan, tmp_path)
-    seen = cluster.followed()
+    seen = cluster.follow()
     assert seen.waited == [culprit] * busy
     assert sum(culprit in batch for batch in cluster.submitted) == 2 + busy
     assert seen.records.keys() == plan.runs.keys()
@@ -162,7 +155,7 @@ def test_a_run_that_kills_its_process_is_given_up_and_the_rest_is_done(
     assert (failed.status, failed.error) == ("failed", "its worker was killed, 2 times")
     assert {record.status for record in seen.records.values()} == {"ok"}
     assert seen.warnings == [
-        f"the worker of run {culprit} was killed; it begins once more"
+        f"the worker of run {culprit} was killed; the run is tried once more"
     ]
 
 
@@ -171,22 +164,22 @@ def test_workers_that_never_begin_end_the_sweep(
     count: int, plan: Plan, tmp_path: Path
 ) -> None:
     runs = dict(list(plan.runs.items())[:count])
-    some = Plan(runs, {}, plan.engine)
+    short_plan = Plan(runs, {}, plan.engine)
     with pytest.raises(NormbenchError, match="3 workers one after another died"):
-        InProcess(some, tmp_path, lambda *_: DIED, slots=1).followed()
+        InProcess(short_plan, tmp_path, lambda *_: DIED, slots=1).follow()
     assert not store.all_records(tmp_path)[0]
 
 
 def test_a_run_that_is_finished_is_not_recorded_as_failed(
     plan: Plan, tmp_path: Path, template: RunRecord
 ) -> None:
-    InProcess(plan, tmp_path).followed()
+    InProcess(plan, tmp_path).follow()
     results, config = Results(tmp_path), template.config
     record = follower.record_failure(config, results, "it hung after that")
     assert record.status == "ok" and record == results.finished(config)
 
 
-def test_a_batch_that_was_told_to_stop_is_handed_out_again(
+def test_a_batch_that_was_stopped_is_submitted_again(
     plan: Plan, tmp_path: Path, faults: Faults
 ) -> None:
     key = list(plan.runs)[1]
@@ -199,7 +192,7 @@ def test_a_batch_that_was_told_to_stop_is_handed_out_again(
 
     faults[key] = stop
     before = signal.getsignal(signal.SIGTERM)
-    seen = InProcess(plan, tmp_path).followed()
+    seen = InProcess(plan, tmp_path).follow()
     assert signal.getsignal(signal.SIGTERM) == before
     assert seen.records.keys() == plan.runs.keys()
     assert not seen.warnings
@@ -208,7 +201,7 @@ def test_a_batch_that_was_told_to_stop_is_handed_out_again(
 def test_a_run_that_another_command_does_is_waited_for(
     plan: Plan, tmp_path: Path
 ) -> None:
-    """No job is submitted for it meanwhile."""
+    """No job is submitted for this run before the other command has left it."""
     key = list(plan.runs)[2]
     other = store.RunWriter(tmp_path, key).__enter__()
     looks = 0
@@ -221,7 +214,7 @@ def test_a_run_that_another_command_does_is_waited_for(
 
     cluster = InProcess(plan, tmp_path)
     cluster.idle = idle
-    seen = cluster.followed()
+    seen = cluster.follow()
     assert seen.waited == [key]
     assert seen.records.keys() == plan.runs.keys()
     assert sum(key in batch for batch in cluster.submitted) == 2
@@ -240,7 +233,7 @@ def test_runs_that_cannot_be_recorded_have_a_reason(
         raise KeyError("odd")
 
     faults[first], faults[second] = full, broken
-    seen = InProcess(plan, tmp_path).followed()
+    seen = InProcess(plan, tmp_path).follow()
     assert seen.lost[first] == "the disk is full"
     assert "KeyError: 'odd'" in seen.lost[second]
     assert seen.warnings == ["little room"]
@@ -251,12 +244,12 @@ def test_a_folder_that_is_not_shared_is_named(plan: Plan, tmp_path: Path) -> Non
     def elsewhere(batch: Batch, results: Results) -> list[Event]:
         return do_batch(batch, Results(tmp_path / "elsewhere"))
 
-    seen = InProcess(plan, tmp_path / "here", elsewhere).followed()
+    seen = InProcess(plan, tmp_path / "here", elsewhere).follow()
     assert seen.lost.keys() == plan.runs.keys()
     assert all("machines share that folder?" in reason for reason in seen.lost.values())
 
 
-def test_modules_that_a_worker_has_not_end_the_sweep(
+def test_a_module_that_a_worker_lacks_ends_the_sweep(
     plan: Plan, tmp_path: Path
 ) -> None:
     def bare(batch: Batch, results: Results) -> list[Event]:
@@ -265,7 +258,7 @@ def test_modules_that_a_worker_has_not_end_the_sweep(
     cluster = InProcess(plan, tmp_path, bare)
     cluster.cancel = lambda task: None  # type: ignore[method-assign]
     with pytest.raises(RequestError, match="a worker cannot start: --module no_such"):
-        cluster.followed()
+        cluster.follow()
 
 
 def test_an_interrupt_cancels_what_is_going_on(plan: Plan, tmp_path: Path) -> None:
@@ -281,77 +274,6 @@ def test_an_interrupt_cancels_what_is_going_on(plan: Plan, tmp_path: Path) -> No
 
     cluster = Interrupted(plan, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        cluster.followed()
+        cluster.follow()
     assert cluster.observer.calls == ["start", "stopping", "close"]
     assert len(cancelled) == 2
-
-
-def test_an_engine_is_composed_and_checked() -> None:
-    account = "+engine.options.slurm_account=me"
-    slurm = compose_engine(["engine=slurm", "engine.workers=20", account])
-    assert isinstance(slurm, SlurmEngine)
-    assert (slurm.workers, slurm.options) == (20, {"slurm_account": "me"})
-    assert compose_engine([]).name == "local"
-    assert chosen_engine("engine=ray", 3, None).workers == 3
-    assert chosen_engine("engine=ray engine.workers=2", None, None).workers == 2
-    for overrides, words in (
-        (["engine=spark"], "engine=spark is unknown"),
-        (["engine=ray", "engine.workers=two"], "engine.workers='two': input should be"),
-        (["engine=ray", "engine.runs_per_task=0"], "engine.runs_per_task=0: input"),
-        (["engine=slurm", "engine.cluster=pbs"], "engine.cluster='pbs': input should"),
-        (["engine=local", "engine.cpus=2"], "engine.cpus is not a key"),
-        (["engine=ray,local"], "must name exactly one engine"),
-        (["lr=0.1"], "must name exactly one engine"),
-    ):
-        with pytest.raises(RequestError, match=re.escape(words)):
-            compose_engine(overrides)
-
-
-RAY = RayEngine(name="ray", address=None, workers=1, runs_per_task=1, cpus=1, gpus=0.0)
-SLURM = SlurmEngine(
-    name="slurm",
-    cluster="slurm",
-    workers=1,
-    minutes=1,
-    cpus=1,
-    gpus=0,
-    partition=None,
-    options={},
-)
-
-
-def refused(engine: RayEngine | SlurmEngine, plan: Plan, folder: Path) -> str:
-    """Why `engine` is refused; nothing is announced, and nothing written."""
-    announced: list[int] = []
-    forecast, observer = Forecast([], {}, 1), RecordingObserver()
-    work = Work(plan.runs, Results(folder), forecast, observer, announced.append)
-    with pytest.raises(RequestError) as error:
-        run_all(work, engine)
-    assert not announced and not list(folder.iterdir())
-    return str(error.value)
-
-
-def test_an_engine_that_is_not_here_is_named(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nobody = RAY.model_copy(update={"address": "127.0.0.1:9"})
-    assert "engine.address=127.0.0.1:9 is not reach" in refused(nobody, plan, tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    why = refused(SLURM, plan, tmp_path)
-    assert why.startswith("engine.cluster=slurm: Could not detect")
-    for engine, package in ((RAY, "ray"), (SLURM, "submitit")):
-        monkeypatch.setitem(sys.modules, package, None)
-        words = f"not installed; pip install 'normbench[{engine.name}]'"
-        assert words in refused(engine, plan, tmp_path)
-
-
-@pytest.mark.slow
-def test_a_ray_address_that_does_not_answer_is_given_up(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ray, "ANSWER", 3.0)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        nobody = RAY.model_copy(update={"address": address})
-        why = refused(nobody, plan, tmp_path)
-    assert "gave no answer in 3 s; `ray status" in why

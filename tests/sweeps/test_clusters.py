@@ -1,5 +1,6 @@
-"""Sweeps on engines beyond this machine, for real: Ray on this machine, Slurm's local
-stand-in. Their processes are killed and stopped in the middle of a run.
+"""Sweeps by the engines `ray` and `slurm`, both on this machine.
+
+Their processes are killed and stopped in the middle of a run.
 """
 
 import os
@@ -7,7 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from sweeps_made import THIRTY_STEPS, Sweep, wait_until
+from faults_made import Sweep
+from sweeps_made import THIRTY_STEPS, wait_until
 
 from normbench.sweeps.manifest import folders, read_manifest
 
@@ -19,54 +21,55 @@ LOCAL = ["engine=local", "engine.workers=2"]
 
 
 @pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
-def test_a_process_is_killed_and_the_next_told_to_stop_in_one_run(
+def test_a_process_is_killed_and_the_next_one_gets_sigterm(
     engine: list[str], tmp_path: Path
 ) -> None:
-    hurt = Sweep(tmp_path, "seed=range(0,4)", *engine)
-    first = hurt.ids[0]
-    process = hurt.start(None, slow=0.3)
-    hurt.wait_for_rows(first, 7)
-    os.kill(hurt.begun()[first][-1].pid, signal.SIGKILL)
-    wait_until(lambda: len(hurt.begun()[first]) == 2, "it begins once more")
-    hurt.wait_for_rows(first, 8)
-    os.kill(hurt.begun()[first][-1].pid, signal.SIGTERM)
-    hurt.end(process)
-    (begun, after_kill, after_stop), *others = hurt.steps()
-    assert (begun, after_kill) == (1, 6)  # the checkpoint of step 5
-    assert after_stop > 8  # one of its own
+    sweep = Sweep(tmp_path, "seed=range(0,4)", *engine)
+    first = sweep.ids[0]
+    process = sweep.start(None, slow=0.3)
+    sweep.wait_for_rows(first, 7)
+    os.kill(sweep.begun()[first][-1].pid, signal.SIGKILL)
+    wait_until(lambda: len(sweep.begun()[first]) == 2, "the run is started once more")
+    sweep.wait_for_rows(first, 8)
+    os.kill(sweep.begun()[first][-1].pid, signal.SIGTERM)
+    sweep.end(process)
+    (first_step, after_kill, after_stop), *others = sweep.steps()
+    assert first_step == 1
+    assert after_kill > 1 and after_kill % 5 == 1  # after a regular checkpoint
+    assert after_stop > 8  # after the checkpoint that SIGTERM causes
     assert others == [[1]] * 3
-    killed, stopped, *_ = hurt.begun()[first]
+    killed, stopped, *_ = sweep.begun()[first]
     assert killed.pid != stopped.pid
-    hurt.check()
-    (announced,) = folders(hurt.results)
+    sweep.check()
+    (announced,) = folders(sweep.results)
     manifest = read_manifest(announced)
-    assert (manifest.workers, manifest.todo) == (2, hurt.ids)
+    assert (manifest.workers, manifest.todo) == (2, sweep.ids)
 
 
 @pytest.mark.parametrize("engine", [RAY, SLURM], ids=["ray", "slurm"])
 def test_an_interrupted_sweep_is_completed_by_another_engine(
     engine: list[str], tmp_path: Path
 ) -> None:
-    hurt = Sweep(tmp_path, "seed=range(0,4)", *engine)
-    process = hurt.start(None, slow=0.3)
-    hurt.wait_for_rows(hurt.ids[0], 7)
+    sweep = Sweep(tmp_path, "seed=range(0,4)", *engine)
+    process = sweep.start(None, slow=0.3)
+    sweep.wait_for_rows(sweep.ids[0], 7)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    hurt.end(process, code=130)
-    assert hurt.ids[0] not in hurt.finished
-    hurt.overrides = (*THIRTY_STEPS, "seed=range(0,4)", *LOCAL)
-    hurt.complete()
-    assert hurt.steps()[0][0] == 1
-    assert hurt.steps()[0][1] > 7
+    sweep.end(process, code=130)
+    assert sweep.ids[0] not in sweep.finished
+    sweep.overrides = (*THIRTY_STEPS, "seed=range(0,4)", *LOCAL)
+    sweep.complete()
+    assert sweep.steps()[0][0] == 1
+    assert sweep.steps()[0][1] > 7
 
 
-def test_engines_and_a_share_are_at_one_folder_at_a_time(tmp_path: Path) -> None:
+def test_several_engines_and_a_shard_use_one_folder(tmp_path: Path) -> None:
     plan = "seed=range(0,6)"
-    hurt = Sweep(tmp_path, plan)
+    sweep = Sweep(tmp_path, plan)
     processes = []
     for more in (RAY, SLURM, [*LOCAL, "--shard", "1/2"], ["engine.workers=1"]):
-        hurt.overrides = (*THIRTY_STEPS, plan, *more)
-        processes.append(hurt.start(None, slow=0.2))
+        sweep.overrides = (*THIRTY_STEPS, plan, *more)
+        processes.append(sweep.start(None, slow=0.2))
     for process in processes:
-        hurt.end(process)
-    assert hurt.steps() == [[1]] * 6
-    hurt.check()
+        sweep.end(process)
+    assert sweep.steps() == [[1]] * 6
+    sweep.check()

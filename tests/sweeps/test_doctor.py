@@ -1,4 +1,4 @@
-"""What doctor finds: the traps of a config, and what is missing."""
+"""The findings of doctor: traps in a config, and missing devices, keys or packages."""
 
 import json
 import socket
@@ -40,72 +40,76 @@ def test_a_config_without_a_trap_has_neither_error_nor_warning() -> None:
     assert "32 samples" in findings["last batch"].why
 
 
-def test_every_trap_is_found_and_nothing_is_made_of_its_neighbours() -> None:
-    adamw = "batch_size=32 optimizer=adamw"
-    for overrides, what, level, *words in (
-        ("norm=group norm.num_groups=3", "network", "error", "does not divide 8 chann"),
-        ("batch_size=100000", "network", "error", "is above the 3000 training samples"),
-        ("batch_size=2999", "last batch", "note"),
-        ("batch_size=1500", "last batch", "ok"),
-        (
-            "norm=group batch_size=32 norm_batch=4",
-            *("ghost batches", "warning", "norm=group", "the micro-batch, 32"),
-        ),
-        ("norm=batch batch_size=32 norm_batch=4", "ghost batches", None),
-        (
-            "norm=batch batch_size=32 accumulate=2",
-            *("accumulation", "note", "of 16 samples, not of the 32"),
-        ),
-        # 14x14 pixels, halved by the stem and by two stages: 2x2 positions.
-        (
-            "norm=batch batch_size=2",
-            *("samples per statistic", "warning", "norm_batch=2 samples of 4 position"),
-            "35% to 71%",
-        ),
-        ("norm=batch batch_size=16", "samples per statistic", "ok"),
-        ("norm=instance", "values per statistic", "warning", "4 of one sample"),
-        ("norm=layer", "values per statistic", "ok"),
-        ("norm=affine", "values per statistic", "ok", "has none"),
-        ("", "weight decay", "ok"),
-        ("norm_weight_decay=true", "weight decay", "warning"),
-        ("norm_weight_decay=true optimizer.weight_decay=0.0", "weight decay", "ok"),
-        ("batch_size=8", "learning rate", "ok"),
-        (
-            "batch_size=8 lr_rule=none lr=0.4",
-            *("learning rate", "note", "0.4 at the peak", "would be 0.1"),
-        ),
-        (
-            "batch_size=8 optimizer=adamw lr=0.008",
-            *("learning rate", "note", "would be 0.004"),
-        ),
-        (
-            "batch_size=1",
-            *("learning rate", "warning", "several times too low, and the ranking"),
-        ),
-        (
-            "batch_size=2",
-            *("learning rate", "warning", "lr_rule=sqrt would give 0.025"),
-            "0.00625 at the peak; from 32 down to 2 samples",
-        ),
-        ("batch_size=4", "learning rate", "warning"),
-        ("batch_size=5", "learning rate", "ok"),
-        ("batch_size=2 lr_rule=sqrt", "learning rate", "note"),
-        ("batch_size=2 lr_rule=none", "learning rate", "note"),
-        # What counts is how far it is from the batch size that lr is meant for.
-        ("batch_size=2 lr_reference_batch_size=8", "learning rate", "ok"),
-        (
-            f"{adamw} lr=0.1",
-            *("learning rate", "warning", "0.1 at the peak, which is a rate for SGD"),
-            *("unstable above 0.01", "lr=0.001"),
-        ),
-        (f"{adamw} lr=0.01", "learning rate", "ok"),
-        ("batch_size=32 lr=0.1", "learning rate", "ok"),
-        # The rate at the peak counts: the linear rule raises this one.
-        (
-            "optimizer=adamw batch_size=512 lr=0.003",
-            *("learning rate", "warning", "0.048 at the peak"),
-        ),
-    ):
+ADAMW = "batch_size=32 optimizer=adamw"
+TRAPS: tuple[tuple[str | None, ...], ...] = (
+    ("norm=group norm.num_groups=3", "network", "error", "does not divide 8 chann"),
+    ("batch_size=100000", "network", "error", "is above the 3000 training samples"),
+    ("batch_size=2999", "last batch", "note"),
+    ("batch_size=1500", "last batch", "ok"),
+    (
+        "norm=group batch_size=32 norm_batch=4",
+        *("ghost batches", "warning", "norm=group", "size of the micro-batch, 32"),
+    ),
+    ("norm=batch batch_size=32 norm_batch=4", "ghost batches", None),
+    (
+        "norm=batch batch_size=32 accumulate=2",
+        *("accumulation", "note", "from 16 samples, not from the 32"),
+    ),
+    # 14x14 pixels, halved by the stem and by two stages: 2x2 positions.
+    (
+        "norm=batch batch_size=2",
+        *("samples per statistic", "warning", "norm_batch=2 samples of 4 position"),
+        "35% to 71%",
+    ),
+    ("norm=batch batch_size=16", "samples per statistic", "ok"),
+    ("norm=instance", "values per statistic", "warning", "4 values of one samp"),
+    ("norm=layer", "values per statistic", "ok"),
+    ("norm=affine", "values per statistic", "ok", "has no statistics"),
+    ("", "weight decay", "ok"),
+    ("norm_weight_decay=true", "weight decay", "warning"),
+    ("norm_weight_decay=true optimizer.weight_decay=0.0", "weight decay", "ok"),
+    ("batch_size=8", "learning rate", "ok"),
+    (
+        "batch_size=8 lr_rule=none lr=0.4",
+        *("learning rate", "note", "0.4 at the peak", "would give 0.1"),
+    ),
+    (
+        "batch_size=8 optimizer=adamw lr=0.008",
+        *("learning rate", "note", "would give 0.004"),
+    ),
+    (
+        "batch_size=1",
+        *("learning rate", "warning", "several times too low, and the ranking"),
+    ),
+    (
+        "batch_size=2",
+        *("learning rate", "warning", "lr_rule=sqrt would give 0.025"),
+        "0.00625 at the peak; from 32 down to 2 samples",
+    ),
+    ("batch_size=4", "learning rate", "warning"),
+    ("batch_size=5", "learning rate", "ok"),
+    ("batch_size=2 lr_rule=sqrt", "learning rate", "note"),
+    ("batch_size=2 lr_rule=none", "learning rate", "note"),
+    # The ratio to the batch size that lr is meant for counts.
+    ("batch_size=2 lr_reference_batch_size=8", "learning rate", "ok"),
+    (
+        f"{ADAMW} lr=0.1",
+        *("learning rate", "warning", "0.1 at the peak, which is a rate for SGD"),
+        *("AdamW is often unstable above 0.01", "lr=0.001"),
+    ),
+    (f"{ADAMW} lr=0.01", "learning rate", "ok"),
+    ("batch_size=32 lr=0.1", "learning rate", "ok"),
+    # The rate at the peak counts: the linear rule raises this one.
+    (
+        "optimizer=adamw batch_size=512 lr=0.003",
+        *("learning rate", "warning", "0.048 at the peak"),
+    ),
+)
+"""Overrides, name of a finding, its level (None: no finding), and texts in it."""
+
+
+def test_every_trap_is_found_but_not_in_similar_configs() -> None:
+    for overrides, what, level, *words in TRAPS:
         findings = examined(*str(overrides).split())
         finding = findings.get(str(what))
         assert (finding and finding.level) == level, overrides
@@ -132,11 +136,11 @@ def test_values_are_counted_by_the_axes_of_every_norm(
     }
     expected = {"instance": 15, "group": 30, "layer_sample": 120, "layer_position": 8}
     assert counts | expected | {"affine": None} == counts
-    for axes in ("per sample", "a, b, c", ""):  # as a norm of the user's may have
+    for axes in ("per sample", "a, b, c", ""):  # possible in a norm of the user
         monkeypatch.setattr(NORMS.get("instance"), "axes", axes)
         finding = examined("norm=instance")["values per statistic"]
         assert finding.level == "note"
-        assert f"not known of norm=instance, whose axes={axes!r}" in finding.why
+        assert f"unknown for norm=instance: axes={axes!r} uses" in finding.why
 
 
 def test_the_shapes_are_those_of_a_forward() -> None:
@@ -148,7 +152,7 @@ def test_the_shapes_are_those_of_a_forward() -> None:
     assert shapes[0] == (3, 8, 7, 7)
 
 
-def test_a_folder_and_its_disk_are_looked_at(
+def test_the_results_folder_and_its_disk_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "file"
@@ -166,8 +170,8 @@ def test_a_folder_and_its_disk_are_looked_at(
 def test_what_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert examined("device=cuda")["device"].level == "error"
-    nobody = examined(engine=["engine=ray", "engine.address=127.0.0.1:9"])["engine"]
-    assert (nobody.level, "is not reached" in nobody.why) == ("error", True)
+    closed = examined(engine=["engine=ray", "engine.address=127.0.0.1:9"])["engine"]
+    assert (closed.level, "is not reached" in closed.why) == ("error", True)
     monkeypatch.setattr(doctor, "_is_installed", lambda name: name != "ray")
     missing = examined(engine=["engine=ray"])["engine"]
     assert missing.level == "error"
@@ -196,7 +200,7 @@ def test_online_without_a_key_or_an_answer_is_a_warning(
 ) -> None:
     for has_key, answers, level, words in (
         (False, False, "warning", "no key for https://server"),
-        (True, False, "warning", "https://server is silent"),
+        (True, False, "warning", "https://server does not answer"),
         (True, True, "ok", "https://server"),
     ):
         account = ("https://server", has_key)
@@ -206,7 +210,9 @@ def test_online_without_a_key_or_an_answer_is_a_warning(
         assert (finding.level, words in finding.why) == (level, True), finding
 
 
-def test_a_server_is_there_if_anything_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_answer_shows_that_a_server_exists(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse() -> None:
         for _ in range(2):
             connection, _ = server.accept()
@@ -218,9 +224,9 @@ def test_a_server_is_there_if_anything_answers(monkeypatch: pytest.MonkeyPatch) 
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert not tracking.answers(url, 20.0)  # refused: it does not listen
+        assert not tracking.answers(url, 20.0)  # the server does not listen yet
         server.listen()
-        assert not tracking.answers(url, 0.2)  # and does not answer
+        assert not tracking.answers(url, 0.2)  # the server listens, but is silent
         answer = Thread(target=refuse)
         answer.start()
         assert tracking.answers(url, 20.0)
@@ -230,7 +236,7 @@ def test_a_server_is_there_if_anything_answers(monkeypatch: pytest.MonkeyPatch) 
 def test_a_key_is_found_where_wandb_looks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    wandb.teardown()  # what another test's run has read stays
+    wandb.teardown()  # wandb keeps the settings that an earlier test has read
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_BASE_URL", "http://there:8080")
     netrc = tmp_path / "netrc"

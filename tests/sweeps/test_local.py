@@ -1,4 +1,4 @@
-"""The engine `local`: which devices its workers have."""
+"""The engine `local`: which GPUs its workers get."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A sweep's plan: what it expands to, what it refuses, what of it is done."""
+"""A sweep's plan: its runs, its errors, which runs are finished, and its forecast."""
 
 import itertools
 import random
@@ -113,7 +113,7 @@ def test_a_yaml_that_interpolates_is_composed_by_hydra_each_time(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "budget").mkdir()
-    yaml = "# as many as the seed\nepochs: ${seed}\nmax_steps: null\n"
+    yaml = "epochs: ${seed}\nmax_steps: null\n"
     (tmp_path / "budget" / "seeded.yaml").write_text(yaml)
     plan = make_plan([*SMALL, "budget=seeded", "seed=range(1,4)"], config_dir=tmp_path)
     assert [config.budget.epochs for config in plan.runs.values()] == [1, 2, 3]
@@ -129,7 +129,7 @@ def test_a_norm_that_cannot_work_is_skipped_with_the_reason() -> None:
     plan = make_plan([*SMALL, "norm=group", "norm.num_groups=4,5", "seed=0,1"])
     assert [c.norm.options["num_groups"] for c in plan.runs.values()] == [4, 4]
     assert len(plan.skipped) == 2
-    assert all("norm.num_groups=5" in each.reason for each in plan.skipped.values())
+    assert all("norm.num_groups=5" in skip.reason for skip in plan.skipped.values())
 
 
 def test_a_plan_with_one_wrong_run_is_refused_whole() -> None:
@@ -219,7 +219,7 @@ def test_a_forecast_learns_while_the_sweep_goes_on() -> None:
     for left, key in zip((3, 2, 1, 0), order, strict=True):
         config = missing[key]
         record = took(5.0, f"batch_size={config.batch_size}", f"seed={config.seed}")
-        if left == 1:  # a run without a record is not waited for either
+        if left == 1:  # a run without a record does not count as missing either
             forecast.give_up(key, config)
         else:
             forecast.learn(record)

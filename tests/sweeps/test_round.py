@@ -1,4 +1,4 @@
-"""What `claim check` and `compare` have from the rounds they share with `sweep`."""
+"""The features that `claim check` and `compare` share with `sweep` by `Rounds`."""
 
 import copy
 import signal
@@ -10,10 +10,10 @@ import pytest
 from claims_made import TINY, put
 from sweeps_made import PATIENCE, THIRTY_STEPS, wait_until
 
-from normbench.records.store import is_running
+from normbench.records.store import RunWriter, is_running
 from normbench.sweeps.manifest import folders, read_manifest
 
-RUNS = 12  # two cells of six seeds
+RUNS = 12  # 2 cells with 6 seeds each
 COMMON = [word for word in THIRTY_STEPS if not word.startswith("tracker=")]
 COMMANDS = {
     "tiny: test seeds": "claim check tiny --config-dir mine --workers 1",
@@ -22,7 +22,7 @@ COMMANDS = {
 }
 
 
-def started(command: str, folder: Path) -> subprocess.Popen[str]:
+def start(command: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "normbench", *command.split()],
         cwd=folder,
@@ -34,7 +34,7 @@ def started(command: str, folder: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", COMMANDS)
-def test_a_command_is_seen_stopped_and_goes_on_without_a_reader(
+def test_a_command_is_watched_stopped_and_resumed_without_a_reader(
     title: str, tmp_path: Path
 ) -> None:
     claim = copy.deepcopy(TINY)
@@ -45,21 +45,26 @@ def test_a_command_is_seen_stopped_and_goes_on_without_a_reader(
     def records() -> list[Path]:
         return sorted(results.glob("??/*/result.json"))
 
-    process = started(COMMANDS[title], tmp_path)
-    wait_until(lambda: bool(records()), "the first run is finished")
+    process = start(COMMANDS[title], tmp_path)
+    wait_until(
+        lambda: bool(folders(results)) or process.poll() is not None, "a manifest"
+    )
     (announced,) = folders(results)
     manifest = read_manifest(announced)
     assert (manifest.title, len(manifest.todo)) == (title, RUNS)
-    assert is_running(announced)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=PATIENCE)
+    # The command cannot end while this process has the lock of its last run.
+    with RunWriter(results, manifest.todo[-1]):
+        wait_until(lambda: bool(records()), "the first run is finished")
+        assert is_running(announced)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert output.splitlines()[-1].startswith("interrupted; "), output
     assert f"{RUNS} runs to do" in output and "Traceback" not in output
     assert 0 < len(records()) < RUNS
     assert not is_running(announced)
 
-    process = started(COMMANDS[title], tmp_path)
+    process = start(COMMANDS[title], tmp_path)
     assert process.stdout is not None
     assert f"{title}, " in process.stdout.readline()
     process.stdout.close()

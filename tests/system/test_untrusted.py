@@ -76,7 +76,7 @@ ODD: list[Callable[[Path], object]] = [os.mkfifo, Path.mkdir]
 
 def test_what_is_no_file_is_named_and_blocks_nobody(tmp_path: Path) -> None:
     readers: dict[str, Callable[[Path], object]] = {
-        "result.json": lambda path: store.look(path.parent),
+        "result.json": lambda path: store.read_valid(path.parent),
         "history.jsonl": lambda path: store.read_history(path.parent),
         "stylised.png": untrusted.picture,
         "checkpoint.pt": untrusted.require_file,

@@ -1,1 +1,1 @@
-"""What does the runs of a plan: processes of this machine, or of others."""
+"""Engines: backends that execute the runs of a plan on this machine or a cluster."""

@@ -1,7 +1,7 @@
-"""What every engine is given and reports.
+"""The interface of all engines: the work they receive and the events they report.
 
-Every engine does a run in the same way, and what a run leaves is its record on disk, so
-that several engines can work on one results folder at a time.
+All engines train a run with the same code, and a run ends in a record on disk. So
+several engines can work on one results folder at the same time.
 """
 
 import os
@@ -19,38 +19,44 @@ from normbench.sweeps.observer import SweepObserver
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def parallel(engine: Engine) -> int:
-    """How many runs go side by side.
+    """Return how many runs the engine trains at the same time.
 
-    A Ray cluster that is not connected yet counts as this machine.
+    Without `engine.workers` this is the number of cores of this machine, for a Ray
+    cluster too: its size is unknown until it is connected.
     """
     return engine.workers or cores()
 
 
 @contextmanager
 def blocked(*signals: signal.Signals) -> Iterator[None]:
-    """Delay `signals` until the block ends; processes started in it never get them."""
+    """Delay `signals` until the block ends.
+
+    Child processes inherit the mask, so a process started in the block never receives
+    them.
+    """
     if sys.platform == "win32":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 @dataclass(frozen=True)
 class Work:
-    """`runs` (by run id) to do and record under `results`, and who follows them.
+    """The runs that an engine trains, by run id, and where their records go.
 
-    `announce` is called with the number of parallel runs once the engine is ready.
+    The engine reports to `observer` and updates `forecast`. It calls `announce` with
+    the number of parallel runs once it is ready.
     """
 
     runs: Mapping[str, RunConfig]
@@ -62,17 +68,18 @@ class Work:
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a run, or to the process that does it.
+    """What happened to a run, or to the job (process) that trains it.
 
-    began         the run has begun
-    ended         it has this record
-    elsewhere     another command is doing it
-    unrecorded    it could not be recorded, because of `text`
-    expired       it must be recorded as failed, because of `text`
-    warned        the process says `text`
-    cannot start  the process can do no run, because of `text`
-    returned      the job is over; its runs without such an end are still to do
-    died          the job is over; `text` continues "the worker of run X"
+    began         The run has started.
+    ended         The run has ended with `record`.
+    elsewhere     Another command is training the run.
+    unrecorded    The run has no record; `text` is the reason.
+    expired       The run must be recorded as failed; `text` is the reason.
+    warned        The process has printed the warning `text`.
+    cannot start  The process cannot train any run; `text` is the reason.
+    returned      The job has returned. Its runs without an event must be done later.
+    died          The job's process has died. `text` completes the sentence "the worker
+                  of run X ...", such as "was killed by SIGKILL".
     """
 
     kind: Literal[
@@ -92,15 +99,16 @@ class Event:
 
 
 Batch = dict[str, RunConfig]
-"""Some of the runs, by id; one process does them one after another."""
+"""Configs by run id; one process trains these runs one after another."""
 
 JobT = TypeVar("JobT")
 
 
 class Backend(Protocol[JobT]):
-    """Does batches: at most `slots` at a time, of `batch_size` runs each.
+    """Executes batches of runs as jobs, such as processes or tasks of a cluster.
 
-    `patience` are the seconds that jobs have to leave once they are told to stop.
+    At most `slots` jobs run at the same time, with at most `batch_size` runs each. A
+    job gets `patience` seconds to end after it was told to stop.
     """
 
     slots: int
@@ -111,13 +119,13 @@ class Backend(Protocol[JobT]):
         """Start a job for each batch."""
 
     def wait(self, jobs: Sequence[JobT], seconds: float | None) -> None:
-        """Return when one of `jobs` may have news, at the latest after `seconds`."""
+        """Wait until one of `jobs` may have new events, but at most `seconds`."""
 
     def events(self, job: JobT) -> Iterable[Event]:
-        """What has happened since the last call; "returned" or "died" comes last.
+        """Return the events since the last call; "returned" or "died" is the last one.
 
-        Raises NormbenchError if no job can do runs.
+        Raises NormbenchError if no job can train runs.
         """
 
     def stop(self, job: JobT) -> None:
-        """Tell the process of `job` to write a checkpoint and leave."""
+        """Tell the process of `job` to write a checkpoint and exit."""

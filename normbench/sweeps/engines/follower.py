@@ -1,8 +1,7 @@
-"""Hands runs out to a backend and follows them until each has come to an end.
+"""Submits runs to a backend and handles their events until all runs have ended.
 
-Nothing is lost with a process: finished runs are on disk, and an interrupted run
-resumes from its checkpoint. So the follower submits a run again if its process died,
-and looks again at a run that another command is doing.
+If a process dies, the follower submits its run again, and the run resumes from its
+checkpoint. If another command is training a run, the follower waits for it.
 """
 
 import time
@@ -17,24 +16,26 @@ from normbench.records import store
 from normbench.sweeps.engines.base import Backend, Batch, Event, JobT, Work
 from normbench.training.experiment import record_failure
 
-ATTEMPTS = 2
-"""How many processes a run may kill before it is recorded as failed."""
-STARTS = 3
-"""How many processes may die in a row without having begun a run."""
-RETRY = 1.0
-"""Seconds before looking again at a run that another command is doing."""
-STOPPING = 0.5
-"""Seconds between looks at jobs that were told to stop."""
+MAX_DEATHS = 2
+"""A run is recorded as failed once this number of its processes have died."""
+MAX_FAILED_STARTS = 3
+"""The sweep ends once this number of processes in a row died before a run started."""
+RETRY_INTERVAL = 1.0
+"""Seconds between two checks of a run that another command is training."""
+STOP_POLL_INTERVAL = 0.5
+"""Seconds between two checks of jobs that were told to stop."""
 
 
 def follow(backend: Backend[JobT], work: Work) -> None:
-    """Do every run of `work` on `backend`.
+    """Train every run of `work` on `backend`.
 
-    A run whose process dies is tried once more, then recorded as failed; the others go
-    on. A run that another command is doing is waited for. After an interrupt
-    (KeyboardInterrupt) or an error the jobs that are running write their checkpoints; a
-    second interrupt ends that. Raises RequestError if a worker cannot import a module,
-    NormbenchError if workers die before they begin anything.
+    If a process dies, its run is submitted once more; if the second process dies too,
+    the run is recorded as failed. Other runs are not affected. If another command is
+    training a run, the function waits for it.
+
+    After KeyboardInterrupt or an error, the running jobs write checkpoints; a second
+    interrupt ends this wait. Raises RequestError if a worker cannot import a module,
+    NormbenchError if workers die before a run starts.
     """
     work.announce(backend.slots)
     work.forecast.workers = backend.slots
@@ -51,49 +52,58 @@ def follow(backend: Backend[JobT], work: Work) -> None:
 
 @dataclass
 class _Job(Generic[JobT]):
-    """A job, and those runs of its batch that are not known to have ended."""
+    """A running job of the backend.
+
+    `pending` are the runs of its batch without an event of their end; `begun` are the
+    ids of the runs that have started.
+    """
 
     handle: JobT
-    left: Batch
+    pending: Batch
     begun: set[str] = field(default_factory=set)
 
 
 class _Follower(Generic[JobT]):
-    """The jobs that are running, the batches to submit, and the runs to wait for."""
+    """The running jobs, the batches to submit, and the runs of other commands."""
 
     def __init__(self, backend: Backend[JobT], work: Work) -> None:
         self.backend, self.work = backend, work
         count = -(-len(work.runs) // backend.batch_size)
-        # Deal the runs in turn: neighbours take similar times, so batches do too.
+        # Neighbouring runs take similar times. Each batch takes every `count`-th run,
+        # so that all batches take similar times too.
         keys = list(work.runs)
         self.queue = deque(self._batch(keys[i::count]) for i in range(count))
         self.jobs: list[_Job[JobT]] = []
-        self.next_look: dict[str, float] = {}  # runs elsewhere -> time.monotonic()
+        self.next_check: dict[str, float] = {}
+        """When (time.monotonic) to check each run that another command is training."""
         self.deaths: Counter[str] = Counter()
         self.failed_starts = 0
         self.any_begun = False
 
     def finish_all(self) -> None:
-        """Return once every run has come to an end."""
+        """Submit jobs and handle their events until every run has ended."""
         while True:
             self._submit()
-            if not self.jobs and not self.next_look:
+            if not self.jobs and not self.next_check:
                 return
-            look = min(self.next_look.values(), default=None)
-            seconds = None if look is None else max(0.0, look - time.monotonic())
+            check = min(self.next_check.values(), default=None)
+            seconds = None if check is None else max(0.0, check - time.monotonic())
             self.backend.wait([job.handle for job in self.jobs], seconds)
             for job in list(self.jobs):
                 for event in self.backend.events(job.handle):
                     self._handle(job, event)
 
     def stop(self) -> None:
-        """Tell the jobs to write checkpoints and leave, and wait for that."""
+        """Tell the jobs to write checkpoints and exit, and wait until they have ended.
+
+        The wait is limited to the backend's `patience`.
+        """
         self.work.observer.stopping()
         for job in self.jobs:
             self.backend.stop(job.handle)
         deadline = time.monotonic() + self.backend.patience
         while self.jobs and time.monotonic() < deadline:
-            self.backend.wait([job.handle for job in self.jobs], STOPPING)
+            self.backend.wait([job.handle for job in self.jobs], STOP_POLL_INTERVAL)
             for job in list(self.jobs):
                 try:
                     for event in self.backend.events(job.handle):
@@ -108,10 +118,10 @@ class _Follower(Generic[JobT]):
         return {key: self.work.runs[key] for key in keys}
 
     def _submit(self) -> None:
-        if free_again := self._no_longer_elsewhere():
-            size = self.backend.batch_size
-            for start in range(0, len(free_again), size):
-                self.queue.append(self._batch(free_again[start : start + size]))
+        """Submit batches of the queue while the backend has free slots."""
+        keys, size = self._left_by_other_commands(), self.backend.batch_size
+        for start in range(0, len(keys), size):
+            self.queue.append(self._batch(keys[start : start + size]))
         count = min(len(self.queue), self.backend.slots - len(self.jobs))
         if count > 0:
             batches = [self.queue.popleft() for _ in range(count)]
@@ -119,18 +129,18 @@ class _Follower(Generic[JobT]):
             for handle, batch in zip(handles, batches, strict=True):
                 self.jobs.append(_Job(handle, dict(batch)))
 
-    def _no_longer_elsewhere(self) -> list[str]:
-        """The runs that another command was doing and has left."""
-        now, left = time.monotonic(), []
-        for run_id, look in list(self.next_look.items()):
-            if look > now:
+    def _left_by_other_commands(self) -> list[str]:
+        """Return the ids of runs that another command trained, but no longer does."""
+        now, run_ids = time.monotonic(), []
+        for run_id, check in list(self.next_check.items()):
+            if check > now:
                 continue
             if store.is_running(store.run_folder(self.work.results.folder, run_id)):
-                self.next_look[run_id] = now + RETRY
+                self.next_check[run_id] = now + RETRY_INTERVAL
             else:
-                del self.next_look[run_id]
-                left.append(run_id)
-        return left
+                del self.next_check[run_id]
+                run_ids.append(run_id)
+        return run_ids
 
     def _handle(self, job: _Job[JobT], event: Event) -> None:
         run_id, observer = event.run_id, self.work.observer
@@ -138,21 +148,21 @@ class _Follower(Generic[JobT]):
             case "cannot start":
                 raise RequestError(f"a worker cannot start: {event.text}")
             case "began":
-                self._workers_begin()
+                self._count_good_start()
                 job.begun.add(run_id)
                 observer.began(run_id, self.work.runs[run_id])
             case "warned":
                 observer.warn(event.text)
             case "returned":
-                self._workers_begin()
+                self._count_good_start()
                 self.jobs.remove(job)
-                if job.left:
-                    self.queue.append(job.left)
+                if job.pending:
+                    self.queue.append(job.pending)
             case "died":
                 self.jobs.remove(job)
-                self._died(job, event.text)
-            case _ if job.left.pop(run_id, None) is None:
-                pass  # its end was seen before
+                self._handle_death(job, event.text)
+            case _ if job.pending.pop(run_id, None) is None:
+                pass  # an earlier event has ended this run
             case "ended":
                 assert event.record is not None
                 self._recorded(event.record)
@@ -161,46 +171,47 @@ class _Follower(Generic[JobT]):
             case "unrecorded":
                 self._unrecorded(run_id, event.text)
             case "expired":
-                self._give_up(run_id, event.text)
+                self._record_failure(run_id, event.text)
 
-    def _workers_begin(self) -> None:
+    def _count_good_start(self) -> None:
         self.failed_starts, self.any_begun = 0, True
 
-    def _died(self, job: _Job[JobT], how: str) -> None:
-        """Submit the runs of a dead process again, the one that it was at on its own.
+    def _handle_death(self, job: _Job[JobT], how: str) -> None:
+        """Submit the pending runs of a dead process again.
 
-        A run that was alone in its batch twice is given up.
+        The run that the process was training gets a batch of its own, or is recorded as
+        failed after MAX_DEATHS.
         """
-        if not job.left:
+        if not job.pending:
             return
-        begun = [key for key in job.left if key in job.begun]
+        begun = [key for key in job.pending if key in job.begun]
         if not begun:
             self.failed_starts += 1
-            if self.failed_starts >= STARTS:
+            if self.failed_starts >= MAX_FAILED_STARTS:
                 raise NormbenchError(
-                    f"{STARTS} workers one after another died before they began a run; "
-                    f"the last one {how}"
+                    f"{MAX_FAILED_STARTS} workers one after another died before a run "
+                    f"started; the last one {how}"
                 )
-        run_id = begun[0] if begun else next(iter(job.left))
-        alone = {run_id: job.left.pop(run_id)}
-        # While no worker has begun anything, the run is not to blame.
-        self.deaths[run_id] += bool(begun) or self.any_begun
-        if self.deaths[run_id] < ATTEMPTS:
-            text = f"the worker of run {run_id} {how}; it begins once more"
+        run_id = begun[0] if begun else next(iter(job.pending))
+        batch = {run_id: job.pending.pop(run_id)}
+        if begun or self.any_begun:  # otherwise the run may not be the cause
+            self.deaths[run_id] += 1
+        if self.deaths[run_id] < MAX_DEATHS:
+            text = f"the worker of run {run_id} {how}; the run is tried once more"
             self.work.observer.warn(text)
-            self.queue.appendleft(alone)
+            self.queue.appendleft(batch)
         else:
-            self._give_up(run_id, f"its worker {how}, {ATTEMPTS} times")
-        if job.left:
-            self.queue.appendleft(job.left)
+            self._record_failure(run_id, f"its worker {how}, {MAX_DEATHS} times")
+        if job.pending:
+            self.queue.appendleft(job.pending)
 
     def _wait_for(self, run_id: str) -> None:
-        """Look at a run of another command later."""
-        self.next_look[run_id] = time.monotonic() + RETRY
+        """Check a run that another command is training again later."""
+        self.next_check[run_id] = time.monotonic() + RETRY_INTERVAL
         self.work.observer.waiting(run_id)
 
-    def _give_up(self, run_id: str, reason: str) -> None:
-        """Record that the run failed, unless another command has it, or did it."""
+    def _record_failure(self, run_id: str, reason: str) -> None:
+        """Record the run as failed, unless another command trains or finished it."""
         try:
             record = record_failure(self.work.runs[run_id], self.work.results, reason)
         except Busy:

@@ -1,8 +1,7 @@
-"""The engine `local`: processes of this machine, each doing one run after another.
+"""The engine `local`: worker processes on this machine.
 
-A worker is spawned, imports torch once, and does runs until there are none left. It
-holds the lock of the run's folder while it works, so that two sweeps never do a run
-twice.
+A worker process imports torch once and trains one run after another. It holds the lock
+of the run's folder meanwhile, so that two sweeps never train the same run.
 """
 
 import math
@@ -32,8 +31,8 @@ from normbench.system import streams
 from normbench.system.signals import of_the_terminal
 from normbench.training.network import choose_device, require_compiler
 
-LEAVING = 1.5
-"""Seconds that a worker has to leave once there is nothing more to do."""
+EXIT_TIMEOUT = 1.5
+"""Seconds that idle workers have to exit at the end of a sweep."""
 
 
 def require_devices(configs: Iterable[RunConfig]) -> None:
@@ -45,18 +44,18 @@ def require_devices(configs: Iterable[RunConfig]) -> None:
 
 
 def visible_gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the devices that this process may use."""
+    """Return the names, as in CUDA_VISIBLE_DEVICES, of the GPUs of this process."""
     count = torch.cuda.device_count()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return named.split(",")[:count] if named else [str(i) for i in range(count)]
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return names.split(",")[:count] if names else [str(i) for i in range(count)]
 
 
 @contextmanager
 def backend(work: Work, engine: LocalEngine) -> Iterator["Pool"]:
-    """Workers on this machine, which end with the block.
+    """Yield a pool of worker processes; end them when the block ends.
 
-    A run that takes longer than the engine's timeout fails. Raises RequestError if a
-    device is missing here.
+    A run that takes longer than the engine's timeout is recorded as failed. Raises
+    RequestError if this machine lacks a device that a run needs.
     """
     require_devices(work.runs.values())
     pool = Pool(work, engine)
@@ -69,6 +68,11 @@ def backend(work: Work, engine: LocalEngine) -> Iterator["Pool"]:
 
 @dataclass
 class _Worker:
+    """A process, with the run that it trains and that run's deadline, if any.
+
+    `gpu` is the only GPU that the process can use, None for no limit.
+    """
+
     process: BaseProcess
     connection: Connection
     gpu: str | None
@@ -77,16 +81,16 @@ class _Worker:
 
 
 class Pool:
-    """Up to `slots` workers; each gets one run at a time."""
+    """A backend of up to `slots` workers; each trains one run at a time."""
 
     batch_size = 1
-    patience = math.inf  # a step may take any time; another interrupt ends the waiting
+    patience = math.inf  # a step may take long; a second interrupt ends the wait
 
     def __init__(self, work: Work, engine: LocalEngine) -> None:
         self.slots = min(engine.workers or cores(), len(work.runs))
-        # A worker that is dealt a device sees no other: cuda:1 would not be there.
-        named = any(":" in config.device for config in work.runs.values())
-        self.gpus = [] if named else visible_gpus()
+        # A worker that is limited to one GPU has no device such as cuda:1.
+        has_index = any(":" in config.device for config in work.runs.values())
+        self.gpus = [] if has_index else visible_gpus()
         self.timeout = engine.timeout
         self.results = work.results
         self.workers: list[_Worker] = []
@@ -98,11 +102,11 @@ class Pool:
         now = time.monotonic()
         limits: list[float] = [] if seconds is None else [seconds]
         limits += [max(0, w.deadline - now) for w in jobs if w.deadline is not None]
-        news = [part for w in jobs for part in (w.connection, w.process.sentinel)]
-        wait(news, min(limits, default=None))
+        objects = [item for w in jobs for item in (w.connection, w.process.sentinel)]
+        wait(objects, min(limits, default=None))
 
     def events(self, job: _Worker) -> Iterator[Event]:
-        while (event := _next(job)) is not None:
+        while (event := _next_event(job)) is not None:
             yield event
             if event.kind == "began" and self.timeout is not None:
                 job.deadline = time.monotonic() + self.timeout
@@ -125,15 +129,15 @@ class Pool:
         job.process.terminate()
 
     def dismiss(self) -> None:
-        """Let idle workers leave by themselves."""
+        """Close the connections, so that idle workers exit, and wait for their exit."""
         for worker in self.workers:
             worker.connection.close()
-        deadline = time.monotonic() + LEAVING
+        deadline = time.monotonic() + EXIT_TIMEOUT
         for worker in self.workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
 
     def kill(self) -> None:
-        """End all workers, whatever is pressed meanwhile."""
+        """Kill all workers; no signal interrupts this."""
         with blocked(signal.SIGTERM, *of_the_terminal()):
             for worker in self.workers:
                 worker.process.kill()
@@ -146,29 +150,32 @@ class Pool:
         idle = (worker for worker in self.workers if worker.run_id is None)
         worker = next(idle, None) or self._start_worker()
         worker.run_id = run_id(config)
-        with suppress(OSError):  # it has died, which `events` reports
+        with suppress(OSError):  # the worker has died: `events` reports it
             worker.connection.send(config)
         return worker
 
     def _start_worker(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
-        taken = [worker.gpu for worker in self.workers]
-        gpu = min(self.gpus, key=taken.count, default=None)
-        resource_tracker.ensure_running()  # lest it comes with the worker, and unmasks
-        # Workers inherit the mask: Ctrl-C and the end of the terminal reach every
-        # process of it, and the parent decides what they mean.
+        used_gpus = [worker.gpu for worker in self.workers]
+        gpu = min(self.gpus, key=used_gpus.count, default=None)
+        # If the worker's start had to start the resource tracker first, that would
+        # unblock the signals.
+        resource_tracker.ensure_running()
+        # A terminal sends its signals to all processes. Workers must not receive them:
+        # this process decides how they stop. Workers inherit the mask.
         with blocked(*of_the_terminal()):
-            ours, theirs = context.Pipe()
-            arguments = (theirs, self.results, gpu)
+            connection, worker_end = context.Pipe()
+            arguments = (worker_end, self.results, gpu)
             process = context.Process(target=_work, args=arguments)
             process.start()
-            theirs.close()  # so that a dead worker is the end of the connection
-            worker = _Worker(process, ours, gpu)
+            # With no other copy open, the connection ends when the worker dies.
+            worker_end.close()
+            worker = _Worker(process, connection, gpu)
             self.workers.append(worker)
         return worker
 
     def _remove(self, worker: _Worker) -> str:
-        """Remove a worker that is dead, or was just killed; returns how it died."""
+        """Remove a worker that has died or was killed; return how it died."""
         worker.process.join()
         worker.connection.close()
         self.workers.remove(worker)
@@ -178,10 +185,10 @@ class Pool:
         return f"ended with exit code {exitcode}"
 
 
-def _next(worker: _Worker) -> Event | None:
-    """The next event that `worker` has sent; None if there is none.
+def _next_event(worker: _Worker) -> Event | None:
+    """Return the next event that `worker` has sent, None if there is none yet.
 
-    If its connection has ended, the worker is dead when this returns.
+    If the connection is closed, wait for the end of the worker's process.
     """
     try:
         if worker.connection.poll():
@@ -193,7 +200,10 @@ def _next(worker: _Worker) -> Event | None:
 
 
 def _work(connection: Connection, results: Results, gpu: str | None) -> None:
-    """Do the runs that come by `connection` until it is closed."""
+    """Train the runs that `connection` delivers until it is closed.
+
+    This is the main function of a worker process.
+    """
     streams.install()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads it at its first use
@@ -201,7 +211,7 @@ def _work(connection: Connection, results: Results, gpu: str | None) -> None:
     assert parent is not None
 
     def report(event: Event) -> None:
-        with suppress(OSError):  # the parent is gone: that does not fail a run
+        with suppress(OSError):  # the parent has died; the run does not fail for that
             connection.send(event)
 
     reporter, terminated = Reporter(report), False
@@ -209,7 +219,7 @@ def _work(connection: Connection, results: Results, gpu: str | None) -> None:
     def terminate(signum: int, frame: FrameType | None) -> None:
         nonlocal terminated
         terminated = True
-        if not reporter.training:  # there is nothing to save
+        if not reporter.training_started:  # no checkpoint is needed
             sys.exit(128 + signum)
 
     for number in of_the_terminal():
@@ -229,8 +239,8 @@ def _work(connection: Connection, results: Results, gpu: str | None) -> None:
         try:
             config: RunConfig = connection.recv()
             connection.send(Event("began", run_id(config)))
-        except (EOFError, OSError):  # there are no more runs, or no parent
-            # Leaving takes a moment, in which there is nothing more to save.
+        except (EOFError, OSError):  # there are no more runs, or the parent has died
+            # The exit takes a moment. SIGTERM may end it, as nothing must be saved.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             return
         try:
@@ -238,7 +248,7 @@ def _work(connection: Connection, results: Results, gpu: str | None) -> None:
         except Stopped:
             sys.exit(128 + signal.SIGTERM)
         except OSError:
-            return  # the parent is gone; the record is on disk
+            return  # the parent has died; the record is on disk
         if terminated:
             sys.exit(128 + signal.SIGTERM)
         reporter = Reporter(report)

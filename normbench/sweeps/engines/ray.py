@@ -1,8 +1,8 @@
-"""The engine `ray`: tasks of a Ray cluster, each doing a batch of runs.
+"""The engine `ray`: tasks of a Ray cluster; each task trains a batch of runs.
 
-An address names a running cluster; without one, Ray starts on this machine and ends
-with the sweep. Ray itself repeats a task whose process or machine is lost: the runs of
-it that are recorded are found, and the current one resumes from its checkpoint.
+`engine.address` names a running cluster. Without it, Ray starts on this machine and
+ends with the sweep. Ray itself repeats a task whose process or machine is lost. Then
+finished runs are not repeated, and the current run resumes from its checkpoint.
 """
 
 import logging
@@ -21,13 +21,15 @@ from normbench.config.schema import RayEngine
 from normbench.errors import NormbenchError, RequestError
 from normbench.sweeps.engines.base import Batch, Event, Work, blocked, cores
 from normbench.sweeps.engines.batches import Cluster
-from normbench.sweeps.engines.follower import ATTEMPTS
+from normbench.sweeps.engines.follower import MAX_DEATHS
 from normbench.sweeps.engines.worker import do_batch
 from normbench.system.signals import not_ignored
 
-REACH, ANSWER = 10.0, 60.0
-"""Seconds to wait for a connection to an address, and for a cluster to answer."""
-CONNECT = """
+CONNECT_TIMEOUT = 10.0
+"""Seconds to wait for a connection to the address of a cluster."""
+ANSWER_TIMEOUT = 60.0
+"""Seconds to wait until `ray.init` has connected to a cluster."""
+CONNECT_PROGRAM = """
 import logging, sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 """
@@ -35,13 +37,13 @@ ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 
 @contextmanager
 def backend(work: Work, engine: RayEngine) -> Iterator["RayCluster"]:
-    """The cluster that `engine` names, or a new one on this machine.
+    """Connect to the cluster that `engine` names, or start one on this machine.
 
-    Raises RequestError if Ray is not installed or the cluster is not reached.
+    Raises RequestError if Ray is not installed or the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if engine.address is None:
-        # Else what it starts here would listen to other machines, too.
+        # With this, a cluster on macOS or Windows accepts no other machines.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
@@ -54,12 +56,12 @@ def backend(work: Work, engine: RayEngine) -> Iterator["RayCluster"]:
         _require_answer(engine.address)
     settings: dict[str, Any] = {"address": engine.address or "local"}
     if engine.address is None:
-        wanted = min(engine.workers or cores(), len(work.runs)) * engine.cpus
+        needed = min(engine.workers or cores(), len(work.runs)) * engine.cpus
         available = max(cores(), engine.workers or 0)
-        settings |= {"num_cpus": min(wanted, available), "include_dashboard": False}
-    before = signal.getsignal(signal.SIGTERM)  # Ray sets its own
+        settings |= {"num_cpus": min(needed, available), "include_dashboard": False}
+    sigterm_handler = signal.getsignal(signal.SIGTERM)  # Ray replaces it
     try:
-        # What it starts here must outlive the terminal: the runs are saved first.
+        # If the terminal closes, Ray's processes must live until the runs are saved.
         with blocked(*not_ignored("SIGHUP")):
             ray.init(**settings, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -68,36 +70,38 @@ def backend(work: Work, engine: RayEngine) -> Iterator["RayCluster"]:
             raise _not_reached(engine.address, reason) from None
         raise RequestError(f"engine=ray cannot start Ray: {reason}") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, sigterm_handler)
     try:
         yield RayCluster(work, engine)
     finally:
-        with suppress(Exception):  # a cluster that is gone already
+        with suppress(Exception):  # the cluster may have ended already
             ray.shutdown()
 
 
 class RayCluster(Cluster):
-    """The cluster that this process is connected to."""
+    """The Ray cluster that this process is connected to."""
 
     def __init__(self, work: Work, engine: RayEngine) -> None:
         import ray
 
-        has = ray.cluster_resources()
-        room = has.get("CPU", 0) // engine.cpus
+        resources = ray.cluster_resources()
+        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+        parallel_tasks = cpus // engine.cpus
         if engine.gpus:
-            room = min(room, has.get("GPU", 0) // engine.gpus)
-        # engine.workers says how far an autoscaling cluster may grow.
-        if room < 1 and (engine.address is None or engine.workers is None):
+            parallel_tasks = min(parallel_tasks, gpus // engine.gpus)
+        # A running cluster may grow on demand, up to engine.workers tasks.
+        may_grow = engine.address is not None and engine.workers is not None
+        if parallel_tasks < 1 and not may_grow:
             raise RequestError(
                 f"engine.cpus={engine.cpus} engine.gpus={engine.gpus:g} is more than "
-                f"Ray has: {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs"
+                f"Ray has: {cpus:g} CPUs and {gpus:g} GPUs"
             )
-        slots = engine.workers or int(room)
+        slots = engine.workers or int(parallel_tasks)
         super().__init__(
             work, slots, min(engine.runs_per_task, -(-len(work.runs) // slots))
         )
         self._do_batch = ray.remote(
-            num_cpus=engine.cpus, num_gpus=engine.gpus, max_retries=ATTEMPTS - 1
+            num_cpus=engine.cpus, num_gpus=engine.gpus, max_retries=MAX_DEATHS - 1
         )(do_batch)
 
     def start(self, batches: Sequence[Batch]) -> list[Any]:
@@ -111,7 +115,7 @@ class RayCluster(Cluster):
         else:
             time.sleep(seconds)
 
-    def outcome(self, task: Any) -> list[Event] | None:
+    def task_events(self, task: Any) -> list[Event] | None:
         import ray
         from ray.exceptions import (
             RayError,
@@ -138,16 +142,20 @@ class RayCluster(Cluster):
     def cancel(self, task: Any) -> None:
         import ray
 
-        ray.cancel(task)  # a SIGINT in its process
+        ray.cancel(task)  # Ray raises KeyboardInterrupt (SIGINT) in the task's process
 
 
 def require_listening(address: str) -> None:
-    """Raise RequestError if nobody listens: Ray itself would try for minutes."""
+    """Raise RequestError if no server accepts connections at `address`.
+
+    Ray itself would try to connect for minutes.
+    """
     parts = re.fullmatch(r"(?:ray://)?(?P<host>[^/]+):(?P<port>\d{1,5})", address)
     if parts is None:
-        return  # "auto", or another form that Ray knows
+        return  # "auto", or another form that Ray accepts
+    server = parts["host"], int(parts["port"])
     try:
-        socket.create_connection((parts["host"], int(parts["port"])), REACH).close()
+        socket.create_connection(server, CONNECT_TIMEOUT).close()
     except (OSError, OverflowError) as error:
         raise _not_reached(address, error) from None
 
@@ -155,15 +163,15 @@ def require_listening(address: str) -> None:
 def _require_answer(address: str) -> None:
     """Raise RequestError if no cluster of this Ray's version answers in time.
 
-    Another process asks, since Ray's own attempt cannot be ended.
+    The attempt is made in another process, as `ray.init` itself has no time limit.
     """
-    command = [sys.executable, "-c", CONNECT, address]
+    command = [sys.executable, "-c", CONNECT_PROGRAM, address]
     try:
         subprocess.run(
-            command, capture_output=True, text=True, timeout=ANSWER, check=True
+            command, capture_output=True, text=True, timeout=ANSWER_TIMEOUT, check=True
         )
     except subprocess.TimeoutExpired:
-        reason = f"what listens there gave no answer in {ANSWER:g} s"
+        reason = f"the server gave no answer in {ANSWER_TIMEOUT:g} s"
         raise _not_reached(address, reason) from None
     except subprocess.CalledProcessError as error:
         reason = _last_line(error.stderr) or f"exit {error.returncode}"
@@ -173,7 +181,7 @@ def _require_answer(address: str) -> None:
 def _not_reached(address: str, reason: object) -> RequestError:
     return RequestError(
         f"engine.address={address} is not reached: {reason}; "
-        f"`ray status --address {address}` says more"
+        f"`ray status --address {address}` shows details"
     )
 
 

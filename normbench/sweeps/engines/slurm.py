@@ -1,8 +1,9 @@
-"""The engine `slurm`: a job array, submitted by submitit, each job a share of the runs.
+"""The engine `slurm`: a job array of Slurm; each job trains a batch of runs.
 
-The command that submits it stays and follows the records. If a job is preempted or out
-of time, its runs are submitted again and resume. If the command itself ends, its jobs
-go on; the same command then waits for them, and does the rest.
+The command submits the array by submitit and waits for the records. If a job is
+preempted or exceeds its time limit, its runs are submitted again and resume. If the
+command itself ends, its jobs continue; the same command later waits for their runs and
+submits the missing ones.
 """
 
 import os
@@ -22,15 +23,16 @@ from normbench.system.signals import of_the_terminal
 
 @contextmanager
 def backend(work: Work, engine: SlurmEngine) -> Iterator["SlurmCluster"]:
-    """Slurm's job arrays; RequestError if submitit or Slurm is missing.
+    """Yield a backend that submits job arrays to Slurm.
 
-    The output of the jobs goes to `<results>/slurm`.
+    The jobs write their output to `<results>/slurm`. Raises RequestError if submitit or
+    Slurm is missing.
     """
     yield SlurmCluster(work, engine)
 
 
 class SlurmCluster(Cluster):
-    """Slurm, by submitit's executor."""
+    """Jobs that submitit submits to Slurm, or starts on this machine for tests."""
 
     def __init__(self, work: Work, engine: SlurmEngine) -> None:
         try:
@@ -61,12 +63,12 @@ class SlurmCluster(Cluster):
         except OSError as error:
             raise RequestError(
                 f"--results {folder} cannot be written: {error.strerror} "
-                f"({error.filename}); name a folder that can"
+                f"({error.filename}); choose another folder"
             ) from None
         except RuntimeError as error:
             raise RequestError(
                 f"engine.cluster={engine.cluster}: {error}; "
-                "engine.cluster=local tries it on this machine"
+                "engine.cluster=local tests the engine on this machine"
             ) from None
         except (NameError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -74,15 +76,16 @@ class SlurmCluster(Cluster):
 
     def start(self, batches: Sequence[Batch]) -> list[Any]:
         try:
-            # What a terminal sends reaches all of its processes, the stand-in's too.
+            # With engine.cluster=local, jobs are child processes. They must not
+            # receive the signals of the terminal.
             with blocked(*of_the_terminal()):
                 return list(
                     self._executor.map_array(do_batch, batches, repeat(self.results))
                 )
-        except Exception as error:  # sbatch's refusals have no class of their own
+        except Exception as error:  # submitit has no class for errors of sbatch
             raise NormbenchError(f"submitit cannot submit: {error}") from error
 
-    def outcome(self, task: Any) -> list[Event] | None:
+    def task_events(self, task: Any) -> list[Event] | None:
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         if not task.done():
@@ -104,7 +107,8 @@ class SlurmCluster(Cluster):
         return events
 
     def cancel(self, task: Any) -> None:
-        if self._executor.cluster == "local":  # as scancel does; its cancel is a SIGINT
+        if self._executor.cluster == "local":
+            # submitit would send SIGINT; Slurm's scancel sends SIGTERM.
             with suppress(ProcessLookupError):
                 os.kill(int(task.job_id), signal.SIGTERM)
         else:

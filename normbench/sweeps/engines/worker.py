@@ -1,4 +1,4 @@
-"""What a process of any engine does with runs."""
+"""Trains runs in a worker process or a cluster job, and reports events."""
 
 import signal
 import threading
@@ -18,14 +18,17 @@ from normbench.training.observer import Silent
 
 
 class Reporter(Silent):
-    """Reports the warnings of a run, and notes whether it has begun to train."""
+    """Observes one run: passes its warnings to `report` as events.
+
+    `training_started` tells whether the training loop has started.
+    """
 
     def __init__(self, report: Callable[[Event], object]) -> None:
         self._report = report
-        self.training = False
+        self.training_started = False
 
     def start(self, title: str, steps: int) -> None:
-        self.training = True
+        self.training_started = True
 
     def warn(self, text: str) -> None:
         self._report(Event("warned", text=text))
@@ -34,9 +37,9 @@ class Reporter(Silent):
 def do_run(
     config: RunConfig, results: Results, observer: Reporter, stop: Callable[[], bool]
 ) -> Event:
-    """Do one run as `run_one` does; no error of it ends the process.
+    """Train one run and return how it ended; an exception becomes an event.
 
-    Raises Stopped once `stop` returns True and the run is saved.
+    Raises Stopped if `stop` returned True; the run has then written a checkpoint.
     """
     key = run_id(config)
     try:
@@ -48,15 +51,15 @@ def do_run(
         raise
     except NormbenchError as error:
         return Event("unrecorded", key, str(error))
-    except Exception:  # whatever it was, the other runs go on
+    except Exception:  # a bug in one run must not end the other runs
         return Event("unrecorded", key, traceback.format_exc())
 
 
 def do_batch(batch: Batch, results: Results) -> list[Event]:
-    """Do the runs of `batch`: what a job of a cluster calls.
+    """Train the runs of `batch` one after another, as the job of a cluster.
 
-    SIGTERM, SIGHUP, SIGINT or SIGUSR2 stops it after the current step, with a
-    checkpoint; the runs that are left have no event.
+    After SIGTERM, SIGHUP, SIGINT or SIGUSR2 the current run ends its step, writes a
+    checkpoint and stops. That run and the remaining ones then have no event.
     """
     events: list[Event] = []
     with _stop_signals() as stop:
@@ -77,9 +80,12 @@ def do_batch(batch: Batch, results: Results) -> list[Event]:
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Whether a signal has come that asks this process to leave."""
+    """Handle stop signals; yield a function that returns True after one was received.
+
+    submitit sends SIGUSR2 before the time limit of a job.
+    """
     received = threading.Event()
-    names = ("SIGTERM", "SIGINT", "SIGUSR2")  # the last is submitit's, before a timeout
+    names = ("SIGTERM", "SIGINT", "SIGUSR2")
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     with handled([*numbers, *not_ignored("SIGHUP")], lambda *_: received.set()):
         yield received.is_set
