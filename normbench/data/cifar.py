@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: 60,000 colour images of 32x32 pixels, by torchvision.
+"""CIFAR-10 and CIFAR-100: 60,000 colour images of 32x32 pixels each, from torchvision.
 
 Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """

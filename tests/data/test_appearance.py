@@ -165,7 +165,7 @@ def test_a_crop_is_styled_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     crops = random_crops(0, 5, 16, 256)
     style = random_crops(1, 1, 24, 256)[0]
     whole = impose_style(crops, style)
-    monkeypatch.setattr(appearance, "_AT_A_TIME", 2)
+    monkeypatch.setattr(appearance, "_CHUNK", 2)
     torch.testing.assert_close(impose_style(crops, style), whole)
     torch.testing.assert_close(impose_style(crops[:3], style), whole[:3])
 

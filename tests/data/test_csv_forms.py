@@ -44,8 +44,8 @@ def test_every_delimiter_is_found_and_said(tmp_path: Path) -> None:
             written(path, sign, [("text", "label"), *ROWS])
             assert columns(path) == EXPECTED, case
             assert columns(path, delimiter=name) == EXPECTED, case
-            [told] = csv_files.read(path, Form()).notes.understood
-            assert f"separated by {name}s; text is column 'text'" in told, case
+            [summary] = csv_files.read(path, Form()).notes.understood
+            assert f"2 columns, separated by {name}s; texts are in" in summary, case
             written(path, sign, ROWS)
             assert columns(path, header=False) == EXPECTED, case
 
@@ -106,8 +106,8 @@ def test_columns_in_any_order_and_of_any_name(tmp_path: Path) -> None:
         for delimiter in ",;\t":
             path = written(tmp_path / "t.csv", delimiter, rows)
             assert columns(path, **options) == (["x", "y"], ["a", "b"]), case
-    [told] = csv_files.read(path, Form()).notes.understood
-    assert "1 empty rows are left out" in told
+    [summary] = csv_files.read(path, Form()).notes.understood
+    assert "1 empty rows are left out" in summary
 
 
 @pytest.mark.parametrize(
@@ -116,15 +116,15 @@ def test_columns_in_any_order_and_of_any_name(tmp_path: Path) -> None:
         (
             "id;Review;Stars\n1;x;a\n",
             {},
-            "3 columns, separated by semicolons: 'id', 'Review', 'Stars'; there is no "
-            "column 'text': name those of texts and labels, by data.text_column=NAME "
-            "data.label_column=NAME or their numbers, with data.header=false where",
+            "3 columns, separated by semicolons: 'id', 'Review', 'Stars'; it has no "
+            "column 'text'; set data.text_column and data.label_column to column names "
+            "or numbers, and data.header=false if there is no header",
         ),
-        ("text;class\nx;a\n", {}, "separated by semicolons: 'text', 'class'; there is"),
-        ("text,label\nx,a\n", {"text_column": 3}, "there is no column 3"),
-        ("text,label,label\nx,a,b\n", {}, "there is 2 columns 'label'"),
+        ("text;class\nx;a\n", {}, "separated by semicolons: 'text', 'class'; it has"),
+        ("text,label\nx,a\n", {"text_column": 3}, "it has no column 3"),
+        ("text,label,label\nx,a,b\n", {}, "it has 2 columns 'label'"),
         ("text,label\nx,a\n", {"label_column": "text"}, "are the same column of"),
-        ("text;label\nx;a;b\n", {}, "line 2 has 3 columns, not 2; a text with semicol"),
+        ("text;label\nx;a;b\n", {}, "line 2 has 3 columns, not 2; quote texts that"),
         (
             "text,label\nx,a\n",
             {"delimiter": "tab"},
@@ -132,7 +132,7 @@ def test_columns_in_any_order_and_of_any_name(tmp_path: Path) -> None:
         ),
         ("x,a\ny\n", {"header": False}, "line 2 has 1 columns, not 2"),
         ('text,label\n"x,a\n', {"delimiter": "comma"}, "is a quote never closed?"),
-        ("text,label\n,\n\n , \n", {}, "has a header and no samples"),
+        ("text,label\n,\n\n , \n", {}, "has a header but no samples"),
     ],
 )
 def test_another_form_is_refused_with_what_is_there(
@@ -162,7 +162,9 @@ def test_options_are_checked(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=words):
             compose([*given, text])
     named = [*given, "data.header=false", "data.label_column=stars"]
-    with pytest.raises(RequestError, match=r"stars is a name, and data\.header=false"):
+    with pytest.raises(
+        RequestError, match=r"stars is a column name, but with data\.header=f"
+    ):
         compose(named)
     # Another column is another run; the usual ones are the runs of before.
     assert run_id(compose([*given, "data.text_column=2"])) != run_id(usual)
@@ -194,11 +196,11 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
         with pytest.raises(RequestError) as refused:
             columns(path, encoding="cp1252")
         right = encoding.removesuffix("-sig")
-        assert f"mark of {right}, and data.encoding=cp1252" in str(refused.value)
-        assert str(refused.value).endswith(f"write data.encoding={right}")
+        assert f"mark of {right}, but data.encoding=cp1252" in str(refused.value)
+        assert str(refused.value).endswith(f"set data.encoding={right}")
     written(path, ",", [("text", "label"), *ROWS])
     for unknown in ("utf-9", "base64", "a\0b", "\u00e9"):
-        with pytest.raises(RequestError, match="is unknown; utf-8"):
+        with pytest.raises(RequestError, match="is unknown; try utf-8"):
             columns(path, encoding=unknown)
 
 
@@ -232,7 +234,7 @@ def test_a_column_that_is_none_is_one_line(tmp_path: Path) -> None:
                 compose([*given, f"{key}={value}"])
             (line,) = str(refused.value).splitlines()
             assert line.startswith(f"{key}={value.capitalize()}: "), line
-            assert line.endswith("write the name of a column, or its number, from 1")
+            assert line.endswith("give the name of a column, or its number, from 1")
 
 
 def test_what_was_understood_is_said(tmp_path: Path) -> None:
@@ -243,8 +245,8 @@ def test_what_was_understood_is_said(tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["doctor", *given, "--json"])
     findings = [f for f in json.loads(said.stdout) if f["what"] == "data"][1:]
     assert [f["why"] for f in findings if f["level"] == "ok"][:2] == [
-        "t.csv: separated by semicolons; text is column 'review' and label 'stars' of "
-        "3",
+        "t.csv: 3 columns, separated by semicolons; texts are in column 'review' and "
+        "labels in column 'stars'",
         "t.csv: 31 samples of 3 classes: a 15, b 15, c 1",
     ]
     [warning] = [f["why"] for f in findings if f["level"] == "warning"]
@@ -266,7 +268,7 @@ def test_the_beginning_of_a_long_text_is_used_and_its_row_is_said(
     rows = [("text", "label"), *ROWS, ("so text " * 20, "a"), ("so " * 90, "b")]
     written(path, ",", rows)
     assert not loaded(path).notes.warnings
-    monkeypatch.setattr(texts, "LONGEST_TEXT", 100)
+    monkeypatch.setattr(texts, "MAX_TEXT_LENGTH", 100)
     monkeypatch.setattr(texts, "FORMAT", "a test")
     data = loaded(path)
     assert data.facts["cut_texts"] == 2
@@ -295,7 +297,7 @@ def test_a_field_beyond_the_limit_is_an_unclosed_quote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = csv.field_size_limit()
-    monkeypatch.setattr(csv_files, "LONGEST_FIELD", 50)
+    monkeypatch.setattr(csv_files, "MAX_FIELD_LENGTH", 50)
     path = tmp_path / "t.csv"
     path.write_text('text,label\nx,a\n"never closed,' + "b\n" * 100)
     with pytest.raises(RequestError, match=r"larger than field limit.*never closed"):
@@ -322,5 +324,5 @@ def test_the_vocabulary_is_the_same_word_by_word(
     words = ["".join(random.choices("abc\u00e9.", k=5)) for _ in range(200)]
     made = [" ".join(random.choices(words, k=30)) for _ in range(20)]
     before = trained_tokenizer(made, 100).get_vocab()
-    monkeypatch.setattr(texts, "LONGEST_WORD", 10)
+    monkeypatch.setattr(texts, "MAX_WORD_LENGTH", 10)
     assert trained_tokenizer(made, 100).get_vocab() == before

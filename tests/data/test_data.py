@@ -39,7 +39,7 @@ from normbench.data.display_names import DisplayNames, Name, distinct_names
 from normbench.data.mnist5k import Mnist5k
 from normbench.data.photographs import PhotographCrops
 from normbench.data.reading import cache, embedded
-from normbench.data.reading.augmentation import source
+from normbench.data.reading.augmentation import as_source
 from normbench.data.reading.cache import Parsed, cached, digest
 from normbench.errors import RequestError
 
@@ -194,7 +194,7 @@ def test_the_splits_are_a_partition(name: str, make: Callable[[str], Data]) -> N
     samples = loaded.crops if isinstance(loaded, Photographs) else loaded.labels
     assert_partition(loaded.splits, len(samples))
     if isinstance(loaded, Images):
-        batch = source(loaded.images).batch(torch.arange(3), epoch=0)
+        batch = as_source(loaded.images).batch(torch.arange(3), epoch=0)
         assert batch.dtype == torch.float32
         assert batch.shape == (3, *loaded.images.shape[1:])
         assert len(samples) == loaded.images.shape[0]

@@ -169,7 +169,7 @@ def test_what_a_killed_download_left_is_removed_by_the_next(
     archive = cifar(server, monkeypatch, "CIFAR10")
     code = (
         "import os, signal; from normbench.data.reading import downloads;"
-        "downloads._take_archives = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        "downloads._copy_archives = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
         "downloads.fetched('cifar10', 'CIFAR10')"
     )
     killed = subprocess.run([sys.executable, "-c", code])
@@ -250,7 +250,7 @@ def test_the_command_says_it_in_three_lines(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 2
-    assert "cannot be fetched" in done.stderr and "Traceback" not in done.stderr
+    assert "cannot be downloaded" in done.stderr and "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 

@@ -195,10 +195,10 @@ LINES = "".join(f"text {i} is {'ab'[i % 2]},{'ab'[i % 2]}\n" for i in range(40))
 @pytest.mark.parametrize(
     ("content", "options", "words"),
     [
-        ("text,label\n", {}, "has a header and no samples"),
-        ("a,b\nx,y\n", {}, "2 columns, separated by commas: 'a', 'b'; there is no"),
-        ("text\nx\n", {}, "has 1 columns, separated by commas: 'text'; there is no"),
-        ("\n\n", {}, "has no line with anything in it"),
+        ("text,label\n", {}, "has a header but no samples"),
+        ("a,b\nx,y\n", {}, "2 columns, separated by commas: 'a', 'b'; it has no"),
+        ("text\nx\n", {}, "has 1 columns, separated by commas: 'text'; it has no"),
+        ("\n\n", {}, "has no line with content"),
         ("text,label\nfine,a\none, two,b\n", {}, "line 3 has 3 columns, not 2"),
         ("text,label\nfine\n", {}, "line 2 has 1 columns, not 2"),
         ('text,label\n"a\nb" x,y\n', {}, "line 3: "),
@@ -228,7 +228,7 @@ def test_a_label_that_only_the_test_file_has_is_named(tmp_path: Path) -> None:
     test.write_text("text,label\nwhat,zebra\nelse,a\n")
     with pytest.raises(RequestError, match=r"test part .* no training sample: 'zebra'"):
         loaded(tmp_path, "text,label\n" + LINES, test_path=str(test))
-    with pytest.raises(RequestError, match="are the same: the test part would be"):
+    with pytest.raises(RequestError, match="are the same, so the network would be"):
         loaded(tmp_path, "text,label\n" + LINES, test_path=str(tmp_path / "texts.csv"))
     test.write_text("text,label\nwhat,b\nelse,a\n")
     data = loaded(tmp_path, "text,label\n" + LINES, test_path=str(test))

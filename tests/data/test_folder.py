@@ -236,9 +236,9 @@ def test_a_test_folder_is_the_test_part(root: Path, tmp_path: Path) -> None:
     [
         (
             lambda root: picture(root / "loose.png"),
-            r"images of no class \(loose\.png\)",
+            r"images outside of class folders \(loose\.png\)",
         ),
-        (lambda root: shutil.rmtree(root / "class 0"), "has one class, class 2"),
+        (lambda root: shutil.rmtree(root / "class 0"), "only one class, class 2"),
         (lambda root: [cut(p) for p in (root / "class 1").iterdir()], "no image of"),
     ],
 )
@@ -256,12 +256,12 @@ def test_test_images_are_not_trained_on(root: Path, tmp_path: Path) -> None:
     inside = root / "test"
     shutil.copytree(root / "class 1", inside / "class 1")
     given = ["task=cnn", "data=folder", f"data.path={root}"]
-    with pytest.raises(RequestError, match="are one inside the other: the test part"):
+    with pytest.raises(RequestError, match="are one inside the other, so the network"):
         compose([*given, f"data.test_path={inside}"])
     link = tmp_path / "link"
     link.symlink_to(root, target_is_directory=True)
     for same in (root, link):
-        with pytest.raises(RequestError, match="are the same: the test part would be"):
+        with pytest.raises(RequestError, match="are the same, so the network would"):
             compose([*given, f"data.test_path={same}"])
     beside = inside.rename(tmp_path / "images of the test")  # a name that begins alike
     assert compose([*given, f'data.test_path="{beside}"'])
@@ -280,7 +280,7 @@ def test_links_to_folders_are_followed_and_end(root: Path, tmp_path: Path) -> No
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing")
-    with pytest.raises(RequestError, match=r"no images, but 1 \.txt; its layout"):
+    with pytest.raises(RequestError, match=r"no images, only 1 \.txt; its layout"):
         loaded(tmp_path)
 
 
@@ -292,7 +292,7 @@ def test_a_picture_is_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     lying.save(tmp_path / "lying.jpg", exif=exif)
-    assert pictures.opened(tmp_path / "lying.jpg").size == (20, 40)
+    assert pictures.read_picture(tmp_path / "lying.jpg").size == (20, 40)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
@@ -349,7 +349,7 @@ def test_of_a_deep_picture_the_upper_eight_bits_are_used(
     name: str, tmp_path: Path
 ) -> None:
     DEEP[name](tmp_path / name)
-    black, half, white = np.asarray(pictures.opened(tmp_path / name))[0]
+    black, half, white = np.asarray(pictures.read_picture(tmp_path / name))[0]
     assert black.tolist() == [0] * 3 and white.tolist() == [255] * 3
     assert set(half.tolist()) <= {127, 128}
 
@@ -361,14 +361,14 @@ def test_a_picture_of_unknown_white_is_skipped_and_named(
     path = root / "class 1" / f"{kind}.tif"
     Image.fromarray(np.linspace(0, 1, 600).reshape(20, 30).astype(kind)).save(path)
     assert loaded(root).facts["skipped_images"] == 1
-    assert f"{path} has signed values, or values of 32 bits" in caplog.text
+    assert f"{path} has signed or 32-bit values" in caplog.text
 
 
 def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     clear.save(tmp_path / "clear.png")
     assert (pictures.centre_square(tmp_path / "clear.png", 8) == 255).all()
-    assert pictures.opened(tmp_path / "clear.png").mode == "RGBA"
+    assert pictures.read_picture(tmp_path / "clear.png").mode == "RGBA"
 
 
 def test_a_line_is_not_scaled_to_a_picture_of_gigabytes(tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def test_a_broken_picture_is_a_clear_error(name: str, tmp_path: Path) -> None:
     path = picture(tmp_path / name)
     BROKEN[name](path)
     with pytest.raises(pictures.UnreadablePicture) as refused:
-        pictures.opened(path)
+        pictures.read_picture(path)
     assert str(refused.value).startswith(str(path))
     assert len(str(refused.value).splitlines()) == 1
 
@@ -397,7 +397,7 @@ def test_the_bound_on_pixels_is_the_one_that_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         pictures.UnreadablePicture, match=f"has more than {bound} pixels"
     ):
-        pictures.opened(tmp_path / "large.png")
+        pictures.read_picture(tmp_path / "large.png")
 
 
 def test_many_threads_decode_in_order_and_an_unfinished_reader_ends(root: Path) -> None:

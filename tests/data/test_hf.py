@@ -65,7 +65,7 @@ def test_texts_are_the_identity(
     ("options", "words"),
     [
         ({"dataset": None}, "data.dataset is not set"),
-        ({"test_split": "train"}, "test_split are both train: the test part would"),
+        ({"test_split": "train"}, "test_split are both train, so the network would"),
         ({"train_split": "trian"}, "data.train_split=trian is not a split"),
         ({"test_split": "dev"}, "data.test_split=dev is not a split of"),
         ({"text_column": "review"}, "data.text_column=review is not a column of"),
@@ -83,9 +83,15 @@ def test_what_the_set_does_not_have_is_named(
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"text": ["a", None], "label": ["x", "y"]}, "row 1 has no text but None"),
-        ({"text": [" ", "b"], "label": ["x", "y"]}, "row 0 has no text but ' '"),
-        ({"text": ["a", "b"], "label": ["x", None]}, "row 1 has no label but None"),
+        (
+            {"text": ["a", None], "label": ["x", "y"]},
+            "row 1 has None instead of a text",
+        ),
+        ({"text": [" ", "b"], "label": ["x", "y"]}, "row 0 has ' ' instead of a text"),
+        (
+            {"text": ["a", "b"], "label": ["x", None]},
+            "row 1 has None instead of a label",
+        ),
     ],
 )
 def test_a_row_without_text_or_label_is_named(

@@ -210,5 +210,7 @@ def test_a_wrong_option_is_refused(given: dict[str, Any], message: str) -> None:
 
 
 def test_a_shift_of_the_label_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"style_shift=true.*label=hue.*label=shape"):
+    with pytest.raises(
+        RequestError, match=r"style_shift=true needs data.label=shape.*label=hue"
+    ):
         Shapes(label="hue", style_shift=True)

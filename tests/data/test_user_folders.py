@@ -86,7 +86,7 @@ def test_hidden_things_are_no_data(root: Path, tmp_path: Path) -> None:
     assert hidden.classes == seen.classes and hidden.facts == seen.facts
     assert hidden.facts["skipped_images"] == 0
     assert all((hidden.splits[p] == seen.splits[p]).all() for p in seen.splits)
-    assert "hidden or of an operating system" in " ".join(hidden.notes.understood)
+    assert "hidden or system files" in " ".join(hidden.notes.understood)
     assert not hidden.notes.warnings
     (root / "lost+found").chmod(0o700)
     (test / "lost+found").chmod(0o700)
@@ -148,7 +148,7 @@ def test_copies_are_noticed_and_are_in_one_part(root: Path, tmp_path: Path) -> N
         for stem in ("01", "04", "07"):
             assert places[stem] == places[f"{stem} copy"]
     [told] = images.notes.warnings
-    assert "3 of 33 pictures are copies of another (class 1/01 copy.png = cla" in told
+    assert "3 of 33 pictures are copies of another picture (class 1/01" in told
     # Another split than an earlier version drew is another run.
     for path in (root / "class 0").glob("empty*"):
         path.unlink()
@@ -161,7 +161,7 @@ def test_copies_are_noticed_and_are_in_one_part(root: Path, tmp_path: Path) -> N
     shutil.copy(root / "class 0" / "06.png", test)
     [told] = loaded(root, test_path=str(test.parent)).notes.warnings
     assert (
-        "data.test_path: 1 pictures are copies of one in data.path (class 0/0" in told
+        "data.test_path: 1 pictures are copies of training pictures in data.pa" in told
     )
 
 
@@ -183,8 +183,8 @@ def test_copies_of_photographs_are_in_one_part(
 LAYOUTS: dict[str, tuple[list[str], str]] = {
     "two parts": (
         ["train/a/1.png", "train/b/1.png", "val/a/2.png", "val/b/2.png"],
-        "the folders train, val, which are parts and no classes; name the folder of "
-        "one: data.path={root}/train data.test_path={root}/val",
+        "the folders train, val, which are parts, not classes; name the folder of one "
+        "part: data.path={root}/train data.test_path={root}/val",
     ),
     "three parts": (
         ["Train/a/1.png", "valid/a/2.png", "test/a/3.png"],
@@ -197,17 +197,17 @@ LAYOUTS: dict[str, tuple[list[str], str]] = {
     ),
     "parts without classes": (
         ["train/1.png", "test/2.png"],
-        "are parts and no classes; its layout must be",
+        "are parts, not classes; its layout must be",
     ),
     "a folder too high": (
         ["flowers/a/1.png", "flowers/b/1.png"],
-        "one class, flowers; there must be two; or are the classes in it? "
-        "data.path={root}/flowers",
+        "only one class, flowers; at least two are needed; if its subfolders are the "
+        "classes, use data.path={root}/flowers",
     ),
-    "one class": (["a/1.png", "a/2.png"], "one class, a; there must be two"),
+    "one class": (["a/1.png", "a/2.png"], "only one class, a; at least two are needed"),
     "kinds that are not read": (
         ["a/1.heic", "b/2.svg"],
-        "has no images, but 1 .heic, 1 .svg; its layout",
+        "has no images, only 1 .heic, 1 .svg; its layout",
     ),
 }
 
@@ -244,7 +244,7 @@ def test_a_class_may_have_the_name_of_a_part(root: Path) -> None:
     (root / "class 1").rename(root / "train")
     assert loaded(root).classes == ("class 0", "class 2", "train")
     [told] = loaded(root).notes.warnings
-    assert "train is taken for a class" in told
+    assert "train is used as a class" in told
 
 
 def test_what_was_understood_is_said(root: Path, run: Run) -> None:
@@ -260,7 +260,7 @@ def test_what_was_understood_is_said(root: Path, run: Run) -> None:
         "data.path: 30 samples of 3 classes: class 0 10, class 1 10, class 2 10"
     )
     assert "data.path: left out 2 .heic, 1 .txt, " in left_out
-    assert "without a picture, which are no classes: dogs, phones (1 .heic)" in warning
+    assert "folders without pictures are not classes: dogs, phones (1 .heic)" in warning
     assert finished.facts["left_out_files"] == 3 and finished.facts["classes"] == 3
     place = store.run_folder(root.parent / "runs", finished.run_id)
     read = store.read(place)
@@ -302,7 +302,7 @@ def test_a_decoder_that_pillow_lacks_skips_its_pictures(
         assert loaded(root, workers=0).facts["skipped_images"] == 1
     finally:
         pictures.decoders.cache_clear()
-    assert "it is none of BMP, JPEG, PNG, WEBP" in caplog.text
+    assert "its format is none of BMP, JPEG, PNG, WEBP" in caplog.text
     assert data(root).hash_files() == fingerprint
 
 
@@ -322,7 +322,7 @@ def test_no_picture_starts_a_program(
     program = (
         "import sys; from pathlib import Path\n"
         "from normbench.data.reading import pictures\n"
-        "pictures.opened(Path(sys.argv[1]))"
+        "pictures.read_picture(Path(sys.argv[1]))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", program, path],
@@ -332,7 +332,7 @@ def test_no_picture_starts_a_program(
         check=False,
     )
     told = ended.stderr.splitlines()[-1]
-    assert "it is none of AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP" in told
+    assert "its format is none of AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP" in told
     assert not (tmp_path / "started").exists()
 
 
@@ -400,9 +400,9 @@ def test_a_bomb_is_one_line_whatever_it_is(tmp_path: Path) -> None:
     for name, head in heads.items():
         (tmp_path / name).write_bytes(head + bytes(100))
         with pytest.raises(pictures.UnreadablePicture) as refused:
-            pictures.opened(tmp_path / name)
+            pictures.read_picture(tmp_path / name)
         assert len(str(refused.value).splitlines()) == 1, name
         assert str(refused.value).startswith(str(tmp_path / name)), name
     noise = np.zeros((4, 4, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "fine.png")
-    assert pictures.opened(tmp_path / "fine.png").size == (4, 4)
+    assert pictures.read_picture(tmp_path / "fine.png").size == (4, 4)
