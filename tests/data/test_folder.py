@@ -1,7 +1,12 @@
 """The data set `folder`: which images are read, in which order, and what is skipped."""
 
+import json
 import logging
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import enumerate as running_threads
@@ -10,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Run
+from conftest import SMALL, Run
 from data_made import broken_pictures, image_folder, picture, truncate
 from PIL import Image
+from sweeps_made import PATIENCE, Process, wait_until
 
 from normbench.config.composition import compose
 from normbench.config.identity import run_id
@@ -119,6 +125,54 @@ def test_a_run_is_the_same_from_memory_and_from_files_and_resumed(
     with pytest.raises(Stopped):
         experiment.run_one(read.config, results, stop=lambda: next(stop))
     assert experiment.run_one(read.config, results).metrics == read.metrics
+
+
+@pytest.mark.slow
+def test_sigterm_stops_a_run_that_reads_files_and_the_command_resumes_it(
+    root: Path, run: Run, tmp_path: Path
+) -> None:
+    overrides = [*SMALL["cnn"], "data=folder", f"data.path={root}", "batch_size=4"]
+    overrides += [f"data.memory_gb={SMALL_MEMORY}", "budget=smoke", "tracker=none"]
+    overrides += ["budget.max_steps=200", "budget.epochs=100", "evaluations=1"]
+    overrides += ["log_every=1", "checkpoint.every=null"]
+    uninterrupted = run(*overrides, results=tmp_path / "uninterrupted")
+    assert uninterrupted.steps == 200
+    run_folder = store.run_folder(tmp_path / "results", uninterrupted.run_id)
+
+    def logged_steps() -> list[int]:
+        history = run_folder / "history.jsonl"
+        lines = history.read_text().splitlines() if history.exists() else []
+        return [json.loads(line)["step"] for line in lines]
+
+    def start() -> Process:
+        words = ["train", *overrides, "--results", str(tmp_path / "results")]
+        return Process(
+            [sys.executable, "-m", "normbench", *words],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    process = start()
+    wait_until(lambda: len(logged_steps()) > 7, "the run has trained for some steps")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith("interrupted; "), errors
+    assert "the same command" in errors and "Traceback" not in errors
+    assert store.read(run_folder) is None
+    stopped_after = logged_steps()[-1]
+    assert stopped_after < 200
+
+    process = start()
+    _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, errors
+    record = store.read(run_folder)
+    assert record is not None and record.metrics == uninterrupted.metrics
+    steps = logged_steps()
+    assert steps.count(1) == 1 and stopped_after in steps  # resumed, not repeated
 
 
 def test_broken_images_are_named_skipped_and_counted(
