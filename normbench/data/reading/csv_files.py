@@ -83,7 +83,7 @@ class Form(NamedTuple):
 
 
 def read(path: Path, form: Form) -> Texts:
-    """Return the samples in a file. Raises RequestError that names the wrong line."""
+    """Return the samples in a file. Raises RequestError, which names the wrong line."""
     _require_encoding(path, form.encoding)
     previous_limit = csv.field_size_limit(MAX_FIELD_LENGTH)
     try:
@@ -149,8 +149,8 @@ def _read(path: Path, opened: TextIO, form: Form) -> Texts:
 def _rows(opened: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the stripped fields of each non-empty line, with the line number.
 
-    If a row has several lines, the number is that of the last line. Raises csv.Error
-    that names the line.
+    If a row has several lines, the number is that of the last line. Raises csv.Error,
+    which names the line.
     """
     skipped_lines = 0 if _written_delimiter(opened) is None else 1
     reader = csv.reader(opened, delimiter=DELIMITERS[delimiter], strict=True)
