@@ -104,9 +104,9 @@ def augmented(
         return x
     _, channels, height, width = x.shape
     pad_y, pad_x = height // 8, width // 8
-    u = torch.from_numpy(uniform(seed, epoch, index.cpu().numpy(), 5))
+    numbers = torch.from_numpy(uniform(seed, epoch, index.cpu().numpy(), 5))
     ranges = torch.tensor([2 * pad_y + 1, 2 * pad_x + 1, 2, height, width])
-    drawn = (u * ranges).long().to(x.device, non_blocking=True)
+    drawn = (numbers * ranges).long().to(x.device, non_blocking=True)
     shift_y, shift_x, mirrored, centre_y, centre_x = drawn[:, :, None].unbind(1)
     rows = torch.arange(height, device=x.device).expand(len(x), -1)
     columns = torch.arange(width, device=x.device).expand(len(x), -1)
@@ -125,6 +125,7 @@ def augmented(
 
 
 def _near(positions: Tensor, centre: Tensor, half: int) -> Tensor:
+    """Return which positions are in the interval [centre - half, centre + half)."""
     return (positions >= centre - half) & (positions < centre + half)
 
 
@@ -147,6 +148,7 @@ def uniform(
 
 
 def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Apply the output function of SplitMix64."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

@@ -55,10 +55,10 @@ def cached(
     The file name starts with `name`. `identity` (JSON values) contains everything that
     the result depends on: the options, the versions of the packages used, and a
     `format` number that the caller increases when the parsing changes. A damaged file
-    is logged and replaced. If the folder cannot be written, this is logged once. If
-    several processes need the same file, one of them calls `make`, and the others wait
-    for its result. Without locks in the file system, each of them calls `make`. A
-    reader never sees an incomplete file.
+    is logged and replaced. If the folder cannot be written, this is logged once, and
+    the result is returned anyway. If several processes need the same file, one of them
+    calls `make`, and the others wait for its result. Without locks in the file system,
+    each of them calls `make`. A reader never sees an incomplete file.
     """
     path = folder() / f"{name}-{digest(identity)[:24]}.safetensors"
     try:

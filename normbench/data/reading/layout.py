@@ -57,8 +57,8 @@ class Layout(NamedTuple):
                     f"{option}: {shortened(parts)} is used as a class, although the "
                     "name is usual for a part of a data set"
                 )
-            found = Notes(warnings=tuple(warnings))
-            notes = notes.plus(classes, listing.notes(option), found)
+            mistakes = Notes(warnings=tuple(warnings))
+            notes = notes.plus(classes, listing.notes(option), mistakes)
         return notes
 
 
