@@ -47,8 +47,8 @@ class Range(NamedTuple):
     high: float
     spacing: Literal["linear", "log", "circular"] = "linear"
 
-    def at(self, u: Tensor) -> Tensor:
-        """Map `u` in [0, 1] to values of the factor."""
+    def values(self, u: Tensor) -> Tensor:
+        """Map `u` in [0, 1] to values in the range."""
         if self.spacing == "log":
             return self.low * (self.high / self.low) ** u
         return self.low + (self.high - self.low) * u
@@ -177,7 +177,7 @@ class Shapes(Data, name="shapes"):
             upper = torch.zeros(count)
             upper[test] = 0.5
             drawn |= {name: drawn[name] / 2 + upper for name in STYLES}
-        values = {name: ranges[name].at(u) for name, u in drawn.items()}
+        values = {name: ranges[name].values(u) for name, u in drawn.items()}
         return {"shape": shape, **values}
 
     def _factor(self) -> str:
@@ -187,7 +187,9 @@ class Shapes(Data, name="shapes"):
         if self.label == "shape":
             return SHAPES
         factor = STYLES[self._factor()]
-        return tuple(f"{value:.3g}" for value in factor.at(factor.levels()).tolist())
+        return tuple(
+            f"{value:.3g}" for value in factor.values(factor.levels()).tolist()
+        )
 
 
 def render(factors: dict[str, Tensor], noise: Tensor, *, luma: bool) -> Tensor:

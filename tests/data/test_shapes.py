@@ -1,6 +1,7 @@
 """Pictures of shapes: independent factors, and those that normalization removes."""
 
 import math
+from itertools import combinations
 from typing import Any, get_args
 
 import pytest
@@ -91,15 +92,12 @@ def test_factors_are_independent_and_fill_their_ranges(label: Any) -> None:
     if name == "shape":
         assert torch.equal(factors["shape"], labels)
     else:
-        levels = STYLES[name].at(STYLES[name].levels())
+        levels = STYLES[name].values(STYLES[name].levels())
         assert torch.equal(factors[name], levels[labels])
-        factors["shape"] = factors["shape"].clone()
     columns = {key: features(key, value) for key, value in factors.items()}
-    for one in columns:
-        for other in columns:
-            if one < other:
-                correlation = columns[one].T @ columns[other] / data.samples
-                assert correlation.abs().max() < 4.5 / math.sqrt(data.samples)
+    for first, second in combinations(columns.values(), 2):
+        correlation = first.T @ second / data.samples
+        assert correlation.abs().max() < 4.5 / math.sqrt(data.samples)
     for key, (low, high, _) in (STYLES | CONTENT).items():
         width = (high - low) / 100
         assert low <= factors[key].min() <= factors[key].max() <= high
@@ -109,12 +107,13 @@ def test_factors_are_independent_and_fill_their_ranges(label: Any) -> None:
 
 
 def test_levels_are_evenly_spaced() -> None:
-    assert Range(1.0, 8.0, "log").at(Range(1.0, 8.0, "log").levels()).tolist() == [
-        pytest.approx(2.0**i) for i in range(4)
+    cases = [
+        (Range(1.0, 8.0, "log"), [1, 2, 4, 8]),
+        (Range(0.0, 4.0, "circular"), [0, 1, 2, 3]),
+        (Range(-3.0, 3.0), [-3, -1, 1, 3]),
     ]
-    circle = Range(0.0, 4.0, "circular")
-    assert circle.at(circle.levels()).tolist() == [0, 1, 2, 3]
-    assert Range(-3.0, 3.0).at(Range(-3.0, 3.0).levels()).tolist() == [-3, -1, 1, 3]
+    for factor, expected in cases:
+        assert factor.values(factor.levels()).tolist() == pytest.approx(expected)
 
 
 def probe_error(data: Images) -> float:
