@@ -1,4 +1,4 @@
-"""Small data sets in the formats of large ones, made by the tests."""
+"""Make small data sets in the formats of large ones."""
 
 import gzip
 import hashlib
@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ Options = dict[str, Any]
 Made = Callable[[Path, pytest.MonkeyPatch], Options]
 
 PER_FILE = 30
-"""Images in each file of CIFAR."""
+"""Images in each file of the CIFAR archives."""
 
 
 def md5(content: bytes) -> str:
@@ -31,12 +32,14 @@ def random_bytes(*shape: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def cifar(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
-    """An archive as CIFAR's, with the sums that torchvision now expects."""
+    """Make an archive like CIFAR's; torchvision then expects its MD5 sums."""
     cls: Any = getattr(datasets, source)
     fine = source == "CIFAR100"
     classes = 100 if fine else 10
     pixels = random_bytes(6 * PER_FILE, 3 * 32 * 32)
-    pixels[:, :1024] //= 2  # red is darker: planes in a wrong order would show
+    pixels[:, :1024] //= (
+        2  # red is darker, so that a wrong order of the planes is noticed
+    )
     files = {}
     train = [name for name, _ in cls.train_list]
     parts = np.split(np.arange(5 * PER_FILE), len(train))
@@ -64,7 +67,7 @@ def cifar(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
 
 
 def mnist(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
-    """Archives as MNIST's, with the sums that torchvision now expects; the first."""
+    """Make archives like MNIST's, and return the first; see `cifar`."""
     cls: Any = getattr(datasets, source)
     folder.mkdir(parents=True, exist_ok=True)
     resources = []
@@ -88,11 +91,11 @@ TORCHVISION = {
     "mnist": ("MNIST", mnist),
     "fashion_mnist": ("FashionMNIST", mnist),
 }
-"""The class in torchvision of a data set, and what makes its archives."""
+"""The torchvision class of each data set, and the function that makes its archives."""
 
 
-def _given(name: str) -> Made:
-    """The archives, in the data folder."""
+def _archives(name: str) -> Made:
+    """Return a function that makes the archives in the data folder."""
 
     def made(folder: Path, patch: pytest.MonkeyPatch) -> Options:
         source, make = TORCHVISION[name]
@@ -104,7 +107,7 @@ def _given(name: str) -> Made:
 
 
 def text_csv(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Sixty short texts, which their label is a word of."""
+    """Make sixty short texts. The label of a text is one of its words."""
     folder.mkdir(parents=True, exist_ok=True)
     words = ["good", "bad", "fair"]
     rows = [f'"so {words[i % 3]}, text {i}",{words[i % 3]}' for i in range(60)]
@@ -113,15 +116,43 @@ def text_csv(folder: Path, _: pytest.MonkeyPatch) -> Options:
 
 
 def picture(path: Path, width: int = 40, height: int = 30, seed: int = 0) -> Path:
-    """Noise, in the format of the suffix."""
+    """Make a picture of noise, in the format of the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(noise).save(path)
     return path
 
 
+def picture_bomb(path: Path, side: int = 100_000) -> Path:
+    """Make a PNG of a few bytes that claims to have `side` x `side` pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    content = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content + chunk(b"IEND", b""))
+    return path
+
+
+def broken_pictures(folder: Path) -> list[Path]:
+    """Make five files that look like pictures and cannot be decoded, sorted by name."""
+    truncated = [picture(folder / f"truncated.{kind}") for kind in ("jpg", "png")]
+    for path in truncated:
+        truncate(path)
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "empty.png").touch()
+    bomb = picture_bomb(folder / "bomb.png")
+    return [bomb, folder / "empty.png", folder / "text.jpg", *truncated]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
 def image_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Thirty pictures of three classes, in several formats and sizes."""
+    """Make thirty pictures of three classes, in several formats and sizes."""
     suffixes = ("jpg", "png", "bmp", "webp", "PNG")
     for i in range(30):
         path = folder / f"class {i % 3}" / f"{i:02}.{suffixes[i % 5]}"
@@ -131,7 +162,7 @@ def image_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
 
 
 def content_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Nine photographs of noise, and two style pictures elsewhere."""
+    """Make nine photographs of noise, and two style pictures outside their folder."""
     for i in range(9):
         picture(folder / "content" / f"{i}.png", 40 + i, 30, seed=i)
     styles = [picture(folder / f"style {i}.png", seed=20 + i) for i in range(2)]
@@ -147,7 +178,7 @@ def content_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
 
 
 def hf(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Forty texts for training and ten for the test, as `save_to_disk` writes them."""
+    """Make forty training texts and ten test texts, in the format of `save_to_disk`."""
     datasets = pytest.importorskip("datasets")
     names = datasets.ClassLabel(names=["good", "bad"])
     features = datasets.Features({"text": datasets.Value("string"), "label": names})
@@ -168,12 +199,12 @@ MATERIAL: dict[str, Made] = {
     "hf": hf,
     "content_folder": content_folder,
     "folder": image_folder,
-    **{name: _given(name) for name in TORCHVISION},
+    **{name: _archives(name) for name in TORCHVISION},
     "text_csv": text_csv,
 }
-"""Of the data sets that read files: makes them, and gives the options to read them."""
+"""For each data set that reads files: makes the files, and returns the options."""
 
 
 def options(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Options:
-    """Those with which the data set `name` can be loaded in a test."""
+    """Make the files of the data set `name`, if it reads files; return its options."""
     return MATERIAL[name](folder, patch) if name in MATERIAL else {}

@@ -1,1 +1,1 @@
-"""The contract of a data set, and one file for each data set."""
+"""The contract of a data set, and one module per data set."""

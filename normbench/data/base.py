@@ -1,9 +1,8 @@
-"""The contract of a data set: samples by their index, and a split from the seed."""
+"""The base class of data sets, and the types that they load."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, ClassVar, Self
 
 import torch
@@ -17,44 +16,46 @@ from normbench.registry import Registry
 REGISTRY: "Registry[Data]" = Registry("data", "normbench.data")
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-"""The type of an option that is a share of the samples."""
+"""Type of an option that is a share of the samples."""
 
 Splits = dict[str, Tensor]
-"""Sample indices (int64, CPU) of "train", "val" and "test".
+"""Sample indices (int64, CPU) of the parts "train", "val" and "test".
 
-They are disjoint, and each is in random order: files are often sorted by class, and a
-batch of one class has statistics that no training batch had.
+No index is in two parts. The indices of a part are in random order: files are often
+sorted by class, and a batch of a single class has other statistics than the batches
+that a network is trained on.
 """
 
 
 class ImageSource(ABC):
-    """Images that are made when they are asked for: augmented, or read from files.
+    """Images that are computed on request: augmented, or read from files.
 
-    What it gives is a function of its options, the sample and the epoch alone, whatever
-    batch the sample is in and whatever was asked for before: so a run that is resumed,
-    accumulates or is spread over devices sees the same pictures.
+    An image depends only on the options, the sample and the epoch. It depends neither
+    on the other samples of the batch nor on earlier requests. Therefore a run sees the
+    same images if it is resumed, accumulates gradients or uses several devices.
     """
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int, int, int]:
-        """(N, C, H, W), as of a tensor."""
+        """The shape of all images together: (N, C, H, W)."""
 
     @abstractmethod
     def to(self, device: torch.device) -> Self:
-        """The same images, given on `device`."""
+        """Return the same images with batches on `device`."""
 
     @abstractmethod
     def batch(self, index: Tensor, epoch: int | None = None) -> Tensor:
-        """Samples `index` (B,) int64, CPU: (B, C, H, W) float32 on the device.
+        """Return the images of the samples `index` (B,) int64, which is on the CPU.
 
-        With an `epoch` (from 0), as they are trained on in it; without, as they are.
+        The images are (B, C, H, W) float32 on the device of this source. They are
+        augmented if an `epoch` (from 0) is given, and unchanged otherwise.
         """
 
     def expect(self, order: Tensor, epoch: int | None = None) -> None:
-        """Batches that will be asked for with `epoch` come in this order (M,).
+        """Announce the samples `order` (M,) that `batch` will be called for next.
 
-        A source that reads files can begin to. Nothing depends on it but the time.
+        A source that reads files can then read ahead. The images do not depend on it.
         """
         return
 
@@ -63,8 +64,8 @@ class ImageSource(ABC):
 class Images:
     """Labelled images: `images` (N, C, H, W) float32, `labels` (N,) int64.
 
-    Where images are augmented or too many for the memory, `images` is their source.
-    `facts` and `notes` are what the record says of them.
+    `images` is an ImageSource if they are augmented or do not fit into memory. `facts`
+    and `notes` are copied into the record of a run.
     """
 
     images: Tensor | ImageSource
@@ -79,9 +80,9 @@ class Images:
 class Tokens:
     """Labelled token sequences.
 
-    `tokens` (N, L) int64, each row left-aligned and filled up with `pad`; `lengths`
+    `tokens` (N, L) int64: each row is left-aligned and padded with `pad`; `lengths`
     (N,) int64, at least 1; `labels` (N,) int64. Token ids are below `vocab_size`.
-    `facts` and `notes` are what the record says of them.
+    `facts` and `notes` are copied into the record of a run.
     """
 
     tokens: Tensor
@@ -100,9 +101,8 @@ class Photographs:
     """Square crops of photographs, and style pictures.
 
     `crops` (N, 3, H, W) float32 in [0, 1]; `styles` (S, 3, H', W') float32 in [0, 1].
-    Crop i is to be drawn in style i mod S.
-    `key` identifies their pixels: the same key, the same tensors. `facts` and `notes`
-    are what the record says of them.
+    The network is to redraw crop i in style i mod S. Equal values of `key` mean equal
+    tensors. `facts` and `notes` are copied into the record of a run.
     """
 
     crops: Tensor
@@ -114,39 +114,38 @@ class Photographs:
 
 
 class Data(ABC):
-    """Where samples come from; keyword-only parameters are what a yaml may set."""
+    """A data set. The keyword-only parameters of its class are its options in yaml."""
 
     name: ClassVar[str]
     kind: ClassVar[type]
-    """What `load` returns: Images, Tokens or Photographs."""
+    """The type that `load` returns: Images, Tokens or Photographs."""
     path_options: ClassVar[frozenset[str]] = frozenset()
-    """Options that say where the user's files are. The option `fingerprint`, a hash of
-    what is in them, is in the id of a run in their place."""
+    """Options that name the user's files. The run id contains the option `fingerprint`,
+    a hash of the contents of these files, instead of these options."""
     not_hashed: ClassVar[frozenset[str]] = frozenset()
-    """More options that are not in the id: of how those files are found and read."""
+    """Further options that the run id does not contain: how the files are read."""
     known_content: ClassVar[str | None] = None
-    """Of data inside a package or this program: the `hash_files` that the id of a run
-    stands for where the option `fingerprint` is null. It is set once: with a new value,
-    runs on new data would have the ids of runs on old ones."""
+    """For data inside a package or this program: the value of `hash_files` that a null
+    `fingerprint` stands for in a run id. Never change it: runs on other data would get
+    the ids of earlier runs."""
     packages: ClassVar[tuple[str, ...]] = ()
-    """Packages that read, decode, scale or tokenise the data. A record has their
-    versions, and a verdict says where its runs have several."""
+    """Packages that read, decode, scale or tokenise the data. A record contains their
+    versions, and a verdict warns if its runs used several versions."""
 
     def __init_subclass__(cls, name: str | None, **kwargs: Any) -> None:
-        """Register a data set; one without a name is a base of others."""
+        """Register the class under `name`; a base class of data sets has no name."""
         super().__init_subclass__(**kwargs)
         if name is not None:
             cls.name = name
             REGISTRY.add(name, cls)
 
     def hash_files(self) -> str:
-        """A hash of all that the data are made of, and of no path.
+        """Return a hash of everything that the samples are made from, without paths.
 
-        When a config is composed it fills the option `fingerprint`, which is in the
-        identity of a run; of the user's files, in the place of `path_options` and
-        `not_hashed`. Where it equals `known_content`, the option stays null and the id
-        has none. It must be cheap, as every command asks for it: of the files as they
-        are, or of how samples are drawn. Raises RequestError where a file cannot be
+        Composing a config sets the option `fingerprint`, which is part of the run id,
+        to this hash. The option stays null if the hash equals `known_content`. Every
+        command computes the hash, so it must be fast: hash the files as they are, or
+        the way in which samples are drawn. Raises RequestError if a file cannot be
         read.
         """
         raise RequestError(
@@ -155,42 +154,28 @@ class Data(ABC):
         )
 
     def require_content(self, fingerprint: str | None) -> None:
-        """Raise RequestError where a run was asked for with other content than is here.
+        """Raise RequestError if the data differ from those that the run asked for.
 
-        Such as on a machine with another version of a package. `fingerprint` is the
-        option; null stands for `known_content`.
+        For example, this machine may have another version of a package. `fingerprint`
+        is the option; None stands for `known_content`.
         """
-        wanted, found = fingerprint or self.known_content, self.hash_files()
-        if found != wanted:
-            needed = " and ".join(self.packages) or "torch"
+        expected, actual = fingerprint or self.known_content, self.hash_files()
+        if actual != expected:
+            packages = " and ".join(self.packages) or "torch"
             raise RequestError(
-                f"data={self.name} is not what this run was asked for with: "
-                f"data.fingerprint={wanted}, and here it is {found}; install the "
-                f"version of {needed} that was there"
+                f"data={self.name} differs on this machine: the run asks for "
+                f"data.fingerprint={expected}, and the data have {actual}; install the "
+                f"version of {packages} that the run was configured with"
             )
 
     @abstractmethod
     def load(self, seed: int) -> Any:
-        """The whole data set on the CPU, split by `seed`.
+        """Return the whole data set on the CPU; `seed` decides the split.
 
-        Depends on nothing but the options and the seed (never on the global random
-        state), and is of the content that the option `fingerprint` names. Raises
-        RequestError where a file is missing, of the wrong form or of other content.
+        The result depends only on the options and the seed, never on the global random
+        state. Raises RequestError if a file is missing, has the wrong format or does
+        not match the option `fingerprint`.
         """
-
-
-def package_version(package: str) -> str:
-    """The installed version of a package that has data in it.
-
-    Raises RequestError where it is not installed.
-    """
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        raise RequestError(
-            f"the data come inside the package {package}, which is not installed; "
-            f"pip install {package}"
-        ) from None
 
 
 def random_split(
@@ -200,10 +185,10 @@ def random_split(
     test_fraction: float,
     generator: torch.Generator,
 ) -> Splits:
-    """Draw a split of `count` samples; what is not "val" or "test" is "train".
+    """Return a random split of `count` samples into three parts.
 
-    The same generator state gives the same "test" whatever `val_fraction` is. Raises
-    RequestError where a part would be empty.
+    The part "test" does not depend on `val_fraction`. Raises RequestError if a part
+    would be empty.
     """
     test, val = round(count * test_fraction), round(count * val_fraction)
     if min(test, val, count - test - val) < 1:

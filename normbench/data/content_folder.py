@@ -1,4 +1,4 @@
-"""Crops of the photographs in a folder of the user's, and style pictures of theirs."""
+"""Crops of the photographs in a folder of the user, and the user's style pictures."""
 
 import json
 from functools import cached_property
@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from normbench.data.base import Data, Fraction, Photographs, Splits
+from normbench.data.base import Data, Fraction, Photographs
 from normbench.data.notes import Notes
 from normbench.data.reading import copies, files
 from normbench.data.reading.cache import Parsed, cached, digest
@@ -19,24 +19,25 @@ from normbench.data.reading.pictures import (
     UnreadablePicture,
     centre_square,
     pixels,
-    random_crop,
+    random_crops,
+    read_scaled,
     require_fit,
-    scaled,
     skip,
 )
-from normbench.data.splits import grouped_split
+from normbench.data.splits import consecutive_split, grouped_split
 from normbench.errors import RequestError
 
 FORMAT = 3
 
 
 class ContentFolder(Data, name="content_folder"):
-    """Square crops of the pictures in a folder and below, and one or several styles.
+    """Square crops of the pictures in a folder and its subfolders, and style pictures.
 
     `crops` (train + val + test, 3, crop, crop); `styles` (S, 3, style_side, style_side)
-    are the centres of the pictures `style_paths`: crop i is to be drawn in style i mod
-    S. No picture is in two parts. As many are read as there are crops, at most; those
-    that cannot be are skipped, and recorded as "skipped_images", or refused (`strict`).
+    are the centres of the pictures `style_paths`. The network is to redraw crop i in
+    style i mod S. No picture is in two parts. A part reads at most one picture per
+    crop. Unreadable pictures are skipped and counted as "skipped_images". With
+    `strict`, they raise RequestError.
     """
 
     kind = Photographs
@@ -63,7 +64,8 @@ class ContentFolder(Data, name="content_folder"):
         self.root = files.folder("data.path", path)
         if not style_paths:
             raise RequestError(
-                "data.style_paths is not set; name pictures: data.style_paths=[A,B]"
+                "data.style_paths is not set; name at least one picture, such as "
+                "data.style_paths=[A,B]"
             )
         self.style_paths = [files.file("data.style_paths", s) for s in style_paths]
         require_fit(crop, shorter_side)
@@ -76,8 +78,8 @@ class ContentFolder(Data, name="content_folder"):
         return copies.fingerprint([self._contents, files.contents(self.style_paths)])
 
     def load(self, seed: int) -> Photographs:
-        """All crops; RequestError where there are too few pictures for three parts."""
-        files.require(self.fingerprint, self.hash_files())
+        """Return all crops; raise RequestError if there are too few pictures."""
+        files.require_unchanged(self.fingerprint, self.hash_files())
         identity = {
             "format": FORMAT,
             "pillow": version("pillow"),
@@ -90,16 +92,11 @@ class ContentFolder(Data, name="content_folder"):
         parsed = cached("content_folder", identity, lambda: self._parse(seed))
         broken = json.loads(parsed.strings["broken"])
         skip(broken, f"the pictures in {self.root}", strict=self.strict)
-        splits: Splits = {}
-        first = 0
-        for part, count in self.crops.items():
-            splits[part] = torch.arange(first, first + count)
-            first += count
         return Photographs(
             crops=parsed.tensors["crops"].float() / 255,
             styles=parsed.tensors["styles"].float() / 255,
             key=digest(identity, parsed.tensors),
-            splits=splits,
+            splits=consecutive_split(self.crops),
             facts={
                 "skipped_images": float(len(broken)),
                 "left_out_files": float(self._listing.others.total()),
@@ -109,11 +106,13 @@ class ContentFolder(Data, name="content_folder"):
 
     @cached_property
     def _listing(self) -> Listing:
-        found = listed(self.root)
-        if not found.pictures:
-            there = f", but {found.left_out()}" if found.others else ""
-            raise RequestError(f"{self.root} has no pictures, in it and below{there}")
-        return found
+        listing = listed(self.root)
+        if not listing.pictures:
+            others = f", only {listing.left_out()}" if listing.others else ""
+            raise RequestError(
+                f"{self.root} and its subfolders have no pictures{others}"
+            )
+        return listing
 
     @cached_property
     def _contents(self) -> files.Contents:
@@ -121,8 +120,8 @@ class ContentFolder(Data, name="content_folder"):
 
     def _notes(self) -> Notes:
         paths, styles = self._listing.pictures, len(self.style_paths)
-        taken = f"data.path: {len(paths)} photographs, to be drawn in {styles} styles"
-        return Notes((taken,)).plus(
+        summary = f"data.path: {len(paths)} photographs, to redraw in {styles} styles"
+        return Notes((summary,)).plus(
             self._listing.notes("data.path"),
             copies.notes(self.root, paths, self._contents.digests, len(paths)),
         )
@@ -140,40 +139,34 @@ class ContentFolder(Data, name="content_folder"):
         broken: list[str] = []
         crops: list[Tensor] = []
         for part, count in self.crops.items():
-            own = [paths[i] for i in parts[part].tolist()]
-            crops += self._crops(own, count, part, broken, generator)
+            candidates = [paths[i] for i in parts[part].tolist()]
+            pictures = self._read(candidates, count, part, broken)
+            crops += random_crops(pictures, self.crop, count, generator)
         styles = [centre_square(path, self.style_side) for path in self.style_paths]
         return Parsed(
             {"crops": torch.stack(crops), "styles": torch.stack(styles)},
             {"broken": json.dumps(broken)},
         )
 
-    def _crops(
-        self,
-        paths: list[Path],
-        count: int,
-        part: str,
-        broken: list[str],
-        generator: torch.Generator,
+    def _read(
+        self, paths: list[Path], count: int, part: str, broken: list[str]
     ) -> list[Tensor]:
-        """`count` crops of the first pictures that can be read, as many of each."""
-        read: list[Tensor] = []
+        """Return the first `count` readable pictures; append the others to `broken`.
+
+        Raises RequestError if no picture is readable.
+        """
+        pictures: list[Tensor] = []
         for path in paths:
-            if len(read) == count:
+            if len(pictures) == count:
                 break
             try:
-                picture = scaled(path, self.shorter_side)
+                pictures.append(pixels(read_scaled(path, self.shorter_side)))
             except UnreadablePicture as error:
                 name = files.shown(path.relative_to(self.root))
                 broken.append(f"{name} {error.why}")
-                continue
-            read.append(pixels(picture))
-        if not read:
+        if not pictures:
             raise RequestError(
                 f"no picture of the {part} part in {self.root} can be read: "
                 f"{files.shortened(broken, 2)}"
             )
-        return [
-            random_crop(read[i % len(read)], self.crop, generator)
-            for i in torch.randperm(count, generator=generator).tolist()
-        ]
+        return pictures

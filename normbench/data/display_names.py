@@ -1,34 +1,28 @@
-"""Which language is this name in? Names from the Unicode CLDR, in a file of ours."""
+"""Names of languages, territories and the like, labelled with their language."""
 
 import gzip
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from normbench.data.base import (
-    Data,
-    Fraction,
-    Splits,
-    Tokens,
-    package_version,
-    random_split,
-)
+from normbench.data.base import Data, Fraction, Splits, Tokens, random_split
 from normbench.data.reading.cache import Parsed, cached
 from normbench.data.reading.embedded import content_hash
-from normbench.data.reading.texts import VocabSize, padded, trained_tokenizer
+from normbench.data.reading.texts import VocabSize, packed, padded, trained_tokenizer
 
 FORMAT = 1
 
 FILE = Path(__file__).with_name("display_names.tsv.gz")
-"""Made by scripts/make_display_names; LICENSE.unicode is its licence."""
+"""scripts/make_display_names wrote this file; its licence is in LICENSE.unicode."""
 
-# All in the Latin script, so that one character does not give the language away.
+# All use the Latin script, so that no single character reveals the language.
 LANGUAGES = ("de", "en", "es", "fi", "fr", "hu", "it", "nl", "pl", "pt", "sv", "tr")
 
 
 class Name(NamedTuple):
-    """What `language` calls one concept, such as ("territories", "DE")."""
+    """The name of a concept, such as ("territories", "DE"), in a language."""
 
     concept: tuple[str, str]
     language: str
@@ -38,10 +32,10 @@ class Name(NamedTuple):
 class DisplayNames(Data, name="display_names"):
     """Names of languages, territories, currencies and scripts in 12 languages.
 
-    The label is the language. Texts that occur in more than one language are dropped; a
-    concept, such as Germany, is in one part only, under all its names. Tokens are byte
-    pairs learned from the training part: 0 is the pad, 1 a character that it lacks.
-    Source: Unicode CLDR (Unicode License), as Babel 2.18.0 has it.
+    The label is the language. Texts that occur in several languages are dropped. All
+    names of a concept, such as Germany, are in the same part. Tokens are byte pairs
+    learned from the training part: 0 is the pad, 1 a character that the training part
+    lacks. Source: Unicode CLDR (Unicode License), from Babel 2.18.0.
     """
 
     kind = Tokens
@@ -62,27 +56,27 @@ class DisplayNames(Data, name="display_names"):
         self.fingerprint = fingerprint
 
     def hash_files(self) -> str:
-        """Of the names; the byte pairs learned from them are those of `tokenizers`."""
         return content_hash(FORMAT, FILE)
 
     def load(self, seed: int) -> Tokens:
-        """All names; `tokens` is as wide as the longest of them.
+        """Return all names; `tokens` is as wide as the longest name.
 
         Raises RequestError if the fractions leave a part empty, or if `vocab_size` is
-        below the number of characters.
+        smaller than the number of characters.
         """
         self.require_content(self.fingerprint)
         identity = {
             "format": FORMAT,
             "content": self.hash_files(),
-            "tokenizers": package_version("tokenizers"),
+            "tokenizers": version("tokenizers"),
             "seed": seed,
             **vars(self),
         }
-        tensors = cached("display_names", identity, lambda: self._parse(seed)).tensors
-        lengths = tensors["lengths"].long()
+        parsed = cached("display_names", identity, lambda: self._parse(seed))
+        tokens, lengths = padded(parsed)
+        tensors = parsed.tensors
         return Tokens(
-            tokens=padded(tensors["ids"], lengths),
+            tokens=tokens,
             lengths=lengths,
             labels=tensors["labels"].long(),
             classes=LANGUAGES,
@@ -98,16 +92,11 @@ class DisplayNames(Data, name="display_names"):
         tokenizer = trained_tokenizer(training, self.vocab_size)
         rows = [tokenizer.encode(name.text).ids for name in names]
         labels = [LANGUAGES.index(name.language) for name in names]
-        return Parsed(
-            {
-                "ids": torch.tensor([i for row in rows for i in row]).int(),
-                "lengths": torch.tensor([len(row) for row in rows]).int(),
-                "labels": torch.tensor(labels).to(torch.uint8),
-                **splits,
-            }
-        )
+        tensors = {"labels": torch.tensor(labels).to(torch.uint8), **splits}
+        return Parsed(packed(rows).tensors | tensors)
 
     def _split(self, names: list[Name], generator: torch.Generator) -> Splits:
+        """Split the concepts, and assign each name to the part of its concept."""
         concepts = dict.fromkeys(name.concept for name in names)
         number = {concept: i for i, concept in enumerate(concepts)}
         parts = random_split(
@@ -124,10 +113,10 @@ class DisplayNames(Data, name="display_names"):
 
 
 def distinct_names() -> list[Name]:
-    """All names that belong to one language, each text once, sorted.
+    """Return all names that occur in one language only, sorted, each text once.
 
-    Of several concepts that a language calls the same, the first has the text: no text
-    is in two parts of a split.
+    If a language has the same name for several concepts, the first concept keeps it.
+    Therefore no text is in two parts of a split.
     """
     lines = gzip.decompress(FILE.read_bytes()).decode().split("\n")[:-1]
     rows = (line.split("\t") for line in lines)

@@ -1,4 +1,4 @@
-"""The user's images, in a folder with one folder of images for each class."""
+"""The user's images, in one folder per class."""
 
 import json
 import logging
@@ -23,8 +23,8 @@ from normbench.errors import RequestError
 
 FORMAT = 3
 
-MANY = 20_000
-"""Decoding more images than this is announced, as it takes minutes."""
+LARGE_SET = 20_000
+"""Decoding more images than this takes minutes, so it is announced."""
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ class Folder(Data, name="folder"):
 
     Each image is scaled until its shorter side has `size` pixels, cut to the square in
     its centre, and standardised by ImageNet's constants. The first run decodes all
-    images. Those that cannot be decoded are skipped and counted as "skipped_images", or
-    refused (`strict`). A set that fits into `memory_gb`, at 3 size^2 bytes an image, is
-    kept as one tensor; a larger set is decoded when it is used, by `workers` threads.
-    The numbers are the same.
+    images. Unreadable images are skipped and counted as "skipped_images". With
+    `strict`, they raise RequestError. An image takes 3 size^2 bytes. If all images fit
+    into `memory_gb`, they are kept as one tensor. Otherwise `workers` threads decode
+    them whenever they are used, which gives the same numbers.
     """
 
     kind = Images
@@ -72,9 +72,9 @@ class Folder(Data, name="folder"):
         return copies.fingerprint(self._contents)
 
     def load(self, seed: int) -> Images:
-        """Load all images that can be decoded; RequestError if a class has none."""
+        """Return all readable images; raise RequestError if a class has none."""
         fingerprint = self.hash_files()
-        files.require(self.fingerprint, fingerprint)
+        files.require_unchanged(self.fingerprint, fingerprint)
         samples = self._layout.samples
         tensor, broken = self._decoded([s.path for s in samples], fingerprint)
         reasons = [f"{files.shown(samples[i].path)} {why}" for i, why in broken.items()]
@@ -83,11 +83,11 @@ class Folder(Data, name="folder"):
         paths = [samples[i].path for i in kept]
         names = [samples[i].name for i in kept]
         classes = sorted({sample.name for sample in samples})
-        number = {name: i for i, name in enumerate(classes)}
-        if lost := sorted(set(classes) - set(names)):
-            lost_names = files.shortened(map(files.shown, lost))
+        class_index = {name: i for i, name in enumerate(classes)}
+        if empty := sorted(set(classes) - set(names)):
             raise RequestError(
-                f"no image of {lost_names} in {self.roots[0]} can be read"
+                f"no image of {files.shortened(map(files.shown, empty))} in "
+                f"{self.roots[0]} can be read"
             )
         digests = [digest for part in self._contents for digest in part.digests]
         digests = [digests[i] for i in kept]
@@ -99,7 +99,7 @@ class Folder(Data, name="folder"):
             images = InMemory(tensor, MEAN, STD, self.augment, seed)
         return Images(
             images=images,
-            labels=torch.tensor([number[name] for name in names]),
+            labels=torch.tensor([class_index[name] for name in names]),
             classes=tuple(classes),
             splits=grouped_split(
                 names,
@@ -133,15 +133,15 @@ class Folder(Data, name="folder"):
     def _decoded(
         self, paths: list[Path], fingerprint: str
     ) -> tuple[Tensor | None, dict[int, str]]:
-        """Return the images (N, 3, size, size) uint8, and why others are missing.
+        """Return the readable images (N, 3, size, size) uint8, or None if too large.
 
-        The images are None if they do not fit into the memory.
+        Also return the reason for each unreadable image, by its index in `paths`.
         """
         fits = len(paths) * 3 * self.size**2 <= self.memory_gb * 1e9
 
         def decode() -> Parsed:
-            if len(paths) > MANY:
-                log.warning("decoding %d images once, to see which can be", len(paths))
+            if len(paths) > LARGE_SET:
+                log.warning("decoding %d images once, to find broken ones", len(paths))
             broken: dict[int, str] = {}
             count = len(paths) if fits else 0
             tensor = torch.empty(count, 3, self.size, self.size, dtype=torch.uint8)

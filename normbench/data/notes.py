@@ -1,4 +1,4 @@
-"""How the user's files were understood: lines for a person, and warnings."""
+"""Notes on how the user's files were read, and warnings about possible mistakes."""
 
 import logging
 from collections import Counter
@@ -8,31 +8,31 @@ from typing import NamedTuple
 
 from normbench.data.reading.files import shortened, shown
 
-NAMED = 20
-"""Up to this many classes are named with their sizes; of more, the extremes are."""
-FEW = 3
-"""A class with fewer samples is missing in one of the three parts."""
+MAX_NAMED_CLASSES = 20
+"""If there are more classes, only the largest and the smallest are named."""
+MIN_CLASS_SIZE = 3
+"""A class with fewer samples is missing in at least one of the three parts."""
 
 log = logging.getLogger(__name__)
 
 
 class Notes(NamedTuple):
-    """`understood` says what was read, `warnings` what may be a mistake."""
+    """Lines for the user: `understood` describes what was read."""
 
     understood: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def plus(self, *others: "Notes") -> "Notes":
-        """Append the lines of the others."""
+        """Return these notes followed by the `others`."""
         understood, warnings = zip(self, *others, strict=True)
         return Notes(sum(understood, ()), sum(warnings, ()))
 
     def lines(self) -> list[str]:
-        """Return all lines, as a record keeps them."""
+        """Return all lines in the form in which a record contains them."""
         return [*self.understood, *(f"warning: {line}" for line in self.warnings)]
 
     def warn(self) -> None:
-        """Log each warning, once in this process."""
+        """Log each warning, at most once per process."""
         for line in self.warnings:
             _warn(line)
 
@@ -42,17 +42,17 @@ def _warn(text: str) -> None:
     log.warning("%s", text)
 
 
-def class_notes(labels: Iterable[str], where: str) -> Notes:
-    """Describe the size of each class, and warn of classes with few samples."""
+def class_notes(labels: Iterable[str], source: str) -> Notes:
+    """Describe the sizes of the classes in `source`; warn about small classes."""
     counts = Counter(labels)
-    if len(counts) <= NAMED:
+    if len(counts) <= MAX_NAMED_CLASSES:
         sizes = ", ".join(f"{shown(name)} {counts[name]}" for name in sorted(counts))
     else:
-        (most, highest), *_, (least, lowest) = counts.most_common()
-        sizes = f"from {shown(least)} {lowest} to {shown(most)} {highest}"
-    line = f"{where}: {counts.total()} samples of {len(counts)} classes: {sizes}"
-    few = sorted(name for name, count in counts.items() if count < FEW)
+        (largest, high), *_, (smallest, low) = counts.most_common()
+        sizes = f"from {shown(smallest)} {low} to {shown(largest)} {high}"
+    line = f"{source}: {counts.total()} samples of {len(counts)} classes: {sizes}"
+    few = sorted(name for name, count in counts.items() if count < MIN_CLASS_SIZE)
     if not few:
         return Notes((line,))
     names = shortened(f"{shown(name)} {counts[name]}" for name in few)
-    return Notes((line,), (f"{where}: classes with 1 or 2 samples: {names}",))
+    return Notes((line,), (f"{source}: classes with 1 or 2 samples: {names}",))

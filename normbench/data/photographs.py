@@ -1,4 +1,4 @@
-"""Crops of the photographs shipped inside scikit-image, and style pictures."""
+"""Photographs and style pictures inside the package scikit-image."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -8,17 +8,24 @@ import torch
 from pydantic import AfterValidator, Field, PositiveInt
 from torch import Tensor
 
-from normbench.data.base import Data, Photographs, Splits
+from normbench.data.base import Data, Photographs
 from normbench.data.reading.appearance import FORMAT as APPEARANCE
 from normbench.data.reading.appearance import equalize_luminance, impose_style
 from normbench.data.reading.cache import Parsed, cached, digest
 from normbench.data.reading.embedded import content_hash, package_file
-from normbench.data.reading.pictures import pixels, random_crop, require_fit
+from normbench.data.reading.pictures import (
+    pixels,
+    random_crops,
+    read_picture,
+    read_scaled,
+    require_fit,
+)
+from normbench.data.splits import consecutive_split
 
 FORMAT = 1
 
-# motorcycle_right.png is the same scene as motorcycle_left.png, so it cannot be in
-# another part than it.
+# Without motorcycle_right.png, which shows the scene of motorcycle_left.png: the same
+# scene must not be in two parts.
 CONTENT = (
     "astronaut.png",
     "coffee.png",
@@ -35,15 +42,15 @@ STYLES = {
     "gravel": "gravel.png",
 }
 StyleName = Literal["immunohistochemistry", "brick", "grass", "gravel"]
-STYLE_PART = 256
-"""Side of the centre square of a style picture that is used, in its own pixels."""
+STYLE_CROP = 256
+"""Side of the centre square that is cut from a style picture, in pixels."""
 STYLE_SIDE = 128
-"""Side of that square after scaling."""
+"""Side of this square after scaling, in pixels."""
 
 
 def _distinct(names: list[StyleName]) -> list[StyleName]:
     if len(set(names)) < len(names):
-        raise ValueError("Each style can be there once")
+        raise ValueError("Each style can be named once")
     return names
 
 
@@ -51,16 +58,17 @@ class PhotographCrops(Data, name="photographs"):
     """Square crops of seven colour photographs, and one or several style pictures.
 
     `crops` (train + val + test, 3, crop, crop); `styles` (S, 3, 128, 128), in the order
-    that they are named in: crop i is to be drawn in style i mod S. Test crops
-    are always of the cat. The seed draws the positions and the photograph that is kept
-    for validation; the training crops are of the other five, as evenly as their number
-    allows. Source: scikit-image; public domain or CC0, but for the motorcycle (from the
-    Middlebury stereo set of 2014), of which no licence is stated.
+    of the option. The network is to redraw crop i in style i mod S. Test crops come
+    from the photograph of a cat. The seed draws the positions and the photograph for
+    validation. The training crops come from the other five photographs, in equal
+    numbers if possible. Source: scikit-image. The pictures are in the public domain or
+    CC0, except the motorcycle (from the Middlebury stereo set of 2014): no licence is
+    stated.
 
-    `content` says what is done to each crop: nothing (raw), its luminance equalised
-    (contrast), or the statistics of its own style imposed on it (style); see
-    `normbench.data.reading.appearance`. It is then the picture that is to be redrawn,
-    in training and held out, and its content is what is to be kept.
+    `content` names a change to each crop: none (raw), equalised luminance (contrast),
+    or the statistics of its style picture (style); see
+    `normbench.data.reading.appearance`. The network is to redraw the changed crops, and
+    to keep their content, in all parts.
     """
 
     kind = Photographs
@@ -92,12 +100,12 @@ class PhotographCrops(Data, name="photographs"):
         self.fingerprint = fingerprint
 
     def hash_files(self) -> str:
-        """Of every photograph and style picture there is, whichever are used."""
+        """Hash all photographs and all style pictures, whether or not they are used."""
         names = (*CONTENT, HELD_OUT, *STYLES.values())
         return content_hash(FORMAT, *(_path(name) for name in names))
 
     def load(self, seed: int) -> Photographs:
-        """All crops; RequestError if scikit-image lacks a photograph."""
+        """Return all crops; raise RequestError if scikit-image lacks a picture."""
         self.require_content(self.fingerprint)
         pictures = self._pictures()
         generator = torch.Generator().manual_seed(seed)
@@ -115,37 +123,34 @@ class PhotographCrops(Data, name="photographs"):
             "test": self.test_crops,
         }
         crops: list[Tensor] = []
-        splits: Splits = {}
         for part, count in counts.items():
-            splits[part] = torch.arange(len(crops), len(crops) + count)
-            for i in torch.randperm(count, generator=generator).tolist():
-                name = sources[part][i % len(sources[part])]
-                crops.append(random_crop(pictures[name], self.crop, generator))
+            chosen = [pictures[name] for name in sources[part]]
+            crops += random_crops(chosen, self.crop, count, generator)
         styles = torch.stack([pictures[name] for name in self.styles])
-        # The pixels, not the files: another decoder or resampling is another key.
+        # A hash of pixels, not of files: another decoder or resampling changes the key.
         key = digest({"format": FORMAT, "seed": seed, **vars(self)}, pictures)
         return Photographs(
             crops=self._with_content(torch.stack(crops), styles, key).float() / 255,
             styles=styles.float() / 255,
             key=key,
-            splits=splits,
+            splits=consecutive_split(counts),
         )
 
     def _with_content(self, crops: Tensor, styles: Tensor, key: str) -> Tensor:
-        """(N, 3, H, W) uint8, as `content` says; 8 bits as any picture has."""
+        """Return `crops` (N, 3, H, W) uint8, changed as the option `content` says."""
         if self.content == "raw":
             return crops
 
         def make() -> Parsed:
             raw = crops.float() / 255
             if self.content == "contrast":
-                made = equalize_luminance(raw)
+                changed = equalize_luminance(raw)
             else:
-                made = torch.empty_like(raw)
+                changed = torch.empty_like(raw)
                 for i, style in enumerate(styles.float() / 255):
-                    own = slice(i, None, len(styles))
-                    made[own] = impose_style(raw[own], style)
-            return Parsed({"crops": (made * 255).round().to(torch.uint8)})
+                    crops_of_style = slice(i, None, len(styles))
+                    changed[crops_of_style] = impose_style(raw[crops_of_style], style)
+            return Parsed({"crops": (changed * 255).round().to(torch.uint8)})
 
         identity = {
             "format": APPEARANCE,
@@ -155,7 +160,7 @@ class PhotographCrops(Data, name="photographs"):
         return cached(f"photographs-{self.content}", identity, make).tensors["crops"]
 
     def _pictures(self) -> dict[str, Tensor]:
-        """The scaled pictures, (3, H, W) uint8, by file name; styles by their own."""
+        """Return the scaled pictures, (3, H, W) uint8, by file name or style name."""
         paths = {name: _path(name) for name in (*CONTENT, HELD_OUT)}
         paths |= {name: _path(STYLES[name]) for name in self.styles}
         identity = {
@@ -172,20 +177,15 @@ class PhotographCrops(Data, name="photographs"):
 
         pictures = {}
         for name, path in paths.items():
-            with Image.open(path, formats=("JPEG", "PNG")) as file:
-                picture = file.convert("RGB")
-            width, height = picture.size
-            if name in STYLES:
-                left, top = (width - STYLE_PART) // 2, (height - STYLE_PART) // 2
-                box = (left, top, left + STYLE_PART, top + STYLE_PART)
-                size = (STYLE_SIDE, STYLE_SIDE)
-            else:
-                box = (0, 0, width, height)
-                scale = self.shorter_side / min(width, height)
-                size = (round(width * scale), round(height * scale))
-            # Lanczos widens its window when it shrinks: no aliasing.
-            scaled = picture.resize(size, Image.Resampling.LANCZOS, box)
-            pictures[name] = pixels(scaled)
+            if name not in STYLES:
+                pictures[name] = pixels(read_scaled(path, self.shorter_side))
+                continue
+            picture = read_picture(path)
+            left, top = ((side - STYLE_CROP) // 2 for side in picture.size)
+            box = (left, top, left + STYLE_CROP, top + STYLE_CROP)
+            size = (STYLE_SIDE, STYLE_SIDE)
+            square = picture.resize(size, Image.Resampling.LANCZOS, box)
+            pictures[name] = pixels(square)
         return Parsed(pictures)
 
 

@@ -1,14 +1,14 @@
-"""Pictures of one shape on a texture: content and style as factors, drawn by the seed.
+"""Synthetic pictures of one shape on a texture, with independent content and style.
 
-Style is what remains of a picture when its content, the shape, is taken away. Its
-factors come in two kinds. Those of colour are an offset and a gain of each channel,
+The content of a picture is its shape, with position, size and rotation. The style has
+two kinds of factors. The colour factors are an offset and a gain of each channel,
 
     x = 1/2 + contrast * (brightness + tint(hue) + pattern)
 
-with the same pattern (shape, texture, noise) in all channels: normalizing each channel
-of a picture over its positions takes exactly them away, and one gain of all channels is
-also lost where a whole picture is normalised about 1/2. Those of texture, frequency and
-orientation, are in the pattern itself.
+where all channels have the same pattern (shape, texture, noise). Normalizing each
+channel of a picture over its positions removes exactly these factors. The texture
+factors, frequency and orientation, are part of the pattern, so normalization does not
+remove them.
 """
 
 import math
@@ -19,12 +19,12 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from normbench.data.base import Data, Fraction, Images, random_split
-from normbench.data.reading.augmentation import Augmentations, augmenting
+from normbench.data.reading.augmentation import Augmentations, with_augmentation
 from normbench.data.reading.embedded import content_hash
 from normbench.errors import RequestError
 
 FORMAT = 1
-"""Of what is drawn: raised when this code draws other pictures."""
+"""Version of the pictures: increased whenever this code draws other pictures."""
 
 SHAPES = ("disc", "square", "triangle", "cross")
 CLASSES = len(SHAPES)
@@ -41,19 +41,20 @@ Label = Literal[
 
 
 class Range(NamedTuple):
-    """The values of a factor: `at` maps [0, 1] onto them."""
+    """The range of a factor's values."""
 
     low: float
     high: float
     spacing: Literal["linear", "log", "circular"] = "linear"
 
-    def at(self, u: Tensor) -> Tensor:
+    def values(self, u: Tensor) -> Tensor:
+        """Map `u` in [0, 1] to values in the range."""
         if self.spacing == "log":
             return self.low * (self.high / self.low) ** u
         return self.low + (self.high - self.low) * u
 
     def levels(self) -> Tensor:
-        """One u a class: from end to end, or around a circle, evenly."""
+        """Return one `u` per class, evenly spaced in the range or around the circle."""
         steps = CLASSES if self.spacing == "circular" else CLASSES - 1
         return torch.arange(CLASSES) / steps
 
@@ -68,35 +69,37 @@ STYLES = {
     "texture_orientation": Range(0.0, math.pi, "circular"),
 }
 CONTENT = {
-    "side": Range(0.36, 0.50),  # root of the area, in sides of the picture
+    "side": Range(0.36, 0.50),  # square root of the area, relative to the picture side
     "rotation": Range(0.0, 2 * math.pi, "circular"),
-    "x": Range(0.0, 1.0),  # of the part where the whole shape is inside
+    "x": Range(0.0, 1.0),  # position; the shape is inside for all values
     "y": Range(0.0, 1.0),
-    "phase": Range(0.0, 2 * math.pi, "circular"),  # of the texture
+    "phase": Range(0.0, 2 * math.pi, "circular"),  # phase of the texture
 }
 
-# Amplitudes at contrast 1. With the largest brightness they add up to less than 1/2:
-# pixels stay in [0, 1] without clipping, which would be no gain and no offset.
+# Amplitudes at contrast 1. Together with the largest brightness, their sum is below
+# 1/2. Therefore pixels stay in [0, 1] without clipping, which would not be a gain or an
+# offset.
 SHAPE, TEXTURE, NOISE, TINT = 0.28, 0.05, 0.025, 0.06
 
 AREA = 0.1865
-"""Mean area of a shape: its pattern is without a mean, like texture, noise and tint."""
+"""Mean area of a shape. It is subtracted, so that the pattern has mean 0."""
 
 MEAN, STD = 0.5, 0.095
-"""The constants that standardise: about those of a large sample."""
+"""Constants for standardising: about the mean and deviation of a large sample."""
 
 
 class Shapes(Data, name="shapes"):
-    """One of four shapes, of random place, size and rotation, on a grating.
+    """One of four shapes on a grating, with random position, size and rotation.
 
-    `images` (samples, 3, size, size), standardised by constants. The label is the shape
-    or, in four levels, a factor of style; all other factors are drawn independently of
-    it and of each other, evenly from their ranges (of a shape, all have the same area).
-    `contrast_luma` is contrast that leaves the tint as it is: a gain of the luminance,
-    the mean of the three channels, alone.
+    `images` (samples, 3, size, size), standardised by constants. The label is the
+    shape, or one of four levels of a style factor. All other factors are drawn
+    uniformly from their ranges, independently of the label and of each other. All four
+    shapes have the same distribution of areas. `contrast_luma` is a contrast that does
+    not change the tint: a gain of the luminance, which is the mean of the three
+    channels.
 
-    `style_shift`: training and validation pictures have the lower half of the range of
-    every factor of style, test pictures the upper one.
+    With `style_shift`, the style factors of training and validation pictures are in the
+    lower half of their ranges, and those of test pictures in the upper half.
     """
 
     kind = Images
@@ -116,9 +119,8 @@ class Shapes(Data, name="shapes"):
     ) -> None:
         if style_shift and label != "shape":
             raise RequestError(
-                f"data.style_shift=true shifts the style between training and test, "
-                f"and data.label={label} is a factor of style; it needs "
-                "data.label=shape"
+                "data.style_shift=true needs data.label=shape, because it gives test "
+                f"pictures another style, and data.label={label} is a style factor"
             )
         self.label = label
         self.style_shift = style_shift
@@ -133,9 +135,10 @@ class Shapes(Data, name="shapes"):
         return content_hash(FORMAT)
 
     def load(self, seed: int) -> Images:
-        """All images; RequestError if the fractions leave a part empty.
+        """Return all images; raise RequestError if the fractions leave a part empty.
 
-        With one seed, pictures of two labels differ in the labelled factors only.
+        With the same seed, the images for two values of the option `label` differ only
+        in these two factors.
         """
         self.require_content(self.fingerprint)
         generator = torch.Generator().manual_seed(seed)
@@ -152,7 +155,7 @@ class Shapes(Data, name="shapes"):
         ).mul_(2 * NOISE)
         pixels = render(factors, noise - NOISE, luma=self.label == "contrast_luma")
         return Images(
-            images=augmenting((pixels - MEAN) / STD, self.augment, seed),
+            images=with_augmentation((pixels - MEAN) / STD, self.augment, seed),
             labels=labels,
             classes=self._classes(),
             splits=splits,
@@ -161,7 +164,7 @@ class Shapes(Data, name="shapes"):
     def _draw(
         self, labels: Tensor, test: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Values (N,) of all factors; "shape" is an index of SHAPES."""
+        """Draw the values (N,) of all factors; "shape" is an index into SHAPES."""
         count = len(labels)
         shape = torch.randint(CLASSES, (count,), generator=generator)
         ranges = STYLES | CONTENT
@@ -174,7 +177,7 @@ class Shapes(Data, name="shapes"):
             upper = torch.zeros(count)
             upper[test] = 0.5
             drawn |= {name: drawn[name] / 2 + upper for name in STYLES}
-        values = {name: ranges[name].at(u) for name, u in drawn.items()}
+        values = {name: ranges[name].values(u) for name, u in drawn.items()}
         return {"shape": shape, **values}
 
     def _factor(self) -> str:
@@ -184,13 +187,15 @@ class Shapes(Data, name="shapes"):
         if self.label == "shape":
             return SHAPES
         factor = STYLES[self._factor()]
-        return tuple(f"{value:.3g}" for value in factor.at(factor.levels()).tolist())
+        return tuple(
+            f"{value:.3g}" for value in factor.values(factor.levels()).tolist()
+        )
 
 
 def render(factors: dict[str, Tensor], noise: Tensor, *, luma: bool) -> Tensor:
-    """Pixels (N, 3, S, S) in [0, 1] of `factors` (N,) with `noise` (N, S, S).
+    """Return pixels (N, 3, S, S) in [0, 1] for `factors` (N,) and `noise` (N, S, S).
 
-    `noise` is added before the gain, which is of the luminance alone if `luma`.
+    The contrast also scales the noise. If `luma`, it scales only the luminance.
     """
     f = {name: value[:, None, None] for name, value in factors.items()}
     size = noise.shape[1]
@@ -200,7 +205,7 @@ def render(factors: dict[str, Tensor], noise: Tensor, *, luma: bool) -> Tensor:
     texture = (2 * math.pi * f["texture_frequency"] * along + f["phase"]).cos()
     pattern = SHAPE * (coverage(f, x, y, size) - AREA) + TEXTURE * texture + noise
     grey = (f["brightness"] + pattern)[:, None]
-    # Channels are a third of a turn apart, so that a tint has no luminance.
+    # The tints of the channels are a third of a turn apart, so that their mean is 0.
     turns = torch.arange(3)[:, None, None] / 3
     tint = TINT * (f["hue"][:, None] - 2 * math.pi * turns).cos()
     gain = f["contrast"][:, None]
@@ -208,18 +213,19 @@ def render(factors: dict[str, Tensor], noise: Tensor, *, luma: bool) -> Tensor:
 
 
 def coverage(f: dict[str, Tensor], x: Tensor, y: Tensor, size: int) -> Tensor:
-    """How much of each pixel its shape covers, about: (N, size, size) in [0, 1].
+    """Return which share of each pixel the shape covers: (N, size, size) in [0, 1].
 
-    `f` are factors (N, 1, 1); `x`, `y` the coordinates of the pixels' centres.
+    The values are approximate. `f` are the factors (N, 1, 1); `x` and `y` are the
+    coordinates of the pixel centres.
     """
     side = f["side"] * size
-    # The corners of the triangle are the farthest from the centre: .878 sides.
+    # No shape reaches farther from its centre than the triangle: 0.878 sides.
     margin = 0.88 * side
     x = x - margin - (size - 2 * margin) * f["x"]
     y = y - margin - (size - 2 * margin) * f["y"]
     cos, sin = f["rotation"].cos(), f["rotation"].sin()
     x, y = cos * x + sin * y, cos * y - sin * x
-    # Signed distances to the edge, in pixels, of shapes of area side ** 2.
+    # Signed distances to the edges, in pixels, of shapes with the area side ** 2.
     ax, ay = x.abs(), y.abs()
     third = side / math.sqrt(5)
     slant = math.sqrt(0.75) * ax + y / 2

@@ -1,7 +1,7 @@
-"""Splits of data that come with a test part, with rare labels, or with copies."""
+"""Splits of data with a given test part, rare labels, copies, or fixed part sizes."""
 
-from collections.abc import Hashable, Sequence
-from itertools import accumulate
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import accumulate, pairwise
 
 import torch
 
@@ -9,12 +9,18 @@ from normbench.data.base import Splits, random_split
 from normbench.errors import RequestError
 
 
+def consecutive_split(sizes: Mapping[str, int]) -> Splits:
+    """Return parts of these sizes that follow each other, such as 0 1 2, 3 4, 5."""
+    indices = torch.arange(sum(sizes.values())).split(list(sizes.values()))
+    return dict(zip(sizes, indices, strict=True))
+
+
 def held_out_split(
     training: int, test: int, *, val_fraction: float, generator: torch.Generator
 ) -> Splits:
-    """Split `training` samples, which are followed by `test` given test samples.
+    """Split `training` samples, which `test` given test samples follow.
 
-    "val" is drawn from the former. Raises RequestError if a part would be empty.
+    Raises RequestError if a part would be empty.
     """
     val = round(training * val_fraction)
     if min(val, training - val, test) < 1:
@@ -39,14 +45,14 @@ def grouped_split(
     test_fraction: float,
     generator: torch.Generator,
 ) -> Splits:
-    """Split samples with these `labels`, of which the last `test` are given.
+    """Split samples so that training has every label, and each group is in one part.
 
-    The split is that of `random_split` or, with given test samples, `held_out_split`,
-    unless the training part would lack a label, or samples of one of the `groups`
-    (equal keys) would be in several parts. Then the same random order is cut elsewhere:
-    a group takes the place of its first sample, a sample of each missing label moves to
-    the end, which is the training part, and every cut falls between groups. Raises
-    RequestError if a part would be empty or the samples are too few for that.
+    If `test` is given, the last `test` samples are the test part. Samples with equal
+    values in `groups` are one group, for example copies of a picture. The result equals
+    that of `random_split`, or `held_out_split` if `test` is given, if there are no
+    groups and training has every label. Otherwise the same random order is divided
+    differently. Raises RequestError if a part would be empty or there are too few
+    samples.
     """
     count = len(labels) - (test or 0)
     if test is None:
@@ -63,48 +69,65 @@ def grouped_split(
             count, test, val_fraction=val_fraction, generator=generator
         )
     keys = range(count) if groups is None else groups[:count]
-    wanted = set(labels[:count])
     has_copies = len(set(keys)) < count
-    if not has_copies and wanted == {labels[i] for i in splits["train"].tolist()}:
+    required = set(labels[:count])
+    if not has_copies and required == {labels[i] for i in splits["train"].tolist()}:
         return splits
     members: dict[Hashable, list[int]] = {}
     for i in torch.cat([splits[part] for part in parts]).tolist():
         members.setdefault(keys[i], []).append(i)
-    order = list(members.values())
-    ends = list(accumulate(len(splits[part]) for part in parts[:-1]))
+    sizes = [len(splits[part]) for part in parts]
+    divided = _divide(list(members.values()), labels, sizes)
+    if divided is None:
+        different = f", {len(members)} of them different," if has_copies else ""
+        raise RequestError(
+            f"{count} samples{different} with {len(required)} labels are too few for "
+            f"{len(parts)} parts, because the training part needs every label; add "
+            "samples, or check that the labels are right"
+        )
+    return splits | dict(zip(parts, divided, strict=True))
+
+
+def _divide(
+    groups: list[list[int]], labels: Sequence[Hashable], sizes: Sequence[int]
+) -> list[torch.Tensor] | None:
+    """Divide `groups` of samples, in order, into parts of about `sizes` samples.
+
+    The last part is the training part. Until it has every label, one group with each
+    missing label moves to its end. Returns None if there are too few groups.
+    """
+
+    def labels_of(chosen: Sequence[list[int]]) -> set[Hashable]:
+        return {labels[i] for group in chosen for i in group}
+
+    required = labels_of(groups)
+    ends = list(accumulate(sizes[:-1]))
     moved: set[Hashable] = set()
-    for _ in range(len(wanted) + 1):
-        cuts = _cuts([len(group) for group in order], ends, max(1, len(moved)))
+    # The last part keeps the moved groups, so each pass moves groups of new labels.
+    while True:
+        cuts = _cuts([len(group) for group in groups], ends, max(1, len(moved)))
         if cuts is None:
-            break
-        missing = wanted - {labels[i] for group in order[cuts[-1] :] for i in group}
+            return None
+        missing = required - labels_of(groups[cuts[-1] :])
         if not missing:
-            bounds = zip(parts, [0, *cuts], [*cuts, len(order)], strict=True)
-            return splits | {
-                part: torch.tensor([i for group in order[a:b] for i in group])
-                for part, a, b in bounds
-            }
+            return [
+                torch.tensor([i for group in groups[start:end] for i in group])
+                for start, end in pairwise([0, *cuts, len(groups)])
+            ]
         for label in sorted(missing, key=str):
             moved.add(label)
             last = max(
-                k
-                for k, group in enumerate(order)
-                if label in (labels[i] for i in group)
+                k for k, group in enumerate(groups) if label in labels_of([group])
             )
-            order.append(order.pop(last))
-    different = f", {len(order)} of them different," if has_copies else ""
-    raise RequestError(
-        f"{count} samples{different} with {len(wanted)} labels are too few for "
-        f"{len(parts)} parts, as training needs every label; add samples, or check "
-        "that the label is what you meant"
-    )
+            groups.append(groups.pop(last))
 
 
 def _cuts(sizes: Sequence[int], ends: Sequence[int], least: int) -> list[int] | None:
-    """Return where to cut groups of `sizes` so that parts end as near as possible to
-    `ends`: each part with a group or more, the last with `least` or more.
+    """Return the indices at which to cut a sequence of groups into parts.
 
-    None if there are too few groups.
+    `sizes` are the numbers of samples in the groups. Each part ends as close as
+    possible to its sample number in `ends`. Each part gets at least one group, and the
+    last part at least `least` groups. Returns None if there are too few groups.
     """
     if len(sizes) < len(ends) + least:
         return None

@@ -1,10 +1,10 @@
-"""Labelled texts in a CSV file of the user's."""
+"""Labelled texts in the user's CSV file."""
 
 import hashlib
 
 from pydantic import PositiveInt
 
-from normbench.data.base import Data, Fraction, Tokens
+from normbench.data.base import Fraction
 from normbench.data.reading import files
 from normbench.data.reading.csv_files import (
     Column,
@@ -13,20 +13,18 @@ from normbench.data.reading.csv_files import (
     read,
     suffix_decides,
 )
-from normbench.data.reading.texts import VocabSize, tokenised
+from normbench.data.reading.texts import LabelledTexts, Texts, VocabSize
 from normbench.errors import RequestError
 
 
-class TextCsv(Data, name="text_csv"):
-    """Which label has this text? A CSV file with a column of texts and one of labels.
+class TextCsv(LabelledTexts, name="text_csv"):
+    """A CSV file with a column of texts and a column of labels.
 
-    Fields are quoted as spreadsheets do. The delimiter is found, unless it is given;
-    columns are named by the header, or by their numbers. Without `test_path`, the seed
-    draws the test part too. Tokens are byte pairs learned from the training part.
+    Fields may be in double quotes, as spreadsheets write them. The delimiter is
+    detected unless it is given. A column is named by its header or its number. Without
+    `test_path`, the seed draws the test part too.
     """
 
-    kind = Tokens
-    packages = ("tokenizers",)
     path_options = frozenset({"path", "test_path"})
 
     def __init__(
@@ -45,6 +43,9 @@ class TextCsv(Data, name="text_csv"):
         test_fraction: Fraction = 0.2,
         fingerprint: str | None = None,
     ) -> None:
+        super().__init__(
+            vocab_size, max_length, val_fraction, test_fraction, fingerprint
+        )
         self.paths = [files.file("data.path", path)]
         if test_path is not None:
             self.paths.append(files.file("data.test_path", test_path))
@@ -53,28 +54,18 @@ class TextCsv(Data, name="text_csv"):
         for key, column in self.form.columns().items():
             if isinstance(column, str) and not header:
                 raise RequestError(
-                    f"data.{key}={column} is a name, and data.header=false says that "
-                    "columns have none; give its number, from 1"
+                    f"data.{key}={column} is a column name, but with data.header=false "
+                    "columns have no names; use the number of the column, from 1"
                 )
-        self.vocab_size, self.max_length = vocab_size, max_length
-        self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.fingerprint = fingerprint
 
     def hash_files(self) -> str:
-        found = files.fingerprint(self.paths)
+        fingerprint = files.contents(self.paths).fingerprint
         if any(suffix_decides(path, self.form) for path in self.paths):
-            found = hashlib.sha256(f"{found} tab".encode()).hexdigest()[:32]
-        return found
+            return hashlib.sha256(f"{fingerprint} tab".encode()).hexdigest()[:32]
+        return fingerprint
 
-    def load(self, seed: int) -> Tokens:
-        """All texts; RequestError, with the line, where the file is of another form."""
-        files.require(self.fingerprint, self.hash_files())
-        return tokenised(
-            [read(path, self.form) for path in self.paths],
-            vocab_size=self.vocab_size,
-            max_length=self.max_length,
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            seed=seed,
-            fingerprint=f"{self.hash_files()} {tuple(self.form)}",
-        )
+    def read_options(self) -> Form:
+        return self.form
+
+    def read(self) -> list[Texts]:
+        return [read(path, self.form) for path in self.paths]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normbench.data.base import Images
-from normbench.data.reading.augmentation import source
+from normbench.data.reading.augmentation import as_source
 from normbench.errors import RequestError
 from normbench.tasks.base import NormFactory, Task, classification_metrics
 from normbench.tasks.networks.cnn import (
@@ -59,7 +59,7 @@ class CNN(Task, name="cnn"):
         conv_groups: PositiveInt = 1,
     ) -> None:
         shape = Shape(width, depth, shortcut, stem_stride, padding, conv_groups)
-        self.images = source(data.images).to(device)
+        self.images = as_source(data.images).to(device)
         if network in BLOCKS:
             require_shape(network, shape, *self.images.shape[2:])
         for option, value, default in zip(Shape._fields, shape, Shape(), strict=True):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from normbench.config.schema import RunConfig, RunRecord
 from normbench.data.reading import files
-from normbench.data.reading.pictures import on_white, opened, pixels
+from normbench.data.reading.pictures import on_white, pixels, read_picture
 from normbench.errors import NormbenchError, RequestError
 from normbench.norms import reparam
 from normbench.norms.base import REGISTRY as NORMS
@@ -132,7 +132,7 @@ def redrawn(
         )
     model = load(finished, folder)
     for image in images:
-        opened(files.file("IMAGE", str(image)))
+        read_picture(files.file("IMAGE", str(image)))
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -157,7 +157,7 @@ def _png(model: nn.Module, source: Path, style: int) -> bytes:
     """
     from PIL import Image
 
-    picture = opened(source)
+    picture = read_picture(source)
     output = drawn(model, pixels(on_white(picture)).float() / 255, style)
     flat = output.mul(255).round().byte().permute(1, 2, 0).contiguous()
     result = Image.fromarray(flat.numpy())

@@ -1,4 +1,4 @@
-"""Crops set alike: what still differs between them, and what of each is left."""
+"""Normalised crops: they differ less in style, and each keeps its content."""
 
 import pytest
 import torch
@@ -26,7 +26,10 @@ def loaded(content: str, **options: object) -> Photographs:
 
 
 def statistics(crops: Tensor) -> dict[str, Tensor]:
-    """Of red, green, blue and luminance of each crop: (N, 4), bands (N, 4, bands)."""
+    """Return statistics of red, green, blue and luminance of each crop.
+
+    Their shape is (N, 4), or (N, 4, bands) for the bands of the pyramid.
+    """
     channels = torch.cat([crops, luminance(crops)], 1)
     bands = [band.std((2, 3)) for band in pyramid(channels, crops.shape[2])[:-1]]
     return {
@@ -37,11 +40,11 @@ def statistics(crops: Tensor) -> dict[str, Tensor]:
 
 
 def spreads(crops: Tensor) -> dict[str, Tensor]:
-    """The standard deviation of each statistic between crops."""
+    """Return the standard deviation of each statistic between crops."""
     return {name: values.std(0) for name, values in statistics(crops).items()}
 
 
-def test_crops_differ_less_and_less_from_raw_over_contrast_to_style() -> None:
+def test_raw_crops_differ_most_and_crops_in_one_style_least() -> None:
     raw, contrast, style = (
         spreads(loaded(content).crops) for content in ("raw", "contrast", "style")
     )
@@ -56,7 +59,7 @@ def test_crops_differ_less_and_less_from_raw_over_contrast_to_style() -> None:
     assert style["log band"].mean() < 0.4 * contrast["log band"].mean()
 
 
-def test_each_crop_gets_the_statistics_of_its_own_style() -> None:
+def test_each_crop_gets_the_statistics_of_its_style() -> None:
     names = ["immunohistochemistry", "brick"]
     data = loaded("style", styles=names)
     for i, name in enumerate(names):
@@ -69,8 +72,8 @@ def test_each_crop_gets_the_statistics_of_its_own_style() -> None:
         assert (alone - data.crops[i :: len(names)]).abs().mean() < 0.1
 
 
-def test_the_content_of_a_crop_is_left() -> None:
-    """Bright stays bright: ranks of luminance agree with those of the same crop."""
+def test_a_crop_keeps_its_content() -> None:
+    """The ranks of luminance agree with those of the raw crop: bright stays bright."""
 
     def ranks(crops: Tensor) -> Tensor:
         order = luminance(crops).flatten(1).argsort(1).argsort(1).double()
@@ -84,7 +87,7 @@ def test_the_content_of_a_crop_is_left() -> None:
         assert own.median() > other.median() + 0.3, content
 
 
-def test_the_normalised_crop_is_what_is_to_be_kept() -> None:
+def test_the_network_is_to_keep_the_content_of_normalised_crops() -> None:
     crops = {}
     for content in ("raw", "contrast", "style"):
         data = loaded(content)
@@ -99,7 +102,7 @@ def test_the_normalised_crop_is_what_is_to_be_kept() -> None:
         assert torch.equal(task.inputs(index)[0], crops[content])
 
 
-def test_options_do_not_share_a_key_and_a_second_load_is_the_same() -> None:
+def test_each_content_has_its_key_and_loading_repeats() -> None:
     keys = {}
     for content in ("raw", "contrast", "style"):
         first, second = loaded(content), loaded(content)
@@ -146,7 +149,7 @@ def test_equal_luminance_stays_equal_and_brighter_stays_brighter(
 def test_any_crop_can_be_given_any_style(
     seed: int, count: int, side: int, levels: int
 ) -> None:
-    """Flat crops and flat, grey or larger styles are finite pictures of that style."""
+    """Flat crops, and flat, grey or larger style pictures, give valid pictures."""
     crops = random_crops(seed, count, side, levels)
     grey = torch.rand(1, 20, 24, generator=torch.Generator().manual_seed(seed))
     for style in (grey.expand(3, -1, -1), torch.full((3, 20, 24), 0.25)):
@@ -161,11 +164,13 @@ def test_any_crop_can_be_given_any_style(
         assert (made.amax(1) - made.amin(1)).max() < 0.01
 
 
-def test_a_crop_is_styled_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_styled_crop_does_not_depend_on_other_crops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     crops = random_crops(0, 5, 16, 256)
     style = random_crops(1, 1, 24, 256)[0]
     whole = impose_style(crops, style)
-    monkeypatch.setattr(appearance, "_AT_A_TIME", 2)
+    monkeypatch.setattr(appearance, "_CHUNK", 2)
     torch.testing.assert_close(impose_style(crops, style), whole)
     torch.testing.assert_close(impose_style(crops[:3], style), whole[:3])
 

@@ -1,4 +1,4 @@
-"""Augmentation: what it does, and that it hangs on seed, epoch and sample alone."""
+"""Augmentation: its effects, and that it depends only on seed, epoch and sample."""
 
 import itertools
 from functools import partial
@@ -26,7 +26,7 @@ INDEX = torch.arange(64)
 
 
 def pictures(side: int = 16) -> torch.Tensor:
-    """Every pixel is another number, and none is 0."""
+    """Return pictures in which all pixels differ and none is 0."""
     return torch.arange(1, 64 * 3 * side * side + 1).float().view(64, 3, side, side)
 
 
@@ -42,7 +42,7 @@ def test_uniform_numbers_are_uniform_and_independent() -> None:
 
 
 def test_the_reference_stream() -> None:
-    """SplitMix64 itself: the first numbers of the stream of seed 1234567."""
+    """Compare with published numbers: the first ones of SplitMix64 for seed 1234567."""
     from normbench.data.reading.augmentation import _mixed
 
     counter = np.arange(1, 4, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -53,7 +53,7 @@ def test_the_reference_stream() -> None:
 def test_a_crop_is_a_window_of_the_padded_picture() -> None:
     x = pictures()
     padded = F.pad(x, (2, 2, 2, 2))
-    seen = set()
+    windows = set()
     for epoch in range(4):
         for sample, got in enumerate(augmented(x, ["crop"], 0, epoch, INDEX)):
             places = [
@@ -62,11 +62,11 @@ def test_a_crop_is_a_window_of_the_padded_picture() -> None:
                 if torch.equal(padded[sample, :, i : i + 16, j : j + 16], got)
             ]
             assert len(places) == 1
-            seen |= set(places)
-    assert len(seen) == 25
+            windows |= set(places)
+    assert len(windows) == 25
 
 
-def test_a_flip_exchanges_left_and_right_of_half_of_them() -> None:
+def test_a_flip_mirrors_half_of_the_pictures() -> None:
     x = pictures()
     flipped = 0
     for epoch in range(8):
@@ -89,7 +89,7 @@ def test_cutout_hides_a_square_in_all_channels() -> None:
         assert h.sum() == h.any(1).sum() * h.any(0).sum()
 
 
-def test_a_sample_is_the_same_in_any_batch_and_another_in_any_epoch() -> None:
+def test_a_sample_depends_on_the_epoch_and_not_on_the_batch() -> None:
     x = pictures()
     whole = augmented(x, ALL, 3, 2, INDEX)
     order = torch.randperm(64)
@@ -101,7 +101,7 @@ def test_a_sample_is_the_same_in_any_batch_and_another_in_any_epoch() -> None:
         assert (other != whole).flatten(1).any(1).float().mean() > 0.9
 
 
-def test_bytes_are_standardised_and_held_out_pictures_left_alone() -> None:
+def test_bytes_are_standardised_and_only_training_augments() -> None:
     pixels = torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8)
     mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
     images = InMemory(pixels, mean, std, ALL, seed=0)
@@ -111,7 +111,7 @@ def test_bytes_are_standardised_and_held_out_pictures_left_alone() -> None:
     assert not torch.equal(images.batch(INDEX, epoch=0), images.batch(INDEX))
 
 
-def test_the_order_of_the_list_means_nothing() -> None:
+def test_the_order_of_the_option_does_not_matter() -> None:
     given = {"augment": ["cutout", "crop"]}
     assert REGISTRY.options("mnist5k", given)["augment"] == ["crop", "cutout"]
     with pytest.raises(RequestError, match=r"data\.augment=.*once"):
@@ -122,15 +122,15 @@ OVERRIDES = [*SMALL["cnn"], "data.augment=[crop,flip,cutout]", "batch_size=16"]
 
 
 @pytest.mark.slow
-def test_augmentation_moves_a_run(run: Run) -> None:
+def test_augmentation_changes_the_metrics(run: Run) -> None:
     assert run(*OVERRIDES).metrics != run(*OVERRIDES, "data.augment=[]").metrics
 
 
 @pytest.mark.slow
-def test_an_augmented_run_that_is_resumed_ends_the_same(
+def test_a_resumed_run_with_augmentation_has_the_same_metrics(
     run: Run, tmp_path: Path
 ) -> None:
-    """Within an epoch, between two, and after the last step."""
+    """Stop within an epoch, between two epochs, and after the last step."""
     more = ["budget.max_steps=400", "budget.epochs=3", "norm=batch"]
     whole = run(*OVERRIDES, *more)
     for stop_after in (7, 187, 400):
@@ -144,7 +144,7 @@ def test_an_augmented_run_that_is_resumed_ends_the_same(
 
 
 def test_accumulating_sees_the_same_pictures(run: Run) -> None:
-    one = run(*OVERRIDES, "norm=group", "budget.max_steps=1")
-    four = run(*OVERRIDES, "norm=group", "budget.max_steps=1", "accumulate=4")
-    for metric, value in one.metrics.items():
-        assert value == pytest.approx(four.metrics[metric], abs=1e-4)
+    whole = run(*OVERRIDES, "norm=group", "budget.max_steps=1")
+    accumulated = run(*OVERRIDES, "norm=group", "budget.max_steps=1", "accumulate=4")
+    for metric, value in whole.metrics.items():
+        assert value == pytest.approx(accumulated.metrics[metric], abs=1e-4)

@@ -1,4 +1,4 @@
-"""Pictures and styles of a user's own, by path."""
+"""The data set `content_folder`: the user's photographs and style pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def loaded(by_path: dict[str, Any], seed: int = 0, **options: Any) -> Photograph
     return data
 
 
-def test_crops_are_of_the_pictures_and_no_picture_is_in_two_parts(
+def test_crops_show_the_pictures_and_no_picture_is_in_two_parts(
     by_path: dict[str, Any],
 ) -> None:
     for i in range(9):
@@ -33,10 +33,10 @@ def test_crops_are_of_the_pictures_and_no_picture_is_in_two_parts(
     data = loaded(by_path)
     assert data.crops.shape == (24, 3, 16, 16)
     assert data.styles.shape == (2, 3, 128, 128)
-    shown = (data.crops[:, 0, 0, 0] * 255 / 20).round().int()
-    flat = (shown * 20.0)[:, None, None, None].expand_as(data.crops)
+    greys = (data.crops[:, 0, 0, 0] * 255 / 20).round().int()
+    flat = (greys * 20.0)[:, None, None, None].expand_as(data.crops)
     torch.testing.assert_close(data.crops * 255, flat)
-    parts = [set(shown[index].tolist()) for index in data.splits.values()]
+    parts = [set(greys[index].tolist()) for index in data.splits.values()]
     assert [len(part) for part in parts] == [5, 2, 2]
     assert len(set.union(*parts)) == 9
     assert loaded(by_path, seed=1).key != data.key
@@ -52,7 +52,7 @@ def test_pictures_that_cannot_be_read_are_skipped_and_counted(
         loaded(by_path, strict=True)
 
 
-def test_what_is_no_style_is_refused(by_path: dict[str, Any]) -> None:
+def test_wrong_styles_and_sizes_are_refused(by_path: dict[str, Any]) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"style_paths": []}, "data.style_paths is not set"),
         ({"style_paths": ["/no/where"]}, "data.style_paths=/no/where does not exist"),

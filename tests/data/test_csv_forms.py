@@ -29,14 +29,14 @@ def written(path: Path, delimiter: str, rows: Any, encoding: str = "utf-8") -> P
 
 
 def columns(path: Path, **options: Any) -> tuple[list[str], list[str]]:
-    found = csv_files.read(path, Form(**options))
-    return found.texts, found.labels
+    rows = csv_files.read(path, Form(**options))
+    return rows.texts, rows.labels
 
 
 EXPECTED = [text.strip() for text, _ in ROWS], [label for _, label in ROWS]
 
 
-def test_every_delimiter_is_found_and_said(tmp_path: Path) -> None:
+def test_every_delimiter_is_detected(tmp_path: Path) -> None:
     for name, sign in csv_files.DELIMITERS.items():
         for suffix in ("csv", "tsv", "txt"):
             case = f"{name} {suffix}"
@@ -44,8 +44,8 @@ def test_every_delimiter_is_found_and_said(tmp_path: Path) -> None:
             written(path, sign, [("text", "label"), *ROWS])
             assert columns(path) == EXPECTED, case
             assert columns(path, delimiter=name) == EXPECTED, case
-            [told] = csv_files.read(path, Form()).notes.understood
-            assert f"separated by {name}s; text is column 'text'" in told, case
+            [summary] = csv_files.read(path, Form()).notes.understood
+            assert f"2 columns, separated by {name}s; texts are in" in summary, case
             written(path, sign, ROWS)
             assert columns(path, header=False) == EXPECTED, case
 
@@ -89,7 +89,9 @@ FORMS: dict[str, tuple[list[list[str]], dict[str, Any]]] = {
 }
 
 
-def test_what_a_suffix_decides_is_in_the_fingerprint(tmp_path: Path) -> None:
+def test_the_run_id_depends_on_a_suffix_that_decides_the_delimiter(
+    tmp_path: Path,
+) -> None:
     rows = [(f"Hello, world {i}", "ab"[i % 2]) for i in range(60)]
     ids, labels = set(), []
     for suffix in ("csv", "tsv"):
@@ -101,13 +103,13 @@ def test_what_a_suffix_decides_is_in_the_fingerprint(tmp_path: Path) -> None:
     assert len(ids) == 2
 
 
-def test_columns_in_any_order_and_of_any_name(tmp_path: Path) -> None:
+def test_columns_may_have_any_order_and_name(tmp_path: Path) -> None:
     for case, (rows, options) in FORMS.items():
         for delimiter in ",;\t":
             path = written(tmp_path / "t.csv", delimiter, rows)
             assert columns(path, **options) == (["x", "y"], ["a", "b"]), case
-    [told] = csv_files.read(path, Form()).notes.understood
-    assert "1 empty rows are left out" in told
+    [summary] = csv_files.read(path, Form()).notes.understood
+    assert "1 empty rows are left out" in summary
 
 
 @pytest.mark.parametrize(
@@ -116,15 +118,15 @@ def test_columns_in_any_order_and_of_any_name(tmp_path: Path) -> None:
         (
             "id;Review;Stars\n1;x;a\n",
             {},
-            "3 columns, separated by semicolons: 'id', 'Review', 'Stars'; there is no "
-            "column 'text': name those of texts and labels, by data.text_column=NAME "
-            "data.label_column=NAME or their numbers, with data.header=false where",
+            "3 columns, separated by semicolons: 'id', 'Review', 'Stars'; it has no "
+            "column 'text'; set data.text_column and data.label_column to column names "
+            "or numbers, and data.header=false if there is no header",
         ),
-        ("text;class\nx;a\n", {}, "separated by semicolons: 'text', 'class'; there is"),
-        ("text,label\nx,a\n", {"text_column": 3}, "there is no column 3"),
-        ("text,label,label\nx,a,b\n", {}, "there is 2 columns 'label'"),
+        ("text;class\nx;a\n", {}, "separated by semicolons: 'text', 'class'; it has"),
+        ("text,label\nx,a\n", {"text_column": 3}, "it has no column 3"),
+        ("text,label,label\nx,a,b\n", {}, "it has 2 columns 'label'"),
         ("text,label\nx,a\n", {"label_column": "text"}, "are the same column of"),
-        ("text;label\nx;a;b\n", {}, "line 2 has 3 columns, not 2; a text with semicol"),
+        ("text;label\nx;a;b\n", {}, "line 2 has 3 columns, not 2; quote texts that"),
         (
             "text,label\nx,a\n",
             {"delimiter": "tab"},
@@ -132,10 +134,10 @@ def test_columns_in_any_order_and_of_any_name(tmp_path: Path) -> None:
         ),
         ("x,a\ny\n", {"header": False}, "line 2 has 1 columns, not 2"),
         ('text,label\n"x,a\n', {"delimiter": "comma"}, "is a quote never closed?"),
-        ("text,label\n,\n\n , \n", {}, "has a header and no samples"),
+        ("text,label\n,\n\n , \n", {}, "has a header but no samples"),
     ],
 )
-def test_another_form_is_refused_with_what_is_there(
+def test_a_wrong_form_is_refused_with_the_existing_columns(
     content: str, options: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "t.csv"
@@ -162,13 +164,15 @@ def test_options_are_checked(tmp_path: Path) -> None:
         with pytest.raises(RequestError, match=words):
             compose([*given, text])
     named = [*given, "data.header=false", "data.label_column=stars"]
-    with pytest.raises(RequestError, match=r"stars is a name, and data\.header=false"):
+    with pytest.raises(
+        RequestError, match=r"stars is a column name, but with data\.header=f"
+    ):
         compose(named)
-    # Another column is another run; the usual ones are the runs of before.
+    # The run id depends on the columns.
     assert run_id(compose([*given, "data.text_column=2"])) != run_id(usual)
 
 
-def test_a_file_of_the_first_version_keeps_its_id(tmp_path: Path) -> None:
+def test_the_fingerprint_and_run_id_of_a_file_never_change(tmp_path: Path) -> None:
     lines = [f"text {i},{'ab'[i % 2]}\n" for i in range(40)]
     (tmp_path / "t.csv").write_text("text,label\n" + "".join(lines))
     given = ["task=transformer", "data=text_csv", f"data.path={tmp_path}/t.csv"]
@@ -177,7 +181,7 @@ def test_a_file_of_the_first_version_keeps_its_id(tmp_path: Path) -> None:
     assert run_id(config) == "786ef4b736f755c4"
 
 
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_column_name(tmp_path: Path) -> None:
     spellings = {
         "utf-8-sig": ["utf-8", "UTF-8", "utf8", "UTF8", "utf_8", "U8", "utf-8-sig"],
         "utf-16": ["utf-16", "UTF16", "utf_16_le"],
@@ -194,11 +198,11 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
         with pytest.raises(RequestError) as refused:
             columns(path, encoding="cp1252")
         right = encoding.removesuffix("-sig")
-        assert f"mark of {right}, and data.encoding=cp1252" in str(refused.value)
-        assert str(refused.value).endswith(f"write data.encoding={right}")
+        assert f"mark of {right}, but data.encoding=cp1252" in str(refused.value)
+        assert str(refused.value).endswith(f"set data.encoding={right}")
     written(path, ",", [("text", "label"), *ROWS])
     for unknown in ("utf-9", "base64", "a\0b", "\u00e9"):
-        with pytest.raises(RequestError, match="is unknown; utf-8"):
+        with pytest.raises(RequestError, match="is unknown; try utf-8"):
             columns(path, encoding=unknown)
 
 
@@ -223,7 +227,7 @@ def test_the_first_line_of_excel_names_the_delimiter(tmp_path: Path) -> None:
                 assert got == (["x"], ["a"]), case
 
 
-def test_a_column_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_a_wrong_column_is_refused_in_one_line(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", ",", [("text", "label"), *ROWS])
     given = ["task=transformer", "data=text_csv", f"data.path={path}"]
     for key in ("data.text_column", "data.label_column"):
@@ -232,19 +236,19 @@ def test_a_column_that_is_none_is_one_line(tmp_path: Path) -> None:
                 compose([*given, f"{key}={value}"])
             (line,) = str(refused.value).splitlines()
             assert line.startswith(f"{key}={value.capitalize()}: "), line
-            assert line.endswith("write the name of a column, or its number, from 1")
+            assert line.endswith("give the name of a column, or its number, from 1")
 
 
-def test_what_was_understood_is_said(tmp_path: Path) -> None:
+def test_doctor_describes_the_file(tmp_path: Path) -> None:
     rows = [("n", "stars", "review"), *((i, "ab"[i % 2], f"t {i}") for i in range(30))]
     path = written(tmp_path / "t.csv", ";", [*rows, ("30", "c", "t 1")])
     given = ["task=transformer", "data=text_csv", f"data.path={path}"]
     given += ["data.text_column=review", "data.label_column=stars", "tracker=none"]
-    said = CliRunner().invoke(app, ["doctor", *given, "--json"])
-    findings = [f for f in json.loads(said.stdout) if f["what"] == "data"][1:]
+    doctor = CliRunner().invoke(app, ["doctor", *given, "--json"])
+    findings = [f for f in json.loads(doctor.stdout) if f["what"] == "data"][1:]
     assert [f["why"] for f in findings if f["level"] == "ok"][:2] == [
-        "t.csv: separated by semicolons; text is column 'review' and label 'stars' of "
-        "3",
+        "t.csv: 3 columns, separated by semicolons; texts are in column 'review' and "
+        "labels in column 'stars'",
         "t.csv: 31 samples of 3 classes: a 15, b 15, c 1",
     ]
     [warning] = [f["why"] for f in findings if f["level"] == "warning"]
@@ -259,14 +263,14 @@ def loaded(path: Path) -> Tokens:
     return tokens
 
 
-def test_the_beginning_of_a_long_text_is_used_and_its_row_is_said(
+def test_only_the_beginning_of_a_long_text_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "t.csv"
     rows = [("text", "label"), *ROWS, ("so text " * 20, "a"), ("so " * 90, "b")]
     written(path, ",", rows)
     assert not loaded(path).notes.warnings
-    monkeypatch.setattr(texts, "LONGEST_TEXT", 100)
+    monkeypatch.setattr(texts, "MAX_TEXT_LENGTH", 100)
     monkeypatch.setattr(texts, "FORMAT", "a test")
     data = loaded(path)
     assert data.facts["cut_texts"] == 2
@@ -284,23 +288,23 @@ def test_a_text_of_twenty_megabytes_is_read_in_seconds(tmp_path: Path) -> None:
         path = tmp_path / f"{word.strip()}.csv"
         long = word * (20_000_000 // len(word))
         written(path, ",", [("text", "label"), *ROWS, (long, "a")])
-        began = time.process_time()
+        start = time.process_time()
         data = loaded(path)
-        # Two minutes before, and half an hour where there is no white space.
-        assert time.process_time() - began < 30, word
+        # Without limits it took two minutes, and half an hour without white space.
+        assert time.process_time() - start < 30, word
         assert "row 32 (" in data.notes.warnings[0]
 
 
 def test_a_field_beyond_the_limit_is_an_unclosed_quote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = csv.field_size_limit()
-    monkeypatch.setattr(csv_files, "LONGEST_FIELD", 50)
+    limit = csv.field_size_limit()
+    monkeypatch.setattr(csv_files, "MAX_FIELD_LENGTH", 50)
     path = tmp_path / "t.csv"
     path.write_text('text,label\nx,a\n"never closed,' + "b\n" * 100)
     with pytest.raises(RequestError, match=r"larger than field limit.*never closed"):
         loaded(path)
-    assert csv.field_size_limit() == before
+    assert csv.field_size_limit() == limit
 
 
 def test_tokens_are_those_of_the_whole_text() -> None:
@@ -321,6 +325,6 @@ def test_the_vocabulary_is_the_same_word_by_word(
     random.seed(1)
     words = ["".join(random.choices("abc\u00e9.", k=5)) for _ in range(200)]
     made = [" ".join(random.choices(words, k=30)) for _ in range(20)]
-    before = trained_tokenizer(made, 100).get_vocab()
-    monkeypatch.setattr(texts, "LONGEST_WORD", 10)
-    assert trained_tokenizer(made, 100).get_vocab() == before
+    vocabulary = trained_tokenizer(made, 100).get_vocab()
+    monkeypatch.setattr(texts, "MAX_WORD_LENGTH", 10)
+    assert trained_tokenizer(made, 100).get_vocab() == vocabulary

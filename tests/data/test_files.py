@@ -1,8 +1,9 @@
-"""The user's files: what is refused, and that their content is a run's identity."""
+"""The user's files: their contents are in the run id, and bad paths are refused."""
 
 import errno
 import os
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from normbench.data.reading import csv_files
 from normbench.errors import RequestError
 from normbench.records.store import Results
 from normbench.training.experiment import run_one
+from normbench.training.network import make_task
 
 TASKS = {"content_folder": "style", "folder": "cnn", "text_csv": "transformer"}
-"""Of each data set of files, the task that it is for."""
+"""The task for each data set that reads files."""
 
 every_set = pytest.mark.parametrize("name", TASKS)
 
@@ -36,78 +38,69 @@ def overrides(name: str, files: dict[str, Any], **more: object) -> list[str]:
     return [f"task={TASKS[name]}", f"data={name}", *given]
 
 
+def replaced(options: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """Replace a part of all paths in `options`."""
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, list):
+            return [replace(item) for item in value]
+        return value.replace(old, new) if isinstance(value, str) else value
+
+    return {key: replace(value) for key, value in options.items()}
+
+
 @every_set
-def test_the_content_is_the_identity_and_the_place_is_not(
+def test_the_run_id_depends_on_the_contents_and_not_on_the_paths(
     name: str, files: dict[str, Any], tmp_path: Path
 ) -> None:
     config = compose(overrides(name, files))
     assert len(config.data.options["fingerprint"]) == 32
-    moved = tmp_path / "moved"
-    shutil.move(tmp_path / "material", moved)
-    places = {
-        key: [at.replace(str(tmp_path / "material"), str(moved)) for at in value]
-        if isinstance(value, list)
-        else value.replace(str(tmp_path / "material"), str(moved))
-        for key, value in files.items()
-        if str(tmp_path) in str(value)
-    }
-    there = compose(overrides(name, files | places))
-    assert there.data.options["path"] != config.data.options["path"]
-    assert run_id(there) == run_id(config)
+    target = tmp_path / "moved"
+    shutil.move(tmp_path / "material", target)
+    files = replaced(files, str(tmp_path / "material"), str(target))
+    moved = compose(overrides(name, files))
+    assert moved.data.options["path"] != config.data.options["path"]
+    assert run_id(moved) == run_id(config)
     pinned = config.data.options["fingerprint"]
-    assert compose(overrides(name, files | places, fingerprint=pinned)) == there
+    assert compose(overrides(name, files, fingerprint=pinned)) == moved
     with pytest.raises(RequestError, match=r"data\.fingerprint=abc.*have changed"):
-        compose(overrides(name, files | places, fingerprint="abc"))
+        compose(overrides(name, files, fingerprint="abc"))
 
-    first = next(
-        p for p in sorted(moved.rglob("*")) if p.is_file() and p.stat().st_size
-    )
+    paths = (path for path in sorted(target.rglob("*")) if path.is_file())
+    first = next(path for path in paths if path.stat().st_size)
     content = bytearray(first.read_bytes())
     content[-3] ^= 1
     first.write_bytes(content)
     os.utime(first, ns=(1, 1))
     hash_files.cache_clear()
-    assert run_id(compose(overrides(name, files | places))) != run_id(config)
+    assert run_id(compose(overrides(name, files))) != run_id(config)
 
 
 @every_set
-def test_a_run_goes_from_files_to_a_record(
-    name: str, files: dict[str, Any], run: Run
-) -> None:
-    record = run(*overrides(name, files), "batch_size=4", "budget.max_steps=2")
-    assert record.status == "ok", record.error
-    assert record.facts
-
-
-@every_set
-def test_a_run_on_relative_paths_is_done_again_from_another_folder(
+def test_a_run_with_relative_paths_can_be_repeated_in_another_folder(
     name: str,
     files: dict[str, Any],
     run: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def relative(value: Any) -> Any:
-        if isinstance(value, list):
-            return [relative(one) for one in value]
-        return value.replace(f"{tmp_path}/", "") if isinstance(value, str) else value
-
     monkeypatch.chdir(tmp_path)
     hash_files.cache_clear()
-    told = {key: relative(value) for key, value in files.items()}
-    record = run(*overrides(name, told), "batch_size=4", "budget.max_steps=1")
+    relative = overrides(name, replaced(files, f"{tmp_path}/", ""))
+    record = run(*relative, "batch_size=4", "budget.max_steps=2")
+    assert record.status == "ok" and record.facts, record.error
     assert record.config.data.options.items() >= files.items()
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     hash_files.cache_clear()
-    again = resolve(record.config.model_dump())
-    assert run_one(again, Results(tmp_path / "elsewhere")).metrics == record.metrics
+    config = resolve(record.config.model_dump())
+    assert run_one(config, Results(tmp_path / "elsewhere")).metrics == record.metrics
     with pytest.raises(RequestError, match=r"data\.path=material\S* does not exist"):
-        compose(overrides(name, told))
+        compose(relative)
 
 
 @every_set
-def test_files_that_changed_since_they_were_asked_for_are_refused(
+def test_files_with_another_fingerprint_are_refused(
     name: str, files: dict[str, Any]
 ) -> None:
     data = REGISTRY.get(name)(**REGISTRY.options(name, files | {"fingerprint": "old"}))
@@ -115,45 +108,29 @@ def test_files_that_changed_since_they_were_asked_for_are_refused(
         data.load(0)
 
 
-BAD_PATHS = ["not set", "nothing there", "of another kind", "empty", "too long a name"]
-
-
 @every_set
-@pytest.mark.parametrize("bad", BAD_PATHS)
 def test_a_bad_path_is_refused_by_key_and_value(
-    bad: str, name: str, files: dict[str, Any], tmp_path: Path
+    name: str, files: dict[str, Any], tmp_path: Path
 ) -> None:
-    is_folder = Path(files["path"]).is_dir()
-    a_file, a_folder = tmp_path / "a file", tmp_path / "a folder"
-    a_file.touch()
-    a_folder.mkdir()
-    path, words = {
-        "not set": ("null", "data.path is not set; name a"),
-        "nothing there": (str(tmp_path / "no"), "no does not exist"),
-        "of another kind": (
-            str(a_file if is_folder else a_folder),
-            "is a file; name a folder" if is_folder else "is a folder; name a file",
-        ),
-        "empty": (str(a_folder if is_folder else a_file), "is empty"),
-        "too long a name": (str(tmp_path / ("x" * 300)), "cannot be read: File name"),
-    }[bad]
-    with pytest.raises(RequestError) as refused:
-        compose(overrides(name, files | {"path": path}))
-    assert words in str(refused.value) and "data.path" in str(refused.value)
-    assert len(str(refused.value).splitlines()) <= 3
-
-
-def test_what_is_neither_file_nor_folder_is_refused() -> None:
-    given = ["task=transformer", "data=text_csv", f"data.path={os.devnull}"]
-    with pytest.raises(RequestError, match="null is a device or a pipe; name a file"):
-        compose(given)
-
-
-@every_set
-def test_a_home_that_nobody_has_is_no_path(name: str, files: dict[str, Any]) -> None:
-    path = '"~nobody99/x"'
-    with pytest.raises(RequestError, match=r"data\.path=~nobody99/x does not exist"):
-        compose(overrides(name, files | {"path": path}))
+    file, folder = tmp_path / "a file", tmp_path / "a folder"
+    file.touch()
+    folder.mkdir()
+    cases = {
+        "null": "data.path is not set; name a",
+        str(tmp_path / "no"): "no does not exist",
+        str(tmp_path / ("x" * 300)): "cannot be read: File name",
+        '"~nobody99/x"': "data.path=~nobody99/x does not exist",
+    }
+    if Path(files["path"]).is_dir():
+        cases |= {str(file): "is a file; name a folder", str(folder): "is empty"}
+    else:
+        cases |= {str(folder): "is a folder; name a file", str(file): "is empty"}
+        cases[os.devnull] = "null is a device or a pipe; name a file"
+    for path, message in cases.items():
+        with pytest.raises(RequestError) as refused:
+            compose(overrides(name, files | {"path": path}))
+        assert message in str(refused.value) and "data.path" in str(refused.value)
+        assert len(str(refused.value).splitlines()) <= 3, path
 
 
 @pytest.mark.parametrize("name", ["content_folder", "folder"])
@@ -192,13 +169,12 @@ def loaded(tmp_path: Path, content: str | bytes, **options: Any) -> Tokens:
 LINES = "".join(f"text {i} is {'ab'[i % 2]},{'ab'[i % 2]}\n" for i in range(40))
 
 
-@pytest.mark.parametrize(
-    ("content", "options", "words"),
-    [
-        ("text,label\n", {}, "has a header and no samples"),
-        ("a,b\nx,y\n", {}, "2 columns, separated by commas: 'a', 'b'; there is no"),
-        ("text\nx\n", {}, "has 1 columns, separated by commas: 'text'; there is no"),
-        ("\n\n", {}, "has no line with anything in it"),
+def test_a_csv_of_the_wrong_shape_is_refused_with_its_line(tmp_path: Path) -> None:
+    cases: list[tuple[str | bytes, dict[str, Any], str]] = [
+        ("text,label\n", {}, "has a header but no samples"),
+        ("a,b\nx,y\n", {}, "2 columns, separated by commas: 'a', 'b'; it has no"),
+        ("text\nx\n", {}, "has 1 columns, separated by commas: 'text'; it has no"),
+        ("\n\n", {}, "has no line with content"),
         ("text,label\nfine,a\none, two,b\n", {}, "line 3 has 3 columns, not 2"),
         ("text,label\nfine\n", {}, "line 2 has 1 columns, not 2"),
         ('text,label\n"a\nb" x,y\n', {}, "line 3: "),
@@ -212,15 +188,12 @@ LINES = "".join(f"text {i} is {'ab'[i % 2]},{'ab'[i % 2]}\n" for i in range(40))
         ("text,label\n" + LINES, {"vocab_size": 10**12}, "equal to 1000000"),
         ("text,label\nx,a\n", {"encoding": "utf-16"}, "utf-16-le or utf-16-be"),
         ("text,label\nx,a\ny,b\n", {}, "leave a part of the 2 samples empty"),
-    ],
-)
-def test_a_csv_of_the_wrong_shape_is_refused_with_its_line(
-    content: str | bytes, options: dict[str, Any], words: str, tmp_path: Path
-) -> None:
-    with pytest.raises(RequestError) as refused:
-        loaded(tmp_path, content, **options)
-    assert words in str(refused.value)
-    assert len(str(refused.value).splitlines()) <= 3
+    ]
+    for content, options, message in cases:
+        with pytest.raises(RequestError) as refused:
+            loaded(tmp_path, content, **options)
+        assert message in str(refused.value)
+        assert len(str(refused.value).splitlines()) <= 3, message
 
 
 def test_a_label_that_only_the_test_file_has_is_named(tmp_path: Path) -> None:
@@ -228,7 +201,7 @@ def test_a_label_that_only_the_test_file_has_is_named(tmp_path: Path) -> None:
     test.write_text("text,label\nwhat,zebra\nelse,a\n")
     with pytest.raises(RequestError, match=r"test part .* no training sample: 'zebra'"):
         loaded(tmp_path, "text,label\n" + LINES, test_path=str(test))
-    with pytest.raises(RequestError, match="are the same: the test part would be"):
+    with pytest.raises(RequestError, match="are the same, so the network would be"):
         loaded(tmp_path, "text,label\n" + LINES, test_path=str(tmp_path / "texts.csv"))
     test.write_text("text,label\nwhat,b\nelse,a\n")
     data = loaded(tmp_path, "text,label\n" + LINES, test_path=str(test))
@@ -236,27 +209,25 @@ def test_a_label_that_only_the_test_file_has_is_named(tmp_path: Path) -> None:
     assert data.labels[40:].tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-@pytest.mark.parametrize("separator", [",", "\t"])
-def test_quotes_encodings_and_empty_lines(
-    separator: str, encoding: str, end: str, tmp_path: Path
-) -> None:
-    first = ["Text,label", "\u00e9t\u00e9, a", ""]
-    lines = [line.replace(",", separator) for line in first]
-    lines += [f'"b, ""c""\nd"{separator}b', ""]
-    path = tmp_path / ("texts.csv" if separator == "," else "texts.TSV")
-    path.write_bytes(end.join(lines).encode(encoding))
-    form = csv_files.Form("utf-8" if encoding == "utf-8-sig" else encoding)
-    rows = csv_files.read(path, form)
-    assert rows.texts == ["\u00e9t\u00e9", 'b, "c"\nd']
-    assert rows.labels == ["a", "b"]
+def test_quotes_encodings_and_empty_lines(tmp_path: Path) -> None:
+    encodings = ["utf-8", "utf-8-sig", "utf-16", "cp1252"]
+    for case in product([",", "\t"], encodings, ["\n", "\r\n"]):
+        delimiter, encoding, line_end = case
+        first = ["Text,label", "\u00e9t\u00e9, a", ""]
+        lines = [line.replace(",", delimiter) for line in first]
+        lines += [f'"b, ""c""\nd"{delimiter}b', ""]
+        path = tmp_path / ("texts.csv" if delimiter == "," else "texts.TSV")
+        path.write_bytes(line_end.join(lines).encode(encoding))
+        form = csv_files.Form(encoding.removesuffix("-sig"))
+        rows = csv_files.read(path, form)
+        assert rows.texts == ["\u00e9t\u00e9", 'b, "c"\nd'], case
+        assert rows.labels == ["a", "b"], case
 
 
-def test_the_vocabulary_is_of_the_training_part_and_texts_are_cut(
+def test_only_training_texts_give_the_vocabulary_and_texts_are_cut(
     tmp_path: Path,
 ) -> None:
-    # A character of its own in every text.
+    # Each text has a character that no other text has.
     lines = [f"{chr(0x4E00 + i)} {'a' * (1 + i % 5)} b c,{i % 2}" for i in range(60)]
     content = "text,label\n" + "\n".join(lines) + "\n"
     data = loaded(tmp_path, content, max_length=3)
@@ -271,16 +242,14 @@ def test_the_vocabulary_is_of_the_training_part_and_texts_are_cut(
 @pytest.mark.slow
 def test_the_share_of_pads_is_recorded(run: Run) -> None:
     random = run("task=transformer", "data=display_names")
-    alike = run("task=transformer", "data=display_names", "task.batching=length")
-    full = run("task=transformer", "task.padding=max_length")
-    shares = [record.facts["pad_share"] for record in (alike, random, full)]
+    similar = run("task=transformer", "data=display_names", "task.batching=length")
+    padded = run("task=transformer", "task.padding=max_length")
+    shares = [record.facts["pad_share"] for record in (similar, random, padded)]
     assert shares[0] is not None and shares[1] is not None and shares[2] is not None
     assert 0 <= shares[0] < shares[1] / 2 < shares[1] < shares[2] < 1
 
 
 def test_the_share_of_pads_is_that_of_the_masks() -> None:
-    from normbench.training.network import make_task
-
     config = compose(["task=transformer", "task.long_batches=0.5"])
     task = make_task(config, torch.device("cpu"))
     batches = list(task.splits["train"][:320].split(32))

@@ -1,4 +1,4 @@
-"""Texts by the `datasets` library: folders, splits, columns, and no network."""
+"""Texts that the `datasets` library reads: folders, splits, columns, no internet."""
 
 import sys
 from pathlib import Path
@@ -43,61 +43,58 @@ def test_the_splits_and_names_are_those_of_the_set(given: dict[str, Any]) -> Non
     assert len(drawn.labels) == 40 and len(drawn.splits["test"]) == 8
 
 
-def test_texts_are_the_identity(
+def test_the_run_id_depends_on_the_texts(
     given: dict[str, Any], tmp_path: Path, run: Run
 ) -> None:
     record = run(*overrides(given), "batch_size=4", "budget.max_steps=2")
     assert record.status == "ok" and 0 < (record.facts["pad_share"] or 0) < 1
-    moved = (tmp_path / "set").rename(tmp_path / "moved")
+    target = (tmp_path / "set").rename(tmp_path / "moved")
     steps = ["batch_size=4", "budget.max_steps=2"]
-    there = compose(
-        ["budget=smoke", *overrides(given | {"dataset": str(moved)}), *steps]
-    )
-    assert run_id(there) == record.run_id
-    other = datasets.load_from_disk(str(moved))
+    moved = overrides(given | {"dataset": str(target)})
+    assert run_id(compose(["budget=smoke", *moved, *steps])) == record.run_id
+    other = datasets.load_from_disk(str(target))
     other["train"] = other["train"].select(range(39))
     other.save_to_disk(str(tmp_path / "other"))
     changed = overrides(given | {"dataset": str(tmp_path / "other")})
     assert run_id(compose(["budget=smoke", *changed, *steps])) != record.run_id
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+def test_missing_splits_and_columns_are_named(given: dict[str, Any]) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"dataset": None}, "data.dataset is not set"),
-        ({"test_split": "train"}, "test_split are both train: the test part would"),
+        ({"test_split": "train"}, "test_split are both train, so the network would"),
         ({"train_split": "trian"}, "data.train_split=trian is not a split"),
         ({"test_split": "dev"}, "data.test_split=dev is not a split of"),
         ({"text_column": "review"}, "data.text_column=review is not a column of"),
         ({"label_column": "stars"}, "which has text, label"),
-    ],
-)
-def test_what_the_set_does_not_have_is_named(
-    options: dict[str, Any], words: str, given: dict[str, Any]
-) -> None:
-    with pytest.raises(RequestError) as refused:
-        loaded(given, **options)
-    assert words in str(refused.value)
+    ]
+    for options, message in cases:
+        with pytest.raises(RequestError) as refused:
+            loaded(given, **options)
+        assert message in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("columns", "words"),
-    [
-        ({"text": ["a", None], "label": ["x", "y"]}, "row 1 has no text but None"),
-        ({"text": [" ", "b"], "label": ["x", "y"]}, "row 0 has no text but ' '"),
-        ({"text": ["a", "b"], "label": ["x", None]}, "row 1 has no label but None"),
-    ],
-)
-def test_a_row_without_text_or_label_is_named(
-    columns: dict[str, list[Any]], words: str, tmp_path: Path
-) -> None:
-    table = datasets.Dataset.from_dict(columns)
-    datasets.DatasetDict({"train": table}).save_to_disk(str(tmp_path / "set"))
-    with pytest.raises(RequestError, match=words):
-        loaded({"dataset": str(tmp_path / "set"), "test_split": None})
+def test_a_row_without_text_or_label_is_named(tmp_path: Path) -> None:
+    cases: list[tuple[dict[str, list[Any]], str]] = [
+        (
+            {"text": ["a", None], "label": ["x", "y"]},
+            "row 1 has None instead of a text",
+        ),
+        ({"text": [" ", "b"], "label": ["x", "y"]}, "row 0 has ' ' instead of a text"),
+        (
+            {"text": ["a", "b"], "label": ["x", None]},
+            "row 1 has None instead of a label",
+        ),
+    ]
+    for i, (columns, message) in enumerate(cases):
+        folder = str(tmp_path / f"set {i}")
+        table = datasets.Dataset.from_dict(columns)
+        datasets.DatasetDict({"train": table}).save_to_disk(folder)
+        with pytest.raises(RequestError, match=message):
+            loaded({"dataset": folder, "test_split": None})
 
 
-def test_what_is_in_the_cache_of_the_library_needs_no_network(
+def test_a_cached_data_set_needs_no_internet(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = text_csv(tmp_path / "reviews", monkeypatch)
@@ -109,16 +106,16 @@ def test_what_is_in_the_cache_of_the_library_needs_no_network(
     assert len(loaded({"dataset": "reviews"}, test_split=None).labels) == 60
 
 
-@pytest.mark.parametrize("name", ["nobody/no-such-set", "~nobody99/x"])
-def test_a_set_that_is_not_here_without_network_is_one_message(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_missing_data_set_without_internet_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    with pytest.raises(RequestError) as refused:
-        loaded({"dataset": name})
-    assert f"data.dataset={name} is neither" in str(refused.value)
-    assert len(str(refused.value).splitlines()) == 1
+    for name in ["nobody/no-such-set", "~nobody99/x"]:
+        with pytest.raises(RequestError) as refused:
+            loaded({"dataset": name})
+        assert f"data.dataset={name} is neither" in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
 
 
 def test_without_the_library_the_extra_is_named(

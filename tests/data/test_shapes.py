@@ -1,6 +1,7 @@
-"""The pictures of shapes: factors that are independent, and what normalizing takes."""
+"""Pictures of shapes: independent factors, and those that normalization removes."""
 
 import math
+from itertools import combinations
 from typing import Any, get_args
 
 import pytest
@@ -34,7 +35,7 @@ def pixels(data: Images) -> Tensor:
 
 
 def drawn(data: Shapes, seed: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Labels, all factors, and which pictures are those of the test part."""
+    """Return labels, all factors, and a mask of the pictures in the test part."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randperm(data.samples, generator=generator) % CLASSES
     test = torch.arange(data.samples) % 3 == 0
@@ -42,7 +43,10 @@ def drawn(data: Shapes, seed: int) -> tuple[Tensor, dict[str, Tensor], Tensor]:
 
 
 def features(name: str, values: Tensor) -> Tensor:
-    """A factor as columns of mean 0 and deviation 1, in which neighbours are near."""
+    """Return a factor as columns with mean 0 and deviation 1.
+
+    Similar values of the factor have similar columns, also around a circle.
+    """
     if name == "shape":
         columns = F.one_hot(values, CLASSES).double()
     elif (STYLES | CONTENT)[name].spacing == "circular":
@@ -88,15 +92,12 @@ def test_factors_are_independent_and_fill_their_ranges(label: Any) -> None:
     if name == "shape":
         assert torch.equal(factors["shape"], labels)
     else:
-        levels = STYLES[name].at(STYLES[name].levels())
+        levels = STYLES[name].values(STYLES[name].levels())
         assert torch.equal(factors[name], levels[labels])
-        factors["shape"] = factors["shape"].clone()
     columns = {key: features(key, value) for key, value in factors.items()}
-    for one in columns:
-        for other in columns:
-            if one < other:
-                correlation = columns[one].T @ columns[other] / data.samples
-                assert correlation.abs().max() < 4.5 / math.sqrt(data.samples)
+    for first, second in combinations(columns.values(), 2):
+        correlation = first.T @ second / data.samples
+        assert correlation.abs().max() < 4.5 / math.sqrt(data.samples)
     for key, (low, high, _) in (STYLES | CONTENT).items():
         width = (high - low) / 100
         assert low <= factors[key].min() <= factors[key].max() <= high
@@ -105,17 +106,18 @@ def test_factors_are_independent_and_fill_their_ranges(label: Any) -> None:
             assert factors[key].max() > high - width
 
 
-def test_levels_are_as_far_apart_as_they_can_be() -> None:
-    assert Range(1.0, 8.0, "log").at(Range(1.0, 8.0, "log").levels()).tolist() == [
-        pytest.approx(2.0**i) for i in range(4)
+def test_levels_are_evenly_spaced() -> None:
+    cases = [
+        (Range(1.0, 8.0, "log"), [1, 2, 4, 8]),
+        (Range(0.0, 4.0, "circular"), [0, 1, 2, 3]),
+        (Range(-3.0, 3.0), [-3, -1, 1, 3]),
     ]
-    circle = Range(0.0, 4.0, "circular")
-    assert circle.at(circle.levels()).tolist() == [0, 1, 2, 3]
-    assert Range(-3.0, 3.0).at(Range(-3.0, 3.0).levels()).tolist() == [-3, -1, 1, 3]
+    for factor, expected in cases:
+        assert factor.values(factor.levels()).tolist() == pytest.approx(expected)
 
 
 def probe_error(data: Images) -> float:
-    """Test error of the nearest class mean, of the channels' means of each picture."""
+    """Return the test error of a nearest-mean classifier on channel means."""
     x = data.images.mean((2, 3))
     train, test = data.splits["train"], data.splits["test"]
     x_train, y_train = x[train], data.labels[train]
@@ -125,7 +127,7 @@ def probe_error(data: Images) -> float:
 
 
 @every_label
-def test_a_linear_probe_on_means_reads_offsets_and_nothing_else(label: Any) -> None:
+def test_channel_means_reveal_offsets_only(label: Any) -> None:
     error = probe_error(Shapes(label=label).load(0))
     if label in {"brightness", "hue"}:
         assert error < 0.35
@@ -133,7 +135,7 @@ def test_a_linear_probe_on_means_reads_offsets_and_nothing_else(label: Any) -> N
         assert error > 0.65
 
 
-def test_per_channel_normalization_takes_the_factors_of_colour_away_exactly() -> None:
+def test_per_channel_normalization_removes_exactly_the_colour_factors() -> None:
     def normalised(label: Any) -> Tensor:
         images = Shapes(label=label, samples=200).load(3).images.double()
         return F.instance_norm(images, eps=0)
@@ -145,7 +147,7 @@ def test_per_channel_normalization_takes_the_factors_of_colour_away_exactly() ->
         assert (normalised(label) - reference).abs().mean() > 0.1
 
 
-def test_contrast_is_one_gain_about_a_constant_and_that_of_luminance_is_not() -> None:
+def test_contrast_is_a_gain_of_all_channels_and_contrast_luma_is_not() -> None:
     _, factors, _ = drawn(Shapes(samples=50), 0)
     noise = torch.randn(50, 24, 24) / 100
     half = factors | {"contrast": factors["contrast"] / 2}
@@ -158,7 +160,7 @@ def test_contrast_is_one_gain_about_a_constant_and_that_of_luminance_is_not() ->
 
 
 @pytest.mark.parametrize("shape", range(CLASSES))
-def test_every_shape_is_whole_and_of_one_area(shape: int) -> None:
+def test_every_shape_is_whole_and_has_the_same_area(shape: int) -> None:
     _, factors, _ = drawn(Shapes(samples=500), 0)
     factors["shape"] = torch.full((500,), shape)
     f = {name: value[:, None, None] for name, value in factors.items()}
@@ -169,7 +171,7 @@ def test_every_shape_is_whole_and_of_one_area(shape: int) -> None:
     assert ((covered.sum((1, 2)) - area) / area).abs().max() < 0.02
 
 
-def test_style_shift_moves_style_and_nothing_else() -> None:
+def test_style_shift_changes_only_the_style() -> None:
     labels, factors, test = drawn(Shapes(style_shift=True), 2)
     for name, (low, high, spacing) in STYLES.items():
         middle = math.sqrt(low * high) if spacing == "log" else (low + high) / 2
@@ -210,5 +212,7 @@ def test_a_wrong_option_is_refused(given: dict[str, Any], message: str) -> None:
 
 
 def test_a_shift_of_the_label_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"style_shift=true.*label=hue.*label=shape"):
+    with pytest.raises(
+        RequestError, match=r"style_shift=true needs data.label=shape.*label=hue"
+    ):
         Shapes(label="hue", style_shift=True)

@@ -1,6 +1,5 @@
-"""Splits of the user's data: as before, but for rare labels and copies."""
+"""Splits of the user's data, with rare labels and with copies."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def given_split(training: int, test: int | None, seed: int) -> Splits:
-    """The split that ignores labels and groups."""
+def plain_split(training: int, test: int | None, seed: int) -> Splits:
+    """Return the split that ignores labels and groups."""
     if test is None:
         return random_split(training, **FRACTIONS, generator=generator(seed))
     fraction = FRACTIONS["val_fraction"]
@@ -41,20 +40,20 @@ def parts(splits: Splits) -> dict[str, list[int]]:
     test=st.none() | st.integers(1, 5),
     seed=st.integers(0, 1000),
 )
-def test_a_split_that_lacks_no_label_is_the_one_that_was_drawn_before(
+def test_a_split_with_all_labels_in_training_is_the_plain_split(
     labels: list[str], test: int | None, seed: int
 ) -> None:
     training = len(labels) - (test or 0)
-    before = given_split(training, test, seed)
+    plain = plain_split(training, test, seed)
     now = grouped_split(labels, test, **FRACTIONS, generator=generator(seed))
     assert {part: len(now[part]) for part in now} == {
-        part: len(before[part]) for part in before
+        part: len(plain[part]) for part in plain
     }
     assert {labels[i] for i in now["train"].tolist()} == set(labels[:training])
-    if {labels[i] for i in before["train"].tolist()} == set(labels[:training]):
-        assert parts(now) == parts(before)
+    if {labels[i] for i in plain["train"].tolist()} == set(labels[:training]):
+        assert parts(now) == parts(plain)
     if test is not None:
-        assert parts(now)["test"] == parts(before)["test"]
+        assert parts(now)["test"] == parts(plain)["test"]
 
 
 @settings(deadline=None, max_examples=100)
@@ -63,16 +62,14 @@ def test_a_split_that_lacks_no_label_is_the_one_that_was_drawn_before(
     seed=st.integers(0, 1000),
     test=st.booleans(),
 )
-def test_samples_that_are_the_same_are_in_one_part(
-    keys: list[int], seed: int, test: bool
-) -> None:
-    given = 3 if test else None
-    training = len(keys) - (given or 0)
+def test_a_group_is_in_one_part(keys: list[int], seed: int, test: bool) -> None:
+    test_count = 3 if test else None
+    training = len(keys) - (test_count or 0)
     labels = [f"{key % 3}" for key in keys]
     distinct, wanted = len(set(keys[:training])), len(set(labels[:training]))
     try:
         now = grouped_split(
-            labels, given, groups=keys, **FRACTIONS, generator=generator(seed)
+            labels, test_count, groups=keys, **FRACTIONS, generator=generator(seed)
         )
     except RequestError as error:
         assert distinct < wanted + (1 if test else 2)
@@ -88,7 +85,7 @@ def test_samples_that_are_the_same_are_in_one_part(
     assert all(len(index) for index in now.values())
 
 
-def test_parts_with_copies_have_about_the_sizes_that_are_asked_for() -> None:
+def test_parts_with_copies_have_the_requested_sizes() -> None:
     keys = [i // 2 for i in range(200)]
     for seed in range(10):
         now = grouped_split(
@@ -98,7 +95,7 @@ def test_parts_with_copies_have_about_the_sizes_that_are_asked_for() -> None:
 
 
 def rare(tmp_path: Path, kind: str) -> Any:
-    """Thirty samples, of which two labels have two and one has one."""
+    """Make thirty samples with rare labels: two with two samples, one with one."""
     labels = ["a"] * 13 + ["b"] * 12 + ["rare"] * 2 + ["scarce"] * 2 + ["single"]
     if kind == "text_csv":
         rows = [f"text {i},{label}" for i, label in enumerate(labels)]
@@ -110,11 +107,11 @@ def rare(tmp_path: Path, kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["text_csv", "folder"])
-def test_every_seed_trains_on_every_label_however_rare(
+def test_training_has_every_rare_label_for_every_seed(
     kind: str, tmp_path: Path
 ) -> None:
     data = rare(tmp_path, kind)
-    lacking = Counter[str]()
+    incomplete = 0
     for seed in range(20):
         loaded = data.load(seed)
         assert loaded.classes == ("a", "b", "rare", "scarce", "single")
@@ -122,14 +119,14 @@ def test_every_seed_trains_on_every_label_however_rare(
         assert set(trained.tolist()) == set(range(5)), f"seed {seed}"
         sizes = [len(loaded.splits[part]) for part in ("train", "val", "test")]
         assert sizes == [21, 3, 6]
-        before = given_split(30, None, seed)
-        if len(set(loaded.labels[before["train"]].tolist())) == 5:
-            assert parts(loaded.splits) == parts(before)
+        plain = plain_split(30, None, seed)
+        if len(set(loaded.labels[plain["train"]].tolist())) == 5:
+            assert parts(loaded.splits) == parts(plain)
         else:
-            lacking["before"] += 1
-    assert lacking["before"] > 3
-    [told] = loaded.notes.warnings
-    assert "classes with 1 or 2 samples: rare 2, scarce 2, single 1" in told
+            incomplete += 1
+    assert incomplete > 3  # seeds whose plain split lacks a label in training
+    [warning] = loaded.notes.warnings
+    assert "classes with 1 or 2 samples: rare 2, scarce 2, single 1" in warning
 
 
 def test_more_labels_than_training_can_hold_are_refused_for_every_seed() -> None:

@@ -1,12 +1,12 @@
-"""What crops look like, set alike: contrast normalised, or style normalised.
+"""Give all crops the same contrast, or the statistics of one style picture.
 
 Huang & Belongie 2017 ("Arbitrary Style Transfer in Real-time with Adaptive Instance
 Normalization", section 4) train on raw, on contrast-normalised and on style-normalised
-photographs, to ask which of them instance normalization makes up for. Contrast as
-theirs: histogram equalisation of the luminance. Style otherwise: they redraw every
-photograph with a trained style-transfer network; `impose_style` sets statistics of
-filters in closed form (Heeger & Bergen 1995, "Pyramid-Based Texture Analysis/
-Synthesis"), which nothing here was trained for and which any norm can be judged by.
+photographs. They ask which of these changes makes instance normalization unnecessary.
+`equalize_luminance` normalises contrast in their way. For style, they redraw each
+photograph with a trained network. Instead, `impose_style` sets filter statistics in
+closed form (Heeger & Bergen 1995, "Pyramid-Based Texture Analysis/Synthesis"). It uses
+no trained network, so it favours no norm.
 """
 
 import torch
@@ -19,31 +19,31 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 
 ITERATIONS = 3
-"""Of `impose_style`; the spread between crops hardly falls after that."""
+"""Iterations of `impose_style`. More would hardly reduce the spread between crops."""
 
-_AT_A_TIME = 64
-"""Crops: several hundred with all their bands take a gigabyte."""
+_CHUNK = 64
+"""Crops that are processed at once. All bands of some hundred crops need a gigabyte."""
 
-# Burt & Adelson 1983, with a = 3/8.
+# The smoothing kernel of Burt & Adelson 1983, with a = 3/8.
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 
-_LEAST = 1e-8
-"""Variance of colours below which there is none: a hundredth of that of rounding."""
+_MIN_VARIANCE = 1e-8
+"""Smaller variances of colours count as zero: a hundredth of the rounding error's."""
 
 
 def luminance(pictures: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 1, H, W)."""
+    """Return the luminance (N, 1, H, W) of `pictures` (N, 3, H, W)."""
     weights = torch.tensor(LUMINANCE, dtype=pictures.dtype)
     return (pictures * weights.view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def equalize_luminance(crops: Tensor) -> Tensor:
-    """Histogram equalisation of each crop's luminance: (N, 3, H, W) in [0, 1], same.
+    """Equalise the luminance histogram of each crop; shapes (N, 3, H, W), in [0, 1].
 
-    The new luminance is the share of the crop's pixels that are darker, plus half the
-    share that are as dark, so that its mean is 1/2 in every crop. The differences
-    between the channels stay; where a colour would leave the cube, they shrink towards
-    grey, at the same luminance.
+    The new luminance of a pixel is the share of darker pixels in its crop plus half the
+    share of equally dark pixels. Therefore its mean is 1/2 in every crop. The
+    differences between the channels are kept. If a channel would leave [0, 1], the
+    differences are reduced, at the same luminance.
     """
     before = luminance(crops)
     values = before.flatten(1).contiguous()
@@ -59,31 +59,32 @@ def equalize_luminance(crops: Tensor) -> Tensor:
 def impose_style(
     crops: Tensor, style: Tensor, *, iterations: int = ITERATIONS
 ) -> Tensor:
-    """Give each crop the style statistics of a picture, and leave what is where.
+    """Give each crop the style statistics of a picture, and keep its content.
 
-    (N, 3, H, W), (3, H', W') in [0, 1] -> (N, 3, H, W) in [0, 1]. In the axes of the
-    style's colours, where they are uncorrelated: colour means and covariance, then the
-    histogram of every band of a Laplacian pyramid in each channel, then the histogram
-    of each channel, all this `iterations` times, since each undoes a little of the
-    others. Histograms are matched by rank, which keeps a band's order: bright stays
-    bright, and an edge an edge.
+    `crops` (N, 3, H, W) and `style` (3, H', W') are in [0, 1], like the result (N, 3,
+    H, W). The colours are first rotated to axes in which the colours of the style are
+    uncorrelated. Three statistics are then set: the means and covariance of the
+    channels, the histogram of each band of a Laplacian pyramid, and the histogram of
+    each channel. This is repeated `iterations` times, because each step slightly
+    changes the result of the others. Histograms are matched by rank, so bright pixels
+    stay bright and edges stay edges.
 
-    Equal values (a black sky) have no order: noise below a step of 8 bits gives them
-    one, the same in every call, and so they become texture, as Heeger & Bergen's noise
-    does. Orientations are left to the crop.
+    Equal values, as in a black sky, have no ranks. Noise smaller than one step of 8
+    bits orders them; it is the same in every call. Such areas become texture, as the
+    noise of Heeger & Bergen does. The orientations of the style are not imposed.
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(crops.shape, generator=generator, dtype=crops.dtype)
     mean = style.mean((1, 2), keepdim=True)
     variance, axes = torch.linalg.eigh(_covariance((style - mean)[None])[0])
-    scale = variance.clamp(min=_LEAST).sqrt().view(3, 1, 1)
+    scale = variance.clamp(min=_MIN_VARIANCE).sqrt().view(3, 1, 1)
     reference = _mix((style - mean)[None], axes.T) / scale
     side = min(*crops.shape[2:], *style.shape[1:])
     size = crops[0, 0].numel()
     bands = [_quantiles(band, size) for band in pyramid(reference, side)]
     pixels = _quantiles(reference, size)
     styled = []
-    for x in _mix(crops + (noise - 0.5) / 255, axes.T).split(_AT_A_TIME):
+    for x in _mix(crops + (noise - 0.5) / 255, axes.T).split(_CHUNK):
         for _ in range(iterations):
             matched = map(_with_quantiles, pyramid(_uncorrelated(x), side), bands)
             x = _with_quantiles(sum(matched, torch.zeros_like(x)), pixels)
@@ -92,11 +93,12 @@ def impose_style(
 
 
 def pyramid(pictures: Tensor, side: int) -> list[Tensor]:
-    """The bands of a Laplacian pyramid, none made smaller: their sum is the picture.
+    """Return the bands of a Laplacian pyramid of `pictures` (N, C, H, W).
 
-    (N, C, H, W) -> tensors of the same shape, from fine to coarse, each twice as coarse
-    as the one before, as many as fit into pictures of `side` pixels; the last is what
-    is left, with the mean. Source: Burt & Adelson 1983, without the subsampling.
+    All bands have the shape of `pictures`, and their sum equals `pictures`. Each band
+    is twice as coarse as the one before. Their number is what fits into `side` pixels.
+    The last band is the remainder, with the mean. Source: Burt & Adelson 1983, without
+    the subsampling.
     """
     bands, dilation = [], 1
     while 2 * dilation < side:
@@ -108,43 +110,49 @@ def pyramid(pictures: Tensor, side: int) -> list[Tensor]:
 
 
 def _blurred(pictures: Tensor, dilation: int) -> Tensor:
-    # Slices: a convolution of each channel by itself takes several times as long.
+    # Adding slices is several times faster than a depthwise convolution.
     blurred = F.pad(pictures, [2 * dilation] * 4, mode="reflect")
     for dim in (2, 3):
         size, padded = pictures.shape[dim], blurred
         blurred = torch.zeros_like(padded.narrow(dim, 0, size))
         for tap, weight in enumerate(_BINOMIAL):
-            taken = padded.narrow(dim, tap * dilation, size)
-            blurred = blurred.add_(taken, alpha=weight)
+            shifted = padded.narrow(dim, tap * dilation, size)
+            blurred = blurred.add_(shifted, alpha=weight)
     return blurred
 
 
 def _covariance(centred: Tensor) -> Tensor:
-    """Of the channels of each picture, (N, C, C), whose channels have mean 0."""
+    """Return the covariances (N, C, C) of channels whose mean is 0."""
     flat = centred.flatten(2)
     return flat @ flat.mT / flat.shape[2]
 
 
 def _uncorrelated(x: Tensor) -> Tensor:
-    """Channels of mean 0, variance 1 and no correlation, as close as that goes to x."""
+    """Return the channels of x with mean 0, variance 1 and no correlation.
+
+    Of all such linear maps, this one changes x least.
+    """
     centred = x - x.mean((2, 3), keepdim=True)
     variance, axes = torch.linalg.eigh(_covariance(centred))
-    scaled = axes / variance.clamp(min=_LEAST).sqrt()[:, None]
+    scaled = axes / variance.clamp(min=_MIN_VARIANCE).sqrt()[:, None]
     return _mix(centred, scaled @ axes.mT)
 
 
 def _mix(x: Tensor, matrix: Tensor) -> Tensor:
-    """Linear maps of the channels: (N, C, H, W), (C, C) or (N, C, C)."""
+    """Multiply the channels of x (N, C, H, W) by a matrix (C, C) or (N, C, C)."""
     return (matrix @ x.flatten(2)).view_as(x)
 
 
 def _quantiles(x: Tensor, count: int) -> Tensor:
-    """(1, C, H, W) -> (1, C, count): means of as many equal shares of sorted values."""
+    """Divide the sorted values of x (1, C, H, W) into `count` bins of equal size.
+
+    Return the means of the bins (1, C, count).
+    """
     return F.adaptive_avg_pool1d(x.flatten(2).sort(2).values, count)
 
 
 def _with_quantiles(x: Tensor, quantiles: Tensor) -> Tensor:
-    """Each channel's values replaced by `quantiles` (1, C, H * W), in their order."""
+    """Replace the values of each channel by `quantiles` (1, C, H * W), rank by rank."""
     order = x.flatten(2).argsort(dim=2, stable=True)
     matched = torch.empty_like(x).flatten(2)
     return matched.scatter_(2, order, quantiles.expand_as(order)).view_as(x)

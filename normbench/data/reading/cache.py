@@ -1,7 +1,7 @@
-"""Parsed data, kept on disk as tensors so that only the first run parses.
+"""Cache parsed data on disk as tensors, so that only the first run parses them.
 
-The folder is $NORMBENCH_CACHE, or else the user's cache folder. Everything in it can be
-deleted at any time.
+The folder is $NORMBENCH_CACHE, or the user's cache folder if it is not set. Its content
+may be deleted at any time.
 """
 
 import hashlib
@@ -22,45 +22,53 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-# Not `warnings`: under `python -W error` those would end the run.
+# Logged, because a warning would end the run under `python -W error`.
 log = logging.getLogger(__name__)
 
 
 class Parsed(NamedTuple):
-    """What a cache file holds: tensors and strings (class names, a vocabulary)."""
+    """The content of a cache file: tensors and strings, such as class names."""
 
     tensors: dict[str, Tensor]
     strings: dict[str, str] = {}  # noqa: RUF012 - never changed
 
 
 def folder() -> Path:
-    """Where the cache is; it need not exist."""
-    chosen = os.environ.get("NORMBENCH_CACHE")
-    path = chosen or platformdirs.user_cache_dir("normbench")
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - where there is no home
+    """Return the folder of the cache, which may not exist yet."""
+    return user_folder("NORMBENCH_CACHE", platformdirs.user_cache_dir("normbench"))
+
+
+def user_folder(variable: str, default: str) -> Path:
+    """Return the folder that an environment variable names, or `default` if unset.
+
+    "~" is expanded if the user has a home folder.
+    """
+    path = os.environ.get(variable) or default
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - does not fail without a home
 
 
 def cached(
     name: str, identity: Mapping[str, object], make: Callable[[], Parsed]
 ) -> Parsed:
-    """What `make()` returns, from disk if it was made before.
+    """Return the result of `make()`, from disk if it was computed before.
 
-    `name` starts the file's name. `identity` (JSON values) is all that the result
-    depends on: the options, the versions of the packages that were read, and a `format`
-    number that its caller raises when the parsing changes. A damaged file is logged and
-    made again; where nothing can be written, that is logged once and the run goes on.
-    Of concurrent callers one makes it, and the others wait and read it, wherever the
-    file system has locks; a reader never sees half a file.
+    The file name starts with `name`. `identity` (JSON values) contains everything that
+    the result depends on: the options, the versions of the packages used, and a
+    `format` number that the caller increases when the parsing changes. A damaged file
+    is logged and replaced. If the folder cannot be written, this is logged once, and
+    the result is returned anyway. If several processes need the same file, one of them
+    calls `make`, and the others wait for its result. Without locks in the file system,
+    each of them calls `make`. A reader never sees an incomplete file.
     """
     path = folder() / f"{name}-{digest(identity)[:24]}.safetensors"
     try:
         return read(path)
     except OSError:
-        pass  # Not there, or not readable: then it is replaced, if that is possible.
+        pass  # The file is missing or unreadable. It is replaced if possible.
     except (SafetensorError, ValueError) as error:
-        log.warning("%s is damaged, making it again: %s", path, error)
+        log.warning("%s is damaged and will be replaced: %s", path, error)
     with _locked(path):
-        # Another process may have made it meanwhile.
+        # Another process may have written the file in the meantime.
         with suppress(OSError, SafetensorError, ValueError):
             return read(path)
         parsed = make()
@@ -73,9 +81,9 @@ def cached(
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Alone with `path` within, unless no lock can be had: then the work is doubled."""
+    """Hold the lock of `path`; without support for locks, continue without one."""
     lock = FileLock(path.with_name(f".{path.stem}.lock"))
-    with suppress(OSError, NotImplementedError):  # the latter is filelock's
+    with suppress(OSError, NotImplementedError):  # filelock raises either
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
@@ -85,9 +93,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def digest(identity: Mapping[str, object], tensors: Mapping[str, Tensor] = {}) -> str:
-    """64 hex digits over JSON values and over names, types, shapes and entries.
+    """Return a hash, 64 hex digits, of JSON values and of tensors on the CPU.
 
-    `tensors` are on the CPU. Independent of the order of either mapping.
+    It covers the names, types, shapes and entries of the tensors. The order of the two
+    mappings does not matter.
     """
     hash = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
@@ -97,23 +106,24 @@ def digest(identity: Mapping[str, object], tensors: Mapping[str, Tensor] = {}) -
 
 
 _verified: set[tuple[str, int, int, int]] = set()
-"""Files whose content this process has compared with their digest: the path, inode,
-size and time of change."""
+"""States of files that this process has compared with their digest: path, inode, size
+and modification time."""
 
 
 def read(path: Path) -> Parsed:
-    """Return what `write` wrote. Raises OSError, SafetensorError or ValueError.
+    """Read a file that `write` wrote.
 
-    The digest is computed once for each state of a file in a process.
+    Raises OSError if it cannot be read, and SafetensorError or ValueError if it is
+    damaged. A process computes the digest once for each state of a file.
     """
     info = path.stat()
     state = (str(path), info.st_ino, info.st_size, info.st_mtime_ns)
     with safe_open(path, "pt") as file:
         strings = file.metadata() or {}
-        # A clone does not depend on the file, which is mapped into memory.
+        # The file is mapped into memory. A clone does not depend on it.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     expected = strings.pop("digest", None)
-    # The format itself notices a truncated file, but not a changed byte.
+    # The format detects a truncated file, but not a changed byte.
     if state not in _verified and expected != digest(strings, tensors):
         raise ValueError("its digest does not match")
     _verified.add(state)
@@ -121,9 +131,9 @@ def read(path: Path) -> Parsed:
 
 
 def write(path: Path, parsed: Parsed) -> None:
-    """Write `parsed` with its digest, whole or not at all. Raises OSError."""
+    """Write `parsed` and its digest in one atomic step. Raises OSError."""
     strings = parsed.strings | {"digest": digest(parsed.strings, parsed.tensors)}
-    # The format refuses tensors with gaps.
+    # The format needs contiguous tensors.
     tensors = {name: tensor.contiguous() for name, tensor in parsed.tensors.items()}
     content = safetensors.torch.save(tensors, metadata=strings)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -138,8 +148,8 @@ def write(path: Path, parsed: Parsed) -> None:
 @cache
 def _log_unwritable(folder: Path, reason: str | None) -> None:
     log.warning(
-        "cannot write to the cache folder %s (%s): data are parsed anew in every run; "
-        "set NORMBENCH_CACHE to a folder that can be written",
+        "cannot write to the cache folder %s (%s), so every run parses the data again; "
+        "set NORMBENCH_CACHE to a writable folder",
         folder,
         reason,
     )

@@ -1,4 +1,4 @@
-"""Copies of pictures in the user's folders: the same bytes under another name."""
+"""Find copies among the user's pictures: equal files under different names."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -11,10 +11,10 @@ EMPTY = sha256(b"").digest()
 
 
 def fingerprint(contents: Sequence[Contents]) -> str:
-    """Return 32 hex digits over the `contents` of one or two folders, or other files.
+    """Return a hash, 32 hex digits, of the `contents` of one or two groups of files.
 
-    If the first has copies, the hash differs from that of an earlier version, which did
-    not keep copies in one part and so drew another split.
+    An earlier version did not keep copies in one part. If the first group has copies,
+    the hash therefore differs from that version's, because the split differs too.
     """
     joined = "".join(part.fingerprint[: 32 // len(contents)] for part in contents)
     digests = [digest for digest in contents[0].digests if digest != EMPTY]
@@ -26,35 +26,38 @@ def fingerprint(contents: Sequence[Contents]) -> str:
 def notes(
     root: Path, paths: Sequence[Path], digests: Sequence[bytes], training: int
 ) -> Notes:
-    """Warn of copies among the first `training` pictures, and of copies of them later.
+    """Warn about copies of training pictures.
 
-    The later pictures are the test part. `digests` are those of the files `paths`.
+    `digests` are the hashes of the files `paths`. The first `training` files are the
+    training pictures, below `root`; the others are the test part.
     """
 
-    def name(place: int) -> str:
-        path = paths[place]
+    def name(index: int) -> str:
+        path = paths[index]
         return shown(path.relative_to(root) if path.is_relative_to(root) else path)
 
     def example(pairs: Sequence[tuple[int, int]]) -> str:
         return shortened((f"{name(a)} = {name(b)}" for a, b in pairs), 2)
 
-    first: dict[bytes, int] = {}
-    again: list[tuple[int, int]] = []
+    originals: dict[bytes, int] = {}
+    copies: list[tuple[int, int]] = []
     leaked: list[tuple[int, int]] = []
-    for place, digest in enumerate(digests):
-        if digest in first:
-            (again if place < training else leaked).append((first[digest], place))
-        elif place < training and digest != EMPTY:
-            first[digest] = place
+    for index, digest in enumerate(digests):
+        if digest in originals:
+            pairs = copies if index < training else leaked
+            pairs.append((originals[digest], index))
+        elif index < training and digest != EMPTY:
+            originals[digest] = index
     warnings = []
-    if again:
+    if copies:
         warnings.append(
-            f"data.path: {len(again)} of {training} pictures are copies of another "
-            f"({example(again)}): one part has them together; remove the copies"
+            f"data.path: {len(copies)} of {training} pictures are copies of another "
+            f"picture ({example(copies)}); copies are kept in the same part, but it is "
+            "better to remove them"
         )
     if leaked:
         warnings.append(
-            f"data.test_path: {len(leaked)} pictures are copies of one in data.path "
-            f"({example(leaked)}), which is trained on; remove the copies"
+            f"data.test_path: {len(leaked)} pictures are copies of training pictures "
+            f"in data.path ({example(leaked)}); remove the copies"
         )
-    return Notes((), tuple(warnings))
+    return Notes(warnings=tuple(warnings))

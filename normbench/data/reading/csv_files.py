@@ -1,4 +1,4 @@
-"""Read a CSV file of the user's: find its delimiter and its columns."""
+"""Read the user's CSV files: detect the delimiter, and find the columns."""
 
 import codecs
 import csv
@@ -15,49 +15,51 @@ from normbench.data.reading import files
 from normbench.data.reading.texts import Texts
 from normbench.errors import RequestError
 
-TABS = {".tsv", ".tab"}
+TAB_SUFFIXES = {".tsv", ".tab"}
 """Suffixes of files whose delimiter is a tab."""
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
-"""What may separate columns, in the order in which it is tried."""
-SEP = re.compile(r"sep=([,;\t|])[\r\n]*", re.IGNORECASE)
-"""A first line of Excel's, which names the delimiter and is no part of the table."""
-LONGEST_FIELD = 100_000_000
-"""Characters of a field; more are a quote that is never closed."""
-LOOKED_AT = 100
-"""Rows that tell the delimiter of a file whose columns are named by numbers."""
-MARKS = {
+"""Names and characters of the delimiters, in the order in which they are tried."""
+SEP_LINE = re.compile(r"sep=([,;\t|])[\r\n]*", re.IGNORECASE)
+"""A first line that Excel writes: it names the delimiter, and is not a table row."""
+MAX_FIELD_LENGTH = 100_000_000
+"""Characters of a field. In a longer field, a quote is probably never closed."""
+SNIFF_ROWS = 100
+"""Rows that are read to detect the delimiter if the columns are given as numbers."""
+BOM_ENCODINGS = {
     codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, as it starts with UTF-16's mark
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""The byte order marks that a file may begin with, and the encoding that each is of."""
+"""Byte order marks at the beginning of a file, and the encodings that they mean."""
 
 
-def _named(delimiter: Any) -> Any:
+def _delimiter_name(delimiter: Any) -> Any:
     names = {sign: name for name, sign in DELIMITERS.items()} | {r"\t": "tab"}
     return names.get(delimiter, delimiter) if isinstance(delimiter, str) else delimiter
 
 
 Delimiter = Annotated[
-    Literal["comma", "semicolon", "tab", "pipe"], BeforeValidator(_named)
+    Literal["comma", "semicolon", "tab", "pipe"], BeforeValidator(_delimiter_name)
 ]
 
 
 def _column(column: Any) -> Any:
     if isinstance(column, str) or (type(column) is int and column >= 1):
         return column
-    raise ValueError("write the name of a column, or its number, from 1")
+    raise ValueError("give the name of a column, or its number, from 1")
 
 
 Column = Annotated[str | int, BeforeValidator(_column)]
-"""A column by its name in the header, or by its number, from 1."""
+"""A column: its name in the header, or its number, from 1."""
 
 
 class Form(NamedTuple):
-    """How a file is to be read; a delimiter of None is found, columns of None have the
-    names "text" and "label", or, without a header, the numbers 1 and 2.
+    """The options for reading a file.
+
+    If `delimiter` is None, it is detected. Columns that are None have the names "text"
+    and "label", or the numbers 1 and 2 if there is no header.
     """
 
     encoding: str = "utf-8"
@@ -67,62 +69,64 @@ class Form(NamedTuple):
     label_column: Column | None = None
 
     def columns(self) -> dict[str, Column]:
-        """The column of each option."""
-        usual: dict[str, tuple[Column, Column]] = {
-            "text_column": ("text", 1),
-            "label_column": ("label", 2),
-        }
-        given = {key: getattr(self, key) for key in usual}
+        """Return the text column and the label column, by the name of their option."""
+        text: Column = "text" if self.header else 1
+        label: Column = "label" if self.header else 2
         return {
-            key: usual[key][not self.header] if column is None else column
-            for key, column in given.items()
+            "text_column": text if self.text_column is None else self.text_column,
+            "label_column": label if self.label_column is None else self.label_column,
         }
+
+    def has_named_column(self) -> bool:
+        """Return whether a column is given by its name."""
+        return any(isinstance(column, str) for column in self.columns().values())
 
 
 def read(path: Path, form: Form) -> Texts:
-    """The samples in a file. Raises RequestError, with the line that is wrong."""
+    """Return the samples in a file. Raises RequestError, which names the wrong line."""
     _require_encoding(path, form.encoding)
-    before = csv.field_size_limit(LONGEST_FIELD)
+    previous_limit = csv.field_size_limit(MAX_FIELD_LENGTH)
     try:
         with path.open(encoding=form.encoding, newline="") as opened:
             return _read(path, opened, form)
-    except LookupError:
-        raise _unknown(form.encoding) from None
     except UnicodeError as error:
         raise RequestError(
             f"{path} is not in data.encoding={form.encoding}: {error}; "
-            f"{_instead(form.encoding)}"
+            f"{_other_encodings(form.encoding)}"
         ) from None
+    except LookupError:  # base64 and the like are no encodings of text
+        raise _unknown_encoding(form.encoding) from None
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from None
     finally:
-        csv.field_size_limit(before)
+        csv.field_size_limit(previous_limit)
 
 
 def _read(path: Path, opened: TextIO, form: Form) -> Texts:
     delimiter = _delimiter(path, opened, form)
     rows = _rows(opened, delimiter)
-    texts, labels, lines, blank = [], [], [], 0
+    texts, labels, lines = [], [], []
+    empty_rows = 0
     try:
         _, first = next(rows, (0, []))
-        at = _places(path, first, delimiter, form)
+        columns = _column_indices(path, first, delimiter, form)
         if not form.header:
             rows = _rows(opened, delimiter)
         for line, fields in rows:
             if not any(fields):
-                blank += 1  # as spreadsheets write empty rows
+                empty_rows += 1  # only delimiters, as spreadsheets write empty rows
                 continue
-            where = f"{path}: line {line}"
+            position = f"{path}: line {line}"
             if len(fields) != len(first):
                 raise RequestError(
-                    f"{where} has {len(fields)} columns, not {len(first)}; a text with "
-                    f'{delimiter}s or line breaks stands in "..."'
+                    f"{position} has {len(fields)} columns, not {len(first)}; "
+                    f"quote texts that contain {delimiter}s or line breaks"
                 )
-            text, label = (fields[place] for place in at)
+            text, label = (fields[column] for column in columns)
             if not text or not label:
                 raise RequestError(
-                    f"{where} has an empty {'label' if text else 'text'}; fill it or "
-                    "remove it"
+                    f"{position} has an empty {'label' if text else 'text'}; fill it "
+                    "in, or remove the line"
                 )
             texts.append(text)
             labels.append(label)
@@ -130,122 +134,133 @@ def _read(path: Path, opened: TextIO, form: Form) -> Texts:
     except csv.Error as error:
         raise RequestError(f"{path}: {error}; is a quote never closed?") from None
     if not texts:
-        there = "a header and no samples" if form.header else "no samples"
-        raise RequestError(f"{path} has {there}")
-    names = [repr(first[k]) if form.header else str(k + 1) for k in at]
-    told = f"{path.name}: separated by {delimiter}s; text is column {names[0]} and "
-    told += f"label {names[1]} of {len(first)}"
-    told += f"; {blank} empty rows are left out" if blank else ""
-    return Texts(texts, labels, lines, path.name, Notes((told,)))
+        content = "a header but no samples" if form.header else "no samples"
+        raise RequestError(f"{path} has {content}")
+    names = [repr(first[k]) if form.header else str(k + 1) for k in columns]
+    summary = (
+        f"{path.name}: {len(first)} columns, separated by {delimiter}s; texts are in "
+        f"column {names[0]} and labels in column {names[1]}"
+    )
+    if empty_rows:
+        summary += f"; {empty_rows} empty rows are left out"
+    return Texts(texts, labels, lines, path.name, Notes((summary,)))
 
 
 def _rows(opened: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row that has something in its line, with the number of its last line.
+    """Yield the stripped fields of each non-empty line, with the line number.
 
-    Fields are stripped. Raises csv.Error, with the line.
+    If a row has several lines, the number is that of the last line. Raises csv.Error,
+    which names the line.
     """
-    before = int(_written_delimiter(opened) is not None)
+    skipped_lines = 0 if _written_delimiter(opened) is None else 1
     reader = csv.reader(opened, delimiter=DELIMITERS[delimiter], strict=True)
     try:
         for fields in reader:
             if fields:
-                yield before + reader.line_num, [field.strip() for field in fields]
+                line = skipped_lines + reader.line_num
+                yield line, [field.strip() for field in fields]
     except csv.Error as error:
-        raise csv.Error(f"line {before + reader.line_num}: {error}") from None
+        line = skipped_lines + reader.line_num
+        raise csv.Error(f"line {line}: {error}") from None
 
 
 def _written_delimiter(opened: TextIO) -> str | None:
-    """The delimiter that a first line `sep=;` names; `opened` then stands after it.
+    """Return the delimiter that a first line such as `sep=;` names, or None.
 
-    So it does after a byte order mark, which spreadsheets write.
+    Afterwards `opened` is at the beginning of the table: after this line, if it exists,
+    and after a byte order mark.
     """
     _rewind(opened)
-    found = SEP.fullmatch(opened.readline(8))
-    if found is None:
+    match = SEP_LINE.fullmatch(opened.readline(8))
+    if match is None:
         _rewind(opened)
         return None
-    return str(_named(found[1]))
+    return str(_delimiter_name(match[1]))
 
 
 def _rewind(opened: TextIO) -> None:
+    """Go to the beginning of the file, after a byte order mark."""
     opened.seek(0)
     if opened.read(1) != "\ufeff":
         opened.seek(0)
 
 
-def _by_name(form: Form) -> bool:
-    return any(isinstance(column, str) for column in form.columns().values())
-
-
 def suffix_decides(path: Path, form: Form) -> bool:
-    """Whether a file of the same bytes and another suffix may be read otherwise."""
-    return form.delimiter is None and not _by_name(form) and path.suffix.lower() in TABS
+    """Return whether the suffix of the file may decide which delimiter is used."""
+    is_detected = form.delimiter is None and not form.has_named_column()
+    return is_detected and path.suffix.lower() in TAB_SUFFIXES
 
 
 def _delimiter(path: Path, opened: TextIO, form: Form) -> str:
-    """The delimiter that is given, or that the file names, or else the first that
-    makes sense of the file.
+    """Return the delimiter of the option, of a `sep=;` line, or else a detected one.
 
-    Where a column is named, one with which the header has it; where both are numbers,
-    one with which all of the first rows have as many columns.
+    If a column is given by name, the first delimiter with which the header has both
+    columns is detected. If both are given as numbers, it is the first delimiter with
+    which all of the first rows have the same number of columns.
     """
     if form.delimiter is not None:
         return form.delimiter
     if written := _written_delimiter(opened):
         return written
-    usual = "tab" if path.suffix.lower() in TABS else "comma"
+    likely = "tab" if path.suffix.lower() in TAB_SUFFIXES else "comma"
     columns = form.columns().values()
-    by_name = _by_name(form)
-    width: dict[str, int] = {}
-    for name in sorted(DELIMITERS, key=lambda name: name != usual):
+    by_name = form.has_named_column()
+    widths: dict[str, int] = {}
+    for name in sorted(DELIMITERS, key=lambda name: name != likely):
         try:
-            looked_at = islice(_rows(opened, name), 1 if by_name else LOOKED_AT)
-            rows = [fields for _, fields in looked_at]
+            head = islice(_rows(opened, name), 1 if by_name else SNIFF_ROWS)
+            rows = [fields for _, fields in head]
         except csv.Error:
             rows = []
         first = rows[0] if rows else []
-        width[name] = len(first)
-        alike = by_name or {len(row) for row in rows} == {max(2, len(first))}
-        if alike and all(len(_find(first, column)) == 1 for column in columns):
+        widths[name] = len(first)
+        is_table = len(first) >= 2 and all(len(row) == len(first) for row in rows)
+        has_columns = all(len(_find(first, column)) == 1 for column in columns)
+        if has_columns and (by_name or is_table):
             return name
-    return max(width, key=lambda name: width[name])
+    return max(widths, key=lambda name: widths[name])
 
 
 def _find(header: Sequence[str], column: Column) -> list[int]:
-    """The places of a column: of several, none is meant."""
+    """Return the indices of the columns with this number or name.
+
+    Case is ignored if no name matches exactly.
+    """
     if isinstance(column, int):
         return [column - 1] if column <= len(header) else []
-    exact = [k for k, name in enumerate(header) if name == column.strip()]
-    alike = [k for k, name in enumerate(header) if _folded(name) == _folded(column)]
-    return exact or alike
+    name = column.strip()
+    exact = [k for k, other in enumerate(header) if other == name]
+    folded = [
+        k for k, other in enumerate(header) if other.casefold() == name.casefold()
+    ]
+    return exact or folded
 
 
-def _folded(name: str) -> str:
-    return name.strip().casefold()
-
-
-def _places(
+def _column_indices(
     path: Path, header: Sequence[str], delimiter: str, form: Form
 ) -> tuple[int, int]:
-    """Where texts and labels are in a row. Raises RequestError, with what is there."""
+    """Return the indices of the text column and the label column.
+
+    Raises RequestError, with the columns that exist.
+    """
     if not header:
-        raise RequestError(f"{path} has no line with anything in it")
+        raise RequestError(f"{path} has no line with content")
     columns = form.columns()
-    found = {key: _find(header, column) for key, column in columns.items()}
-    for key, places in found.items():
-        if len(places) == 1:
+    indices = {key: _find(header, column) for key, column in columns.items()}
+    for key, matches in indices.items():
+        if len(matches) == 1:
             continue
-        has = f"{path}: the first line has {len(header)} columns, separated by "
-        has += f"{delimiter}s: {files.shortened(map(_quoted, header), 8)}"
-        what = f"no column {columns[key]!r}"
-        if places:
-            what = f"{len(places)} columns {columns[key]!r}"
-        raise RequestError(
-            f"{has}; there is {what}: name those of texts and labels, by "
-            "data.text_column=NAME data.label_column=NAME or their numbers"
-            + (", with data.header=false where there is no header" * form.header)
+        count = f"{len(matches)} columns" if matches else "no column"
+        problem = (
+            f"{path}: the first line has {len(header)} columns, separated by "
+            f"{delimiter}s: {files.shortened(map(_quoted, header), 8)}; it has {count} "
+            f"{columns[key]!r}"
         )
-    text, label = found["text_column"][0], found["label_column"][0]
+        advice = "set data.text_column and data.label_column to column names or numbers"
+        if form.header:
+            advice += ", and data.header=false if there is no header"
+        raise RequestError(f"{problem}; {advice}")
+    text, label = indices["text_column"][0], indices["label_column"][0]
     if text == label:
         raise RequestError(
             f"data.text_column={columns['text_column']} and data.label_column="
@@ -259,32 +274,33 @@ def _quoted(name: str) -> str:
 
 
 def _require_encoding(path: Path, encoding: str) -> None:
-    """Raise RequestError where the beginning of a file says that it is in another."""
+    """Raise RequestError if the file starts with the mark of another encoding."""
     try:
         name = codecs.lookup(encoding).name
-    except (LookupError, ValueError):  # the latter for a null character
-        raise _unknown(encoding) from None
+    except (LookupError, ValueError):  # a null character raises ValueError
+        raise _unknown_encoding(encoding) from None
     try:
         with path.open("rb") as opened:
             head = opened.read(4)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from None
-    marks = (of for mark, of in MARKS.items() if head.startswith(mark))
-    marked = next(marks, None)
-    if marked is not None and not name.startswith(marked):
-        raise RequestError(
-            f"{path} begins with the byte order mark of {marked}, and data.encoding="
-            f"{encoding} is another; write data.encoding={marked}"
-        )
+    for mark, marked in BOM_ENCODINGS.items():
+        if head.startswith(mark):
+            if not name.startswith(marked):
+                raise RequestError(
+                    f"{path} starts with the byte order mark of {marked}, but "
+                    f"data.encoding={encoding}; set data.encoding={marked}"
+                )
+            return
 
 
-def _unknown(encoding: str) -> RequestError:
+def _unknown_encoding(encoding: str) -> RequestError:
     return RequestError(
-        f"data.encoding={encoding} is unknown; utf-8, latin-1 and utf-16 are known"
+        f"data.encoding={encoding} is unknown; try utf-8, latin-1 or utf-16"
     )
 
 
-def _instead(encoding: str) -> str:
+def _other_encodings(encoding: str) -> str:
     if codecs.lookup(encoding).name in {"utf-16", "utf-32"}:
-        return f"without a byte order mark it is {encoding}-le or {encoding}-be"
-    return "latin-1 or cp1252 are what older programs write"
+        return f"without a byte order mark, try {encoding}-le or {encoding}-be"
+    return "older programs often write latin-1 or cp1252"

@@ -1,14 +1,13 @@
-"""torchvision's image sets: fetched once, checked, and kept as tensors.
+"""Download torchvision's image data sets once, check them, and keep them as tensors.
 
-The folder is $NORMBENCH_DATA, or else the user's data folder. A set is downloaded, with
-torchvision's MD5 sums, into a folder of its own that is removed again, and converted:
-what stays is one file of tensors with a digest, which appears by a rename. CIFAR comes
-as pickles, which torchvision reads only after their sums are right; nothing that stays
-is ever unpickled.
+The folder is $NORMBENCH_DATA, or the user's data folder if it is not set. torchvision
+downloads a data set into a temporary folder and checks its MD5 sums. The data set is
+then converted to one file of tensors with a digest, which is moved into place
+atomically. CIFAR's files are pickles: torchvision loads them only if their sums are
+right, and they are not kept.
 """
 
 import json
-import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -23,31 +22,29 @@ from safetensors import SafetensorError
 
 from normbench.data.base import Data, Fraction, Images
 from normbench.data.reading.augmentation import Augmentations, InMemory
-from normbench.data.reading.cache import Parsed, read, write
+from normbench.data.reading.cache import Parsed, read, user_folder, write
 from normbench.data.splits import held_out_split
 from normbench.errors import RequestError
 
 TIMEOUT = 15
-"""Seconds without an answer after which a download is given up."""
+"""Seconds without an answer after which a download fails."""
 
 
 def folder() -> Path:
-    """Where downloaded sets are kept; it need not exist."""
-    chosen = os.environ.get("NORMBENCH_DATA")
-    path = chosen or platformdirs.user_data_dir("normbench")
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - where there is no home
+    """Return the folder of downloaded data sets, which may not exist yet."""
+    return user_folder("NORMBENCH_DATA", platformdirs.user_data_dir("normbench"))
 
 
 class TorchvisionImages(Data, name=None):
-    """A data set of torchvision's with a test part of its own.
+    """A data set of torchvision, with the test part that it comes with.
 
-    `images` are bytes, standardised by constants of the training images when a batch is
-    taken. The seed draws the validation part from the training images.
+    `images` are kept as uint8. Each batch is standardised by constants of the training
+    images. The seed draws the validation part from the training images.
     """
 
     kind = Images
     source: ClassVar[str]
-    """The class in torchvision.datasets."""
+    """The name of the class in torchvision.datasets."""
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
 
@@ -61,7 +58,7 @@ class TorchvisionImages(Data, name=None):
         self.augment = augment
 
     def load(self, seed: int) -> Images:
-        """All images; RequestError where they can neither be read nor fetched."""
+        """Return all images; raise RequestError if they cannot be fetched."""
         parsed = fetched(self.name, self.source)
         training = int(parsed.strings["training"])
         labels = parsed.tensors["labels"].long()
@@ -81,10 +78,11 @@ class TorchvisionImages(Data, name=None):
 
 
 def fetched(name: str, source: str) -> Parsed:
-    """Images (N, C, H, W) uint8 and labels of `source`, downloaded the first time.
+    """Return the images (N, C, H, W) uint8 and labels of torchvision's class `source`.
 
-    Archives that are in the folder `name` of the data folder are taken from there.
-    Raises RequestError where the set is not here and cannot be fetched, or is damaged.
+    They are downloaded the first time, or read from archives in the folder `name` of
+    the data folder. Raises RequestError if the data set is damaged or cannot be
+    downloaded.
     """
     path = folder() / f"{name}.safetensors"
     try:
@@ -94,59 +92,62 @@ def fetched(name: str, source: str) -> Parsed:
     except (OSError, SafetensorError, ValueError) as error:
         raise RequestError(
             f"data={name}: {path} is damaged ({error}); remove it, and the next run "
-            "fetches it again"
+            "downloads it again"
         ) from None
     try:
         folder().mkdir(parents=True, exist_ok=True)
-        # One process fetches; others wait for it, and read what it made.
+        # One process downloads. The others wait, and read the file that it wrote.
         with FileLock(folder() / f".{name}.lock"):
             if path.exists():
                 return read(path)
-            with emptied(folder() / f".{name}") as place:
-                parsed = _fetch(name, source, place)
-                write(place / path.name, parsed)
-                (place / path.name).replace(path)
+            with temporary_folder(folder() / f".{name}") as temporary:
+                parsed = _fetch(name, source, temporary)
+                write(temporary / path.name, parsed)
+                (temporary / path.name).replace(path)
     except OSError as error:
         raise RequestError(
-            f"data={name} cannot be kept in {folder()}: {error.strerror or error}; set "
-            "NORMBENCH_DATA to a folder with room that can be written"
+            f"data={name} cannot be written to {folder()}: {error.strerror or error}; "
+            "set NORMBENCH_DATA to a writable folder with enough space"
         ) from None
     return parsed
 
 
 @contextmanager
-def emptied(place: Path) -> Iterator[Path]:
-    """A folder that is there within, without what a process that was killed left."""
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Create an empty folder, and remove it at the end.
+
+    If a killed process left the folder behind, its content is removed first.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
     try:
-        yield place
+        yield path
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(path)
 
 
-def _fetch(name: str, source: str, place: Path) -> Parsed:
+def _fetch(name: str, source: str, temporary: Path) -> Parsed:
     from torchvision import datasets
 
     dataset = getattr(datasets, source)
-    given = folder() / name
-    names = _take_archives(dataset, given, place)
+    archives = folder() / name
+    archive_names = _copy_archives(dataset, archives, temporary)
     try:
-        with giving_up():
-            training = dataset(place, train=True, download=True)
-            test = dataset(place, train=False, download=True)
-    except Exception as error:  # of urllib, tarfile, gzip, pickle and torchvision
-        told = " ".join(str(error).split()) or type(error).__name__
+        with socket_timeout():
+            training = dataset(temporary, train=True, download=True)
+            test = dataset(temporary, train=False, download=True)
+    except Exception as error:  # many types: urllib, tarfile, gzip, pickle, torchvision
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise RequestError(
-            f"data={name} is not in {folder()}, and it cannot be fetched: "
-            f"{told[:300]}\nNothing was kept. With a network the same command fetches "
-            f"it; without, copy {', '.join(names)} to {given}"
+            f"data={name} is not in {folder()} and cannot be downloaded: "
+            f"{reason[:300]}\nNothing was kept. Run the same command with an internet "
+            f"connection, or copy {', '.join(archive_names)} to {archives}"
         ) from None
     images, labels = (
         torch.cat([torch.as_tensor(getattr(part, field)) for part in (training, test)])
         for field in ("data", "targets")
     )
-    # (N, H, W, C), or (N, H, W) where there is one channel.
+    # The images are (N, H, W, C), or (N, H, W) if they have one channel.
     images = images.movedim(3, 1) if images.dim() == 4 else images[:, None]
     return Parsed(
         {"images": images.contiguous(), "labels": labels.to(torch.uint8)},
@@ -157,33 +158,38 @@ def _fetch(name: str, source: str, place: Path) -> Parsed:
     )
 
 
-def _take_archives(dataset: Any, given: Path, place: Path) -> list[str]:
-    """Copy the archives that are in `given` to where torchvision looks; all names."""
+def _copy_archives(dataset: Any, archives: Path, temporary: Path) -> list[str]:
+    """Copy the archives in the folder `archives` to the folder that torchvision reads.
+
+    Return the names of all archives of the data set, whether or not they exist.
+    """
     from torchvision.datasets.utils import check_integrity
 
-    if hasattr(dataset, "resources"):  # of the MNIST family
-        archives = dict(dataset.resources)
-        place = place / dataset.__name__ / "raw"
+    if hasattr(dataset, "resources"):  # the MNIST family
+        sums = dict(dataset.resources)
+        target = temporary / dataset.__name__ / "raw"
     else:
-        archives = {dataset.filename: dataset.tgz_md5}
-    for archive, md5 in archives.items():
-        if (given / archive).is_file():
-            if not check_integrity(given / archive, md5):
+        sums = {dataset.filename: dataset.tgz_md5}
+        target = temporary
+    for name, md5 in sums.items():
+        archive = archives / name
+        if archive.is_file():
+            if not check_integrity(archive, md5):
                 raise RequestError(
-                    f"{given / archive} is not the file that torchvision knows: its "
-                    f"MD5 sum is not {md5}; remove it or copy it again"
+                    f"{archive} is not the file that torchvision expects: its MD5 sum "
+                    f"is not {md5}; remove it or copy it again"
                 )
-            place.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(given / archive, place / archive)
-    return list(archives)
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(archive, target / name)
+    return list(sums)
 
 
 @contextmanager
-def giving_up() -> Iterator[None]:
-    """A download within ends with an error after TIMEOUT seconds without an answer."""
-    before = socket.getdefaulttimeout()
+def socket_timeout() -> Iterator[None]:
+    """Make new sockets fail after TIMEOUT seconds without an answer."""
+    previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous)

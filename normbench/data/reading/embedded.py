@@ -1,4 +1,4 @@
-"""Data inside this program or a package that it needs: the files, and their hash."""
+"""Find and hash data files inside this program or an installed package."""
 
 import hashlib
 import json
@@ -8,25 +8,27 @@ from pathlib import Path
 
 import torch
 
+from normbench.data.reading.files import unreadable
 from normbench.errors import RequestError
 
 
 def package_file(package: str, module: str, path: str) -> Path:
-    """The file at `path` below the top-level `module` of `package`, without its import.
+    """Return the file at `path` inside the top-level `module` of `package`.
 
-    Raises RequestError where the package is not installed or has no such file.
+    The module is not imported. Raises RequestError if the package is not installed or
+    lacks the file.
     """
     spec = find_spec(module)
-    where = spec.submodule_search_locations if spec else None
-    if not where:
+    folders = spec.submodule_search_locations if spec else None
+    if not folders:
         raise RequestError(
-            f"the data come inside the package {package}, which is not installed; "
+            f"the data come with the package {package}, which is not installed; run "
             f"pip install {package}"
         )
-    file = Path(where[0], path)
+    file = Path(folders[0], path)
     if not file.is_file():
         raise RequestError(
-            f"the data are in {file} of the package {package}, which is missing; "
+            f"the package {package} lacks its data file {file}; run "
             f"pip install --force-reinstall --no-deps {package}"
         )
     return file
@@ -34,14 +36,14 @@ def package_file(package: str, module: str, path: str) -> Path:
 
 @cache
 def content_hash(format: int, *files: Path) -> str:
-    """32 hex digits over the bytes of `files`, in order, and what is made of them.
+    """Return a hash, 32 hex digits, of the bytes of `files` and of how they are used.
 
-    That is `format`, which a module raises when its code makes other samples of the
-    same files, and a few numbers of torch's generator, which draws all splits. What
-    packages do between a file and a network (decode, scale, learn byte pairs) is not in
-    it: it would take seconds in every command. Their versions are in each record, and
-    a verdict says where runs have several (`Data.packages`). Raises RequestError where
-    a file cannot be read.
+    A module increases its `format` when its code makes other samples from the same
+    files. The hash also covers some numbers of torch's generator, because it draws all
+    splits. The hash does not cover what packages do with the files (decode, scale,
+    learn byte pairs), as this would take seconds in every command. Instead, records
+    contain the versions of these packages (`Data.packages`), and a verdict warns if its
+    runs used several versions. Raises RequestError if a file cannot be read.
     """
     generator = torch.Generator().manual_seed(0)
     draws = [
@@ -49,11 +51,11 @@ def content_hash(format: int, *files: Path) -> str:
         torch.randint(100, (100,), generator=generator),
         torch.rand(100, generator=generator),
     ]
-    told = json.dumps([format, *(drawn.tolist() for drawn in draws)])
-    hash = hashlib.sha256(told.encode())
+    values = json.dumps([format, *(draw.tolist() for draw in draws)])
+    hash = hashlib.sha256(values.encode())
     for file in files:
         try:
             hash.update(hashlib.sha256(file.read_bytes()).digest())
         except OSError as error:
-            raise RequestError(f"{file} cannot be read: {error.strerror}") from None
+            raise unreadable(error) from None
     return hash.hexdigest()[:32]

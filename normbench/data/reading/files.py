@@ -1,4 +1,4 @@
-"""The user's files: where they are, and the hash of what is in them."""
+"""Check the paths of the user's files, and hash their contents."""
 
 import hashlib
 import logging
@@ -18,46 +18,46 @@ FORMAT = 2
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-LARGE = 2e9
-"""Bytes whose reading takes so long that the user is told."""
+SLOW_BYTES = 2e9
+"""Reading more bytes than this takes long, so it is announced."""
 
 log = logging.getLogger(__name__)
 
 
 def file(key: str, path: str | None) -> Path:
-    """The file at `path`, an option named `key`.
+    """Return the absolute path of the file that the option `key` names.
 
-    Raises RequestError where there is none, or an empty one.
+    Raises RequestError if the file does not exist or is empty.
     """
-    found = _existing(key, path, "file")
-    if found.is_dir():
+    absolute = _existing(key, path, "file")
+    if absolute.is_dir():
         raise RequestError(f"{key}={path} is a folder; name a file")
-    if not found.is_file():
+    if not absolute.is_file():
         raise RequestError(f"{key}={path} is a device or a pipe; name a file")
-    if found.stat().st_size == 0:
+    if absolute.stat().st_size == 0:
         raise RequestError(f"{key}={path} is empty")
-    return found
+    return absolute
 
 
 def folder(key: str, path: str | None) -> Path:
-    """The folder at `path`, an option named `key`.
+    """Return the absolute path of the folder that the option `key` names.
 
-    Raises RequestError where there is none, or an empty one.
+    Raises RequestError if the folder does not exist or is empty.
     """
-    found = _existing(key, path, "folder")
-    if not found.is_dir():
+    absolute = _existing(key, path, "folder")
+    if not absolute.is_dir():
         raise RequestError(f"{key}={path} is a file; name a folder")
     try:
-        empty = not any(found.iterdir())
+        empty = not any(absolute.iterdir())
     except OSError as error:
         raise RequestError(f"{key}={path} cannot be read: {error.strerror}") from None
     if empty:
         raise RequestError(f"{key}={path} is empty")
-    return found
+    return absolute
 
 
 def expanded(path: str) -> Path:
-    """`path` with ~ replaced by a home, if there is such a one."""
+    """Return `path` with "~" replaced by the home folder, if there is one."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -65,55 +65,47 @@ def expanded(path: str) -> Path:
 
 
 def require_apart(training: Path, test: Path) -> None:
-    """Raise RequestError where what is tested on would be trained on too."""
-    one, other = training.resolve(), test.resolve()
-    if one.is_relative_to(other) or other.is_relative_to(one):
-        how = "the same" if one == other else "one inside the other"
+    """Raise RequestError if the training and test paths are equal or nested."""
+    first, second = training.resolve(), test.resolve()
+    if first.is_relative_to(second) or second.is_relative_to(first):
+        relation = "the same" if first == second else "one inside the other"
         raise RequestError(
-            f"data.path={training} and data.test_path={test} are {how}: the test part "
-            "would be trained on; put it elsewhere, or leave data.test_path out"
+            f"data.path={training} and data.test_path={test} are {relation}, so the "
+            "network would be trained on the test part; name separate paths, or leave "
+            "out data.test_path"
         )
 
 
-def _existing(key: str, path: str | None, what: str) -> Path:
+def _existing(key: str, path: str | None, kind: str) -> Path:
     if not path:
-        raise RequestError(f"{key} is not set; name a {what}: {key}=PATH")
-    found = expanded(path).absolute()
-    if not is_utf8(str(found)):
+        raise RequestError(f"{key} is not set; name a {kind}: {key}=PATH")
+    absolute = expanded(path).absolute()
+    if not is_utf8(str(absolute)):
         raise RequestError(
-            f"{key}={shown(found)} is not UTF-8, and no record can hold it; rename it"
+            f"{key}={shown(absolute)} is not UTF-8, as records need; rename it"
         )
     try:
-        there = found.exists()
-    except OSError as error:  # no permission, a name that is too long
+        exists = absolute.exists()
+    except OSError as error:  # no permission, or a name that is too long
         raise RequestError(f"{key}={path} cannot be read: {error.strerror}") from None
-    if not there:
-        raise RequestError(f"{key}={path} does not exist; name a {what}")
-    return found
+    if not exists:
+        raise RequestError(f"{key}={path} does not exist; name a {kind}")
+    return absolute
 
 
 class Contents(NamedTuple):
-    """What is in files: one fingerprint of all, and the SHA-256 of each."""
+    """Hashes of files: one fingerprint of all files, and the SHA-256 of each file."""
 
     fingerprint: str
     digests: tuple[bytes, ...]
 
 
-def fingerprint(files: Sequence[Path], root: Path | None = None) -> str:
-    """32 hex digits over the contents of `files`, in order, and over their names.
-
-    Names are those below `root`; without, none count. Raises RequestError as `contents`
-    does.
-    """
-    return contents(files, root).fingerprint
-
-
 def contents(files: Sequence[Path], root: Path | None = None) -> Contents:
-    """The fingerprint of `files` below `root`, and a digest of each, in order.
+    """Hash the contents of `files`, and their names relative to `root` if it is given.
 
-    All bytes are read the first time; after that, and in other processes, only sizes
-    and times of change are asked for, as long as they stay. Raises RequestError where a
-    file cannot be read.
+    The fingerprint has 32 hex digits. All bytes are read the first time. Later calls,
+    in this process and others, only compare the sizes and modification times. Raises
+    RequestError if a file cannot be read.
     """
     try:
         stats = tuple(
@@ -121,7 +113,7 @@ def contents(files: Sequence[Path], root: Path | None = None) -> Contents:
             for path, info in ((path, path.stat()) for path in files)
         )
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     return _contents(stats, str(root) if root else None)
 
 
@@ -129,62 +121,61 @@ def contents(files: Sequence[Path], root: Path | None = None) -> Contents:
 def _contents(stats: tuple[tuple[str, int, int], ...], root: str | None) -> Contents:
     def read() -> Parsed:
         size = sum(size for _, size, _ in stats)
-        if size > LARGE:
-            told = "reading %.0f GB in %d files, once, for their fingerprint"
-            log.warning(told, size / 1e9, len(stats))
+        if size > SLOW_BYTES:
+            message = "reading %.0f GB in %d files once, to compute their hash"
+            log.warning(message, size / 1e9, len(stats))
         hash = hashlib.sha256()
         digests = bytearray()
         for name, _, _ in stats:
             path = Path(name)
-            below = path.relative_to(root).as_posix() if root else ""
+            name_in_root = path.relative_to(root).as_posix() if root else ""
             with path.open("rb") as opened:
                 content = hashlib.file_digest(opened, "sha256")
-            # The bytes that the name has on the disk: not all names are UTF-8.
-            hash.update(os.fsencode(below) + f"\0{content.hexdigest()}\n".encode())
+            # The bytes of the name on the disk, because not all names are UTF-8.
+            name_bytes = os.fsencode(name_in_root)
+            hash.update(name_bytes + f"\0{content.hexdigest()}\n".encode())
             digests += content.digest()
-        each = torch.tensor(list(digests), dtype=torch.uint8)
-        return Parsed(
-            {"digests": each.view(len(stats), 32)},
-            {"fingerprint": hash.hexdigest()[:32]},
-        )
+        rows = torch.tensor(list(digests), dtype=torch.uint8).view(len(stats), 32)
+        return Parsed({"digests": rows}, {"fingerprint": hash.hexdigest()[:32]})
 
-    hashed = hashlib.sha256(repr((stats, root)).encode()).hexdigest()
+    state = hashlib.sha256(repr((stats, root)).encode()).hexdigest()
     try:
-        known = cached("fingerprint", {"format": FORMAT, "files": hashed}, read)
+        parsed = cached("fingerprint", {"format": FORMAT, "files": state}, read)
     except OSError as error:
-        raise _unreadable(error) from None
-    digests = tuple(bytes(row) for row in known.tensors["digests"].numpy())
-    return Contents(known.strings["fingerprint"], digests)
+        raise unreadable(error) from None
+    digests = tuple(bytes(row) for row in parsed.tensors["digests"].numpy())
+    return Contents(parsed.strings["fingerprint"], digests)
 
 
-def _unreadable(error: OSError) -> RequestError:
+def unreadable(error: OSError) -> RequestError:
+    """Return the error to raise for a file or folder that cannot be read."""
     return RequestError(f"{shown(error.filename)} cannot be read: {error.strerror}")
 
 
-def require(wanted: str | None, found: str) -> None:
-    """Raise RequestError where files have changed since a run was asked for."""
-    if wanted not in {None, found}:
+def require_unchanged(expected: str | None, actual: str) -> None:
+    """Raise RequestError if the fingerprint of a run is not that of the files now."""
+    if expected not in {None, actual}:
         raise RequestError(
-            f"the files of this run have changed: data.fingerprint={wanted}, and now "
-            f"they have {found}"
+            f"the files of this run have changed: data.fingerprint={expected}, but now "
+            f"it is {actual}"
         )
 
 
-def shortened(names: Iterable[str], most: int = 5) -> str:
-    """A list for a message: the first `most` names, and how many there are more."""
+def shortened(names: Iterable[str], limit: int = 5) -> str:
+    """Return the first `limit` names for a message, and the number of the others."""
     listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the bytes that the system gave for `text` were UTF-8.
+    """Return whether the file system's bytes for the name `text` are UTF-8.
 
-    Python keeps other bytes of a name as surrogates, which no JSON file may have.
+    Python represents other bytes as surrogates, which JSON files must not contain.
     """
     return _SURROGATE.search(text) is None
 
 
 def shown(path: str | Path) -> str:
-    """A name for a message or a record: bytes that are not UTF-8 as \\xe9."""
-    return _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", str(path))
+    """Return a path for messages and records, with non-UTF-8 bytes written as \\xe9."""
+    return _SURROGATE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", str(path))

@@ -1,4 +1,4 @@
-"""Images that are decoded from their files while a run needs them."""
+"""Images that are decoded from their files whenever a batch needs them."""
 
 import copy
 from collections import deque
@@ -16,17 +16,17 @@ from normbench.data.reading.pictures import UnreadablePicture, centre_square
 from normbench.errors import NormbenchError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""The usual constants: of the training images of ImageNet, in [0, 1]."""
+"""Mean and standard deviation of ImageNet's training images, in [0, 1]."""
 
-AHEAD = 32
+PREFETCH = 32
 """Images that each worker decodes in advance."""
 
 
 class ImageFiles(ImageSource):
     """Images in files, scaled and cut to squares, standardised by MEAN and STD.
 
-    `workers` threads decode ahead in the order that `expect` names. An image that is
-    requested out of order is decoded at once.
+    `workers` threads decode in advance, in the order that `expect` announces. An image
+    that is requested out of this order is decoded immediately.
     """
 
     def __init__(
@@ -40,37 +40,36 @@ class ImageFiles(ImageSource):
         self._paths, self._size, self._workers = paths, size, workers
         self._augment, self._seed = augment, seed
         self._device = torch.device("cpu")
-        self._ahead: dict[int | None, _Ahead] = {}
+        self._queues: dict[int | None, _Prefetched] = {}
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return len(self._paths), 3, self._size, self._size
 
     def to(self, device: torch.device) -> Self:
-        moved = copy.copy(self)
-        moved._device, moved._ahead = device, {}
-        return moved
+        images = copy.copy(self)
+        images._device, images._queues = device, {}
+        return images
 
     def expect(self, order: Tensor, epoch: int | None = None) -> None:
         if epoch is not None:
-            # The former epoch has ended; an evaluation (None) happens within one.
-            self._ahead = {key: a for key, a in self._ahead.items() if key is None}
+            # The previous epoch has ended. An evaluation (None) may still be running.
+            self._queues = {key: q for key, q in self._queues.items() if key is None}
         samples = order.tolist()
         paths = [self._paths[i] for i in samples]
-        self._ahead[epoch] = _Ahead(
-            deque(samples), decoded(paths, self._size, self._workers)
-        )
+        images = decoded(paths, self._size, self._workers)
+        self._queues[epoch] = _Prefetched(deque(samples), images)
 
     def batch(self, index: Tensor, epoch: int | None = None) -> Tensor:
-        ahead = self._ahead.get(epoch)
+        queue = self._queues.get(epoch)
         images = []
         for i in index.tolist():
-            image = ahead.take(i) if ahead is not None else None
+            image = queue.take(i) if queue is not None else None
             if image is None:
                 image = centre_square(self._paths[i], self._size)
             images.append(image)
         pixels = torch.stack(images)
-        if self._device.type == "cuda":  # a copy from other memory blocks
+        if self._device.type == "cuda":  # only pinned memory is copied asynchronously
             pixels = pixels.pin_memory()
         x = standardised(pixels.to(self._device, non_blocking=True), MEAN, STD)
         if epoch is not None:
@@ -78,8 +77,8 @@ class ImageFiles(ImageSource):
         return x
 
 
-class _Ahead:
-    """The samples that will be requested next, and their images in the same order."""
+class _Prefetched:
+    """A queue of the samples that will be requested next, with their images."""
 
     def __init__(
         self, order: deque[int], images: Iterator[Tensor | UnreadablePicture]
@@ -87,23 +86,23 @@ class _Ahead:
         self._order, self._images = order, images
 
     def take(self, sample: int) -> Tensor | None:
-        """Return the image of `sample` if it is the next, else None."""
+        """Return and remove the image of `sample`, or return None if it is not next."""
         if not self._order or self._order[0] != sample:
             return None
         self._order.popleft()
         image = next(self._images)
         if isinstance(image, UnreadablePicture):
-            raise NormbenchError(f"an image could be decoded before, and now {image}")
+            raise NormbenchError(f"an image has become unreadable: {image}")
         return image
 
 
 def decoded(
     paths: Sequence[Path], size: int, workers: int
 ) -> Iterator[Tensor | UnreadablePicture]:
-    """Yield each image in order, (3, size, size) uint8, or why it cannot be decoded.
+    """Yield each image (3, size, size) uint8 in order, or why it is unreadable.
 
-    `workers` threads decode in advance, from the first request on: Pillow releases the
-    interpreter lock while it decodes and scales. Without, this thread decodes.
+    `workers` threads decode in advance, from the first request on. Threads are enough,
+    because Pillow releases the interpreter lock. With 0 workers, the caller decodes.
     """
 
     def decode(path: Path) -> Tensor | UnreadablePicture:
@@ -120,7 +119,7 @@ def decoded(
     try:
         for path in paths:
             pending.append(pool.submit(decode, path))
-            if len(pending) > workers * AHEAD:
+            if len(pending) > workers * PREFETCH:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -1,4 +1,4 @@
-"""Find the classes in folders of the user's: a folder of images for each class."""
+"""Find the classes in the user's folders, with one folder of images per class."""
 
 import re
 from collections import defaultdict
@@ -13,14 +13,15 @@ from normbench.errors import RequestError
 
 TRAINING = ("train", "training")
 HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval")
-"""Words, in lower case, in the names of folders that are parts of a data set and no
-classes. The earliest of HELD_OUT that is present is proposed as the test part."""
+"""Words that mark a folder as a part of a data set, not as a class. If several HELD_OUT
+parts exist, the error message proposes the first one of this list as the test part."""
 
 OPTIONS = ("data.path", "data.test_path")
+LAYOUT = "its layout must be one folder per class: CLASS/image.jpg"
 
 
 class Sample(NamedTuple):
-    """An image of the class `name` below `root`."""
+    """An image in the folder `root`, of the class `name`."""
 
     root: Path
     name: str
@@ -28,46 +29,44 @@ class Sample(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The samples below all roots, sorted by root and path, and a listing of each."""
+    """The samples of all roots, sorted by root and path, and a listing per root."""
 
     samples: list[Sample]
     listings: list[Listing]
 
     def left_out(self) -> int:
-        """Count the files that are no pictures by their names."""
+        """Return the number of files that are not pictures."""
         return sum(listing.others.total() for listing in self.listings)
 
     def notes(self, kept: Sequence[Sample]) -> Notes:
-        """Describe the classes of the samples `kept`, and what is left out."""
+        """Describe the classes of the readable samples `kept`, and what is left out."""
         notes = Notes()
         for option, listing in zip(OPTIONS, self.listings, strict=False):
             names = [sample.name for sample in kept if sample.root == listing.root]
             classes = class_notes(names, option)
-            if option != OPTIONS[0]:  # a small test part is no mistake
+            if option != OPTIONS[0]:  # a test part may be small, so no warning
                 classes = Notes(classes.understood)
             warnings = []
             if listing.empty:
                 empty = shortened(_without_picture(listing, n) for n in listing.empty)
                 warnings.append(
-                    f"{option}: folders without a picture, which are no classes: "
-                    f"{empty}"
+                    f"{option}: folders without pictures are not classes: {empty}"
                 )
             if parts := _parts(sorted(set(names))):
                 warnings.append(
-                    f"{option}: {shortened(parts)} is taken for a class, and has the "
-                    "name of a part of a data set"
+                    f"{option}: {shortened(parts)} is used as a class, although the "
+                    "name is usual for a part of a data set"
                 )
-            notes = notes.plus(
-                classes, listing.notes(option), Notes((), tuple(warnings))
-            )
+            mistakes = Notes(warnings=tuple(warnings))
+            notes = notes.plus(classes, listing.notes(option), mistakes)
         return notes
 
 
 def layout(roots: Sequence[Path]) -> Layout:
-    """Find the samples in the folder of training images and, if `roots` has a second
-    one, in the folder of test images.
+    """Find the samples in the training folder and, if there is one, in the test folder.
 
-    Raises RequestError if a folder does not have the layout ROOT/CLASS/image.jpg.
+    These are the first and second entry of `roots`. Raises RequestError if a folder
+    does not have the layout ROOT/CLASS/image.jpg.
     """
     listings = [listed(root) for root in roots]
     samples: list[Sample] = []
@@ -75,12 +74,11 @@ def layout(roots: Sequence[Path]) -> Layout:
         root, paths = listing.root, listing.pictures
         loose = [shown(path.name) for path in paths if path.parent == root]
         if loose or not paths:
-            others = f", but {listing.left_out()}" if listing.others else ""
-            problem = f"has images of no class ({shortened(loose)})"
-            raise RequestError(
-                f"{root} {problem if loose else f'has no images{others}'}; its layout "
-                "must be a folder for each class: CLASS/image.jpg"
-            )
+            others = f", only {listing.left_out()}" if listing.others else ""
+            problem = f"has no images{others}"
+            if loose:
+                problem = f"has images outside of class folders ({shortened(loose)})"
+            raise RequestError(f"{root} {problem}; {LAYOUT}")
         _require_classes(option, listing)
         samples += [Sample(root, p.relative_to(root).parts[0], p) for p in paths]
     names = {sample.name for sample in samples if sample.root == roots[0]}
@@ -97,48 +95,51 @@ def layout(roots: Sequence[Path]) -> Layout:
 
 def _only_class(listing: Listing, name: str) -> RequestError:
     root = listing.root
-    below = {path.relative_to(root).parts[1] for path in listing.pictures}
+    inner_names = {path.relative_to(root).parts[1] for path in listing.pictures}
     hint = ""
-    if len(below) > 1 and all((root / name / inner).is_dir() for inner in below):
-        hint = f"; or are the classes in it? data.path={root / shown(name)}"
-    return RequestError(f"{root} has one class, {shown(name)}; there must be two{hint}")
+    if len(inner_names) > 1 and all(
+        (root / name / inner).is_dir() for inner in inner_names
+    ):
+        hint = (
+            f"; if its subfolders are the classes, use data.path={root / shown(name)}"
+        )
+    return RequestError(
+        f"{root} has only one class, {shown(name)}; at least two are needed{hint}"
+    )
 
 
 def _require_classes(option: str, listing: Listing) -> None:
     """Raise RequestError if the folders are parts of a data set, such as train."""
     root = listing.root
-    below: dict[str, set[str]] = defaultdict(set)
+    # For each folder, the names of its subfolders with pictures. "" stands for pictures
+    # that are in the folder itself.
+    subfolders: dict[str, set[str]] = defaultdict(set)
     for path in listing.pictures:
         name, *rest = path.relative_to(root).parts
-        below[name].add(rest[0] if rest[1:] else "")
-    parts = _parts(below)
-    nested = [name for name in parts if "" not in below[name]]
-    if len(parts) < len(below) and len(nested) < 2:
+        subfolders[name].add(rest[0] if rest[1:] else "")
+    parts = _parts(subfolders)
+    nested = [name for name in parts if "" not in subfolders[name]]
+    if len(parts) < len(subfolders) and len(nested) < 2:
         return
-    problem = (
-        f"{root} has the folders {shortened(parts)}, which are parts and no classes"
-    )
+    problem = f"{root} has the folders {shortened(parts)}, which are parts, not classes"
     if not nested:
-        raise RequestError(
-            f"{problem}; its layout must be a folder for each class: CLASS/image.jpg"
-        )
+        raise RequestError(f"{problem}; {LAYOUT}")
     first, *others = nested
     use = f"{option}={root / first}"
     is_training = any(word in first.lower() for word in TRAINING)
     if option == OPTIONS[0] and is_training and others:
         use += f" {OPTIONS[1]}={root / others[0]}"
-    raise RequestError(f"{problem}; name the folder of one: {use}")
+    raise RequestError(f"{problem}; name the folder of one part: {use}")
 
 
 def _parts(names: Iterable[str]) -> list[str]:
-    """Return those of `names` that are parts of a data set, training first."""
-    known = [*TRAINING, *HELD_OUT]
-    ranks = {
-        name: min(map(known.index, words))
-        for name in names
-        # Such as test_set, train2017, images-val.
-        if (words := set(re.findall("[a-z]+", name.lower())) & set(known))
-    }
+    """Return the `names` that mark parts, such as "train2017"; training comes first."""
+    part_words = [*TRAINING, *HELD_OUT]
+    ranks: dict[str, int] = {}
+    for name in names:
+        words = set(re.findall("[a-z]+", name.lower())) & set(part_words)
+        if words:
+            ranks[name] = min(map(part_words.index, words))
     return sorted(ranks, key=lambda name: ranks[name])
 
 

@@ -1,4 +1,4 @@
-"""What is in a folder of the user's: pictures, and files that are left out."""
+"""List the pictures in a folder of the user, and the files that are left out."""
 
 import os
 from collections import Counter
@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from normbench.data.notes import Notes
-from normbench.data.reading.files import shown
-from normbench.errors import RequestError
+from normbench.data.reading.files import shown, unreadable
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff"}
@@ -15,11 +14,11 @@ SUFFIXES = frozenset(
 )
 """Suffixes of pictures, in lower case.
 
-They do not depend on what Pillow can decode on this machine: the fingerprint of a
-folder is the same everywhere.
+They do not depend on the installed Pillow, so that a folder has the same fingerprint on
+every machine.
 """
 
-OF_SYSTEMS = frozenset(
+SYSTEM_NAMES = frozenset(
     # macOS: archives and network volumes
     {"__macosx", "network trash folder", "temporary items", "icon\r"}
     # Windows
@@ -29,15 +28,15 @@ OF_SYSTEMS = frozenset(
     | {"lost+found", "@eadir", "#recycle", "#snapshot", "@recycle"}
     | {"@recently-snapshot"}
 )
-"""Names, in lower case, that operating systems put into folders by themselves."""
+"""Names, in lower case, of files and folders that operating systems create."""
 
 
 class Listing(NamedTuple):
-    """The pictures in the folder `root` and below, sorted by path, and other files.
+    """The pictures in `root` and its subfolders, sorted by path, and the other files.
 
-    `others` counts the other files by their place (the first folder below `root`, or
-    "") and kind; `empty` are the folders in `root` without any picture below them;
-    `hidden` counts hidden files and folders, each folder as one.
+    `others` counts the other files by top-level folder ("" for `root` itself) and kind.
+    `empty` are the top-level folders without pictures. `hidden` counts hidden files and
+    hidden folders; a folder counts as one.
     """
 
     root: Path
@@ -46,11 +45,14 @@ class Listing(NamedTuple):
     empty: list[str]
     hidden: int
 
-    def left_out(self, place: str | None = None) -> str:
-        """Count the other files, such as "3 .heic, 1 .txt", of one place or of all."""
+    def left_out(self, folder: str | None = None) -> str:
+        """Describe the other files in one top-level folder, or in all.
+
+        For example: "3 .heic, 1 .txt".
+        """
         counts: Counter[str] = Counter()
-        for (where, kind), count in self.others.items():
-            if place in {None, where}:
+        for (top_folder, kind), count in self.others.items():
+            if folder in {None, top_folder}:
                 counts[kind] += count
         kinds = sorted(counts, key=lambda kind: (-counts[kind], kind))
         listed = [f"{counts[kind]} {shown(kind)}" for kind in kinds[:6]]
@@ -59,52 +61,54 @@ class Listing(NamedTuple):
         return ", ".join(listed)
 
     def notes(self, option: str) -> Notes:
-        """Say which files in the folder of `option` are left out."""
+        """Describe which files in the folder of `option` are left out."""
         parts = [self.left_out()] if self.others else []
         if self.hidden:
-            parts.append(f"{self.hidden} hidden or of an operating system")
+            parts.append(f"{self.hidden} hidden or system files")
         return Notes((f"{option}: left out {', '.join(parts)}",) if parts else ())
 
 
 def listed(root: Path) -> Listing:
-    """List the folder `root` and all folders below it, except hidden ones.
+    """List the folder `root` and all its subfolders except hidden ones.
 
-    Hidden names begin with a dot or belong to an operating system. Links to folders are
-    followed. Raises RequestError if a folder cannot be read.
+    Hidden names begin with a dot or are in SYSTEM_NAMES. Links to folders are followed.
+    Raises RequestError if a folder cannot be read.
     """
 
     def refuse(error: OSError) -> None:
-        raise RequestError(f"{shown(error.filename)} cannot be read: {error.strerror}")
+        raise unreadable(error)
 
     pictures: list[Path] = []
     others: Counter[tuple[str, str]] = Counter()
-    folders: set[str] = set()
+    top_folders: set[str] = set()
     hidden = 0
-    for place, below, names in os.walk(root, onerror=refuse, followlinks=True):
-        here = Path(place)
-        real = here.resolve()
-        hidden += sum(map(_is_hidden, [*below, *names]))
-        below[:] = [
+    for current, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        folder = Path(current)
+        real = folder.resolve()
+        hidden += sum(map(_is_hidden, [*subfolders, *names]))
+        # Changing this list in place makes os.walk skip the other folders. Following a
+        # link to a parent folder would never end.
+        subfolders[:] = [
             name
-            for name in below
+            for name in subfolders
             if not _is_hidden(name)
-            # A link to a folder above would never end.
-            and not real.is_relative_to((here / name).resolve())
+            and not real.is_relative_to((folder / name).resolve())
         ]
-        if here == root:
-            folders.update(below)
-        for path in (here / name for name in names if not _is_hidden(name)):
+        if folder == root:
+            top_folders.update(subfolders)
+        for path in (folder / name for name in names if not _is_hidden(name)):
             if path.suffix.lower() in SUFFIXES and path.is_file():
                 pictures.append(path)
             else:
-                first = "" if here == root else here.relative_to(root).parts[0]
-                others[first, _kind(path)] += 1
+                top = "" if folder == root else folder.relative_to(root).parts[0]
+                others[top, _kind(path)] += 1
     used = {path.relative_to(root).parts[0] for path in pictures}
-    return Listing(root, sorted(pictures), others, sorted(folders - used), hidden)
+    empty = sorted(top_folders - used)
+    return Listing(root, sorted(pictures), others, empty, hidden)
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in OF_SYSTEMS
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def _kind(path: Path) -> str:

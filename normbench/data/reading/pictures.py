@@ -1,4 +1,4 @@
-"""Decode a picture in one of the user's files: upright, in RGB, and not too large."""
+"""Decode pictures from the user's files, and cut squares from them."""
 
 import logging
 import math
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of the formats that are decoded, whatever the suffix of a file is.
+"""Pillow's names of the formats that are decoded, whatever suffix a file has.
 
-Other formats are refused: for EPS, Pillow would start a program of the system.
+Other formats are refused: for EPS, Pillow would start another program.
 """
 
 BITS_PER_SAMPLE = 258
-"""A tag of TIFF files."""
+"""The number of a TIFF tag."""
 
 _PILLOW = re.compile("PIL")
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class UnreadablePicture(RequestError):
-    """The file at `path` is not a picture that can be decoded, because of `why`."""
+    """The picture in `path` cannot be decoded for the reason `why`."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(path, why)
@@ -46,24 +46,25 @@ class UnreadablePicture(RequestError):
 
 @cache
 def decoders() -> tuple[str, ...]:
-    """Return those of FORMATS that this Pillow decodes: AVIF came with 11.3."""
+    """Return the FORMATS that the installed Pillow decodes (AVIF since 11.3)."""
     from PIL import Image
 
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def opened(path: Path) -> "Image":
+def read_picture(path: Path) -> "Image":
     """Decode the picture in `path` as "RGB", or "RGBA" if some of it is transparent.
 
-    The picture is turned as its EXIF orientation says. Of several frames the first is
-    used, and of 12 and 16 bits the upper eight. Safe to call in several threads. Raises
-    UnreadablePicture, also for more pixels than Pillow considers safe, before decoding
-    them, and for values whose white is unknown.
+    The picture is rotated as its EXIF orientation says. Of an animation, the first
+    frame is used. Values of 12 and 16 bits are reduced to their upper eight bits. The
+    function may be called in several threads. Raises UnreadablePicture if the picture
+    cannot be decoded, has more pixels than Pillow considers safe, or has signed or
+    32-bit values.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    # For the whole process: `warnings.catch_warnings` is not safe in threads.
+    # The filter holds for the whole process: `catch_warnings` is not thread-safe.
     if ("ignore", None, Warning, _PILLOW, 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=_PILLOW.pattern)
     try:
@@ -74,10 +75,10 @@ def opened(path: Path) -> "Image":
             bits = _bits(file)
             picture = ImageOps.exif_transpose(file)
     except Image.DecompressionBombError:
-        why = f"has more than {Image.MAX_IMAGE_PIXELS} pixels, which is not safe; "
-        raise UnreadablePicture(path, f"{why}make it smaller") from None
+        why = f"has more than {Image.MAX_IMAGE_PIXELS} pixels, which is not safe"
+        raise UnreadablePicture(path, f"{why}; make it smaller") from None
     except UnidentifiedImageError:
-        why = f"cannot be decoded: it is none of {', '.join(decoders())}"
+        why = f"cannot be decoded: its format is none of {', '.join(decoders())}"
         raise UnreadablePicture(path, why) from None
     except Exception as error:  # Pillow raises many types for damaged files
         why = shown(" ".join(str(error).split()))
@@ -85,8 +86,8 @@ def opened(path: Path) -> "Image":
     if bits is None:
         raise UnreadablePicture(
             path,
-            "has signed values, or values of 32 bits, of which the white one is "
-            "unknown; save it with 8 or 16 bits",
+            "has signed or 32-bit values, and it is unknown which value is white; save "
+            "it with 8 or 16 bits",
         )
     if bits > 8:
         grey = np.asarray(picture) >> bits - 8
@@ -95,12 +96,12 @@ def opened(path: Path) -> "Image":
 
 
 def _bits(picture: "Image") -> int | None:
-    """Return the bits of a grey value as decoded, None if white is unknown."""
+    """Return the bits of a decoded grey value, or None if white is unknown."""
     if picture.mode.startswith("I;16"):
         tags = getattr(picture, "tag_v2", {})
         return 12 if tags.get(BITS_PER_SAMPLE) == (12,) else 16
     if picture.mode == "I" and picture.format in {"PNG", "PPM"}:
-        return 16  # Pillow scales a PGM with another white to 16 bits
+        return 16  # Pillow scales every PGM of more than 8 bits to 16 bits
     return None if picture.mode in {"I", "F"} else 8
 
 
@@ -110,18 +111,18 @@ def on_white(picture: "Image") -> "Image":
         return picture
     from PIL import Image
 
-    ground = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(ground, picture).convert("RGB")
+    background = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(background, picture).convert("RGB")
 
 
-def scaled(path: Path, shorter_side: int) -> "Image":
-    """Decode the picture in `path`, on white, and scale its shorter side to this.
+def read_scaled(path: Path, shorter_side: int) -> "Image":
+    """Decode the picture in `path`, on white, and scale it to this shorter side.
 
-    Raises UnreadablePicture, also for a picture so narrow that it would be too large.
+    Raises UnreadablePicture, also if the longer side would become too long.
     """
     from PIL import Image
 
-    picture = on_white(opened(path))
+    picture = on_white(read_picture(path))
     width, height = picture.size
     scale = shorter_side / min(width, height)
     size = (
@@ -132,29 +133,41 @@ def scaled(path: Path, shorter_side: int) -> "Image":
         raise UnreadablePicture(
             path,
             f"is too narrow: its {width}x{height} pixels would become "
-            f"{size[0]}x{size[1]}",
+            f"{size[0]}x{size[1]} pixels",
         )
     # Lanczos widens its window when it shrinks a picture, which avoids aliasing.
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def pixels(picture: "Image") -> Tensor:
-    """Return an "RGB" picture as (3, H, W) uint8."""
+    """Return an "RGB" picture as a tensor (3, H, W) uint8."""
     return torch.from_numpy(np.asarray(picture).transpose(2, 0, 1).copy())
 
 
 def centre_square(path: Path, side: int) -> Tensor:
-    """Return the centre of the picture in `path`, scaled to (3, side, side) uint8.
+    """Scale the picture in `path` and return its centre (3, side, side) uint8.
 
     Raises UnreadablePicture.
     """
-    picture = scaled(path, side)
+    picture = read_scaled(path, side)
     left, top = ((length - side) // 2 for length in picture.size)
     return pixels(picture.crop((left, top, left + side, top + side)))
 
 
-def random_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Return a square (3, side, side) at a random position of `picture` (3, H, W)."""
+def random_crops(
+    pictures: Sequence[Tensor], side: int, count: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Return `count` random crops (3, side, side) from `pictures` (3, H, W) each.
+
+    Each picture gives the same number of crops, or one more. Their order is random.
+    """
+    return [
+        _random_crop(pictures[i % len(pictures)], side, generator)
+        for i in torch.randperm(count, generator=generator).tolist()
+    ]
+
+
+def _random_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tensor:
     top, left = (
         int(torch.randint(length - side + 1, (), generator=generator))
         for length in picture.shape[1:]
@@ -163,21 +176,22 @@ def random_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tenso
 
 
 def require_fit(crop: int, shorter_side: int) -> None:
-    """Raise RequestError if a crop is larger than the picture that it is cut from."""
+    """Raise RequestError if crops are larger than the scaled photographs."""
     if crop > shorter_side:
         raise RequestError(
             f"data.crop={crop} does not fit into data.shorter_side={shorter_side}"
         )
 
 
-def skip(broken: Sequence[str], among: str, *, strict: bool) -> None:
-    """Log which pictures `among` others are skipped: the path of each and the reason.
+def skip(broken: Sequence[str], total: str, *, strict: bool) -> None:
+    """Log that the pictures `broken` are skipped.
 
-    Raises RequestError if `strict`.
+    Each entry of `broken` is a path and the reason. `total` describes all pictures,
+    such as "10 images". Raises RequestError if `strict`.
     """
     if not broken:
         return
-    message = f"{len(broken)} of {among} cannot be read: {shortened(broken, 3)}"
+    message = f"{len(broken)} of {total} cannot be read: {shortened(broken, 3)}"
     if strict:
         raise RequestError(f"data.strict=true, and {message}")
     log.warning("skipped: %s", message)

@@ -1,18 +1,21 @@
-"""Texts with labels -> tokens, by a tokeniser that is trained on the training part."""
+"""Labelled texts as token ids. The tokeniser learns from the training part only."""
 
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
-from normbench.data.base import Splits, Tokens, package_version
+from normbench.data.base import Data, Splits, Tokens
 from normbench.data.notes import Notes, class_notes
+from normbench.data.reading import files
 from normbench.data.reading.cache import Parsed, cached
-from normbench.data.reading.files import shortened
 from normbench.data.splits import grouped_split
 from normbench.errors import RequestError
 
@@ -24,184 +27,233 @@ PAD, UNKNOWN = "<pad>", "<unk>"
 UNKNOWN_ID = 1
 
 VocabSize = Annotated[int, Field(ge=1, le=1_000_000)]
-"""The type of the option: for more, the tokeniser may ask for memory that is not there.
-"""
+"""Type of the option. With a larger value the tokeniser could run out of memory."""
 
-LONGEST_TEXT = 1_000_000
+MAX_TEXT_LENGTH = 1_000_000
 """Characters of a text that are used."""
-LONGEST_WORD = 10_000
-"""Characters of a word, between spaces and punctuation, that byte pairs are learned
-from: the time that this takes grows with the square of a word's length."""
-BETWEEN_WHITE = re.compile(
+MAX_WORD_LENGTH = 10_000
+"""Characters of a word that byte pairs are learned from, as the time for learning grows
+with the square of the length. Spaces and punctuation separate words."""
+NON_WHITESPACE = re.compile(
     r"[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
 )
-"""What is between white space, as the tokeniser has it: Unicode's, unlike Python's."""
+"""Text without white space as the tokeniser defines it: Unicode's, unlike Python's."""
 
 
 class Texts(NamedTuple):
-    """Samples: a text and a label of each, and for messages its row in `where`."""
+    """Samples: for each a text, a label, and its row in `source` for messages."""
 
     texts: list[str]
     labels: list[str]
     rows: Sequence[int]
-    where: str
+    source: str
     notes: Notes = Notes()
 
+    def long_rows(self) -> list[str]:
+        """Describe the samples of which only the beginning is used."""
+        return [
+            f"row {row} ({len(text)} characters)"
+            for row, text in zip(self.rows, self.texts, strict=True)
+            if len(text) > MAX_TEXT_LENGTH
+        ]
 
-def tokenised(
-    parts: Sequence[Texts],
-    *,
-    vocab_size: int,
-    max_length: int,
-    val_fraction: float,
-    test_fraction: float,
-    seed: int,
-    fingerprint: str,
-) -> Tokens:
-    """Texts, of which the first `max_length` tokens are kept, as wide as the longest.
 
-    `parts` are the training samples and, where they are given, those of the test part;
-    the seed draws the others. Classes are the labels of the training part, sorted:
-    it has each label of the first part. Of a text longer than LONGEST_TEXT characters,
-    the beginning is used. `fingerprint` identifies texts and labels: what is tokenised
-    is kept in the cache. Raises RequestError for a label that the training part lacks,
-    and where `vocab_size` is below the number of characters.
+class LabelledTexts(Data, name=None):
+    """Base class of data sets that read texts and labels: splits and tokenises them.
+
+    Classes are the labels of the training part, sorted; it has every label of the
+    training samples. Tokens are byte pairs learned from the training part. Each text is
+    cut to `max_length` tokens, and `tokens` is as wide as the longest text.
     """
-    texts = [text[:LONGEST_TEXT] for part in parts for text in part.texts]
-    labels = [label for part in parts for label in part.labels]
-    training = len(parts[0].texts)
-    splits = grouped_split(
-        labels,
-        len(texts) - training if len(parts) == 2 else None,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        generator=torch.Generator().manual_seed(seed),
-    )
+
+    kind = Tokens
+    packages = ("tokenizers",)
+
+    def __init__(
+        self,
+        vocab_size: int,
+        max_length: int,
+        val_fraction: float,
+        test_fraction: float,
+        fingerprint: str | None,
+    ) -> None:
+        self.vocab_size, self.max_length = vocab_size, max_length
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.fingerprint = fingerprint
+
+    @abstractmethod
+    def read(self) -> Sequence[Texts]:
+        """Return the training samples and, if there are given test samples, these.
+
+        Raises RequestError if a sample has no text or no label.
+        """
+
+    def read_options(self) -> Sequence[str | int | None]:
+        """Return the options that change what `read` makes of the same files."""
+        return ()
+
+    def load(self, seed: int) -> Tokens:
+        """Return all texts as tokens.
+
+        Raises RequestError if the texts cannot be read, only the test part has a label,
+        or `vocab_size` is smaller than the number of characters.
+        """
+        fingerprint = self.hash_files()
+        files.require_unchanged(self.fingerprint, fingerprint)
+        parts = self.read()
+        texts = [text[:MAX_TEXT_LENGTH] for part in parts for text in part.texts]
+        labels = [label for part in parts for label in part.labels]
+        splits = grouped_split(
+            labels,
+            len(parts[1].texts) if len(parts) == 2 else None,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        classes = _classes(labels, splits)
+        training = splits["train"].sort().values.tolist()
+
+        def parse() -> Parsed:
+            tokenizer = trained_tokenizer([texts[i] for i in training], self.vocab_size)
+            return packed([encoded(tokenizer, text, self.max_length) for text in texts])
+
+        identity = {
+            "format": FORMAT,
+            "tokenizers": version("tokenizers"),
+            "fingerprint": fingerprint,
+            "read": self.read_options(),
+            "fractions": [self.val_fraction, self.test_fraction],
+            "seed": seed,
+            "vocab_size": self.vocab_size,
+            "max_length": self.max_length,
+            "training": len(training),
+        }
+        tokens, lengths = padded(cached("texts", identity, parse))
+        class_index = {label: i for i, label in enumerate(classes)}
+        cut_texts = sum(len(part.long_rows()) for part in parts)
+        return Tokens(
+            tokens=tokens,
+            lengths=lengths,
+            labels=torch.tensor([class_index[label] for label in labels]),
+            classes=tuple(classes),
+            vocab_size=self.vocab_size,
+            pad=0,
+            splits=splits,
+            facts={"classes": float(len(classes)), "cut_texts": float(cut_texts)},
+            notes=_notes(parts, splits, texts),
+        )
+
+
+def _classes(labels: Sequence[str], splits: Splits) -> list[str]:
+    """Return the labels of the training part, sorted.
+
+    Raises RequestError if another part has other labels, or if there is only one label.
+    """
     classes = sorted({labels[i] for i in splits["train"].tolist()})
-    unseen = set(labels) - set(classes)
+    unseen = sorted(set(labels) - set(classes))
     if unseen:
         raise RequestError(
-            "labels of the test part that are in no training sample: "
-            f"{shortened(repr(label) for label in sorted(unseen))}; add training "
-            "samples of them, or remove theirs"
+            "some labels of the test part are in no training sample: "
+            f"{files.shortened(map(repr, unseen))}; add training samples with these "
+            "labels, or remove the test samples"
         )
     if len(classes) < 2:
         raise RequestError(
-            f"every training sample has the label {classes[0]!r}; there must be two"
+            f"every training sample has the label {classes[0]!r}; at least two labels "
+            "are needed"
         )
-
-    def parse() -> Parsed:
-        seen = [texts[i] for i in splits["train"].sort().values.tolist()]
-        tokenizer = trained_tokenizer(seen, vocab_size)
-        rows = [encoded(tokenizer, text, max_length) for text in texts]
-        return Parsed(
-            {
-                "ids": torch.tensor([i for row in rows for i in row]).int(),
-                "lengths": torch.tensor([len(row) for row in rows]).int(),
-            }
-        )
-
-    identity = {
-        "format": FORMAT,
-        "tokenizers": package_version("tokenizers"),
-        "fingerprint": fingerprint,
-        "fractions": [val_fraction, test_fraction],
-        "seed": seed,
-        "vocab_size": vocab_size,
-        "max_length": max_length,
-        "training": len(splits["train"]),
-    }
-    parsed = cached("texts", identity, parse).tensors
-    number = {label: i for i, label in enumerate(classes)}
-    lengths = parsed["lengths"].long()
-    return Tokens(
-        tokens=padded(parsed["ids"], lengths),
-        lengths=lengths,
-        labels=torch.tensor([number[label] for label in labels]),
-        classes=tuple(classes),
-        vocab_size=vocab_size,
-        pad=0,
-        splits=splits,
-        facts={"classes": float(len(classes)), "cut_texts": float(_too_long(parts))},
-        notes=_notes(parts, splits, texts),
-    )
-
-
-def _too_long(parts: Sequence[Texts]) -> int:
-    return sum(len(text) > LONGEST_TEXT for part in parts for text in part.texts)
+    return classes
 
 
 def _notes(parts: Sequence[Texts], splits: Splits, texts: Sequence[str]) -> Notes:
-    """The classes of each part, what is cut, and what is both trained and tested on."""
+    """Describe the classes of each part; warn about long texts and leaked texts."""
     notes = Notes()
     for part in parts:
-        notes = notes.plus(part.notes).plus(class_notes(part.labels, part.where))
-        rows = [
-            f"row {row} ({len(text)} characters)"
-            for row, text in zip(part.rows, part.texts, strict=True)
-            if len(text) > LONGEST_TEXT
-        ]
+        notes = notes.plus(part.notes).plus(class_notes(part.labels, part.source))
+        rows = part.long_rows()
         if rows:
-            cut = f"{part.where}: of texts with more than {LONGEST_TEXT} characters "
-            told = f"{cut}only the beginning is used: {shortened(rows, 3)}"
-            notes = notes.plus(Notes((), (told,)))
-    trained = {texts[i] for i in splits["train"].tolist()}
-    again = sum(texts[i] in trained for i in splits["test"].tolist())
-    if again:
-        told = f"{again} of {len(splits['test'])} test samples have the text of a "
-        notes = notes.plus(Notes((told + "training sample",)))
+            warning = (
+                f"{part.source}: of texts with more than {MAX_TEXT_LENGTH} characters "
+                f"only the beginning is used: {files.shortened(rows, 3)}"
+            )
+            notes = notes.plus(Notes(warnings=(warning,)))
+    training_texts = {texts[i] for i in splits["train"].tolist()}
+    leaked = sum(texts[i] in training_texts for i in splits["test"].tolist())
+    if leaked:
+        note = (
+            f"{leaked} of {len(splits['test'])} test samples have the text of a "
+            "training sample"
+        )
+        notes = notes.plus(Notes((note,)))
     return notes
 
 
-def padded(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Rows of `lengths` (N,), one after the other in `ids` -> (N, longest), pads 0."""
+def packed(rows: Sequence[Sequence[int]]) -> Parsed:
+    """Return token ids for the cache: all rows joined in "ids", and their "lengths"."""
+    return Parsed(
+        {
+            "ids": torch.tensor([i for row in rows for i in row]).int(),
+            "lengths": torch.tensor([len(row) for row in rows]).int(),
+        }
+    )
+
+
+def padded(parsed: Parsed) -> tuple[Tensor, Tensor]:
+    """Return the rows of `packed` as tokens (N, L), padded with 0, and lengths (N,).
+
+    L is the largest length. Both tensors are int64.
+    """
+    lengths = parsed.tensors["lengths"].long()
     width = int(lengths.max())
     tokens = torch.zeros(len(lengths), width, dtype=torch.int64)
-    tokens[torch.arange(width) < lengths[:, None]] = ids.long()
-    return tokens
+    tokens[torch.arange(width) < lengths[:, None]] = parsed.tensors["ids"].long()
+    return tokens, lengths
 
 
-def encoded(tokenizer: "Tokenizer", text: str, most: int) -> list[int]:
-    """The first `most` tokens of `text`; the unknown one where it has none.
+def encoded(tokenizer: "Tokenizer", text: str, max_length: int) -> list[int]:
+    """Return the first `max_length` tokens of `text`, or UNKNOWN_ID if it has none.
 
-    What is between white space has one token or more, so that what comes after `most`
-    such pieces need not be looked at.
+    Each piece of text between white space has at least one token. Therefore only the
+    first `max_length` pieces are tokenised.
     """
-    last = next(islice(BETWEEN_WHITE.finditer(text), most - 1, None), None)
-    beginning = text if last is None else text[: last.end()]
-    ids: list[int] = tokenizer.encode(beginning).ids[:most]
+    pieces = NON_WHITESPACE.finditer(text)
+    last_piece = next(islice(pieces, max_length - 1, None), None)
+    beginning = text if last_piece is None else text[: last_piece.end()]
+    ids: list[int] = tokenizer.encode(beginning).ids[:max_length]
     return ids or [UNKNOWN_ID]
 
 
 def trained_tokenizer(texts: Sequence[str], vocab_size: int) -> "Tokenizer":
-    """Byte pairs learned from `texts`: 0 is the pad, 1 a character that they lack.
+    """Return a byte-pair tokeniser that is trained on `texts`.
 
-    Of a word with more than LONGEST_WORD characters, the beginning counts. Raises
-    RequestError if `vocab_size` is below the number of characters.
+    Token 0 is the pad, and token 1 stands for characters that `texts` lack. Only the
+    first MAX_WORD_LENGTH characters of a word are used. Raises RequestError if
+    `vocab_size` is smaller than the number of characters.
     """
-    # A run has one core, and many runs go side by side.
+    # A run has one core, and many runs run at the same time.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    alone = pre_tokenizers.Whitespace()  # the other is locked while it is in training
+    # A second object, because the tokenizer's own is locked during training.
+    splitter = pre_tokenizers.Whitespace()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False
     )
 
     def pieces() -> Iterator[str]:
         for text in texts:
-            if len(text) <= LONGEST_WORD:
+            if len(text) <= MAX_WORD_LENGTH:
                 yield text
-            else:  # word by word, which is the same, but for the longest
-                for word, _ in alone.pre_tokenize_str(text):
-                    yield word[:LONGEST_WORD]
+            else:  # Passing single words gives the same byte pairs as the whole text.
+                for word, _ in splitter.pre_tokenize_str(text):
+                    yield word[:MAX_WORD_LENGTH]
 
     tokenizer.train_from_iterator(pieces(), trainer)
     if tokenizer.get_vocab_size() > vocab_size:
         raise RequestError(
-            f"data.vocab_size={vocab_size} is too small: {PAD}, {UNKNOWN} and "
-            f"the characters alone are {tokenizer.get_vocab_size()} tokens"
+            f"data.vocab_size={vocab_size} is too small: {PAD}, {UNKNOWN} and the "
+            f"single characters need {tokenizer.get_vocab_size()} tokens"
         )
     return tokenizer

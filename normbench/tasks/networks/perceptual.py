@@ -170,8 +170,8 @@ def _vgg16_file() -> Path:
         # One process fetches; what one that was killed left is removed.
         with FileLock(downloads.folder() / ".vgg16.lock"):
             if not kept.is_file():
-                with downloads.emptied(downloads.folder() / ".vgg16") as place:
-                    with downloads.giving_up():
+                with downloads.temporary_folder(downloads.folder() / ".vgg16") as place:
+                    with downloads.socket_timeout():
                         torch.hub.download_url_to_file(
                             VGG16_URL, str(place / name), VGG16_SHA256
                         )
