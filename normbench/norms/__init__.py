@@ -1,4 +1,4 @@
-"""Normalization layers, one per file, made by name."""
+"""Normalization layers: one file per layer, created by name."""
 
 from normbench.norms.base import REGISTRY, Norm, make, names
 from normbench.norms.evaluation import recompute_statistics, use_batch_statistics

@@ -1,4 +1,4 @@
-"""The contract of a norm, the registry of norms, and what many norms share."""
+"""The base class of all norms, their registry, and helpers that many norms use."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -12,72 +12,81 @@ from normbench.registry import Registry
 
 REGISTRY: "Registry[Norm]" = Registry("norm", "normbench.norms.layers")
 
-NARROW = (torch.bfloat16, torch.float16)
+HALF_PRECISION = (torch.bfloat16, torch.float16)
 NUM_GROUPS = 8
-"""The default of every norm that has groups of channels."""
+"""The default number of groups in every norm that has groups of channels."""
 
 Momentum = Annotated[float, Field(gt=0, le=1)]
-"""The type of an option that weighs the newest statistic, as torch defines it."""
+"""The type of an option `momentum`: the weight of the newest batch, as in torch."""
 
 
 class Norm(nn.Module):
     """One normalization layer.
 
-    A subclass is built as `Norm(channels, *, **options)`; a yaml may set its
-    keyword-only parameters. It is called `norm(x, mask=None, condition=None)`:
+    A subclass is built as `Norm(channels, *, **options)`. Its keyword-only parameters
+    are the options that a yaml may set. A norm is called as
+    `norm(x, mask=None, condition=None)`:
 
-    - `x`: (N, C, *spatial), floating point, any strides; the result has its shape.
-    - `mask`: (N, *spatial) bool, True where the position is real; None = all real.
-    - `condition`: (N,) int64, which affine; ignored by norms that have only one.
+    - `x`: (N, C, *spatial), floating point, any strides. The result has its shape.
+    - `mask`: (N, *spatial) bool, True where the position is real, False where it is
+      padding. None: all positions are real.
+    - `condition`: (N,) int64, the index of the affine map of each sample. Norms with a
+      single affine map ignore it.
 
-    `forward` gets all three by position; a norm that needs only `x` ends its signature
+    `forward` gets all three by position. A norm that needs only `x` ends its signature
     in `*_: Tensor | None`.
 
-    The result does not depend on the number of spatial dimensions. A norm that
-    `differs_in_eval` has a float `momentum` (the weight of the newest statistic, as
-    torch defines it) and keeps its running statistics in floating-point buffers, such
-    that one training forward at momentum 1 leaves exactly that forward's statistics.
-    A norm that uses other samples takes its moments with `norms.statistics`, which may
-    take them over several processes.
-    A norm may leave a scalar in `penalty` at each training forward, to be added to the
-    loss. A norm that cannot work with its arguments or its input raises Incompatible.
-    `forward` runs on the meta device too: no `.item()`, no `if` on a tensor's value.
-    `__call__` checks types and shapes first, so `forward` need not. An input without
-    values, such as a batch of 0 samples, never reaches `forward` and its hooks: it
-    passes through, as in most of torch's own norms. An input in 16 bits goes through
-    `forward` in float32, inside autocast and outside, and the result has the input's
-    type; a norm that was itself converted to that type gets the input as it is.
+    `__call__` checks types and shapes, so `forward` does not need to. An input without
+    values, such as a batch of 0 samples, passes through: `__call__` calls neither
+    `forward` nor its hooks. `__call__` converts a 16-bit input to float32, turns
+    autocast off for `forward`, and converts the result back. A norm that was itself
+    converted to the 16-bit type gets the input unchanged.
+
+    What a subclass must keep to:
+
+    - The result does not depend on the number of spatial dimensions.
+    - `forward` runs on the meta device too: it uses no `.item()` and no `if` on the
+      value of a tensor.
+    - A norm that `differs_in_eval` has a float `momentum` and keeps its running
+      statistics in floating-point buffers. One training forward at momentum 1 sets
+      them to the statistics of that forward.
+    - A norm that uses other samples computes its statistics with `norms.statistics`,
+      so that several processes can share them.
+    - A norm may set `penalty` to a scalar in each training forward. The training loop
+      adds it to the loss.
+    - A norm that cannot work with its arguments or its input raises Incompatible.
     """
 
     name: ClassVar[str]
     source: ClassVar[str] = ""
-    """Who published it, with the year: "Ioffe & Szegedy 2015"; or empty."""
+    """The publication with its year, such as "Ioffe & Szegedy 2015", or empty."""
     axes: ClassVar[str] = ""
-    """Which inputs an output depends on in training, in the words of the footprint.
+    """The inputs that an output depends on in training; empty if unknown.
 
-    Empty if unknown."""
+    Worded as `normbench footprint` prints it, but without numbers, such as
+    "one sample, one group of channels, all positions"."""
     uses_other_samples: ClassVar[bool] = False
     """In training, an output depends on other samples of the batch."""
     differs_in_eval: ClassVar[bool] = False
-    """Evaluation computes another function than training."""
+    """Evaluation computes a different function than training."""
     honours_mask: ClassVar[bool] = False
-    """The values at masked positions never change the results at the others."""
+    """Values at masked positions never change the results at real positions."""
     exact_gradient: ClassVar[bool] = True
     """The backward pass is the derivative of the forward pass."""
     loss_scaling: ClassVar[bool] = True
-    """The backward pass is linear, so that fp16's scale of the loss cancels."""
+    """The norm works with the loss scaling of fp16: its backward pass is linear."""
     contains_activation: ClassVar[bool] = False
-    """The norm ends in its own non-linearity; the model adds none.
+    """The norm ends in a non-linearity, so the model adds no activation after it.
 
-    A new norm without one is odd: norm(-x) = -norm(x)."""
+    A new norm without one is an odd function: norm(-x) = -norm(x)."""
     fixed_spatial: ClassVar[bool] = False
-    """Parameters have the spatial shape of the first input; no other shape works."""
+    """Parameters have the spatial shape of the first input, and only it works later."""
 
     penalty: Tensor | None = None
     deterministic: bool = True
-    """Evaluation draws no random numbers and leaves every buffer as it was."""
+    """Evaluation draws no random numbers and changes no buffer."""
     conditions: int | None = None
-    """How many affine maps `condition` chooses from; None where it is ignored."""
+    """The number of affine maps; None if the norm ignores `condition`."""
     eps: float
     momentum: float
     running_mean: Tensor
@@ -85,7 +94,7 @@ class Norm(nn.Module):
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if name:  # a base class of several norms has the name ""
+        if name:  # base classes have the name "" and are not registered
             cls.name = name
             REGISTRY.add(name, cls)
 
@@ -100,7 +109,7 @@ class Norm(nn.Module):
         if x.numel() == 0:
             return self._pass_through(x)
         y: Tensor
-        if x.dtype not in NARROW or self._is_in(x.dtype):
+        if x.dtype not in HALF_PRECISION or self._has_tensor_of(x.dtype):
             y = super().__call__(x, mask, condition)
             return y
         with torch.autocast(x.device.type, enabled=False):
@@ -108,9 +117,10 @@ class Norm(nn.Module):
         return y.to(x.dtype)
 
     def _pass_through(self, x: Tensor) -> Tensor:
-        """Copy an input without values, with a gradient of 0 for all parameters.
+        """Return a copy of an input without values.
 
-        No statistic and no counter moves, and a training forward leaves no penalty.
+        The gradient of every parameter is 0. Statistics and counters do not change. In
+        training, the penalty becomes None.
         """
         if self.training:
             self.penalty = None
@@ -120,7 +130,7 @@ class Norm(nn.Module):
                 y = y + 0 * parameter.sum()
         return y
 
-    def _is_in(self, dtype: torch.dtype) -> bool:
+    def _has_tensor_of(self, dtype: torch.dtype) -> bool:
         tensors = (*self.parameters(), *self.buffers())
         return any(tensor.dtype == dtype for tensor in tensors)
 
@@ -129,9 +139,9 @@ class Norm(nn.Module):
 
 
 class Affine(Norm, name=""):
-    """A base class: `eps`, and a gain and a bias per channel unless `affine` is false.
+    """Base class of norms with `eps` and, if `affine`, a gain and a bias per channel.
 
-    weight (ones), bias (zeros): (C,), or None.
+    weight (ones), bias (zeros): (C,), or None without `affine`.
     """
 
     def __init__(
@@ -145,99 +155,101 @@ class Affine(Norm, name=""):
 def affine_parameters(
     channels: int, affine: bool
 ) -> tuple[nn.Parameter | None, nn.Parameter | None]:
-    """The usual gain (ones) and bias (zeros), each of shape (C,), or two Nones."""
+    """Return a gain (ones) and a bias (zeros), both (C,), or None for both."""
     if not affine:
         return None, None
     return nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """View `values`, (C,) or (N, C), so that it broadcasts against `x` (N, C, ...)."""
+    """Return a view of `values`, (C,) or (N, C), that broadcasts with x (N, C, ...)."""
     shape = values.shape if values.dim() == 2 else (1, -1)
     return values.view(*shape, *(1,) * (x.dim() - 2))
 
 
 def require_several(count: int, norm: Norm, x: Tensor, advice: str) -> None:
-    """Raise Incompatible where a statistic would be taken of `count` <= 1 values."""
+    """Raise Incompatible if a statistic has only `count` <= 1 values."""
     if count <= 1:
         raise Incompatible(
-            f"norm={norm.name} needs more than one value per statistic, and an input "
+            f"norm={norm.name} needs more than one value per statistic, but an input "
             f"of shape {tuple(x.shape)} gives it {count}; {advice}"
         )
 
 
 def require_positions(norm: Norm, x: Tensor) -> None:
-    """Raise Incompatible where a statistic over positions would have one value."""
+    """Raise Incompatible if `x` has only one position."""
     require_several(x.shape[2:].numel(), norm, x, "raise the resolution or the length")
 
 
 def require_groups(norm: Norm, x: Tensor, num_groups: int) -> None:
-    """Raise Incompatible where a statistic over a group would have one value."""
+    """Raise Incompatible if a group of channels of a sample has only one value."""
     count = x.shape[1:].numel() // num_groups
     require_several(count, norm, x, "use fewer groups or a higher resolution")
 
 
-def groups_of(norm: Norm, num_groups: int, group_size: int | None) -> int:
-    """The number of groups: `num_groups`, or the channels divided by `group_size`.
+def resolve_num_groups(norm: Norm, num_groups: int, group_size: int | None) -> int:
+    """Return `num_groups`, or the channels of `norm` divided by `group_size` if given.
 
-    Raises Incompatible unless it divides the channels of `norm`, and RequestError
-    where both are given.
+    Raises Incompatible if the option does not divide the channels, and RequestError if
+    both options are given.
     """
-    if group_size is not None and num_groups != NUM_GROUPS:
-        raise RequestError(
-            f"norm={norm.name}: norm.num_groups={num_groups} and "
-            f"norm.group_size={group_size} are both given; give one of them"
-        )
-    option, divisor = (
-        ("group_size", group_size) if group_size else ("num_groups", num_groups)
-    )
+    option, divisor = "num_groups", num_groups
+    if group_size is not None:
+        if num_groups != NUM_GROUPS:
+            raise RequestError(
+                f"norm={norm.name}: norm.num_groups={num_groups} and "
+                f"norm.group_size={group_size} are both given; give one of them"
+            )
+        option, divisor = "group_size", group_size
     if norm.channels % divisor:
         divisors = [n for n in range(1, norm.channels + 1) if norm.channels % n == 0]
         raise Incompatible(
             f"norm={norm.name}: norm.{option}={divisor} does not divide "
             f"{norm.channels} channels; these do: {', '.join(map(str, divisors))}"
         )
-    return norm.channels // divisor if group_size else divisor
+    return divisor if group_size is None else norm.channels // divisor
 
 
 def check_input(
     norm: Norm, x: Tensor, mask: Tensor | None, condition: Tensor | None
 ) -> None:
-    """Raise RequestError where an argument breaks the contract of Norm.
+    """Raise RequestError if a type or a shape breaks the contract of Norm.
 
-    Looks at types and shapes only; a mask of another shape could broadcast.
+    A mask of a wrong shape could otherwise broadcast without an error.
     """
     if not x.is_floating_point() or x.dim() < 2 or x.shape[1] != norm.channels:
-        needs = f"it needs (N, {norm.channels}, ...), floating point"
-        raise _wrong(norm, "an input", x, needs)
+        expected = f"it needs (N, {norm.channels}, ...), floating point"
+        raise _wrong_argument(norm, "an input", x, expected)
     shape = tuple(x.shape)
     positions = (shape[0], *shape[2:])
     if mask is not None and (mask.dtype != torch.bool or mask.shape != positions):
-        needs = f"an input of shape {shape} needs {positions}, bool"
-        raise _wrong(norm, "a mask", mask, needs)
+        expected = f"an input of shape {shape} needs {positions}, bool"
+        raise _wrong_argument(norm, "a mask", mask, expected)
     if condition is not None and (
         condition.dtype != torch.int64 or condition.shape != shape[:1]
     ):
-        needs = f"an input of shape {shape} needs ({shape[0]},), int64"
-        raise _wrong(norm, "a condition", condition, needs)
+        expected = f"an input of shape {shape} needs ({shape[0]},), int64"
+        raise _wrong_argument(norm, "a condition", condition, expected)
 
 
-def _wrong(norm: Norm, argument: str, value: Tensor, needs: str) -> RequestError:
+def _wrong_argument(
+    norm: Norm, argument: str, value: Tensor, expected: str
+) -> RequestError:
     return RequestError(
         f"norm={norm.name} was given {argument} of shape {tuple(value.shape)} and type "
-        f"{value.dtype}; {needs}"
+        f"{value.dtype}; {expected}"
     )
 
 
 def make(name: str, channels: int, **options: Any) -> Norm:
-    """The norm called `name` over `channels` channels, its options checked.
+    """Return a new norm by its name, after a check of its options.
 
     Raises RequestError with close matches for an unknown name or option, Incompatible
-    where the options do not fit `channels`.
+    if the options do not fit `channels`.
     """
     return REGISTRY.get(name)(channels, **REGISTRY.options(name, options))
 
 
 def names() -> list[str]:
-    """The names of all norms, sorted."""
+    """Return the sorted names of all norms."""
     return REGISTRY.names()

@@ -1,8 +1,8 @@
-"""Evaluation with other statistics than the running ones of training.
+"""Evaluate a trained model with other statistics than the running statistics.
 
-The functions change the norms in `modules`, those that a NormFactory made; norms that
-compute the same in training and evaluation stay as they are. Use them on a model in
-evaluation mode, and on a deep copy, because running statistics change.
+`modules` are the norms that a NormFactory created. The functions change those that
+differ in evaluation. Pass the norms of a deep copy in evaluation mode, because the
+running statistics change.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,13 +13,14 @@ from torch import nn
 
 from normbench.norms.base import Norm
 
-B = TypeVar("B")
+Batch = TypeVar("Batch")
 
 
 def use_batch_statistics(modules: Iterable[nn.Module]) -> None:
-    """Let norms normalize with the statistics of the batch, as in training.
+    """Make the norms normalize with the statistics of each batch, as in training.
 
-    In a Ghost, with those of each `norm_batch` samples. Dropout elsewhere stays off.
+    A Ghost uses the statistics of each `norm_batch` samples. Other layers, such as
+    dropout, stay in evaluation mode.
     """
     for norm in _norms_that_differ(modules):
         norm.train()
@@ -27,19 +28,22 @@ def use_batch_statistics(modules: Iterable[nn.Module]) -> None:
 
 @torch.no_grad()
 def recompute_statistics(
-    forward: Callable[[B], object], modules: Iterable[nn.Module], batches: Iterable[B]
+    forward: Callable[[Batch], object],
+    modules: Iterable[nn.Module],
+    batches: Iterable[Batch],
 ) -> None:
-    """Set running statistics to their plain mean over one pass ("precise" statistics).
+    """Set the running statistics to their mean over all batches ("precise" statistics).
 
-    `forward(batch)` is one forward of the model. Each forward of a norm, and so each
-    chunk of a Ghost, counts equally; meanwhile the layers before it normalize with the
-    batch. Only floating-point buffers are averaged. Leaves the norms in evaluation
-    mode, with their momentum. Source: Wu & Johnson 2021; equals
-    torch.optim.swa_utils.update_bn for torch's BatchNorm.
+    `forward(batch)` is one forward of the model, in which the norms normalize with the
+    batch. Each forward of a norm has the same weight; a Ghost has one forward per
+    chunk. Only floating-point buffers are averaged. Afterwards the norms are in
+    evaluation mode and have their original momentum.
+    Source: Wu & Johnson 2021. For torch's BatchNorm, the result equals that of
+    torch.optim.swa_utils.update_bn.
     """
     norms = _norms_that_differ(modules)
     momenta = [norm.momentum for norm in norms]
-    means = [_MeanOfBuffers(norm) for norm in norms]
+    averages = [_BufferAverage(norm) for norm in norms]
     try:
         for norm in norms:
             norm.train()
@@ -47,12 +51,12 @@ def recompute_statistics(
         for batch in batches:
             forward(batch)
     finally:
-        for norm, momentum, mean in zip(norms, momenta, means, strict=True):
+        for norm, momentum, average in zip(norms, momenta, averages, strict=True):
             norm.eval()
             norm.momentum = momentum
-            mean.hook.remove()
-    for mean in means:
-        mean.write()
+            average.hook.remove()
+    for average in averages:
+        average.write()
 
 
 def _norms_that_differ(modules: Iterable[nn.Module]) -> list[Norm]:
@@ -64,8 +68,8 @@ def _norms_that_differ(modules: Iterable[nn.Module]) -> list[Norm]:
     ]
 
 
-class _MeanOfBuffers:
-    """The mean of a norm's floating-point buffers over its forwards from now on."""
+class _BufferAverage:
+    """Averages the floating-point buffers of a norm over its forwards."""
 
     def __init__(self, norm: Norm) -> None:
         self.buffers = [b for b in norm.buffers() if b.is_floating_point()]
@@ -79,7 +83,7 @@ class _MeanOfBuffers:
             mean.lerp_(buffer, 1 / self.count)
 
     def write(self) -> None:
-        """Put the mean in the buffers, if there was a forward."""
+        """Write the means to the buffers if there was a forward."""
         if self.count:
             for buffer, mean in zip(self.buffers, self.means, strict=True):
                 buffer.copy_(mean)

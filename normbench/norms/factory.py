@@ -12,17 +12,20 @@ from normbench.norms.ghost import Ghost
 
 
 class NormFactory:
-    """Makes the norm layers of one model: `factory(channels, activation=None)`.
+    """Creates the norm layers of one model: `factory(channels, activation=None)`.
 
-    `options` are those of the norm `name`; `norm_batch` is the number of samples that
+    `name` and `options` choose the norm; `norm_batch` is the number of samples that
     share statistics. `forwards_per_step` is the number of training forwards of a norm
-    in one optimizer step (batch size / norm_batch): together they move running
-    statistics as far as one forward at the norm's own momentum would. `conditions` is
-    the number of conditions that samples have.
+    per optimizer step (batch size / norm_batch). The factory lowers the momentum of
+    each norm, so that all forwards of a step together update the running statistics
+    as much as one forward with the original momentum. `conditions` is the number of
+    conditions in the data.
 
-    `modules` lists the norms in the order they were made, each in its Ghost if it has
-    one.
-    Raises RequestError for an unknown name or option, Incompatible as the norm does.
+    `modules` lists the norms in the order of their creation. A norm that uses other
+    samples is wrapped in a Ghost.
+
+    A call raises RequestError for an unknown name or option, and Incompatible if the
+    norm does not fit the channels or has fewer affine maps than there are conditions.
     """
 
     def __init__(
@@ -43,14 +46,14 @@ class NormFactory:
     def __call__(
         self, channels: int, activation: type[nn.Module] | None = None
     ) -> nn.Module:
-        # A norm may draw its first weights; the model's own must not depend on that.
+        # A norm may draw random initial weights. The other weights of the model must
+        # not depend on these draws.
         with torch.random.fork_rng(devices=[]):
             norm = make(self.name, channels, **self.options)
         if norm.conditions is not None and norm.conditions < self.conditions:
             raise Incompatible(
-                f"norm.conditions={norm.conditions} is how many affine maps there are, "
-                f"and the samples come in {self.conditions} conditions; set "
-                f"norm.conditions={self.conditions}"
+                f"norm={norm.name} has {norm.conditions} affine maps, but the data has "
+                f"{self.conditions} conditions; set norm.conditions={self.conditions}"
             )
         if norm.differs_in_eval:
             norm.momentum = 1 - (1 - norm.momentum) ** (1 / self.forwards_per_step)
@@ -61,12 +64,12 @@ class NormFactory:
         return NormAct(module, activation())
 
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters of all norms, which take no weight decay."""
+        """Return the parameters of all norms, to exclude them from weight decay."""
         return [p for module in self.modules for p in module.parameters()]
 
 
 class NormAct(nn.Module):
-    """A norm, then an activation; called as a norm is."""
+    """A norm followed by an activation, called with the arguments of a norm."""
 
     def __init__(self, norm: nn.Module, activation: nn.Module) -> None:
         super().__init__()

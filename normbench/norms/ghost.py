@@ -1,23 +1,24 @@
-"""Ghost batches (Hoffer et al. 2017): statistics over less than the whole batch."""
+"""Ghost batches: statistics of a part of the batch (Hoffer et al. 2017)."""
 
 import torch
 from torch import Tensor, nn
 
 from normbench.errors import Incompatible, RequestError
 from normbench.norms.base import Norm
-from normbench.norms.statistics import exchanges, processes
+from normbench.norms.statistics import exchange_count, process_count
 
 
 class Ghost(nn.Module):
-    """A norm, applied in training to `norm_batch` samples at a time.
+    """Applies a norm to `norm_batch` samples at a time in training.
 
-    Called as the norm is. While the norm is in training mode, samples 0 .. norm_batch-1
-    share statistics, then the next norm_batch, and so on: every chunk is one forward of
-    `norm`, in order, and its `penalty` becomes the mean over the chunks. In evaluation
-    mode it gets the whole batch. Where several processes share statistics, each has an
-    equal part of one chunk. A batch of 0 samples passes through. Raises RequestError in
-    training where norm_batch does not divide the batch, Incompatible where the norm
-    does not share its statistics.
+    It is called with the arguments of the norm. In training, each chunk of norm_batch
+    consecutive samples is one forward of `norm`, and `norm.penalty` becomes the mean
+    over the chunks. In evaluation, the whole batch is one forward. A batch of 0 samples
+    passes through.
+    If several processes share statistics, each process holds an equal part of a single
+    chunk.
+    In training, a call raises RequestError if norm_batch does not divide the batch, and
+    Incompatible if processes must share statistics but the norm exchanges none.
     """
 
     def __init__(self, norm: Norm, norm_batch: int) -> None:
@@ -28,39 +29,42 @@ class Ghost(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        if self.norm.training and len(x) * processes() == self.norm_batch > len(x):
-            return self._shared(x, mask, condition)
-        if not self.norm.training or len(x) in (0, self.norm_batch):
-            whole: Tensor = self.norm(x, mask, condition)
-            return whole
-        if len(x) % self.norm_batch:
+        samples = len(x)
+        if not self.norm.training or samples in (0, self.norm_batch):
+            y: Tensor = self.norm(x, mask, condition)
+            return y
+        if process_count() > 1 and samples * process_count() == self.norm_batch:
+            return self._shared_forward(x, mask, condition)
+        if samples % self.norm_batch:
             raise RequestError(
-                f"norm_batch={self.norm_batch} does not divide a batch of {len(x)}"
+                f"norm_batch={self.norm_batch} does not divide a batch of {samples}"
             )
         outputs, penalties = [], []
-        for start in range(0, len(x), self.norm_batch):
+        for start in range(0, samples, self.norm_batch):
             chunk = slice(start, start + self.norm_batch)
-            rest = (t if t is None else t[chunk] for t in (mask, condition))
-            outputs.append(self.norm(x[chunk], *rest))
+            chunk_mask = None if mask is None else mask[chunk]
+            chunk_condition = None if condition is None else condition[chunk]
+            outputs.append(self.norm(x[chunk], chunk_mask, chunk_condition))
             if self.norm.penalty is not None:
                 penalties.append(self.norm.penalty)
         if penalties:
             self.norm.penalty = torch.stack(penalties).mean()
         return torch.cat(outputs)
 
-    def _shared(
+    def _shared_forward(
         self, x: Tensor, mask: Tensor | None, condition: Tensor | None
     ) -> Tensor:
-        # A norm of the user's own could take its statistics in this process only. Not
-        # checked in a compiled graph, which would depend on the number of exchanges.
-        checked = not torch.compiler.is_compiling()
-        before = exchanges() if checked else 0
+        """Apply the norm; raise Incompatible if it exchanged no statistics."""
+        # A user's norm may compute its statistics in this process only. A compiled
+        # graph skips the check: the graph would depend on the count.
+        check = not torch.compiler.is_compiling()
+        count_before = exchange_count() if check else 0
         y: Tensor = self.norm(x, mask, condition)
-        if checked and exchanges() == before and y.numel():
+        if check and exchange_count() == count_before and y.numel():
             raise Incompatible(
-                f"norm={self.norm.name} takes its statistics in one process, and "
-                f"norm_batch={self.norm_batch} is of {processes()}; take them with "
-                "normbench.norms.statistics.batch_moments or pooled, or set "
-                f"norm_batch={len(x)}"
+                f"norm={self.norm.name} takes its statistics in one process, but the "
+                f"norm_batch={self.norm_batch} samples are in {process_count()} "
+                "processes; use batch_moments or pooled of normbench.norms.statistics "
+                f"in the norm, or set norm_batch={len(x)}"
             )
         return y

@@ -1,7 +1,7 @@
-"""Statistics over the samples of a batch, and the base of the norms that take them.
+"""Statistics of a batch, and the base class of norms that use them.
 
-Every norm that uses other samples takes its moments through this file, so that the
-samples may be those of several processes (`shared_by`).
+All norms that use other samples compute their statistics with these functions, so that
+the samples may be in several processes (`shared_by`).
 """
 
 from collections.abc import Iterator
@@ -26,56 +26,59 @@ from normbench.norms.base import (
 
 _group: dist.ProcessGroup | None = None
 _replicas = 1
-_exchanges = 0
+_exchange_count = 0
 
 
 @contextmanager
 def shared_by(group: dist.ProcessGroup | None, replicas: int = 1) -> Iterator[None]:
-    """Let the training forwards inside take statistics over all processes of `group`.
+    """Share statistics over all processes of `group` in training forwards of the block.
 
-    Every process has as many samples. The gradient of a statistic is that of the sum of
-    the processes' losses, so that the mean of their parameters' gradients is the
-    gradient of their mean loss. Backward passes may come after; None: this process
-    alone. `replicas` is the number of processes that train the network, sharing or not:
-    the loss of the run is the mean of their losses.
+    All processes must have the same number of samples. `group=None` turns sharing off.
+    `replicas` is the number of processes that train the network, whether they share
+    statistics or not. The loss of the run is the mean of their losses.
+
+    The gradient of a shared statistic is the gradient of the sum of the losses in
+    `group`. So the mean of the parameter gradients over the processes is the gradient
+    of the mean loss. The backward pass may run after the block.
     """
     global _group, _replicas
-    before, _group, _replicas = (_group, _replicas), group, replicas
+    previous = _group, _replicas
+    _group, _replicas = group, replicas
     try:
         yield
     finally:
-        _group, _replicas = before
+        _group, _replicas = previous
 
 
-def sharing() -> dist.ProcessGroup | None:
-    """The processes that share statistics now."""
+def shared_group() -> dist.ProcessGroup | None:
+    """Return the processes that share statistics; None without sharing."""
     return _group
 
 
-def processes() -> int:
-    """The number of processes that share statistics now; 1 without sharing."""
+def process_count() -> int:
+    """Return the number of processes that share statistics; 1 without sharing."""
     return 1 if _group is None else _group.size()
 
 
-def replicas() -> int:
-    """The number of processes over whose losses the loss of the run is the mean."""
+def replica_count() -> int:
+    """Return the number of processes whose mean loss is the loss of the run."""
     return _replicas
 
 
-def exchanges() -> int:
-    """How often this process has exchanged statistics with others until now."""
-    return _exchanges
+def exchange_count() -> int:
+    """Return the number of exchanges of statistics so far in this process."""
+    return _exchange_count
 
 
 def pooled(
     mean: Tensor, var: Tensor, count: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over all processes, from those of this process.
+    """Return the mean and the biased variance over all processes that share statistics.
 
-    Both have one shape and are over `count` values: a scalar on the device, None where
-    all processes have as many. Pooled as parts of one set (Chan et al. 1979): the
-    variance within the parts plus that between them. A difference of two large sums,
-    E[x^2] - E[x]^2, would lose digits where the mean is large.
+    `mean` and `var` are those of this process, in one shape, over `count` values: a
+    scalar on the device, or None if all processes have the same number of values.
+    The total variance is the variance within the processes plus the variance between
+    them (Chan et al. 1979). E[x^2] - E[x]^2 would lose digits if the mean is large.
     """
     if _group is None:
         return mean, var
@@ -90,17 +93,17 @@ def pooled(
 
 
 @torch.no_grad()
-def total(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """The sum of `values` over the processes of `group`, without a gradient."""
+def sum_over_processes(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Return the sum of `values` over the processes of `group`, without a gradient."""
     return values if group is None else _gather(values, group).sum(0)
 
 
-# It would break a compiled graph anyway, with a warning.
+# A collective operation breaks a compiled graph; `disable` avoids the warning.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _gather(values: Tensor, group: dist.ProcessGroup) -> Tensor:
-    """(processes, *values.shape), in the order of their ranks."""
-    global _exchanges
-    _exchanges += 1
+    """Return the values of all processes by rank: (processes, *values.shape)."""
+    global _exchange_count
+    _exchange_count += 1
     gathered: Tensor = _Gather.apply(values.contiguous(), group)
     return gathered
 
@@ -116,38 +119,42 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        # The loss of every process depends on the part of this one.
+        # The losses of all processes depend on the values of this process.
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad, group=ctx.group)
         return grad[ctx.group.rank()], None
 
 
-def widened(x: Tensor) -> Tensor:
-    """`x` in float32 at least."""
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return `x` in float32, or unchanged if its type is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def batch_moments(
     x: Tensor, mask: Tensor | None, count: Tensor | int
 ) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,) of `count` (real) values, in float32 at least."""
+    """Return the mean and the biased variance (C,) per channel, at least in float32.
+
+    They are over the real positions, or over all positions if `mask` is None. `count`
+    is the number of these values per channel, as BatchStatistics.count returns it.
+    """
     axes = [0, *range(2, x.dim())]
-    wide = widened(x)
+    wide = at_least_float32(x)
     if mask is None:
         var, mean = torch.var_mean(wide, axes, correction=0)
         return pooled(mean, var)
-    in_process = None if _group is None else mask.sum()
-    divisor = count if in_process is None else in_process.clamp(min=1)
+    local_count = None if _group is None else mask.sum()
+    divisor = count if local_count is None else local_count.clamp(min=1)
     real = mask.unsqueeze(1)
     mean = torch.where(real, wide, 0).sum(axes) / divisor
     centred = torch.where(real, wide - per_channel(mean, x), 0)
-    return pooled(mean, centred.square().sum(axes) / divisor, in_process)
+    return pooled(mean, centred.square().sum(axes) / divisor, local_count)
 
 
 def clean_pads(x: Tensor, mask: Tensor | None) -> Tensor:
-    """`x` with 0 where a masked position is not finite.
+    """Return `x` with infinities and NaNs at masked positions replaced by 0.
 
-    Zero gradient times NaN is NaN: it would reach weight and real positions.
+    A zero gradient times NaN is NaN, and the NaN would reach other gradients.
     """
     if mask is None:
         return x
@@ -155,10 +162,10 @@ def clean_pads(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class BatchStatistics(Norm, name=""):
-    """A base class: statistics of the batch in training, running ones in evaluation.
+    """Base class of norms with batch statistics in training and running ones in eval.
 
-    weight (ones), bias (zeros): (C,), or None where `affine` is false. The buffers are
-    those of `add_state`. Defaults as torch.nn.BatchNorm1d.
+    weight (ones), bias (zeros): (C,), or None without `affine`. `add_state` registers
+    the buffers. The defaults are those of torch.nn.BatchNorm1d.
     """
 
     axes = "all samples, one channel, all positions"
@@ -183,8 +190,8 @@ class BatchStatistics(Norm, name=""):
     def add_state(self) -> None:
         """Register the buffers of torch.nn.BatchNorm1d: running statistics, a counter.
 
-        A norm with further parameters extends it, a norm with other buffers replaces
-        it. `__init__` calls it last.
+        `__init__` calls this method last. A subclass extends it to add parameters, or
+        overrides it to register other buffers with `add_statistics`.
         """
         self.add_statistics(
             running_mean=torch.zeros(self.channels),
@@ -192,37 +199,40 @@ class BatchStatistics(Norm, name=""):
         )
 
     def add_statistics(self, **buffers: Tensor) -> None:
-        """Register `buffers` and the counter of training forwards."""
+        """Register `buffers` and the count of training forwards."""
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer)
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def count(self, x: Tensor, mask: Tensor | None = None) -> Tensor | int:
-        """The number of (real) values per channel in all processes that share.
+        """Return the number of (real) values per channel in all sharing processes.
 
-        With a mask it is a scalar on the device, at least 1. Raises Incompatible where
-        the number is below 2. Where asking a mask would wait for the device or break a
-        compiled graph, `update` leaves such a batch out instead.
+        With a mask, the number is a scalar on the device, at least 1.
+        Raises Incompatible if the number is below 2. The number of real positions is
+        checked on the CPU only, outside compiled graphs: the check would wait for
+        another device. There, `update` ignores such a batch.
         """
         if mask is None:
-            count = x.numel() // x.shape[1] * processes()
+            count = x.numel() // x.shape[1] * process_count()
             require_several(count, self, x, "raise norm_batch or the resolution")
             return count
-        real = total(mask.sum(), _group)
-        may_ask = mask.device.type == "cpu" and not torch.compiler.is_compiling()
-        if may_ask and real <= 1:
+        real = sum_over_processes(mask.sum(), _group)
+        can_check = mask.device.type == "cpu" and not torch.compiler.is_compiling()
+        if can_check and real <= 1:
             raise Incompatible(
                 f"norm={self.name} needs more than one real position per norm batch, "
-                f"and a mask of shape {tuple(mask.shape)} has {int(real)}; "
+                f"but a mask of shape {tuple(mask.shape)} has {int(real)}; "
                 "raise norm_batch"
             )
         return real.clamp(min=1)
 
     @torch.no_grad()
     def update(self, mean: Tensor | None, var: Tensor, count: Tensor | int) -> None:
-        """Move the running statistics towards `mean` and the unbiased `var`; count it.
+        """Update the running statistics with `mean` and the unbiased variance.
 
-        A `count` on the device that is below 2 moves nothing.
+        `var` is the biased variance over `count` values. `mean` is None for a norm
+        without a running mean. Also adds 1 to the count of training forwards. If
+        `count` is a tensor below 2, the running statistics do not change.
         """
         step: Tensor | float = self.momentum
         if isinstance(count, int):
@@ -243,7 +253,7 @@ class BatchStatistics(Norm, name=""):
         weight: Tensor | None,
         bias: Tensor | None,
     ) -> Tensor:
-        """weight * (x - mean) / sqrt(var + eps) + bias, in the type of `x`.
+        """Return weight * (x - mean) / sqrt(var + eps) + bias in the type of `x`.
 
         mean, weight, bias: (C,); var: (C,) or a scalar for all channels.
         """
@@ -258,9 +268,9 @@ class BatchStatistics(Norm, name=""):
     def batch_norm(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> Tensor:
-        """torch's batch normalization of `x` in this mode, with these buffers.
+        """Return `x` normalized as by torch's BatchNorm with the buffers of this norm.
 
-        Raises Incompatible in training on a single value per channel.
+        In training, raises Incompatible if a channel has a single value.
         """
         if self.training:
             count = self.count(x)
@@ -270,7 +280,8 @@ class BatchStatistics(Norm, name=""):
                 return self.standardize(x, mean, var, weight, bias)
             self.num_batches_tracked.add_(1)
         tokens = x.transpose(1, -1)
-        # torch's kernel copies (N, C, T); it takes the (N * T, C) in memory as it is.
+        # torch's kernel would copy a (N, C, T) view of tokens that are (N, T, C) in
+        # memory. It does not copy (N * T, C).
         flat = x.dim() == 3 and tokens.is_contiguous()
         y = F.batch_norm(
             tokens.reshape(-1, self.channels) if flat else x,

@@ -19,7 +19,7 @@ def test_a_reference_computes_the_same(name: str) -> None:
         if other is not None:
             x = torch.randn(size)
             ours = make(name, size[1]).train()(x)
-            last = other.tokens_last
+            last = other.channels_last
             theirs = other.layer.train()(x.transpose(1, 2) if last else x)
             theirs = theirs.transpose(1, 2) if last else theirs
             assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4), shape

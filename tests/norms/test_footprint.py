@@ -88,9 +88,7 @@ def test_masked_statistics_stop_at_the_mask():
         measured(name, True)["train"] for name in ("batch_masked", "batch")
     )
     assert masked.value.words == "all samples, one channel, all real positions"
-    assert not masked.value.masked_positions
     assert plain.value.words == "all samples, one channel, all positions"
-    assert plain.value.masked_positions
 
 
 # What norms declare.
@@ -103,14 +101,16 @@ def test_declarations_are_those_measured(name):
     training = [one.either for mode, one in by_mode.items() if mode is not Mode.eval]
     entries = np.logical_or.reduce([one.entries for one in training])
     assert parts(general(describe(entries).words)) == parts(norm.axes)
-    assert norm.uses_other_samples == any(one.other_samples for one in training)
-    assert not by_mode[Mode.eval].either.other_samples
+    assert norm.uses_other_samples == any("all samples" in d.words for d in training)
+    assert "all samples" not in by_mode[Mode.eval].either.words
+    assert "irregular" not in by_mode[Mode.eval].either.words
     assert norm.differs_in_eval != same_function(norm, shape, Mode.train, Mode.eval)
     if norm.exact_gradient:
         assert all(one.agree for one in by_mode.values())
     if not norm.fixed_spatial:
-        masked = [one.either.masked_positions for one in measured(name, True).values()]
-        assert norm.honours_mask != any(masked)
+        masked = [one.either.words for one in measured(name, True).values()]
+        assert not any("irregular" in words for words in masked), masked
+        assert norm.honours_mask != any("all positions" in words for words in masked)
 
 
 @every_norm

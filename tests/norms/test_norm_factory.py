@@ -144,7 +144,7 @@ def test_factory_refuses_fewer_affine_maps_than_conditions():
 
     layer("conditional_instance", conditions=3)
     layer("instance")
-    with pytest.raises(Incompatible, match=r"conditions=2 .* come in 3 conditions"):
+    with pytest.raises(Incompatible, match=r"2 affine maps, but .* 3 conditions"):
         layer("conditional_instance", conditions=2)
 
 

@@ -1,6 +1,6 @@
-"""A gain and a bias per channel without statistics: y = weight * x + bias.
+"""A gain and a bias per channel without normalization: y = weight * x + bias.
 
-The control for every norm with an affine map: all of it but the normalization.
+The control for every norm with an affine map: it has the map and nothing else.
 weight, bias: (C,).
 """
 

@@ -1,11 +1,11 @@
 """Batch normalization (Ioffe & Szegedy 2015).
 
 Training: y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased
-variance of each channel over samples and positions, masked ones included.
-running_mean += momentum * (mean - running_mean), and running_var likewise with the
-unbiased variance; evaluation normalizes with these two.
-weight, bias, running_mean, running_var: (C,). As torch.nn.BatchNorm1d/2d/3d, defaults
-too.
+variance of each channel over samples and positions, including masked positions.
+The running statistics are updated by running_mean += momentum * (mean - running_mean);
+running_var likewise, with the unbiased variance. Evaluation normalizes with them.
+weight, bias, running_mean, running_var: (C,). Equals torch.nn.BatchNorm1d/2d/3d, with
+the same defaults.
 """
 
 from torch import Tensor

@@ -1,14 +1,15 @@
-"""Batch, then group normalization: batch-channel normalization, BCN (Qiao et al. 2019,
+"""Batch-channel normalization, BCN: batch, then group normalization (Qiao et al. 2019,
 arXiv 1911.09738).
 
-b = weight * (x - mean) / sqrt(var + eps) + bias as in `batch`, running statistics too;
-y = group_weight * (b - group_mean) / sqrt(group_var + eps) + group_bias, with the mean
-and the biased variance of each sample and group of C / num_groups adjacent channels of
-b over the group's channels and positions. Both include masked positions.
+The first step is `batch`, including its running statistics. The second step normalizes
+its output b: y = group_weight * (b - group_mean) / sqrt(group_var + eps) + group_bias,
+with the mean and the biased variance of each sample and group of C / num_groups
+adjacent channels, over the channels of the group and the positions. Both steps include
+masked positions.
 weight, bias, running_mean, running_var: (C,); group_weight, group_bias: (num_groups,),
 as in the authors' code. Equals torch.nn.BatchNorm1d, then torch.nn.GroupNorm with a
-gain and a bias per group; the paper's estimated batch statistics for micro-batches are
-not part of it. num_groups is 8 here (32 in the paper), because small networks have few
+gain and a bias per group. The paper's estimated statistics for micro-batches are not
+implemented. The default of num_groups is 8 (paper: 32), because small networks have few
 channels.
 """
 
@@ -20,8 +21,8 @@ from normbench.norms.base import (
     NUM_GROUPS,
     Momentum,
     affine_parameters,
-    groups_of,
     require_groups,
+    resolve_num_groups,
 )
 from normbench.norms.statistics import BatchStatistics
 
@@ -41,14 +42,15 @@ class BatchGroupNorm(BatchStatistics, name="batch_group"):
         affine: bool = True,
     ) -> None:
         super().__init__(channels, eps=eps, momentum=momentum, affine=affine)
-        self.num_groups = groups_of(self, num_groups, group_size)
+        self.num_groups = resolve_num_groups(self, num_groups, group_size)
         self.group_weight, self.group_bias = affine_parameters(self.num_groups, affine)
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         require_groups(self, x, self.num_groups)
         y = self.batch_norm(x, self.weight, self.bias)
-        weight, bias = (
-            None if g is None else g.repeat_interleave(self.channels // self.num_groups)
-            for g in (self.group_weight, self.group_bias)
-        )
+        weight = bias = None
+        if self.group_weight is not None and self.group_bias is not None:
+            size = self.channels // self.num_groups
+            weight = self.group_weight.repeat_interleave(size)
+            bias = self.group_bias.repeat_interleave(size)
         return F.group_norm(y, self.num_groups, weight, bias, self.eps)

@@ -1,11 +1,12 @@
 """Batch-instance normalization (Nam & Kim 2018, arXiv 1805.07925).
 
-y = weight * (gate * batch + (1 - gate) * instance) + bias, where batch is x normalized
-as in `batch`, with its running statistics, and instance as in `instance`, both without
-gain and bias; masked positions are included. The gate of each channel is learned,
-clipped to [0, 1] and 1 at first: in training the parameter itself is clipped before it
-is used, which is the paper's clipping after each update.
-weight, bias, gate, running_mean, running_var: (C,). Other defaults as
+y = weight * (gate * batch + (1 - gate) * instance) + bias. Here batch is x normalized
+as in `batch`, with its running statistics, and instance is x normalized as in
+`instance`, both without gain and bias. Masked positions are included. Each channel has
+a learned gate in [0, 1], which starts at 1. The paper clips the gate after each
+optimizer step; this norm clips the parameter at the start of each training forward,
+which has the same effect.
+weight, bias, gate, running_mean, running_var: (C,). The other defaults are those of
 torch.nn.BatchNorm1d.
 """
 
@@ -28,8 +29,9 @@ class BatchInstanceNorm(BatchStatistics, name="batch_instance"):
         require_positions(self, x)
         gate: Tensor = self.gate
         if self.training:
-            # The parameter itself: through a clamp, a gate at an end has no gradient
-            # and stays there. `data`: the chunks of a ghost batch have saved the gate.
+            # In place: a clamp in the graph would have no gradient outside [0, 1], so
+            # such a gate would never return. `data`: the graphs of earlier chunks of a
+            # ghost batch hold the gate, and autograd must not see the change.
             gate.data.clamp_(0, 1)
         else:
             gate = gate.clamp(0, 1)
@@ -38,5 +40,5 @@ class BatchInstanceNorm(BatchStatistics, name="batch_instance"):
             batch_weight = self.weight * batch_weight
             instance_weight = self.weight * instance_weight
         y = self.batch_norm(x, batch_weight, self.bias)
-        # Group normalization with a group per channel, as in `instance`.
+        # Instance normalization is group normalization with one channel per group.
         return y + F.group_norm(x, self.channels, instance_weight, None, self.eps)

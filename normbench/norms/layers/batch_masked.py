@@ -1,9 +1,9 @@
-"""Batch normalization that leaves the pads out of its statistics (folklore; PowerNorm,
-Shen et al. 2020, and RBN, Wang et al. 2022, have it in their code).
+"""Batch normalization with statistics of the real positions only (folklore; also in the
+code of PowerNorm, Shen et al. 2020, and RBN, Wang et al. 2022).
 
-As `batch`, with the mean, the biased variance (unbiased in running_var) and the count
-of values taken over the real positions of all samples. Every position goes through the
-same affine map, pads too; an infinity or NaN at a pad counts as 0.
+As `batch`, but the mean, the variance and the count of values are over the real
+positions of all samples. The same affine map is applied to all positions, real and
+masked. An infinity or NaN at a masked position counts as 0.
 weight, bias, running_mean, running_var: (C,). Equals torch.nn.BatchNorm1d on x[mask].
 """
 

@@ -1,15 +1,15 @@
 """Regularized batch normalization, RBN (Wang et al. 2022, arXiv 2210.05153).
 
-As `batch_masked`, and each training forward leaves a penalty for the loss:
-penalty_mean * sum((mean - running_mean)**2)
-+ penalty_std * sum((std - running_std)**2), summed over the channels, with
-std = sqrt(var + eps), what training and evaluation divide by. The batch's statistics
-are those that y is normalized with; the running ones are as they were before this
-forward and constant (the authors' code: after it, which only scales the first term by
-(1 - momentum)**2). Pads are left out of both.
-weight, bias, running_mean, running_var: (C,). Defaults as torch.nn.BatchNorm1d; the
-penalties are those of the authors' pre-norm translation models, where momentum is 0.05
-and running_var the average of the biased variance.
+As `batch_masked`, but each training forward also sets a penalty, which is added to the
+loss: penalty_mean * sum((mean - running_mean)**2)
++ penalty_std * sum((std - running_std)**2). The sums are over the channels, and
+std = sqrt(var + eps), which x is divided by. mean and var are the statistics of the
+batch over its real positions. The running statistics are constants with the values
+before this forward. The authors' code uses the values after it, which only scales the
+first term by (1 - momentum)**2.
+weight, bias, running_mean, running_var: (C,). The defaults are those of
+torch.nn.BatchNorm1d. The default penalties are those of the authors' pre-norm
+translation models, which have momentum 0.05 and average the biased variance.
 """
 
 from typing import Any
@@ -52,27 +52,28 @@ class RegularizedBatchNorm(BatchStatistics, name="batch_regularized"):
         return self.standardize(x, mean, var, self.weight, self.bias)
 
     def _discrepancy(self, mean: Tensor, var: Tensor) -> Tensor:
-        # New tensors: the running statistics move before the backward pass.
+        # In eager mode, the subtraction makes new tensors, so the update of the running
+        # statistics before the backward pass is harmless. Compiled code needs copies.
         running_mean, running_var = self.running_mean, self.running_var
         if torch.compiler.is_compiling():
-            running_mean, running_var = _kept(running_mean), _kept(running_var)
+            running_mean, running_var = _copy(running_mean), _copy(running_var)
         std, running_std = (torch.sqrt(v + self.eps) for v in (var, running_var))
         mean_term = (mean - running_mean).square().sum()
         std_term = (std - running_std).square().sum()
         return self.penalty_mean * mean_term + self.penalty_std * std_term
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy starts without the penalty, which holds the graph of one forward."""
+        """Return the state without the penalty, which holds an autograd graph."""
         return {**self.__dict__, "penalty": None}
 
 
-# In the backward pass, a compiled graph computes cheap operations again, from the
-# running statistics as they are then; it keeps the result of one of unknown cost.
-@torch.library.custom_op("normbench::kept", mutates_args=())
-def _kept(x: Tensor) -> Tensor:
+# In the backward pass, compiled code recomputes cheap operations such as `clone`, from
+# the updated running statistics. It keeps the result of a custom operation.
+@torch.library.custom_op("normbench::copy", mutates_args=())
+def _copy(x: Tensor) -> Tensor:
     return x.clone()
 
 
-@_kept.register_fake
-def _kept_shape(x: Tensor) -> Tensor:
+@_copy.register_fake
+def _copy_on_meta(x: Tensor) -> Tensor:
     return torch.empty_like(x)

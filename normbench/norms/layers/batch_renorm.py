@@ -1,18 +1,21 @@
 """Batch renormalization (Ioffe 2017, arXiv 1702.03275).
 
 Training: y = weight * (r * (x - mean) / sqrt(var + eps) + d) + bias, with the mean and
-the biased variance of each channel over samples and positions, masked ones included,
-r = clip(sqrt(var + eps) / sqrt(running_var + eps), 1 / r_max, r_max) and
-d = clip((mean - running_mean) / sqrt(running_var + eps), -d_max, d_max), with the
-running statistics as they were before this forward; no gradient passes through r and d.
-The limits are 1 and 0 (as `batch`) for the first `warmup_steps` training forwards, then
-rise linearly and reach r_max at forward `r_max_steps` and d_max at `d_max_steps`.
-Running statistics and evaluation as in `batch`, so running_var is the average of the
-unbiased variance; the paper averages the biased standard deviation. At momentum 1 there
-is no average to correct towards, and r = 1, d = 0.
-weight, bias, running_mean, running_var: (C,). The paper's limits and schedule are r_max
-3 at step 40,000, d_max 5 at 25,000, warm-up 5,000, momentum 0.01; the defaults are its
-limits, its schedule divided by 100, torch's eps and momentum.
+the biased variance of each channel over samples and positions, including masked
+positions, and
+    r = clip(sqrt(var + eps) / sqrt(running_var + eps), 1 / r_max, r_max)
+    d = clip((mean - running_mean) / sqrt(running_var + eps), -d_max, d_max).
+The running statistics in r and d have the values before this forward. No gradient
+passes through r and d.
+In the first `warmup_steps` training forwards, the limits of r and d are 1 and 0, which
+is `batch`. Then the limits rise linearly: the limit of r reaches r_max at forward
+`r_max_steps`, and the limit of d reaches d_max at forward `d_max_steps`. At momentum 1,
+r is 1 and d is 0, because there is no running average.
+Running statistics and evaluation are those of `batch`. So running_var averages the
+unbiased variance, while the paper averages the biased standard deviation.
+weight, bias, running_mean, running_var: (C,). In the paper, r_max is 3 at step 40,000,
+d_max is 5 at step 25,000, the warm-up has 5,000 steps, and momentum is 0.01. The
+defaults are the paper's limits, its steps divided by 100, and torch's eps and momentum.
 """
 
 from typing import Annotated
@@ -51,7 +54,7 @@ class BatchRenorm(BatchStatistics, name="batch_renorm"):
         if not self.training or self.momentum == 1:
             return self.batch_norm(x, self.weight, self.bias)
         r, d = self._corrections(x)
-        # r and d are constants of the backward pass: a further gain and bias.
+        # In the backward pass, r and d are constants, like a second gain and bias.
         weight = r if self.weight is None else r * self.weight
         bias = d if self.weight is None else d * self.weight
         if self.bias is not None:
@@ -70,6 +73,6 @@ class BatchRenorm(BatchStatistics, name="batch_renorm"):
         return r.to(dtype), d.to(dtype)
 
     def _progress(self, end: int) -> Tensor:
-        """The progress of this training forward from the warm-up to `end`: 0 to 1."""
-        after = self.num_batches_tracked + 1 - self.warmup_steps
-        return (after / max(1, end - self.warmup_steps)).clamp(0, 1)
+        """Return how far this forward is from the warm-up to forward `end`: 0 to 1."""
+        forwards = self.num_batches_tracked + 1 - self.warmup_steps
+        return (forwards / max(1, end - self.warmup_steps)).clamp(0, 1)

@@ -1,9 +1,9 @@
 """Conditional instance normalization: one affine map per style (Dumoulin et al. 2017).
 
-y = weight[c] * (x - mean) / sqrt(var + eps) + bias[c], with the mean and the biased
-variance of each sample and channel over positions, masked ones included, and c the
-sample's condition; without conditions, c is 0 for every sample.
-weight, bias: (conditions, C). As `instance` followed by a row of a table.
+y = weight[c] * (x - mean) / sqrt(var + eps) + bias[c], where c is the condition of the
+sample, or 0 if no conditions are given. The mean and the biased variance of each sample
+and channel are over positions, including masked positions.
+weight, bias: (conditions, C). Equals `instance` with a gain and a bias per condition.
 """
 
 import torch

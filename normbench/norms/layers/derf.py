@@ -1,7 +1,7 @@
 """Dynamic erf (Chen et al. 2025).
 
-y = weight * erf(alpha * x + shift) + bias at each entry: no statistics.
-weight, bias: (C,); alpha, shift: one scalar each, which start at `alpha_init` and 0.
+y = weight * erf(alpha * x + shift) + bias, without statistics.
+weight, bias: (C,); alpha, shift: scalars, which start at `alpha_init` and 0.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Dynamic tanh (Zhu et al. 2025).
 
-y = weight * tanh(alpha * x) + bias at each entry: no statistics.
-weight, bias: (C,); alpha: one scalar, which starts at `alpha_init`.
+y = weight * tanh(alpha * x) + bias, without statistics.
+weight, bias: (C,); alpha: a scalar, which starts at `alpha_init`.
 """
 
 import torch

@@ -1,12 +1,13 @@
-"""EvoNorm-B0, a normalization and activation found by search (Liu et al. 2020, arXiv
-2004.02967).
+"""EvoNorm-B0: normalization and activation in one layer, found by a search (Liu et al.
+2020, arXiv 2004.02967).
 
-y = weight * x / max(sqrt(var + eps), v * x + sqrt(instance_var + eps)) + bias, with the
-biased variance of each channel over samples and positions, and of each sample and
-channel over positions, masked ones included; no mean is subtracted. running_var is
-moved as in `batch`, with the unbiased variance, and is var in evaluation.
-weight, bias, v, running_var: (C,), v is 1 at first. As timm's EvoNorm2dB0, eps 1e-3 too
-(1e-5 in the other norms).
+y = weight * x / max(sqrt(var + eps), v * x + sqrt(instance_var + eps)) + bias. var is
+the biased variance of each channel over samples and positions, instance_var that of
+each sample and channel over positions; both include masked positions. No mean is
+subtracted. running_var is updated as in `batch`, with the unbiased variance, and takes
+the place of var in evaluation.
+weight, bias, v, running_var: (C,); v starts at 1. Equals timm's EvoNorm2dB0, including
+its eps of 1e-3 (1e-5 in the other norms).
 """
 
 import torch
@@ -14,7 +15,7 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from normbench.norms.base import Momentum, per_channel, require_positions
-from normbench.norms.statistics import BatchStatistics, pooled, widened
+from normbench.norms.statistics import BatchStatistics, at_least_float32, pooled
 
 
 class EvoNormB0(BatchStatistics, name="evonorm_b0"):
@@ -35,16 +36,18 @@ class EvoNormB0(BatchStatistics, name="evonorm_b0"):
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         require_positions(self, x)
-        wide = widened(x)
+        wide = at_least_float32(x)
         instance_var, mean = torch.var_mean(wide.flatten(2), 2, correction=0)
         var = self.running_var
         if self.training:
-            # The variance within the instances and between them: no second pass.
+            # The batch variance is the mean variance within instances plus the variance
+            # between instances. So x is read once.
             between = mean.var(0, correction=0)
             var = pooled(mean.mean(0), instance_var.mean(0) + between)[1]
             self.update(None, var, self.count(x))
         batch_std = per_channel(torch.sqrt(var + self.eps), x)
         instance_std = per_channel(torch.sqrt(instance_var + self.eps), x)
-        below = torch.maximum(batch_std, per_channel(self.v, x) * wide + instance_std)
-        y = per_channel(self.weight, x) * wide / below + per_channel(self.bias, x)
+        gated = per_channel(self.v, x) * wide + instance_std
+        divisor = torch.maximum(batch_std, gated)
+        y = per_channel(self.weight, x) * wide / divisor + per_channel(self.bias, x)
         return y.to(x.dtype)

@@ -1,10 +1,11 @@
-"""EvoNorm-S0, a normalization and activation found by search (Liu et al. 2020).
+"""EvoNorm-S0: normalization and activation in one layer, found by a search (Liu et al.
+2020).
 
 y = weight * x * sigmoid(v * x) / sqrt(var + eps) + bias, with the biased variance of
-each sample and group of C / num_groups adjacent channels over the group's channels and
-positions, masked ones included; no mean is subtracted.
-weight, bias, v: (C,), v is 1 at first. As timm's EvoNorm2dS0; num_groups is 8 here (32
-in the paper), because small networks have few channels.
+each sample and group of C / num_groups adjacent channels, over the channels of the
+group and the positions, including masked positions. No mean is subtracted.
+weight, bias, v: (C,); v starts at 1. Equals timm's EvoNorm2dS0. The default of
+num_groups is 8 (paper: 32), because small networks have few channels.
 """
 
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 from normbench.norms.base import (
     NUM_GROUPS,
     Affine,
-    groups_of,
     per_channel,
     require_groups,
+    resolve_num_groups,
 )
 
 
@@ -37,7 +38,7 @@ class EvoNormS0(Affine, name="evonorm_s0"):
         eps: PositiveFloat = 1e-5,
     ) -> None:
         super().__init__(channels, eps=eps)
-        self.num_groups = groups_of(self, num_groups, group_size)
+        self.num_groups = resolve_num_groups(self, num_groups, group_size)
         self.v = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:

@@ -1,17 +1,23 @@
 """Extended batch normalization, EBN (Luo et al. 2020, arXiv 2003.05569).
 
 Training: y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean of each
-channel over samples and positions, and one biased variance over samples, channels and
-positions (so about the mean of them all), masked positions included. running_mean and
-running_var as in `batch`, running_var with the unbiased variance; evaluation normalizes
-with these.
-weight, bias, running_mean: (C,); running_var: (). Defaults as torch.nn.BatchNorm1d.
+channel over samples and positions, and a single biased variance over samples, channels
+and positions. This variance is about the mean of all values. Masked positions are
+included. The running statistics are updated as in `batch`, running_var with the
+unbiased variance. Evaluation normalizes with them.
+weight, bias, running_mean: (C,); running_var: (). The defaults are those of
+torch.nn.BatchNorm1d.
 """
 
 import torch
 from torch import Tensor
 
-from normbench.norms.statistics import BatchStatistics, batch_moments, sharing, widened
+from normbench.norms.statistics import (
+    BatchStatistics,
+    at_least_float32,
+    batch_moments,
+    shared_group,
+)
 
 
 class ExtendedBatchNorm(BatchStatistics, name="extended_batch"):
@@ -26,8 +32,8 @@ class ExtendedBatchNorm(BatchStatistics, name="extended_batch"):
         mean, var = self.running_mean, self.running_var
         if self.training:
             count = self.count(x)
-            if sharing() is None:
-                wide = widened(x)
+            if shared_group() is None:
+                wide = at_least_float32(x)
                 mean = wide.mean([0, *range(2, x.dim())])
                 var = wide.var(correction=0)
             else:

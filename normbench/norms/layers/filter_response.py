@@ -1,12 +1,12 @@
-"""Filter response normalization with its thresholded linear unit (Singh & Krishnan
+"""Filter response normalization with a thresholded linear unit, TLU (Singh & Krishnan
 2020).
 
 y = max(weight * x / sqrt(mean(x**2) + eps) + bias, tau), with the mean of each sample
-and channel over positions, masked ones included; no mean is subtracted. With
-`learnable_eps`, eps + |eps_learned| takes the place of eps, which the paper asks for
-where there is one position: without it, the result would be the sign of x.
-weight, bias, tau: (C,); eps_learned: one scalar, 1e-4 at first. As timm's
-FilterResponseNormTlu2d, whose eps is 1e-5; 1e-6 is the paper's.
+and channel over positions, including masked positions. No mean is subtracted from x.
+With `learnable_eps`, eps + |eps_learned| replaces eps. The paper recommends this for
+inputs with one position, where the result would otherwise be the sign of x.
+weight, bias, tau: (C,); eps_learned: a scalar, which starts at 1e-4. Equals timm's
+FilterResponseNormTlu2d, except that eps is 1e-6 as in the paper (timm: 1e-5).
 """
 
 import torch

@@ -1,10 +1,11 @@
-"""Batch normalization with everything constant (He et al. 2016, fine-tuning with the
-statistics of a trained network).
+"""Frozen batch normalization: constant statistics, gain and bias (He et al. 2016, for
+fine-tuning with the statistics of a trained network).
 
-y = weight * (x - running_mean) / sqrt(running_var + eps) + bias, in training too; all
-four are buffers, which no forward and no optimizer moves. A new one is all but the
-identity; it is meant to load the state dict of a batch normalization.
-weight, bias, running_mean, running_var: (C,). As torchvision's FrozenBatchNorm2d.
+y = weight * (x - running_mean) / sqrt(running_var + eps) + bias, in training and in
+evaluation. All four tensors are buffers that neither a forward nor an optimizer
+changes. A new layer is the identity, except for eps; it is meant to load the state dict
+of a batch normalization.
+weight, bias, running_mean, running_var: (C,). Equals torchvision's FrozenBatchNorm2d.
 """
 
 from typing import Any

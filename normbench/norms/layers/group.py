@@ -1,18 +1,18 @@
 """Group normalization (Wu & He 2018).
 
 y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
-of each sample and group of C / num_groups adjacent channels over the group's channels
-and positions, masked ones included. `group_size` gives the channels of a group instead
-of their number.
-weight, bias: (C,). As torch.nn.GroupNorm(num_groups, C); num_groups is 8 here (32 in
-the paper), because small networks have few channels.
+of each sample and group of C / num_groups adjacent channels, over the channels of the
+group and the positions, including masked positions. `group_size`, the number of
+channels per group, can be given instead of num_groups.
+weight, bias: (C,). Equals torch.nn.GroupNorm(num_groups, C). The default of num_groups
+is 8 (paper: 32), because small networks have few channels.
 """
 
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import NUM_GROUPS, Affine, groups_of, require_groups
+from normbench.norms.base import NUM_GROUPS, Affine, require_groups, resolve_num_groups
 
 
 class GroupNorm(Affine, name="group"):
@@ -29,7 +29,7 @@ class GroupNorm(Affine, name="group"):
         affine: bool = True,
     ) -> None:
         super().__init__(channels, eps=eps, affine=affine)
-        self.num_groups = groups_of(self, num_groups, group_size)
+        self.num_groups = resolve_num_groups(self, num_groups, group_size)
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         require_groups(self, x, self.num_groups)

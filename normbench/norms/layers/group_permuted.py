@@ -1,22 +1,23 @@
-"""Group normalization over groups of channels that need not be adjacent (GroupNorm: Wu
-& He 2018).
+"""Group normalization over groups of channels that need not be adjacent (Wu & He 2018;
+the permutations are folklore).
 
 y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
-of each sample and group of C / num_groups channels over the group's channels and
-positions, masked ones included. Group g has, in the order
-    contiguous           channels g * C / num_groups and on: `group` itself
+of each sample and group of C / num_groups channels, over the channels of the group and
+the positions, including masked positions. `order` chooses the channels of group g:
+    contiguous           adjacent channels, which equals `group`
     strided              channels g, g + num_groups, g + 2 * num_groups, ...
-    random_fixed         channels that `permutation_seed` drew once, the same in every
-                         layer of as many channels
-    random_each_layer    channels drawn once for each layer, by its place in the run's
-                         random stream and by `permutation_seed`: on a residual stream,
-                         layers that group the same channels in several ways
-    random_each_forward  channels drawn again at every forward, evaluation included: the
-                         flaw of a public test of GroupNorm, reproduced
-weight, bias: (C,), of the channels as they come in. permutation: (C,) int64, a buffer
-of strided, random_fixed and random_each_layer. forwards: (2,) int64, a buffer of
-random_each_forward: the number of forwards in training, and in evaluation since then,
-which do not change the permutations of training.
+    random_fixed         random channels, drawn from `permutation_seed`: the same in all
+                         layers with the same number of channels
+    random_each_layer    random channels, drawn for each layer from `permutation_seed`
+                         and the global random state: the layers on a residual stream
+                         group the same channels differently
+    random_each_forward  random channels, drawn at each forward in training and in
+                         evaluation: reproduces an error in a public test of GroupNorm
+weight, bias: (C,), in the order of the input channels. permutation: (C,) int64, a
+buffer of strided, random_fixed and random_each_layer. forwards: (2,) int64, a buffer of
+random_each_forward: the number of training forwards, and the number of evaluation
+forwards since the last training forward. So evaluation does not change the
+permutations of training.
 """
 
 from typing import Literal
@@ -26,7 +27,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import NUM_GROUPS, Affine, groups_of, require_groups
+from normbench.norms.base import NUM_GROUPS, Affine, require_groups, resolve_num_groups
 
 
 class PermutedGroupNorm(Affine, name="group_permuted"):
@@ -54,7 +55,7 @@ class PermutedGroupNorm(Affine, name="group_permuted"):
         affine: bool = True,
     ) -> None:
         super().__init__(channels, eps=eps, affine=affine)
-        self.num_groups = groups_of(self, num_groups, group_size)
+        self.num_groups = resolve_num_groups(self, num_groups, group_size)
         self.order = order
         self.permutation_seed = permutation_seed
         self.deterministic = order != "random_each_forward"
@@ -66,7 +67,8 @@ class PermutedGroupNorm(Affine, name="group_permuted"):
         elif order != "contiguous":
             count = torch.tensor(0)
             if order == "random_each_layer":
-                # Hashed by `draw`: the next weights are drawn from the same state.
+                # `draw` hashes this number, because the initial weights of the next
+                # layer are drawn from the same random state.
                 count = torch.randint(1, 2**62, ())
             drawn = draw(channels, permutation_seed, count)
             self.register_buffer("permutation", drawn)
@@ -96,17 +98,21 @@ class PermutedGroupNorm(Affine, name="group_permuted"):
 
 
 def draw(channels: int, seed: int, count: Tensor) -> Tensor:
-    """Permutation number `count` (int64 scalar) of the stream `seed`: (C,) int64.
+    """Return permutation number `count` (int64 scalar) for `seed`: (C,) int64.
 
-    The channels in the order of their hashes (SplitMix64, Steele et al. 2014), on the
-    device of `count`, the same on every device.
+    The channels are sorted by their hashes (SplitMix64, Steele et al. 2014). The result
+    is on the device of `count`, and it is the same on all devices.
     """
     channel = torch.arange(channels, device=count.device)
     return _mix(channel + _mix(count + _mix(count.new_full((), seed)))).argsort()
 
 
 def _mix(z: Tensor) -> Tensor:
-    """SplitMix64 on int64, which wraps; the masks make its shifts logical."""
+    """Return the SplitMix64 hash of an int64 tensor.
+
+    int64 arithmetic wraps as in unsigned types. The bit masks turn the arithmetic
+    shifts into logical ones.
+    """
     z = z + -0x61C8864680B583EB
     z = (z ^ ((z >> 30) & (1 << 34) - 1)) * -0x40A7B892E31B1A47
     z = (z ^ ((z >> 27) & (1 << 37) - 1)) * -0x6B2FB644ECCEEE15

@@ -1,10 +1,11 @@
 """Instance-batch normalization, IBN-a (Pan et al. 2018, arXiv 1807.09441).
 
-The first half of the channels are normalized as in `instance`, the others as in
-`batch`, with its running statistics; masked positions are included.
+The first half of the channels is normalized as in `instance`, the second half as in
+`batch`, with running statistics. Masked positions are included.
 weight, bias: (C,); running_mean, running_var: (C / 2,), of the second half. Equals
-torch.nn.InstanceNorm1d(C / 2, affine=True) beside torch.nn.BatchNorm1d(C / 2), defaults
-too. C is even (the authors' code rounds the first half down).
+torch.nn.InstanceNorm1d(C / 2, affine=True) on the first half and
+torch.nn.BatchNorm1d(C / 2) on the second, with the same defaults. C must be even (the
+authors' code rounds the first half down).
 """
 
 import torch
@@ -27,7 +28,8 @@ class InstanceBatchNorm(BatchStatistics, name="ibn"):
         if self.channels % 2:
             raise Incompatible(
                 f"norm={self.name} normalizes one half of the channels by instance and "
-                f"the other by batch, and {self.channels} channels have no half"
+                f"the other by batch, so it cannot have {self.channels} channels; "
+                "use an even number"
             )
         half = self.channels // 2
         mean, var = torch.zeros(half), torch.ones(half)
@@ -36,11 +38,10 @@ class InstanceBatchNorm(BatchStatistics, name="ibn"):
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         require_positions(self, x)
         half = self.channels // 2
-        (w1, w2), (b1, b2) = (
-            (None, None) if p is None else p.split(half)
-            for p in (self.weight, self.bias)
-        )
+        w1 = w2 = b1 = b2 = None
+        if self.weight is not None and self.bias is not None:
+            (w1, w2), (b1, b2) = self.weight.split(half), self.bias.split(half)
         x1, x2 = x.split(half, 1)
-        # Group normalization with a group per channel, as in `instance`.
+        # Instance normalization is group normalization with one channel per group.
         y1 = F.group_norm(x1, half, w1, b1, self.eps)
         return torch.cat([y1, self.batch_norm(x2, w2, b2)], 1)

@@ -3,7 +3,8 @@ as in ConvNeXt, Liu et al. 2022).
 
 y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
 of each position over its channels.
-weight, bias: (C,). As torch.nn.LayerNorm(C) with the channels last, defaults too.
+weight, bias: (C,). Equals torch.nn.LayerNorm(C) on channels-last input, with the same
+defaults.
 """
 
 from torch import Tensor

@@ -2,8 +2,8 @@
 2018).
 
 y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
-of each sample over channels and positions, masked ones included.
-weight, bias: (C,). As torch.nn.GroupNorm(1, C), defaults too.
+of each sample over channels and positions, including masked positions.
+weight, bias: (C,). Equals torch.nn.GroupNorm(1, C), with the same defaults.
 """
 
 from torch import Tensor

@@ -1,10 +1,10 @@
-"""Layer normalization over a whole sample, with an affine map per element (Ba et al.
-2016).
+"""Layer normalization over a whole sample, with a gain and a bias per element (Ba et
+al. 2016).
 
 y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
-of each sample over channels and positions, masked ones included.
-weight, bias: (C, *spatial), shaped by the first forward or a state dict. As
-torch.nn.LayerNorm([C, *spatial]), defaults too.
+of each sample over channels and positions, including masked positions.
+weight, bias: (C, *spatial); the first forward or a state dict sets the shape. Equals
+torch.nn.LayerNorm([C, *spatial]), with the same defaults.
 """
 
 from typing import Any
@@ -38,13 +38,13 @@ class LayerNormShape(Norm, name="layer_shape"):
         if self.weight.shape != x.shape[1:]:
             raise Incompatible(
                 f"norm={self.name} has an affine map of shape "
-                f"{tuple(self.weight.shape)}, which cannot take samples of shape "
-                f"{tuple(x.shape[1:])}; it needs inputs of one size"
+                f"{tuple(self.weight.shape)}, which does not fit samples of shape "
+                f"{tuple(x.shape[1:])}; all inputs must have the same size"
             )
         return F.layer_norm(x, x.shape[1:], self.weight, self.bias, self.eps)
 
     def _materialize(self, shape: tuple[int, ...]) -> None:
-        """Give parameters that have no shape yet this one: ones and zeros."""
+        """Initialize parameters without a shape: weight to ones, bias to zeros."""
         for parameter, fill in ((self.weight, 1.0), (self.bias, 0.0)):
             if isinstance(parameter, UninitializedParameter):
                 parameter.materialize(shape)

@@ -1,9 +1,10 @@
 """Local response normalization (Krizhevsky et al. 2012).
 
-y = x / (k + alpha * sum(x**2)) ** beta, with the sum over the window of `size` channels
-around the entry, at its position; beyond the first and last channel it counts zeros.
-No parameters. As torch.nn.LocalResponseNorm, which divides alpha by `size`; the
-defaults are the paper's (torch: alpha = 1e-4 / size, k = 1).
+y = x / (k + alpha * sum(x**2)) ** beta. The sum is over a window of `size` channels
+around the channel, at the same position. Channels beyond the first and the last count
+as zeros.
+No parameters. As torch.nn.LocalResponseNorm, except that torch divides alpha by `size`.
+The defaults are those of the paper (torch: alpha = 1e-4 / size, k = 1).
 """
 
 from pydantic import PositiveFloat, PositiveInt

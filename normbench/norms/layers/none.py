@@ -1,7 +1,7 @@
 """No normalization: y = x.
 
-No statistics, no parameters. A network built with it differs from one built with a norm
-in two things, the statistics and the affine map; `affine` has only the second.
+No statistics, no parameters. A network with this norm lacks both the statistics and the
+affine map of other norms; a network with `affine` lacks the statistics only.
 """
 
 from torch import Tensor

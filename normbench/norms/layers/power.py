@@ -1,20 +1,21 @@
 """Power normalization (Shen et al. 2020, arXiv 2003.07845).
 
-Training: z = x / sqrt(running_square + eps), y = weight * z + bias, with the running
-mean square of each channel as it was before this forward; no mean is subtracted. Then
-running_square += momentum * (square - running_square), with the mean square over the
-(real) positions of all samples. In the first `warmup_steps` training forwards z is
-x / sqrt(square + eps) instead, and at momentum 1, where nothing is remembered.
-The backward pass is the paper's approximation of that through the running mean square:
-with g the gradient of z and nu a buffer, the gradient of x is
-(g - nu * z) / sqrt(what z divided by), and then
+Training: y = weight * z + bias with z = x / sqrt(running_square + eps). The running
+mean square of each channel has the value before this forward. No mean is subtracted.
+Afterwards running_square += momentum * (square - running_square), with the mean square
+over the (real) positions of all samples. In the first `warmup_steps` training forwards,
+and always at momentum 1, z is x / sqrt(square + eps) instead.
+The backward pass is the paper's approximation of the gradient through the running mean
+square. Let g be the gradient of z, and nu a buffer. The gradient of x is
+(g - nu * z) / sqrt(s + eps), where s is the mean square that z used. Then
 nu = nu * (1 - momentum * mean(z * z)) + momentum * mean(g * z).
-The means are over the (real) positions of all samples; a pad has no nu * z.
+The means are over the (real) positions of all samples. The term nu * z is 0 at masked
+positions.
 Evaluation: y = weight * x / sqrt(running_square + eps) + bias.
-weight, bias, running_square, nu: (C,). As the paper (momentum = 1 - alpha); its code
-also divides x by its root mean square over channels first, divides the gradient by the
-batch's root mean square after the warm-up too, and warms up for thousands of forwards.
-An infinity or NaN at a pad counts as 0.
+weight, bias, running_square, nu: (C,). As in the paper, with momentum = 1 - alpha. The
+authors' code differs: it first divides x by its root mean square over channels, it
+divides the gradient by the batch's root mean square after the warm-up too, and it warms
+up for thousands of forwards. An infinity or NaN at a masked position counts as 0.
 """
 
 from typing import Any
@@ -28,11 +29,11 @@ from torch.autograd.function import once_differentiable
 from normbench.norms.base import Momentum, per_channel
 from normbench.norms.statistics import (
     BatchStatistics,
+    at_least_float32,
     clean_pads,
-    replicas,
-    sharing,
-    total,
-    widened,
+    replica_count,
+    shared_group,
+    sum_over_processes,
 )
 
 
@@ -40,7 +41,7 @@ class PowerNorm(BatchStatistics, name="power"):
     source = "Shen et al. 2020"
     honours_mask = True
     exact_gradient = False
-    loss_scaling = False  # `nu` averages gradients, whose scale would change
+    loss_scaling = False  # `nu` averages gradients of several steps, in one scale
 
     running_square: Tensor
     nu: Tensor
@@ -79,14 +80,16 @@ class PowerNorm(BatchStatistics, name="power"):
 
     @torch.no_grad()
     def _square(self, x: Tensor, real: Tensor | None, count: Tensor | int) -> Tensor:
-        """The mean square to divide by; moves the running mean square."""
+        """Return the mean square to divide by, and update the running mean square."""
         dtype = self.running_square.dtype
-        square = _mean(widened(x).square(), real, count, sharing()).to(dtype)
+        square = _mean(at_least_float32(x).square(), real, count, shared_group()).to(
+            dtype
+        )
         if self.momentum == 1:
             divisor = square
         else:
-            warm = self.num_batches_tracked < self.warmup_steps
-            divisor = torch.where(warm, square, self.running_square)
+            in_warmup = self.num_batches_tracked < self.warmup_steps
+            divisor = torch.where(in_warmup, square, self.running_square)
         step: Tensor | float = self.momentum
         if isinstance(count, Tensor):
             step = self.momentum * (count > 1).to(dtype)
@@ -103,11 +106,11 @@ def _mean(
 ) -> Tensor:
     if real is not None:
         values = torch.where(real, values, 0)
-    return total(values.sum([0, *range(2, values.dim())]), group) / count
+    return sum_over_processes(values.sum([0, *range(2, values.dim())]), group) / count
 
 
 class _Divide(torch.autograd.Function):
-    """x * inverse, with the paper's backward pass, which moves `nu`."""
+    """Computes x * inverse; the paper's backward pass also updates `nu`."""
 
     @staticmethod
     def forward(
@@ -121,7 +124,7 @@ class _Divide(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, inverse, real)
         ctx.nu, ctx.momentum, ctx.count = nu, momentum, count
-        ctx.group, ctx.replicas = sharing(), replicas()
+        ctx.group, ctx.replicas = shared_group(), replica_count()
         return x * per_channel(inverse, x)
 
     @staticmethod
@@ -131,7 +134,7 @@ class _Divide(torch.autograd.Function):
         nu: Tensor = ctx.nu
         scale = per_channel(inverse, x)
         z = x * scale
-        # `grad` is of this process's loss, `nu` of the mean of all losses.
+        # `grad` belongs to the loss of this process, `nu` to the mean loss of all.
         correction = per_channel(nu * ctx.replicas, x) * z
         if real is not None:
             correction = torch.where(real, correction, 0)

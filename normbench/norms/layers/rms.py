@@ -1,9 +1,9 @@
 """Root-mean-square normalization of each position (Zhang & Sennrich 2019).
 
-y = weight * x / sqrt(mean(x**2) + eps), with the mean over the channels of a position;
-no mean is subtracted and there is no bias.
-weight: (C,). As torch.nn.RMSNorm(C) with the channels last, but eps is 1e-5 as in the
-other norms (torch: the machine epsilon of the type).
+y = weight * x / sqrt(mean(x**2) + eps), with the mean over the channels of a position.
+No mean is subtracted, and there is no bias.
+weight: (C,). Equals torch.nn.RMSNorm(C) on channels-last input, except that eps is 1e-5
+as in the other norms (torch: the machine epsilon of the type).
 """
 
 from pydantic import PositiveFloat

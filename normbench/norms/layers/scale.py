@@ -1,8 +1,9 @@
-"""ScaleNorm: each position at one length (Nguyen & Salazar 2019).
+"""ScaleNorm: each position is scaled to the same length (Nguyen & Salazar 2019).
 
-y = g * x / max(|x|, eps), with |x| the Euclidean length of a position over its
-channels; no mean is subtracted and there is no bias.
-g: one scalar, sqrt(C) at first. As `rms` with one gain for all channels, but for eps.
+y = g * x / max(|x|, eps), with the Euclidean length |x| of a position over its
+channels. No mean is subtracted, and there is no bias.
+g: a scalar, which starts at sqrt(C). As `rms` with a single gain for all channels,
+except for the role of eps.
 """
 
 import math

@@ -1,20 +1,21 @@
 """Switchable normalization (Luo et al. 2018, arXiv 1806.10779).
 
-y = weight * (x - mean) / sqrt(var + eps) + bias, where mean is the sum of the means of
-`instance`, `layer_sample` and `batch`, in this order, weighted by softmax(mean_logits),
-and var that of their biased variances by softmax(var_logits); masked positions are
-included. running_mean and running_var as in `batch`, and in place of the batch's in
-evaluation.
-weight, bias, running_mean, running_var: (C,); mean_logits, var_logits: (3,), zeros at
-first (the authors' code: ones, the same). Defaults as torch.nn.BatchNorm1d; the
-authors' code has momentum 0.003 and takes the unbiased variance of an instance.
+y = weight * (x - mean) / sqrt(var + eps) + bias. mean is the weighted sum of the means
+of `instance`, `layer_sample` and `batch`, with the weights softmax(mean_logits) in this
+order. var is the weighted sum of their biased variances, with softmax(var_logits).
+Masked positions are included. running_mean and running_var are updated as in `batch`
+and replace the batch statistics in evaluation.
+weight, bias, running_mean, running_var: (C,); mean_logits, var_logits: (3,), which
+start at 0 (authors' code: 1, with the same effect). The defaults are those of
+torch.nn.BatchNorm1d. The authors' code has momentum 0.003 and uses the unbiased
+variance of an instance.
 """
 
 import torch
 from torch import Tensor, nn
 
 from normbench.norms.base import per_channel, require_positions
-from normbench.norms.statistics import BatchStatistics, pooled, widened
+from normbench.norms.statistics import BatchStatistics, at_least_float32, pooled
 
 
 class SwitchableNorm(BatchStatistics, name="switchable"):
@@ -37,17 +38,16 @@ class SwitchableNorm(BatchStatistics, name="switchable"):
         if self.weight is not None and self.bias is not None:
             scale = scale * self.weight
             shift = shift * self.weight + self.bias
-        return torch.addcmul(per_channel(shift, x), per_channel(scale, x), x).to(
-            x.dtype
-        )
+        y = torch.addcmul(per_channel(shift, x), per_channel(scale, x), x)
+        return y.to(x.dtype)
 
     def _mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The weighted mean and variance (N, C) of each sample and channel."""
-        # All moments follow from those of the instances.
-        var, mean = torch.var_mean(widened(x).flatten(2), 2, correction=0)
-        layer_var, layer_mean = _together(mean, var, 1)
+        """Return the weighted mean and variance of each sample and channel: (N, C)."""
+        # The layer and batch statistics follow from those of the instances.
+        var, mean = torch.var_mean(at_least_float32(x).flatten(2), 2, correction=0)
+        layer_var, layer_mean = _merge(mean, var, 1)
         if self.training:
-            batch_var, batch_mean = _together(mean, var, 0)
+            batch_var, batch_mean = _merge(mean, var, 0)
             batch_mean, batch_var = pooled(batch_mean, batch_var)
             self.update(batch_mean.squeeze(0), batch_var.squeeze(0), self.count(x))
         else:
@@ -59,7 +59,7 @@ class SwitchableNorm(BatchStatistics, name="switchable"):
         )
 
 
-def _together(mean: Tensor, var: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Variance and mean of equally large parts taken together along `dim`."""
+def _merge(mean: Tensor, var: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Return the variance and the mean of equal parts, merged along `dim`."""
     between, whole_mean = torch.var_mean(mean, dim, correction=0, keepdim=True)
     return var.mean(dim, keepdim=True) + between, whole_mean

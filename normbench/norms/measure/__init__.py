@@ -1,1 +1,1 @@
-"""What one layer does on tensors: footprint, invariances, cost."""
+"""Measurements of a single norm layer: footprint, invariances, cost."""

@@ -1,7 +1,8 @@
-"""Time and memory of each norm, beside the fastest known layer that computes the same.
+"""Measure the time and memory of norms, compared with the fastest equal layer.
 
-Forward and backward, on one device. Both layers get the input as in a network: the norm
-a (N, C, T) view of the tokens, torch's layer the layout that its kernel is made for.
+The measurements are of forward and backward on one device. Both layers get the input as
+in a network: the norm gets a (N, C, T) view of the tokens, torch's layer gets the
+memory layout that its kernel is made for.
 """
 
 import statistics
@@ -32,11 +33,11 @@ BLOCK_SECONDS = 0.01
 class Cost:
     """The cost of one forward and backward of a norm on one shape.
 
-    Times are medians in microseconds; `ratio` is the median over paired blocks of the
-    norm's time to that of the reference. `peak_kib` is the most memory of its tensors
-    at once beside input, parameters and output gradient, without the workspace inside a
-    CPU kernel. Without a reference its values are None; `incompatible` is the reason
-    why nothing was measured.
+    Times are medians in microseconds. `ratio` is the median over paired blocks of the
+    norm's time divided by the reference's time. `peak_kib` is the maximum memory of
+    tensors at one time, without the input, the parameters, the output gradient and the
+    workspace inside a CPU kernel. Without a reference, its values are None. If the norm
+    does not work on the shape, `incompatible` is the reason, and nothing is measured.
     """
 
     norm: str
@@ -51,20 +52,20 @@ class Cost:
 
 @dataclass(frozen=True)
 class Reference:
-    """A layer that computes the same, and the layout its kernel is made for."""
+    """A layer that computes the same function as a norm."""
 
     description: str
     layer: nn.Module
-    tokens_last: bool = False
-    """It takes (N, T, C), not (N, C, T)."""
+    channels_last: bool = False
+    """The layer takes (N, T, C) instead of (N, C, T)."""
 
 
 def measure_all(
     names: Sequence[str], shapes: Sequence[str], device: torch.device, blocks: int
 ) -> Iterator[Cost]:
-    """The cost of each of `names` on each of `shapes` (none: all), on one thread.
+    """Measure the norms `names` on the shapes `shapes`, on one thread.
 
-    Raises RequestError for an unknown name or shape.
+    An empty sequence means all. Raises RequestError for an unknown name or shape.
     """
     for shape in shapes:
         if shape not in SHAPES:
@@ -72,7 +73,7 @@ def measure_all(
             raise RequestError(f"shape {shape!r} is unknown; {close}")
     for name in names:
         REGISTRY.get(name)
-    if device.index is not None:  # torch means the current one in places
+    if device.index is not None:  # some torch functions use the current device
         torch.cuda.set_device(device)
     torch.set_num_threads(1)
     for name in names or REGISTRY.names():
@@ -83,7 +84,7 @@ def measure_all(
 def measure(
     name: str, shape: str, options: dict[str, Any], device: torch.device, blocks: int
 ) -> Cost:
-    """The cost of the norm `name` with `options` on the shape called `shape`."""
+    """Measure the norm `name` with `options` on the shape called `shape`."""
     size = SHAPES[shape]
     x = torch.randn(size, device=device)
     view = x.transpose(1, 2).contiguous().transpose(1, 2) if x.dim() == 3 else x
@@ -93,22 +94,27 @@ def measure(
         norm(view, None, condition)
     except Incompatible as reason:
         return Cost(name, shape, incompatible=str(reason))
-    ours = step(lambda x: norm(x, None, condition), view)
-    other = reference(name, size, options)
-    count = per_block(ours)
-    if other is None:
-        times = [block(ours, count) for _ in range(blocks)]
-        return Cost(name, shape, micro(times), peak_kib(ours, device))
-    layer = other.layer.to(device).train()
-    theirs = step(layer, view.transpose(1, 2) if other.tokens_last else x)
-    pairs = [(block(ours, count), block(theirs, count)) for _ in range(blocks)]
+    norm_step = step(lambda x: norm(x, None, condition), view)
+    equal = reference(name, size, options)
+    count = runs_per_block(norm_step)
+    if equal is None:
+        times = [seconds_per_run(norm_step, count) for _ in range(blocks)]
+        return Cost(
+            name, shape, median_microseconds(times), peak_kib(norm_step, device)
+        )
+    layer = equal.layer.to(device).train()
+    layer_step = step(layer, view.transpose(1, 2) if equal.channels_last else x)
+    pairs = [
+        (seconds_per_run(norm_step, count), seconds_per_run(layer_step, count))
+        for _ in range(blocks)
+    ]
     return Cost(
         name,
         shape,
-        micro([a for a, _ in pairs]),
-        peak_kib(ours, device),
-        other.description,
-        micro([b for _, b in pairs]),
+        median_microseconds([a for a, _ in pairs]),
+        peak_kib(norm_step, device),
+        equal.description,
+        median_microseconds([b for _, b in pairs]),
         round(statistics.median(a / b for a, b in pairs), 3),
     )
 
@@ -116,10 +122,10 @@ def measure(
 def reference(
     name: str, size: tuple[int, ...], options: dict[str, Any]
 ) -> Reference | None:
-    """The fastest known layer of torch or timm that computes the same, if there is one.
+    """Return the fastest equal layer of torch or timm, or None if none is known.
 
-    `size` is (N, C, *spatial), of tokens where there is one spatial dimension. timm's
-    layers only where timm is installed.
+    `size` is (N, C, *spatial), or (N, C, T) for tokens. The layers of timm are used if
+    timm is installed.
     """
     channels, tokens = size[1], len(size) == 3
     groups = options.get("num_groups", 8)
@@ -128,7 +134,7 @@ def reference(
     match name:
         case "batch" | "batch_masked" if tokens:
             flat = _FlatBatchNorm(channels)
-            return Reference("nn.BatchNorm1d on (N T, C)", flat, tokens_last=True)
+            return Reference("nn.BatchNorm1d on (N T, C)", flat, channels_last=True)
         case "batch" | "batch_masked":
             return Reference("nn.BatchNorm2d", nn.BatchNorm2d(channels))
         case "layer_sample":
@@ -140,29 +146,36 @@ def reference(
         case "group":
             return Reference("nn.GroupNorm", nn.GroupNorm(groups, channels))
         case "layer_position":
-            return _channels_last("nn.LayerNorm", nn.LayerNorm(channels), tokens)
+            return _channels_last_reference(
+                "nn.LayerNorm", nn.LayerNorm(channels), tokens
+            )
         case "rms":
-            return _channels_last("nn.RMSNorm", nn.RMSNorm(channels, eps=1e-5), tokens)
+            return _channels_last_reference(
+                "nn.RMSNorm", nn.RMSNorm(channels, eps=1e-5), tokens
+            )
         case "dyt":
             return Reference("tanh", _Tanh(channels, tokens), tokens)
         case "local_response":
             response = nn.LocalResponseNorm(5, alpha=5e-4, k=2.0)
             return Reference("nn.LocalResponseNorm", response)
         case "filter_response" if not tokens:
-            return _of_timm("FilterResponseNormTlu2d", channels)
+            return _timm_reference("FilterResponseNormTlu2d", channels)
         case "evonorm_s0" if not tokens:
-            return _of_timm("EvoNorm2dS0", channels, groups=groups)
+            return _timm_reference("EvoNorm2dS0", channels, groups=groups)
         case "evonorm_b0" if not tokens:
-            return _of_timm("EvoNorm2dB0", channels)
+            return _timm_reference("EvoNorm2dB0", channels)
     return None
 
 
-def _channels_last(description: str, layer: nn.Module, tokens: bool) -> Reference:
-    moved = layer if tokens else _ChannelsMoved(layer)
-    return Reference(description, moved, tokens_last=tokens)
+def _channels_last_reference(
+    description: str, layer: nn.Module, tokens: bool
+) -> Reference:
+    if not tokens:
+        layer = _ChannelsMoved(layer)
+    return Reference(description, layer, channels_last=tokens)
 
 
-def _of_timm(name: str, channels: int, **options: int) -> Reference | None:
+def _timm_reference(name: str, channels: int, **options: int) -> Reference | None:
     try:
         import timm.layers
     except ImportError:
@@ -186,10 +199,10 @@ class _ChannelsMoved(nn.Module):
 
 
 class _Tanh(nn.Module):
-    def __init__(self, channels: int, last: bool) -> None:
+    def __init__(self, channels: int, channels_last: bool) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.tensor(0.5))
-        shape = (channels,) if last else (channels, 1, 1)
+        shape = (channels,) if channels_last else (channels, 1, 1)
         self.weight = nn.Parameter(torch.ones(shape))
         self.bias = nn.Parameter(torch.zeros(shape))
 
@@ -198,7 +211,7 @@ class _Tanh(nn.Module):
 
 
 def step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
-    """One forward and backward of `layer` on a leaf like `x`, in its layout."""
+    """Return a function that does one forward and backward of `layer` on `x`."""
     leaf = x.detach().requires_grad_()
     gradient = torch.randn_like(layer(leaf))
 
@@ -209,26 +222,26 @@ def step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
     return forward_and_backward
 
 
-def per_block(run: Callable[[], None]) -> int:
-    """The number of times that `run` fits into a block."""
+def runs_per_block(run: Callable[[], None]) -> int:
+    """Return how many calls of `run` take about BLOCK_SECONDS."""
     run()
-    once = Timer("run()", globals={"run": run}).timeit(3).mean
-    return max(1, round(BLOCK_SECONDS / once))
+    seconds = Timer("run()", globals={"run": run}).timeit(3).mean
+    return max(1, round(BLOCK_SECONDS / seconds))
 
 
-def block(run: Callable[[], None], count: int) -> float:
-    """Seconds of one `run`, over `count` of them; waits for a CUDA device."""
+def seconds_per_run(run: Callable[[], None], count: int) -> float:
+    """Return the mean seconds of `count` calls of `run`, including CUDA kernels."""
     seconds: float = Timer("run()", globals={"run": run}).timeit(count).mean
     return seconds
 
 
-def micro(seconds: Sequence[float]) -> float:
-    """The median, in microseconds."""
+def median_microseconds(seconds: Sequence[float]) -> float:
+    """Return the median, converted to microseconds."""
     return round(1e6 * statistics.median(seconds), 1)
 
 
 def peak_kib(run: Callable[[], None], device: torch.device) -> float:
-    """The most memory in use at once during one `run`, in KiB."""
+    """Return the maximum memory in use at one time during a call of `run`, in KiB."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -241,7 +254,7 @@ def peak_kib(run: Callable[[], None], device: torch.device) -> float:
 
 
 class _LiveStorages(TorchDispatchMode):
-    """Counts the bytes of the tensors that operators made and that are still alive."""
+    """Tracks the total size of the live tensors that operators have created."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

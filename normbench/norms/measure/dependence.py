@@ -1,4 +1,7 @@
-"""A dependence in words: "one sample, one group of 4 channels, all positions"."""
+"""Describe in words which inputs the outputs of a norm depend on.
+
+For example: "one sample, one group of 4 channels, all positions".
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,40 +15,40 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Part:
-    """Output entries with one description: all, or those of some channels."""
+    """A group of outputs with the same description: all outputs or some channels."""
 
-    where: str
-    """"" for all outputs, else such as "channels 0-3"."""
+    outputs: str
+    """The name of the group, such as "channels 0-3"; empty for all outputs."""
     words: str
-    """Such as "one sample, one group of 4 channels, all positions"."""
+    """The description, as "one sample, one group of 4 channels, all positions"."""
     entries: tuple[int, int]
-    """How many inputs such an output depends on: the least and the most."""
+    """The minimum and the maximum number of inputs that an output depends on."""
     output: tuple[int, int, int]
-    """One such output, with the most entries: sample, channel, position."""
+    """An output that depends on the most inputs: sample, channel, position."""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.words}" if self.where else self.words
+        return f"{self.outputs}: {self.words}" if self.outputs else self.words
 
 
 @dataclass(frozen=True)
 class Dependence:
-    """Which inputs each output depends on, as an array and in words."""
+    """The inputs that each output depends on, as an array and in words."""
 
     entries: Bools
-    """(N, C, P, N, C, P), P positions: output first, then input. Outputs at masked
-    positions, which nobody reads, depend on nothing."""
+    """(N, C, P, N, C, P) for P positions: True if the output, the first three indices,
+    depends on the input, the last three. All False for outputs at masked positions."""
     mask: Bools | None
-    """(N, P), True where real; None where the norm was given no mask."""
+    """(N, P), True at real positions; None if the norm got no mask."""
     parts: tuple[Part, ...]
 
     @property
     def words(self) -> str:
-        """All parts, such as "channels 0-3: ...; channels 4-7: ..."."""
+        """All parts in words, such as "channels 0-3: ...; channels 4-7: ..."."""
         return "; ".join(map(str, self.parts))
 
     @property
     def range(self) -> tuple[int, int]:
-        """How many inputs an output depends on: the least and the most."""
+        """The minimum and the maximum number of inputs that an output depends on."""
         return (
             min(part.entries[0] for part in self.parts),
             max(part.entries[1] for part in self.parts),
@@ -53,95 +56,84 @@ class Dependence:
 
     @property
     def count(self) -> str:
-        """The number of entries, such as "144", or "3-5" where outputs differ."""
-        low, high = self.range
-        return str(low) if low == high else f"{low}-{high}"
+        """The number of inputs, such as "144", or "3-5" if outputs differ."""
+        minimum, maximum = self.range
+        return str(minimum) if minimum == maximum else f"{minimum}-{maximum}"
 
     def same(self, other: "Dependence") -> bool:
-        """Each output depends on the same inputs in `other`."""
+        """Return whether each output depends on the same inputs in `other`."""
         return bool((self.entries == other.entries).all())
-
-    @property
-    def other_samples(self) -> bool:
-        """Some output depends on another sample."""
-        between = _any(self.entries, (1, 2, 4, 5))
-        return bool(between[~np.eye(len(between), dtype=np.bool_)].any())
-
-    @property
-    def masked_positions(self) -> bool:
-        """Some output depends on a masked position."""
-        if self.mask is None:
-            return False
-        return bool(_any(self.entries, (0, 1, 2, 4))[~self.mask].any())
 
 
 def describe(entries: Bools, mask: Bools | None = None) -> Dependence:
-    """Dependence (N, C, P, N, C, P) in words.
+    """Return a Dependence that describes the array `entries` (N, C, P, N, C, P).
 
-    The set of each output is written as a union of boxes, one choice each of samples,
-    channels and positions; outputs with the same words make a part.
+    The inputs of an output are described as a union of boxes. A box combines a choice
+    of samples, of channels and of positions. Outputs with the same words form a Part.
     """
     samples, channels, positions = entries.shape[:3]
-    near = _any(entries, (0, 2, 3, 5))  # (C, C): output, input
-    boxes = _boxes(entries, near, mask)
+    read_channels = np.asarray(entries.any(axis=(0, 2, 3, 5)))  # (C, C): output, input
+    boxes = _boxes(entries, read_channels, mask)
     count = samples * channels * positions
     sets = entries.reshape(count, count)
     covered = np.zeros_like(sets)
-    chosen: list[list[str]] = [[] for _ in range(count)]
+    box_names: list[list[str]] = [[] for _ in range(count)]
     real = np.ones(count, dtype=bool)
     if mask is not None:
         real = np.repeat(mask[:, None], channels, axis=1).reshape(-1)
     for name, box in boxes:
-        fits = ~(box & ~sets).any(axis=1)
-        adds = fits & (box & ~covered).any(axis=1) & real
-        covered |= box & adds[:, None]
-        for output in np.flatnonzero(adds):
-            chosen[output].append(name)
+        is_subset = ~(box & ~sets).any(axis=1)
+        is_used = is_subset & (box & ~covered).any(axis=1) & real
+        covered |= box & is_used[:, None]
+        for output in np.flatnonzero(is_used):
+            box_names[output].append(name)
     exact = (covered == sets).all(axis=1)
-    channel_words = [_channel_words(near, c) for c in range(channels)]
+    channel_words = [_channel_words(read_channels, c) for c in range(channels)]
 
     outputs: dict[str, list[int]] = {}
     for output in np.flatnonzero(real):
-        words = " + ".join(chosen[output]) or "nothing"
+        words = " + ".join(box_names[output]) or "nothing"
         if not exact[output]:
             words = "an irregular set of entries"
         channel = output // positions % channels
-        words = words.replace(_NEAR, channel_words[channel])
+        words = words.replace(_READ_CHANNELS, channel_words[channel])
         outputs.setdefault(words, []).append(int(output))
     return Dependence(entries, mask, _parts(outputs, sets, entries.shape[:3]))
 
 
-def _any(entries: Bools, axes: tuple[int, ...]) -> Bools:
-    return np.asarray(entries.any(axis=axes))
+_READ_CHANNELS = "<channels>"
+"""Stands for the words about the channels that an output depends on."""
 
 
-_NEAR = "<channels>"
+def _boxes(
+    entries: Bools, read_channels: Bools, mask: Bools | None
+) -> list[tuple[str, Bools]]:
+    """Return all boxes with their words, the largest first.
 
-
-def _boxes(entries: Bools, near: Bools, mask: Bools | None) -> list[tuple[str, Bools]]:
-    """Every box in words, as (outputs, inputs); the largest first."""
+    A box is an array (outputs, inputs): for each output, the inputs in the box.
+    """
     samples, channels, positions = entries.shape[:3]
     identity = {size: np.eye(size, dtype=bool) for size in entries.shape[:3]}
     everything = {size: np.ones((size, size), dtype=bool) for size in entries.shape[:3]}
     by_sample = {"one sample": identity[samples], "all samples": everything[samples]}
     by_channel = {
         "one channel": identity[channels],
-        _NEAR: near,
+        _READ_CHANNELS: read_channels,
         "all channels": everything[channels],
     }
     by_position = {
         "one position": identity[positions],
         "all positions": everything[positions],
     }
-    everywhere = np.ones((samples, positions), dtype=bool)
+    no_mask = np.ones((samples, positions), dtype=bool)
     boxes = []
     for (s, sample), (c, channel), (p, position) in product(
         by_sample.items(), by_channel.items(), by_position.items()
     ):
-        kinds = [(p, everywhere)]
+        masks = [(p, no_mask)]
         if mask is not None and p == "all positions":
-            kinds.append(("all real positions", mask))
-        for words, allowed in kinds:
+            masks.append(("all real positions", mask))
+        for words, allowed in masks:
             box = (
                 sample[:, None, None, :, None, None]
                 & channel[None, :, None, None, :, None]
@@ -152,51 +144,53 @@ def _boxes(entries: Bools, near: Bools, mask: Bools | None) -> list[tuple[str, B
     return sorted(boxes, key=lambda pair: -int(pair[1].sum()))
 
 
-def _channel_words(near: Bools, channel: int) -> str:
-    """What to call the channels that an output of `channel` reads."""
-    read = near[channel]
+def _channel_words(read_channels: Bools, channel: int) -> str:
+    """Return words for the channels that an output of `channel` depends on."""
+    read = read_channels[channel]
     if read.all() and len(read) > 1:
         return "all channels"
     if read.sum() <= 1:
         return "one channel"
-    if (near[read] == read).all():
+    if (read_channels[read] == read).all():
         return f"one group of {read.sum()} channels"
-    return f"a window of {near.sum(axis=1).max()} channels"
+    return f"a window of {read_channels.sum(axis=1).max()} channels"
 
 
 def _parts(
     outputs: dict[str, list[int]], sets: Bools, shape: tuple[int, ...]
 ) -> tuple[Part, ...]:
-    total = sum(map(len, outputs.values()))
+    """Return a Part for each description in `outputs`, which lists flat indices."""
+    output_count = sum(map(len, outputs.values()))
     channels = {
-        words: sorted({member // shape[2] % shape[1] for member in members})
+        words: sorted({output // shape[2] % shape[1] for output in members})
         for words, members in outputs.items()
     }
-    distinct = set().union(*channels.values())
-    by_channel = sum(map(len, channels.values())) == len(distinct)
+    all_channels = set().union(*channels.values())
+    differ_by_channel = sum(map(len, channels.values())) == len(all_channels)
     parts = []
     for words, members in outputs.items():
         sizes = sets[members].sum(axis=1)
-        where = ""
-        if len(outputs) > 1:
-            where = f"channels {_runs(channels[words])}"
-            if not by_channel:
-                where = f"{len(members) / total:.0%} of outputs"
+        if len(outputs) == 1:
+            name = ""
+        elif differ_by_channel:
+            name = f"channels {_ranges(channels[words])}"
+        else:
+            name = f"{len(members) / output_count:.0%} of outputs"
         sample, channel, position = np.unravel_index(np.array(members), shape)
-        # The most entries; among these, the output that is in front in a drawing.
+        # The output with the most inputs; of several, the one in front in a drawing.
         best = np.lexsort((position, -channel, sample, -sizes))[0]
         output = int(sample[best]), int(channel[best]), int(position[best])
         entries = int(sizes.min()), int(sizes.max())
-        parts.append(Part(where, words, entries, output))
+        parts.append(Part(name, words, entries, output))
     return tuple(parts)
 
 
-def _runs(numbers: Sequence[int]) -> str:
-    """Sorted numbers, runs joined: "0-3, 6"."""
-    runs: list[list[int]] = []
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return sorted numbers as text, with consecutive numbers joined: "0-3, 6"."""
+    ranges: list[list[int]] = []
     for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1].append(number)
         else:
-            runs.append([number])
-    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs)
+            ranges.append([number])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in ranges)

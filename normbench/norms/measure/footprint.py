@@ -1,9 +1,9 @@
-"""The footprint of a norm: which input entries each output entry depends on.
+"""Measure the footprint of a norm: the input entries that each output depends on.
 
-Measured twice, entry by entry, in float64. `value`: one input entry is changed, and
-the outputs that change are noted. `gradient`: the non-zeros of the Jacobian, as the
-backward pass gives it. They differ where a norm lets no gradient through a statistic,
-or has a backward pass of its own.
+There are two measurements, entry by entry, in float64. `value`: change one input and
+find the outputs that change. `gradient`: find the non-zeros of the Jacobian that the
+backward pass computes. The two differ if a norm detaches a statistic or has a custom
+backward pass.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,18 +19,18 @@ from normbench.norms.measure.dependence import Bools, Dependence, describe
 from normbench.norms.measure.subject import Mode, Subject, modes, subject
 
 TOLERANCE = 1e-12
-"""Relative to the largest output or derivative; rounding stays far below."""
-AGREEING = 8
-"""A footprint is final when this many random states in a row add nothing."""
-STATES = 32
-"""The most random states in which a norm is measured."""
-SUSPECTS = 16
-"""How many sets a further state checks: of the smallest, the rarest and random ones."""
+"""Smaller changes, relative to the largest output or derivative, count as rounding."""
+STABLE_STATES = 8
+"""The measurement ends after this many random states in a row without a new input."""
+MAX_STATES = 32
+"""The maximum number of random states in which a norm is measured."""
+CHECKED_SETS = 16
+"""A further state checks this many of the smallest, the rarest and random sets."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What outputs depend on in one mode."""
+    """The inputs that outputs depend on in one mode, measured in two ways."""
 
     mode: Mode
     value: Dependence
@@ -38,26 +38,26 @@ class Footprint:
 
     @property
     def agree(self) -> bool:
-        """The gradient sees what the value depends on."""
+        """True if value and gradient depend on the same inputs."""
         return self.value.same(self.gradient)
 
     def same(self, other: "Footprint") -> bool:
-        """Value and gradient depend on the same inputs in `other`."""
+        """Return whether value and gradient depend on the same inputs in `other`."""
         return self.value.same(other.value) and self.gradient.same(other.gradient)
 
     @property
     def either(self) -> Dependence:
-        """Value or gradient."""
+        """The inputs that the value or the gradient depends on."""
         return describe(self.value.entries | self.gradient.entries, self.value.mask)
 
 
 def footprints(
     norm: Norm, shape: Sequence[int], masked: bool = False
 ) -> tuple[Footprint, ...]:
-    """The footprints of `norm` on inputs of `shape`, one per mode; `norm` is untouched.
+    """Return the footprints of `norm` on inputs of `shape`, one per mode.
 
-    In training, its counters say that any warm-up is over. The first step is a mode of
-    its own, left out where its footprint is that of training.
+    The mode `train` is after any warm-up. The mode `first` is left out if its footprint
+    equals that of `train`. `norm` does not change.
     """
     shape = tuple(shape)
     train, *rest = modes(norm)
@@ -77,9 +77,9 @@ def footprints(
 def same_function(
     norm: Norm, shape: Sequence[int], a: Mode, b: Mode, masked: bool = False
 ) -> bool:
-    """Whether `norm` gives the same bits in both modes, forward and backward."""
+    """Return whether both modes give the same bits in the forward and backward pass."""
     with torch.random.fork_rng(devices=[]):
-        for seed in range(AGREEING):
+        for seed in range(STABLE_STATES):
             case, other = (subject(norm, shape, mode, seed, masked) for mode in (a, b))
             if not torch.equal(case(case.x), other(other.x)):
                 return False
@@ -102,8 +102,8 @@ def _footprint(
         outputs = np.repeat(real[:, None], shape[1], axis=1).reshape(-1)
     split = (*shape[:2], int(np.prod(shape[2:])))
     value, gradient = (
-        describe(_union(draw, outputs, *way).reshape(*split, *split), real)
-        for way in ((_changes, _changes_more), (_jacobian, _jacobian_more))
+        describe(_union(draw, outputs, *functions).reshape(*split, *split), real)
+        for functions in ((_changes, _changes_more), (_jacobian, _jacobian_more))
     )
     return Footprint(mode, value, gradient)
 
@@ -114,48 +114,54 @@ def _union(
     measure: Callable[[Subject], Bools],
     more: Callable[[Subject, Bools, Bools], bool],
 ) -> Bools:
-    """(outputs, inputs): all dependences seen in any random state.
+    """Return all dependences found in any random state: (outputs, inputs).
 
-    A rectifier, a threshold or a maximum may hide some in one state. So a few calls in
-    each further state check whether an output depends on more inputs; if one does, that
-    state is measured too.
+    In a single state, a ReLU, a threshold or a maximum may hide dependences. So `more`
+    checks in each further state, with few calls, whether an output depends on more
+    inputs. If so, `measure` measures that state completely.
     """
     depends = measure(draw(0)) & outputs[:, None]
-    agreeing = 0
-    for seed in range(1, STATES):
+    stable = 0
+    for seed in range(1, MAX_STATES):
         case = draw(seed)
-        if _adds(more, case, depends, outputs):
+        if _finds_more(more, case, depends, outputs):
             depends |= measure(case) & outputs[:, None]
-            agreeing = 0
+            stable = 0
         else:
-            agreeing += 1
-        if agreeing == AGREEING:
+            stable += 1
+        if stable == STABLE_STATES:
             break
     return depends
 
 
-def _adds(
+def _finds_more(
     more: Callable[[Subject, Bools, Bools], bool],
     case: Subject,
     depends: Bools,
     outputs: Bools,
 ) -> bool:
-    """Whether an output of a suspect set depends on more inputs in this state."""
+    """Return whether an output of a checked set depends on more inputs in this state.
+
+    Outputs that depend on the same set of inputs are checked together.
+    """
     packed = np.packbits(depends, axis=1)
     keys = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").ravel()
-    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-    for index in _suspects(depends[first].sum(axis=1), first, case):
-        having = (which == index) & outputs
+    _, first, set_index = np.unique(keys, return_index=True, return_inverse=True)
+    for index in _sets_to_check(depends[first].sum(axis=1), first, case):
+        members = (set_index == index) & outputs
         row = depends[first[index]]
-        if having.any() and not row.all() and more(case, having, row):
+        if members.any() and not row.all() and more(case, members, row):
             return True
     return False
 
 
-def _suspects(
+def _sets_to_check(
     sizes: NDArray[np.int64], first: NDArray[np.int64], case: Subject
 ) -> list[int]:
-    """Which distinct sets to check: small ones, sizes rare in their channel, any."""
+    """Return the indices of sets: small sets, sizes rare in a channel, random sets.
+
+    `sizes` are the sizes of the distinct sets, `first` an output with each set.
+    """
     channel = first // case.x[0, 0].numel() % case.x.shape[1]
     _, kind, counts = np.unique(
         np.stack([channel, sizes]), axis=1, return_inverse=True, return_counts=True
@@ -166,34 +172,34 @@ def _suspects(
         np.argsort(counts[kind.ravel()], kind="stable"),
         generator.permutation(len(sizes)),
     )
-    return sorted({int(index) for order in orders for index in order[:SUSPECTS]})
+    return sorted({int(index) for order in orders for index in order[:CHECKED_SETS]})
 
 
 @torch.no_grad()
 def _changes(case: Subject) -> Bools:
-    """By perturbation: for each output, the inputs that change it."""
+    """Return for each output the inputs that change it, by perturbation."""
     x = case.x.clone()
     entries, steps = x.view(-1), _steps(case)
     before = case(x).reshape(-1)
     after = torch.empty(len(entries), len(before), dtype=x.dtype)
     for index, step in enumerate(steps):
-        was = entries[index].clone()
+        original = entries[index].clone()
         entries[index] += step
         after[index] = case(x).reshape(-1)
-        entries[index] = was
+        entries[index] = original
     return _numpy(_differs(after, before).T)
 
 
 @torch.no_grad()
 def _changes_more(case: Subject, outputs: Bools, row: Bools) -> bool:
-    """Whether any of `outputs` changes when all inputs outside of `row` do."""
+    """Return whether any of `outputs` changes if all inputs outside `row` change."""
     steps = torch.where(torch.from_numpy(row), 0.0, _steps(case)).view(case.x.shape)
     changed = _differs(case(case.x + steps), case(case.x)).reshape(-1)
     return bool((_numpy(changed) & outputs).any())
 
 
 def _steps(case: Subject) -> Tensor:
-    """The change of each input: 0.5 to 1.5, up or down."""
+    """Return the change of each input: 0.5 to 1.5, with a random sign."""
     generator = torch.Generator().manual_seed(case.x.numel())
     draw = torch.rand(case.x.numel(), generator=generator, dtype=case.x.dtype) * 2 - 1
     return draw + draw.sign() / 2
@@ -204,10 +210,10 @@ def _differs(after: Tensor, before: Tensor) -> Tensor:
 
 
 def _jacobian(case: Subject) -> Bools:
-    """By autograd: for each output, the inputs with a derivative.
+    """Return for each output the inputs with a non-zero derivative, by autograd.
 
-    The result for a zero gradient is subtracted, for backward passes that are not
-    linear in the output's gradient; those that change buffers start anew each time.
+    A custom backward pass may be affine instead of linear in the output gradient. So
+    the input gradient for a zero output gradient is subtracted.
     """
     backward = _Backward(case)
     cotangent = torch.zeros(case.x.numel(), dtype=case.x.dtype)
@@ -221,7 +227,7 @@ def _jacobian(case: Subject) -> Bools:
 
 
 def _jacobian_more(case: Subject, outputs: Bools, row: Bools) -> bool:
-    """Whether a loss of `outputs` has derivatives outside of `row`."""
+    """Return whether a random sum of `outputs` has derivatives outside `row`."""
     backward = _Backward(case)
     cotangent = torch.where(torch.from_numpy(outputs), _steps(case), 0.0)
     gradient = backward(cotangent) - backward(torch.zeros_like(cotangent))
@@ -233,7 +239,10 @@ def _nonzero(gradient: Tensor) -> Tensor:
 
 
 class _Backward:
-    """Gradient of the outputs -> gradient of the inputs, both flat."""
+    """Maps a flat gradient of the outputs to the flat gradient of the inputs.
+
+    If a backward pass changes buffers, the next call starts from a new forward.
+    """
 
     def __init__(self, case: Subject) -> None:
         self.case = case
@@ -242,13 +251,13 @@ class _Backward:
     def _forward(self) -> None:
         self.norm = self.case.copy()
         self.x = self.case.x.clone().requires_grad_()
-        self.y = self.case.on(self.norm, self.x)
-        self.state = self._state()
+        self.y = self.case.apply(self.norm, self.x)
+        self.buffer_versions = self._buffer_versions()
 
     def __call__(self, cotangent: Tensor) -> Tensor:
         if not self.y.requires_grad:
             return torch.zeros_like(cotangent)
-        if self._state() != self.state:
+        if self._buffer_versions() != self.buffer_versions:
             self._forward()
         (gradient,) = torch.autograd.grad(
             self.y,
@@ -259,7 +268,7 @@ class _Backward:
         )
         return gradient.reshape(-1).clone()
 
-    def _state(self) -> list[tuple[int, int]]:
+    def _buffer_versions(self) -> list[tuple[int, int]]:
         return [(id(buffer), buffer._version) for buffer in self.norm.buffers()]
 
 

@@ -1,8 +1,8 @@
-"""The changes of a norm's input that leave its output unchanged.
+"""Measure which changes of a norm's input leave its output unchanged.
 
-Each is the relative change |f(Tx) - Tf(x)| / |f(x)| in float64 at a random state of the
-norm (`subject`); T acts on outputs only where it reorders them. Every eps is set to
-1e-18 meanwhile: with a larger eps, invariance to a gain never holds exactly.
+For a norm f and a change T, the measure is |f(Tx) - f(x)| / |f(x)|. If T reorders
+samples, f(x) is reordered too. The norm has a random state (`subject`), in float64.
+Every eps is set to 1e-18, because a larger eps breaks the invariance to a gain.
 """
 
 from collections.abc import Sequence
@@ -27,19 +27,19 @@ class Change(StrEnum):
     """A change of the input."""
 
     gain = "gain"
-    """All of it times 2."""
+    """All values times 2."""
     bias = "bias"
-    """All of it plus 1."""
+    """All values plus 1."""
     channel_gain = "channel gain"
-    """Each channel times another number between 1 and 2."""
+    """Each channel times its own random factor between 1 and 2."""
     channel_bias = "channel bias"
-    """Each channel plus another number between 1 and 2."""
+    """Each channel plus its own random number between 1 and 2."""
     weights = "weights"
-    """The weights of the 1x1 convolution that makes the input, times 2."""
+    """The input comes from a 1x1 convolution, whose weights are multiplied by 2."""
     batch_order = "order"
-    """Samples, with their conditions, in another order."""
+    """The samples in a different order."""
     pads = "pads"
-    """Masked positions with values in them, put after the last real position."""
+    """Masked positions with random values, appended after the last real position."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Invariance:
     to: Change
     train: float | None
     eval: float | None
-    """None where it cannot be measured: the norm works on one spatial shape only."""
+    """None if it cannot be measured: the norm works on one spatial shape only."""
 
     @property
     def holds_in_train(self) -> bool | None:
@@ -61,7 +61,7 @@ class Invariance:
 
 
 def invariances(norm: Norm, shape: Sequence[int]) -> tuple[Invariance, ...]:
-    """How much each Change moves the output of `norm` on inputs (N, C, *spatial)."""
+    """Measure how much each Change of an input (N, C, *spatial) changes the output."""
     norm = deepcopy(norm)
     for module in norm.modules():
         if isinstance(getattr(module, "eps", None), float):
@@ -71,47 +71,49 @@ def invariances(norm: Norm, shape: Sequence[int]) -> tuple[Invariance, ...]:
             subject(norm, shape, mode, seed=1) for mode in (Mode.train, Mode.eval)
         )
         return tuple(
-            Invariance(change, _moved(train, change), _moved(eval_, change))
+            Invariance(
+                change, _output_change(train, change), _output_change(eval_, change)
+            )
             for change in Change
         )
 
 
-def _moved(case: Subject, change: Change) -> float | None:
+def _output_change(case: Subject, change: Change) -> float | None:
     generator = torch.Generator().manual_seed(0)
     x, channels = case.x, case.x.shape[1]
-    draws = per_channel(1 + torch.rand(channels, generator=generator, dtype=x.dtype), x)
+    random = torch.rand(channels, generator=generator, dtype=x.dtype)
+    per_channel_values = per_channel(1 + random, x)
     if change is Change.pads:
-        return _moved_by_pads(case, generator)
+        return _change_by_pads(case, generator)
     if change is Change.batch_order:
         order = torch.randperm(len(x), generator=generator).roll(1)
-        return _relative(case(x[order]), case(x)[order])
+        return _relative_change(case(x[order]), case(x)[order])
     if change is Change.weights:
         weights = torch.randn(channels, channels, generator=generator, dtype=x.dtype)
-        before, after = (
-            torch.einsum("dc,nc...->nd...", w, x) for w in (weights, 2 * weights)
-        )
-        return _relative(case(after), case(before))
+        convolved = torch.einsum("dc,nc...->nd...", weights, x)
+        convolved_by_2 = torch.einsum("dc,nc...->nd...", 2 * weights, x)
+        return _relative_change(case(convolved_by_2), case(convolved))
     changed = {
         Change.gain: 2 * x,
         Change.bias: x + 1,
-        Change.channel_gain: x * draws,
-        Change.channel_bias: x + draws,
+        Change.channel_gain: x * per_channel_values,
+        Change.channel_bias: x + per_channel_values,
     }[change]
-    return _relative(case(changed), case(x))
+    return _relative_change(case(changed), case(x))
 
 
-def _moved_by_pads(case: Subject, generator: torch.Generator) -> float | None:
+def _change_by_pads(case: Subject, generator: torch.Generator) -> float | None:
     x = case.x.flatten(2)
     pads = torch.randn(*x.shape[:2], PADS, generator=generator, dtype=x.dtype) * 3
     longer = torch.cat([x, pads], dim=2)
     mask = (torch.arange(longer.shape[2]) < x.shape[2]).expand(len(x), -1)
     try:
         after = case(longer, mask)[..., : x.shape[2]]
-        return _relative(after, case(x, mask[:, : x.shape[2]]))
+        return _relative_change(after, case(x, mask[:, : x.shape[2]]))
     except Incompatible:
         return None
 
 
-def _relative(after: Tensor, before: Tensor) -> float:
+def _relative_change(after: Tensor, before: Tensor) -> float:
     size = before.norm().clamp(min=torch.finfo(before.dtype).tiny)
     return float((after - before).norm() / size)

@@ -1,4 +1,4 @@
-"""The footprints and invariances of one norm together, and as plain data."""
+"""Measure the footprints and the invariances of one norm, and convert them to JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,25 +15,28 @@ from normbench.norms.measure.invariance import TOLERANCE, Invariance, invariance
 SAMPLES = 4
 IMAGE = (6, 6)
 SEQUENCE = (9,)
-LEAST_CHANNELS = 8
+MIN_CHANNELS = 8
 
 
 @dataclass(frozen=True)
 class NormChoice:
-    """A norm as the user chose it: `label`, which stands for `name` with `options`."""
+    """A norm that the user chose: `label` is the given name, such as "layer".
+
+    `name` and `options` are those of the norm that the label stands for.
+    """
 
     label: str
     name: str
     options: Mapping[str, Any]
 
     def make(self, channels: int) -> Norm:
-        """The norm over `channels` channels; raises as `norms.make`."""
+        """Return a new layer for `channels` channels; raises like `norms.make`."""
         return make(self.name, channels, **self.options)
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """What one norm does to inputs of one shape."""
+    """The footprints and invariances of one norm on inputs of one shape."""
 
     norm: NormChoice
     shape: tuple[int, ...]
@@ -41,7 +44,7 @@ class Portrait:
     invariances: tuple[Invariance, ...]
 
     def plain(self) -> dict[str, Any]:
-        """The portrait as JSON has it."""
+        """Return the measurements as JSON values."""
         return {
             "name": self.norm.label,
             "norm": {"name": self.norm.name, **self.norm.options},
@@ -76,22 +79,26 @@ def _plain(dependence: Dependence) -> dict[str, Any]:
         "words": dependence.words,
         "entries": list(dependence.range),
         "parts": [
-            {"outputs": part.where, "words": part.words, "entries": list(part.entries)}
+            {
+                "outputs": part.outputs,
+                "words": part.words,
+                "entries": list(part.entries),
+            }
             for part in dependence.parts
         ],
     }
 
 
 def portrait(norm: NormChoice, channels: int, sequence: bool = False) -> Portrait:
-    """Measure `norm` on 4 images of `channels` x 6 x 6, or 4 sequences of 9 positions.
+    """Measure `norm` on 4 images of 6 x 6 pixels, or on 4 sequences of 9 positions.
 
-    Sequences are measured without and with a mask. Raises RequestError or Incompatible
-    as the norm does.
+    Sequences are measured without a mask and with a mask. Raises RequestError or
+    Incompatible as the norm does.
     """
     layer = norm.make(channels)
     shape = (SAMPLES, channels, *(SEQUENCE if sequence else IMAGE))
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # in thousands of tiny calls, more threads only wait
+    torch.set_num_threads(1)  # fastest for thousands of tiny operations
     try:
         measured = footprints(layer, shape)
         if sequence:
@@ -102,17 +109,22 @@ def portrait(norm: NormChoice, channels: int, sequence: bool = False) -> Portrai
 
 
 def fitting(norms: Sequence[NormChoice]) -> int:
-    """The fewest channels that suit all `norms`, 8 or more, two or more to a group."""
-    # Two groups of that size, or groups of two channels.
-    options = [norm.options for norm in norms]
-    numbers = (o.get("group_size") or o.get("num_groups") or 1 for o in options)
-    least = max([LEAST_CHANNELS, *(2 * number for number in numbers)])
-    for channels in range(least, 8 * least + 1, 2):
+    """Return the smallest number of channels, at least 8, that fits all `norms`.
+
+    Norms with groups get at least two groups and two channels per group. Raises
+    Incompatible if no small number fits.
+    """
+    minimum = MIN_CHANNELS
+    for norm in norms:
+        options = norm.options
+        group_option = options.get("group_size") or options.get("num_groups") or 1
+        minimum = max(minimum, 2 * group_option)
+    for channels in range(minimum, 8 * minimum + 1, 2):
         try:
             for norm in norms:
                 norm.make(channels)
         except Incompatible as error:
-            refusal = error
+            last_error = error
         else:
             return channels
-    raise refusal
+    raise last_error

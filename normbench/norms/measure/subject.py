@@ -1,4 +1,7 @@
-"""A norm in a random state, on a random input, called from the same state each time."""
+"""Prepare a norm with random parameters and a random input for measurements.
+
+All calls of a Subject start from the same state, so that they can be compared.
+"""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -12,50 +15,50 @@ from torch.nn.parameter import is_lazy
 
 from normbench.norms.base import Norm
 
-MANY = 1_000_000
-"""The training forwards that a norm has counted: past any warm-up."""
+FORWARDS_AFTER_WARMUP = 1_000_000
+"""The count of training forwards that a norm starts with, beyond any warm-up."""
 
-_HOOKS = frozenset(key for key in vars(nn.Module()) if "hooks" in key)
-_IMMUTABLE = (bool, int, float, str, torch.Size, torch.dtype)
+_HOOK_ATTRIBUTES = frozenset(key for key in vars(nn.Module()) if "hooks" in key)
+_IMMUTABLE_TYPES = (bool, int, float, str, torch.Size, torch.dtype)
 
-M = TypeVar("M", bound=nn.Module)
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Mode(StrEnum):
-    """The states in which a norm may compute different functions."""
+    """The modes in which a norm may compute different functions."""
 
     train = "train"
     first = "first step"
-    """Training, its counters as built: where a warm-up begins."""
+    """The first training forward of a new norm, when a warm-up starts."""
     eval = "eval"
 
 
 def modes(norm: Norm) -> list[Mode]:
-    """The modes in which `norm` can differ: only one that counts has a first step."""
+    """Return all modes; without `Mode.first` if `norm` does not count forwards."""
     return [mode for mode in Mode if mode is not Mode.first or _counters(norm)]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A norm and its arguments, all float64; each call is the first of a copy."""
+    """A norm and its arguments in float64; each call uses a fresh copy of the norm."""
 
     norm: Norm
     x: Tensor
     mask: Tensor | None
     condition: Tensor
-    random: Tensor
+    random_state: Tensor
 
     def __call__(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """A copy of the norm, applied to `x` from the same state each time."""
-        return self.on(self.copy(), x, mask)
+        """Apply a copy of the norm to `x`; every call starts from the same state."""
+        return self.apply(self.copy(), x, mask)
 
     def copy(self) -> Norm:
-        """A copy of the norm with separate buffers; it shares the parameters."""
+        """Return a copy of the norm with its own buffers and shared parameters."""
         return _copy(self.norm)
 
-    def on(self, norm: Norm, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`norm` applied to `x`, with the same global random state at every call."""
-        torch.set_rng_state(self.random)
+    def apply(self, norm: Norm, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Apply `norm` to `x`; every call starts from the same global random state."""
+        torch.set_rng_state(self.random_state)
         y: Tensor = norm(x, self.mask if mask is None else mask, self.condition)
         return y
 
@@ -63,13 +66,14 @@ class Subject:
 def subject(
     norm: Norm, shape: Sequence[int], mode: Mode, seed: int, masked: bool = False
 ) -> Subject:
-    """A copy of `norm` in `mode` with random parameters and buffers, and an input.
+    """Return a Subject: a copy of `norm` in `mode` with a random state, and an input.
 
-    Zeros become U(-1/2, 1/2), other values are multiplied by U(1/2, 1): no path hides
-    behind a zero gain or a gate at 0 or 1, and variances stay positive. The input is
-    N(shift, 1) with the shift 0, 1 or -1 by seed: near enough to the running statistics
-    that a clip against them (as of batch renormalization) is not reached. With
-    `masked`, every sample of (N, C, T) ends in padding, with values as the others.
+    In parameters and buffers, zeros become U(-1/2, 1/2), and other values are
+    multiplied by U(1/2, 1). So no gain is 0, no gate is at 0 or 1, and variances stay
+    positive. The input is N(shift, 1); the shift is 0, 1 or -1, depending on the seed.
+    It is close to the running statistics, so that limits such as those of batch
+    renormalization are not reached. With `masked`, every sample of (N, C, T) ends in
+    masked positions, whose values are random too.
     """
     generator = torch.Generator().manual_seed(seed)
     norm = deepcopy(norm).double()
@@ -79,7 +83,7 @@ def subject(
     _randomise(norm, generator)
     if mode is not Mode.first:
         for counter in _counters(norm):
-            counter.fill_(MANY)
+            counter.fill_(FORWARDS_AFTER_WARMUP)
     shift = (0.0, 1.0, -1.0)[seed % 3]
     x = torch.randn(*shape, generator=generator, dtype=torch.float64) + shift
     return Subject(
@@ -87,12 +91,12 @@ def subject(
         x=x,
         mask=padding(shape) if masked else None,
         condition=torch.zeros(shape[0], dtype=torch.int64),
-        random=torch.random.get_rng_state(),
+        random_state=torch.random.get_rng_state(),
     )
 
 
 def padding(shape: Sequence[int]) -> Tensor:
-    """A mask (N, T), True where real: every sample ends in padding."""
+    """Return a mask (N, T), True at real positions; every sample ends in padding."""
     samples, length = shape[0], shape[-1]
     lengths = (length - 1 - 2 * torch.arange(samples)).clamp(min=3)
     return torch.arange(length) < lengths[:, None]
@@ -102,12 +106,12 @@ def padding(shape: Sequence[int]) -> Tensor:
 def _randomise(norm: Norm, generator: torch.Generator) -> None:
     for tensor in (*norm.parameters(), *norm.buffers()):
         if tensor.is_floating_point():
-            draw = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
-            tensor.copy_(torch.where(tensor == 0, draw - 0.5, tensor * (draw + 1) / 2))
+            u = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            tensor.copy_(torch.where(tensor == 0, u - 0.5, tensor * (u + 1) / 2))
 
 
-def _copy(module: M) -> M:
-    """As deepcopy does, at a tenth of the time: a footprint takes thousands."""
+def _copy(module: Module) -> Module:
+    """Copy a module ten times as fast as deepcopy; the copy shares the parameters."""
     copied = module.__class__.__new__(module.__class__)
     for key, part in vars(module).items():
         if key == "_modules":
@@ -116,13 +120,18 @@ def _copy(module: M) -> M:
             part = {name: b if b is None else b.clone() for name, b in part.items()}
         elif key == "_parameters":
             part = dict(part)
-        elif not (key in _HOOKS or part is None or isinstance(part, _IMMUTABLE)):
+        elif not (
+            key in _HOOK_ATTRIBUTES
+            or part is None
+            or isinstance(part, _IMMUTABLE_TYPES)
+        ):
             part = deepcopy(part)
         copied.__dict__[key] = part
     return copied
 
 
 def _counters(norm: Norm) -> list[Tensor]:
+    """Return the integer scalar buffers, which count training forwards."""
     return [
         buffer
         for buffer in norm.buffers()
