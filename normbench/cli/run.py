@@ -19,7 +19,7 @@ from normbench.cli.options import (
     Overrides,
     Results,
     exit_codes,
-    expanded,
+    path_option,
 )
 from normbench.cli.tables import number, print_table
 from normbench.system.interrupts import INTERRUPTED, interrupt
@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 
 From = Annotated[
     Path | None,
-    typer.Option(
+    path_option(
         "--from",
-        metavar="FILE",
-        callback=expanded,
-        help="Start from the config in this file: a result.json, the folder of a run, "
+        "Start from the config in this file: a result.json, the folder of a run, "
         "or the output of `normbench config`. KEY=VALUE arguments override it.",
+        metavar="FILE",
         show_default=False,
     ),
 ]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # importing `typing` takes time, too
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
-AGAIN = "interrupted; the same command takes it up again"
+AGAIN = "interrupted; the same command continues it"
 IMPORTING = "<frozen importlib._bootstrap>"
 """The file name in the frames in which Python imports a module."""
 
