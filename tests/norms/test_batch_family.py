@@ -7,15 +7,18 @@ import torch
 from layers_made import (
     affine,
     assert_close,
+    assert_same,
+    assert_same_buffers,
     by_channel,
     like,
     made,
-    padded,
+    moments,
     results,
+    rows,
     running,
     sample,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from normbench.errors import Incompatible
 from normbench.norms import Ghost, Norm, make
@@ -26,7 +29,6 @@ SHAPES = [(5, C), SEQUENCE, IMAGE]
 
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=len)
 every_spatial = pytest.mark.parametrize("shape", SHAPES[1:], ids=len)
-masked_or_not = pytest.mark.parametrize("masked", [False, True])
 
 
 @pytest.fixture(autouse=True)
@@ -38,36 +40,11 @@ def c(values: Tensor, x: Tensor) -> Tensor:
     return by_channel(values, x.dim())
 
 
-def rows(x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(values per channel, C), of real positions only."""
-    last = x.movedim(1, -1)
-    return last.flatten(0, -2) if mask is None else last[mask]
-
-
-def moments(x: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (C,)."""
-    return rows(x, mask).mean(0), rows(x, mask).var(0, correction=0)
-
-
-def buffers_match(ours: Norm, theirs: nn.Module) -> None:
-    for key, value in theirs.named_buffers():
-        assert_close(ours.get_buffer(key), value, key)
-
-
 def moved(norm: Norm, mean: Tensor | None, var: Tensor, count: int) -> list[Tensor]:
     """The running statistics after one forward, by torch's formula."""
     m, unbiased = norm.momentum, var * count / (count - 1)
     new = [] if mean is None else [(1 - m) * norm.running_mean + m * mean]
     return [*new, (1 - m) * norm.running_var + m * unbiased]
-
-
-def assert_same(ours: Norm, theirs: nn.Module, x: Tensor, *args: Tensor) -> None:
-    """Both compute the same in two training steps and in evaluation."""
-    for training in (True, True, False):
-        ours.train(training), theirs.train(training)
-        expected = results(theirs, x, *args)
-        assert_close(results(ours, x, *args)[: len(expected)], expected, training)
-    buffers_match(ours, theirs)
 
 
 # Each norm against the formula of its paper, in training and evaluation.
@@ -198,107 +175,6 @@ def test_batch_renorm_without_an_affine_map():
     assert_close(norm(x), twin(x))
 
 
-# Regularized batch normalization.
-
-
-@masked_or_not
-def test_batch_regularized_leaves_the_penalty_of_the_paper(masked):
-    norm = made("batch_regularized", SEQUENCE, penalty_mean=0.7, penalty_std=0.3)
-    x = sample(*SEQUENCE).requires_grad_()
-    mask = padded(x.shape) if masked else None
-    mean, var = moments(x, mask)
-    std, running_std = ((v + norm.eps).sqrt() for v in (var, norm.running_var))
-    expected = (
-        norm.penalty_mean * (mean - norm.running_mean).square().sum()
-        + norm.penalty_std * (std - running_std).square().sum()
-    )
-    (gradient,) = torch.autograd.grad(expected, x)
-    norm(x, mask)
-    torch.testing.assert_close(norm.penalty, expected.detach(), check_stride=False)
-    (ours,) = torch.autograd.grad(norm.penalty, x)
-    assert_close(ours, gradient)
-    assert ours.abs().sum() > 0
-
-
-@masked_or_not
-def test_batch_regularized_is_batch_masked_and_a_penalty(masked):
-    x = sample(*SEQUENCE)
-    for mean, std in ((0.0, 0.0), (0.7, 0.3)):
-        options = {"penalty_mean": mean, "penalty_std": std}
-        norm = made("batch_regularized", SEQUENCE, **options)
-        mask = [padded(x.shape)] if masked else []
-        assert_same(norm, like("batch_masked", norm), x, *mask)
-        assert (norm.penalty == 0) == (mean == 0)
-
-
-def test_batch_regularized_penalty_has_a_gradient_where_a_channel_is_constant():
-    norm = made("batch_regularized", SEQUENCE)
-    x = torch.ones(SEQUENCE, dtype=torch.float64, requires_grad=True)
-    norm(x)
-    norm.penalty.backward()
-    assert x.grad is not None and x.grad.isfinite().all()
-
-
-def test_batch_regularized_is_copied_without_its_penalty():
-    norm, x = made("batch_regularized", (5, C)), sample(5, C).requires_grad_()
-    norm(x)
-    twin = deepcopy(norm)
-    assert twin.penalty is None and norm.penalty is not None
-    assert_close(twin(x), norm(x))
-
-
-def test_batch_regularized_ghost_means_the_penalties_of_its_chunks():
-    norm, x = made("batch_regularized", (6, C, 4)), sample(6, C, 4)
-    alone, penalties = deepcopy(norm), []
-    for chunk in x.split(2):
-        alone(chunk)
-        penalties.append(alone.penalty)
-    Ghost(norm, 2)(x)
-    assert_close(norm.penalty, torch.stack(penalties).mean())
-
-
-# Power normalization.
-
-
-@masked_or_not
-@pytest.mark.parametrize("warmup_steps", [0, 2])
-def test_power_follows_the_paper_forward_and_backward(warmup_steps, masked):
-    """Algorithm 2 of the paper, by hand, over four steps."""
-    norm = made("power", SEQUENCE, warmup_steps=warmup_steps, momentum=0.3)
-    square, nu = norm.running_square.clone(), norm.nu.clone()
-    m, eps = norm.momentum, norm.eps
-    for step in range(4):
-        x, y_grad = sample(*SEQUENCE), torch.randn(SEQUENCE, dtype=torch.float64)
-        mask = padded(x.shape) if masked else torch.ones(5, 7, dtype=torch.bool)
-        real = mask.unsqueeze(1)
-        batch_square = rows(x, mask).square().mean(0)
-        psi = ((batch_square if step < warmup_steps else square) + eps).sqrt()
-        z = x / c(psi, x)
-        g = y_grad * c(norm.weight, x)
-        x_grad = (g - c(nu, x) * z * real) / c(psi, x)
-        gamma = rows(z * z, mask).mean(0)
-        lam = rows(g * z, mask).mean(0)
-        square = (1 - m) * square + m * batch_square
-        nu = nu * (1 - m * gamma) + m * lam
-
-        ours = results(norm, x, mask if masked else None, grad=y_grad)
-        weight_grad, bias_grad = rows(y_grad * z).sum(0), rows(y_grad).sum(0)
-        expected = [affine(norm, z).detach(), x_grad, weight_grad, bias_grad]
-        assert_close(ours, expected, step)
-        assert_close([norm.running_square, norm.nu], [square, nu], step)
-    norm.eval()
-    assert_close(norm(x), affine(norm, x / c((square + eps).sqrt(), x)))
-    assert_close([norm.running_square, norm.nu], [square, nu])
-
-
-def test_power_leaves_a_forward_without_backward_out_of_nu():
-    norm = made("power", SEQUENCE)
-    nu = norm.nu.clone()
-    with torch.no_grad():
-        norm(sample(*SEQUENCE))
-    assert torch.equal(norm.nu, nu)
-
-
 # Frozen batch normalization.
 
 
@@ -335,7 +211,7 @@ def test_batch_group_is_batch_then_group(shape, num_groups):
     for training in (True, True, False):
         norm.train(training), batch.train(training)
         assert_close(results(norm, x), results(composed, x, of=norm), training)
-        buffers_match(norm, batch)
+        assert_same_buffers(norm, batch)
 
 
 # Batch-instance normalization.
@@ -377,7 +253,7 @@ def test_ibn_is_instance_beside_batch(shape):
         )
         joined = [torch.cat(pair, int(pair[0].dim() > 1)) for pair in pairs]
         assert_close(results(norm, x, grad=ones), joined, training)
-        buffers_match(norm, batch)
+        assert_same_buffers(norm, batch)
 
 
 def test_ibn_refuses_odd_channels():
