@@ -48,9 +48,9 @@ def grouped_split(
     """Split samples so that training has every label, and each group is in one part.
 
     If `test` is given, the last `test` samples are the test part. Samples with equal
-    values in `groups` are one group, for example copies of a picture. The result equals
-    that of `random_split`, or `held_out_split` if `test` is given, if there are no
-    groups and training has every label. Otherwise the same random order is divided
+    values in `groups` are one group, for example copies of a picture. Without groups,
+    and if training then has every label, the result equals that of `random_split` (or
+    of `held_out_split`, if `test` is given). Otherwise the same random order is divided
     differently. Raises RequestError if a part would be empty or there are too few
     samples.
     """
@@ -102,10 +102,10 @@ def _divide(
 
     required = labels_of(groups)
     ends = list(accumulate(sizes[:-1]))
-    moved: set[Hashable] = set()
+    moved_labels: set[Hashable] = set()
     # The last part keeps the moved groups, so each pass moves groups of new labels.
     while True:
-        cuts = _cuts([len(group) for group in groups], ends, max(1, len(moved)))
+        cuts = _cuts([len(group) for group in groups], ends, max(1, len(moved_labels)))
         if cuts is None:
             return None
         missing = required - labels_of(groups[cuts[-1] :])
@@ -115,7 +115,7 @@ def _divide(
                 for start, end in pairwise([0, *cuts, len(groups)])
             ]
         for label in sorted(missing, key=str):
-            moved.add(label)
+            moved_labels.add(label)
             last = max(
                 k for k, group in enumerate(groups) if label in labels_of([group])
             )

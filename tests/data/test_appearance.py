@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -127,6 +127,7 @@ random_pictures = given(
 )
 
 
+@settings(deadline=None)
 @random_pictures
 def test_equal_luminance_stays_equal_and_brighter_stays_brighter(
     seed: int, count: int, side: int, levels: int
@@ -145,6 +146,7 @@ def test_equal_luminance_stays_equal_and_brighter_stays_brighter(
         assert bool((steps[1][steps[0] > 1e-6] > 0).all())
 
 
+@settings(deadline=None)
 @random_pictures
 def test_any_crop_can_be_given_any_style(
     seed: int, count: int, side: int, levels: int

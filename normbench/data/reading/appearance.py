@@ -45,15 +45,16 @@ def equalize_luminance(crops: Tensor) -> Tensor:
     differences between the channels are kept. If a channel would leave [0, 1], the
     differences are reduced, at the same luminance.
     """
-    before = luminance(crops)
-    values = before.flatten(1).contiguous()
+    original = luminance(crops)
+    values = original.flatten(1).contiguous()
     ordered = values.sort(1).values
     darker = torch.searchsorted(ordered, values)
     as_dark = torch.searchsorted(ordered, values, right=True) - darker
-    after = ((darker + as_dark / 2) / values.shape[1]).view_as(before)
-    colour = crops - before
-    room = torch.where(colour > 0, 1 - after, after) / colour.abs().clamp(min=1e-6)
-    return after + colour * room.amin(1, keepdim=True).clamp(max=1)
+    equalized = ((darker + as_dark / 2) / values.shape[1]).view_as(original)
+    colour = crops - original
+    margin = torch.where(colour > 0, 1 - equalized, equalized)
+    room = margin / colour.abs().clamp(min=1e-6)
+    return equalized + colour * room.amin(1, keepdim=True).clamp(max=1)
 
 
 def impose_style(

@@ -83,7 +83,7 @@ class LabelledTexts(Data, name=None):
 
     @abstractmethod
     def read(self) -> Sequence[Texts]:
-        """Return the training samples and, if there are given test samples, these.
+        """Return the training samples, and the test samples if the user names some.
 
         Raises RequestError if a sample has no text or no label.
         """
