@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from normbench.config.schema import NOT_HASHED, RunConfig, RunRecord
 from normbench.errors import RequestError, did_you_mean
-from normbench.system.untrusted import LARGEST
+from normbench.system.untrusted import MAX_METRIC
 
 CONDITION = re.compile(r"(?P<key>[^=!<>]+)(?P<sign>!=|<=|>=|=|<|>)(?P<text>[^=<>].*|)")
 ORDER: dict[str, Callable[[float, float], bool]] = {
@@ -38,7 +38,7 @@ class Cell:
     `n` is the number of ok runs in the mean; `low` and `high` are its 95 % t interval
     and `sd` the standard deviation of one run, all None if n is too small. `failures`
     counts the runs that diverged, failed or were skipped, and those whose metric is not
-    below LARGEST in size; `without` the ok runs without this metric.
+    below MAX_METRIC in size; `without` the ok runs without this metric.
     """
 
     by: dict[str, Any]
@@ -231,12 +231,12 @@ def _differences(one: RunConfig, other: RunConfig) -> Iterator[str]:
 
 
 def counted(ok: Iterable[RunRecord], metric: str) -> list[float]:
-    """The values of `metric` that count in a mean: finite, and below LARGEST in size.
+    """The values of `metric` that count in a mean: finite and below MAX_METRIC in size.
 
     `ok` are records of runs with this status.
     """
     values = (record.metrics.get(metric) for record in ok)
-    return [x for x in values if x is not None and abs(x) < LARGEST]
+    return [x for x in values if x is not None and abs(x) < MAX_METRIC]
 
 
 def _cell(by: dict[str, Any], metric: str, records: Sequence[RunRecord]) -> Cell:

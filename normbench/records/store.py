@@ -53,10 +53,12 @@ def read_compact(path: Path) -> list[RunRecord]:
         records = []
         lines = io.BytesIO(untrusted.unzipped(path, follow=True))
         for number, line in enumerate(lines, 1):
-            if number > untrusted.MOST_RECORDS:
-                most = f"{untrusted.MOST_RECORDS:,}"
+            if number > untrusted.MAX_RECORDS:
+                most = f"{untrusted.MAX_RECORDS:,}"
                 raise Damaged(path, f"it has more than {most} records")
-            records.append(_checked(line[: untrusted.RECORD], path, f"line {number}: "))
+            records.append(
+                _checked(line[: untrusted.MAX_RECORD_BYTES], path, f"line {number}: ")
+            )
         return records
     except Unreadable as error:
         raise RequestError(f"{path} holds no records: {error.why}") from None
@@ -90,7 +92,7 @@ def look(folder: Path) -> RunRecord | None:
         if above.is_symlink():
             raise Unreadable(path, f"{above} is a link; put the folder itself there")
     try:
-        data = untrusted.content(path, untrusted.RECORD)
+        data = untrusted.content(path, untrusted.MAX_RECORD_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     record = _checked(data, path)

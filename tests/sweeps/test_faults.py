@@ -173,7 +173,7 @@ def test_an_interrupted_sweep_leaves_no_process(how: str, tmp_path: Path) -> Non
     # One more while Python itself is ending ends it by the signal.
     codes = {130, -signal.SIGINT} if how == "many times" else {130}
     assert process.returncode in codes, output
-    assert "interrupted; the same command takes it up again" in output
+    assert "interrupted; run the same command again to continue" in output
     hurt.complete()
     assert hurt.steps()[0][0] == 1
     assert hurt.steps()[0][1] > 5

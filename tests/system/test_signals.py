@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import SMALL
 
-from normbench.system.interrupts import AGAIN
+from normbench.system.interrupts import INTERRUPTED_MESSAGE
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="its signals")
 NORMBENCH = (sys.executable, "-m", "normbench")
@@ -49,10 +49,10 @@ def test_ctrl_c_is_heeded_in_an_import_that_catches_everything(tmp_path: Path) -
     """Of the command line's own library, and of a module that a command imports."""
     (tmp_path / "typer.py").write_text(SWALLOWS.format(name="typing"))
     result = ended([*NORMBENCH, "train"], tmp_path, PYTHONPATH=before_it(tmp_path))
-    assert result == (130, f"{AGAIN}\n")
+    assert result == (130, f"{INTERRUPTED_MESSAGE}\n")
     (tmp_path / "typer.py").rename(tmp_path / "mine.py")
     words = [*NORMBENCH, "train", *TINY, "--module", "mine"]
-    assert ended(words, tmp_path) == (130, f"{AGAIN}\n")
+    assert ended(words, tmp_path) == (130, f"{INTERRUPTED_MESSAGE}\n")
     assert {path.name for path in tmp_path.iterdir()} <= {"mine.py", "__pycache__"}
 
 
@@ -158,5 +158,5 @@ def test_sigterm_to_a_comparison_says_how_to_go_on(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=200)
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-1] == AGAIN
+    assert errors.splitlines()[-1] == INTERRUPTED_MESSAGE
     assert list(tmp_path.rglob("checkpoint.pt"))

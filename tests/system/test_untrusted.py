@@ -50,7 +50,7 @@ WRONG_RECORDS: dict[str, bytes] = {
     "another config": in_the_config(seed=8),
     "NaN": json.dumps(PLAIN | {"metrics": {"test/error": float("nan")}}).encode(),
     "another format": json.dumps(PLAIN | {"format": 2}).encode(),
-    "too large": b" " * (untrusted.RECORD + 1),
+    "too large": b" " * (untrusted.MAX_RECORD_BYTES + 1),
 }
 
 
@@ -210,8 +210,8 @@ def test_lines_without_end_are_refused_at_the_first_that_is_wrong(
     records, history = tmp_path / "records.jsonl.gz", tmp_path / "history.jsonl"
     records.write_bytes(gzip.compress(b"\n" * 2**24))
     history.write_bytes(b"\n" * 2**24)
-    monkeypatch.setattr(untrusted, "UNPACKED", 2**24)
-    monkeypatch.setattr(untrusted, "HISTORY", 2**24)
+    monkeypatch.setattr(untrusted, "MAX_UNPACKED_BYTES", 2**24)
+    monkeypatch.setattr(untrusted, "MAX_HISTORY_BYTES", 2**24)
     tracemalloc.start()
     try:
         with pytest.raises(RequestError, match="line 1: "):
@@ -223,7 +223,7 @@ def test_lines_without_end_are_refused_at_the_first_that_is_wrong(
         tracemalloc.stop()
     store.write_compact(records, [RECORD, RECORD])
     assert len(store.read_compact(records)) == 2
-    monkeypatch.setattr(untrusted, "MOST_RECORDS", 1)
+    monkeypatch.setattr(untrusted, "MAX_RECORDS", 1)
     with pytest.raises(RequestError, match="has more than 1 records"):
         store.read_compact(records)
 
@@ -231,7 +231,7 @@ def test_lines_without_end_are_refused_at_the_first_that_is_wrong(
 def test_a_gzip_bomb_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(untrusted, "UNPACKED", 2**20)
+    monkeypatch.setattr(untrusted, "MAX_UNPACKED_BYTES", 2**20)
     folder = tmp_path / "sweeps" / "x"
     folder.mkdir(parents=True)
     path = folder / "manifest.json.gz"

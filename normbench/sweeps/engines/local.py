@@ -29,7 +29,7 @@ from normbench.records.store import Results
 from normbench.sweeps.engines.base import Batch, Event, Work, blocked, cores
 from normbench.sweeps.engines.worker import Reporter, do_run
 from normbench.system import streams
-from normbench.system.signals import of_the_terminal
+from normbench.system.signals import terminal_signals
 from normbench.training.network import choose_device, require_compiler
 
 LEAVING = 1.5
@@ -134,7 +134,7 @@ class Pool:
 
     def kill(self) -> None:
         """End all workers, whatever is pressed meanwhile."""
-        with blocked(signal.SIGTERM, *of_the_terminal()):
+        with blocked(signal.SIGTERM, *terminal_signals()):
             for worker in self.workers:
                 worker.process.kill()
             for worker in self.workers:
@@ -157,7 +157,7 @@ class Pool:
         resource_tracker.ensure_running()  # lest it comes with the worker, and unmasks
         # Workers inherit the mask: Ctrl-C and the end of the terminal reach every
         # process of it, and the parent decides what they mean.
-        with blocked(*of_the_terminal()):
+        with blocked(*terminal_signals()):
             ours, theirs = context.Pipe()
             arguments = (theirs, self.results, gpu)
             process = context.Process(target=_work, args=arguments)
@@ -212,7 +212,7 @@ def _work(connection: Connection, results: Results, gpu: str | None) -> None:
         if not reporter.training:  # there is nothing to save
             sys.exit(128 + signum)
 
-    for number in of_the_terminal():
+    for number in terminal_signals():
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
     try:

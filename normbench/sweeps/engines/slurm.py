@@ -17,7 +17,7 @@ from normbench.errors import NormbenchError, RequestError
 from normbench.sweeps.engines.base import Batch, Event, Work, blocked
 from normbench.sweeps.engines.batches import Cluster
 from normbench.sweeps.engines.worker import do_batch
-from normbench.system.signals import of_the_terminal
+from normbench.system.signals import terminal_signals
 
 
 @contextmanager
@@ -75,7 +75,7 @@ class SlurmCluster(Cluster):
     def start(self, batches: Sequence[Batch]) -> list[Any]:
         try:
             # What a terminal sends reaches all of its processes, the stand-in's too.
-            with blocked(*of_the_terminal()):
+            with blocked(*terminal_signals()):
                 return list(
                     self._executor.map_array(do_batch, batches, repeat(self.results))
                 )
