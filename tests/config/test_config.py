@@ -152,7 +152,7 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["data.path=~/a"], ["'data.path=~/a'", """'data.path="~/a"' in a shell"""]),
     (["norm.name=os.system"], ["os.system", "unknown"]),
     (["norm={name: group, _target_: os.system}"], ["norm"]),
-    (["hydra.verbose=true"], ["no effect"]),
+    (["hydra.verbose=true"], ["does not use"]),
     (["optimizer.momentum=2"], ["optimizer", "momentum", "2"]),
     (["device=tpu"], ["device", "'tpu'", "'cpu'"]),
     (["tracker.mode=loud"], ["tracker.mode", "'loud'"]),

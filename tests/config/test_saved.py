@@ -73,7 +73,7 @@ WRONG_OVERRIDES = {
     "optimizer.name=sgd": "write optimizer=sgd",
     "optimizer={name:sgd}": "write optimizer=sgd",
     "norm.name=layer": "write norm=layer",
-    "optimizer=sgd": "give lr too, such as optimizer=sgd lr=",
+    "optimizer=sgd": "set lr too, such as optimizer=sgd lr=",
     "optimizer={lr:0.5}": "the key of the learning rate is lr",
     "task.name=cnn": "write task=cnn",
 }
@@ -89,9 +89,9 @@ WRONG_VALUES: list[tuple[dict[Any, Any], str]] = [
     ({"optimizer": PLAIN["optimizer"] | {"beta1": 2.0}}, "optimizer.beta1=2.0"),
 ]
 WRONG_TEXTS = {
-    "": "is no config",
-    "[1]": "is no config",
-    "a: 1": "is no config",
+    "": "is not a config",
+    "[1]": "is not a config",
+    "a: 1": "is not a config",
     "a: [": "cannot be read",
     "x: &a [*a]": "nested too deep",
     "seed: " + "9" * 5000: "cannot be read",
@@ -190,7 +190,7 @@ def test_a_rerun_takes_the_data_from_where_they_are_now(
     (tmp_path / "here").rename(tmp_path / "there")
     lost = invoke("rerun", name)
     assert lost.returncode == 2
-    assert "; data.path=PATH says where its data are now" in lost.stderr
+    assert "; if the data have moved, add data.path=PATH" in lost.stderr
     assert len(lost.stderr.splitlines()) == 1
     again = invoke("rerun", name, "data.path=there", "--json")
     assert again.returncode == 0, again.stderr
@@ -199,7 +199,7 @@ def test_a_rerun_takes_the_data_from_where_they_are_now(
     (tmp_path / "other" / "class 0" / "00.jpg").unlink()
     for override, message in (
         ("data.path=other", "is not that of the data"),
-        ("seed=3", "takes only where its data are: data.path=PATH"),
+        ("seed=3", "can only change paths of its data: data.path=PATH"),
     ):
         refused = invoke("rerun", name, override)
         assert refused.returncode == 2

@@ -21,7 +21,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 WRONG = {
     "aliases stand for more than": f"name: batch\n{BOMB}",
-    "nested too deep, or in itself": "name: batch\na: &a [*a]\n",
+    "nested too deeply, or in itself": "name: batch\na: &a [*a]\n",
     "nested too deep": f"name: batch\na: {'[' * 5000}{']' * 5000}\n",
     "is larger than 256 KiB": "name: batch\n" + "# nothing\n" * 40_000,
 }
@@ -79,7 +79,7 @@ def test_a_config_dir_that_is_none_is_refused(tmp_path: Path) -> None:
 
 NINES = "9" * 5000
 YAMLS = {
-    "name: group\nnum_groups: &a [*a]\n": ["nested too deep, or in itself"],
+    "name: group\nnum_groups: &a [*a]\n": ["nested too deeply, or in itself"],
     "name: group\nnum_groups: " + "[" * 5000 + "]" * 5000: ["nested too deep"],
     f"name: group\nnum_groups: {NINES}\n": ["too many digits"],
     f"name: group\nnum_groups: 0x{'f' * 5000}\n": ["64 bits"],
