@@ -28,9 +28,9 @@ def _group() -> None:
 def _listable() -> dict[str, str]:
     """What `list` can list: the plural of each config group and kind of function."""
     from normbench.config.choices import groups
-    from normbench.registry import HOMES
+    from normbench.registry import REGISTRIES
 
-    kinds = dict.fromkeys([*groups(), *HOMES])
+    kinds = dict.fromkeys([*groups(), *REGISTRIES])
     return {kind if kind == "data" else f"{kind}s": kind for kind in kinds}
 
 
