@@ -1,4 +1,4 @@
-"""Small data sets in the formats of large ones, made by the tests."""
+"""Makes small data sets in the file formats of real data sets."""
 
 import gzip
 import hashlib
@@ -19,7 +19,7 @@ Options = dict[str, Any]
 Made = Callable[[Path, pytest.MonkeyPatch], Options]
 
 PER_FILE = 30
-"""Images in each file of CIFAR."""
+"""Number of images in every CIFAR file."""
 
 
 def md5(content: bytes) -> str:
@@ -31,12 +31,12 @@ def random_bytes(*shape: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def cifar(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
-    """An archive as CIFAR's, with the sums that torchvision now expects."""
+    """Make an archive in the format of CIFAR; let torchvision expect its checksums."""
     cls: Any = getattr(datasets, source)
     fine = source == "CIFAR100"
     classes = 100 if fine else 10
     pixels = random_bytes(6 * PER_FILE, 3 * 32 * 32)
-    pixels[:, :1024] //= 2  # red is darker: planes in a wrong order would show
+    pixels[:, :1024] //= 2  # red is darker, so that tests detect a wrong channel order
     files = {}
     train = [name for name, _ in cls.train_list]
     parts = np.split(np.arange(5 * PER_FILE), len(train))
@@ -64,7 +64,10 @@ def cifar(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
 
 
 def mnist(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
-    """Archives as MNIST's, with the sums that torchvision now expects; the first."""
+    """Make archives in the format of MNIST; let torchvision expect their checksums.
+
+    Return the path of the first archive.
+    """
     cls: Any = getattr(datasets, source)
     folder.mkdir(parents=True, exist_ok=True)
     resources = []
@@ -88,11 +91,11 @@ TORCHVISION = {
     "mnist": ("MNIST", mnist),
     "fashion_mnist": ("FashionMNIST", mnist),
 }
-"""The class in torchvision of a data set, and what makes its archives."""
+"""The torchvision class of a data set, and the function that makes its archives."""
 
 
-def _given(name: str) -> Made:
-    """The archives, in the data folder."""
+def _archives(name: str) -> Made:
+    """Return a function that makes the archives of data set `name`."""
 
     def made(folder: Path, patch: pytest.MonkeyPatch) -> Options:
         source, make = TORCHVISION[name]
@@ -104,7 +107,7 @@ def _given(name: str) -> Made:
 
 
 def text_csv(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Sixty short texts, which their label is a word of."""
+    """Make a CSV file of sixty short texts that contain their label."""
     folder.mkdir(parents=True, exist_ok=True)
     words = ["good", "bad", "fair"]
     rows = [f'"so {words[i % 3]}, text {i}",{words[i % 3]}' for i in range(60)]
@@ -113,7 +116,7 @@ def text_csv(folder: Path, _: pytest.MonkeyPatch) -> Options:
 
 
 def picture(path: Path, width: int = 40, height: int = 30, seed: int = 0) -> Path:
-    """Noise, in the format of the suffix."""
+    """Write a picture of noise in the format of the suffix of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(noise).save(path)
@@ -121,7 +124,7 @@ def picture(path: Path, width: int = 40, height: int = 30, seed: int = 0) -> Pat
 
 
 def image_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Thirty pictures of three classes, in several formats and sizes."""
+    """Make thirty pictures of three classes, in several formats and sizes."""
     suffixes = ("jpg", "png", "bmp", "webp", "PNG")
     for i in range(30):
         path = folder / f"class {i % 3}" / f"{i:02}.{suffixes[i % 5]}"
@@ -131,7 +134,7 @@ def image_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
 
 
 def content_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Nine photographs of noise, and two style pictures elsewhere."""
+    """Make a folder of nine photographs of noise and, beside it, two style pictures."""
     for i in range(9):
         picture(folder / "content" / f"{i}.png", 40 + i, 30, seed=i)
     styles = [picture(folder / f"style {i}.png", seed=20 + i) for i in range(2)]
@@ -147,7 +150,7 @@ def content_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
 
 
 def hf(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Forty texts for training and ten for the test, as `save_to_disk` writes them."""
+    """Save forty training texts and ten test texts with `save_to_disk` of datasets."""
     datasets = pytest.importorskip("datasets")
     names = datasets.ClassLabel(names=["good", "bad"])
     features = datasets.Features({"text": datasets.Value("string"), "label": names})
@@ -168,12 +171,13 @@ MATERIAL: dict[str, Made] = {
     "hf": hf,
     "content_folder": content_folder,
     "folder": image_folder,
-    **{name: _given(name) for name in TORCHVISION},
+    **{name: _archives(name) for name in TORCHVISION},
     "text_csv": text_csv,
 }
-"""Of the data sets that read files: makes them, and gives the options to read them."""
+"""For every data set that reads files, a function that makes the files in a folder and
+returns the options to read them."""
 
 
 def options(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Options:
-    """Those with which the data set `name` can be loaded in a test."""
+    """Make the files of data set `name`, if it reads files; return its options."""
     return MATERIAL[name](folder, patch) if name in MATERIAL else {}

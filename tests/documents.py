@@ -1,4 +1,4 @@
-"""Commands and code of the documents, and the files of CONTRIBUTING's recipes."""
+"""Reads commands and code blocks from the documents, such as the recipes for a norm."""
 
 import re
 import shlex
@@ -13,12 +13,12 @@ DOCUMENTS = [
 ]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 COMMANDS = ("", "sh")
-"""Languages of blocks of commands, one a line; output is `text`."""
+"""Languages of code blocks with commands, one per line. Blocks of output are `text`."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a document."""
+    """A fenced code block of a document."""
 
     document: Path
     language: str
@@ -38,7 +38,7 @@ def without_blocks(document: Path) -> str:
 
 
 def commands() -> list[str]:
-    """Every command in a block of any document, once."""
+    """Return the commands in the code blocks of all documents, without repetitions."""
     lines = [
         line.strip()
         for block in blocks()
@@ -49,27 +49,27 @@ def commands() -> list[str]:
 
 
 def words_of(command: str) -> list[str]:
-    """As the shell splits them, without the comment."""
+    """Split a command like a shell, without its comment."""
     return shlex.split(command, comments=True)
 
 
 def arguments_of(command: str) -> list[list[str]]:
-    """Those of every `normbench COMMAND` that is shown."""
-    shown = [words_of(line) for line in commands()]
-    return [words[2:] for words in shown if words[:2] == ["normbench", command]]
+    """Return the arguments of every `normbench COMMAND` in the documents."""
+    all_words = [words_of(line) for line in commands()]
+    return [words[2:] for words in all_words if words[:2] == ["normbench", command]]
 
 
 def section(heading: str) -> str:
-    """What CONTRIBUTING.md says under `heading`."""
+    """Return the section of CONTRIBUTING.md with this heading."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
 
 
 def code(heading: str, language: str) -> str:
-    """The first block of `language` of a section of CONTRIBUTING.md."""
-    found = re.search(rf"^ *```{language}\n(.*?)```", section(heading), re.M | re.S)
-    assert found
-    return textwrap.dedent(found[1])
+    """Return the first code block of `language` in a section of CONTRIBUTING.md."""
+    match = re.search(rf"^ *```{language}\n(.*?)```", section(heading), re.M | re.S)
+    assert match
+    return textwrap.dedent(match[1])
 
 
 def write_recipe(heading: str, **files: Path) -> None:

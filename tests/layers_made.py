@@ -1,4 +1,4 @@
-"""Norms with a random state, their inputs, and how two of them are compared."""
+"""Makes norms with random parameters and their inputs, and compares norms."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -11,10 +11,10 @@ from normbench.norms import Norm, make
 
 
 def made(name: str, shape: tuple[int, ...], **options: object) -> Norm:
-    """A float64 norm for `shape`, in training, with a random state.
+    """Return a float64 norm for `shape`, in training mode, with random parameters.
 
-    Parameters and running statistics are positive and below 1, away from the ends of
-    any gate.
+    Parameters and running statistics are between 0.4 and 0.9, so that no gate is at a
+    limit.
     """
     norm = make(name, shape[1], **options).double()
     if any(is_lazy(parameter) for parameter in norm.parameters()):
@@ -26,7 +26,10 @@ def made(name: str, shape: tuple[int, ...], **options: object) -> Norm:
 
 
 def like(name: str, other: Norm, **options: object) -> Norm:
-    """The norm `name` with those parameters and buffers of `other` that it has."""
+    """Return the norm `name` with the parameters and buffers of `other`.
+
+    `other` may have more parameters and buffers.
+    """
     norm = make(name, other.channels, **options).double()
     state = other.state_dict()
     norm.load_state_dict({key: state[key] for key in norm.state_dict()})
@@ -34,29 +37,29 @@ def like(name: str, other: Norm, **options: object) -> Norm:
 
 
 def sample(*shape: int) -> Tensor:
-    """A float64 input (N, C, *spatial) with another mean in each channel."""
+    """Return a float64 input (N, C, *spatial) with a different mean per channel."""
     return torch.randn(shape, dtype=torch.float64) * 2 + by_channel(
         torch.linspace(0, 2, shape[1], dtype=torch.float64), len(shape)
     )
 
 
 def padded(shape: tuple[int, ...]) -> Tensor:
-    """A mask (N, T): sample i has i + 1 real positions."""
+    """Return a mask (N, T): sample i has i + 1 real positions."""
     return torch.arange(shape[2]) < torch.arange(1, shape[0] + 1)[:, None]
 
 
 def by_channel(values: Tensor, dim: int) -> Tensor:
-    """`values` (C,) as (1, C, 1, ...) with `dim` dimensions."""
+    """Return `values` (C,) as a view (1, C, 1, ...) with `dim` dimensions."""
     return values.view(1, -1, *(1,) * (dim - 2))
 
 
 def affine(norm: Norm, z: Tensor) -> Tensor:
-    """The gain and bias of `norm`, applied to `z`."""
+    """Apply the gain and the bias of `norm` to `z`."""
     return z * by_channel(norm.weight, z.dim()) + by_channel(norm.bias, z.dim())
 
 
 def once(norm: Norm, *args: Tensor) -> Tensor:
-    """One forward of a copy: `norm` is as it was."""
+    """Return the output of a copy of `norm`, so that `norm` does not change."""
     return deepcopy(norm)(*args)
 
 
@@ -67,9 +70,9 @@ def results(
     of: nn.Module | None = None,
     grad: Tensor | None = None,
 ) -> list[Tensor]:
-    """function(x, *args), then the gradients of x and of the parameters of `of`.
+    """Return function(x, *args) and the gradients of x and of the parameters of `of`.
 
-    `of` is the function itself by default.
+    `of` is `function` itself by default. `grad` is the gradient of the output.
     """
     module = function if of is None else of
     assert isinstance(module, nn.Module)
@@ -84,16 +87,16 @@ def results(
 
 
 def assert_close(ours: object, theirs: object, case: object = "") -> None:
-    """As torch.testing.assert_close; the message begins with `case`."""
+    """Call torch.testing.assert_close with a message that begins with `case`."""
     torch.testing.assert_close(ours, theirs, msg=lambda text: f"{case}: {text}")
 
 
 def same_state(ours: nn.Module, theirs: nn.Module) -> bool:
-    """Whether both state dicts are equal to the last bit."""
+    """Return whether both state dicts are equal to the last bit."""
     a, b = ours.state_dict(), theirs.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def running(module: nn.Module) -> list[Tensor]:
-    """Copies of the floating-point buffers."""
+    """Return copies of the floating-point buffers."""
     return [b.clone() for b in module.buffers() if b.is_floating_point()]

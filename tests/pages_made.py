@@ -1,4 +1,4 @@
-"""Records, histories, pictures and verdicts for tests of the report: nothing trains."""
+"""Makes records, histories, pictures and verdicts for tests of the report."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ QUOTES = "\" ' ` {{ 7 * 7 }} & <b>"
 
 @cache
 def template() -> RunRecord:
-    """A real record of a CNN."""
+    """Return a committed record of a CNN."""
     return read_compact(COMMITTED / "layernorm-axes" / "records.jsonl.gz")[0]
 
 
@@ -34,7 +34,7 @@ def write_run(
     losses: list[float | None] | None = None,
     **fields: Any,
 ) -> RunRecord:
-    """A run's folder: `number`, its seed, makes its id, `losses` its history."""
+    """Write the folder of a run with the seed `number` and a history of `losses`."""
     plain = template().model_dump(mode="json") | fields
     plain["config"] |= {"seed": number} | dict(config or {})
     plain["metrics"] |= metrics or {}
@@ -58,7 +58,7 @@ def norm(name: str) -> dict[str, Any]:
 
 
 def write_small(results: Path) -> list[RunRecord]:
-    """Runs of four norms at three batch sizes, one of them diverged, one failed."""
+    """Write runs of four norms at three batch sizes, a diverged and a failed run."""
     runs = []
     for i, name in enumerate(["batch", "group", "instance", "layer_sample"]):
         for j, batch_size in enumerate([2, 8, 32]):
@@ -89,7 +89,7 @@ def write_small(results: Path) -> list[RunRecord]:
 
 
 def write_hostile(results: Path, claims: Path) -> None:
-    """Markup wherever text of a user's own can be."""
+    """Write runs and a verdict with HTML in every text that a user can choose."""
     write_run(
         results,
         64,
@@ -117,10 +117,10 @@ def write_style(
     content: str = "navy",
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """A style run with its picture: two crops and a style above, two outputs below."""
-    fed = {"name": "photographs", "styles": ["brick"], "crop": 8, **(data or {})}
+    """Write a style run with a picture: two crops and a style above two outputs."""
+    photographs = {"name": "photographs", "styles": ["brick"], "crop": 8}
     task = {"name": "style", "width": 8}
-    config = {"norm": norm(name), "data": fed, "task": task}
+    config = {"norm": norm(name), "data": photographs | (data or {}), "task": task}
     record = write_run(results, number, config=config)
     picture = Image.new("RGB", (24, 16), "white")
     picture.paste(content, (0, 0, 16, 8))

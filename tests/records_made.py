@@ -1,4 +1,4 @@
-"""Records of runs that never ran, and their folders."""
+"""Makes records without a training, and their folders."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from normbench.records import store
 
 
 def a_record(*overrides: str, **changes: Any) -> RunRecord:
+    """Return a record of the config for `overrides`, with `changes` of its fields."""
     config = compose(overrides)
     fields: dict[str, Any] = {
         "run_id": run_id(config),
@@ -45,6 +46,7 @@ A_RECORD = a_record()
 
 
 def written(results: Path, finished: RunRecord) -> Path:
+    """Write the folder of a run; return the folder."""
     with store.RunWriter(results, finished.run_id) as writer:
         writer.begin(finished.config)
         writer.finish(finished)

@@ -1,4 +1,4 @@
-"""Small sweeps, an observer that remembers, and sweeps that are killed on purpose."""
+"""Small sweeps, sweeps whose processes are killed, and an observer for tests."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from conftest import SMALL
+from faults_made import FAULTS
 
 from normbench.config.schema import RunConfig, RunRecord
 from normbench.records import store
@@ -18,164 +19,27 @@ from normbench.records.store import Results
 from normbench.sweeps.plan import make_plan
 from normbench.training.experiment import run_one
 
-FAULTS = '''
-"""Kills at chosen writes. In the environment:
-
-AT      {run id: ["what file n whom", ...]}, each done once. At the n-th time (from 1)
-        in a process that `file` of that run is written half (what = half), is about to
-        be renamed to (before), has been renamed to (after) or is about to be removed
-        (unlink), this process (me), its parent (parent) or both (both) are killed.
-DONE    a folder for what was done, and the file `begun`: "run_id first_step pid".
-SLOW    seconds that each row of a history takes.
-"""
-
-import builtins
-import io
-import json
-import multiprocessing
-import os
-import pathlib
-import re
-import signal
-import time
-from collections import Counter
-
-from normbench.records import store
-from normbench.training import loop
-
-DONE = pathlib.Path(os.environ["DONE"])
-AT = json.loads(os.environ.get("AT", "{}"))
-SLOW = float(os.environ.get("SLOW", "0"))
-IN_A_WORKER = multiprocessing.parent_process() is not None
-(DONE / ("worker" if IN_A_WORKER else "planning")).touch()
-seen = Counter()
-now = None  # the run that this process does
-
-
-def due(what, path):
-    """Whom to hurt now that this happens to `path`, or None."""
-    path = pathlib.Path(path)
-    # A temporary file counts as the one that it becomes.
-    name = re.sub(r"^\\.(.*)\\.\\d+$", r"\\1", path.name)
-    for point in AT.get(path.parent.name, ()) if IN_A_WORKER else ():
-        wanted, file, n, whom = point.split()
-        if (wanted, file) != (what, name):
-            continue
-        key = f"{path.parent.name} {point}"
-        seen[key] += 1
-        if seen[key] == int(n):
-            try:
-                os.close(os.open(DONE / key, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                continue
-            return whom
-    return None
-
-
-def hurt(whom):
-    if whom in ("parent", "both"):
-        parent = os.getppid()
-        os.kill(parent, signal.SIGKILL)
-        while os.getppid() == parent:
-            time.sleep(0.001)
-    if whom in ("me", "both"):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class HalfWritten:
-    """A file whose next write writes half, and hurts."""
-
-    def __init__(self, file, whom):
-        self.file, self.whom = file, whom
-
-    def write(self, data):
-        self.file.write(data[: len(data) // 2])
-        self.file.flush()
-        hurt(self.whom)
-        return self.file.write(data[len(data) // 2 :]) and len(data)
-
-    def fileno(self):
-        raise io.UnsupportedOperation("Pillow would not call write")
-
-    def __getattr__(self, name):
-        return getattr(self.file, name)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *reason):
-        self.file.close()
-
-
-def opener(plain):
-    def open(path, mode="r", *args, **kwargs):
-        file = plain(path, mode, *args, **kwargs)
-        writes = mode in ("a", "w", "wb", "w+b") and not isinstance(path, int)
-        whom = due("half", path) if writes else None
-        return HalfWritten(file, whom) if whom else file
-
-    return open
-
-
-def replace(path, target, plain=pathlib.Path.replace):
-    hurt(due("before", target))
-    plain(path, target)
-    hurt(due("after", target))
-
-
-def unlink(path, missing_ok=False, plain=pathlib.Path.unlink):
-    if not path.name.startswith("."):
-        hurt(due("unlink", path))
-    plain(path, missing_ok)
-
-
-def begin(writer, *args, plain=store.RunWriter.begin, **kwargs):
-    global now
-    now = writer.folder.name
-    plain(writer, *args, **kwargs)
-
-
-def log(writer, row, plain=store.RunWriter.log):
-    plain(writer, row)
-    time.sleep(SLOW)
-
-
-def fit(*args, plain=loop.fit, **kwargs):
-    line = f"{now} {kwargs['start'] + 1} {os.getpid()}\\n"
-    begun = os.open(DONE / "begun", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    os.write(begun, line.encode())
-    os.close(begun)
-    return plain(*args, **kwargs)
-
-
-builtins.open = opener(builtins.open)
-pathlib.Path.open = opener(pathlib.Path.open)
-pathlib.Path.replace, pathlib.Path.unlink = replace, unlink
-store.RunWriter.begin, store.RunWriter.log = begin, log
-loop.fit = fit
-'''
-
-
 THIRTY_STEPS = [*SMALL["cnn"], "tracker=none", "budget=smoke", "budget.max_steps=30"]
 THIRTY_STEPS += ["log_every=1", "evaluations=1", "checkpoint.every=5"]
 ONE_STEP = [*SMALL["cnn"], "norm=affine", "tracker=none", "budget=smoke"]
 ONE_STEP += ["budget.max_steps=1"]
 PATIENCE = 600
-"""Seconds after which a process that should have ended hangs, on any machine."""
+"""Seconds after which a process counts as hanging, on any machine."""
 
 
 Process = subprocess.Popen[str]
 
 
-def wait_until(true: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], description: str) -> None:
+    """Wait until `condition` is true; fail after PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, f"in vain: {what}"
+    while not condition():
+        assert time.monotonic() < deadline, f"timeout: {description}"
         time.sleep(0.02)
 
 
 def alive(group: int) -> bool:
-    """Whether a process group has a member, if only a zombie."""
+    """Return whether a process group has a member, which may be a zombie."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -184,15 +48,15 @@ def alive(group: int) -> bool:
 
 
 def undisturbed(config: RunConfig) -> Path:
-    """The folder of a run that nothing happens to, done once in this process."""
-    # Runs that differ in what they keep have one id.
+    """Return the folder of the same run without any fault, executed only once."""
+    # keep_weights does not enter the run id.
     name = f"undisturbed-{os.getpid()}-{config.keep_weights}"
     folder = Path(os.environ["NORMBENCH_CACHE"]).with_name(name)
     return store.run_folder(folder, run_one(config, Results(folder)).run_id)
 
 
 class Begun(NamedTuple):
-    """One line of DONE/begun: a process begins, or goes on with, a run."""
+    """A line of DONE/begun: a process starts or resumes a run."""
 
     run_id: str
     first_step: int
@@ -200,7 +64,7 @@ class Begun(NamedTuple):
 
 
 class Sweep:
-    """One sweep with the module FAULTS, and what became of it."""
+    """A sweep with the module FAULTS, and checks of its results."""
 
     def __init__(
         self, folder: Path, *overrides: str, recipe: Sequence[str] = THIRTY_STEPS
@@ -211,7 +75,7 @@ class Sweep:
         (folder / "faults.py").write_text(FAULTS)
         self.plan = make_plan(self.overrides)
         self.ids = list(self.plan.runs)
-        self.finished: dict[str, bytes] = {}  # result.json of those that were finished
+        self.finished: dict[str, bytes] = {}  # result.json of every finished run
 
     def start(
         self,
@@ -220,7 +84,7 @@ class Sweep:
         slow: float = 0,
         before: Sequence[str] = (),
     ) -> Process:
-        """The command, in a session and process group of its own."""
+        """Start the command in a new session and process group."""
         program = [sys.executable, "-m", "normbench", "sweep", *self.overrides]
         environment = {
             "OMP_NUM_THREADS": "1",
@@ -239,9 +103,12 @@ class Sweep:
         )
 
     def end(self, process: Process, *, code: int | None = 0) -> str:
-        """The output, once none of its processes is left; `code` None may be any."""
+        """Wait until all processes of the sweep have ended; return their output.
+
+        `code` is the expected exit code; None allows any.
+        """
         try:
-            # Workers have its output too: this waits for them, orphaned or not.
+            # Workers inherit the output, so this also waits for orphaned workers.
             output, _ = process.communicate(timeout=PATIENCE)
             wait_until(lambda: not alive(process.pid), "its processes are gone")
         finally:
@@ -261,12 +128,12 @@ class Sweep:
         return self.end(self.start(at, *options), code=code)
 
     def complete(self) -> None:
-        """The same command, undisturbed, does the rest."""
+        """Run the same command without faults, and check that all runs are finished."""
         self.run()
         self.check()
 
     def look(self) -> None:
-        """Finished runs stay finished, to the byte; nothing half-written is one."""
+        """Check that finished runs have not changed and that none is half-written."""
         for key, content in self.finished.items():
             assert (self.run_folder(key) / store.RESULT).read_bytes() == content
         for key in self.ids:
@@ -277,33 +144,32 @@ class Sweep:
                 self.check_one(key, record)
 
     def check(self) -> None:
-        """All is done, once each."""
+        """Check that all runs, and no others, are finished."""
         self.look()
         assert self.finished.keys() == set(self.ids)
         assert store.run_ids(self.results) == sorted(self.ids)
 
     def check_one(self, key: str, record: RunRecord) -> None:
-        """What is finished is as if nothing had ever happened."""
-        here, there = self.run_folder(key), undisturbed(self.plan.runs[key])
-        expected = store.read(there)
+        """Check that a finished run equals the same run without faults."""
+        folder, reference = self.run_folder(key), undisturbed(self.plan.runs[key])
+        expected = store.read(reference)
         assert expected is not None
         assert (record.status, record.steps) == ("ok", expected.steps)
         assert record.metrics == expected.metrics
-        assert store.read_history(here) == store.read_history(there)
-        files = {file.name: file.read_bytes() for file in there.iterdir()}
+        assert store.read_history(folder) == store.read_history(reference)
+        files = {file.name: file.read_bytes() for file in reference.iterdir()}
         del files[store.RESULT]
         for name, content in files.items():
-            assert (here / name).read_bytes() == content
-        more = {file.name for file in here.iterdir()} - files.keys()
-        # Killed after the result was there: they are of no use, and do no harm.
-        more -= {store.CHECKPOINT}
-        assert more == {store.RESULT}
+            assert (folder / name).read_bytes() == content
+        others = {file.name for file in folder.iterdir()} - files.keys()
+        # A kill after the result was written may leave a checkpoint.
+        assert others - {store.CHECKPOINT} == {store.RESULT}
 
     def run_folder(self, key: str) -> Path:
         return store.run_folder(self.results, key)
 
     def begun(self) -> dict[str, list[Begun]]:
-        """By run, in the order of time."""
+        """Return the starts of every run, in the order of time."""
         path = self.done / "begun"
         begun: dict[str, list[Begun]] = {key: [] for key in self.ids}
         for line in path.read_text().splitlines() if path.exists() else ():
@@ -312,7 +178,7 @@ class Sweep:
         return begun
 
     def steps(self) -> list[list[int]]:
-        """The steps that each run was begun at, in the order of the plan."""
+        """Return the first step of every start, by run in the order of the plan."""
         return [
             [begun.first_step for begun in tries] for tries in self.begun().values()
         ]
@@ -320,14 +186,14 @@ class Sweep:
     def wait_for_rows(self, key: str, rows: int) -> None:
         history = self.run_folder(key) / store.HISTORY
 
-        def there() -> bool:
+        def has_rows() -> bool:
             return history.exists() and history.read_bytes().count(b"\n") >= rows
 
-        wait_until(there, f"{rows} rows in {history}")
+        wait_until(has_rows, f"{rows} rows in {history}")
 
 
 class RecordingObserver:
-    """The observer of a sweep that keeps everything."""
+    """An observer of a sweep that stores all calls."""
 
     def __init__(self) -> None:
         self.records: dict[str, RunRecord] = {}

@@ -1,4 +1,4 @@
-"""Every command that the documents show works.
+"""Checks that every command in the documents works.
 
 A command is tried in this process. To teach the tests a new one, add a line to `TRIED`.
 """
@@ -231,7 +231,7 @@ def try_hydra(words: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("line", commands(), ids=lambda line: " ".join(words_of(line)))
-def test_a_command_that_is_shown_works(
+def test_a_command_in_a_code_block_works(
     line: str, reader: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program, *rest = words_of(line)
@@ -282,7 +282,7 @@ def test_commands_and_blocks_are_of_known_kinds() -> None:
         assert arguments_of(command), command
 
 
-def test_python_that_is_shown_runs() -> None:
+def test_python_in_a_code_block_runs() -> None:
     """tests/training/test_recipes.py runs the blocks of CONTRIBUTING.md."""
     documents = [path for path in DOCUMENTS if path.name != "CONTRIBUTING.md"]
     for block in blocks(documents):

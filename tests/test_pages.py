@@ -22,7 +22,7 @@ from normbench.verdicts.verdict import Decision
 
 
 def anchors(document: Path) -> set[str]:
-    """Those that a forge makes of the headings."""
+    """Return the anchors of the headings of a document, as on GitHub."""
     headings = re.findall(r"^#+ (.*)$", without_blocks(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
@@ -55,7 +55,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every table, without backticks; a `|` in code is `\\|`."""
+    """Return the cells of every table, without backticks; a `|` in code is `\\|`."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     parts = (re.split(r"(?<!\\)\|", line)[1:-1] for line in lines)
     return [[cell.strip().replace("`", "") for cell in part] for part in parts]
@@ -75,7 +75,7 @@ def test_the_page_of_a_task_has_its_defaults() -> None:
 
 
 @pytest.mark.parametrize("name", choices("claim"))
-def test_the_page_of_a_claim_is_as_registered(name: str) -> None:
+def test_the_page_of_a_claim_agrees_with_its_registration(name: str) -> None:
     page = (ROOT / "docs" / "claims" / f"{name}.md").read_text()
     claim = read_claim(name)
     text = " ".join(page.replace("\n> ", " ").split())
@@ -102,8 +102,8 @@ def test_every_task_and_claim_has_a_page_and_no_page_is_left_over() -> None:
         assert {page.stem for page in pages} == set(known)
 
 
-def test_the_readme_sorts_norms_by_what_they_declare() -> None:
-    """A new norm need not be in it: `list norms` has all."""
+def test_the_readme_groups_norms_by_their_declared_properties() -> None:
+    """The README may leave out a norm: `list norms` shows all."""
     table = (ROOT / "README.md").read_text().partition("| an output depends on |")[2]
     rows = [row.split("|") for row in table.partition("\n\n")[0].splitlines()[2:]]
     listed = {what.strip(): re.findall(r"`(\w+)`", cell) for _, what, cell, _ in rows}
@@ -114,7 +114,7 @@ def test_the_readme_sorts_norms_by_what_they_declare() -> None:
 
 
 def dependence(axes: str) -> list[str]:
-    """The README's words for what an output depends on."""
+    """Return the words of the README for the values that an output depends on."""
     if "all samples" in axes:
         return ["other samples", "both"]
     _, channels, positions = axes.split(", ")
@@ -129,8 +129,8 @@ def reading() -> str:
     return (ROOT / "docs" / "reading-a-verdict.md").read_text()
 
 
-def test_the_verdict_that_is_read_line_by_line_is_the_committed_one() -> None:
-    """If it is no more: paste what `normbench claim show` prints, and read it anew."""
+def test_the_explained_verdict_equals_the_committed_verdict() -> None:
+    """If it fails: paste the output of `normbench claim show`, and check the page."""
     shown = reading().split("## A real verdict")[1]
     (name,) = re.findall(r"^normbench claim show (\S+)$", shown, re.MULTILINE)
     verdict = read_verdict(ROOT / "results" / "claims" / name / "verdict.json")
@@ -138,8 +138,8 @@ def test_the_verdict_that_is_read_line_by_line_is_the_committed_one() -> None:
     assert f"```text\n{verdict_text(verdict, 88)}\n```" in shown
 
 
-def test_pictures_of_intervals_are_decided_as_they_say() -> None:
-    """A line is a decision and, of 29 characters, a picture; a margin is 6 of them."""
+def test_pictures_of_intervals_show_the_right_decisions() -> None:
+    """A line has a decision and a picture of 29 characters; a margin is 6 wide."""
     words = {headline(decision): decision for decision in get_args(Decision)}
     section = reading().split("## Five decisions")[1].split("\n## ")[0]
     pictures = [text for _, language, text in FENCE.findall(section)]

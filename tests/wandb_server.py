@@ -1,9 +1,9 @@
-"""A W&B server on the loopback, as far as uploading a run goes.
+"""A W&B server on the loopback interface that receives the uploads of runs.
 
-It speaks what wandb's own client uses for that: GraphQL's `UpsertBucket`,
+It implements the requests of wandb's client: GraphQL's `UpsertBucket`,
 `RunResumeStatus`, `CreateRunFiles` and `CreateArtifact`, the PUT of each file, and
-`file_stream`. What it received can be compared with a record. So it tests the upload,
-by the real client, and not the web app: it knows no users, no workspaces and no pages.
+`file_stream`. A test can compare the received data with a record. The server has no
+users, no workspaces and no pages.
 """
 
 import gzip
@@ -17,12 +17,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 API_KEY = "0" * 40
-"""A key of the right form; any is let in."""
+"""An API key of the right form; the server accepts every key."""
 
 
 @dataclass
 class Received:
-    """What one run's uploads left."""
+    """The data that the uploads of a run sent."""
 
     config: dict[str, Any] = field(default_factory=dict)
     display_name: str | None = None
@@ -33,12 +33,14 @@ class Received:
     summary: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     exit_codes: list[int] = field(default_factory=list)
-    """One for each upload that came to its end."""
+    """The exit code of every complete upload."""
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps what it receives in `runs`, by id; paths that start with one of `refused`
-    are answered with status 500."""
+    """Stores the received data of every run in `runs`, by run id.
+
+    It answers requests for paths that begin with one of `refused` with status 500.
+    """
 
     daemon_threads = True
 
@@ -50,13 +52,13 @@ class Server(ThreadingHTTPServer):
         self.requests = 0
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no error."""
+        """Ignore an error: a client may close a connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes wandb's client use this server, and give up soon."""
+        """Return variables for wandb's client: use this server, with few retries."""
         url = f"http://127.0.0.1:{self.server_port}"
         soon = {
             f"WANDB_X_{client}_RETRY_WAIT_{bound}_SECONDS": "1"
@@ -69,7 +71,7 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(*refused: str) -> Iterator[Server]:
-    """A server that runs until the `with` ends."""
+    """Run a server inside the `with` block."""
     with Server(refused) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
