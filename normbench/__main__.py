@@ -1,4 +1,4 @@
-"""`python -m normbench` is `normbench`."""
+"""Entry point of `python -m normbench`, which equals the command `normbench`."""
 
 from normbench.cli import main
 

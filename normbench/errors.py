@@ -1,15 +1,15 @@
 """The exceptions of normbench.
 
-NormbenchError          the request could not be carried out: exit code 1
+NormbenchError          the command failed: exit code 1
 ├── Stopped             the run was interrupted and can be resumed
 ├── Unreadable          a file exists but cannot be read: a report leaves it out
-│   └── Damaged         (a RequestError too) normbench did not write this content
+│   └── Damaged         the file has a wrong content (also a RequestError)
 └── RequestError        the request was wrong: exit code 2, nothing was written
-    ├── Busy            another process is doing this run
-    └── Incompatible    this norm cannot work in this network: a sweep skips the cell
+    ├── Busy            another process executes this run
+    └── Incompatible    the norm cannot work in the network: a sweep skips the run
 
-A run that diverges or raises is not an error of the program: it ends in a record
-with that status.
+If a run diverges or raises an exception, its record has the status "diverged" or
+"failed", and the program continues.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from pathlib import Path
 
 
 class NormbenchError(Exception):
-    """Base of every error that normbench raises on purpose."""
+    """The base class of all errors that normbench raises on purpose."""
 
 
 class Stopped(NormbenchError):
@@ -27,11 +27,11 @@ class Stopped(NormbenchError):
 
 
 class RequestError(NormbenchError):
-    """The request was wrong; the message names the key, the value and what is right."""
+    """The request was wrong. The message has the key, the value and what is right."""
 
 
 class Unreadable(NormbenchError):
-    """The file at `path` exists but cannot be read; `why` is the reason."""
+    """The file at `path` exists but cannot be read. `why` is the reason."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(path, why)
@@ -49,41 +49,49 @@ class Damaged(Unreadable, RequestError):
 
 
 class Busy(RequestError):
-    """Another process is doing this run."""
+    """Another process executes this run."""
 
 
 class Incompatible(RequestError):
-    """This norm cannot work in this network; the message is the reason."""
+    """The norm cannot work in the network. The message is the reason."""
 
 
 def shortened(value: object) -> str:
-    """The repr of `value`, without its middle if it is long."""
+    """Return the repr of `value`, without its middle if it has over 200 characters."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # an integer of more than 4,300 digits
+    except (ValueError, RecursionError):  # such as an integer of over 4,300 digits
         return f"({type(value).__name__}, too large to print)"
     return text if len(text) <= 200 else f"{text[:100]} .. {text[-20:]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A clause naming the close matches to `word`, else all of `known`."""
+    """Return a clause with the names in `known` that are similar to `word`.
+
+    If no name is similar, the clause contains all of `known`.
+    """
     names = sorted(known)
-    alike = [name for name in names if _is_alike(word, name)]
+    spellings = [name for name in names if _is_spelling(word, name)]
     close = difflib.get_close_matches(word, names)
-    if alike or close:
-        likely = list(dict.fromkeys([*alike, *close]))[:3]
+    likely = list(dict.fromkeys([*spellings, *close]))[:3]
+    if likely:
         return f"did you mean {' or '.join(repr(name) for name in likely)}?"
     return f"known: {', '.join(names)}" if names else "there are none"
 
 
-def _is_alike(word: str, name: str) -> bool:
-    """Whether `word` is another spelling of `name`, such as BatchNorm2d for batch."""
+def _is_spelling(word: str, name: str) -> bool:
+    """Return whether `word` is another spelling of `name`.
+
+    Examples are "BatchNorm2d" for "batch" and "bgn" for "batch_group".
+    """
     initials = "".join(part[:1] for part in name.split("_")) + "n"
-    short = re.sub(r"[\W_]", "", word).lower()
-    by_initials = short == initials and len(name) > 3
-    return by_initials or _core(word) == _core(name) != ""
+    letters = re.sub(r"[\W_]", "", word).lower()
+    if letters == initials and len(name) > 3:
+        return True
+    return _core(word) != "" and _core(word) == _core(name)
 
 
 def _core(word: str) -> str:
-    plain = re.sub(r"[\W_]", "", word.rpartition(".")[2]).lower()
-    return re.sub(r"norm(alization|alisation)?|[123]d$", "", plain)
+    """Return `word` in lower case without its module, "norm", "2d" and punctuation."""
+    letters = re.sub(r"[\W_]", "", word.rpartition(".")[2]).lower()
+    return re.sub(r"norm(alization|alisation)?|[123]d$", "", letters)

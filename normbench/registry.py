@@ -1,8 +1,9 @@
-"""Classes that a yaml may name, and the options it may set on them.
+"""Registries of the classes and functions that a config may name.
 
-A class's signature is the only schema of its yaml. The program gives the positional
-parameters (`channels`, `data`); keyword-only parameters are the options, and their
-annotations are the types. A yaml can name a registered class and call nothing else.
+The signature of a class is the schema of its yaml: the keyword-only parameters are the
+options, and their annotations are the types. The program itself passes the positional
+parameters, such as `channels`. A yaml file cannot call anything except registered
+classes.
 """
 
 import importlib
@@ -16,14 +17,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from normbench.errors import RequestError, did_you_mean, shortened
 
-HOMES = {
+REGISTRIES = {
     "norm": ("normbench.norms.base", "REGISTRY"),
     "task": ("normbench.tasks.base", "REGISTRY"),
     "data": ("normbench.data.base", "REGISTRY"),
     "probe": ("normbench.probes.base", "PROBES"),
     "reparam": ("normbench.norms.reparam", "REPARAMS"),
 }
-"""Where the registry of each kind is made: a module and its name there."""
+"""The module and the name of the registry of every kind."""
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,8 +33,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Registry(Generic[T]):
     """The classes of one kind, by name.
 
-    `kind` is the config group ("norm"). Every module of `package` registers its class
-    on import, and so does a user's module.
+    `kind` is the config group, such as "norm". The modules of `package` and the user's
+    modules register their classes when they are imported.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -42,25 +43,25 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
 
     def add(self, name: str, cls: type[T]) -> None:
-        """Register `cls` under `name`; RequestError if another module has the name."""
+        """Register `cls`. Raise RequestError if another module registered `name`."""
         _require_free(self.kind, name, cls, self._classes.get(name))
         self._classes[name] = cls
 
     def names(self) -> list[str]:
-        """All registered names, sorted."""
+        """Return all registered names, sorted."""
         import_all(self.package)
         return sorted(self._classes)
 
     def get(self, name: str) -> type[T]:
-        """The class called `name`; RequestError with close matches if there is none."""
+        """Return the class `name`. Raise RequestError if the name is unknown."""
         require_known(f"{self.kind}.name", name, self.names())
         return self._classes[name]
 
     def options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        """`given` checked against the signature of class `name`, defaults filled in.
+        """Check the options `given` for class `name` and add the defaults.
 
-        Values come back in the annotated type (an int given for a float is a float),
-        so that equal requests are equal values. Raises RequestError naming the key.
+        Values are converted to the annotated type (the int 1 to the float 1.0), so that
+        equal requests have equal values. Raises RequestError with the wrong key.
         """
         cls: Any = self.get(name)
         schema = _signature_schema(cls)
@@ -76,10 +77,11 @@ class Registry(Generic[T]):
 
 
 class Functions(Generic[F]):
-    """The functions of one kind, by name: a decorator, `@functions("name")`.
+    """The functions of one kind, by name.
 
-    Every module of `package` registers its functions on import, and so does a user's
-    module. A function may need one kind of data, `@functions("name", data=Tokens)`.
+    An instance is a decorator that registers a function: `@PROBES("name")`. The modules
+    of `package` and the user's modules register their functions when they are imported.
+    A function for one kind of data is registered by `@PROBES("name", data=Tokens)`.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -94,7 +96,7 @@ class Functions(Generic[F]):
             if not (function.__doc__ or "").strip():
                 raise RequestError(
                     f"{self.kind} {name!r} of {function.__module__} has no docstring; "
-                    "its first line says what it is"
+                    "the first line must describe it"
                 )
             self._functions[name] = function
             self._data[name] = data
@@ -103,39 +105,39 @@ class Functions(Generic[F]):
         return add
 
     def names(self) -> list[str]:
-        """All registered names, sorted."""
+        """Return all registered names, sorted."""
         import_all(self.package)
         return sorted(self._functions)
 
     def get(self, name: str) -> F:
-        """The function called `name`; RequestError with close matches if none is."""
+        """Return the function `name`. Raise RequestError if the name is unknown."""
         require_known(self.kind, name, self.names())
         return self._functions[name]
 
     def data(self, name: str) -> type:
-        """The kind of data that the function `name` needs: `object` for any."""
+        """Return the kind of data that function `name` needs; `object` means any."""
         self.get(name)
         return self._data[name]
 
     def description(self, name: str) -> str:
-        """The first line of its docstring; RequestError as `get`."""
+        """Return the first line of the docstring of function `name`."""
         return str(self.get(name).__doc__).strip().splitlines()[0]
 
 
 def classes(kind: str) -> Registry[Any]:
-    """The registry of the norms, tasks or data sets, imported only when called."""
+    """Import and return the registry of "norm", "task" or "data"."""
     registry: Registry[Any] = _registry(kind)
     return registry
 
 
 def functions(kind: str) -> Functions[Any]:
-    """The registry of the probes or reparametrizations, imported only when called."""
+    """Import and return the registry of "probe" or "reparam"."""
     registry: Functions[Any] = _registry(kind)
     return registry
 
 
 def _registry(kind: str) -> Any:
-    module, name = HOMES[kind]
+    module, name = REGISTRIES[kind]
     return getattr(importlib.import_module(module), name)
 
 
@@ -144,18 +146,21 @@ def _require_free(kind: str, name: str, new: Any, registered: Any) -> None:
     if registered is not None and registered.__module__ != new.__module__:
         raise RequestError(
             f"{kind} {name!r} of {new.__module__} is already the name of "
-            f"{registered.__module__}.{registered.__qualname__}; choose another"
+            f"{registered.__module__}.{registered.__qualname__}; choose another name"
         )
 
 
 def require_known(key: str, name: str, known: Collection[str]) -> None:
-    """Raise RequestError with the close matches if `name` is not in `known`."""
+    """Raise RequestError with similar names if `name` is not in `known`."""
     if name not in known:
         raise RequestError(f"{key}={name} is unknown; {did_you_mean(name, known)}")
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
-    """One line per mistake of a pydantic error: the key, the value, what is right."""
+    """Return the first three mistakes of a pydantic error, one per line.
+
+    A line has the key, which begins with `prefix`, the value and what is right.
+    """
     lines = []
     for mistake in error.errors():
         key = prefix + ".".join(str(part) for part in mistake["loc"])
@@ -172,6 +177,7 @@ def explain(error: ValidationError, prefix: str = "") -> str:
 
 @cache
 def _signature_schema(cls: Any) -> type[BaseModel]:
+    """Return a pydantic model of the keyword-only parameters of `cls`."""
     fields: dict[str, Any] = {
         parameter.name: (
             parameter.annotation,
@@ -189,7 +195,7 @@ def _signature_schema(cls: Any) -> type[BaseModel]:
 
 @cache
 def import_all(package: str) -> None:
-    """Import `package` and its modules, which register their classes or functions."""
+    """Import `package` and its modules, so that they register themselves."""
     folders = getattr(importlib.import_module(package), "__path__", [])
     for module in pkgutil.iter_modules(folders):
         importlib.import_module(f"{package}.{module.name}")

@@ -1,14 +1,17 @@
-"""The statistics of verdicts: pure functions on arrays of numbers, one per seed.
+"""The statistics of verdicts: functions on arrays with one number per seed.
 
-Arms are paired by seed: `differences` are new minus reference, seed by seed, of a cost
-(lower is better; negate a score). Their mean has a t interval (Student 1908), right for
-normal differences at any n, where a percentile bootstrap covers too little below
-n = 20. "Not significant" is never "equal": equivalence has a test of its own (`tost`).
+Arms are paired by seed. `differences` are the costs of the new arm minus those of the
+reference, one per seed. A cost is a number of which less is better; negate a score.
+The mean of the differences has a t interval (Student 1908). It has the right coverage
+for normal differences at any n; a percentile bootstrap covers too little below n = 20.
+A difference that is not significant is not a proof of equality: equivalence has its own
+test (`tost`).
 
-Every function raises ValueError for numbers that are not finite and for fewer seeds
-than it needs: callers decide beforehand what a diverged run is worth. Functions that
-resample take a `numpy.random.Generator` or a seed for one, and are deterministic given
-that. `scipy.stats` takes more than a second to import, so only `scipy.special` is.
+All functions raise ValueError for numbers that are not finite and for too few seeds. So
+a caller must decide before the call how a diverged run counts. Functions that resample
+have a parameter `rng`, a `numpy.random.Generator` or a seed. The same `rng` gives the
+same result. This module imports only `scipy.special`, because importing `scipy.stats`
+takes over a second.
 """
 
 from dataclasses import dataclass
@@ -24,7 +27,7 @@ Rng = np.random.Generator | int
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """A mean, the standard deviation of the values, and the mean's t interval."""
+    """A mean with its t interval, and the standard deviation of the values."""
 
     mean: float
     sd: float
@@ -34,7 +37,7 @@ class MeanInterval:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of the seeds, with its exact interval."""
+    """A share of the seeds with its exact interval."""
 
     value: float
     low: float
@@ -43,11 +46,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where curve a, above b at first, meets it; -inf: before, inf: after all levels.
+    """The level `x` at which curve a, which starts above curve b, meets curve b.
 
-    `share_before` and `share_after` of the resamples have no crossing, on that side.
-    `share_several` have more than one: the first counts, and the curves are too noisy
-    or too flat for "the" crossover to mean much.
+    `x` is -inf if a is not above b at the first level, and inf if a is above b at all
+    levels. `share_before` and `share_after` are the shares of the resamples with these
+    two results. `share_several` is the share of the resamples with more than one
+    crossing, of which the first counts. If it is large, the curves are too noisy or too
+    flat for a meaningful crossover.
     """
 
     x: float
@@ -59,7 +64,7 @@ class Crossover:
 
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> MeanInterval:
-    """Mean of `values`, shape (n >= 2,), with mean +- t(n-1) sd / sqrt(n)."""
+    """Return the mean of `values`, shape (n >= 2,), and mean +- t(n-1) sd / sqrt(n)."""
     x = _finite("values", values, ndim=1, at_least=2)
     _fraction("confidence", confidence)
     mean, sd = float(x.mean()), float(x.std(ddof=1))
@@ -68,41 +73,44 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> MeanInterval:
 
 
 def half_width(sd: float, n: int, confidence: float = 0.95) -> float:
-    """Half of the t interval of a mean over `n` >= 2 values: t(n-1) sd / sqrt(n)."""
+    """Return half the t interval of a mean of `n` >= 2 values: t(n-1) sd / sqrt(n)."""
     return t_quantile(n - 1, (1 + confidence) / 2) * sd / sqrt(n)
 
 
 def t_quantile(df: int, q: float) -> float:
-    """The `q` quantile of Student's t distribution with `df` degrees of freedom."""
+    """Return quantile `q` of Student's t distribution with `df` degrees of freedom."""
     return float(special.stdtrit(df, q))
 
 
 def t_test(differences: ArrayLike) -> float:
-    """Two-sided p of the paired t test: is the mean of `differences` (n >= 2,) zero?
+    """Return the two-sided p value of the paired t test of `differences`, (n >= 2,).
 
-    t = mean / (sd / sqrt(n)) with n - 1 degrees of freedom (Student 1908). Equal
-    differences have sd 0, and then p is 1 if they are zero and 0 if not: that follows
-    from the normal model; `sign_flip_test` says what so many seeds show without it.
+    The null hypothesis is that the mean is zero. t = mean / (sd / sqrt(n)) has n - 1
+    degrees of freedom (Student 1908). If all differences are equal, sd is 0, and p is 1
+    if they are zero and 0 otherwise. This depends on the assumption of normal
+    differences; `sign_flip_test` does not need it.
     """
     d = _finite("differences", differences, ndim=1, at_least=2)
     return 2 * float(special.stdtr(len(d) - 1, -abs(_t_statistic(d, 0))))
 
 
 def tost(differences: ArrayLike, margin: float) -> float:
-    """p of equivalence: is the mean of `differences` (n >= 2,) within +-`margin`?
+    """Return the p value of the equivalence test of `differences`, shape (n >= 2,).
 
-    The larger p of two one-sided t tests (Schuirmann 1987; Lakens 2017). It is below
-    alpha if and only if the interval of confidence 1 - 2 alpha is within the margins.
+    The null hypothesis is that the mean is outside +-`margin`. p is the larger p value
+    of two one-sided t tests (Schuirmann 1987; Lakens 2017). It is below alpha if and
+    only if the interval of confidence 1 - 2 alpha is within the margins.
     """
     d = _finite("differences", differences, ndim=1, at_least=2)
     return max(non_inferiority(d, margin), non_inferiority(-d, margin))
 
 
 def non_inferiority(differences: ArrayLike, margin: float) -> float:
-    """p of: new is worse than reference by less than `margin`. One half of `tost`.
+    """Return the p value of the non-inferiority test of `differences`, (n >= 2,).
 
-    `differences`, shape (n >= 2,), are of a cost. p is below alpha if and only if the
-    upper end of the interval of confidence 1 - 2 alpha is below the margin.
+    The null hypothesis is that the new arm is worse by `margin` or more. This is one of
+    the two tests of `tost`. p is below alpha if and only if the upper end of the
+    interval of confidence 1 - 2 alpha is below the margin.
     """
     d = _finite("differences", differences, ndim=1, at_least=2)
     if not 0 < margin < inf:
@@ -113,32 +121,34 @@ def non_inferiority(differences: ArrayLike, margin: float) -> float:
 def sign_flip_test(
     differences: ArrayLike, *, rng: Rng = 0, assignments: int = 99_999
 ) -> float:
-    """Two-sided p: are `differences`, shape (n,), symmetric about zero?
+    """Return the two-sided p value of the sign-flip test of `differences`, (n,).
 
-    p is the share of the assignments of signs whose |sum| is at least the observed one
-    (Fisher 1935): of all 2^n for n <= 16, so never below 2 / 2^n (.0625 at n = 5, .031
-    at n = 6). Above, of so many random ones, the observed one counted too (Phipson &
-    Smyth 2010); only then is `rng` used.
+    The null hypothesis is that the differences are symmetric about zero. p is the share
+    of sign assignments whose |sum| is at least the observed |sum| (Fisher 1935). For
+    n <= 16, all 2^n assignments are counted, so p is at least 2 / 2^n (.0625 at n = 5,
+    .031 at n = 6). For larger n, `assignments` random ones and the observed one are
+    counted (Phipson & Smyth 2010). Only this case uses `rng`.
     """
     d = _finite("differences", differences, ndim=1)
     n = len(d)
-    exact = n <= 16
-    if exact:  # the last sign never flips: the other half of the 2^n mirrors this one
+    is_exact = n <= 16
+    if is_exact:
+        # The last sign stays: flipping all signs of an assignment gives the same |sum|.
         flips = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1
     else:
         flips = np.random.default_rng(rng).integers(2, size=(assignments, n))
     sums = np.abs((1 - 2 * flips) @ d)
-    # Sums that tie in exact arithmetic may differ in the last bits.
+    # The tolerance is for sums that are equal except for rounding errors.
     extreme = int((sums >= abs(d.sum()) - 1e-12 * np.abs(d).sum()).sum())
-    return extreme / len(flips) if exact else (extreme + 1) / (assignments + 1)
+    return extreme / len(flips) if is_exact else (extreme + 1) / (assignments + 1)
 
 
 def holm(p_values: ArrayLike) -> Array:
-    """Adjusted p values, shape (m,), in the order given (Holm 1979, step-down).
+    """Return adjusted p values, shape (m,), in the same order (Holm 1979, step-down).
 
-    The i-th smallest of m becomes the largest of (m - j + 1) p_(j) over j <= i, at most
-    1. Whoever rejects where this is <= alpha has a probability <= alpha of any error,
-    however the tests depend on each other.
+    The i-th smallest p value becomes the maximum of (m - j + 1) p_(j) over j <= i, but
+    at most 1. If every hypothesis with an adjusted value <= alpha is rejected, the
+    probability of any wrong rejection is <= alpha. The tests may depend on each other.
     """
     p = _finite("p_values", p_values, ndim=1)
     if p.min() < 0 or p.max() > 1:
@@ -151,32 +161,43 @@ def holm(p_values: ArrayLike) -> Array:
 
 
 def share_above(values: ArrayLike, confidence: float = 0.95) -> Share:
-    """The share of `values`, shape (n,), above 0, where a 0 counts half.
+    """Return the share of `values`, shape (n,), above 0. A 0 counts half.
 
-    Of paired differences of a cost it is the probability of improvement over pairs
-    (Bouthillier 2021). The interval is exact (Clopper & Pearson 1934): zeros count as
-    losses for its lower end and as wins for its upper one. 8 of 8 give (.63, 1).
+    If `values` are by how much one arm is better, seed by seed, this is the probability
+    of improvement (Bouthillier 2021). The interval is exact (Clopper & Pearson 1934).
+    A 0 counts as a loss for the lower end and as a win for the upper end. Eight wins of
+    eight give (.63, 1).
     """
     x = _finite("values", values, ndim=1)
     _fraction("confidence", confidence)
     n, tail = len(x), (1 - confidence) / 2
-    wins, at_most = int((x > 0).sum()), int((x >= 0).sum())
-    low = special.betaincinv(wins, n - wins + 1, tail) if wins else 0
-    high = special.betaincinv(at_most + 1, n - at_most, 1 - tail) if at_most < n else 1
-    return Share((wins + at_most) / (2 * n), float(low), float(high))
+    wins, wins_and_ties = int((x > 0).sum()), int((x >= 0).sum())
+    low, high = 0.0, 1.0
+    if wins > 0:
+        low = float(special.betaincinv(wins, n - wins + 1, tail))
+    if wins_and_ties < n:
+        losses = n - wins_and_ties
+        high = float(special.betaincinv(wins_and_ties + 1, losses, 1 - tail))
+    return Share((wins + wins_and_ties) / (2 * n), low, high)
 
 
 def bootstrap_interval(
     resampled: ArrayLike, seeds: int, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Expanded percentile interval of a statistic over resamples of `seeds` seeds.
+    """Return the expanded percentile interval of a statistic of n = `seeds` seeds.
 
-    A percentile interval (Efron 1979) is too short at small n: the spread of a resample
-    is sqrt((n-1)/n) of the sample's, and its tails are a normal's. So the percentiles
-    are those at Phi(-+ sqrt(n/(n-1)) t(n-1)), as if the statistic were a mean
-    (Hesterberg 2015). No such interval reaches past the most extreme resample: of a
-    normal mean a nominal .95 covers .75 at n = 3, .92 at 5, .94 at 8, .95 from 10 on
-    (plain percentiles .75, .84, .88, and .90 at 10).
+    `resampled` are its values in bootstrap resamples of the seeds. The percentile
+    interval (Efron 1979) is too short if n is small, for two reasons: the standard
+    deviation of a resample is sqrt((n-1)/n) times that of the sample, and the interval
+    uses normal instead of t quantiles. The expanded interval uses the percentiles
+    Phi(-+ sqrt(n/(n-1)) t(n-1)), which are right for a mean (Hesterberg 2015).
+
+    No interval of this kind exceeds the most extreme resample. For the mean of normal
+    values, the coverage of a nominal .95 interval is
+
+        n                       3    5    8    10
+        expanded percentiles  .75  .92  .94   .95
+        plain percentiles     .75  .84  .88   .90
     """
     if seeds < 2:
         raise ValueError(f"seeds is {seeds}: an interval needs at least 2")
@@ -198,13 +219,15 @@ def crossover(
     confidence: float = 0.95,
     resamples: int = 9_999,
 ) -> Crossover:
-    """The first x at which the mean of `y_a` is no longer above the mean of `y_b`.
+    """Return the first x at which the mean of `y_a` is not above the mean of `y_b`.
 
-    `x`, shape (levels,), increases (log2 of a batch size, say, and so is the result);
-    `y_a` and `y_b`, shape (n >= 2, levels), are paired: row i is the same seed. Means
-    are interpolated linearly between levels. Give as a the curve that should be above
-    at the left. The interval is that of `bootstrap_interval` over seeds, resampled
-    whole (all levels of both arms); an end at -inf or inf is beyond the levels.
+    `x`, shape (levels,), increases; it may be log2 of the batch size. `y_a` and `y_b`,
+    shape (n >= 2, levels), are paired: row i of both has the same seed. `y_a` should be
+    the curve that is above at the first level. Means are interpolated linearly between
+    levels.
+
+    The interval is the `bootstrap_interval` over seeds. A resampled seed keeps all
+    levels of both arms. An end of -inf or inf is outside the levels.
     """
     levels = _finite("x", x, ndim=1, at_least=2)
     if (np.diff(levels) <= 0).any():
@@ -233,19 +256,24 @@ def crossover(
 
 
 def _crossings(x: Array, d: Array) -> Array:
-    """First x where each row of `d`, shape (m, levels), is not above zero: (m,)."""
-    below = d <= 0
-    first = np.where(below.any(axis=1), below.argmax(axis=1), len(x))
+    """Return (m,): the first x at which a row of `d`, (m, levels), is not positive.
+
+    A row is interpolated linearly between levels. The result is -inf if the row is not
+    positive at the first level, and inf if it is positive at all levels.
+    """
+    is_below = d <= 0
+    first = np.where(is_below.any(axis=1), is_below.argmax(axis=1), len(x))
     right = np.clip(first, 1, len(x) - 1)
     rows = np.arange(len(d))
-    before, after = d[rows, right - 1], d[rows, right]
-    inner = (first > 0) & (first < len(x))
-    drop = np.where(inner, before - after, 1)
-    crossing = x[right - 1] + (x[right] - x[right - 1]) * before / drop
-    return np.where(inner, crossing, np.where(first == 0, -inf, inf))
+    left_value, right_value = d[rows, right - 1], d[rows, right]
+    is_inner = (first > 0) & (first < len(x))
+    drop = np.where(is_inner, left_value - right_value, 1)
+    crossing = x[right - 1] + (x[right] - x[right - 1]) * left_value / drop
+    return np.where(is_inner, crossing, np.where(first == 0, -inf, inf))
 
 
 def _t_statistic(d: Array, expected: float) -> float:
+    """Return (mean of `d` - `expected`) / (sd / sqrt(n)); +-inf or 0 if sd is 0."""
     mean, sd = float(d.mean()) - expected, float(d.std(ddof=1))
     if sd == 0:
         return 0.0 if mean == 0 else copysign(inf, mean)
@@ -253,18 +281,23 @@ def _t_statistic(d: Array, expected: float) -> float:
 
 
 def _finite(name: str, values: ArrayLike, *, ndim: int, at_least: int = 1) -> Array:
+    """Return `values` as a float64 array with at least `at_least` rows.
+
+    Raises ValueError for another number of axes, too few rows, or nan or infinity.
+    """
     array = np.asarray(values, np.float64)
     if array.ndim != ndim:
         raise ValueError(f"{name} has shape {array.shape}; it must have {ndim} axes")
     if len(array) < at_least or not array.size:
         raise ValueError(f"{name} has shape {array.shape}: too few, under {at_least}")
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        where = tuple(bad[0].tolist())
-        raise ValueError(f"{name} holds {array[where]} at {where}: not a finite number")
+    positions = np.argwhere(~np.isfinite(array))
+    if len(positions):
+        first = tuple(positions[0].tolist())
+        raise ValueError(f"{name} holds {array[first]} at {first}: not a finite number")
     return array
 
 
 def _fraction(name: str, value: float) -> None:
+    """Raise ValueError unless 0 < `value` < 1."""
     if not 0 < value < 1:
         raise ValueError(f"{name} is {value}; it must be between 0 and 1")

@@ -1,4 +1,4 @@
-"""A small claim, as a yaml in a folder."""
+"""A small claim, and a function that writes it as a yaml file."""
 
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ TINY: Plain = {
 
 
 def put(plain: Plain, folder: Path, name: str = "tiny") -> Path:
+    """Write a claim to `folder`/claim/`name`.yaml; return `folder`."""
     file = folder / "claim" / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(plain, sort_keys=False))

@@ -1,4 +1,4 @@
-"""What every test shares: a cache folder of its own, one thread, and how to run."""
+"""Fixtures and settings of all tests: cache, environment, and ways to run commands."""
 
 import os
 import signal
@@ -18,33 +18,33 @@ from normbench.config.schema import RunRecord
 from normbench.records.store import Results
 from normbench.training.experiment import run_one
 
-# What would lead a test elsewhere: to other results or servers, into the repository
-# whose hook runs the tests, or to output in colour.
-ELSEWHERE = ("NORMBENCH_", "WANDB_", "HF_", "HYDRA_", "SLURM_", "SUBMITIT_", "GIT_")
-OTHER_OUTPUT = {"COLUMNS", "FORCE_COLOR", "PYTHONIOENCODING", "PYTHONWARNINGS"}
-OTHER_OUTPUT |= {"TORCHELASTIC_RUN_ID", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
+# Variables that tests must not depend on: they choose other folders, servers or git
+# repositories, or they change the output.
+PREFIXES = ("NORMBENCH_", "WANDB_", "HF_", "HYDRA_", "SLURM_", "SUBMITIT_", "GIT_")
+OUTPUT_VARIABLES = {"COLUMNS", "FORCE_COLOR", "PYTHONIOENCODING", "PYTHONWARNINGS"}
+OUTPUT_VARIABLES |= {"TORCHELASTIC_RUN_ID", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
 PROXIES = {"all_proxy", "http_proxy", "https_proxy"}
 
 
-def forget(environment: MutableMapping[str, str]) -> None:
-    """Remove from `environment` what a test must not depend on."""
+def remove_variables(environment: MutableMapping[str, str]) -> None:
+    """Remove variables from `environment` that tests must not depend on."""
     for name in set(environment) - {"NORMBENCH_BROWSER"}:
         if (
-            name.startswith(ELSEWHERE)
-            or name in OTHER_OUTPUT
+            name.startswith(PREFIXES)
+            or name in OUTPUT_VARIABLES
             or name.lower() in PROXIES
         ):
             del environment[name]
     environment["GIT_CONFIG_GLOBAL"] = os.devnull
 
 
-# The same examples in every run, so that a suite that passed passes again.
-# `--hypothesis-profile=default` draws new ones.
+# Hypothesis uses the same examples in every run, so that results are repeatable.
+# `--hypothesis-profile=default` draws new examples.
 settings.register_profile("fixed", derandomize=True)
 settings.load_profile("fixed")
-forget(os.environ)
+remove_variables(os.environ)
 torch.set_num_threads(1)
-# A suite started in the background ignores Ctrl-C, and so would what it starts.
+# A test suite in the background ignores Ctrl-C, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Run = Callable[..., RunRecord]
@@ -55,12 +55,12 @@ SMALL = {
     "transformer": ["task=transformer", "task.width=16", "task.depth=1"],
     "style": ["task=style", "task.width=8", "task.blocks=1", "data.train_crops=10"],
 }
-"""Overrides for a network of each task that takes milliseconds a step."""
+"""Overrides for a small network of every task, with steps of a few milliseconds."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for the session and its workers: the first test parses."""
+    """Set one cache folder for all tests, so that every data set is parsed once."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder = shared / "normbench-cache"
@@ -70,7 +70,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run overrides in this process, by default for ten steps, without a tracker."""
+    """Execute a run in this process, by default with ten steps and no tracker."""
 
     def run(*overrides: str, results: Path = tmp_path / "runs") -> RunRecord:
         defaults = ["budget=smoke", "tracker=none"]
@@ -83,7 +83,7 @@ def run(tmp_path: Path) -> Run:
 def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run `normbench ARGUMENTS` in this process in an empty folder.
 
-    For what does not depend on a process of its own, whose start takes seconds.
+    This is much faster than `command`, which starts a new process.
     """
 
     def invoke(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -102,13 +102,13 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    """Run `normbench ARGUMENTS` as a process in an empty folder."""
+    """Run `normbench ARGUMENTS` as a new process in an empty folder."""
 
     def command(
         *arguments: str, timeout: float = 120, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         inherited = dict(os.environ)
-        # The service of W&B that a test in this process began, in another folder.
+        # A W&B service that another test started uses the folder of that test.
         inherited.pop("WANDB_SERVICE", None)
         return subprocess.run(
             [sys.executable, "-m", "normbench", *arguments],

@@ -1,4 +1,4 @@
-"""Make small data sets in the formats of large ones."""
+"""Makes small data sets in the file formats of real data sets."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ Options = dict[str, Any]
 Made = Callable[[Path, pytest.MonkeyPatch], Options]
 
 PER_FILE = 30
-"""Images in each file of the CIFAR archives."""
+"""Number of images in every CIFAR file."""
 
 
 def md5(content: bytes) -> str:
@@ -32,14 +32,12 @@ def random_bytes(*shape: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def cifar(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
-    """Make an archive like CIFAR's; torchvision then expects its MD5 sums."""
+    """Make an archive in the format of CIFAR; let torchvision expect its checksums."""
     cls: Any = getattr(datasets, source)
     fine = source == "CIFAR100"
     classes = 100 if fine else 10
     pixels = random_bytes(6 * PER_FILE, 3 * 32 * 32)
-    pixels[:, :1024] //= (
-        2  # red is darker, so that a wrong order of the planes is noticed
-    )
+    pixels[:, :1024] //= 2  # red is darker, so that tests detect a wrong channel order
     files = {}
     train = [name for name, _ in cls.train_list]
     parts = np.split(np.arange(5 * PER_FILE), len(train))
@@ -67,7 +65,10 @@ def cifar(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
 
 
 def mnist(folder: Path, patch: pytest.MonkeyPatch, source: str) -> Path:
-    """Make archives like MNIST's, and return the first; see `cifar`."""
+    """Make archives in the format of MNIST; let torchvision expect their checksums.
+
+    Return the path of the first archive.
+    """
     cls: Any = getattr(datasets, source)
     folder.mkdir(parents=True, exist_ok=True)
     resources = []
@@ -91,11 +92,11 @@ TORCHVISION = {
     "mnist": ("MNIST", mnist),
     "fashion_mnist": ("FashionMNIST", mnist),
 }
-"""The torchvision class of each data set, and the function that makes its archives."""
+"""The torchvision class of a data set, and the function that makes its archives."""
 
 
 def _archives(name: str) -> Made:
-    """Return a function that makes the archives in the data folder."""
+    """Return a function that makes the archives of data set `name`."""
 
     def made(folder: Path, patch: pytest.MonkeyPatch) -> Options:
         source, make = TORCHVISION[name]
@@ -107,7 +108,7 @@ def _archives(name: str) -> Made:
 
 
 def text_csv(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Make sixty short texts. The label of a text is one of its words."""
+    """Make a CSV file of sixty short texts that contain their label."""
     folder.mkdir(parents=True, exist_ok=True)
     words = ["good", "bad", "fair"]
     rows = [f'"so {words[i % 3]}, text {i}",{words[i % 3]}' for i in range(60)]
@@ -116,7 +117,7 @@ def text_csv(folder: Path, _: pytest.MonkeyPatch) -> Options:
 
 
 def picture(path: Path, width: int = 40, height: int = 30, seed: int = 0) -> Path:
-    """Make a picture of noise, in the format of the suffix."""
+    """Write a picture of noise in the format of the suffix of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     Image.fromarray(noise).save(path)
@@ -162,7 +163,7 @@ def image_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
 
 
 def content_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Make nine photographs of noise, and two style pictures outside their folder."""
+    """Make a folder of nine photographs of noise and, beside it, two style pictures."""
     for i in range(9):
         picture(folder / "content" / f"{i}.png", 40 + i, 30, seed=i)
     styles = [picture(folder / f"style {i}.png", seed=20 + i) for i in range(2)]
@@ -178,7 +179,7 @@ def content_folder(folder: Path, _: pytest.MonkeyPatch) -> Options:
 
 
 def hf(folder: Path, _: pytest.MonkeyPatch) -> Options:
-    """Make forty training texts and ten test texts, in the format of `save_to_disk`."""
+    """Save forty training texts and ten test texts with `save_to_disk` of datasets."""
     datasets = pytest.importorskip("datasets")
     names = datasets.ClassLabel(names=["good", "bad"])
     features = datasets.Features({"text": datasets.Value("string"), "label": names})
@@ -202,9 +203,10 @@ MATERIAL: dict[str, Made] = {
     **{name: _archives(name) for name in TORCHVISION},
     "text_csv": text_csv,
 }
-"""For each data set that reads files: makes the files, and returns the options."""
+"""For every data set that reads files, a function that makes the files in a folder and
+returns the options to read them."""
 
 
 def options(name: str, folder: Path, patch: pytest.MonkeyPatch) -> Options:
-    """Make the files of the data set `name`, if it reads files; return its options."""
+    """Make the files of data set `name`, if it reads files; return its options."""
     return MATERIAL[name](folder, patch) if name in MATERIAL else {}

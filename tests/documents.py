@@ -18,7 +18,7 @@ COMMANDS = ("", "sh")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a document."""
+    """A fenced code block of a document."""
 
     document: Path
     language: str

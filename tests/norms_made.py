@@ -1,4 +1,4 @@
-"""A norm of a user's that fails in a chosen way."""
+"""The source of a user's norm that works or fails in a chosen way."""
 
 ODD = """
 import os

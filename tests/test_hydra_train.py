@@ -30,7 +30,7 @@ Door = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    """scripts/hydra_train.py, imported."""
+    """Import scripts/hydra_train.py as a module."""
     spec = importlib.util.spec_from_file_location("hydra_train", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -64,7 +64,7 @@ def records(folder: Path) -> dict[str, RunRecord]:
     return {each.run_id: each for each in found}
 
 
-def test_it_composes_what_train_does(
+def test_it_composes_the_same_config_as_train(
     script: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -81,7 +81,7 @@ def test_it_composes_what_train_does(
     assert not (tmp_path / "results").exists()
 
 
-def test_a_sweeper_is_told_the_worst_of_a_run_that_diverged(
+def test_a_sweeper_gets_the_worst_objective_for_a_diverged_run(
     script: Any, run: Run
 ) -> None:
     diverged = run(*SMALL["cnn"], "lr=1e30", "warmup=0.0", "budget.max_steps=4")
@@ -94,7 +94,7 @@ def test_a_sweeper_is_told_the_worst_of_a_run_that_diverged(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", SMALL)
-def test_the_metrics_of_a_run_are_known_before_it(
+def test_the_objective_is_checked_before_the_run(
     task: str, script: Any, run: Run
 ) -> None:
     for norm in ("batch", "layer"):
@@ -105,7 +105,7 @@ def test_the_metrics_of_a_run_are_known_before_it(
 
 
 @pytest.mark.slow
-def test_a_run_that_diverged_is_no_failed_trial(door: Door, tmp_path: Path) -> None:
+def test_a_diverged_run_is_not_a_failed_trial(door: Door, tmp_path: Path) -> None:
     study = [
         "hydra/sweeper=optuna",
         "hydra/sweeper/sampler=grid",
@@ -133,7 +133,7 @@ def test_a_wrong_request_is_refused_before_the_run(door: Door, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_multirun_leaves_the_records_of_a_sweep(
+def test_a_multirun_writes_the_same_records_as_a_sweep(
     launcher: str, door: Door, tmp_path: Path
 ) -> None:
     done = door("-m", *SMOKE, "norm=affine,group", f"hydra/launcher={launcher}")
@@ -147,7 +147,7 @@ def test_a_multirun_leaves_the_records_of_a_sweep(
 
 
 @pytest.mark.slow
-def test_a_failed_run_is_recorded_and_the_others_go_on(
+def test_a_failed_run_is_recorded_and_the_others_continue(
     door: Door, tmp_path: Path
 ) -> None:
     odd = ["--config-dir", "mine", "modules=[odd_norm]", "norm=odd"]
@@ -184,7 +184,7 @@ def test_a_failed_trial_does_not_end_a_study(door: Door, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_what_is_finished_is_not_run_again(door: Door, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_executed_again(door: Door, tmp_path: Path) -> None:
     asked = [*SMOKE, "norm=affine"]
     before = run_one(compose(asked), Results(tmp_path / "results" / "runs"))
     assert door(*asked).returncode == 0

@@ -1,4 +1,4 @@
-"""The import rule: each package may import what is below it, and nothing else."""
+"""The import rule: a package may import only the packages below it."""
 
 import ast
 import json
@@ -55,12 +55,12 @@ ONLY_IN = {
 
 
 def reachable(package: str) -> set[str]:
-    """`package` and all that is below it."""
+    """Return `package` and all packages below it."""
     return {package}.union(*(reachable(name) for name in BELOW.get(package, ())))
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Every module imported anywhere in a file, in functions and for types too."""
+    """Return all imported modules of a file, also in functions and for type checks."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -74,7 +74,7 @@ def module_name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_a_module_imports_only_what_is_below_its_package(path: Path) -> None:
+def test_a_module_imports_only_packages_below_its_package(path: Path) -> None:
     module = module_name(path)
     package = module.split(".")[0]
     for name in imports(path):
@@ -113,7 +113,7 @@ def test_a_module_imports_only_what_is_below_its_package(path: Path) -> None:
         ),
     ],
 )
-def test_importing_a_module_leaves_the_heavy_ones_out(
+def test_importing_a_module_does_not_import_slow_packages(
     statement: str, absent: set[str]
 ) -> None:
     code = f"{statement}; import sys; print(sorted({absent!r} & sys.modules.keys()))"
@@ -123,7 +123,7 @@ def test_importing_a_module_leaves_the_heavy_ones_out(
     assert found.stdout.strip() == "[]"
 
 
-def test_commands_that_read_import_no_torch(tmp_path: Path) -> None:
+def test_commands_that_only_read_do_not_import_torch(tmp_path: Path) -> None:
     results = tmp_path / "runs"
     finished = a_record("task=cnn", "tracker=none")
     written(results, finished)
@@ -164,7 +164,7 @@ for command in json.loads(sys.argv[1]):
     assert ran.returncode == 0, ran.stderr
 
 
-def test_the_architecture_page_names_what_is_there() -> None:
+def test_the_architecture_page_names_the_existing_packages() -> None:
     page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     for path in re.findall(r"`([a-z_/]+\.py)`", page):
         places = (PACKAGE / path, PACKAGE.parent / path)

@@ -1,4 +1,4 @@
-"""Nothing contacts the network unless the user asks for a server.
+"""No command contacts the internet unless the user names a server.
 
 Counts the connections and messages that a process and its children try, including the
 look-up of a name, whether or not there is a network. Needs strace: `./scripts/install`
@@ -33,7 +33,7 @@ for command in json.loads(sys.argv[1]):
 def attempts(
     command: Sequence[str], folder: Path, **environment: str
 ) -> tuple[list[str], str]:
-    """The addresses to which the command and its children try to speak, and its stderr.
+    """Return the addresses that a command and its children contact, and its stderr.
 
     Skips the test where processes cannot be traced.
     """
@@ -55,7 +55,7 @@ def attempts(
     return ADDRESS.findall(trace.read_text(errors="replace")), done.stderr
 
 
-def test_the_look_up_of_a_name_and_a_connection_are_seen(tmp_path: Path) -> None:
+def test_name_lookups_and_connections_are_detected(tmp_path: Path) -> None:
     look_up = (
         "import socket\ntry: socket.getaddrinfo('host.invalid', 80)\nexcept OSError: 0"
     )
@@ -65,7 +65,7 @@ def test_the_look_up_of_a_name_and_a_connection_are_seen(tmp_path: Path) -> None
 
 
 def test_an_offline_run_contacts_nothing(tmp_path: Path) -> None:
-    """Nor where there is a key, and where the variable for error reports is set."""
+    """This also holds with an API key and with the variable for error reports."""
     found, _ = attempts(
         [sys.executable, "-m", "normbench", "train", *TINY],
         tmp_path,
@@ -95,7 +95,7 @@ def test_commands_over_runs_contact_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_online_and_sync_contact_the_server_alone(tmp_path: Path) -> None:
+def test_online_runs_and_sync_contact_only_the_server(tmp_path: Path) -> None:
     normbench = [sys.executable, "-m", "normbench"]
     with serving() as server:
         where = server.environment
@@ -113,7 +113,7 @@ def test_online_and_sync_contact_the_server_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ray_sends_no_usage_statistics(tmp_path: Path) -> None:
-    """It looks for the metadata of a cloud's machine, at the address of this link."""
+    """Ray only looks for the metadata of a cloud machine, at a link-local address."""
     pytest.importorskip("ray")
     normbench = [sys.executable, "-m", "normbench"]
     asked = ["sweep", *TINY, "tracker=none", "engine=ray", "engine.workers=1"]

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: they hold configs and data, and work from anywhere."""
+"""The wheel and the sdist contain configs and data and work from any folder."""
 
 import os
 import subprocess
@@ -51,7 +51,9 @@ def test_a_wheel_composes_a_config_from_another_folder(tmp_path: Path) -> None:
     assert identity == run_id(compose(["norm=group"]))
 
 
-def test_an_sdist_holds_the_data_and_what_made_them(tmp_path: Path) -> None:
+def test_an_sdist_contains_the_data_and_their_script(
+    tmp_path: Path,
+) -> None:
     code = (
         "from hatchling.builders.sdist import SdistBuilder;"
         f"print(*SdistBuilder({str(ROOT)!r}).build(directory={str(tmp_path)!r}))"

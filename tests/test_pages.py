@@ -76,7 +76,7 @@ def test_the_page_of_a_task_has_its_defaults() -> None:
 
 
 @pytest.mark.parametrize("name", choices("claim"))
-def test_the_page_of_a_claim_is_as_registered(name: str) -> None:
+def test_the_page_of_a_claim_agrees_with_its_registration(name: str) -> None:
     page = (ROOT / "docs" / "claims" / f"{name}.md").read_text()
     claim = read_claim(name)
     text = " ".join(page.replace("\n> ", " ").split())

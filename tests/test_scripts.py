@@ -1,4 +1,4 @@
-"""scripts/install and scripts/system, with stand-ins for pip, apt-get, playwright."""
+"""scripts/install and scripts/system, with fake versions of pip and apt-get."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import forget
+from conftest import remove_variables
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +27,7 @@ case "$*" in
   *) exec {sys.executable} "$@" ;;
 esac
 """
-"""A Python that makes a .venv and installs by noting it in $LOG."""
+"""A fake Python that makes a .venv and writes every installation to $LOG."""
 
 
 def test_the_tests_do_not_depend_on_the_environment() -> None:
@@ -35,7 +35,7 @@ def test_the_tests_do_not_depend_on_the_environment() -> None:
     others = ("FORCE_COLOR", "GIT_DIR", "HTTPS_PROXY", "NORMBENCH_RESULTS")
     others += ("WANDB_API_KEY", "SLURM_JOB_ID", "http_proxy")
     environment = path | dict.fromkeys(others, "1")
-    forget(environment)
+    remove_variables(environment)
     assert environment == path | {"GIT_CONFIG_GLOBAL": os.devnull}
 
 
@@ -46,7 +46,7 @@ def program(path: Path, text: str) -> None:
 
 
 class Folder:
-    """A copy of the scripts in a folder, and what they did there."""
+    """A copy of the scripts in a folder, with a log of their actions."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.bin, self.log = path, path.parent / "bin", path.parent / "log"
@@ -78,7 +78,7 @@ class Folder:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def did(self) -> list[str]:
-        """What was done since the last call."""
+        """Return the actions since the last call."""
         done = self.log.read_text().splitlines()
         self.log.write_text("")
         return done
@@ -124,7 +124,7 @@ def test_an_install_is_repeated_only_if_something_has_changed(folder: Folder) ->
     assert "needs Python 3.11 or later" in old.stderr
 
 
-def test_an_install_that_was_interrupted_begins_anew(folder: Folder) -> None:
+def test_an_interrupted_install_starts_again(folder: Folder) -> None:
     for pip in ("kill -9 $PPID", "false"):
         assert folder.run("install", PIP=pip).returncode != 0, pip
         assert folder.did() == ["venv", "pip ."]
@@ -137,7 +137,7 @@ def test_an_install_that_was_interrupted_begins_anew(folder: Folder) -> None:
     assert not left.exists()
 
 
-def test_two_installs_at_once_are_one(folder: Folder) -> None:
+def test_two_simultaneous_installs_install_once(folder: Folder) -> None:
     first = folder.start("install", PIP="sleep 1")
     deadline = time.monotonic() + 30
     while "pip ." not in folder.log.read_text():
@@ -162,7 +162,7 @@ case "$*" in *install*chromium*) printf '#!/bin/bash\\n' > "$BIN/chromium"
 
 @pytest.fixture
 def bare(folder: Folder) -> Folder:
-    """A machine without a browser, whose programs are those in `folder.bin`."""
+    """Make a machine without a browser, whose programs are in `folder.bin`."""
     for name in ("bash", "chmod", "dirname"):
         path = shutil.which(name)
         assert path is not None
@@ -175,7 +175,7 @@ def bare(folder: Folder) -> Folder:
     return folder
 
 
-def test_a_browser_that_starts_is_taken(bare: Folder) -> None:
+def test_a_browser_that_starts_is_used(bare: Folder) -> None:
     program(bare.bin / "apt-get", APT)
     for name in ("google-chrome", "chromium-browser", "chromium"):
         program(bare.bin / name, "#!/bin/bash\n")
@@ -212,7 +212,7 @@ def test_the_distribution_s_browser_is_installed(user: str, bare: Folder) -> Non
     assert bare.run("system", "--browser").stdout == f"{bare.bin / 'chromium'}\n"
 
 
-def test_what_else_is_missing_is_installed_too(bare: Folder) -> None:
+def test_other_missing_packages_are_installed_too(bare: Folder) -> None:
     program(bare.bin / "chromium", "#!/bin/bash\n")
     program(bare.bin / "id", "#!/bin/bash\necho 0\n")
     (bare.bin / "c++").unlink()
@@ -239,7 +239,7 @@ def test_playwright_s_browser_is_the_last_resort(bare: Folder, tmp_path: Path) -
     assert bare.run("system", "--browser", **where).stdout == f"{chrome}\n"
 
 
-def test_without_a_way_to_a_browser_one_message_says_what_to_install(
+def test_without_any_browser_a_message_says_what_to_install(
     bare: Folder,
 ) -> None:
     program(bare.bin / "apt-get", APT)

@@ -1,7 +1,7 @@
-"""Records, histories, manifests and verdicts that somebody else made, or that rotted.
+"""Records, histories, manifests and verdicts from strangers, and damaged ones.
 
-Whatever they hold, a command reads what is whole, names what is not, writes nowhere
-else, waits for nothing, and imports nothing that they name.
+A command reads the valid files and names the others. It writes only into its own
+folders, waits for nothing, and imports nothing that a file names.
 """
 
 import gzip
@@ -43,14 +43,14 @@ def compact(path: Path, *records: dict[str, Any]) -> Path:
 
 
 def with_id(plain: dict[str, Any]) -> dict[str, Any]:
-    """`plain`, a record, with the id of its config."""
+    """Return the record `plain` with the run id of its config."""
     config = RunConfig.model_validate_json(json.dumps(plain["config"]))
     return plain | {"run_id": identity.hashed(config)}
 
 
 @contextmanager
 def untouched(folder: Path) -> Iterator[None]:
-    """Nothing in `folder` changes."""
+    """Assert that nothing in `folder` changes inside the block."""
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     yield
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -59,7 +59,7 @@ def untouched(folder: Path) -> Iterator[None]:
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    """A folder of the user's, with files whose names a run's folder has, too."""
+    """Make a folder of the user with the file names of a run's folder."""
     folder = tmp_path / "mine"
     folder.mkdir()
     for name in ("thesis.txt", "config.yaml", "history.jsonl", "picture.png", ".lock"):
@@ -168,7 +168,7 @@ def test_every_committed_record_has_the_id_of_its_config() -> None:
         assert store.read_compact(path), path
 
 
-def test_what_an_id_leaves_out_is_what_the_class_says() -> None:
+def test_the_table_of_unhashed_options_agrees_with_the_classes() -> None:
     for name in DATA.names():
         data = DATA.get(name)
         if "fingerprint" in inspect.signature(data.__init__).parameters:
@@ -201,7 +201,7 @@ def test_a_manifest_names_only_runs_of_its_configs(tmp_path: Path) -> None:
         assert read_manifest(folder).todo == [run_id]
 
 
-def test_a_sweep_that_begins_removes_only_what_sweeps_left(tmp_path: Path) -> None:
+def test_a_new_sweep_removes_only_files_of_other_sweeps(tmp_path: Path) -> None:
     manifest = Manifest(
         title="sweep",
         workers=1,
@@ -240,7 +240,7 @@ def a_style_record(**task: Any) -> RunRecord:
     return RunRecord.model_validate_json(json.dumps(with_id(plain)))
 
 
-def test_a_style_network_that_does_not_build_is_one_line(tmp_path: Path) -> None:
+def test_a_style_network_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file
 

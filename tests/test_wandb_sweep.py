@@ -1,4 +1,4 @@
-"""configs/wandb_sweep.yaml: the commands that a W&B agent makes of it, without W&B."""
+"""configs/wandb_sweep.yaml: the commands of a W&B agent, without a W&B server."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ SWEEP = yaml.safe_load((config_root() / "wandb_sweep.yaml").read_text())
 def agent_command(
     monkeypatch: pytest.MonkeyPatch, folder: Path, values: dict[str, Any]
 ) -> list[str]:
-    """What wandb's own agent starts for one choice of the sweep's parameters."""
+    """Return the command of wandb's agent for one combination of parameters."""
     started: list[list[str]] = []
 
     class Process:
@@ -47,7 +47,7 @@ def choices() -> dict[str, list[Any]]:
     }
 
 
-def test_an_agent_trains_what_the_sweep_asks_for(
+def test_an_agent_executes_a_run_of_the_sweep(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[RunConfig] = []
@@ -65,7 +65,7 @@ def test_an_agent_trains_what_the_sweep_asks_for(
     assert [config.norm.name for config in asked] == ["batch", "layer_sample"]
 
 
-def test_its_grid_is_a_plan_whose_metric_there_is() -> None:
+def test_its_grid_is_a_valid_plan_with_an_existing_metric() -> None:
     overrides = [
         f"{key}={','.join(map(str, values))}" for key, values in choices().items()
     ]

@@ -1,4 +1,4 @@
-"""The verdicts that are committed in results/claims."""
+"""Reads the verdicts that are committed in results/claims."""
 
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ NAMES = sorted(path.parent.name for path in CLAIMS.glob("*/verdict.json"))
 
 @cache
 def committed(name: str) -> Verdict:
-    """The verdict of a full check, with the remarks beside it."""
+    """Return the verdict of a full check, with its remarks."""
     verdict = read_verdict(CLAIMS / name / "verdict.json")
     assert verdict is not None
     return verdict

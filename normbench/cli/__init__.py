@@ -1,11 +1,11 @@
 """The command line: it parses arguments, calls the other packages and prints."""
 
-from normbench.system.interrupts import heed_ctrl_c_at_once
+from normbench.system.interrupts import install_exit_handler
 
 
 def main() -> None:
     """Run the command of this process's arguments, and exit."""
-    heed_ctrl_c_at_once()
+    install_exit_handler()
     from normbench.system import streams
 
     streams.install()
@@ -14,7 +14,7 @@ def main() -> None:
     try:
         app()
     except SystemExit as end:
-        lost = streams.say_lost_output()
+        lost = streams.report_lost_output()
         raise SystemExit(end.code or int(lost)) from None
 
 

@@ -23,9 +23,9 @@ def _group() -> None:
 def _listable() -> dict[str, str]:
     """Return what `list` accepts: the plural -> the config group or registry."""
     from normbench.config.choices import groups
-    from normbench.registry import HOMES
+    from normbench.registry import REGISTRIES
 
-    kinds = dict.fromkeys([*groups(), *HOMES])
+    kinds = dict.fromkeys([*groups(), *REGISTRIES])
     return {kind if kind == "data" else f"{kind}s": kind for kind in kinds}
 
 

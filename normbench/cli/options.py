@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from normbench.system.interrupts import AGAIN, INTERRUPTED
+from normbench.system.interrupts import INTERRUPTED, INTERRUPTED_MESSAGE
 from normbench.system.signals import ctrl_c_raises
 
 
@@ -132,5 +132,5 @@ def exit_codes() -> Iterator[None]:
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C prints nothing
-        typer.echo(AGAIN, err=True)
+        typer.echo(INTERRUPTED_MESSAGE, err=True)
         raise typer.Exit(INTERRUPTED) from None

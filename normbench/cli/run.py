@@ -24,7 +24,7 @@ from normbench.cli.options import (
 from normbench.cli.tables import number, print_table
 from normbench.system.interrupts import INTERRUPTED, interrupt
 from normbench.system.signals import handled, not_ignored
-from normbench.system.streams import say_lost_output, write_error
+from normbench.system.streams import report_lost_output, write_error
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunConfig, RunRecord
@@ -165,7 +165,7 @@ def _world() -> "Iterator[World]":
                     raise typer.Exit(2) from None
         except typer.Exit as end:
             code = end.exit_code
-        lost = say_lost_output()
+        lost = report_lost_output()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # a pipe without a reader, or closed
                 stream.flush()

@@ -12,7 +12,7 @@ import typer
 from normbench.cli.options import RESULTS, Json, Results, exit_codes
 from normbench.cli.tables import PIPE_WIDTH, number, print_json
 from normbench.system.interrupts import INTERRUPTED
-from normbench.system.signals import all_interrupt
+from normbench.system.signals import stop_signals_raise
 from normbench.system.streams import lost_output
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def watch(
             console = Terminal(width=PIPE_WIDTH, force_terminal=False)
         elif not once and not console.is_dumb_terminal:
             try:
-                with all_interrupt():
+                with stop_signals_raise():
                     _follow(watched, console)
             except KeyboardInterrupt:
                 console.print()  # The terminal has printed ^C on this line.

@@ -1,1 +1,1 @@
-"""What a run is asked for: schema, overrides, Hydra's composition, the run's id."""
+"""Configs of runs: their schema, overrides, composition by Hydra, and run ids."""

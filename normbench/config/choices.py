@@ -1,4 +1,7 @@
-"""The yaml files of the config groups. Imports none of the classes that they name."""
+"""The yaml files of the config groups.
+
+This module does not import the classes that the files name, so that it is fast.
+"""
 
 from functools import cache
 from pathlib import Path
@@ -7,20 +10,26 @@ from normbench.errors import RequestError
 
 
 def config_root() -> Path:
-    """The folder of the built-in yaml files, in a wheel or in a checkout."""
+    """Return the folder of the built-in yaml files, in a wheel or in a checkout."""
     package = Path(__file__).parents[1] / "configs"
     return package if package.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 @cache
 def groups() -> tuple[str, ...]:
-    """The config groups, such as `norm`; a claim is yaml too, but not part of a run."""
+    """Return the names of the config groups, such as "norm", sorted.
+
+    The folder "claim" is left out: a claim is not part of the config of a run.
+    """
     folders = (folder for folder in config_root().iterdir() if folder.is_dir())
     return tuple(sorted(f.name for f in folders if f.name != "claim"))
 
 
 def choices(group: str, config_dir: Path | None = None) -> dict[str, Path]:
-    """The yaml files that `group=NAME` can choose, by name; a user's files win."""
+    """Return the yaml files that `group=NAME` can choose, by NAME.
+
+    A file in the user's folder `config_dir` replaces a built-in file of the same name.
+    """
     require_folder(config_dir)
     roots = [config_root(), *([config_dir] if config_dir else [])]
     files = {f.stem: f for root in roots for f in (root / group).glob("*.yaml")}
@@ -28,19 +37,20 @@ def choices(group: str, config_dir: Path | None = None) -> dict[str, Path]:
 
 
 def require_folder(config_dir: Path | None) -> None:
-    """Raise RequestError if a folder of the user's own groups is not a folder."""
+    """Raise RequestError if `config_dir`, the user's config folder, does not exist."""
     if config_dir is not None and not config_dir.is_dir():
         raise RequestError(f"--config-dir {config_dir} is not a folder")
 
 
 def description(file: Path) -> str:
-    """The first comment of a yaml that is not for Hydra.
+    """Return the first comment of a yaml file, except Hydra's "# @package".
 
-    Raises Damaged and Unreadable as `untrusted.content` does.
+    Raises Damaged or Unreadable if the file cannot be read.
     """
-    from normbench.system.untrusted import YAML, content  # slow to import for names
+    # Not at the top of the file: the import is slow, and most callers need no content.
+    from normbench.system.untrusted import MAX_YAML_BYTES, content
 
-    text = content(file, YAML, follow=True).decode(errors="replace")
+    text = content(file, MAX_YAML_BYTES, follow=True).decode(errors="replace")
     for line in text.splitlines():
         if line.startswith("#") and not line.startswith("# @"):
             return line.removeprefix("#").strip()

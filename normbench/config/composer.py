@@ -1,4 +1,4 @@
-"""Parsed overrides -> composed values, by Hydra."""
+"""Composes the values of a config with Hydra from parsed overrides."""
 
 import copy
 import json
@@ -25,16 +25,17 @@ from normbench.config.yaml_source import address
 from normbench.errors import RequestError, shortened
 from normbench.system.untrusted import yaml_value
 
-MOST_EXPANDED = 2**23
-"""Characters of a config at most, with every interpolation replaced by its value."""
+MAX_EXPANDED_LENGTH = 2**23
+"""Maximum characters of a config whose interpolations are replaced by their values."""
 
 
 @dataclass(frozen=True)
 class _Composition:
-    """What Hydra composed from yaml files, before values are set.
+    """The result of Hydra's composition of yaml files, before overrides set values.
 
-    `values` is None if the config has interpolations: they may refer to a value that
-    is set later. `files` are the yaml files of the user's own.
+    `values` is the config as a plain dict. It is None if the config has interpolations,
+    because an interpolation may refer to a value that an override sets. `files` are the
+    user's yaml files in the composition.
     """
 
     config: DictConfig
@@ -43,30 +44,31 @@ class _Composition:
 
 
 class Composer:
-    """Overrides of one value each -> composed values, open defaults still open.
+    """Composes the values of a config from overrides of one value each.
 
-    Hydra takes a fifth of a second to compose, so each distinct choice of yaml files
-    is composed once. Plain values are then set on a plain dict. An addition, a
-    deletion, a mapping or an interpolation goes through the function that Hydra itself
-    uses after its composition.
+    A composition by Hydra takes a fifth of a second. So this class composes each
+    combination of yaml files only once and then sets the values of the other overrides
+    on a copy. Hydra's own function applies an override that adds or deletes a key, or
+    whose value is a mapping or has an interpolation.
     """
 
     def __init__(self, config_dir: Path | None = None) -> None:
-        """Raises RequestError if `config_dir` is not a folder."""
+        """Raise RequestError if `config_dir` is not a folder."""
         require_folder(config_dir)
         self._config_dir = config_dir
         self._compositions: dict[tuple[str, ...], _Composition] = {}
 
     def __call__(self, overrides: Sequence[Override]) -> dict[str, Any]:
-        """A new dict, which the caller may change.
+        """Return the composed values in a new dict, which the caller may change.
 
-        Raises RequestError naming the key, the value and what would be right.
+        A null stays null: `resolve` fills it in. Raises RequestError with the key, the
+        value and what would be right.
         """
-        chosen = [o for o in overrides if self._chooses_a_file(o)]
+        choosing = [o for o in overrides if self._chooses_a_file(o)]
         values = [o for o in overrides if not self._chooses_a_file(o)]
-        key = tuple(str(override.input_line) for override in chosen)
+        key = tuple(str(override.input_line) for override in choosing)
         if key not in self._compositions:
-            self._compositions[key] = self._compose(chosen)
+            self._compositions[key] = self._compose(choosing)
         composition = self._compositions[key]
         if composition.values is not None and all(map(_is_plain, values)):
             plain = copy.deepcopy(composition.values)
@@ -80,55 +82,63 @@ class Composer:
         return _resolved(config, composition.files)
 
     def _chooses_a_file(self, override: Override) -> bool:
+        """Return whether `override` chooses a yaml file, such as norm=group."""
+        if isinstance(override.value(), dict):
+            return False
         key = str(override.key_or_group)
-        own = self._config_dir is not None and (self._config_dir / key).is_dir()
-        return (key in groups() or own) and not isinstance(override.value(), dict)
+        is_users_group = (
+            self._config_dir is not None and (self._config_dir / key).is_dir()
+        )
+        return key in groups() or is_users_group
 
-    def _compose(self, chosen: Sequence[Override]) -> _Composition:
-        files = [self._file(override) for override in chosen]
-        own = [file for file in files if file is not None]
-        lines = [_choice(override) for override in chosen]
+    def _compose(self, choosing: Sequence[Override]) -> _Composition:
+        """Compose the yaml files that the overrides `choosing` choose."""
+        files = [self._users_file(override) for override in choosing]
+        users_files = [file for file in files if file is not None]
+        lines = [_line(override) for override in choosing]
         if self._config_dir is not None:
             folder = json.dumps(address(self._config_dir), ensure_ascii=False)
             lines.insert(0, f"hydra.searchpath=[{folder}]")
         with (
             hydra.initialize_config_dir(str(config_root()), version_base="1.3"),
-            explained_files(own),
+            explained_files(users_files),
         ):
             config = hydra.compose("config", lines)
             raw: Any = OmegaConf.to_container(config)
-            _require_bounded(raw, own)
-        optimizers = [o for o in chosen if o.key_or_group == "optimizer"]
-        if optimizers and self._brings_a_rate(raw.get("optimizer"), optimizers[-1]):
-            config["lr"] = {}  # the task's rate is for the built-in optimizer
-        values = None if interpolates(raw) else _resolved(config, own)
-        return _Composition(config, values, own)
+            _require_bounded(raw, users_files)
+        optimizers = [o for o in choosing if o.key_or_group == "optimizer"]
+        if optimizers and self._has_users_rate(raw.get("optimizer"), optimizers[-1]):
+            config["lr"] = {}  # the rate of the task is for the built-in optimizer
+        values = None if interpolates(raw) else _resolved(config, users_files)
+        return _Composition(config, values, users_files)
 
-    def _file(self, override: Override) -> Path | None:
-        """The yaml of the user's own that `override` chooses, if it does."""
+    def _users_file(self, override: Override) -> Path | None:
+        """Return the user's yaml file that `override` chooses; None if built in."""
         if self._config_dir is None:
             return None
         group, name = str(override.key_or_group), override.value()
         file = self._config_dir / group / f"{name}.yaml"
         return file if file.is_file() else None
 
-    def _brings_a_rate(self, section: Any, override: Override) -> bool:
-        """Whether the chosen optimizer is a user's yaml that sets a learning rate.
+    def _has_users_rate(self, section: Any, override: Override) -> bool:
+        """Return whether a user's optimizer yaml sets the learning rate.
 
-        A rate that the yaml inherits from a built-in one does not count.
+        `section` is the composed optimizer. A rate that the yaml inherits from a
+        built-in optimizer does not count.
         """
-        file, built_in = self._file(override), choices("optimizer")
+        file, built_in = self._users_file(override), choices("optimizer")
         if file is None or file.stem in built_in or not isinstance(section, dict):
-            return False  # of two files of one name, Hydra takes the built-in one
-        values, inherited = yaml_value(file), built_in.get(str(section.get("name")))
+            return False  # of two files with the same name, Hydra uses the built-in one
+        values = yaml_value(file)
         if isinstance(values, dict) and "lr" in values:
             return True
-        rates = [None, yaml_value(inherited).get("lr") if inherited else None]
-        return section.get("lr") not in rates
+        parent = built_in.get(str(section.get("name")))
+        inherited_rate = yaml_value(parent).get("lr") if parent else None
+        return section.get("lr") not in (None, inherited_rate)
 
 
-def _choice(override: Override) -> str:
-    """The text that Hydra reads; a name that is a number has to be quoted."""
+def _line(override: Override) -> str:
+    """Return the text of `override` for Hydra, with a name like "20" in quotes."""
     line = str(override.input_line)
     if isinstance(override.value(), int | float):
         key, _, name = line.partition("=")
@@ -137,6 +147,7 @@ def _choice(override: Override) -> str:
 
 
 def _is_plain(override: Override) -> bool:
+    """Return whether `override` only changes the value of an existing key."""
     value = override.value()
     return (
         override.type is OverrideType.CHANGE
@@ -147,7 +158,7 @@ def _is_plain(override: Override) -> bool:
 
 
 def _set(values: dict[str, Any], override: Override) -> bool:
-    """Set the value of `override`; False if `values` have no such key."""
+    """Set the value of `override`. Return False if `values` have no such key."""
     group, _, last = str(override.key_or_group).rpartition(".")
     section = nested(values, group)
     if not isinstance(section, dict) or last not in section:
@@ -157,24 +168,26 @@ def _set(values: dict[str, Any], override: Override) -> bool:
 
 
 def _require_bounded(raw: Any, files: Sequence[Path]) -> None:
-    """Raise RequestError if interpolations of interpolations may grow too large.
+    """Raise RequestError if the interpolations may expand to a text that is too long.
 
-    Values with k1, k2, .. interpolations, each referring to the next value, grow by
-    k1 * k2 * ..; for n interpolations in all that is 3^(n / 3) at most.
+    A value may refer k1 times to a value that refers k2 times to a third value, and so
+    on. Then the text grows by the factor k1 * k2 * .. With n interpolations in total,
+    the factor is at most 3^(n / 3).
     """
     if not interpolates(raw):
         return
     text = repr(raw)
     count = text.count("${")
-    if len(text) * 3 ** (min(count, 100) / 3) > MOST_EXPANDED:
+    if len(text) * 3 ** (min(count, 100) / 3) > MAX_EXPANDED_LENGTH:
         where = f" ({' or '.join(map(str, files))})" if files else ""
         raise RequestError(
             f"the config has {count} interpolations{where}, which may stand for more "
-            f"than {MOST_EXPANDED:,} characters; write plain values"
+            f"than {MAX_EXPANDED_LENGTH:,} characters; write plain values"
         )
 
 
 def _resolved(config: DictConfig, files: Sequence[Path]) -> dict[str, Any]:
+    """Return `config` as a plain dict, with its interpolations replaced by values."""
     with explained_files(files):
         _require_bounded(OmegaConf.to_container(config), files)
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -1,4 +1,4 @@
-"""Overrides -> RunConfig: composed by Hydra, typed, every name and option checked."""
+"""Makes the checked config of a run from overrides or from composed values."""
 
 import json
 import math
@@ -19,10 +19,10 @@ from normbench.registry import classes, explain, functions, require_known
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
-    """The config that `overrides` (Hydra's grammar) ask for, resolved and checked.
+    """Return the resolved and checked config for `overrides` in Hydra's grammar.
 
-    `config_dir` holds a user's own groups, such as `norm/mine.yaml`. Raises
-    RequestError naming the key, the value and what would be right.
+    `config_dir` is a folder with the user's yaml files, such as `norm/mine.yaml`.
+    Raises RequestError with the key, the value and what would be right.
     """
     parsed = [parse(text, config_dir) for text in overrides]
     for text, override in zip(overrides, parsed, strict=True):
@@ -36,7 +36,10 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConf
 
 
 def resolve(raw: Mapping[str, Any]) -> RunConfig:
-    """A composed config with its options checked and its open defaults filled in."""
+    """Return the config for the composed values `raw`, checked and without open nulls.
+
+    Raises RequestError with the key, the value and what would be right.
+    """
     config = dict(raw)
     if "engine" in config:
         engine(config.pop("engine"))
@@ -83,7 +86,7 @@ _ENGINE: TypeAdapter[Engine] = TypeAdapter(
 
 
 def engine(section: Mapping[str, Any]) -> Engine:
-    """The checked `engine` section of a composed config: how a sweep is done."""
+    """Check the `engine` section of a composed config, which says how a sweep runs."""
     known = choices("engine")
     name = str(section.get("name"))
     require_known("engine", name, known)
@@ -91,15 +94,15 @@ def engine(section: Mapping[str, Any]) -> Engine:
         return _ENGINE.validate_python(section)
     except ValidationError as error:
         message = explain(error, "engine.")
-        # The loc of what a choice of several types has wrong begins with the choice.
+        # pydantic inserts the name of the engine into the path of the wrong key.
         prefix = f"engine.{section.get('name')}."
         raise RequestError(message.replace(prefix, "engine.")) from None
 
 
 def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> Engine:
-    """The engine that `overrides` ask for. Raises RequestError where they ask for more.
+    """Return the engine for `overrides`, such as engine=ray and engine.workers=4.
 
-    Such as engine=ray, engine.workers=4.
+    Raises RequestError if an override sets a key outside `engine` or several values.
     """
     parsed = [parse(text, config_dir) for text in overrides]
     for override in parsed:
@@ -113,7 +116,7 @@ def compose_engine(overrides: Sequence[str], config_dir: Path | None = None) -> 
 
 
 def micro_batch(config: Mapping[str, Any]) -> int | None:
-    """The samples of one forward pass; None if the sizes are not whole numbers."""
+    """Return the samples of one forward pass; None if the sizes are not integers."""
     size, parts = config.get("batch_size"), config.get("accumulate")
     if isinstance(size, int) and isinstance(parts, int) and parts > 0:
         return max(1, size // parts)
@@ -134,10 +137,10 @@ def _checked(group: str, section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settle_rate(config: dict[str, Any]) -> None:
-    """Make `lr` a number if it is a mapping from optimizers to rates.
+    """Replace `lr` by a number if it is a mapping from optimizers to learning rates.
 
-    A task maps its optimizer to a rate; the yaml of an optimizer has the rate for all
-    other tasks.
+    The yaml of a task may map an optimizer to a rate. Otherwise, the rate in the yaml
+    of the optimizer is used.
     """
     if not isinstance(config.get("optimizer"), Mapping):
         raise RequestError(f"optimizer must name one of {', '.join(_OPTIMIZERS)}")
@@ -164,7 +167,7 @@ _OPTIMIZERS = ("adamw", "sgd")
 
 
 def _check_numbers(value: Any, key: str = "") -> None:
-    """Raise RequestError for an integer that no tensor can hold."""
+    """Raise RequestError if `value` contains an integer of more than 64 bits."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             _check_numbers(item, f"{key}.{name}" if key else str(name))
@@ -176,9 +179,10 @@ def _check_numbers(value: Any, key: str = "") -> None:
 
 
 def _with_fingerprint(section: Options) -> Options:
-    """The options of a data set with the hash of its content, if that is unusual.
+    """Return the options of a data set with the hash of its content.
 
-    Paths become absolute: a worker or a later run may start in another folder.
+    The hash is None if the content is the known content of an embedded data set. Paths
+    become absolute, because a worker or a later run may start in another folder.
     """
     if "fingerprint" not in section:
         return section
@@ -202,7 +206,7 @@ def _with_fingerprint(section: Options) -> Options:
 
 
 def _absolute(path: str | list[str] | None) -> str | list[Any] | None:
-    """A path or a list of paths; other text, such as a name on the Hub, stays."""
+    """Make an existing path or a list of them absolute; return other text unchanged."""
     if isinstance(path, list):
         return [_absolute(item) for item in path]
     file = Path(path or "").expanduser()
@@ -211,17 +215,20 @@ def _absolute(path: str | list[str] | None) -> str | list[Any] | None:
 
 @lru_cache(maxsize=16)
 def hash_files(name: str, options: str) -> str:
-    """The hash of the content of data set `name` with `options` (JSON).
+    """Return the hash of the content of data set `name` with `options` (JSON).
 
-    Cached for all runs of a plan; loading the data checks it again. Raises RequestError
-    as `Data.hash_files` does.
+    The cache serves all runs of a plan. A run checks the content again when it loads
+    the data. Raises RequestError if the files cannot be read.
     """
     content_hash: str = classes("data").get(name)(**json.loads(options)).hash_files()
     return content_hash
 
 
 def _explain_fields(error: ValidationError, config: Mapping[str, Any]) -> str:
-    """What is wrong and what would be right, in keys without the tag of a union."""
+    """Return a message that says which key is wrong and what would be right.
+
+    pydantic inserts the name of the optimizer into a path; the message leaves it out.
+    """
     name = config["optimizer"]["name"]
     unknown = [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]
     if not unknown:

@@ -1,4 +1,4 @@
-"""Errors of Hydra, OmegaConf and PyYAML -> one line that says what is wrong."""
+"""Turns errors of Hydra, OmegaConf and PyYAML into messages of one line."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,11 +13,11 @@ from omegaconf.errors import GrammarParseError
 from normbench.config.suggestions import suggested_key
 from normbench.errors import RequestError, shortened
 
-NO_INTERPOLATION = "${ begins no interpolation; write ${KEY}, or \\${ for the text"
+NO_INTERPOLATION = "${ must begin an interpolation; write ${KEY}, or \\${ for the text"
 
 
 def interpolates(value: Any) -> bool:
-    """Whether a text in `value` contains OmegaConf's ${KEY}."""
+    """Return whether `value` contains an interpolation of OmegaConf, ${KEY}."""
     if isinstance(value, dict | list):
         items = value.values() if isinstance(value, dict) else value
         return any(map(interpolates, items))
@@ -25,14 +25,17 @@ def interpolates(value: Any) -> bool:
 
 
 def nested(values: Any, key: str) -> Any:
-    """The value at a dotted key; None if there is none, `values` for the empty key."""
+    """Return the value at the dotted `key`, `values` itself for "", None if missing."""
     for name in key.split(".") if key else ():
         values = values.get(name) if isinstance(values, dict) else None
     return values
 
 
 def explained_files(files: Sequence[Path]) -> AbstractContextManager[None]:
-    """`explained` for the yaml files of the user's own that are composed."""
+    """Turn an exception in the block into a RequestError that names `files`.
+
+    `files` are the user's yaml files that the block composes.
+    """
     where = f" ({' or '.join(map(str, files))})" if files else ""
     return explained(f"a config file cannot be read{where}")
 
@@ -41,10 +44,10 @@ def explained_files(files: Sequence[Path]) -> AbstractContextManager[None]:
 def explained(
     subject: str, diagnosis: Callable[[], str | None] = lambda: None
 ) -> Iterator[None]:
-    """Make any exception a RequestError of one line, which begins with `subject`.
+    """Turn an exception in the block into a RequestError of one line.
 
-    The text that `diagnosis` returns, or the key that the exception names, is a better
-    answer, if there is one.
+    The message is the text that `diagnosis` returns. If it returns None, the message
+    begins with the key that the exception names, or otherwise with `subject`.
     """
     try:
         yield
@@ -57,7 +60,7 @@ def explained(
 
 
 def _was_interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C came first, and OmegaConf failed as it cleaned up."""
+    """Return whether Ctrl-C caused `error`: OmegaConf may fail while it cleans up."""
     context = error.__context__
     return isinstance(context, KeyboardInterrupt) or (
         context is not None and _was_interrupted(context)
@@ -68,10 +71,10 @@ def _one_line(error: Exception, subject: str) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"{mark.name} is not yaml: {error.problem} in line {mark.line + 1}"
-    # OmegaConf adds lines with the key and the type of what contains it.
     lines = [line.strip() for line in str(error).splitlines()]
-    kept = [x for x in lines if x and not x.startswith(("full_key:", "object_type="))]
-    reason = "; ".join(kept).partition("Config search path:")[0].rstrip("; ")[:500]
+    details = ("full_key:", "object_type=")  # lines that OmegaConf adds to its message
+    lines = [line for line in lines if line and not line.startswith(details)]
+    reason = "; ".join(lines).partition("Config search path:")[0].rstrip("; ")[:500]
     if isinstance(error, RecursionError):
         reason = "it contains itself or is nested too deeply"
     elif "integer string conversion" in reason:
@@ -85,7 +88,7 @@ def _one_line(error: Exception, subject: str) -> str:
 def key_mistake(
     override: Override, config: DictConfig, config_dir: Path | None
 ) -> str | None:
-    """What is wrong with the key of `override`; None if `config` has the key."""
+    """Return what is wrong with the key of `override`; None if the key is right."""
     key, value = str(override.key_or_group), override.value()
     raw = OmegaConf.to_container(config)
     section = key.rpartition(".")[0]
@@ -111,12 +114,13 @@ def key_mistake(
     if section or not suggestion.startswith("known") or not isinstance(value, str):
         return f"{key} is not a key{owner}; {suggestion}"
     return (
-        f"{key} is not a key; the file {key}/{value}.yaml of a folder of your own is "
-        f"chosen by --config-dir FOLDER +{key}={value}; {suggestion}"
+        f"{key} is not a key; to choose FOLDER/{key}/{value}.yaml, write "
+        f"--config-dir FOLDER +{key}={value}; {suggestion}"
     )
 
 
 def _keys(section: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of a config, such as "norm" and "norm.name"."""
     if isinstance(section, Mapping):
         for key, value in section.items():
             yield f"{prefix}{key}"

@@ -1,4 +1,7 @@
-"""The id of a run: a hash of everything that decides its metrics. Needs no torch."""
+"""The run id: a hash of all parts of a config that decide the metrics of a run.
+
+This module does not import torch.
+"""
 
 import hashlib
 import json
@@ -11,9 +14,9 @@ from normbench.registry import classes
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
-# Two facts about options stand in tables here and not on the classes that have the
-# options: the id of a record is checked where torch, and so those classes, cannot be
-# imported.
+# The two tables of this module describe options of tasks, data sets and norms. They are
+# not attributes of these classes, because the classes import torch, and commands that
+# read records check ids without torch.
 ADDED_LATER: dict[str, Any] = {
     "task.network": "residual",
     "task.padding": "zeros",  # of cnn; the transformer's has other values
@@ -24,8 +27,8 @@ ADDED_LATER: dict[str, Any] = {
     "task.perceptual": "efficientnet_lite0",
     "data.augment": [],
     "data.content": "raw",
-    "data.fingerprint": None,  # the content that older ids stand for
-    # Of text_csv; the columns of hf are never null.
+    "data.fingerprint": None,  # the known content of an embedded data set
+    # Options of text_csv. The data set hf also has columns, but they are never null.
     "data.header": True,
     "data.delimiter": None,
     "data.text_column": None,
@@ -33,9 +36,9 @@ ADDED_LATER: dict[str, Any] = {
     "precision": "fp32",
     "norm.group_size": None,
 }
-"""Keys that are younger than the first records, with the value that changes nothing.
+"""Keys that did not exist in the first version, each with the value that it implied.
 
-A key with that value is left out of the hash, so that older records keep their ids.
+The hash leaves out a key that has this value, so that older records keep their ids.
 """
 
 LEFT_OUT = {
@@ -48,11 +51,17 @@ LEFT_OUT = {
     "hf": frozenset({"dataset", "subset", "revision"}),
     "text_csv": frozenset({"path", "test_path"}),
 }
-"""The `path_options | not_hashed` of every data set that has a fingerprint."""
+"""Options that the hash leaves out, for every built-in data set with a fingerprint.
+
+They equal `path_options | not_hashed` of the class of the data set.
+"""
 
 
 def run_id(config: RunConfig) -> str:
-    """16 hex digits: the hash of all that changes the numbers, and of nothing else."""
+    """Return the run id of `config`: 16 hex digits.
+
+    Equal ids mean equal metrics: the hash covers exactly the keys that decide them.
+    """
     left_out: frozenset[str] = frozenset()
     if "fingerprint" in config.data.options:
         data = classes("data").get(config.data.name)
@@ -61,9 +70,10 @@ def run_id(config: RunConfig) -> str:
 
 
 def hashed(config: RunConfig, left_out: Collection[str] = ()) -> str:
-    """16 hex digits: the hash of everything that changes the metrics of a run.
+    """Return 16 hex digits: the hash of the keys that decide the metrics of a run.
 
-    `left_out` are the options of the data for which their fingerprint stands.
+    `left_out` are options of the data set, such as paths, that its fingerprint replaces
+    in the hash.
     """
     science = config.model_dump(mode="json", exclude=set(NOT_HASHED))
     for key, value_before in ADDED_LATER.items():
@@ -79,10 +89,11 @@ def hashed(config: RunConfig, left_out: Collection[str] = ()) -> str:
 
 
 def mistake(run_id: str, config: RunConfig) -> str | None:
-    """The reason why `run_id` cannot be the id of `config`; None if it can.
+    """Return the reason why `run_id` is not the id of `config`; None if it is.
 
-    The options that a user's class leaves out are unknown here: if the data of such a
-    class have a fingerprint, only the form of the id is checked.
+    This function does not import a user's data class, so it does not know which options
+    that class leaves out of the hash. If such data have a fingerprint, it checks only
+    that the id has 16 hex digits.
     """
     if not RUN_ID.fullmatch(run_id):
         return "its run_id is not 16 hex digits"

@@ -1,7 +1,7 @@
-"""Overrides in Hydra's grammar: text -> parsed overrides, each for one run.
+"""Parses overrides in Hydra's grammar and expands sweeps into overrides of one value.
 
-Every text is parsed once, here. An override of one value of a choice or a range
-carries the parsed value, so that quotes and types are never lost.
+Every text is parsed only once. An override that comes from a sweep, such as seed=1 from
+seed=1,2, keeps the parsed value with its type and its quotes.
 """
 
 import io
@@ -32,46 +32,47 @@ from hydra.errors import HydraException
 from normbench.config.choices import choices, groups
 from normbench.errors import RequestError, did_you_mean, shortened
 
-MOST_RUNS = 1_000_000
-"""More runs than that are a mistake in the request."""
+MAX_RUNS = 1_000_000
+"""Maximum number of runs of a sweep."""
 
 
 def parse(text: str, config_dir: Path | None = None) -> Override:
-    """One override, of one value or of several, by Hydra's parser.
+    """Parse one override, which may have several values (seed=1,2).
 
-    Raises RequestError if `text` is not an override or its choice does not exist.
+    Raises RequestError if `text` is not an override or names a choice, such as
+    norm=NAME, that does not exist.
     """
     try:
         override = OverridesParser.create().parse_override(text)
     except Exception as error:  # the parser raises many kinds on malformed text
-        raise RequestError(_why_not(text, error)) from None
+        raise RequestError(_syntax_message(text, error)) from None
     key = str(override.key_or_group)
     if not key:
-        raise RequestError(_why_not(text, HydraException()))
+        raise RequestError(_syntax_message(text, HydraException()))
     if re.match(r"hydra(?:[./]|$)", key):
         raise RequestError(
-            f"{shortened(text)}: Hydra's own settings have no effect here"
+            f"{shortened(text)}: normbench does not use Hydra's own settings"
         )
     if key == "optimizer.lr":
-        raise RequestError(_not_the_rate(text))
+        raise RequestError(_rate_message(text))
     if not override.is_sweep_override():
         _refuse_nested_sweeps(override.value(), shortened(text))
         _check_choice(override, config_dir)
     return override
 
 
-def _not_the_rate(text: str) -> str:
+def _rate_message(text: str) -> str:
     return f"{shortened(text)}: the key of the learning rate is lr"
 
 
 def words(text: str, option: str = "--arm") -> list[str]:
-    """The overrides in `text`, separated by blanks. Raises RequestError.
+    """Split `text` at blanks into overrides.
 
-    A word that begins with a quote is read as a shell reads it. Quotes inside a word
-    are part of Hydra's grammar and stay: `norm=group data.path="my flowers, v=2"` has
-    two words.
+    A word that begins with a quote is parsed as in a shell. Quotes inside a word are
+    part of Hydra's grammar and stay: `norm=group data.path="my flowers, v=2"` has two
+    words. Raises RequestError, which names `option`, if a quotation has no end.
     """
-    found = []
+    parts = []
     rest = text.lstrip()
     while rest:
         if rest[0] in "\"'":
@@ -87,11 +88,12 @@ def words(text: str, option: str = "--arm") -> list[str]:
             if match is None:
                 raise RequestError(f"{option} {text!r}: a quotation has no end")
             word, length = match.group(), match.end()
-        found.append(word)
+        parts.append(word)
         rest = rest[length:].lstrip()
-    return found
+    return parts
 
 
+# Characters without blanks or quotes, escaped characters, and quotations.
 _WORD = re.compile(
     r"""(?:[^\s"'\\]|\\.|\\$|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')+(?=\s|$)""", re.DOTALL
 )
@@ -100,25 +102,23 @@ _WORD = re.compile(
 def grid(
     overrides: Sequence[str], config_dir: Path | None
 ) -> Iterator[tuple[Override, ...]]:
-    """Every combination of values; the values of the last override vary fastest.
+    """Return every combination of values; those of the last override vary fastest.
 
-    Of several overrides of one key, the last one counts. Raises RequestError.
+    If several overrides have the same key, the last one counts. Raises RequestError for
+    a wrong override or for more than MAX_RUNS combinations.
     """
     axes: dict[str, list[Override]] = {}
     for text in overrides:
         override = parse(text, config_dir)
         axes[override.get_key_element()] = _single_values(override, config_dir)
     size = math.prod(len(values) for values in axes.values())
-    if size > MOST_RUNS:
-        raise RequestError(f"more than {MOST_RUNS:,} runs; name fewer")
+    if size > MAX_RUNS:
+        raise RequestError(f"a sweep has at most {MAX_RUNS:,} runs; name fewer values")
     return itertools.product(*axes.values())
 
 
 def _single_values(override: Override, config_dir: Path | None) -> list[Override]:
-    """The overrides of one value each that `override` stands for.
-
-    If they are more than MOST_RUNS, one too many. Raises RequestError.
-    """
+    """Return one override for each value of `override`, at most MAX_RUNS + 1."""
     if not override.is_sweep_override():
         return [override]
     key, text = override.get_key_element(), shortened(override.input_line)
@@ -130,7 +130,7 @@ def _single_values(override: Override, config_dir: Path | None) -> list[Override
             _value=value,
             input_line=f"{key}={value_text(value)}",
         )
-        for value in itertools.islice(elements, MOST_RUNS + 1)
+        for value in itertools.islice(elements, MAX_RUNS + 1)
     ]
     if not singles:
         raise RequestError(f"{text} has no values")
@@ -143,7 +143,7 @@ def _single_values(override: Override, config_dir: Path | None) -> list[Override
 def _elements(
     value: Any, key: str, text: str, config_dir: Path | None
 ) -> Iterator[Any]:
-    """The values in a sweep and in the sweeps inside it; quoted values stay quoted."""
+    """Yield the values of a sweep and of the sweeps inside it, with their quotes."""
     if isinstance(value, ChoiceSweep):
         items = list(value.list)
         if value.shuffle:
@@ -156,21 +156,21 @@ def _elements(
             raise RequestError(f"{text}: the numbers of a range must be finite")
         if not value.step:
             raise RequestError(f"{text}: the step of a range cannot be 0")
-        numbers = list(itertools.islice(value.range(), MOST_RUNS + 1))
+        numbers = list(itertools.islice(value.range(), MAX_RUNS + 1))
         if value.shuffle:
             random.shuffle(numbers)
         yield from numbers
     elif isinstance(value, Glob):
         if key not in groups():
-            raise RequestError(f"{text}: glob chooses among yaml files; {key} has none")
+            raise RequestError(f"{text}: glob matches yaml files, but {key} has none")
         known = list(choices(key, config_dir))
         names = value.filter(known)
         if not names:
-            raise RequestError(f"{text} matches none of {', '.join(known)}")
+            raise RequestError(f"{text} does not match any of {', '.join(known)}")
         yield from names
     elif isinstance(value, IntervalSweep):
         raise RequestError(
-            f"{text} has infinitely many values; write range(START,STOP,STEP) or a list"
+            f"{text} has infinitely many values; write range(START,STOP,STEP) or values"
         )
     else:
         _refuse_nested_sweeps(value, text)
@@ -178,33 +178,36 @@ def _elements(
 
 
 def _refuse_nested_sweeps(value: Any, text: str) -> None:
-    parts = [*value, *value.values()] if isinstance(value, dict) else value
-    if isinstance(value, list | dict):
-        for part in parts:
-            _refuse_nested_sweeps(part, text)
+    """Raise RequestError if a list or a mapping in `value` contains a sweep."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for item in value:
+            _refuse_nested_sweeps(item, text)
     elif isinstance(value, Sweep | Glob):
         raise RequestError(
-            f"{text}: a list or a mapping cannot hold a choice, a range or a glob; "
+            f"{text}: a list or a mapping cannot contain a choice, a range or a glob; "
             "write the values out"
         )
 
 
 def _check_choice(override: Override, config_dir: Path | None) -> None:
+    """Raise RequestError if `override` deletes a group or names an unknown choice."""
     key, value = str(override.key_or_group), override.value()
     if key == "optimizer" and isinstance(value, dict) and "lr" in value:
-        raise RequestError(_not_the_rate(str(override.input_line)))
+        raise RequestError(_rate_message(str(override.input_line)))
     if key not in groups() or isinstance(value, dict):
         return
     if override.is_delete():
-        raise RequestError(f"~{key}: no run is without {key}; write {key}=CHOICE")
+        raise RequestError(f"~{key}: every run needs {key}; write {key}=CHOICE")
     known = choices(key, config_dir)
     if str(value) not in known:
-        shown = "null" if value is None else str(value)[:100]
-        raise RequestError(f"{key}={shown} is unknown; {did_you_mean(shown, known)}")
+        name = "null" if value is None else str(value)[:100]
+        raise RequestError(f"{key}={name} is unknown; {did_you_mean(name, known)}")
 
 
 def value_text(value: Any) -> str:
-    """A text that Hydra parses to `value`."""
+    """Return a text that Hydra parses to `value`."""
     if isinstance(value, QuotedString):
         return str(value.with_quotes())
     if isinstance(value, list):
@@ -212,29 +215,31 @@ def value_text(value: Any) -> str:
     if isinstance(value, dict):
         items = (f"{key}:{value_text(item)}" for key, item in value.items())
         return f"{{{','.join(items)}}}"
-    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+    if isinstance(value, str) and not _NEEDS_NO_QUOTES.fullmatch(value):
         return str(QuotedString(value, Quote.double).with_quotes())
     return "null" if value is None else str(value)
 
 
-_PLAIN = re.compile(
+_NEEDS_NO_QUOTES = re.compile(
     r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_][\w./-]*", re.ASCII | re.IGNORECASE
 )
 
 
-def _why_not(text: str, error: Exception) -> str:
+def _syntax_message(text: str, error: Exception) -> str:
+    """Return why `text` is not an override, for an error of Hydra's parser."""
     if isinstance(error, RecursionError):
         return f"{shortened(text)} is nested too deeply"
-    reason = re.sub(r" is incompatible with .*", " cannot stand here", str(error))
+    reason = re.sub(r" is incompatible with .*", " is not allowed here", str(error))
     reason = " ".join(reason.split())
     if "integer string conversion" in reason:
         return f"{shortened(text)}: an integer has too many digits"
     if not isinstance(error, HydraException) or "while evaluating" in reason:
         return f"{shortened(text)} is not an override: {reason[:200]}"
-    key, equals, value = text.partition("=")
-    quoted = shortened(value)[1:-1] if len(value) > 200 else value
-    return (
+    message = (
         f"{shortened(text)} is not an override; write KEY=VALUE, such as norm=group"
-        # Such as ~/flowers, or a path with a comma in it.
-        + (f", or '{key}=\"{quoted}\"' in a shell" if equals else "")
     )
+    key, equals, value = text.partition("=")
+    if equals:  # the value needs quotes, such as ~/flowers or a path with a comma
+        quoted = shortened(value)[1:-1] if len(value) > 200 else value
+        message += f", or '{key}=\"{quoted}\"' in a shell"
+    return message

@@ -1,4 +1,4 @@
-"""The peak learning rate, scaled by the batch size."""
+"""The peak learning rate of a run, which depends on the batch size."""
 
 import math
 from typing import Literal
@@ -12,9 +12,9 @@ def peak_learning_rate(
     batch_size: int,
     reference_batch_size: int,
 ) -> float:
-    """`lr` at the reference batch size, scaled to `batch_size`.
+    """Return `lr`, which is for `reference_batch_size`, scaled to `batch_size`.
 
-    linear: Goyal et al. 2017; sqrt: Krizhevsky 2014.
+    The rule "linear" is from Goyal et al. 2017, "sqrt" from Krizhevsky 2014.
     """
     ratio = batch_size / reference_batch_size
     scale = {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[rule]
@@ -22,7 +22,7 @@ def peak_learning_rate(
 
 
 def peak_lr(config: RunConfig) -> float:
-    """The highest learning rate of a run, after its warm-up."""
+    """Return the learning rate of a run at the end of its warm-up, the highest one."""
     return peak_learning_rate(
         config.lr, config.lr_rule, config.batch_size, config.lr_reference_batch_size
     )

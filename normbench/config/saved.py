@@ -1,4 +1,4 @@
-"""Configs that were saved: of a record, a run's folder, or `normbench config`."""
+"""Makes the config of a run from a saved config: a yaml file or a record."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -26,13 +26,14 @@ from normbench.system.untrusted import yaml_value
 def compose_from(
     file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None
 ) -> RunConfig:
-    """The config in `file`, changed by `overrides` of one value each.
+    """Return the config in `file`, changed by `overrides` of one value each.
 
-    The same file gives the same run. Raises RequestError naming the file, or the key,
-    the value and what would be right, as `composition.compose` does.
+    `file` is a run's folder, its config.yaml, its record, or the output of `normbench
+    config`. Without overrides, the run id is that of the file. Raises RequestError with
+    the file or the key, the value and what would be right.
     """
     values = _read(file)
-    derived = values.get("norm_batch") == micro_batch(values)
+    norm_batch_is_default = values.get("norm_batch") == micro_batch(values)
     parsed = [parse(text, config_dir) for text in overrides]
     keys = {str(override.key_or_group) for override in parsed}
     for text, override in zip(overrides, parsed, strict=True):
@@ -51,36 +52,40 @@ def compose_from(
                 _change(values, f"{key}.{name}", item, config_dir)
         else:
             _change(values, key, value, config_dir)
-    if derived and keys & {"batch_size", "accumulate"} and "norm_batch" not in keys:
-        values["norm_batch"] = None  # it is derived again, from the new sizes
+    if (
+        norm_batch_is_default
+        and keys & {"batch_size", "accumulate"}
+        and "norm_batch" not in keys
+    ):
+        values["norm_batch"] = None  # `resolve` sets it to the new micro-batch
     return resolve(values)
 
 
 def _require_fits(
     values: Mapping[str, Any], group: str, text: str, *, has_rate: bool
 ) -> None:
-    """Raise RequestError if other values of the file belong to the old choice."""
+    """Raise RequestError if other values of the file fit only the previous choice."""
     if group == "task":
         raise RequestError(
-            f"{text!r}: a task brings data and rates of its own, which are not "
-            "those of the file; leave --from out"
+            f"{text!r}: another task needs other data and another learning rate than "
+            "those in the file; leave --from out"
         )
     if group == "optimizer" and not has_rate:
         raise RequestError(
-            f"{text!r}: the file's lr={values.get('lr')} is not the rate of "
-            f"another optimizer; give lr too, such as {text} lr=0.001"
+            f"{text!r}: lr={values.get('lr')} in the file is the rate of the previous "
+            f"optimizer; set lr too, such as {text} lr=0.001"
         )
 
 
 _CLASSES = ("task", "data", "norm")
-"""Sections whose options a class checks."""
+"""Sections whose options are parameters of a class."""
 _FIELDS: Mapping[str, Collection[str]] = {
     "budget": Budget.model_fields,
     "checkpoint": Checkpoint.model_fields,
     "tracker": TrackerConfig.model_fields,
-    "optimizer": (),  # those of the file
+    "optimizer": (),  # only the keys in the file: they depend on the optimizer
 }
-"""The fields of the other sections, which a file may leave out."""
+"""Keys of the other sections, also those that a file leaves out."""
 
 
 def _change(
@@ -100,24 +105,26 @@ def _change(
     name = section.get("name")
     if option == "name" and group in groups() and name not in (None, value):
         raise RequestError(
-            f"{key}={value}: the other options are those of {group}={name}; write "
-            f"{group}={value}"
+            f"{key}={value}: the other options in the file belong to {group}={name}; "
+            f"write {group}={value}"
         )
     values[group] = {**section, option: value} if option else value
 
 
 def _section(values: Mapping[str, Any], group: str) -> Mapping[str, Any]:
+    """Return the section `group` of a config; empty if it is missing."""
     section = values.get(group)
     return section if isinstance(section, dict) else {}
 
 
 def same_run(before: RunRecord, overrides: Sequence[str] = ()) -> RunConfig:
-    """The config of a finished run, checked; `overrides` say where its data are now.
+    """Return the config that repeats a finished run, without a tracker.
 
-    It has no tracker: a record cannot choose the project that a repetition is sent to.
+    `overrides` may only change the paths of its data. The config has no tracker, so
+    that a record does not decide to which project a repetition is uploaded.
 
-    Raises RequestError if this version of normbench would do another run, if an
-    override changes anything else, or if the data have changed.
+    Raises RequestError if an override sets another key, if the data have changed, or if
+    the config has another run id in this version of normbench.
     """
     values = before.config.model_dump() | {"tracker": {"name": "none"}}
     options = classes("data").get(before.config.data.name).path_options
@@ -126,9 +133,9 @@ def same_run(before: RunRecord, overrides: Sequence[str] = ()) -> RunConfig:
         override = parse(text)
         section, _, option = str(override.key_or_group).partition(".")
         if section != "data" or option not in paths or override.is_sweep_override():
-            known = f": {_as_overrides(paths)}" if paths else ", and these have no path"
+            allowed = _as_overrides(paths) or "its data have none"
             raise RequestError(
-                f"{text!r}: a rerun takes only where its data are{known}"
+                f"{text!r}: a rerun can only change paths of its data: {allowed}"
             )
         values["data"][option] = override.value()
     try:
@@ -136,14 +143,14 @@ def same_run(before: RunRecord, overrides: Sequence[str] = ()) -> RunConfig:
         config = resolve(values)
     except RequestError as error:
         missing = [path for path in paths if _is_missing(values["data"][path])]
-        hint = f"; {_as_overrides(missing)} says where its data are now"
+        hint = f"; if the data have moved, add {_as_overrides(missing)}"
         raise RequestError(
-            f"run {before.run_id} cannot be done here: {error}{hint if missing else ''}"
+            f"run {before.run_id} cannot be repeated: {error}{hint if missing else ''}"
         ) from None
     if run_id(config) != before.run_id:
         raise RequestError(
-            f"run {before.run_id} was done by another version of normbench; this one "
-            f"makes run {run_id(config)} of its config"
+            f"run {before.run_id} is of another version of normbench: in this version, "
+            f"the same config is run {run_id(config)}"
         )
     return config
 
@@ -153,9 +160,9 @@ def _as_overrides(paths: Sequence[str]) -> str:
 
 
 def _is_missing(value: Any) -> bool:
-    """Whether a path of a record, or one of several, does not exist here.
+    """Return whether `value`, a path or a list of paths, contains a missing path.
 
-    A record has absolute paths; anything else is a name on the Hub.
+    The paths of a record are absolute. Other texts are names on the Hub.
     """
     texts = value if isinstance(value, list) else [value]
     paths = [Path(text) for text in texts if isinstance(text, str)]
@@ -163,14 +170,14 @@ def _is_missing(value: Any) -> bool:
 
 
 def _require_content(choice: Choice) -> None:
-    """Raise RequestError if an embedded data set has another content here."""
+    """Raise RequestError if an embedded data set has another content than known."""
     data = classes("data").get(choice.name)
     if data.known_content is not None and choice.options.get("fingerprint") is None:
         data(**choice.options).require_content(None)
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The values in a config, in the config.yaml of a folder, or in a record."""
+    """Return the values in a config file, a folder's config.yaml, or a record."""
     if file.is_dir():
         file = file / "config.yaml"
     try:
@@ -178,14 +185,15 @@ def _read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise RequestError(f"--from {file}: {error.strerror}") from None
     except Unreadable as error:
-        why = error.why.removesuffix("; move it away")  # not of a path that was given
+        # The user named this file, so the advice to move it away does not fit.
+        why = error.why.removesuffix("; move it away")
         raise RequestError(f"--from {file} cannot be read: {why}") from None
     if isinstance(values, dict) and "run_id" in values and "config" in values:
         values = values["config"]
     if not isinstance(values, dict) or not values.keys() & RunConfig.model_fields:
         raise RequestError(
-            f"--from {file} is no config; name a run's config.yaml, or what `normbench "
-            "config` printed"
+            f"--from {file} is not a config; name the config.yaml of a run or a file "
+            "with the output of `normbench config`"
         )
     if "lr" in _section(values, "optimizer"):
         raise RequestError(

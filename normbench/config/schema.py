@@ -1,4 +1,4 @@
-"""The data models of the program: the config of a run, and its record."""
+"""The data models of the config of a run and of its record."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -16,8 +16,8 @@ from pydantic import (
 def _device_name(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", name):
         raise ValueError(
-            "a device is 'auto', 'cpu', 'cuda', 'mps', or one of several: 'cuda:0', "
-            "'cuda:1', .."
+            "a device is 'auto', 'cpu', 'cuda', 'mps', or a numbered GPU such as "
+            "'cuda:1'"
         )
     return name
 
@@ -28,23 +28,25 @@ class _Frozen(BaseModel):
     )
 
 
-MOST = 2**53
-"""No whole number of a config or a record is larger: up to it, floats are exact."""
+MAX_INT = 2**53
+"""Maximum integer in a config or a record. Up to it, floats represent integers exactly.
+"""
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_INT)]
 Status = Literal["ok", "diverged", "skipped", "failed"]
-"""How a run ended. skipped: the norm cannot work in this network or on this data."""
+"""How a run ended. A run is skipped if its norm cannot work in its network."""
 
 Options = dict[str, Any]
 """Options of a class by name, checked against its signature."""
 
 
 class Choice(BaseModel):
-    """A norm, task or data set: its name, and the options of its class.
+    """A norm, task or data set: its name and the options of its class.
 
-    In yaml and JSON the options stand beside the name. The registries check them
-    against the signature of the class; this model checks only what every reader needs.
+    In yaml and JSON, the options are keys beside "name". This model accepts any option,
+    because readers of records do not import the classes. `registry.Registry.options`
+    checks the options against the signature of the class.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -57,9 +59,9 @@ class Choice(BaseModel):
         return dict(self.model_extra or {})
 
     @model_validator(mode="after")
-    def _numbers_are_exact(self) -> "Choice":
+    def _check_integers(self) -> "Choice":
         for key, value in self.options.items():
-            if isinstance(value, int) and abs(value) > MOST:
+            if isinstance(value, int) and abs(value) > MAX_INT:
                 raise ValueError(f"{key} is a number of more than 16 digits")
         return self
 
@@ -84,20 +86,20 @@ class AdamW(_Frozen):
 
 
 class Budget(_Frozen):
-    """How long a run trains: whole epochs, and at most `max_steps` optimiser steps."""
+    """The length of a training: `epochs`, but at most `max_steps` optimizer steps."""
 
     epochs: PositiveInt
     max_steps: PositiveInt | None
 
 
 class Checkpoint(_Frozen):
-    """How often an unfinished run is saved: every `every` steps; None: never."""
+    """Checkpoints of an unfinished run, every `every` steps; None means never."""
 
     every: PositiveInt | None
 
 
 class TrackerConfig(_Frozen):
-    """The tracker of a run; `mode` and the other fields are those of wandb.init."""
+    """The tracker of a run. All fields except `name` are arguments of wandb.init."""
 
     name: Literal["none", "wandb"]
     mode: Literal["offline", "online", "disabled"] = "offline"
@@ -107,10 +109,10 @@ class TrackerConfig(_Frozen):
 
 
 class LocalEngine(_Frozen):
-    """Processes of this machine do the runs of a sweep.
+    """Processes on this machine execute the runs of a sweep.
 
-    `workers` is their number, None = one per core. A run that takes longer than
-    `timeout` seconds is given up, None = never.
+    `workers` is the number of processes; None means one per core. A run that takes
+    longer than `timeout` seconds is stopped and fails; None means no limit.
     """
 
     name: Literal["local"]
@@ -119,11 +121,11 @@ class LocalEngine(_Frozen):
 
 
 class RayEngine(_Frozen):
-    """Tasks of a Ray cluster, each of which does `runs_per_task` runs in a row.
+    """Tasks of a Ray cluster execute the runs of a sweep, `runs_per_task` per task.
 
-    `address` is that of the cluster, None = a cluster on this machine for this sweep.
-    At most `workers` tasks run at a time, None = as many as the cluster can hold. Ray
-    reserves `cpus` and `gpus` for each task.
+    `address` is the address of the cluster; None starts a cluster on this machine for
+    the sweep. `workers` is the maximum number of simultaneous tasks; None means one
+    per CPU of the cluster. Ray reserves `cpus` and `gpus` for every task.
     """
 
     name: Literal["ray"]
@@ -135,11 +137,11 @@ class RayEngine(_Frozen):
 
 
 class SlurmEngine(_Frozen):
-    """A Slurm job array, submitted by submitit; each job does a share of the runs.
+    """The jobs of a Slurm job array execute the runs of a sweep, by submitit.
 
-    `workers` is the number of jobs. Each job asks for `minutes`, `cpus`, `gpus` and
-    `partition`; `options` are more parameters of submitit. The cluster "local" uses
-    processes of this machine instead of Slurm, to try it out.
+    `workers` is the number of jobs. Each job requests `minutes`, `cpus`, `gpus` and
+    `partition`. `options` are more parameters of submitit. The cluster "local" runs
+    processes on this machine instead of Slurm jobs, for a trial.
     """
 
     name: Literal["slurm"]
@@ -153,14 +155,14 @@ class SlurmEngine(_Frozen):
 
 
 Engine = LocalEngine | RayEngine | SlurmEngine
-"""How the runs of a plan are done; every engine has `workers`."""
+"""The options of an engine, which executes the runs of a sweep."""
 
 
 class RunConfig(_Frozen):
-    """The resolved config of one run: no aliases, no open defaults.
+    """The resolved config of one run, without aliases.
 
-    The fields up to `seed` decide the metrics and make the run id. The fields after it
-    say where and how fast the run is done, and what is kept.
+    The fields up to `seed` decide the metrics and the run id. The fields after `seed`
+    say where the run executes, how fast, and what is saved.
     """
 
     task: Choice
@@ -197,23 +199,23 @@ NOT_HASHED = frozenset(
     {"device", "threads", "compile", "channels_last", "evaluations", "log_every"}
     | {"keep_weights", "checkpoint", "probes", "tracker"}
 )
-"""Fields of RunConfig that say how a run is done, not what it is.
+"""Fields of RunConfig that do not enter the run id.
 
-On one machine, only `device`, `threads`, `compile` and `channels_last` can change a
-metric, by rounding; the environment of a record holds them. Each kind of `device` draws
-another dropout mask.
+`device`, `threads`, `compile` and `channels_last` change a metric only by rounding, and
+`device` also by other random numbers for dropout. The environment in a record contains
+these four.
 """
 
 
 class Skipped(_Frozen):
-    """A run of a plan that is left out: its norm cannot work in its network."""
+    """A run that a sweep leaves out, because its norm cannot work in its network."""
 
     config: RunConfig
     reason: str
 
 
 class Seconds(_Frozen):
-    """Wall-clock seconds of the parts of a run; they add up to nearly all of it."""
+    """Wall-clock seconds of the parts of a run. Their sum is nearly its whole time."""
 
     setup: float
     train: float
@@ -221,11 +223,12 @@ class Seconds(_Frozen):
 
 
 class Environment(_Frozen):
-    """The software and hardware of a run; recorded, never hashed into its id.
+    """The software and hardware of a run, which do not enter the run id.
 
-    `device` names everything that may round differently: the device, then "compiled"
-    and "channels last" if the config asks for them; "2 x cpu" for two processes. Each
-    of the `processes` had `device_batch_size` samples of a step.
+    `device` names everything that may change rounding: the device ("2 x cpu" for two
+    processes), then "compiled" and "channels last" if the config sets them. In
+    distributed training, `processes` is the number of processes, and each of them
+    processed `device_batch_size` samples of a step.
     """
 
     normbench: str
@@ -243,14 +246,15 @@ class Environment(_Frozen):
 
 
 class RunRecord(_Frozen):
-    """The result of one run: `result.json`.
+    """The result of one run, saved in `result.json`.
 
-    `metrics` have keys "split/name" and are null if not finite. Errors are fractions in
-    [0, 1], losses are means over samples. `diverged_at` is the optimiser step (from 1)
-    whose loss was not finite. `error` is the traceback of a failed run, or the reason
-    of a skipped one. `probes` have keys "probe/quantity". `facts` are numbers that the
-    task gives about its data, such as the share of pads in training; `data_notes` say
-    in words how a user's own data were read.
+    - `metrics` have keys "split/name". A value that is not finite is None. Errors are
+      in [0, 1], losses are means over samples.
+    - `diverged_at` is the optimizer step (from 1) whose loss was not finite.
+    - `error` is the traceback of a failed run or the reason of a skipped run.
+    - `probes` have keys "probe/quantity".
+    - `facts` are numbers that describe the data, such as the share of padding.
+    - `data_notes` are sentences about how the user's own data were interpreted.
     """
 
     format: Literal[1] = 1
@@ -260,9 +264,9 @@ class RunRecord(_Frozen):
     primary_metric: str
     direction: Literal["minimize", "maximize"]
     config: RunConfig
-    steps: Annotated[int, Field(ge=0, le=MOST)]
-    samples: Annotated[int, Field(ge=0, le=MOST)]
-    parameters: Annotated[int, Field(ge=0, le=MOST)]
+    steps: Annotated[int, Field(ge=0, le=MAX_INT)]
+    samples: Annotated[int, Field(ge=0, le=MAX_INT)]
+    parameters: Annotated[int, Field(ge=0, le=MAX_INT)]
     peak_lr: float
     diverged_at: PositiveInt | None = None
     error: str | None = None

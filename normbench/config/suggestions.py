@@ -1,4 +1,4 @@
-"""Suggests existing keys for a key that does not exist."""
+"""Suggests existing config keys for a key that does not exist."""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -29,57 +29,58 @@ SYNONYMS = {
     "steps": "budget.max_steps",
     "wd": "optimizer.weight_decay",
 }
-"""Names that other programs use -> keys of normbench."""
+"""Maps names in other programs to keys of normbench."""
 
 
 def suggested_key(key: str, known: Collection[str], config_dir: Path | None) -> str:
-    """A clause naming keys that are similar to `key`, else all of `known`.
+    """Return a clause with keys that are similar to `key`, or with all of `known`.
 
-    `known` are the dotted keys of the composed config. A key that belongs to other
-    choices of its group is named with those choices.
+    `known` are the dotted keys of the composed config. A key of another choice of its
+    group, such as norm.num_groups for norm=batch, is named with the choices that have
+    the key.
     """
     section, _, last = key.rpartition(".")
-    others = _keys_of_choices(config_dir)
-    if key in others:
-        return f"{_owners(key, others)} have it"
-    every = sorted({*known, *others})
+    owners = _owners_by_key(config_dir)
+    if key in owners:
+        return f"{_owner_text(key, owners)} have it"
+    candidates = sorted({*known, *owners})
     likely = [SYNONYMS[last.lower()]] if last.lower() in SYNONYMS else []
-    likely += [name for name in every if name.rpartition(".")[2] == last.lower()]
+    likely += [name for name in candidates if name.rpartition(".")[2] == last.lower()]
     if not likely:
-        near = [name for name in known if name.rpartition(".")[0] == section]
-        clause = did_you_mean(key, near or [n for n in known if "." not in n])
+        siblings = [name for name in known if name.rpartition(".")[0] == section]
+        clause = did_you_mean(key, siblings or [n for n in known if "." not in n])
         if not clause.startswith("known"):
             return clause
-        by_last = {name.rpartition(".")[2]: name for name in every}
+        by_last = {name.rpartition(".")[2]: name for name in candidates}
         likely = [by_last[n] for n in difflib.get_close_matches(last, by_last)]
         if not likely:
             return clause
-    named = [
-        repr(name) + ("" if name in known else f" (of {_owners(name, others)})")
+    suggestions = [
+        repr(name) + ("" if name in known else f" (of {_owner_text(name, owners)})")
         for name in dict.fromkeys(likely)
     ]
-    return f"did you mean {' or '.join(named[:3])}?"
+    return f"did you mean {' or '.join(suggestions[:3])}?"
 
 
-def _owners(key: str, others: Mapping[str, list[str]]) -> str:
-    """The choices that have `key`, such as "norm=evonorm_s0, group"."""
-    names = others[key]
+def _owner_text(key: str, owners: Mapping[str, list[str]]) -> str:
+    """Return the choices that have `key`, such as "norm=evonorm_s0, group"."""
+    names = owners[key]
     group = key.partition(".")[0]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return f"{group}={', '.join(names[:4])}{more}"
 
 
-def _keys_of_choices(config_dir: Path | None) -> dict[str, list[str]]:
-    """Dotted keys in the yaml files of all groups -> the choices that have them."""
+def _owners_by_key(config_dir: Path | None) -> dict[str, list[str]]:
+    """Return, for every dotted key in the yaml files, the choices that have the key."""
     owners: dict[str, list[str]] = {}
     for group in groups():
         for name, file in choices(group, config_dir).items():
             try:
                 section = yaml_value(file)
-            except Exception:  # a broken file of the user's own, which is not chosen
+            except Exception:  # a user's file that is broken, but not in use
                 continue
             if isinstance(section, dict) and isinstance(section.get(group), dict):
-                section = section[group]  # the yaml of a task has other keys beside it
+                section = section[group]  # the yaml of a task also sets other sections
             keys = section.keys() if isinstance(section, dict) else set()
             for key in keys - {"name", "defaults"}:
                 owners.setdefault(f"{group}.{key}", []).append(name)

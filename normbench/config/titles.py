@@ -1,14 +1,18 @@
-"""The title of a run."""
+"""The title of a run in tables and trackers."""
 
 from normbench.config.rates import peak_lr
 from normbench.config.schema import RunConfig
 
 
 def title(config: RunConfig) -> str:
-    """The most important values of a config in a few words; `lr` is the peak rate."""
-    norm_batch = f"/{config.norm_batch}" * (config.norm_batch != config.batch_size)
-    reparam = f"+{config.reparam}" * (config.reparam != "none")
-    return (
-        f"{config.task.name} {config.norm.name}{reparam} "
-        f"b{config.batch_size}{norm_batch} lr {peak_lr(config):.3g} s{config.seed}"
-    )
+    """Return the most important values of `config`, such as "cnn batch b32 lr 0.1 s0".
+
+    The learning rate in the title is the peak rate. The norm batch ("b32/8") and the
+    reparametrization ("batch+weight_std") appear if they are not the defaults.
+    """
+    norm, batch = config.norm.name, f"b{config.batch_size}"
+    if config.reparam != "none":
+        norm += f"+{config.reparam}"
+    if config.norm_batch != config.batch_size:
+        batch += f"/{config.norm_batch}"
+    return f"{config.task.name} {norm} {batch} lr {peak_lr(config):.3g} s{config.seed}"

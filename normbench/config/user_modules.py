@@ -1,8 +1,8 @@
-"""Imports the modules that a user names on the command line, and hashes them.
+"""Imports the user's modules (option --module) and computes their hashes.
 
-The hash of a module covers every file that it imports, directly or through other
-files, at import time or later. Files of the standard library, of installed packages
-and of normbench do not count.
+The hash of a module covers all files that it imports, directly or through other files,
+when it is imported or later. Files of the standard library, of installed packages and
+of normbench are left out.
 """
 
 import ast
@@ -20,13 +20,18 @@ from pathlib import Path
 from normbench.config.schema import RunRecord
 from normbench.errors import RequestError
 
-_imported_with: dict[str, frozenset[str]] = {}
-"""A user's module -> the names of all modules that its import added to sys.modules,
-also by calls of importlib."""
+_added_modules: dict[str, frozenset[str]] = {}
+"""Maps a user's module to the modules that its import added to sys.modules.
+
+They include modules that importlib imported, which import statements do not show.
+"""
 
 
 def import_modules(names: Iterable[str]) -> None:
-    """Import a user's modules from Python's path or the working folder."""
+    """Import the user's modules from Python's path or the working folder.
+
+    Raises RequestError if a module cannot be imported or has no source file.
+    """
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     for name in names:
@@ -40,72 +45,73 @@ def import_modules(names: Iterable[str]) -> None:
             ) from error
         if getattr(module, "__file__", None) is None:
             raise RequestError(f"--module {name} has no source file to record")
-        _imported_with.setdefault(name, frozenset(sys.modules.keys() - before))
+        _added_modules.setdefault(name, frozenset(sys.modules.keys() - before))
 
 
-def require_modules(finished: RunRecord, given: Sequence[str]) -> None:
-    """Raise RequestError unless all modules that a run was done with are `given`.
+def require_modules(record: RunRecord, names: Sequence[str]) -> None:
+    """Raise RequestError unless `names` contains all user modules of a recorded run.
 
-    A record may come from anybody, so only the user names code to be imported.
+    A record may come from a stranger. So normbench imports only modules that the user
+    names on the command line.
     """
-    missing = [name for name in finished.environment.modules if name not in given]
+    missing = [name for name in record.environment.modules if name not in names]
     if missing:
         options = " ".join(f"--module {name!r}" for name in missing)
         raise RequestError(
-            f"run {finished.run_id} was done with modules of its user's own; if you "
-            f"trust them, name them: {options}"
+            f"run {record.run_id} needs modules that are not part of normbench; if you "
+            f"trust them, add {options}"
         )
 
 
 @cache
 def hashes(names: tuple[str, ...]) -> dict[str, str]:
-    """The hash of each of these modules, which are imported already.
+    """Return the hash of every module in `names`, which are imported already.
 
-    A file that one module imports counts for all: only the first import of a file
-    adds it to sys.modules.
+    A file that one of the modules imports enters the hash of all: sys.modules does not
+    show which other modules import the same file.
     """
     return {name: _hashed(name, names) for name in names}
 
 
 def _hashed(name: str, names: Collection[str]) -> str:
     location = Path(str(sys.modules[name].__file__))
-    package = location.name == "__init__.py"
-    own = sorted(location.parent.rglob("*.py")) if package else [location]
+    is_package = location.name == "__init__.py"
+    sources = sorted(location.parent.rglob("*.py")) if is_package else [location]
     digest = hashlib.sha256()
-    for path in own:
+    for path in sources:
         digest.update(path.relative_to(location.parent).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
-    for other, path in sorted(_reached(names).items()):
-        if path not in own and other not in names:
+    for other, path in sorted(_imported_files(names).items()):
+        if path not in sources and other not in names:
             digest.update(other.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
-def _reached(names: Collection[str]) -> dict[str, Path]:
-    """Every module of the user's that `names` import, and its file."""
+def _imported_files(names: Collection[str]) -> dict[str, Path]:
+    """Return the files of all user modules that `names` import, by module name."""
     files: dict[str, Path] = {}
-    waiting = {part for name in names for part in _with_parents(name)}
-    waiting |= {module for name in names for module in _imported_with.get(name, ())}
-    seen: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        seen.add(name)
+    remaining = {part for name in names for part in _with_parents(name)}
+    remaining |= {module for name in names for module in _added_modules.get(name, ())}
+    visited: set[str] = set()
+    while remaining:
+        name = remaining.pop()
+        visited.add(name)
         path = _location(name)
         if path is None or not _is_the_users(path):
             continue
         files[name] = path
-        waiting |= set(_imported(path, name)) - seen
+        remaining |= set(_import_names(path, name)) - visited
     return files
 
 
-def _imported(path: Path, name: str) -> Iterator[str]:
-    """Every name in the import statements of a file that may name a module."""
+def _import_names(path: Path, name: str) -> Iterator[str]:
+    """Yield every name in the import statements of a file that may be a module."""
     if path.suffix != ".py":
         return
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, RecursionError):
-        return  # it cannot be imported
+        return  # the file is not valid Python, so nothing can import it
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -120,37 +126,40 @@ def _imported(path: Path, name: str) -> Iterator[str]:
 
 
 def _with_parents(name: str) -> Iterator[str]:
-    """ "a" and "a.b" for "a.b"."""
+    """Yield the names of the parent packages and `name`: "a" and "a.b" for "a.b"."""
     parts = name.split(".")
     return (".".join(parts[: i + 1]) for i in range(len(parts)))
 
 
 def _location(name: str) -> Path | None:
-    """The file of a module, found without importing it."""
+    """Return the file of a module without importing it; None if there is no file."""
     if name in sys.modules:
         file = getattr(sys.modules[name], "__file__", None)
         return Path(file) if isinstance(file, str) else None
-    places: Sequence[str] | None = None
+    search_path: Sequence[str] | None = None
     origin = None
     for part in _with_parents(name):
-        spec = PathFinder.find_spec(part, places)
+        spec = PathFinder.find_spec(part, search_path)
         if spec is None:
             return None
-        origin, places = spec.origin, spec.submodule_search_locations or []
+        origin, search_path = spec.origin, spec.submodule_search_locations or []
     return Path(origin) if origin else None
 
 
 @cache
-def _installed() -> tuple[Path, ...]:
+def _installation_folders() -> tuple[Path, ...]:
+    """Return the folders of the standard library, installed packages and normbench."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     folders = {Path(sysconfig.get_path(name)).resolve() for name in names}
     return (*folders, Path(__file__).parents[1].resolve())
 
 
 def _is_the_users(path: Path) -> bool:
+    """Return whether a file is the user's, not part of an installed package."""
     resolved = path.resolve()
-    if not resolved.is_file():  # it is in an archive
+    if not resolved.is_file():  # a module in a zip archive
         return False
     if {"site-packages", "dist-packages"} & {*resolved.parts}:
         return False
-    return not any(resolved.is_relative_to(folder) for folder in _installed())
+    folders = _installation_folders()
+    return not any(resolved.is_relative_to(folder) for folder in folders)

@@ -1,4 +1,4 @@
-"""The environment variables of W&B that count, and those that are set here.
+"""Reads and sets the environment variables of W&B.
 
 A key on the command line takes precedence over a variable, and a variable over a
 default. An empty variable counts as not set.
@@ -15,16 +15,16 @@ from normbench.errors import RequestError
 
 MODES = {mode: mode for mode in ("offline", "online", "disabled")}
 MODES |= {"dryrun": "offline", "run": "online"}
-"""Values of WANDB_MODE; the last two are W&B's older names."""
+"""Maps values of WANDB_MODE to modes. "dryrun" and "run" are W&B's older names."""
 
 TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
 FALSE = frozenset({"", "0", "false", "f", "no", "n", "off"})
 
 
 def tracker_section(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The `tracker` section of a config, with null keys set from the environment.
+    """Return the `tracker` section of a config, with null keys set from variables.
 
-    Raises RequestError if a variable that is needed has an unknown value.
+    Raises RequestError if one of these variables has an unknown value.
     """
     filled = dict(section)
     if filled.get("name") != "wandb":
@@ -54,25 +54,27 @@ def _mode() -> str:
 
 
 def wandb_folder(results: Path) -> Path:
-    """The folder of W&B's files: in WANDB_DIR, or else in the results folder.
+    """Return the folder of W&B's files: in WANDB_DIR if set, otherwise in `results`.
 
-    Raises RequestError if WANDB_DIR names an unknown home folder.
+    Raises RequestError if the path begins with the "~" of an unknown user.
     """
-    chosen = os.environ.get("WANDB_DIR")
+    from_variable = os.environ.get("WANDB_DIR")
+    folder = from_variable or results
     try:
-        return Path(chosen or results).expanduser() / "wandb"
+        return Path(folder).expanduser() / "wandb"
     except RuntimeError:
         raise RequestError(
-            f"{'WANDB_DIR' if chosen else '--results'}={chosen or results} begins with "
-            "~, and there is no such home folder; write ./ before it for a name that "
-            "begins so"
+            f"{'WANDB_DIR' if from_variable else '--results'}={folder} is in a home "
+            f"folder that does not exist; for a folder with the character ~ in its "
+            f"name, write ./{folder}"
         ) from None
 
 
 def run_labels(name: str, job_type: str, tags: list[str]) -> dict[str, Any]:
-    """Name, job type and tags of a run, as arguments of `wandb.init`.
+    """Return the name, job type and tags of a run as arguments of `wandb.init`.
 
-    WANDB_NAME and WANDB_JOB_TYPE replace, WANDB_TAGS (separated by commas) adds.
+    WANDB_NAME and WANDB_JOB_TYPE replace the arguments. The tags in WANDB_TAGS
+    (separated by commas) are added to `tags`.
     """
     return {
         "name": os.environ.get("WANDB_NAME") or name,
@@ -87,7 +89,7 @@ def _tags() -> list[str]:
 
 
 def not_set(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `settings` (of `wandb.Settings`) that no variable sets."""
+    """Return `settings` (of `wandb.Settings`) without those that a variable sets."""
     return {
         key: value
         for key, value in settings.items()
@@ -96,18 +98,18 @@ def not_set(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def clean(*, offline: bool) -> None:
-    """Set or delete the variables that W&B's client and its service read.
+    """Set the variables of W&B's client and delete those that it cannot use.
 
-    By default the client prints nothing and reports neither errors nor telemetry to its
-    vendor; in offline mode, WANDB_ERROR_REPORTING cannot change that.
+    By default, the client prints nothing and sends neither error reports nor telemetry
+    to W&B. In offline mode, WANDB_ERROR_REPORTING cannot enable error reports.
     """
     os.environ["WANDB_TAGS"] = ",".join(_tags())  # the client refuses an empty tag
     for variable in [name for name in os.environ if name.startswith("WANDB_")]:
         if not os.environ[variable]:
             del os.environ[variable]  # the client refuses an empty value
     if os.environ.get("WANDB_MODE", "offline") not in MODES:
-        del os.environ["WANDB_MODE"]  # a key on the command line has replaced it
-    os.environ.pop("WANDB_RESUME", None)  # whether a run resumes, its folder says
+        del os.environ["WANDB_MODE"]  # the config has the mode of the command line
+    os.environ.pop("WANDB_RESUME", None)  # normbench decides whether a run resumes
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     if offline:
@@ -115,21 +117,20 @@ def clean(*, offline: bool) -> None:
 
 
 def find_folders(spare: Path) -> None:
-    """Use folders in `spare` for W&B's cache and data if the default ones, below HOME,
-    are not writable."""
+    """Let W&B use folders in `spare` if its cache and data folders are not writable."""
     defaults = {
         "WANDB_CACHE_DIR": platformdirs.user_cache_dir("wandb"),
         "WANDB_DATA_DIR": platformdirs.user_data_dir("wandb"),
     }
     for variable, folder in defaults.items():
-        # Without HOME, W&B's service finds no folder, and prints its log.
-        chosen = os.environ.get(variable) or (os.environ.get("HOME") and folder)
-        if not chosen or not _is_writable(Path(chosen)):
+        # Without HOME, the service of W&B would have no folder and print its log.
+        current = os.environ.get(variable) or (os.environ.get("HOME") and folder)
+        if not current or not _is_writable(Path(current)):
             os.environ[variable] = str(spare.absolute() / variable.lower())
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether files can be created in `folder`, which is created if need be."""
+    """Create `folder` if it is missing. Return whether files can be created in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""A Hydra config source that reads a user's yaml files within bounds."""
+"""A Hydra config source that limits the size of a user's yaml files."""
 
 from pathlib import Path
 
@@ -12,14 +12,17 @@ SCHEME = "bounded"
 
 
 class BoundedSource(FileConfigSource):
-    """A folder of yaml files; refuses a file that is too large or expands too far."""
+    """Reads the yaml files of a folder and refuses files that are too large.
+
+    The limit applies to the size of the file and to its size with expanded aliases.
+    """
 
     @staticmethod
     def scheme() -> str:
         return SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Raises Damaged and Unreadable as `untrusted.yaml_text` does."""
+        """Load a yaml file. Raise Damaged if it is too large, Unreadable if no file."""
         path = Path(self.path, self._normalize_file_name(config_path))
         if path.exists():
             yaml_text(path)
@@ -27,6 +30,6 @@ class BoundedSource(FileConfigSource):
 
 
 def address(folder: Path) -> str:
-    """The entry for `folder` in Hydra's search path."""
+    """Return the entry for `folder` in Hydra's search path, and register its scheme."""
     SourcesRegistry.instance().register(BoundedSource)
     return f"{SCHEME}://{folder.resolve()}"

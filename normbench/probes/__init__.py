@@ -1,1 +1,1 @@
-"""One file per mechanism that is measured on a trained network."""
+"""Probes: measurements of a trained network, one module per probe."""

@@ -1,10 +1,13 @@
-"""The contract of a probe: a mechanism, measured on a trained network.
+"""The contract of a probe, which measures a mechanism on a trained network.
 
-A probe is a function of a `Trained` network of its own, which it may change, that
-returns named numbers; it is called once, at the end of a run that asks for it, and
-nothing it does can change a metric. The first line of its docstring says what it is. A
-quantity that the network's norm does not have is left out; one that is there but not
-defined, such as a spread over one batch, is nan, and null in the record.
+A probe is a function that takes a `Trained` and returns a dictionary of numbers. It
+runs once at the end of a run whose config names it in `probes`. It gets a copy of the
+network, which it may change: no probe can change a metric. The first line of its
+docstring is its description in the output of `normbench list probes`.
+
+A probe leaves out a number that does not exist for the norm of the network. A number
+that exists but is undefined, such as a spread over one batch, is nan. The record
+stores nan as null.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,12 +21,12 @@ from normbench.tasks.base import Task
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network in evaluation mode, its norms, and the batches it trained on.
+    """A trained network in evaluation mode, with its norms and training batches.
 
-    `norms` are the modules that normalise, in the order they were made, each a norm or
-    the Ghost around it; they are part of `model`. `batches` are the micro-batches of
-    the first epoch, sample indices (B,) int64, each as it was forwarded in training;
-    every `norm_batch` samples in it shared statistics.
+    `norms` are modules of `model`: its norms in the order of their creation, or the
+    `Ghost` that contains a norm. `batches` are the micro-batches of the first epoch:
+    sample indices (B,) int64. In training, `norm_batch` consecutive samples of a
+    micro-batch share statistics; these samples are called a norm batch.
     """
 
     task: Task
@@ -37,4 +40,5 @@ Probe = Callable[[Trained], dict[str, float]]
 
 
 PROBES: Functions[Probe] = Functions("probe", "normbench.probes")
-"""The probes by name: `@PROBES("name")`, or `@PROBES("name", data=Tokens)`."""
+"""The probes by name. The decorator `@PROBES("name")` registers a probe for all tasks,
+`@PROBES("name", data=Tokens)` for tasks on `Tokens` only."""

@@ -1,4 +1,4 @@
-"""The inputs of the norms while a trained network normalises as in training."""
+"""Forward passes of a trained network whose norms work as in training."""
 
 from collections.abc import Callable
 
@@ -8,49 +8,50 @@ from torch import Tensor, nn
 from normbench.norms.base import Norm
 from normbench.probes.base import Trained
 
-NORM_BATCHES = 64
-"""The largest number of norm batches that a probe uses."""
+MAX_NORM_BATCHES = 64
+"""Maximum number of norm batches that a probe uses."""
 
 Visit = Callable[[int, Tensor, Tensor | None], None]
 
 
 @torch.no_grad()
 def forward_as_trained(trained: Trained) -> None:
-    """Forward training batches, the norms in training mode, all else in evaluation.
+    """Forward training batches with the norms, and only the norms, in training mode.
 
-    So dropout is off. NORM_BATCHES of statistics at most, in whole micro-batches, but
-    one micro-batch at least. Running statistics move.
+    So dropout is off, and running statistics change. The batches are whole
+    micro-batches: as many as contain MAX_NORM_BATCHES norm batches, at least one.
     """
     trained.model.eval()
     for module in trained.norms:
         module.train()
-    micro_batch = len(trained.batches[0])
-    count = max(1, NORM_BATCHES * trained.norm_batch // micro_batch)
+    micro_batch_size = len(trained.batches[0])
+    count = max(1, MAX_NORM_BATCHES * trained.norm_batch // micro_batch_size)
     for batch in trained.batches[:count]:
         trained.model(*trained.task.training_inputs(batch))
 
 
 def visit_norm_batches(trained: Trained, visit: Visit) -> None:
-    """Call `visit(layer, values, real)` for each norm batch of each norm, in order.
+    """Forward training batches and pass the inputs of the norms to `visit`.
 
-    `values` (n, T, C) float64 are what the norm was given, position by position, n the
-    `norm_batch`, whether or not it is a norm that uses other samples; `real` (n, T)
-    bool where it was given a mask.
+    It calls `visit(layer, values, real)` for every norm, in the order of `layer`, and
+    every norm batch. `values` (n, T, C) float64 are the input of the norm, for n =
+    `norm_batch` samples and T positions. This holds for every norm, also for those that
+    use each sample alone. `real` (n, T) bool is the mask, or None without a mask.
     """
 
     def hook(layer: int) -> Callable[..., None]:
-        def before(
+        def visit_input(
             module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
         ) -> None:
             x = args[0]
             mask = args[1] if len(args) > 1 else kwargs.get("mask")
             values = x.flatten(2).transpose(1, 2).double()
             for start in range(0, len(x), trained.norm_batch):
-                chunk = slice(start, start + trained.norm_batch)
-                real = None if mask is None else mask[chunk].flatten(1)
-                visit(layer, values[chunk], real)
+                norm_batch = slice(start, start + trained.norm_batch)
+                real = None if mask is None else mask[norm_batch].flatten(1)
+                visit(layer, values[norm_batch], real)
 
-        return before
+        return visit_input
 
     handles = [
         module.register_forward_pre_hook(hook(layer), with_kwargs=True)
@@ -64,22 +65,25 @@ def visit_norm_batches(trained: Trained, visit: Visit) -> None:
 
 
 def inner_norm(module: nn.Module) -> Norm:
-    """Return the norm that `module` of `Trained.norms` is or wraps."""
+    """Return the norm in `module`, a member of `Trained.norms`: itself or its child."""
     return next(m for m in module.modules() if isinstance(m, Norm))
 
 
 def mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and unbiased variance (C,) of (n, C); nan where n is too small for it."""
+    """Return the mean and the unbiased variance, both (C,), over the rows of (n, C).
+
+    The variance is nan if n is 1; both are nan if n is 0.
+    """
     count = len(values)
     mean = values.sum(0) / count
-    centred = (values - mean).square().sum(0)
-    return mean, centred / (count - 1) if count > 1 else centred * torch.nan
+    squares = (values - mean).square().sum(0)
+    return mean, squares / (count - 1) if count > 1 else squares * torch.nan
 
 
 def variance_between_batches(values: Tensor) -> Tensor:
-    """Unbiased variance (C,) over the rows of (batches, C), without those that are nan.
+    """Return the unbiased variance (C,) over the rows of (batches, C), without nans.
 
-    nan where fewer than two are left.
+    The variance of a channel with fewer than two finite values is nan.
     """
     count = values.isfinite().sum(0)
     squares = (values - values.nanmean(0)).square().nansum(0)

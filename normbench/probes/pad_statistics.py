@@ -1,22 +1,26 @@
-"""What pads do to the statistics of a norm batch.
+"""Probe `pad_statistics`: the effect of padding tokens on the statistics of a norm.
 
-Of a channel's values in one norm batch, those at real positions have mean mu_real and
-standard deviation sd_real, those at pads mu_pad and sd_pad, all of them mu_all and
-sd_all, and the share p are pads. For a norm that takes its statistics over all,
+Take the values of one channel in one norm batch. p is the share of padding positions.
+The mean and the standard deviation are mu_real and sd_real over real positions, mu_pad
+and sd_pad over padding positions, and mu_all and sd_all over all positions. For a norm
+with statistics over all positions, the probe measures
 
-    scale           log(sd_all / sd_real): by how much real values leave it too small
-    shift           |mu_all - mu_real| / sd_real: by how much they leave it off centre
+    scale           log(sd_all / sd_real): normalized real values have a standard
+                    deviation of exp(-scale) instead of 1
+    shift           |mu_all - mu_real| / sd_real: the distance of their mean from 0,
+                    in units of sd_real
     variance_share  (p sd_pad^2 + p (1 - p) (mu_real - mu_pad)^2) / sd_all^2: the share
-                    of the variance that pads make, by the law of total variance;
-                    descriptive, since a share as such harms nothing
+                    of the variance that padding causes, by the law of total variance
     pad_share       p
 
-each the mean over channels, norm batches and layers. A gain absorbs what is the same in
-all batches; what it cannot absorb is
+These are means over channels, norm batches and layers. The gain and the bias of a norm
+can compensate a scale and a shift that are the same in all batches, but not
 
-    scale_spread, shift_spread  sd between norm batches of a channel's scale and of its
-                                shift with its sign, mean over channels and layers
-    pad_share_spread            sd between norm batches of p
+    scale_spread      the standard deviation of scale between norm batches
+    shift_spread      the same for shift with its sign
+    pad_share_spread  the same for p
+
+The first two are taken per channel, then averaged over channels and layers.
 """
 
 from collections import defaultdict
@@ -33,26 +37,26 @@ from normbench.probes.inputs import variance_between_batches, visit_norm_batches
 def pad_statistics(trained: Trained) -> dict[str, float]:
     """Scale and shift of the statistics by pads, and their spread between batches.
 
-    Over training batches as trained, whatever the norm does with its mask. Where the
-    real values of a channel are constant it has no scale and no shift. A network that
-    gives its norms no mask has no quantity.
+    The inputs are training batches, padded as in training. The numbers are the same for
+    a norm that uses its mask. A channel whose real values are constant is left out of
+    scale and shift. The result is empty if the norms get no mask.
     """
-    layers = defaultdict[int, list[Tensor]](list)
-    shares = defaultdict[int, list[Tensor]](list)
+    distortions = defaultdict[int, list[Tensor]](list)
+    pad_shares = defaultdict[int, list[Tensor]](list)
 
-    def see(layer: int, values: Tensor, real: Tensor | None) -> None:
+    def add(layer: int, values: Tensor, real: Tensor | None) -> None:
         if real is not None:
-            layers[layer].append(_distortion(values, real))
-            shares[layer].append(1 - real.double().mean())
+            distortions[layer].append(_distortion(values, real))
+            pad_shares[layer].append(1 - real.double().mean())
 
-    visit_norm_batches(trained, see)
-    if not layers:
+    visit_norm_batches(trained, add)
+    if not distortions:
         return {}
-    found = [torch.stack(batches) for batches in layers.values()]
+    layers = [torch.stack(batches) for batches in distortions.values()]
     scale, shift, share = (
-        torch.stack([layer[:, i] for layer in found]) for i in range(3)
+        torch.stack([layer[:, i] for layer in layers]) for i in range(3)
     )
-    pads = torch.stack([torch.stack(batches) for batches in shares.values()])
+    pads = torch.stack([torch.stack(batches) for batches in pad_shares.values()])
     return {
         "scale": scale.nanmean().item(),
         "scale_spread": _spread(scale),
@@ -65,9 +69,11 @@ def pad_statistics(trained: Trained) -> dict[str, float]:
 
 
 def _distortion(values: Tensor, real: Tensor) -> Tensor:
-    """Scale, signed shift, share of the variance: (3, C) of (n, T, C) and (n, T)."""
-    everything = values.flatten(0, 1)
-    var_all, mu_all = torch.var_mean(everything, 0, correction=0)
+    """Return (3, C): scale, signed shift and share of the variance of every channel.
+
+    `values` (n, T, C) are the inputs of a norm, `real` (n, T) their mask.
+    """
+    var_all, mu_all = torch.var_mean(values.flatten(0, 1), 0, correction=0)
     var_real, mu_real = torch.var_mean(values[real], 0, correction=0)
     var_real = torch.where(var_real > 0, var_real, torch.nan)
     scale = (var_all / var_real).log() / 2
@@ -77,9 +83,9 @@ def _distortion(values: Tensor, real: Tensor) -> Tensor:
 
 
 def _spread(values: Tensor) -> float:
-    """Mean over layers and channels of the sd between batches: (layers, batches, C)."""
-    return (
-        torch.stack([variance_between_batches(v).sqrt() for v in values])
-        .nanmean()
-        .item()
-    )
+    """Return the standard deviation between batches of (layers, batches, C).
+
+    It is the mean over layers and channels.
+    """
+    sds = [variance_between_batches(layer).sqrt() for layer in values]
+    return torch.stack(sds).nanmean().item()

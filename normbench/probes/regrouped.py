@@ -1,26 +1,30 @@
-"""How much a network has adapted to the groups of its norms (Wu & He 2018's)."""
+"""Probe `regrouped`: the loss of quality if the channel groups are drawn again.
+
+A large loss means that the trained network depends on the groups of its Group
+Normalization (Wu & He 2018).
+"""
 
 import copy
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from normbench.norms.base import Norm
 from normbench.probes.base import PROBES, Trained
 from normbench.probes.inputs import inner_norm
 
 DRAWS = 5
+"""Number of random groupings, over which the result is averaged."""
 
 
 @PROBES("regrouped")
 def regrouped(trained: Trained) -> dict[str, float]:
-    """What the test split loses when channels are grouped anew, without retraining.
+    """Test error and loss after a random regrouping of channels, minus those before.
 
-    The groups of every norm are drawn at random, of the same sizes; each channel keeps
-    its gain, its bias and its place in the network. The task's primary metric and the
-    loss after it, mean of DRAWS draws, minus before, as "error_increase" (its unit: a
-    share) and "loss_increase". For norms with `num_groups`; others have no quantity.
+    Every norm gets random groups of the same sizes, without retraining. A channel keeps
+    its gain, its bias and its place in the network. The result has the increase of the
+    primary metric of the task, such as "error_increase", and "loss_increase". It is
+    empty for norms without `num_groups`.
     """
     if not all(hasattr(inner_norm(module), "num_groups") for module in trained.norms):
         return {}
@@ -38,12 +42,16 @@ def regrouped(trained: Trained) -> dict[str, float]:
 
 
 def _metrics(trained: Trained, model: nn.Module) -> dict[str, float]:
+    """Return the metrics of `model` on the test split."""
     return trained.task.evaluate(model, "test", len(trained.batches[0]))
 
 
 @torch.no_grad()
-def _regroup(norm: Norm) -> tuple[RemovableHandle, RemovableHandle]:
-    """Let `norm` see its channels in a random order, and undo it on what it returns."""
+def _regroup(norm: Norm) -> None:
+    """Permute the input channels of `norm` at random and its outputs back.
+
+    Its parameters and buffers are permuted like the input channels.
+    """
     order = torch.randperm(norm.channels)
     for tensor in (*norm.parameters(), *norm.buffers()):
         if tensor.is_floating_point() and tensor.shape[:1] == (norm.channels,):
@@ -58,7 +66,5 @@ def _regroup(norm: Norm) -> tuple[RemovableHandle, RemovableHandle]:
     def restore(module: nn.Module, args: object, output: Tensor) -> Tensor:
         return output[:, order.argsort()]
 
-    return (
-        norm.register_forward_pre_hook(permute, with_kwargs=True),
-        norm.register_forward_hook(restore),
-    )
+    norm.register_forward_pre_hook(permute, with_kwargs=True)
+    norm.register_forward_hook(restore)

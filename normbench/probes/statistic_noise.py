@@ -1,15 +1,20 @@
-"""How noisy a norm batch's statistics are: Ioffe & Szegedy 2015's, of any norm's input.
+"""Probe `statistic_noise`: how much batch statistics vary between norm batches.
 
-With m_b and s_b the mean and the standard deviation of a channel in norm batch b, over
-samples and (real) positions, and s its standard deviation over all of them:
+The statistics are those of Batch Normalization (Ioffe & Szegedy 2015), computed from
+the input of any norm. m_b and s_b are the mean and the standard deviation of a channel
+in norm batch b, over samples and positions without padding. s is the standard deviation
+of the channel over all norm batches. sd_b is the standard deviation over the norm
+batches.
 
-    mean_noise         sd over b of m_b / s
-    std_noise          sd over b of log s_b
-    effective_samples  1 / mean_noise^2: how many independent values would have a mean
-                       as noisy; fewer than a norm batch has where positions correlate
+    mean_noise         sd_b(m_b) / s
+    std_noise          sd_b(log s_b)
+    effective_samples  1 / mean_noise^2: the number of independent values whose mean
+                       is as noisy. It is smaller than the number of values in a norm
+                       batch if the values at different positions are correlated
 
-each the root mean square over channels, then the mean over layers. For n independent
-normal values mean_noise is 1 / sqrt(n) and std_noise about 1 / sqrt(2 n).
+mean_noise and std_noise are root mean squares over channels, then means over layers.
+For n independent normal values, mean_noise is 1 / sqrt(n) and std_noise about
+1 / sqrt(2 n).
 """
 
 from collections import defaultdict
@@ -29,16 +34,17 @@ from normbench.probes.inputs import (
 def statistic_noise(trained: Trained) -> dict[str, float]:
     """How much the mean and deviation of a channel differ between norm batches.
 
-    A property of the inputs of the norms, which it has whatever the norm. The channels
-    of a norm batch that have one value, or are constant, have no log s_b and are left
-    out of std_noise; channels that are constant in all of them are left out of both.
+    The result depends only on the inputs of the norms, so that every norm has one. A
+    channel that has one value or is constant in a norm batch has no log s_b there, so
+    that norm batch is left out of std_noise. A channel that is constant in all norm
+    batches is left out of mean_noise and std_noise.
     """
-    layers = defaultdict[int, _Layer](_Layer)
+    layers = defaultdict[int, _LayerStatistics](_LayerStatistics)
 
-    def see(layer: int, values: Tensor, real: Tensor | None) -> None:
+    def add(layer: int, values: Tensor, real: Tensor | None) -> None:
         layers[layer].add(values.flatten(0, 1) if real is None else values[real])
 
-    visit_norm_batches(trained, see)
+    visit_norm_batches(trained, add)
     noises = torch.stack([layer.noise() for layer in layers.values()])
     mean_noise, std_noise = noises.nanmean(0).tolist()
     return {
@@ -48,8 +54,8 @@ def statistic_noise(trained: Trained) -> dict[str, float]:
     }
 
 
-class _Layer:
-    """The statistics of one norm's inputs, batch by batch."""
+class _LayerStatistics:
+    """The statistics of the inputs of one norm, per norm batch."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
@@ -57,23 +63,22 @@ class _Layer:
         self.variances: list[Tensor] = []
 
     def add(self, values: Tensor) -> None:
-        """Of a norm batch, (n, C)."""
+        """Add a norm batch: n values of C channels, (n, C)."""
         mean, variance = mean_and_variance(values)
         self.counts.append(len(values))
         self.means.append(mean)
         self.variances.append(variance)
 
     def noise(self) -> Tensor:
-        """mean_noise and std_noise: (2,)."""
+        """Return (2,): mean_noise and std_noise of the layer."""
         means, variances = torch.stack(self.means), torch.stack(self.variances)
         counts = means.new_tensor(self.counts)[:, None]
         centre = (counts * means).sum(0) / counts.sum()
         within = ((counts - 1) * variances).nansum(0)
         between = (counts * (means - centre).square()).sum(0)
         total = (within + between) / counts.sum()
-        of_mean = variance_between_batches(means) / torch.where(
-            total > 0, total, torch.nan
-        )
-        logs = torch.where(variances > 0, variances, torch.nan).log() / 2
-        of_std = variance_between_batches(logs)
-        return torch.stack([of_mean.nanmean(), of_std.nanmean()]).sqrt()
+        total = torch.where(total > 0, total, torch.nan)
+        mean_noise = variance_between_batches(means) / total
+        log_stds = torch.where(variances > 0, variances, torch.nan).log() / 2
+        std_noise = variance_between_batches(log_stds)
+        return torch.stack([mean_noise.nanmean(), std_noise.nanmean()]).sqrt()

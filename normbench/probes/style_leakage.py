@@ -1,13 +1,16 @@
-"""What can be read of a picture's appearance from the picture drawn after it.
+"""Probe `style_leakage`: how well the output predicts the appearance of the input.
 
-Held-out crops are changed in known ways: contrast by a gain of all values about 0.5,
-brightness by an offset, hue by a rotation about the grey axis. A ridge regression reads
-the appearance of the changed input from the output: from the means and standard
-deviations of its three channels, and all their products. Both are taken relative to
-their mean over the changes of the same crop, so that what the probe reads is the change
-and not which crop it is: a network whose output the change does not reach has R^2 = 0,
-however much its crops differ. The inputs are not clipped to [0, 1]: a clip would be a
-trace of brightness and contrast that no invariance takes away.
+The probe changes test crops in known ways: the contrast by a gain of all values about
+0.5, the brightness by an offset, and the hue by a rotation about the grey axis. The
+network redraws the changed crops. A ridge regression then predicts the appearance of
+the changed input from features of the output: the means and standard deviations of its
+three channels, and all products of two of these numbers.
+
+Features and appearance are centred: their mean over all changes of the same crop is
+subtracted. So the regression predicts the change, not which crop it was. If a change
+does not affect the output, R^2 is 0. The changed inputs are not clipped to [0, 1]. The
+effect of clipping depends on brightness and contrast, and even a network that ignores
+both would pass it on.
 """
 
 import math
@@ -18,70 +21,75 @@ from torch import Tensor
 from normbench.data.base import Photographs
 from normbench.probes.base import PROBES, Trained
 
-CROPS = 32
+MAX_CROPS = 32
 CHANGES = 16
-GAINS = (0.5, 1.5)
-OFFSETS = (-0.25, 0.25)
+"""Number of random changes of every crop."""
+GAIN_RANGE = (0.5, 1.5)
+OFFSET_RANGE = (-0.25, 0.25)
 GREY_LEVEL = 1 / 255
-"""The penalty: that of measuring every feature with an error of one grey level."""
+"""The ridge penalty acts like a measurement error of one grey level in all features."""
 
 
 @PROBES("style_leakage", data=Photographs)
 @torch.no_grad()
 def style_leakage(trained: Trained) -> dict[str, float]:
-    """How well brightness, contrast and hue of the input are read from the output.
+    """How well the output predicts brightness, contrast and hue of the input (R^2).
 
-    R^2, on crops that the regression has not seen, of brightness (the mean), contrast
-    (the standard deviation about the channels' means) and hue (the two coordinates of
-    the mean colour across the grey axis). 1: all of it is there; 0: nothing, and below
-    0 worse than nothing. Norms of the batch use their running statistics.
+    Brightness is the mean of all values, contrast the standard deviation about the
+    channel means, and hue the two coordinates of the mean colour perpendicular to the
+    grey axis. R^2 is computed on crops that the regression was not fitted to: 1 is a
+    perfect prediction, 0 is as good as the mean, and negative values are worse. The
+    network is in evaluation mode.
     """
-    index = trained.task.splits["test"][:CROPS]
+    index = trained.task.splits["test"][:MAX_CROPS]
     if len(index) < 4:
         return dict.fromkeys(("brightness", "contrast", "hue"), float("nan"))
     features, targets = [], []
     for crop, condition in zip(*trained.task.inputs(index), strict=True):
-        changed = _changes(crop)
-        drawn = trained.model(changed, condition.expand(CHANGES))
-        features.append(_centred(_features(drawn)))
+        changed = _changed_copies(crop)
+        output = trained.model(changed, condition.expand(CHANGES))
+        features.append(_centred(_features(output)))
         targets.append(_centred(_appearance(changed)))
     half = len(index) // 2
-    x, y = torch.stack(features), torch.stack(targets)
-    seen, held_out = (
-        (x[part].flatten(0, 1), y[part].flatten(0, 1))
-        for part in (slice(half), slice(half, None))
-    )
-    residual = (held_out[1] - held_out[0] @ _ridge(*seen)).square().sum(0)
-    total = held_out[1].square().sum(0)
-    of = {"brightness": [0], "contrast": [1], "hue": [2, 3]}
+    x_fit, y_fit = torch.cat(features[:half]), torch.cat(targets[:half])
+    x, y = torch.cat(features[half:]), torch.cat(targets[half:])
+    residual = (y - x @ _ridge(x_fit, y_fit)).square().sum(0)
+    total = y.square().sum(0)
+    columns = {"brightness": [0], "contrast": [1], "hue": [2, 3]}
     return {
-        name: (1 - residual[columns].sum() / total[columns].sum()).item()
-        for name, columns in of.items()
+        name: (1 - residual[indices].sum() / total[indices].sum()).item()
+        for name, indices in columns.items()
     }
 
 
-def _changes(crop: Tensor) -> Tensor:
-    """(CHANGES, 3, H, W): `crop` (3, H, W) with random gain, offset and rotation."""
+def _changed_copies(crop: Tensor) -> Tensor:
+    """Return `crop` (3, H, W) with random gains, offsets and hues: (CHANGES, 3, H, W).
+
+    Random numbers are drawn on the CPU, so that they are the same on every device.
+    """
     gain, offset, turn = (torch.rand(CHANGES, 1) for _ in range(3))
-    gain = GAINS[0] + (GAINS[1] - GAINS[0]) * gain
-    offset = OFFSETS[0] + (OFFSETS[1] - OFFSETS[0]) * offset
+    gain = GAIN_RANGE[0] + (GAIN_RANGE[1] - GAIN_RANGE[0]) * gain
+    offset = OFFSET_RANGE[0] + (OFFSET_RANGE[1] - OFFSET_RANGE[0]) * offset
     matrix = rotation(2 * math.pi * turn[:, 0]).to(crop)
-    turned = matrix @ crop.flatten(1)
-    changed = 0.5 + gain.to(crop)[:, :, None] * (turned - 0.5)
+    rotated = matrix @ crop.flatten(1)
+    changed = 0.5 + gain.to(crop)[:, :, None] * (rotated - 0.5)
     changed = changed + offset.to(crop)[:, :, None]
     return changed.view(-1, *crop.shape)
 
 
 def rotation(angle: Tensor) -> Tensor:
-    """(N, 3, 3): turns by `angle` (N,), in radians, of colours about the grey axis."""
+    """Return matrices (N, 3, 3) that rotate colours about the grey axis.
+
+    `angle` (N,) is in radians. The matrices follow from Rodrigues' rotation formula.
+    """
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    grey = torch.full((3, 3), 1 / 3)
-    across = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    return cos * torch.eye(3) + (1 - cos) * grey + sin * across
+    projection = torch.full((3, 3), 1 / 3)
+    cross_product = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    return cos * torch.eye(3) + (1 - cos) * projection + sin * cross_product
 
 
 def _appearance(pictures: Tensor) -> Tensor:
-    """Brightness, contrast, and the two of hue: (N, 4) float64 of (N, 3, H, W)."""
+    """Return brightness, contrast and two hue coordinates: (N, 4) float64."""
     variance, colour = torch.var_mean(pictures.double(), (2, 3), correction=0)
     red, green, blue = colour.unbind(1)
     hue = (2 * red - green - blue) / math.sqrt(6), (green - blue) / math.sqrt(2)
@@ -89,19 +97,20 @@ def _appearance(pictures: Tensor) -> Tensor:
 
 
 def _features(pictures: Tensor) -> Tensor:
-    """Channel means, standard deviations, products of any two: (N, 27) float64."""
+    """Return channel means, standard deviations and their products: (N, 27) float64."""
     variance, mean = torch.var_mean(pictures.double(), (2, 3), correction=0)
-    simple = torch.cat([mean, variance.sqrt()], 1)
+    linear = torch.cat([mean, variance.sqrt()], 1)
     i, j = torch.triu_indices(6, 6)
-    return torch.cat([simple, simple[:, i] * simple[:, j]], 1)
+    return torch.cat([linear, linear[:, i] * linear[:, j]], 1)
 
 
 def _centred(values: Tensor) -> Tensor:
+    """Return `values` (n, K) minus their mean over the rows."""
     return values - values.mean(0)
 
 
 def _ridge(x: Tensor, y: Tensor) -> Tensor:
-    """Coefficients (F, K) of y (n, K) on x (n, F)."""
+    """Return the ridge regression coefficients (F, K) of y (n, K) on x (n, F)."""
     penalty = len(x) * GREY_LEVEL**2 * torch.eye(x.shape[1]).to(x)
     coefficients: Tensor = torch.linalg.solve(x.T @ x + penalty, x.T @ y)
     return coefficients

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from normbench.config.schema import NOT_HASHED, RunConfig, RunRecord
 from normbench.errors import RequestError, did_you_mean
-from normbench.system.untrusted import LARGEST
+from normbench.system.untrusted import MAX_METRIC
 
 CONDITION = re.compile(r"(?P<key>[^=!<>]+)(?P<sign>!=|<=|>=|=|<|>)(?P<text>[^=<>].*|)")
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -235,12 +235,12 @@ def _differences(first: RunConfig, second: RunConfig) -> Iterator[str]:
 
 
 def counted(ok: Iterable[RunRecord], metric: str) -> list[float]:
-    """Return the values of `metric` that count in a mean: absolute value < LARGEST.
+    """Return the values of `metric` that count in a mean: absolute value < MAX_METRIC.
 
     `ok` are records with the status "ok".
     """
     values = (record.metrics.get(metric) for record in ok)
-    return [x for x in values if x is not None and abs(x) < LARGEST]
+    return [x for x in values if x is not None and abs(x) < MAX_METRIC]
 
 
 def _cell(by: dict[str, Any], metric: str, records: Sequence[RunRecord]) -> Cell:

@@ -56,10 +56,12 @@ def read_compact(path: Path) -> list[RunRecord]:
         records = []
         lines = io.BytesIO(untrusted.unzipped(path, follow=True))
         for number, line in enumerate(lines, 1):
-            if number > untrusted.MOST_RECORDS:
-                limit = f"{untrusted.MOST_RECORDS:,}"
+            if number > untrusted.MAX_RECORDS:
+                limit = f"{untrusted.MAX_RECORDS:,}"
                 raise Damaged(path, f"it has more than {limit} records")
-            records.append(_checked(line[: untrusted.RECORD], path, f"line {number}: "))
+            records.append(
+                _checked(line[: untrusted.MAX_RECORD_BYTES], path, f"line {number}: ")
+            )
         return records
     except Unreadable as error:
         raise _no_records(path, error.why) from None
@@ -96,7 +98,7 @@ def read_valid(folder: Path) -> RunRecord | None:
         if parent.is_symlink():
             raise Unreadable(path, f"{parent} is a link; put the folder itself there")
     try:
-        data = untrusted.content(path, untrusted.RECORD)
+        data = untrusted.content(path, untrusted.MAX_RECORD_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     record = _checked(data, path)

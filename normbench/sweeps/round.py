@@ -19,7 +19,7 @@ from normbench.sweeps.forecast import Forecast
 from normbench.sweeps.manifest import Announcement, Manifest
 from normbench.sweeps.observer import SweepObserver
 from normbench.sweeps.plan import Plan, PlanState, plan_state
-from normbench.system.signals import all_interrupt
+from normbench.system.signals import stop_signals_raise
 
 Observe = Callable[[str, Plan, PlanState], SweepObserver]
 """Makes the observer of a round from its title, its plan and the state of the plan."""
@@ -39,7 +39,7 @@ class Rounds:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        self._open.enter_context(all_interrupt())
+        self._open.enter_context(stop_signals_raise())
         self._open.enter_context(self._announcement)
         return self
 

@@ -1,1 +1,1 @@
-"""What the operating system gives: files of others, locks, signals and streams."""
+"""Operating system services: files, locks, signals and output streams."""

@@ -1,4 +1,4 @@
-"""Writes a file whole or not at all."""
+"""Atomic writes of files."""
 
 import errno
 import os
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `path` whole or not at all, whether the process or the machine stops.
+    """Write `content` to `path` completely or not at all, even if the machine stops.
 
-    Raises OSError, also where a device, a pipe or a socket has that name: a file that
-    takes its place would break the machine.
+    Raises OSError if the file cannot be written. This includes a device, a pipe or a
+    socket at `path`: replacing /dev/null by a file would break the machine.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     data = content.encode() if isinstance(content, str) else content
     try:

@@ -1,4 +1,7 @@
-"""Handlers of Ctrl-C for the start of the program: they import next to nothing."""
+"""Handlers of Ctrl-C for the start of the program.
+
+This module imports almost nothing, so that the handlers are installed early.
+"""
 
 import os
 import signal
@@ -10,34 +13,37 @@ if TYPE_CHECKING:  # importing `typing` takes time, too
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
-AGAIN = "interrupted; the same command continues it"
-IMPORTING = "<frozen importlib._bootstrap>"
-"""The file name in the frames in which Python imports a module."""
+INTERRUPTED_MESSAGE = "interrupted; run the same command again to continue"
+IMPORT_FILE_NAME = "<frozen importlib._bootstrap>"
+"""The file name of the stack frames in which Python imports a module."""
 
 
-def heed_ctrl_c_at_once() -> None:
-    """Let Ctrl-C end this process, which has nothing to save yet, unless ignored."""
+def install_exit_handler() -> None:
+    """Let Ctrl-C end this process at once, unless the process ignores Ctrl-C.
+
+    At the start of the program, there is nothing to save.
+    """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, end_at_once)
+        signal.signal(signal.SIGINT, exit_at_once)
 
 
-def end_at_once(signum: int, frame: "FrameType | None") -> "NoReturn":
-    """A handler that ends the process at any point."""
+def exit_at_once(signum: int, frame: "FrameType | None") -> "NoReturn":
+    """End the process without an exception (a signal handler)."""
     try:
-        os.write(2, f"{AGAIN}\n".encode())
+        os.write(2, f"{INTERRUPTED_MESSAGE}\n".encode())
     except OSError:
-        pass  # nobody can see it
+        pass  # standard error is closed
     os._exit(INTERRUPTED)
 
 
 def interrupt(signum: int, frame: "FrameType | None") -> None:
-    """A handler that raises KeyboardInterrupt, or ends the process during an import.
+    """Raise KeyboardInterrupt, or end the process during an import (a signal handler).
 
-    Code that runs during an import may catch the exception and go on.
+    During an import, the imported code might catch the exception and continue.
     """
     caller = frame
     while caller is not None:
-        if caller.f_code.co_filename == IMPORTING:
-            end_at_once(signum, frame)
+        if caller.f_code.co_filename == IMPORT_FILE_NAME:
+            exit_at_once(signum, frame)
         caller = caller.f_back
     raise KeyboardInterrupt

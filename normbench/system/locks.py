@@ -1,7 +1,7 @@
-"""Tells whether a process holds a lock, without write access.
+"""Checks whether a process holds a lock, without write access to the lock file.
 
-The lock is that of the operating system (`flock`, as filelock uses it): it ends with
-the process, however the process ends.
+The locks are those of the operating system (`flock`), which filelock uses. The system
+releases a lock when its process ends for any reason.
 """
 
 import errno
@@ -17,30 +17,31 @@ except ImportError:  # Windows
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process, here or elsewhere, of any user, holds the lock at `path`.
+    """Return whether any process, also on another machine, holds the lock at `path`.
 
-    False if the file does not exist or cannot be opened.
+    Return False if the file does not exist or cannot be opened.
     """
     if fcntl is None:
-        return _cannot_be_taken(path)
+        return _cannot_be_acquired(path)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        # Shared: NFS allows no other lock on a file that is open for reading, and two
-        # processes that ask at once do not block each other.
+        # A shared lock is the only kind that NFS allows on a file that is open for
+        # reading. Two processes that check at the same time do not block each other.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno == errno.ENOSYS:
-            return _cannot_be_taken(path)
+            return _cannot_be_acquired(path)
         return error.errno in {errno.EWOULDBLOCK, errno.EACCES}
     finally:
         os.close(descriptor)
     return False
 
 
-def _cannot_be_taken(path: Path) -> bool:
+def _cannot_be_acquired(path: Path) -> bool:
+    """Return whether another process holds the lock, by an attempt to acquire it."""
     if not path.is_file():
         return False
     lock = FileLock(path)

@@ -1,7 +1,7 @@
 """Temporary handlers of Ctrl-C, SIGTERM and SIGHUP.
 
-A terminal sends SIGHUP when it is closed. A process that ignores it (`nohup`) goes on
-ignoring it.
+A terminal sends SIGHUP when it is closed. If a process ignores a signal (`nohup`), it
+also ignores the signal here.
 """
 
 import signal
@@ -10,19 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from normbench.system.interrupts import end_at_once, interrupt
+from normbench.system.interrupts import exit_at_once, interrupt
 
 Handler = Callable[[int, FrameType | None], object]
 
 
 def not_ignored(*names: str) -> tuple[signal.Signals, ...]:
-    """The signals of these names, such as "SIGHUP", that exist and are not ignored."""
+    """Return the signals `names`, such as "SIGHUP", that this process does not ignore.
+
+    Names that the operating system does not have are left out.
+    """
     signals = (getattr(signal, name) for name in names if hasattr(signal, name))
     return tuple(s for s in signals if signal.getsignal(s) != signal.SIG_IGN)
 
 
-def of_the_terminal() -> tuple[signal.Signals, ...]:
-    """The signals that a terminal sends to all of its processes."""
+def terminal_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that a terminal sends to all of its processes."""
     if sys.platform == "win32":
         return (signal.SIGINT,)
     return signal.SIGINT, signal.SIGHUP
@@ -31,18 +34,21 @@ def of_the_terminal() -> tuple[signal.Signals, ...]:
 @contextmanager
 def handled(numbers: Sequence[signal.Signals], handler: Handler) -> Iterator[None]:
     """Handle the signals `numbers` by `handler` inside the `with` block."""
-    before = [signal.signal(number, handler) for number in numbers]
+    previous_handlers = [signal.signal(number, handler) for number in numbers]
     try:
         yield
     finally:
-        for number, former in zip(numbers, before, strict=True):
-            signal.signal(number, former)
+        for number, previous in zip(numbers, previous_handlers, strict=True):
+            signal.signal(number, previous)
 
 
 @contextmanager
 def ctrl_c_raises() -> Iterator[None]:
-    """Inside the block, Ctrl-C raises KeyboardInterrupt where it ended the process."""
-    if signal.getsignal(signal.SIGINT) is not end_at_once:
+    """Let Ctrl-C raise KeyboardInterrupt inside the block if it would end the process.
+
+    Any handler except `exit_at_once` stays.
+    """
+    if signal.getsignal(signal.SIGINT) is not exit_at_once:
         yield
         return
     with handled((signal.SIGINT,), interrupt):
@@ -50,22 +56,23 @@ def ctrl_c_raises() -> Iterator[None]:
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:
-    """Do nothing; with SIG_IGN, Python would warn about a signal that is pending."""
+    """Do nothing. With SIG_IGN instead, Python would warn about a pending signal."""
 
 
 @contextmanager
-def all_interrupt() -> Iterator[None]:
-    """Inside the block, Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt.
+def stop_signals_raise() -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt inside the block.
 
-    SIGTERM and SIGHUP do so once: a closed terminal and its shell may each send one,
-    and only Ctrl-C may stop the saving that follows.
+    After the first of them, the process ignores SIGTERM and SIGHUP: a closed terminal
+    and its shell may both send a signal. Only a second Ctrl-C can then interrupt the
+    saving of results.
     """
     numbers = not_ignored("SIGTERM", "SIGHUP")
 
-    def press(signum: int, frame: FrameType | None) -> None:
+    def interrupt_once(signum: int, frame: FrameType | None) -> None:
         for number in numbers:
             signal.signal(number, _ignore)
         interrupt(signum, frame)
 
-    with handled((*numbers, *not_ignored("SIGINT")), press):
+    with handled((*numbers, *not_ignored("SIGINT")), interrupt_once):
         yield

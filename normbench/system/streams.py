@@ -1,9 +1,9 @@
-"""Standard output and standard error whose writes never raise.
+"""Standard output and standard error whose writes never raise an exception.
 
-The program and each of its workers call `install` first. From then on a write of
-progress may fail (a full disk, a closed pipe or terminal) without ending what runs.
-The first error of standard output is kept for the exit code. Text is cleaned, so that
-it cannot send commands to a terminal.
+The program and each of its workers call `install` first. After that, a failed write of
+progress (a full disk, a closed pipe or terminal) does not stop a run. `lost_output`
+returns the first error of standard output, for the exit code. Control characters in a
+text are escaped, so that the text cannot send commands to a terminal.
 """
 
 import codecs
@@ -17,20 +17,23 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
-PATIENCE = 1.0
-"""Seconds that progress waits for a reader that is slow; then it is left out."""
-PIECE = 4096
-"""Bytes that a pipe takes as a whole, if it takes any."""
-COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-r"""Control characters except \t and \n, and those that change the text direction."""
+WRITE_TIMEOUT = 1.0
+"""Seconds that a write of progress waits for a slow reader before it drops the text."""
+PIPE_CHUNK = 4096
+"""Bytes that a pipe accepts in one piece or not at all (PIPE_BUF)."""
+CONTROL_CHARACTERS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
+r"""Control characters except \t and \n, and characters that change the direction."""
 
 
 def clean(text: str) -> str:
-    r"""`text` with every character of COMMANDS as \uXXXX, which JSON reads back."""
-    return COMMANDS.sub(lambda match: _escaped(match[0]), text)
+    r"""Return `text` with CONTROL_CHARACTERS as \uXXXX, as in JSON."""
+    return CONTROL_CHARACTERS.sub(lambda match: _escaped(match[0]), text)
 
 
 def _escaped(text: str) -> str:
+    r"""Return every UTF-16 unit of `text` as \uXXXX."""
     units = text.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
@@ -41,15 +44,16 @@ def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
 
 
 ESCAPE = "normbench.escape"
+"""Name of the error handler of codecs that escapes characters without an encoding."""
 codecs.register_error(ESCAPE, _escape_unencodable)
 
 
 class Output:
-    r"""Writes text to a descriptor; characters that it cannot encode become \uXXXX.
+    r"""Writes text to a file descriptor, with characters it cannot encode as \uXXXX.
 
-    `lost` is the first error of a write. If `waits`, as for results, a write waits for
-    its reader however long, and after an error nothing more is written: it would follow
-    a gap.
+    `lost` is the first error of a write. `waits` is True for results: a write waits for
+    its reader without a limit, and after an error nothing more is written, so that the
+    results have no gap.
     """
 
     def __init__(self, stream: TextIO | None, descriptor: int, *, waits: bool) -> None:
@@ -67,17 +71,17 @@ class Output:
         self._stalled = False
 
     def write(self, text: str) -> None:
-        """Write all of `text`, or as much as the reader takes in time."""
+        """Write `text`, or the part that the reader accepts before the timeout."""
         rest = memoryview(self._encoder.encode(text))
-        deadline = time.monotonic() + (0 if self._stalled else PATIENCE)
+        deadline = time.monotonic() + (0 if self._stalled else WRITE_TIMEOUT)
         try:
             while rest and not (self._waits and self.lost) and self._is_ready():
-                written = self._raw.write(rest[:PIECE]) or 0
+                written = self._raw.write(rest[:PIPE_CHUNK]) or 0
                 rest = rest[written:]
                 if written:
                     self._stalled = False
                 elif self._waits or time.monotonic() < deadline:
-                    time.sleep(0.01)  # there is room, but too little for the next piece
+                    time.sleep(0.01)  # the pipe has too little room for a chunk
                 else:
                     self._stalled = True
                     break
@@ -85,38 +89,39 @@ class Output:
             self.lost = self.lost or error
 
     def _is_ready(self) -> bool:
-        """Wait until there is room for a write; False if that takes too long."""
+        """Wait until there is room for a write. Return False after the timeout."""
         if not hasattr(select, "poll"):
             return True
         poll = select.poll()
         poll.register(self.descriptor, select.POLLOUT)
-        milliseconds = 0 if self._stalled else 1000 * PATIENCE
-        ready = bool(poll.poll(None if self._waits else milliseconds))
-        self._stalled = self._stalled or not ready
-        return ready
+        milliseconds = 0 if self._stalled else 1000 * WRITE_TIMEOUT
+        is_ready = bool(poll.poll(None if self._waits else milliseconds))
+        self._stalled = self._stalled or not is_ready
+        return is_ready
 
 
 def _reopened(descriptor: int) -> io.FileIO | None:
-    """The terminal of a descriptor, opened for writes that do not block, if it is one.
+    """Open the terminal of `descriptor` again for writes that do not block.
 
-    A terminal with any room counts as ready, and a longer write would block. O_NONBLOCK
-    on the descriptor itself would be set for other processes too.
+    Return None if it is not a terminal. `poll` reports a terminal as ready if it has
+    any room, and a write of more text would block. Other processes share `descriptor`,
+    so O_NONBLOCK must not be set on it.
     """
     flags = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
     try:
         return io.FileIO(os.open(os.ttyname(descriptor), flags), "w", closefd=False)
-    except (AttributeError, OSError):  # the former on Windows
+    except (AttributeError, OSError):  # AttributeError on Windows
         return None
 
 
 class Stream(io.TextIOBase):
-    """Standard output or error; cleans what is written unless it is `styled`."""
+    """Standard output or standard error; escapes control characters (see `clean`)."""
 
     def __init__(self, output: Output, *, styled: bool = False) -> None:
         self._output, self._is_styled = output, styled
 
     def styled(self) -> "Stream":
-        """The same output for a console, which sends commands to the terminal."""
+        """Return a stream for rich, which keeps the control characters of styles."""
         return Stream(self._output, styled=True)
 
     @property
@@ -148,7 +153,7 @@ class Stream(io.TextIOBase):
 def install() -> None:
     """Replace sys.stdout and sys.stderr by streams whose writes never raise.
 
-    A stream without a descriptor, as in a test, stays.
+    A stream without a file descriptor, such as a buffer in a test, is not replaced.
     """
     _open_closed_descriptors()
     for name, descriptor, waits in (("stdout", 1, True), ("stderr", 2, False)):
@@ -165,10 +170,11 @@ def install() -> None:
 
 
 def _open_closed_descriptors() -> None:
-    """Open the null device as every standard descriptor that is closed.
+    """Open the null device for standard descriptors (0, 1, 2) that are closed.
 
-    Otherwise the next opened file would become standard output or error and get its
-    text. Standard output is opened for reading: a write fails, as it is not seen.
+    Otherwise the next file that the process opens would get such a number, and output
+    would be written into that file. Standard output is opened for reading only: so a
+    write fails, and the program reports that its output is lost.
     """
     for descriptor, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
         try:
@@ -179,17 +185,20 @@ def _open_closed_descriptors() -> None:
 
 
 def lost_output() -> OSError | None:
-    """The error of the first write to standard output that failed, if any did."""
+    """Return the error of the first failed write to standard output, or None."""
     return sys.stdout.lost if isinstance(sys.stdout, Stream) else None
 
 
-def say_lost_output() -> bool:
-    """Whether standard output lost text; prints the reason, except for `| head`."""
-    lost = lost_output()
-    if lost is not None and lost.errno != errno.EPIPE:
-        reason = lost.strerror or lost
+def report_lost_output() -> bool:
+    """Print the error of standard output, if any. Return whether there was an error.
+
+    A reader that closed the pipe, such as `| head`, is not printed.
+    """
+    error = lost_output()
+    if error is not None and error.errno != errno.EPIPE:
+        reason = error.strerror or error
         sys.stderr.write(f"error: standard output cannot be written: {reason}\n")
-    return lost is not None
+    return error is not None
 
 
 def write_error(text: str) -> None:

@@ -1,8 +1,8 @@
-"""Reads files that somebody else may have written, within bounds.
+"""Reads files that a stranger may have written, within limits.
 
-Every record, history, manifest and verdict is read here. Whatever a file holds, its
-reader gets the value, or an error of one line that names the file: a named pipe does
-not block the reader, and a link, a gzip bomb or 100,000 levels of brackets do no harm.
+All records, histories, manifests and verdicts are read with this module. A reader gets
+either the value or an error of one line that names the file. A named pipe does not
+block the reader, and a link, a gzip bomb or 100,000 nested brackets do no harm.
 """
 
 import errno
@@ -25,25 +25,20 @@ from normbench.errors import Damaged, Unreadable
 if TYPE_CHECKING:
     from PIL import Image
 
-LARGEST = 1e100
+MAX_METRIC = 1e100
 """Larger metrics are refused: their squares, means and intervals would overflow."""
 MIB = 2**20
-RECORD = 4 * MIB
-"""Bytes of one record at most; a usual one has about 5,000."""
-HISTORY = 128 * MIB
-VERDICT = 32 * MIB
-PACKED = 64 * MIB
-"""Bytes of a gzip file at most; `UNPACKED` limits its content."""
-UNPACKED = 512 * MIB
-PICTURE = 64 * MIB
-MOST_PIXELS = 50_000_000
-YAML = 2**18
-"""Bytes of a config or a claim at most; the largest of normbench has 20,000."""
-MOST_NODES = 100_000
-MOST_ROWS = 1_000_000
-"""Rows of one history at most."""
-MOST_RECORDS = 100_000
-"""Records of one gzip file at most."""
+MAX_RECORD_BYTES = 4 * MIB  # a typical record has 5,000 bytes
+MAX_HISTORY_BYTES = 128 * MIB
+MAX_VERDICT_BYTES = 32 * MIB
+MAX_GZIP_BYTES = 64 * MIB
+MAX_UNPACKED_BYTES = 512 * MIB
+MAX_PICTURE_BYTES = 64 * MIB
+MAX_PIXELS = 50_000_000
+MAX_YAML_BYTES = 2**18  # the largest built-in config or claim has 20,000 bytes
+MAX_YAML_NODES = 100_000
+MAX_HISTORY_ROWS = 1_000_000
+MAX_RECORDS = 100_000  # in one gzip file
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -57,11 +52,14 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def content(path: Path, most: int, *, follow: bool = False) -> bytes:
-    """The bytes of the regular file at `path`, at most `most` of them.
+    """Return the bytes of the regular file at `path`, which has at most `most` bytes.
 
-    Raises FileNotFoundError or NotADirectoryError if there is no file, Damaged if it is
-    larger, and Unreadable if it is not a regular file (a link is one only with
-    `follow`) or the disk cannot be read.
+    Raises
+
+    - FileNotFoundError or NotADirectoryError if there is no file;
+    - Damaged if the file is larger than `most`;
+    - Unreadable if it is not a regular file, if it is a link and `follow` is False, or
+      if the operating system cannot read it.
     """
     with _named(path):
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -82,7 +80,7 @@ def content(path: Path, most: int, *, follow: bool = False) -> bytes:
 
 
 def require_file(path: Path) -> None:
-    """Raise Unreadable unless `path` is a regular file, FileNotFoundError for none."""
+    """Raise Unreadable if `path` is no regular file, FileNotFoundError if missing."""
     with _named(path):
         _require_regular(path.lstat().st_mode, path)
 
@@ -95,6 +93,7 @@ def _require_regular(mode: int, path: Path) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
+    """Turn an OSError in the block into Unreadable, except a missing file."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -109,25 +108,28 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def unzipped(path: Path, *, follow: bool = False) -> bytes:
-    """The content of the gzip file at `path`, at most UNPACKED bytes.
+    """Return the unpacked content of the gzip file at `path`.
 
-    Raises as `content` does, and Damaged if it is not a whole gzip file.
+    Raises the errors of `content`, and Damaged if it is not a complete gzip file or
+    unpacks to more than MAX_UNPACKED_BYTES.
     """
-    packed = content(path, PACKED, follow=follow)
+    packed = content(path, MAX_GZIP_BYTES, follow=follow)
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
-            data = file.read(UNPACKED + 1)
+            data = file.read(MAX_UNPACKED_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise Damaged(path, str(error)) from None
-    if len(data) > UNPACKED:
-        raise Damaged(path, f"it unpacks to more than {UNPACKED // MIB} MiB")
+    if len(data) > MAX_UNPACKED_BYTES:
+        limit = MAX_UNPACKED_BYTES // MIB
+        raise Damaged(path, f"it unpacks to more than {limit} MiB")
     return data
 
 
 def parsed(model: type[_Model], data: bytes, path: Path, where: str = "") -> _Model:
-    """`data`, JSON from the file at `path`, as a `model`. Raises Damaged.
+    """Parse `data`, JSON from the file at `path`, as a `model`.
 
-    `where` names the part of the file that `data` is, such as "line 3: ".
+    Raises Damaged. `where`, such as "line 3: ", says in the message which part of the
+    file `data` is.
     """
     try:
         return model.model_validate_json(data)
@@ -139,40 +141,48 @@ def parsed(model: type[_Model], data: bytes, path: Path, where: str = "") -> _Mo
 
 
 def yaml_text(path: Path) -> bytes:
-    """The text of a yaml file whose size, with all aliases expanded, is bounded.
+    """Return the text of a yaml file, which may be invalid yaml.
 
-    The text need not be valid yaml. Raises as `content` does, and Damaged if aliases
-    stand for more than MOST_NODES values or contain themselves.
+    Raises the errors of `content`, and Damaged if the file has more than MAX_YAML_NODES
+    values after its aliases are expanded, or if an alias contains itself.
     """
-    text = content(path, YAML, follow=True)
+    text = content(path, MAX_YAML_BYTES, follow=True)
     try:
         node = yaml.compose(text, yaml.SafeLoader)
-        size = _expanded(node, {}) if node else 0
+        size = _expanded_size(node, {}) if node else 0
     except yaml.YAMLError:
         return text
     except RecursionError:
-        raise Damaged(path, "it is nested too deep, or in itself") from None
-    if size > MOST_NODES:
-        raise Damaged(path, f"its aliases stand for more than {MOST_NODES:,} values")
+        raise Damaged(path, "it is nested too deeply, or in itself") from None
+    if size > MAX_YAML_NODES:
+        raise Damaged(
+            path, f"its aliases stand for more than {MAX_YAML_NODES:,} values"
+        )
     return text
 
 
-def _expanded(node: yaml.Node, known: dict[int, int]) -> int:
-    """The number of values in a node of yaml with all aliases expanded."""
-    if id(node) not in known:
-        inner: Any = node.value if isinstance(node, yaml.CollectionNode) else []
+def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Return the number of values in a yaml node after its aliases are expanded.
+
+    `sizes` caches the result by the id of a node.
+    """
+    if id(node) not in sizes:
+        children: Any = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.MappingNode):
-            inner = [child for pair in inner for child in pair]
-        known[id(node)] = 1 + sum(_expanded(child, known) for child in inner)
-    return known[id(node)]
+            children = [child for pair in children for child in pair]
+        sizes[id(node)] = 1 + sum(_expanded_size(child, sizes) for child in children)
+    return sizes[id(node)]
 
 
 def yaml_value(path: Path) -> Any:
-    """The value in a yaml or JSON file. Raises as `yaml_text`, and Damaged."""
+    """Return the value in a yaml or JSON file.
+
+    Raises the errors of `yaml_text`, and Damaged if the file is not yaml.
+    """
     text = yaml_text(path)
     if text.lstrip().startswith(b"{"):
         with suppress(ValueError, RecursionError):
-            return json.loads(text)  # yaml would read 1e-05 as a text
+            return json.loads(text)  # yaml would parse 1e-05 as a string
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # such as a number of 5,000 digits
@@ -180,61 +190,64 @@ def yaml_value(path: Path) -> Any:
 
 
 def picture(path: Path) -> "Image.Image":
-    """The picture in a PNG file. Raises as `content` does, and Damaged."""
+    """Return the picture in a PNG file.
+
+    Raises the errors of `content`, and Damaged if the file is not a PNG or too large.
+    """
     from PIL import Image
 
-    data = content(path, PICTURE)
+    data = content(path, MAX_PICTURE_BYTES)
     try:
         image = Image.open(io.BytesIO(data), formats=["PNG"])
-        if image.width * image.height > MOST_PIXELS:
-            raise Damaged(path, f"it has more than {MOST_PIXELS:,} pixels")
+        if image.width * image.height > MAX_PIXELS:
+            raise Damaged(path, f"it has more than {MAX_PIXELS:,} pixels")
         image.load()
     except Damaged:
         raise
-    except Exception as error:  # Pillow raises many kinds
+    except Exception as error:  # Pillow raises many kinds of exceptions
         reason = str(error) or type(error).__name__
         raise Damaged(path, f"it is not a PNG: {reason}"[:200]) from None
     return image
 
 
 def history(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's history, oldest first, without an incomplete last line.
+    """Return the rows of a history, oldest first, without an incomplete last line.
 
-    Every row has an integer `step`; its values are numbers below LARGEST, or None.
-    Raises as `content` does, and Damaged, with the number of the line, for anything
-    else: a history counts as a whole or not at all.
+    Every row has an integer `step`. All values are numbers below MAX_METRIC or None.
+    Raises the errors of `content`, and Damaged, with the line number, if any other row
+    is invalid.
     """
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(io.BytesIO(content(path, HISTORY)), 1):
-        if number > MOST_ROWS:
-            raise Damaged(path, f"it has more than {MOST_ROWS:,} rows")
+    for number, line in enumerate(io.BytesIO(content(path, MAX_HISTORY_BYTES)), 1):
+        if number > MAX_HISTORY_ROWS:
+            raise Damaged(path, f"it has more than {MAX_HISTORY_ROWS:,} rows")
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError):  # also for bytes that are not UTF-8
+        except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
             if not line.endswith(b"\n"):
                 break
             raise Damaged(path, f"line {number} is not JSON") from None
-        if why := _mistake(row):
-            raise Damaged(path, f"line {number}: {why}")
+        if reason := _row_mistake(row):
+            raise Damaged(path, f"line {number}: {reason}")
         rows.append(row)
     return rows
 
 
-def _mistake(row: Any) -> str | None:
-    """The reason why `row` is not a row of a history; None if it is."""
+def _row_mistake(row: Any) -> str | None:
+    """Return the reason why `row` is not a row of a history; None if it is a row."""
     if not isinstance(row, dict):
         return "it is not an object"
     step = row.get("step")
     if type(step) is not int or not 0 <= step < 2**53:
-        return "its step is not a whole number"
+        return "its step is not an integer of at most 16 digits"
     for key, value in row.items():
-        if value is not None and not _can_be_drawn(value):
-            return f"{key[:60]!r} is not a number of a size that can be drawn"
+        if value is not None and not _is_plottable(value):
+            return f"{key[:60]!r} is not a number below {MAX_METRIC:g}"
     return None
 
 
-def _can_be_drawn(value: Any) -> bool:
+def _is_plottable(value: Any) -> bool:
     try:
-        return type(value) in (int, float) and -LARGEST < float(value) < LARGEST
-    except OverflowError:  # a whole number of 400 digits
+        return type(value) in (int, float) and abs(float(value)) < MAX_METRIC
+    except OverflowError:  # an integer of 400 digits
         return False

@@ -17,8 +17,9 @@ REGISTRY: "Registry[Task]" = Registry("task", "normbench.tasks")
 class NormFactory(Protocol):
     """Builds the norms of a model.
 
-    The module that it returns is called as `(x, mask=None, condition=None)`. It
-    normalises, then applies `activation`, unless the norm contains its own.
+    The returned module is called as `(x, mask=None, condition=None)`. It normalizes,
+    then applies `activation`. A norm that has an activation of its own replaces
+    `activation` by it.
     """
 
     def __call__(
@@ -29,9 +30,9 @@ class NormFactory(Protocol):
 class Task(ABC):
     """A network with its loss and metrics on one data set.
 
-    A subclass is built as `Task(data, device, *, **options)`, where `data` is a
-    `data_kind`; a yaml may set the keyword-only parameters. No method depends on a
-    property of a norm.
+    A subclass is built as `Task(data, device, *, **options)`. `data` is an instance of
+    `data_kind`. A yaml file may set the keyword-only parameters. No method may depend
+    on which norm the network has.
     """
 
     name: ClassVar[str]
@@ -39,7 +40,7 @@ class Task(ABC):
     primary_metric: ClassVar[str]
     direction: ClassVar[Literal["minimize", "maximize"]]
     norm_aliases: ClassVar[dict[str, str]]
-    """Which norm an ambiguous name, such as "layer", means in this task."""
+    """Maps an ambiguous name, such as "layer", to the norm that it means here."""
 
     fixed_spatial: bool = True
     """Whether every batch has the same spatial shape."""
@@ -48,12 +49,12 @@ class Task(ABC):
     """Whether the inputs of the network have rows and columns."""
 
     conditions: int = 1
-    """The number of conditions; if there are several, `inputs` includes them."""
+    """Number of conditions. With more than one, `inputs` includes each condition."""
 
     batch_by: Tensor | None = None
-    """A key (N,), CPU, of every sample: a training batch has samples of similar keys.
+    """Sort keys (N,) of all samples, CPU: a training batch has samples of similar keys.
 
-    If None, training batches are random. Held-out batches always are.
+    If None, training batches are random. Validation and test batches never use the key.
     """
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
@@ -65,48 +66,51 @@ class Task(ABC):
     """Sample indices (int64, CPU) of "train", "val", "test"."""
 
     notes: Notes = Notes()
-    """How the user's files were understood, for `doctor` and the record."""
+    """How the data set interpreted the user's files, for `doctor` and the record."""
 
     data_facts: Mapping[str, float] = {}
-    """What the data set reports about itself, such as "skipped_images"."""
+    """Numbers that describe the data set, such as "skipped_images"."""
 
     @abstractmethod
     def build(self, norm: NormFactory) -> nn.Module:
-        """Build a network that normalises with `norm` everywhere.
+        """Build a network whose norms are all built by `norm`.
 
-        It draws its weights from the global random stream, the same for every norm, and
-        lists the last layers, which no norm follows, in `output_layers`.
+        The network draws its initial weights from PyTorch's global random generator.
+        They must be the same for every norm. The attribute `output_layers` of the
+        network lists the last layers, which no norm follows.
         """
 
     @abstractmethod
     def inputs(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Return the network's arguments for samples `index` (B,), on the device."""
+        """Return the network inputs of samples `index` (B,), on the device."""
 
     def training_inputs(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Return `inputs` as the network trains on them: augmented, if the data are."""
+        """Return `inputs` for a training step: augmented if the data set augments."""
         return self.inputs(index)
 
     def begin_epoch(self, epoch: int, order: Tensor) -> None:
         """Prepare to train on samples `order` (M,), CPU, in `epoch` (from 0).
 
-        A resumed run begins within an epoch. The inputs of a sample depend on the
-        sample and the epoch alone, so a resumed run sees the same inputs.
+        A resumed run may begin in the middle of an epoch. The inputs of a sample must
+        depend only on the sample and the epoch, so that a resumed run sees the same
+        inputs.
         """
         return
 
     def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
-        """Return numbers to record about the data and `batches` (of samples, CPU)."""
+        """Return numbers to record about the data and `batches` (indices, CPU)."""
         return dict(self.data_facts)
 
     @abstractmethod
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
-        """Return the mean loss over samples `index` (B,): a scalar with a graph."""
+        """Return the mean loss over samples `index` (B,): a differentiable scalar."""
 
     def loss_of_share(self, model: nn.Module, share: Tensor, index: Tensor) -> Tensor:
-        """Return the mean loss over `share`, a part of the samples `index` of a batch.
+        """Return the mean loss over `share`, a part of the batch `index`.
 
-        A sample has the same inputs as in the whole batch. A task whose inputs depend
-        on the batch must override this method.
+        Distributed training calls it with the share of one process. Every sample must
+        have the same inputs as in the whole batch. So a task whose inputs depend on the
+        batch must override this method.
         """
         return self.loss(model, share)
 
@@ -116,19 +120,20 @@ class Task(ABC):
     ) -> dict[str, float]:
         """Return the metrics of `model` over `split`, in batches of `batch_size`.
 
-        The mode of `model` does not change. Keys lack the split: "loss", "error".
+        The training flag of `model` does not change. The keys, such as "loss" and
+        "error", do not contain the name of the split.
         """
 
     def pictures(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return pictures to look at: name -> (3, H, W) float32 in [0, 1]."""
+        """Return example outputs as pictures: name -> (3, H, W) float32 in [0, 1]."""
         return {}
 
 
 def full_batches(index: Tensor, batch_size: int) -> Iterator[tuple[Tensor, int]]:
-    """Yield (batch, count): every batch has `batch_size` samples, `count` of them new.
+    """Yield (batch, count): batches of `batch_size` indices, the first `count` new.
 
-    The last batch is filled up with the first samples: a network whose outputs depend
-    on the batch never sees a smaller batch than in training.
+    The last batch is filled up with samples from the start of `index`. So a network
+    whose outputs depend on the batch always sees batches of the same size.
     """
     for start in range(0, len(index), batch_size):
         batch = index[start : start + batch_size]
@@ -147,18 +152,18 @@ def classification_metrics(
 ) -> dict[str, float]:
     """Return the mean cross-entropy ("loss", nats), "error" and "accuracy" in [0, 1].
 
-    `logits(batch)` maps indices (B,) to (B, classes); `labels` (N,) belong to the whole
-    data set. An output that is not finite counts as an error. All values stay on the
-    device until the end.
+    `logits(batch)` maps indices (B,) to (B, classes). `labels` (N,) are the labels of
+    the whole data set, `index` the samples to classify. An output that is not finite
+    counts as an error. All values stay on the device until the end.
     """
-    losses, wrong = [], []
+    losses, error_counts = [], []
     with torch.no_grad():
         for batch, count in full_batches(index, batch_size):
             output = logits(batch)[:count].float()
             target = labels[batch[:count].to(labels.device, non_blocking=True)]
             losses.append(F.cross_entropy(output, target, reduction="sum"))
-            right = (output.argmax(1) == target) & output.isfinite().all(1)
-            wrong.append((~right).sum())
-    error = torch.stack(wrong).sum().item() / len(index)
+            correct = (output.argmax(1) == target) & output.isfinite().all(1)
+            error_counts.append((~correct).sum())
+    error = torch.stack(error_counts).sum().item() / len(index)
     loss = torch.stack(losses).cpu().double().sum().item() / len(index)
     return {"loss": loss, "error": error, "accuracy": 1 - error}

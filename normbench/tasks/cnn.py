@@ -1,4 +1,4 @@
-"""Classify images with a CNN: a small one, or torchvision's ResNets."""
+"""Image classification with a small CNN or with a ResNet of torchvision."""
 
 from typing import ClassVar, Literal
 
@@ -22,22 +22,27 @@ from normbench.tasks.networks.cnn import (
 
 
 class CNN(Task, name="cnn"):
-    """Classify images: cross-entropy of a residual or a plain network.
+    """Image classification with the cross-entropy loss.
 
-    The networks "residual" and "plain" have a first convolution of `width` channels and
-    stride `stem_stride`, then three stages of `width`, 2 and 4 times `width` channels,
-    each but the first with stride 2, the mean over all positions and a linear
-    classifier. A stage has `depth` blocks of two convolutions with a shortcut
-    ("residual"), or `depth` convolutions, each with a norm and a ReLU ("plain"; four in
-    all at depth 1). "resnet18" and "resnet50" are torchvision's and take no other
-    option.
+    The networks "residual" and "plain" consist of
 
-    `shortcut` is how a residual block adds its input where the shape changes:
-    "projection" is a 1x1 convolution with a norm; "pad" leaves positions out and adds
-    channels of zeros, without parameters (options B and A of He et al.).
-    `padding` applies to all 3x3 convolutions; "valid" is none, for plain networks only.
-    `conv_groups` divides the channels of every convolution except the first, which sees
-    all channels of the picture: the groups meet in the classifier only.
+    - a first convolution with `width` output channels and stride `stem_stride`;
+    - three stages with `width`, 2 `width` and 4 `width` channels. The second and the
+      third stage begin with stride 2;
+    - the mean over all positions and a linear classifier.
+
+    A stage has `depth` blocks. A block of "residual" has two convolutions and a
+    shortcut. A block of "plain" has one convolution, a norm and a ReLU.
+    The networks "resnet18" and "resnet50" are those of torchvision; the other options
+    do not apply to them.
+
+    `shortcut` says how a residual block adds its input if its output has another shape.
+    "projection" is a 1x1 convolution with a norm (option B of He et al.). "pad" skips
+    positions and appends channels of zeros, without parameters (option A).
+    `padding` is the padding of all 3x3 convolutions. "valid" means no padding and is
+    for plain networks only.
+    `conv_groups` is the number of groups of every convolution except the first. Only
+    the classifier combines the groups.
     """
 
     data_kind = Images
@@ -65,8 +70,8 @@ class CNN(Task, name="cnn"):
         for option, value, default in zip(Shape._fields, shape, Shape(), strict=True):
             if network not in BLOCKS and value != default:
                 raise RequestError(
-                    f"task.{option}={value} has no meaning in task.network={network}, "
-                    f"whose shape is fixed; leave it at {default}"
+                    f"task.{option}={value} does not apply to task.network={network}, "
+                    f"which has a fixed shape; leave task.{option} at {default}"
                 )
         self.labels = data.labels.to(device)
         self.classes = len(data.classes)
@@ -79,7 +84,7 @@ class CNN(Task, name="cnn"):
         channels = self.images.shape[1]
         if self.network in BLOCKS:
             return Network(norm, self.network, self.shape, channels, self.classes)
-        # Importing torchvision takes two seconds.
+        # Not at the top of the file: importing torchvision takes two seconds.
         from normbench.tasks.networks.resnet import resnet
 
         return resnet(self.network, norm, channels, self.classes)

@@ -1,8 +1,8 @@
-"""A network that redraws a photograph in the style of a picture, in one pass.
+"""Style transfer: a network redraws a photograph in the style of a picture.
 
-Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer and
-Super-Resolution"; the loss is that of Gatys et al. 2016, "Image Style Transfer Using
-Convolutional Neural Networks", with both terms relative to their targets.
+The network is that of Johnson et al. 2016, "Perceptual Losses for Real-Time Style
+Transfer and Super-Resolution". The loss is that of Gatys et al. 2016, "Image Style
+Transfer Using Convolutional Neural Networks", but both terms are relative errors.
 """
 
 from functools import cached_property
@@ -17,34 +17,41 @@ from normbench.data.base import Photographs
 from normbench.data.reading.cache import Parsed, cached
 from normbench.errors import RequestError
 from normbench.tasks.base import NormFactory, Task, full_batches
-from normbench.tasks.networks.perceptual import Name as Perceptual
-from normbench.tasks.networks.perceptual import perceptual_network
+from normbench.tasks.networks.perceptual import PerceptualName, perceptual_network
 
 FORMAT = 2
+"""Version of the cached targets. Increase it when `_make_targets` changes."""
 
-SMALLEST = 6
-"""Side of the smallest crop: a 9x9 convolution reflects 4 pixels past the border."""
+MIN_SIDE = 6
+"""Smallest even side in pixels: the 9x9 convolutions reflect 4 pixels at a border."""
 
-PICTURES = 8
-"""Photographs that `Style.pictures` shows."""
+PICTURE_COUNT = 8
+"""Number of photographs that `Style.pictures` shows."""
 
 
 class Style(Task, name="style"):
-    """Stylise photographs: the perceptual loss of a feed-forward generator.
+    """Style transfer with the perceptual loss of a feed-forward generator.
 
-    With F_l the features of the frozen perceptual network at layer l, G_l their Gram
-    matrix over positions (`gram`), y the output for the crop x, and s its style, which
-    is i mod S for crop i and S styles, in training and in evaluation:
+    The loss of one sample is
 
-        content = |F_c(y) - F_c(x)|^2 / |F_c(x)|^2        c: the content layer
+        content = |F_c(y) - F_c(x)|^2 / |F_c(x)|^2
         style   = mean over l of |G_l(y) - G_l(s)|^2 / |G_l(s)|^2
         loss    = content + style_weight * style
 
-    Each is of one sample, and a batch has their mean. Relative terms weigh every layer
-    alike, and mean the same at any size of crop: 0 is the target itself, 1 is as far
-    from it as no features at all. Layers are those of strides up to 8: deeper ones have
-    too few positions in a small crop for a Gram matrix. The content layer is the one of
-    stride 8 of EfficientNet-Lite0, and relu2_2 of VGG16.
+    where
+
+        x    the crop of a photograph
+        y    the output of the generator for x
+        s    the style picture: picture i mod S for crop i, with S style pictures
+        F_l  the features of the frozen perceptual network at layer l
+        G_l  the Gram matrix of F_l over all positions (`gram`)
+        c    the content layer: stride 8 of EfficientNet-Lite0, relu2_2 of VGG16
+
+    The loss of a batch is the mean over its samples. A relative error gives all layers
+    the same weight and does not depend on the size of the crop. It is 0 if the output
+    has the features of the target, and 1 if all its features are 0. The layers have
+    strides up to 8: a small crop has too few positions for a Gram matrix of deeper
+    layers.
     """
 
     data_kind = Photographs
@@ -61,13 +68,13 @@ class Style(Task, name="style"):
         blocks: PositiveInt = 3,
         style_weight: Annotated[float, Field(ge=0)] = 3.0,
         eval_crops: PositiveInt = 64,
-        perceptual: Perceptual = "efficientnet_lite0",
+        perceptual: PerceptualName = "efficientnet_lite0",
     ) -> None:
         sides = tuple(data.crops.shape[2:])
-        smallest = SMALLEST if perceptual == "efficientnet_lite0" else 8
-        if any(side % 2 or side < smallest for side in sides):
+        min_side = MIN_SIDE if perceptual == "efficientnet_lite0" else 8
+        if any(side % 2 or side < min_side for side in sides):
             raise RequestError(
-                f"task=style needs crops with even sides of {smallest} or more, not "
+                f"task=style needs crops with even sides of {min_side} or more, not "
                 f"{sides[0]}x{sides[1]}; set data.crop"
             )
         self.crops = data.crops.to(device)
@@ -84,7 +91,7 @@ class Style(Task, name="style"):
         return Generator(norm, width=self.width, blocks=self.blocks)
 
     def inputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Crops (B, 3, H, W) and the condition (B,) int64: the style of each."""
+        """Return crops (B, 3, H, W) and conditions (B,) int64: the style indices."""
         index = index.to(self.crops.device, non_blocking=True)
         return self.crops[index], index % self.conditions
 
@@ -95,9 +102,9 @@ class Style(Task, name="style"):
     def evaluate(
         self, model: nn.Module, split: str, batch_size: int
     ) -> dict[str, float]:
-        """Means of "loss", "content" and "style" over the samples of `split`.
+        """Return the means of "loss", "content" and "style" over `split`.
 
-        Of the training split, over the first `eval_crops` at most.
+        Of the training split, only the first `eval_crops` crops are used.
         """
         index = self.splits[split]
         if split == "train":
@@ -115,44 +122,51 @@ class Style(Task, name="style"):
         }
 
     def pictures(self, model: nn.Module) -> dict[str, Tensor]:
-        """ "stylised": test crops and styles above, each crop in its style below."""
-        crops, condition = self.inputs(self.splits["test"][:PICTURES])
+        """Return one picture, "stylised", with two rows.
+
+        The upper row shows test crops, then the style pictures. The lower row shows the
+        output for every test crop.
+        """
+        crops, condition = self.inputs(self.splits["test"][:PICTURE_COUNT])
         with torch.no_grad():
             outputs = model(crops, condition)
         styles = F.interpolate(
             self.styles, crops.shape[2:], mode="bilinear", antialias=True
         )
         blank = torch.ones_like(styles)
-        above, below = torch.cat([crops, styles]), torch.cat([outputs, blank])
-        grid = torch.cat([torch.cat([*row], 2) for row in (above, below)], 1)
-        return {"stylised": grid.clamp(0, 1).cpu()}
+        upper = torch.cat([*crops, *styles], 2)
+        lower = torch.cat([*outputs, *blank], 2)
+        return {"stylised": torch.cat([upper, lower], 1).clamp(0, 1).cpu()}
 
     def terms(self, output: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Content and style loss, each (B,), of pictures for the samples `index`."""
+        """Return the content and the style term, both (B,), of outputs (B, 3, H, W).
+
+        `index` (B,) are the samples that `output` belongs to.
+        """
         features = self.perceptual(output)
         index = index.to(output.device, non_blocking=True)
         target = self.content_targets[index]
         content = relative_error(features[self.perceptual.content_layer], target)
-        style = index % self.conditions
-        styles = [
-            relative_error(gram(feature), wanted[style])
-            for feature, wanted in zip(features, self.style_targets, strict=True)
+        style_index = index % self.conditions
+        style_errors = [
+            relative_error(gram(feature), target[style_index])
+            for feature, target in zip(features, self.style_targets, strict=True)
         ]
-        return content, torch.stack(styles).mean(0)
+        return content, torch.stack(style_errors).mean(0)
 
     @property
     def content_targets(self) -> Tensor:
-        """Features of every crop at the content layer: (N, C, positions...)."""
+        """The features (N, C, rows, columns) of all crops at the content layer."""
         return self._targets["content"]
 
     @property
     def style_targets(self) -> list[Tensor]:
-        """Gram matrices (S, C, C) of the styles at each layer."""
+        """The Gram matrices (S, C, C) of the style pictures, one tensor per layer."""
         return [self._targets[f"style{i}"] for i in range(len(self.perceptual.strides))]
 
     @cached_property
     def _targets(self) -> dict[str, Tensor]:
-        # Not in __init__: asking whether a norm fits in needs none of it.
+        # Not in __init__: the check whether a norm fits the network needs no targets.
         identity = {
             "format": FORMAT,
             "photographs": self.key,
@@ -176,25 +190,30 @@ class Style(Task, name="style"):
 
 
 def gram(features: Tensor) -> Tensor:
-    """Second moments of the channels over all positions: (N, C, H, W) -> (N, C, C)."""
+    """Return the Gram matrix of the channels: (N, C, H, W) -> (N, C, C).
+
+    An entry is the mean product of two channels over all positions.
+    """
     flat = features.flatten(2)
     return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
 def relative_error(x: Tensor, target: Tensor) -> Tensor:
-    """|x - target|^2 / |target|^2 of each sample: (N, ...), (N, ...) -> (N,)."""
+    """Return |x - target|^2 / |target|^2 per sample: (N, ...), (N, ...) -> (N,)."""
     error = (x - target).square().flatten(1).sum(1)
     return error / target.square().flatten(1).sum(1)
 
 
 class Generator(nn.Module):
-    """(N, 3, H, W) in [0, 1] -> the same, for even H and W from 6 on.
+    """The network that redraws pictures: (N, 3, H, W) in [0, 1] -> the same shape.
 
-    `condition` (N,) int64, the style of each sample, goes to every norm: those with
-    several affine maps choose by it, and nothing else in the network knows of styles.
-    Residual blocks at half the resolution, between a strided convolution and a nearest
-    upsampling (Odena et al. 2016: without checkerboards). Reflection at every border,
-    so that no frame of zeros tells a norm's input apart from the picture's.
+    H and W are even and at least MIN_SIDE. `condition` (N,) int64 is the style index of
+    each sample. Only the norms use it, to choose one of their affine maps.
+
+    A strided convolution halves the resolution before the residual blocks. After them,
+    nearest-neighbour upsampling doubles it, which avoids checkerboard patterns (Odena
+    et al. 2016). All convolutions use reflection padding, so that no border of zeros
+    enters the statistics of the norms.
     """
 
     def __init__(self, norm: NormFactory, *, width: int, blocks: int) -> None:
@@ -222,9 +241,9 @@ class Generator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity, nothing after the sum.
+    """Two 3x3 convolutions with an identity shortcut and no activation after the sum.
 
-    As Johnson et al. 2016 do, after Gross & Wilber 2016.
+    Gross & Wilber 2016 proposed this block, and Johnson et al. 2016 use it.
     """
 
     def __init__(self, norm: NormFactory, channels: int) -> None:
@@ -243,7 +262,7 @@ class ResidualBlock(nn.Module):
 def conv(
     inputs: int, outputs: int, kernel: int, *, stride: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """A convolution that keeps the size, but for its stride."""
+    """Build a convolution with reflection padding, whose output has size H / stride."""
     return nn.Conv2d(
         inputs,
         outputs,

@@ -1,4 +1,4 @@
-"""A Transformer encoder that classifies padded token sequences.
+"""Classification of padded token sequences with a Transformer encoder.
 
 Vaswani et al. 2017, "Attention Is All You Need" (post-norm); Xiong et al. 2020, "On
 Layer Normalization in the Transformer Architecture" (pre-norm).
@@ -19,19 +19,23 @@ from normbench.tasks.base import NormFactory, Task, classification_metrics
 
 
 class Transformer(Task, name="transformer"):
-    """Classify sequences. Attention, pooling and loss ignore pads; the norm may not.
+    """Sequence classification with the cross-entropy loss.
 
-    Where the share of pads is to vary between training batches, `long_batches` pads
-    some of them to `max_length`: those whose samples say so by their hash, whatever
-    network sees them, when, and in what order. A batch here is what goes through the
-    network at once, a micro-batch. Batches of validation and test samples are padded
-    to their longest, as they would be in use: what they gain or lose by pads is then
-    what training with pads did. Batches of training samples are padded as in training
-    in evaluation too, and so when statistics are recomputed.
+    Attention and pooling ignore padding tokens. The norm ignores them only if it uses
+    the mask. A batch means a micro-batch: the samples that one forward pass sees.
 
-    `batching=length` puts samples of like length together in training; held-out
-    batches stay random. Padded to their longest they have few pads; to `max_length`, a
-    share of them that differs from batch to batch.
+    `padding` pads every batch to its longest sequence or to `max_length`.
+    `long_batches` is the share of training batches that are padded to `max_length`
+    although `padding` is "longest", so that the share of padding tokens varies between
+    batches. A hash of the samples in a batch decides, so that the choice depends on
+    neither the network nor the order of the samples. Batches of training samples are
+    padded in the same way during evaluation and when statistics are recomputed. Batches
+    of validation and test samples are padded to their longest sequence.
+
+    `batching="length"` makes training batches of samples of similar length. With
+    `padding="longest"` such batches have few padding tokens. With
+    `padding="max_length"` the share of padding tokens differs between batches.
+    Validation and test batches are not sorted by length.
     """
 
     data_kind = Tokens
@@ -63,8 +67,8 @@ class Transformer(Task, name="transformer"):
             )
         if long_batches and padding == "max_length":
             raise RequestError(
-                f"task.long_batches={long_batches} has no meaning with "
-                "task.padding=max_length, where every batch is padded to max_length; "
+                f"task.long_batches={long_batches} does not apply to "
+                "task.padding=max_length, which pads every batch to max_length; "
                 "set task.padding=longest"
             )
         self.tokens = data.tokens[:, :max_length].to(device)
@@ -80,8 +84,8 @@ class Transformer(Task, name="transformer"):
         self.max_length, self.dropout = max_length, dropout
         self.fixed_spatial = padding == "max_length"
         self.long_batches = long_batches
-        self.in_training = torch.zeros(len(self.lengths), dtype=torch.bool)
-        self.in_training[self.splits["train"]] = True
+        self.is_train_sample = torch.zeros(len(self.lengths), dtype=torch.bool)
+        self.is_train_sample[self.splits["train"]] = True
         if batching == "length":
             self.batch_by = self.lengths
 
@@ -100,44 +104,49 @@ class Transformer(Task, name="transformer"):
         )
 
     def inputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (B, T) int64 and mask (B, T) bool, True at real tokens."""
+        """Return tokens (B, T) int64 and mask (B, T) bool, True at real tokens."""
         return self._padded(index, self._length(index))
 
     def _length(self, index: Tensor) -> int:
-        """What a batch of the samples `index` is padded to.
+        """Return the number of tokens to which the batch `index` is padded.
 
-        Lengths stay on the CPU: reading one from the device would wait for it.
+        The lengths are on the CPU, so that no step waits for the device.
         """
         if self.fixed_spatial or self._is_long(index):
             return self.max_length
         return int(self.lengths[index].max())
 
     def _padded(self, index: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Return tokens and mask of samples `index`, both (B, length)."""
         device = self.tokens.device
-        lengths = self.lengths[index]
         tokens = self.tokens[index.to(device, non_blocking=True), :length]
         if tokens.shape[1] < length:
             tokens = F.pad(tokens, (0, length - tokens.shape[1]), value=self.pad)
         positions = torch.arange(length, device=device)
-        real = lengths.to(device, non_blocking=True)[:, None]
+        real_counts = self.lengths[index].to(device, non_blocking=True)[:, None]
         if self.padding_side == "right":
-            return tokens, positions < real
-        shifted = (positions - (length - real)) % length
-        return tokens.gather(1, shifted), positions >= length - real
+            return tokens, positions < real_counts
+        pad_counts = length - real_counts
+        sources = (positions - pad_counts) % length
+        return tokens.gather(1, sources), positions >= pad_counts
 
     def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
-        """Add "pad_share", the share of pads among the positions of `batches`."""
+        """Return the base facts and "pad_share", the share of padding in `batches`."""
         positions = sum(len(index) * self._length(index) for index in batches)
         real = sum(int(self.lengths[index].sum()) for index in batches)
-        return dict(self.data_facts) | {"pad_share": 1 - real / positions}
+        return super().facts(batches) | {"pad_share": 1 - real / positions}
 
     def _is_long(self, index: Tensor) -> bool:
-        """Whether the batch is one of `long_batches`: a function of its set alone."""
-        if not self.long_batches or not bool(self.in_training[index].all()):
+        """Return whether `long_batches` pads this batch to `max_length`.
+
+        The answer does not depend on the order of the samples in the batch.
+        """
+        if not self.long_batches or not bool(self.is_train_sample[index].all()):
             return False
         samples = index.sort().values.numpy().tobytes()
-        drawn = int.from_bytes(hashlib.sha256(samples).digest()[:4], "big") / 2**32
-        return drawn < self.long_batches
+        digest = hashlib.sha256(samples).digest()
+        uniform = int.from_bytes(digest[:4], "big") / 2**32  # in [0, 1)
+        return uniform < self.long_batches
 
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
         return self.loss_of_share(model, index, index)
@@ -161,8 +170,8 @@ class Transformer(Task, name="transformer"):
 class Encoder(nn.Module):
     """Embedding, `depth` layers, mean over the real tokens, a linear classifier.
 
-    (N, T) int64 tokens and (N, T) bool mask -> (N, classes). Positions count from the
-    first real token, so that the side of the pads does not change the task.
+    (N, T) int64 tokens and (N, T) bool mask -> (N, classes). Position 0 is the first
+    real token, so that padding on the left gives the same result as on the right.
     """
 
     def __init__(
@@ -189,7 +198,7 @@ class Encoder(nn.Module):
             EncoderLayer(norm, width, heads, pre_norm, zero_pads, dropout)
             for _ in range(depth)
         )
-        # The residual stream of a pre-norm network leaves its last layer unnormalised.
+        # The last layer of a pre-norm network has an output that no norm has seen.
         self.norm = TokenNorm(norm, width, zero_pads) if pre_norm else None
         self.head = nn.Linear(width, classes)
         self.output_layers = [self.head]
@@ -202,12 +211,13 @@ class Encoder(nn.Module):
         if self.norm is not None:
             h = self.norm(h, mask)
         weights = mask.to(h.dtype)[:, :, None]
-        logits: Tensor = self.head((h * weights).sum(1) / weights.sum(1))
+        pooled = (h * weights).sum(1) / weights.sum(1)
+        logits: Tensor = self.head(pooled)
         return logits
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network, each on the residual stream."""
+    """Self-attention and a feed-forward network, both with a residual connection."""
 
     def __init__(
         self,
@@ -251,9 +261,10 @@ class EncoderLayer(nn.Module):
 
 
 class TokenNorm(nn.Module):
-    """A norm on (N, T, C), which it sees as a (N, C, T) view, with the mask.
+    """Applies a norm, which takes (N, C, T), to hidden states (N, T, C).
 
-    `zero_pads` sets the stream to zero at pads first, as many published codes do.
+    `zero_pads` first sets the hidden states at padding tokens to zero, as many
+    published implementations do.
     """
 
     def __init__(self, norm: NormFactory, width: int, zero_pads: bool) -> None:

@@ -20,7 +20,7 @@ from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.factory import NormFactory
 from normbench.records import store
 from normbench.system.atomic import write_atomically
-from normbench.tasks.style import SMALLEST, Generator
+from normbench.tasks.style import MIN_SIDE, Generator
 
 
 def styles(finished: RunRecord) -> int:
@@ -89,11 +89,11 @@ def _network(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
 def drawn(model: nn.Module, picture: Tensor, style: int) -> Tensor:
     """(3, H, W) in [0, 1] -> the same, for any H and W.
 
-    The network needs even sides of at least SMALLEST: the last row and column are
+    The network needs even sides of at least MIN_SIDE: the last row and column are
     repeated up to that size, and the result is cut to the size of the input.
     """
     height, width = picture.shape[1:]
-    down, right = (max(SMALLEST, side + side % 2) - side for side in (height, width))
+    down, right = (max(MIN_SIDE, side + side % 2) - side for side in (height, width))
     x = F.pad(picture[None], (0, right, 0, down), mode="replicate")
     try:
         y: Tensor = model(x, torch.tensor([style]))

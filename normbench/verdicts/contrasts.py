@@ -8,7 +8,7 @@ import numpy as np
 
 from normbench import stats
 from normbench.config.schema import RunRecord
-from normbench.system.untrusted import LARGEST
+from normbench.system.untrusted import MAX_METRIC
 from normbench.verdicts.power import seeds_needed
 from normbench.verdicts.registration import Contrast, Design, Says, arm_of, level_of
 from normbench.verdicts.verdict import ContrastVerdict, Decision, Rate
@@ -105,7 +105,7 @@ def weights_of(contrast: Contrast, design: Design) -> dict[str, float]:
 
 
 def metric_of(record: RunRecord, metric: str) -> float | None:
-    """The metric of a run, None if it has no value below LARGEST in size.
+    """The metric of a run, None if it has no value below MAX_METRIC in size.
 
     A classifier that diverged is wrong everywhere: its error is 1, but no probe's is.
     """
@@ -114,7 +114,7 @@ def metric_of(record: RunRecord, metric: str) -> float | None:
     if record.status == "diverged" and name == "error" and not probed:
         return 1.0
     value = {**record.metrics, **record.probes}.get(metric)
-    return value if value is not None and abs(value) < LARGEST else None
+    return value if value is not None and abs(value) < MAX_METRIC else None
 
 
 def values_of(records: Iterable[RunRecord], metric: str) -> list[float] | None:

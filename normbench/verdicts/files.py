@@ -23,7 +23,7 @@ def read_verdict(path: Path) -> Verdict | None:
     Raises RequestError if it, or its remarks, are damaged or of another version.
     """
     try:
-        data = untrusted.content(path, untrusted.VERDICT, follow=True)
+        data = untrusted.content(path, untrusted.MAX_VERDICT_BYTES, follow=True)
         verdict = untrusted.parsed(Verdict, data, path)
     except FileNotFoundError:
         return None

@@ -1,4 +1,4 @@
-"""Configs: what composes, what is refused, and the id of a run."""
+"""Configs: composition, refused overrides, and run ids."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from normbench.tasks.base import REGISTRY as TASKS
 
 
 def task_for(data: str) -> str:
-    """A task that takes the data set `data`."""
+    """Return a task for the data set `data`."""
     kind = DATA.get(data).kind
     return next(task for task in TASKS.names() if TASKS.get(task).data_kind is kind)
 
@@ -39,8 +39,8 @@ def test_every_yaml_composes_and_has_a_description(
             assert len(description(file)) > 10, file
 
 
-def test_a_yaml_spells_out_its_class_defaults() -> None:
-    """Except an alias, or a variant of a class with values of its own."""
+def test_a_yaml_has_all_options_of_its_class_with_their_defaults() -> None:
+    """Aliases and variants, whose names are not names of classes, are left out."""
     for group, registry in {"norm": NORMS, "data": DATA, "task": TASKS}.items():
         for name in choices(group).keys() & registry.names():
             section = yaml.safe_load(choices(group)[name].read_text())
@@ -49,13 +49,13 @@ def test_a_yaml_spells_out_its_class_defaults() -> None:
             assert section == registry.options(name, {}), name
 
 
-def test_the_command_line_wins_over_what_a_task_brings() -> None:
+def test_the_command_line_overrides_the_yaml_of_a_task() -> None:
     config = compose(["optimizer=sgd", "lr=0.5", "task=transformer", "batch_size=4"])
     assert (config.optimizer.name, config.lr, config.batch_size) == ("sgd", 0.5, 4)
     assert config.data.name == "display_names"
 
 
-def test_layer_means_what_the_field_of_the_task_means() -> None:
+def test_norm_layer_is_an_alias_that_depends_on_the_task() -> None:
     for task, layer in (
         ("cnn", "layer_sample"),
         ("style", "layer_sample"),
@@ -75,7 +75,7 @@ GOLDEN = {
 
 
 def test_golden_run_ids() -> None:
-    """Records that exist keep their ids: a new key is hashed only if it is used."""
+    """Existing records keep their ids: a new key is hashed only if it is used."""
     for overrides, golden in GOLDEN.items():
         assert run_id(compose(overrides)) == golden, overrides
 
@@ -85,7 +85,7 @@ def test_run_id_does_not_depend_on_the_order_of_overrides() -> None:
     assert run_id(compose(overrides)) == run_id(compose(overrides[::-1]))
 
 
-def test_run_id_changes_with_the_science_and_nothing_else() -> None:
+def test_run_id_changes_exactly_with_the_keys_that_decide_the_metrics() -> None:
     default = run_id(compose([]))
     for same in (
         ["tracker=none"],
@@ -112,7 +112,7 @@ def test_every_field_is_hashed_or_named_as_not_hashed() -> None:
     assert set(RunConfig.model_fields) > NOT_HASHED
 
 
-def test_a_config_survives_its_own_yaml() -> None:
+def test_a_config_is_the_same_after_yaml() -> None:
     config = compose(["task=transformer", "norm=layer", "batch_size=8"])
     text = yaml.safe_dump(config.model_dump(mode="json"))
     assert resolve(yaml.safe_load(text)) == config
@@ -152,7 +152,7 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["data.path=~/a"], ["'data.path=~/a'", """'data.path="~/a"' in a shell"""]),
     (["norm.name=os.system"], ["os.system", "unknown"]),
     (["norm={name: group, _target_: os.system}"], ["norm"]),
-    (["hydra.verbose=true"], ["no effect"]),
+    (["hydra.verbose=true"], ["does not use"]),
     (["optimizer.momentum=2"], ["optimizer", "momentum", "2"]),
     (["device=tpu"], ["device", "'tpu'", "'cpu'"]),
     (["tracker.mode=loud"], ["tracker.mode", "'loud'"]),
@@ -171,7 +171,7 @@ def test_bad_input_names_the_key_and_what_would_be_right() -> None:
         assert 1 <= len(message.splitlines()) <= 3, overrides
 
 
-def test_a_key_that_was_added_later_is_hashed_only_where_it_is_used(
+def test_a_key_that_was_added_later_is_hashed_only_if_it_is_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain, used = compose([]), compose(["clip=1.0", "task.depth=2"])
@@ -184,11 +184,11 @@ def test_a_key_that_was_added_later_is_hashed_only_where_it_is_used(
     assert run_id(plain) != run_id(used)
 
 
-def test_a_record_from_before_there_were_checkpoints_is_still_read() -> None:
+def test_a_config_without_the_section_checkpoint_is_valid() -> None:
     config = compose(["checkpoint.every=7"])
     plain = config.model_dump(mode="json", exclude={"checkpoint"})
-    before = RunConfig.model_validate_json(json.dumps(plain))
-    assert before.checkpoint.every is None
-    assert run_id(before) == run_id(config)
+    old = RunConfig.model_validate_json(json.dumps(plain))
+    assert old.checkpoint.every is None
+    assert run_id(old) == run_id(config)
     with pytest.raises(RequestError, match=r"checkpoint\.every"):
         compose(["checkpoint.every=0"])

@@ -1,4 +1,4 @@
-"""--config-dir: every command that has the option knows every choice of one's own."""
+"""Every command with the option --config-dir can use every choice in that folder."""
 
 import inspect
 import os
@@ -17,9 +17,9 @@ from normbench.config.composer import Composer
 from normbench.config.overrides import parse
 from normbench.errors import NormbenchError
 
-REACHED = "composed, and that is enough here"
+STOPPED = "the test stops after the composition"
 
-OWN = {
+USERS_FILES = {
     "norm/mine": "# My groups\ndefaults: [group]\nnum_groups: 4\n",
     "norm/plain": "# My groups\nname: group\nnum_groups: 4\n",
     "task/mine": "# @package _global_\n# My network\ndefaults: [cnn, _self_]\n"
@@ -88,7 +88,7 @@ outcomes:
 def with_the_option(
     group: typer.Typer = app, prefix: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, ...]]:
-    """The commands that have --config-dir."""
+    """Yield the words of all commands that have the option --config-dir."""
     for command in group.registered_commands:
         assert command.callback is not None
         name = command.name or command.callback.__name__
@@ -101,14 +101,14 @@ def with_the_option(
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with one choice of every group; nothing is trained."""
-    for name, text in (OWN | {"claim/mine": CLAIM}).items():
+    """Make a folder with a choice of every group, and replace training by an error."""
+    for name, text in (USERS_FILES | {"claim/mine": CLAIM}).items():
         file = tmp_path / "own" / f"{name}.yaml"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
     def stop(*arguments: object, **options: object) -> None:
-        raise NormbenchError(REACHED)
+        raise NormbenchError(STOPPED)
 
     monkeypatch.setattr(normbench.training.experiment, "run_one", stop)
     monkeypatch.setattr(normbench.claims.check, "check", stop)
@@ -121,11 +121,11 @@ def test_every_command_with_a_config_dir_is_in_this_test() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_with_a_config_dir_knows_choices_of_ones_own(
+def test_every_command_with_a_config_dir_finds_its_choices(
     folder: Path, command: tuple[str, ...]
 ) -> None:
     for request in COMMANDS[command]:
-        output = answer([*command, *request, "--config-dir", str(folder)])
+        output = output_of([*command, *request, "--config-dir", str(folder)])
         if command == ("list",) and request != ["probes"]:
             assert "mine" in output
         if command == ("claim", "list"):
@@ -136,25 +136,25 @@ def test_every_command_with_a_config_dir_knows_choices_of_ones_own(
             assert "batch_size: 16" in output
 
 
-def answer(arguments: Sequence[str]) -> str:
-    """What a command prints, which ends well or where the fixture stops it."""
-    ran = CliRunner().invoke(app, arguments)
-    details = (shlex.join(arguments), ran.output, ran.exception)
-    if ran.exit_code != 0:
-        expected = (REACHED, "mine/verdict.json does not exist")
-        assert any(text in ran.output for text in expected), details
-    assert "Traceback" not in ran.output, details
-    return ran.output
+def output_of(arguments: Sequence[str]) -> str:
+    """Return the output of a command that succeeds or that the fixture stops."""
+    done = CliRunner().invoke(app, arguments)
+    details = (shlex.join(arguments), done.output, done.exception)
+    if done.exit_code != 0:
+        expected = (STOPPED, "mine/verdict.json is not there")
+        assert any(text in done.output for text in expected), details
+    assert "Traceback" not in done.output, details
+    return done.output
 
 
 def refused(*arguments: str) -> str:
-    """What a command prints that refuses its request."""
-    ran = CliRunner().invoke(app, arguments)
-    assert ran.exit_code == 2, ran.output
-    return ran.output
+    """Return the output of a command that refuses its request."""
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2, done.output
+    return done.output
 
 
-def test_a_comparison_refuses_equal_arms_and_what_it_chooses_itself(
+def test_a_comparison_refuses_equal_arms_and_keys_that_its_options_set(
     folder: Path,
 ) -> None:
     compare = ["compare", *COMPARED, "--config-dir", str(folder)]
@@ -177,7 +177,7 @@ def test_a_comparison_refuses_equal_arms_and_what_it_chooses_itself(
         assert message in refused(*arguments), override
 
 
-def test_a_pipe_among_ones_own_choices_does_not_block_a_mistyped_key(
+def test_a_pipe_in_a_config_dir_does_not_block_a_mistyped_key(
     folder: Path,
 ) -> None:
     os.mkfifo(folder / "norm" / "pipe.yaml")
@@ -185,7 +185,7 @@ def test_a_pipe_among_ones_own_choices_does_not_block_a_mistyped_key(
     assert "lr_typo is not a key" in output
 
 
-def test_interpolations_that_grow_without_end_are_refused(folder: Path) -> None:
+def test_interpolations_that_expand_too_far_are_refused(folder: Path) -> None:
     file = folder / "norm" / "mine.yaml"
     arguments = ["config", "norm=mine", "--config-dir", str(folder)]
     texts = [f"b{i}: " + f"${{norm.b{i - 1}}}" * 10 for i in range(1, 9)]
@@ -205,7 +205,7 @@ def test_interpolations_that_grow_without_end_are_refused(folder: Path) -> None:
     assert values["norm"]["num_groups_8"] == 4
 
 
-def test_a_choice_of_ones_own_that_is_broken_is_named_by_list(folder: Path) -> None:
+def test_list_names_a_broken_choice_in_a_config_dir(folder: Path) -> None:
     for text in ("name: group\neps: &a [*a]\n", "name: group\nnum_groups: ${a.b}\n"):
         (folder / "norm" / "mine.yaml").write_text(text)
         (line,) = refused("list", "norms", "--config-dir", str(folder)).splitlines()

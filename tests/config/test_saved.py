@@ -1,4 +1,4 @@
-"""Configs that were saved are run again, as they are or with other values."""
+"""Saved configs: the same run again, or a run with other values."""
 
 import json
 import os
@@ -47,10 +47,10 @@ def test_overrides_win_over_the_file(saved: Path) -> None:
         ["norm=layer", "budget=full", "optimizer=sgd", "lr=0.5"],
         ["norm=batch", "norm.momentum=0.5"],
     ):
-        another = any(override.startswith("norm=") for override in overrides)
-        kept = [o for o in OVERRIDES if not (another and o.startswith("norm"))]
-        wanted = run_id(compose([*kept, *overrides]))
-        assert run_id(compose_from(saved, overrides)) == wanted, overrides
+        has_norm = any(override.startswith("norm=") for override in overrides)
+        kept = [o for o in OVERRIDES if not (has_norm and o.startswith("norm"))]
+        expected = run_id(compose([*kept, *overrides]))
+        assert run_id(compose_from(saved, overrides)) == expected, overrides
 
 
 WRONG_OVERRIDES = {
@@ -73,7 +73,7 @@ WRONG_OVERRIDES = {
     "optimizer.name=sgd": "write optimizer=sgd",
     "optimizer={name:sgd}": "write optimizer=sgd",
     "norm.name=layer": "write norm=layer",
-    "optimizer=sgd": "give lr too, such as optimizer=sgd lr=",
+    "optimizer=sgd": "set lr too, such as optimizer=sgd lr=",
     "optimizer={lr:0.5}": "the key of the learning rate is lr",
     "task.name=cnn": "write task=cnn",
 }
@@ -89,9 +89,9 @@ WRONG_VALUES: list[tuple[dict[Any, Any], str]] = [
     ({"optimizer": PLAIN["optimizer"] | {"beta1": 2.0}}, "optimizer.beta1=2.0"),
 ]
 WRONG_TEXTS = {
-    "": "is no config",
-    "[1]": "is no config",
-    "a: 1": "is no config",
+    "": "is not a config",
+    "[1]": "is not a config",
+    "a: 1": "is not a config",
     "a: [": "cannot be read",
     "x: &a [*a]": "nested too deep",
     "seed: " + "9" * 5000: "cannot be read",
@@ -100,7 +100,7 @@ WRONG_TEXTS = {
 }
 
 
-def test_a_wrong_file_or_override_is_one_line(saved: Path, tmp_path: Path) -> None:
+def test_a_wrong_file_or_override_is_refused(saved: Path, tmp_path: Path) -> None:
     def refused(file: Path, *overrides: str) -> str:
         with pytest.raises(RequestError) as error:
             compose_from(file, overrides)
@@ -108,9 +108,9 @@ def test_a_wrong_file_or_override_is_one_line(saved: Path, tmp_path: Path) -> No
         return str(error.value)
 
     for override, message in WRONG_OVERRIDES.items():
-        shown = refused(saved, override)
-        assert message in shown, override
-        assert len(shown) < 400, override
+        error = refused(saved, override)
+        assert message in error, override
+        assert len(error) < 400, override
     wrong = tmp_path / "wrong.yaml"
     texts = [(yaml.safe_dump(PLAIN | values), m) for values, m in WRONG_VALUES]
     for text, message in (*texts, *WRONG_TEXTS.items()):
@@ -150,7 +150,7 @@ def test_a_mapping_changes_only_the_keys_that_it_names(saved: Path) -> None:
         assert compose_from(saved, [mapping]) == compose([*OVERRIDES, *dotted]), mapping
 
 
-def test_another_batch_size_is_another_norm_batch_if_that_was_derived(
+def test_the_norm_batch_follows_the_batch_size_if_it_was_the_default(
     saved: Path,
 ) -> None:
     for overrides in (
@@ -159,8 +159,7 @@ def test_another_batch_size_is_another_norm_batch_if_that_was_derived(
         ["accumulate=2"],
         ["batch_size=64", "norm_batch=8"],
     ):
-        wanted = compose([*OVERRIDES, *overrides])
-        assert compose_from(saved, overrides) == wanted, overrides
+        assert compose_from(saved, overrides) == compose([*OVERRIDES, *overrides])
     plain = compose([*OVERRIDES, "norm_batch=2"]).model_dump(mode="json")
     saved.write_text(yaml.safe_dump(plain))
     assert compose_from(saved, ["batch_size=64"]).norm_batch == 2
@@ -178,31 +177,31 @@ def test_the_command_runs_what_config_printed(invoke: Command, tmp_path: Path) -
     assert finished["config"]["seed"] == 5
 
 
-def test_a_rerun_takes_the_data_from_where_they_are_now(
+def test_a_rerun_can_use_data_that_have_moved(
     invoke: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image_folder(tmp_path / "here", monkeypatch)
-    tiny = ["task=cnn", "data=folder", "data.path=here", "data.size=14"]
+    image_folder(tmp_path / "before", monkeypatch)
+    tiny = ["task=cnn", "data=folder", "data.path=before", "data.size=14"]
     tiny += ["task.stem_stride=2", "task.width=4", "budget.max_steps=1", "batch_size=8"]
     done = invoke("train", *tiny, "tracker=none", "--json")
     assert done.returncode == 0, done.stderr
-    name = json.loads(done.stdout)["run_id"]
-    (tmp_path / "here").rename(tmp_path / "there")
-    lost = invoke("rerun", name)
-    assert lost.returncode == 2
-    assert "; data.path=PATH says where its data are now" in lost.stderr
-    assert len(lost.stderr.splitlines()) == 1
-    again = invoke("rerun", name, "data.path=there", "--json")
-    assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["identical"]
+    run = json.loads(done.stdout)["run_id"]
+    (tmp_path / "before").rename(tmp_path / "after")
+    without_path = invoke("rerun", run)
+    assert without_path.returncode == 2
+    assert "; if the data have moved, add data.path=PATH" in without_path.stderr
+    assert len(without_path.stderr.splitlines()) == 1
+    with_path = invoke("rerun", run, "data.path=after", "--json")
+    assert with_path.returncode == 0, with_path.stderr
+    assert json.loads(with_path.stdout)["identical"]
     image_folder(tmp_path / "other", monkeypatch)
     (tmp_path / "other" / "class 0" / "00.jpg").unlink()
     for override, message in (
         ("data.path=other", "is not that of the data"),
-        ("seed=3", "takes only where its data are: data.path=PATH"),
+        ("seed=3", "can only change paths of its data: data.path=PATH"),
     ):
-        refused = invoke("rerun", name, override)
+        refused = invoke("rerun", run, override)
         assert refused.returncode == 2
         assert message in refused.stderr
-        assert "where its data are now" not in refused.stderr
+        assert "if the data have moved" not in refused.stderr
         assert "test_path" not in refused.stderr

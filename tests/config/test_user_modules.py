@@ -1,4 +1,4 @@
-"""A user's own modules: which files are part of a run's code."""
+"""The user's modules: which files enter their hashes."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def later():
     "lazy/sibling.py": "",
     "unrelated.py": "",
 }
-ASK = """
+PRINT_HASHES = """
 import json
 from normbench.config.user_modules import hashes, import_modules
 import_modules(["mine"])
@@ -43,37 +43,38 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def asked(folder: Path, before: str = "") -> dict[str, str]:
+def hashes_in(folder: Path, first_line: str = "") -> dict[str, str]:
+    """Return the hashes of the module "mine" in `folder`, from another process."""
     done = subprocess.run(
-        [sys.executable, "-c", before + ASK],
+        [sys.executable, "-c", first_line + PRINT_HASHES],
         cwd=folder,
         capture_output=True,
         text=True,
         check=True,
     )
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    hashes: dict[str, str] = json.loads(done.stdout)
+    return hashes
 
 
-def test_every_file_that_a_module_brings_in_counts(folder: Path) -> None:
-    first = asked(folder)
-    assert asked(folder, "import constants, timeit\n") == first
-    seen = {first["mine"]}
+def test_every_file_that_a_module_imports_changes_its_hash(folder: Path) -> None:
+    first = hashes_in(folder)
+    assert hashes_in(folder, "import constants, timeit\n") == first
+    known = {first["mine"]}
     for name in FILES:
         path = folder / name
         path.write_text(path.read_text() + "# changed\n")
-        now = asked(folder)["mine"]
-        assert (now in seen) == (name == "unrelated.py"), name
-        seen.add(now)
+        changed = hashes_in(folder)["mine"]
+        assert (changed in known) == (name == "unrelated.py"), name
+        known.add(changed)
 
 
-def test_a_module_alone_has_the_hash_that_it_always_had(tmp_path: Path) -> None:
+def test_the_hash_of_a_single_file_is_the_same_in_all_versions(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import json\nimport torch.nn\nX = 1\n")
-    assert asked(tmp_path) == {"mine": "e00a747534504137"}
+    assert hashes_in(tmp_path) == {"mine": "e00a747534504137"}
 
 
 @pytest.mark.slow
-def test_a_run_of_another_helper_comes_from_other_code(
+def test_a_run_with_a_changed_helper_module_comes_from_other_code(
     folder: Path, command: Command
 ) -> None:
     tiny = [*SMALL["cnn"], "budget.max_steps=1", "tracker=none", "--module", "mine"]

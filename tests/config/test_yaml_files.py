@@ -1,5 +1,6 @@
-"""Yaml files of a user's own: chosen by name, of bounded size, with their own rates."""
+"""The user's yaml files: choices by name, limits of their size, learning rates."""
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -16,12 +17,12 @@ from normbench.training.catalogue import _section
 from normbench.verdicts.registration import read_claim
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{to}: &{to} [{', '.join([f'*{of}'] * 9)}]\n"
-    for of, to in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{key}: &{key} [{', '.join([f'*{previous}'] * 9)}]\n"
+    for previous, key in itertools.pairwise("abcdefghi")
 )
 WRONG = {
     "aliases stand for more than": f"name: batch\n{BOMB}",
-    "nested too deep, or in itself": "name: batch\na: &a [*a]\n",
+    "nested too deeply, or in itself": "name: batch\na: &a [*a]\n",
     "nested too deep": f"name: batch\na: {'[' * 5000}{']' * 5000}\n",
     "is larger than 256 KiB": "name: batch\n" + "# nothing\n" * 40_000,
 }
@@ -29,13 +30,13 @@ WRONG = {
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    """The file of a user's own norm, still to be written; its folder is ../.."""
+    """Return the path of a user's norm yaml, which the test writes."""
     folder = tmp_path / "\u00e9t\u00e9" / "norm"
     folder.mkdir(parents=True)
     return folder / "mine.yaml"
 
 
-def test_a_yaml_without_bounds_is_refused(mine: Path) -> None:
+def test_a_yaml_that_is_too_large_is_refused(mine: Path) -> None:
     folder = mine.parents[1]
     (folder / "claim").mkdir()
     for message, text in WRONG.items():
@@ -50,7 +51,7 @@ def test_a_yaml_without_bounds_is_refused(mine: Path) -> None:
         assert compose(["norm=batch"], folder).norm.name == "batch"
 
 
-def test_a_pipe_among_yaml_files_blocks_nobody(mine: Path) -> None:
+def test_a_pipe_among_yaml_files_is_refused(mine: Path) -> None:
     os.mkfifo(mine)
     with pytest.raises(NormbenchError, match="named pipe"):
         description(mine)
@@ -72,14 +73,14 @@ def test_a_user_folder_adds_choices(mine: Path) -> None:
     assert "mine" in choices("norm", mine.parents[1])
 
 
-def test_a_config_dir_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_config_dir_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="--config-dir"):
         compose([], tmp_path / "nowhere")
 
 
 NINES = "9" * 5000
 YAMLS = {
-    "name: group\nnum_groups: &a [*a]\n": ["nested too deep, or in itself"],
+    "name: group\nnum_groups: &a [*a]\n": ["nested too deeply, or in itself"],
     "name: group\nnum_groups: " + "[" * 5000 + "]" * 5000: ["nested too deep"],
     f"name: group\nnum_groups: {NINES}\n": ["too many digits"],
     f"name: group\nnum_groups: 0x{'f' * 5000}\n": ["64 bits"],
@@ -103,7 +104,7 @@ YAMLS = {
 }
 
 
-def test_a_yaml_of_the_users_own_that_is_wrong_is_named_in_one_line(mine: Path) -> None:
+def test_a_wrong_yaml_is_refused_in_one_line_with_its_name(mine: Path) -> None:
     for text, parts in YAMLS.items():
         mine.write_bytes(text.encode("latin-1"))
         with pytest.raises(RequestError) as refused:
@@ -120,13 +121,13 @@ def test_a_yaml_may_be_named_by_a_number(tmp_path: Path) -> None:
     assert compose(["budget=50"], tmp_path).budget.epochs == 50
 
 
-def test_a_grid_of_a_choice_of_ones_own_tells_what_is_wrong(mine: Path) -> None:
+def test_a_sweep_of_a_users_choice_refuses_a_wrong_key(mine: Path) -> None:
     mine.write_text("name: batch\n")
     with pytest.raises(RequestError, match=r"^norm\.nosuch is not a key"):
         make_plan(["norm=mine", "norm.nosuch=1,2"], (), mine.parents[1])
 
 
-def test_an_optimizer_brings_its_own_rate() -> None:
+def test_the_default_rate_depends_on_optimizer_and_task() -> None:
     rates = {
         (): 0.1,
         ("optimizer=adamw",): 0.001,
@@ -145,7 +146,7 @@ def test_an_optimizer_brings_its_own_rate() -> None:
     assert run_id(given) == run_id(compose(["optimizer=adamw"]))
 
 
-def test_an_optimizer_of_the_users_own_may_have_a_rate(tmp_path: Path) -> None:
+def test_a_users_optimizer_may_have_a_rate(tmp_path: Path) -> None:
     (tmp_path / "optimizer").mkdir()
     yaml = "# Mine\nname: adamw\nbeta1: 0.9\nbeta2: 0.99\neps: 1.0e-8\n"
     yaml += "weight_decay: 0.1\n"
@@ -158,7 +159,7 @@ def test_an_optimizer_of_the_users_own_may_have_a_rate(tmp_path: Path) -> None:
     assert compose(["optimizer=mine", "lr=1"], tmp_path).lr == 1.0
 
 
-def test_a_rate_in_a_yaml_of_the_users_own_wins_over_that_of_the_task(
+def test_the_rate_of_a_users_optimizer_replaces_that_of_the_task(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "optimizer").mkdir()

@@ -17,8 +17,9 @@ import pytest
 import torch
 from conftest import SMALL, Run
 from data_made import broken_pictures, image_folder, picture, truncate
+from faults_made import Process
 from PIL import Image
-from sweeps_made import PATIENCE, Process, wait_until
+from sweeps_made import PATIENCE, wait_until
 
 from normbench.config.composition import compose
 from normbench.config.identity import run_id

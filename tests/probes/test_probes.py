@@ -1,7 +1,8 @@
-"""Probes: on cases with known answers, and in runs, which they do not change."""
+"""Probes: on cases with known results, and in runs, which they do not change."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +16,13 @@ from normbench.config.composition import compose
 from normbench.errors import RequestError
 from normbench.norms.base import make, names
 from normbench.norms.ghost import Ghost
-from normbench.probes.base import Trained
+from normbench.probes.base import PROBES, Trained
 from normbench.probes.discrepancy import discrepancy
 from normbench.probes.pad_statistics import pad_statistics
 from normbench.probes.regrouped import _regroup, regrouped
 from normbench.probes.statistic_noise import statistic_noise
 from normbench.probes.style_leakage import rotation, style_leakage
+from normbench.training import loop
 from tests.conftest import SMALL, Run
 
 CHANNELS = 32
@@ -29,7 +31,7 @@ CHANNELS = 32
 def trained(
     norm: nn.Module, *inputs: Tensor, batch: int, norm_batch: int | None = None
 ) -> Trained:
-    """A network that is `norm` alone, trained on `inputs` (N, ...) in this order."""
+    """Return a network of one norm, trained on `inputs` (N, ...) in this order."""
     task: Any = SimpleNamespace(
         training_inputs=lambda index: tuple(i[index] for i in inputs)
     )
@@ -43,54 +45,54 @@ def normal(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("norm_batch", [1, 4])
 @pytest.mark.parametrize("name", ["layer_position", "none"])
-def test_the_noise_of_independent_values_is_that_of_their_number(
+def test_the_noise_of_independent_values_depends_on_their_number(
     name: str, norm_batch: int
 ) -> None:
     x = 3 + 10 * normal(256, CHANNELS, 25)
-    found = statistic_noise(
+    noise = statistic_noise(
         trained(make(name, CHANNELS), x, batch=8, norm_batch=norm_batch)
     )
     n = norm_batch * 25
-    # 64 batches of 32 channels: the standard error of a deviation is 1.6 %.
-    assert found["mean_noise"] == pytest.approx(1 / math.sqrt(n), rel=0.06)
-    assert found["std_noise"] == pytest.approx(1 / math.sqrt(2 * (n - 1)), rel=0.06)
-    assert found["effective_samples"] == pytest.approx(n, rel=0.12)
+    # 64 batches of 32 channels: the relative standard error of a noise is 1.6 %.
+    assert noise["mean_noise"] == pytest.approx(1 / math.sqrt(n), rel=0.06)
+    assert noise["std_noise"] == pytest.approx(1 / math.sqrt(2 * (n - 1)), rel=0.06)
+    assert noise["effective_samples"] == pytest.approx(n, rel=0.12)
 
 
-def test_positions_that_are_alike_count_once() -> None:
+def test_positions_with_equal_values_count_as_one_sample() -> None:
     x = normal(256, CHANNELS, 1).expand(-1, -1, 25)
-    found = statistic_noise(trained(make("none", CHANNELS), x, batch=4))
-    assert found["effective_samples"] == pytest.approx(4, rel=0.12)
+    noise = statistic_noise(trained(make("none", CHANNELS), x, batch=4))
+    assert noise["effective_samples"] == pytest.approx(4, rel=0.12)
 
 
 def test_noise_leaves_pads_out() -> None:
     x = normal(64, CHANNELS, 6)
     mask = torch.arange(6) < torch.arange(64)[:, None] % 4 + 2
     norm = make("batch", CHANNELS)
-    zeroed, large = (
+    with_zeros, with_large_values = (
         statistic_noise(
             trained(norm, torch.where(mask[:, None], x, pad), mask, batch=4)
         )
         for pad in (0.0, 1e4)
     )
-    assert zeroed == large
-    assert zeroed["effective_samples"] == pytest.approx(14, rel=0.25)
+    assert with_zeros == with_large_values
+    assert with_zeros["effective_samples"] == pytest.approx(14, rel=0.25)
 
 
-def test_one_value_has_no_deviation_and_one_batch_no_spread() -> None:
+def test_noise_is_nan_with_one_value_per_batch_or_with_one_batch() -> None:
     norm = make("none", CHANNELS)
-    single = statistic_noise(trained(norm, normal(64, CHANNELS, 1), batch=1))
-    assert single["mean_noise"] == pytest.approx(1, rel=0.1)
-    assert math.isnan(single["std_noise"])
-    once = statistic_noise(trained(norm, normal(4, CHANNELS, 9), batch=4))
-    assert all(math.isnan(value) for value in once.values())
+    single_values = statistic_noise(trained(norm, normal(64, CHANNELS, 1), batch=1))
+    assert single_values["mean_noise"] == pytest.approx(1, rel=0.1)
+    assert math.isnan(single_values["std_noise"])
+    single_batch = statistic_noise(trained(norm, normal(4, CHANNELS, 9), batch=4))
+    assert all(math.isnan(value) for value in single_batch.values())
 
 
-def test_noise_is_the_same_whatever_the_norm_is() -> None:
+def test_noise_does_not_depend_on_the_norm() -> None:
     x = normal(32, 8, 6, 6)
     condition = torch.zeros(32, dtype=torch.int64)
 
-    class Alone(nn.Module):
+    class OneNorm(nn.Module):
         def __init__(self, norm: nn.Module) -> None:
             super().__init__()
             self.norm = norm
@@ -99,22 +101,18 @@ def test_noise_is_the_same_whatever_the_norm_is() -> None:
             output: Tensor = self.norm(x, condition=condition)
             return output
 
-    found = []
+    noises = []
     for name in names():
-        model = Alone(make(name, 8))
-        model(x, condition)  # some make their parameters now
+        model = OneNorm(make(name, 8))
+        model(x, condition)  # some norms make their parameters in the first pass
         network = trained(model, x, condition, batch=8, norm_batch=4)
-        found.append(
-            statistic_noise(
-                Trained(network.task, model, [model.norm], network.batches, 4)
-            )
-        )
-    assert len(found) > 20
-    assert all(noise == found[0] for noise in found)
+        noises.append(statistic_noise(replace(network, norms=[model.norm])))
+    assert len(noises) > 20
+    assert all(noise == noises[0] for noise in noises)
 
 
 def padded() -> tuple[Tensor, Tensor]:
-    """Two norm batches: half of the first are pads of value 3; the second has none."""
+    """Return values and mask of two norm batches: only the first has pads (value 3)."""
     first = torch.tensor([[[1.0, -1, 3, 3]], [[1, -1, 3, 3]]])
     second = torch.tensor([[[1.0, -1, 1, -1]], [[1, -1, 1, -1]]])
     mask = torch.tensor([[True, True, False, False]] * 2 + [[True] * 4] * 2)
@@ -122,11 +120,10 @@ def padded() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", ["batch", "batch_masked", "none"])
-def test_pads_move_the_statistics_as_the_law_of_total_variance_says(name: str) -> None:
-    found = pad_statistics(trained(make(name, 1), *padded(), batch=2))
+def test_pads_change_the_statistics_by_the_law_of_total_variance(name: str) -> None:
     variance = 0.5 * 1 + 0.25 * 3**2
     scale = math.log(variance) / 2
-    assert found == pytest.approx(
+    assert pad_statistics(trained(make(name, 1), *padded(), batch=2)) == pytest.approx(
         {
             "scale": scale / 2,
             "scale_spread": scale / math.sqrt(2),
@@ -137,10 +134,6 @@ def test_pads_move_the_statistics_as_the_law_of_total_variance_says(name: str) -
             "pad_share_spread": 0.5 / math.sqrt(2),
         }
     )
-
-
-def test_a_network_without_a_mask_has_no_pads() -> None:
-    assert pad_statistics(trained(make("batch", 1), padded()[0], batch=2)) == {}
 
 
 @pytest.mark.parametrize("name", ["batch", "batch_masked", "batch_renorm"])
@@ -160,45 +153,46 @@ def test_discrepancy_is_the_distance_of_the_running_statistics(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["batch", "batch_masked"])
-def test_discrepancy_takes_pads_as_the_norm_does(name: str) -> None:
+def test_discrepancy_includes_pads_only_if_the_norm_does(name: str) -> None:
     x, mask = normal(4, 1, 6), torch.arange(6).expand(4, -1) < 4
     x = torch.where(mask[:, None], x, 5.0)
     norm = make(name, 1)
     var, mean = torch.var_mean(x[:, 0][mask])
     norm.running_mean.fill_(mean)
     norm.running_var.fill_(var)
-    found = discrepancy(trained(norm, x, mask, batch=4))
+    measured = discrepancy(trained(norm, x, mask, batch=4))
     if name == "batch_masked":
-        assert found == pytest.approx({"mean": 0, "std": 0}, abs=1e-6)
+        assert measured == pytest.approx({"mean": 0, "std": 0}, abs=1e-6)
     else:
-        assert found["mean"] > 0.5
+        assert measured["mean"] > 0.5
 
 
-def test_discrepancy_is_of_each_ghost_batch() -> None:
+def test_discrepancy_is_measured_per_ghost_batch() -> None:
     x = normal(8, 4, 5)
     norm = make("batch", 4)
-    found = discrepancy(trained(Ghost(norm, 2), x, batch=8, norm_batch=2))
-    parts = [torch.var_mean(part, (0, 2)) for part in x.split(2)]
-    expected = [mean.abs().div((var + norm.eps).sqrt()).mean() for var, mean in parts]
-    assert found["mean"] == pytest.approx(torch.stack(expected).mean().item(), rel=1e-4)
+    measured = discrepancy(trained(Ghost(norm, 2), x, batch=8, norm_batch=2))
+    var, mean = torch.var_mean(x.view(4, 2, 4, 5), (1, 3))
+    expected = mean.abs().div((var + norm.eps).sqrt()).mean().item()
+    assert measured["mean"] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", names())
-def test_every_norm_with_running_statistics_has_a_discrepancy(name: str) -> None:
-    norm = make(name, 8)
-    found = discrepancy(trained(norm, normal(8, 8, 6), batch=8))
-    if not norm.differs_in_eval:
-        assert found == {}
-    else:
-        assert found["std"] > 0
-        assert ("mean" in found) == hasattr(norm, "running_mean")
+def test_every_norm_with_running_statistics_has_a_discrepancy() -> None:
+    for name in names():
+        norm = make(name, 8)
+        measured = discrepancy(trained(norm, normal(8, 8, 6), batch=8))
+        if not norm.differs_in_eval:
+            assert measured == {}, name
+        else:
+            assert measured["std"] > 0, name
+            assert ("mean" in measured) == hasattr(norm, "running_mean"), name
 
 
 def pictures(draw: Callable[[Tensor], Tensor]) -> Trained:
-    """A network that gives `draw(picture)`, on 32 crops of differing colours."""
-    dice = torch.Generator().manual_seed(0)
-    colours = torch.rand(32, 3, 1, 1, generator=dice)
-    crops = (colours + 0.2 * torch.randn(32, 3, 8, 8, generator=dice)).clamp(0, 1)
+    """Return a network whose output is `draw(crops)`, with crops of 32 colours."""
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.rand(32, 3, 1, 1, generator=generator)
+    noise = torch.randn(32, 3, 8, 8, generator=generator)
+    crops = (colours + 0.2 * noise).clamp(0, 1)
 
     class Network(nn.Module):
         def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -212,41 +206,31 @@ def pictures(draw: Callable[[Tensor], Tensor]) -> Trained:
     return Trained(task, Network(), [], [torch.arange(4)], 4)
 
 
-def test_a_network_that_returns_its_input_tells_all_of_it() -> None:
-    found = style_leakage(pictures(lambda x: x))
-    assert found.keys() == {"brightness", "contrast", "hue"}
-    assert all(0.97 < value <= 1 for value in found.values()), found
-
-
-def test_a_network_that_does_not_look_tells_nothing() -> None:
-    found = style_leakage(pictures(lambda x: torch.full_like(x, 0.3)))
-    assert all(abs(value) < 1e-6 for value in found.values()), found
-
-
-def test_a_network_that_tells_one_thing_tells_that() -> None:
-    found = style_leakage(pictures(lambda x: x.mean((1, 2, 3), True).expand_as(x)))
-    assert found["brightness"] > 0.97
-    assert max(found["contrast"], found["hue"]) < 0.2
-
-
-def test_what_instance_normalization_removes_cannot_be_read() -> None:
+def test_leakage_is_one_only_for_what_the_output_contains() -> None:
+    identity = style_leakage(pictures(lambda x: x))
+    assert identity.keys() == {"brightness", "contrast", "hue"}
+    assert all(0.97 < r2 <= 1 for r2 in identity.values()), identity
+    constant = style_leakage(pictures(lambda x: torch.full_like(x, 0.3)))
+    assert all(abs(r2) < 1e-6 for r2 in constant.values()), constant
+    mean = style_leakage(pictures(lambda x: x.mean((1, 2, 3), True).expand_as(x)))
+    assert mean["brightness"] > 0.97
+    assert max(mean["contrast"], mean["hue"]) < 0.2
     norm = make("instance", 3)
-    found = style_leakage(pictures(lambda x: torch.sigmoid(norm(x))))
-    assert abs(found["brightness"]) < 0.05
-    assert abs(found["contrast"]) < 0.05
+    normalized = style_leakage(pictures(lambda x: torch.sigmoid(norm(x))))
+    assert abs(normalized["brightness"]) < 0.05
+    assert abs(normalized["contrast"]) < 0.05
 
 
 def test_a_rotation_of_colours_keeps_grey_and_length() -> None:
-    (third,) = rotation(torch.tensor([2 * math.pi / 3]))
+    third_turn, small_turn = rotation(torch.tensor([2 * math.pi / 3, 0.7]))
     red, green, blue = torch.eye(3)
-    torch.testing.assert_close(third @ red, green)
-    torch.testing.assert_close(third @ green, blue)
-    (any_turn,) = rotation(torch.tensor([0.7]))
-    torch.testing.assert_close(any_turn @ any_turn.T, torch.eye(3))
-    torch.testing.assert_close(any_turn @ torch.ones(3), torch.ones(3))
+    torch.testing.assert_close(third_turn @ red, green)
+    torch.testing.assert_close(third_turn @ green, blue)
+    torch.testing.assert_close(small_turn @ small_turn.T, torch.eye(3))
+    torch.testing.assert_close(small_turn @ torch.ones(3), torch.ones(3))
 
 
-def test_regrouping_permutes_the_groups_and_nothing_else() -> None:
+def test_regrouping_changes_only_the_groups() -> None:
     x = normal(4, 8, 5)
     norm = make("group", 8, num_groups=2)
     nn.init.normal_(norm.weight)
@@ -261,9 +245,8 @@ def test_regrouping_permutes_the_groups_and_nothing_else() -> None:
 
 
 def classifier(norm: nn.Module) -> Trained:
-    """`norm` on 8 channels, as the logits of 8 classes; the norm's groups are right."""
-    dice = torch.Generator().manual_seed(0)
-    x, labels = torch.randn(64, 8, 4, generator=dice), torch.randint(8, (64,))
+    """Return a network of one norm whose 8 channels are the logits of 8 classes."""
+    x, labels = normal(64, 8, 4), torch.randint(8, (64,))
 
     def evaluate(model: nn.Module, split: str, batch_size: int) -> dict[str, float]:
         assert split == "test"
@@ -277,21 +260,22 @@ def classifier(norm: nn.Module) -> Trained:
 
 
 @pytest.mark.parametrize("name", ["group", "group_permuted"])
-def test_only_groups_that_can_differ_make_a_difference(name: str) -> None:
+def test_regrouping_changes_nothing_if_all_groupings_are_equivalent(name: str) -> None:
     for num_groups in (1, 8):
-        found = regrouped(classifier(make(name, 8, num_groups=num_groups)))
-        assert found == pytest.approx(
+        increases = regrouped(classifier(make(name, 8, num_groups=num_groups)))
+        assert increases == pytest.approx(
             {"error_increase": 0, "loss_increase": 0}, abs=1e-6
         )
-    found = regrouped(classifier(make(name, 8, num_groups=2)))
-    assert abs(found["loss_increase"]) > 1e-4
+    increases = regrouped(classifier(make(name, 8, num_groups=2)))
+    assert abs(increases["loss_increase"]) > 1e-4
 
 
-def test_a_norm_without_groups_has_nothing_to_regroup() -> None:
+def test_probes_without_a_mask_or_without_groups_return_nothing() -> None:
+    assert pad_statistics(trained(make("batch", 1), padded()[0], batch=2)) == {}
     assert regrouped(classifier(make("instance", 8))) == {}
 
 
-ALL = {
+PROBES_BY_TASK = {
     "cnn": ["statistic_noise", "discrepancy", "regrouped"],
     "transformer": ["statistic_noise", "discrepancy", "pad_statistics"],
     "style": ["statistic_noise", "discrepancy", "style_leakage"],
@@ -305,49 +289,47 @@ def test_probes_change_no_metric_and_no_id(
     run: Run, tmp_path: Path, task: str, norm: str
 ) -> None:
     batch_size = 4 if task == "style" else 32
-    request = [*SMALL[task], f"norm={norm}", f"batch_size={batch_size}", "norm_batch=2"]
-    asked = f"probes=[{','.join(ALL[task])}]"
-    plain = run(*request, results=tmp_path / "without")
-    probed = run(*request, asked, results=tmp_path / "with")
+    overrides = [*SMALL[task], f"norm={norm}", f"batch_size={batch_size}"]
+    overrides.append("norm_batch=2")
+    probes = f"probes=[{','.join(PROBES_BY_TASK[task])}]"
+    plain = run(*overrides, results=tmp_path / "without")
+    probed = run(*overrides, probes, results=tmp_path / "with")
     assert probed.status == "ok", probed.error
     assert probed.run_id == plain.run_id
     assert probed.metrics == plain.metrics
     assert plain.probes == {}
-    found = {name.split("/")[0] for name in probed.probes}
-    without = "regrouped" if norm == "batch" else "discrepancy"
-    assert found == set(ALL[task]) - {without}
+    empty = "regrouped" if norm == "batch" else "discrepancy"
+    with_numbers = {name.split("/")[0] for name in probed.probes}
+    assert with_numbers == set(PROBES_BY_TASK[task]) - {empty}
     assert None not in probed.probes.values()
 
 
 def test_a_record_with_probes_answers_a_request_for_fewer(run: Run) -> None:
-    request = [*SMALL["cnn"], "norm=batch"]
-    one = run(*request, "probes=[statistic_noise]")
-    both = run(*request, "probes=[statistic_noise,discrepancy]")
+    overrides = [*SMALL["cnn"], "norm=batch"]
+    one = run(*overrides, "probes=[statistic_noise]")
+    both = run(*overrides, "probes=[statistic_noise,discrepancy]")
     assert both.probes.keys() > one.probes.keys()
     for fewer in ("[]", "[discrepancy]", "[discrepancy,statistic_noise]"):
-        assert run(*request, f"probes={fewer}") == both
+        assert run(*overrides, f"probes={fewer}") == both
 
 
-def test_the_probes_see_the_batches_of_training_in_their_order(
+def test_a_probe_gets_the_training_batches_in_their_order(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from normbench.probes.base import PROBES
-    from normbench.training import loop
+    networks: list[Trained] = []
 
-    seen: list[Trained] = []
-
-    def look(trained: Trained) -> dict[str, float]:
+    def remember(trained: Trained) -> dict[str, float]:
         """Remember the network."""
-        seen.append(trained)
+        networks.append(trained)
         return {"norms": float(len(trained.norms))}
 
-    monkeypatch.setitem(PROBES._functions, "look", look)
-    monkeypatch.setitem(PROBES._data, "look", object)
+    monkeypatch.setitem(PROBES._functions, "remember", remember)
+    monkeypatch.setitem(PROBES._data, "remember", object)
     record = run(
-        *SMALL["cnn"], "batch_size=8", "accumulate=2", "seed=3", "probes=[look]"
+        *SMALL["cnn"], "batch_size=8", "accumulate=2", "seed=3", "probes=[remember]"
     )
-    assert record.probes == {"look/norms": 9}
-    (network,) = seen
+    assert record.probes == {"remember/norms": 9}
+    (network,) = networks
     order = loop.epoch_order(network.task.splits["train"], 3, 0)
     assert {len(batch) for batch in network.batches} == {4}
     joined = torch.cat(list(network.batches))
@@ -356,13 +338,13 @@ def test_the_probes_see_the_batches_of_training_in_their_order(
 
 
 @pytest.mark.parametrize(
-    ("task", "probe", "says"),
+    ("task", "probe", "message"),
     [
         ("cnn", "pad_statistics", "measures networks on Tokens; task=cnn is on Images"),
         ("transformer", "style_leakage", "Photographs; task=transformer is on Tokens"),
         ("cnn", "statistics_noise", "unknown; did you mean 'statistic_noise'"),
     ],
 )
-def test_a_probe_that_cannot_be_is_refused(task: str, probe: str, says: str) -> None:
-    with pytest.raises(RequestError, match=f"probes={probe} .*{says}"):
+def test_an_impossible_probe_is_refused(task: str, probe: str, message: str) -> None:
+    with pytest.raises(RequestError, match=f"probes={probe} .*{message}"):
         compose([f"task={task}", f"probes=[{probe}]"])

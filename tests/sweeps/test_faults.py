@@ -161,7 +161,7 @@ def test_an_interrupted_sweep_leaves_no_process(how: str, tmp_path: Path) -> Non
     # A SIGINT during the exit of Python ends the process by the signal.
     codes = {130, -signal.SIGINT} if how == "many times" else {130}
     assert process.returncode in codes, output
-    assert "interrupted; the same command continues it" in output
+    assert "interrupted; run the same command again to continue" in output
     sweep.complete()
     assert sweep.steps()[0][0] == 1
     assert sweep.steps()[0][1] > 5

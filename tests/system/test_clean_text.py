@@ -1,4 +1,4 @@
-"""Text of a stranger cannot control a terminal, a spreadsheet or an encoding."""
+"""A stranger's text cannot control a terminal or a spreadsheet, or stop a command."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from normbench.config.identity import run_id
 from normbench.config.schema import Choice, RunRecord
 from normbench.system.streams import clean
 
-SEVERAL = """
+RUN_COMMANDS = """
 import json, sys
 from normbench.cli import main
 for words in json.loads(sys.argv[1]):
@@ -30,14 +30,14 @@ for words in json.loads(sys.argv[1]):
     except SystemExit as end:
         print("<end>", end.code)
 """
-"""The program, once for each command that it is given: importing takes a moment."""
+"""Runs several commands in one process, because the imports are slow."""
 NASTY = "\x1b]0;owned\x07\x9b31m\x1b[2J\r\x7f\u202e"
-"""A title for the terminal, colours, an empty screen, and text from right to left."""
+"""Control sequences: a window title, a colour, an empty screen, right-to-left text."""
 ASIAN = "/data/花 データ"
 
 
 def named(norm: str, seed: int = 0, path: str = ASIAN, **changes: Any) -> RunRecord:
-    """A record whose norm and data are called so."""
+    """Return a record whose norm is called `norm` and whose data are at `path`."""
     data = Choice(name="own", path=path)
     own = {"seed": seed, "norm": Choice(name=norm), "data": data}
     config = A_RECORD.config.model_copy(update=own)
@@ -46,8 +46,8 @@ def named(norm: str, seed: int = 0, path: str = ASIAN, **changes: Any) -> RunRec
     )
 
 
-def seen_on_a_terminal(*words: str, **environment: str) -> str:
-    """What a command writes to a terminal."""
+def terminal_output(*words: str, **environment: str) -> str:
+    """Return the text that a command writes to a terminal."""
     screen, terminal = pty.openpty()
     with subprocess.Popen(
         words,
@@ -56,30 +56,31 @@ def seen_on_a_terminal(*words: str, **environment: str) -> str:
         stderr=terminal,
     ):
         os.close(terminal)
-        shown = b""
-        while piece := read(screen):
-            shown += piece
+        output = b""
+        while chunk := read(screen):
+            output += chunk
     os.close(screen)
-    return shown.decode()
+    return output.decode()
 
 
 def read(descriptor: int) -> bytes:
+    """Read from a terminal; return b"" at its end."""
     try:
         return os.read(descriptor, 65536)
     except OSError:  # the end of a terminal
         return b""
 
 
-def test_what_a_stream_cannot_encode_is_written_otherwise(tmp_path: Path) -> None:
+def test_characters_that_a_stream_cannot_encode_are_escaped(tmp_path: Path) -> None:
     results = tmp_path / "花"
     for seed in range(3):
         written(results, named(f"é{seed}", seed))
     ids = sorted(path.parent.name for path in results.rglob("result.json"))
     for encoding in ("ascii", "cp1252", "utf-8", "utf-16"):
-        words = (["--csv"], ["--json"], [])
-        commands = [["results", *each, "--results", str(results)] for each in words]
+        formats = (["--csv"], ["--json"], [])
+        commands = [["results", *f, "--results", str(results)] for f in formats]
         done = subprocess.run(
-            [sys.executable, "-c", SEVERAL, json.dumps(commands)],
+            [sys.executable, "-c", RUN_COMMANDS, json.dumps(commands)],
             env=os.environ | {"PYTHONIOENCODING": encoding},
             capture_output=True,
         )
@@ -87,18 +88,19 @@ def test_what_a_stream_cannot_encode_is_written_otherwise(tmp_path: Path) -> Non
         assert len(texts) == 4 and texts[-1] == "", (encoding, done)
         rows = list(csv.DictReader(io.StringIO(texts[0])))
         assert sorted(row["run_id"] for row in rows) == ids, encoding
-        plain = json.loads(texts[1])
-        assert {each["config"]["data"]["path"] for each in plain} == {ASIAN}, encoding
+        records = json.loads(texts[1])
+        paths = {record["config"]["data"]["path"] for record in records}
+        assert paths == {ASIAN}, encoding
         table = texts[2]
         assert all(key in table for key in ids), encoding
-        as_is = encoding.startswith("utf")
+        is_unicode = encoding.startswith("utf")
         paths = {row["data.path"] for row in rows}
         escaped = "/data/\\u82b1 \\u30c7\\u30fc\\u30bf"
-        assert paths == {ASIAN if as_is else escaped}, encoding
-        assert ("花" in table) == as_is, encoding
+        assert paths == {ASIAN if is_unicode else escaped}, encoding
+        assert ("花" in table) == is_unicode, encoding
 
 
-def test_no_command_lets_a_record_command_the_terminal(tmp_path: Path) -> None:
+def test_no_command_prints_control_characters_of_a_record(tmp_path: Path) -> None:
     results = tmp_path / "runs"
     for seed, status in enumerate(("ok", "ok", "failed")):
         bad = named(f"bat{NASTY}ch", seed, NASTY, status=status, error=NASTY)
@@ -119,12 +121,12 @@ def test_no_command_lets_a_record_command_the_terminal(tmp_path: Path) -> None:
         [f"no{NASTY}"],
         ["list", f"no{NASTY}"],
     ]
-    shown = seen_on_a_terminal(
-        *(sys.executable, "-c", SEVERAL, json.dumps(commands)),
+    output = terminal_output(
+        *(sys.executable, "-c", RUN_COMMANDS, json.dumps(commands)),
         NORMBENCH_RESULTS=str(results),
     )
-    texts = re.split(r"<end> \d\r\n", shown)
-    assert len(texts) == len(commands) + 1, shown
+    texts = re.split(r"<end> \d\r\n", output)
+    assert len(texts) == len(commands) + 1, output
     for command, text in zip(commands, texts, strict=False):
         assert "Traceback" not in text, (command, text)
         assert_harmless(text, command)
@@ -133,11 +135,11 @@ def test_no_command_lets_a_record_command_the_terminal(tmp_path: Path) -> None:
     assert "owned" in texts[0]
 
 
-def assert_harmless(shown: str, what: object) -> None:
-    """Of all commands only rich's colours, and the lines' own ends, are in `shown`."""
-    rest = re.sub(r"\x1b\[[0-9;]*m|\r\n", "", shown)
-    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", rest), (what, rest)
-    assert "\x1b[31m" not in shown and "\x1b[2J" not in shown, what
+def assert_harmless(output: str, command: object) -> None:
+    """Assert that `output` has no control characters except colours and newlines."""
+    rest = re.sub(r"\x1b\[[0-9;]*m|\r\n", "", output)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", rest), (command, rest)
+    assert "\x1b[31m" not in output and "\x1b[2J" not in output, command
 
 
 BAR = f"""
@@ -161,25 +163,23 @@ sweep.close()
 """
 
 
-def test_progress_does_not_let_a_name_command_the_terminal() -> None:
-    shown = seen_on_a_terminal(sys.executable, "-c", BAR)
-    assert "1/2" in shown and "loss" in shown  # a bar
-    assert "\\u001b]0;owned\\u0007" in shown
-    for command in ("\x1b]", "\x9b", "\x07", "\x1b[2J\\", "\x7f", "\u202e"):
-        assert command not in shown, repr(command)
+def test_progress_prints_no_control_characters_of_a_name() -> None:
+    output = terminal_output(sys.executable, "-c", BAR)
+    assert "1/2" in output and "loss" in output  # a progress bar
+    assert "\\u001b]0;owned\\u0007" in output
+    for sequence in ("\x1b]", "\x9b", "\x07", "\x1b[2J\\", "\x7f", "\u202e"):
+        assert sequence not in output, repr(sequence)
 
 
 @given(st.text())
-def test_clean_text_commands_nothing_and_json_of_it_is_the_same(text: str) -> None:
+def test_clean_text_has_no_control_characters_and_keeps_json(text: str) -> None:
     cleaned = clean(text)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", cleaned)
     quoted = json.dumps(text, ensure_ascii=False)
     assert json.loads(clean(quoted)) == text
 
 
-def test_csv_has_no_formula_and_its_numbers_are_numbers(
-    invoke: Command, tmp_path: Path
-) -> None:
+def test_csv_escapes_formulas_but_not_numbers(invoke: Command, tmp_path: Path) -> None:
     formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\uff1d1"]
     for seed, formula in enumerate(formulas):
         metrics = {"test/error": -0.5, "=cmd()": 1e-9}
@@ -194,11 +194,11 @@ def test_csv_has_no_formula_and_its_numbers_are_numbers(
     cells = list(csv.DictReader(io.StringIO(by.stdout)))
     assert sorted(cell["norm"] for cell in cells) == sorted(f"'{f}" for f in formulas)
     assert {cell["mean"] for cell in cells} == {"-0.5"}
-    # A spreadsheet may split at semicolons, whatever this program writes.
+    # Some spreadsheets also split a line at semicolons.
     other = tmp_path / "other"
     written(other, named("a;=1+1;b", path="c;d", metrics={"test/error": 0.5}))
     text = invoke("results", "--csv", "--results", str(other)).stdout
     assert '"a;\'=1+1;b"' in text and '"c;d"' in text, text
-    assert ",0.5" in text  # a number stays bare
+    assert ",0.5" in text  # a number has no quotes
     for line in text.splitlines():
         assert not any(cell[:1] == "=" for cell in line.split(";")), line

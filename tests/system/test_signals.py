@@ -1,4 +1,4 @@
-"""Ctrl-C from the start of the program on, and a terminal that is closed."""
+"""Ctrl-C at any time after the start of the program, and closed terminals."""
 
 import os
 import signal
@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from conftest import SMALL
 
-from normbench.system.interrupts import AGAIN
+from normbench.system.interrupts import INTERRUPTED_MESSAGE
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="its signals")
 NORMBENCH = (sys.executable, "-m", "normbench")
 LONG = [*SMALL["cnn"], "budget.epochs=1000", "log_every=1", "checkpoint.every=null"]
 TINY = [*LONG, "tracker=none"]
-SWALLOWS = """
+CATCHES_ALL = """
 import os, signal, time
 try:
     os.kill(os.getpid(), signal.SIGINT)
@@ -28,7 +28,10 @@ from {name} import *
 """
 
 
-def ended(words: Sequence[str], folder: Path, **environment: str) -> tuple[int, str]:
+def result_of(
+    words: Sequence[str], folder: Path, **environment: str
+) -> tuple[int, str]:
+    """Run a command in `folder`; return its exit code and its standard error."""
     done = subprocess.run(
         words,
         cwd=folder,
@@ -40,35 +43,38 @@ def ended(words: Sequence[str], folder: Path, **environment: str) -> tuple[int, 
     return done.returncode, done.stderr
 
 
-def before_it(folder: Path) -> str:
+def path_with(folder: Path) -> str:
+    """Return a PYTHONPATH that begins with `folder`."""
     return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
 
 
 @on_posix
-def test_ctrl_c_is_heeded_in_an_import_that_catches_everything(tmp_path: Path) -> None:
-    """Of the command line's own library, and of a module that a command imports."""
-    (tmp_path / "typer.py").write_text(SWALLOWS.format(name="typing"))
-    result = ended([*NORMBENCH, "train"], tmp_path, PYTHONPATH=before_it(tmp_path))
-    assert result == (130, f"{AGAIN}\n")
+def test_ctrl_c_ends_an_import_that_catches_all_exceptions(tmp_path: Path) -> None:
+    """The import is that of typer, then that of the user's module."""
+    (tmp_path / "typer.py").write_text(CATCHES_ALL.format(name="typing"))
+    words = [*NORMBENCH, "train"]
+    result = result_of(words, tmp_path, PYTHONPATH=path_with(tmp_path))
+    assert result == (130, f"{INTERRUPTED_MESSAGE}\n")
     (tmp_path / "typer.py").rename(tmp_path / "mine.py")
     words = [*NORMBENCH, "train", *TINY, "--module", "mine"]
-    assert ended(words, tmp_path) == (130, f"{AGAIN}\n")
+    assert result_of(words, tmp_path) == (130, f"{INTERRUPTED_MESSAGE}\n")
     assert {path.name for path in tmp_path.iterdir()} <= {"mine.py", "__pycache__"}
 
 
 @on_posix
-def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(tmp_path: Path) -> None:
+def test_a_process_that_ignores_ctrl_c_continues_to_ignore_it(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text(
         "import os, signal\n"
         "os.kill(os.getpid(), signal.SIGINT)\n"
-        "raise SystemExit('here')\n"
+        "raise SystemExit('continued')\n"
     )
     words = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *NORMBENCH, "train"]
-    result = ended(words, tmp_path, PYTHONPATH=before_it(tmp_path))
-    assert result == (1, "here\n")
+    result = result_of(words, tmp_path, PYTHONPATH=path_with(tmp_path))
+    assert result == (1, "continued\n")
 
 
-def started(folder: Path, *words: str, session: bool = True) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, session: bool = True) -> subprocess.Popen[str]:
+    """Start a command in `folder`, by default in a session without a terminal."""
     return subprocess.Popen(
         words,
         cwd=folder,
@@ -82,11 +88,11 @@ def started(folder: Path, *words: str, session: bool = True) -> subprocess.Popen
 @pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("command", ["train", "sweep"])
-def test_ctrl_c_is_heeded_at_any_moment(command: str, tmp_path: Path) -> None:
-    """Except in the first hundredths of a second, in which Python itself starts."""
+def test_ctrl_c_ends_a_command_at_any_time(command: str, tmp_path: Path) -> None:
+    """The first 0.2 seconds, in which Python itself starts, are not tested."""
     for moment in range(12):
         words = [*NORMBENCH, command, *TINY, "--results", f"runs{moment}"]
-        with started(tmp_path, *words, session=False) as process:
+        with start(tmp_path, *words, session=False) as process:
             time.sleep(0.2 + moment / 4)
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=120)
@@ -123,8 +129,8 @@ COMMANDS = {
 def test_a_terminal_that_is_closed_leaves_checkpoints(
     command: str, tmp_path: Path
 ) -> None:
-    """It, and its shell, each send SIGHUP to all processes; SIGTERM may follow."""
-    with started(tmp_path, *NORMBENCH, *COMMANDS[command]) as process:
+    """The terminal and its shell each send SIGHUP; SIGTERM may follow."""
+    with start(tmp_path, *NORMBENCH, *COMMANDS[command]) as process:
         wait_for_rows(8, tmp_path, process)
         for number in (signal.SIGHUP, signal.SIGHUP):
             os.killpg(process.pid, number)
@@ -140,9 +146,9 @@ def test_a_terminal_that_is_closed_leaves_checkpoints(
 @pytest.mark.slow
 @on_posix
 @pytest.mark.parametrize("command", ["train", "sweep"])
-def test_with_nohup_a_run_outlives_its_terminal(command: str, tmp_path: Path) -> None:
+def test_with_nohup_a_closed_terminal_ends_no_run(command: str, tmp_path: Path) -> None:
     words = ["nohup", *NORMBENCH, *COMMANDS[command], "budget.max_steps=60"]
-    with started(tmp_path, *words) as process:
+    with start(tmp_path, *words) as process:
         wait_for_rows(4, tmp_path, process)
         os.killpg(process.pid, signal.SIGHUP)
         _, errors = process.communicate(timeout=200)
@@ -152,11 +158,11 @@ def test_with_nohup_a_run_outlives_its_terminal(command: str, tmp_path: Path) ->
 
 @pytest.mark.slow
 @on_posix
-def test_sigterm_to_a_comparison_says_how_to_go_on(tmp_path: Path) -> None:
-    with started(tmp_path, *NORMBENCH, *COMMANDS["compare"]) as process:
+def test_a_comparison_says_after_sigterm_how_to_continue(tmp_path: Path) -> None:
+    with start(tmp_path, *NORMBENCH, *COMMANDS["compare"]) as process:
         wait_for_rows(8, tmp_path, process)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=200)
     assert process.returncode == 130, errors
-    assert errors.splitlines()[-1] == AGAIN
+    assert errors.splitlines()[-1] == INTERRUPTED_MESSAGE
     assert list(tmp_path.rglob("checkpoint.pt"))

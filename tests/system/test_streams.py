@@ -1,4 +1,4 @@
-"""A write to a stream that fails or blocks ends no run."""
+"""A write to a stream that fails or blocks does not stop a run."""
 
 import os
 import pty
@@ -18,28 +18,33 @@ from normbench.records import store
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="its streams")
 NORMBENCH = (sys.executable, "-m", "normbench")
 TINY = [*SMALL["cnn"], "tracker=none", "budget.max_steps=4", "evaluations=2"]
-# What a stream can be that cannot be written: a descriptor, made anew for each process.
 
 
-def full() -> int:
+def full_disk() -> int:
+    """Open a file descriptor whose writes fail: the disk is full."""
     return os.open("/dev/full", os.O_WRONLY)
 
 
-def without_a_reader() -> int:
+def pipe_without_a_reader() -> int:
+    """Open a file descriptor whose writes fail: a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     return writer
 
 
-def gone() -> int:
+def closed_terminal() -> int:
+    """Open a file descriptor whose writes fail: a terminal that was closed."""
     screen, terminal = pty.openpty()
     os.close(screen)
     return terminal
 
 
-BROKEN = {each.__name__: each for each in (full, without_a_reader, gone)}
+BROKEN = {
+    function.__name__: function
+    for function in (full_disk, pipe_without_a_reader, closed_terminal)
+}
 CLOSED = ["sh", "-c", 'exec "$@" 2>&-', "sh"]
-NO_LARGER = ["sh", "-c", 'exec prlimit --fsize=64 "$@" 2>>"$LOG"', "sh"]
+WITH_SIZE_LIMIT = ["sh", "-c", 'exec prlimit --fsize=64 "$@" 2>>"$LOG"', "sh"]
 
 PROGRESS = """
 import logging, sys, time, traceback, warnings
@@ -69,26 +74,26 @@ print("done")
 
 
 @on_linux
-def test_progress_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
+def test_progress_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     words = [sys.executable, "-c", PROGRESS]
     environment = os.environ | {"LOG": str(tmp_path / "log"), "TERM": "xterm"}
 
-    def out(words: list[str], stderr: int = subprocess.DEVNULL) -> tuple[int, str]:
+    def result(words: list[str], stderr: int = subprocess.DEVNULL) -> tuple[int, str]:
         done = subprocess.run(
             words, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
         )
         return done.returncode, done.stdout
 
-    for name, broken in BROKEN.items():
-        descriptor = broken()
-        assert out(words, descriptor) == (0, "done\n"), name
+    for name, open_descriptor in BROKEN.items():
+        descriptor = open_descriptor()
+        assert result(words, descriptor) == (0, "done\n"), name
         os.close(descriptor)
-    assert out([*CLOSED, *words]) == (0, "done\n")
-    assert out([*NO_LARGER, *words]) == (0, "done\n")
+    assert result([*CLOSED, *words]) == (0, "done\n")
+    assert result([*WITH_SIZE_LIMIT, *words]) == (0, "done\n")
     assert (tmp_path / "log").stat().st_size == 64
 
 
-UNREAD = """
+MUCH_PROGRESS = """
 import sys
 from normbench.system import streams
 streams.install()
@@ -99,11 +104,11 @@ print("done")
 
 
 @on_linux
-def test_a_pipe_or_terminal_that_nobody_reads_blocks_no_progress() -> None:
-    """A terminal with any room counts as ready, and a longer write would block."""
+def test_progress_does_not_wait_for_a_pipe_or_terminal_without_a_reader() -> None:
+    """`poll` reports a terminal as ready if it has room, but a long write blocks."""
     for kind in ("pipe", "terminal", "filled terminal"):
         reader, writer = os.pipe() if kind == "pipe" else pty.openpty()
-        if kind == "filled terminal":  # until there is room for less than a line
+        if kind == "filled terminal":  # it has room for less than a line
             os.set_blocking(writer, False)
             with suppress(BlockingIOError):
                 while os.write(writer, b"x" * 100):
@@ -111,7 +116,7 @@ def test_a_pipe_or_terminal_that_nobody_reads_blocks_no_progress() -> None:
             os.set_blocking(writer, True)
             os.read(reader, 600)
         done = subprocess.run(
-            [sys.executable, "-c", UNREAD, "10" if kind == "pipe" else "400"],
+            [sys.executable, "-c", MUCH_PROGRESS, "10" if kind == "pipe" else "400"],
             stdout=subprocess.PIPE,
             stderr=writer,
             timeout=60,
@@ -122,7 +127,7 @@ def test_a_pipe_or_terminal_that_nobody_reads_blocks_no_progress() -> None:
         os.close(reader)
 
 
-def test_a_slow_reader_gets_all_of_a_result() -> None:
+def test_a_slow_reader_gets_a_whole_result() -> None:
     code = (
         "from normbench.system import streams\n"
         "streams.install(); print('x' * 300_000)\n"
@@ -138,7 +143,7 @@ def test_a_slow_reader_gets_all_of_a_result() -> None:
 
 
 @on_linux
-def test_a_closed_stream_gets_no_text_of_a_file(tmp_path: Path) -> None:
+def test_output_to_a_closed_stream_is_not_written_into_a_file(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "from normbench.system import streams\n"
@@ -159,16 +164,16 @@ def test_a_result_that_cannot_be_written_is_one_line_and_exit_code_1(
     tmp_path: Path,
 ) -> None:
     written(tmp_path / "results/runs", A_RECORD)
-    why = "error: standard output cannot be written"
+    prefix = "error: standard output cannot be written"
     messages = {
-        "full": [f"{why}: No space left on device"],
-        "without_a_reader": [],
-        "gone": [f"{why}: Input/output error"],
-        "closed": [f"{why}: Bad file descriptor"],
+        "full_disk": [f"{prefix}: No space left on device"],
+        "pipe_without_a_reader": [],
+        "closed_terminal": [f"{prefix}: Input/output error"],
+        "closed": [f"{prefix}: Bad file descriptor"],
     }
     for name, message in messages.items():
         shell = ["sh", "-c", 'exec "$@" >&-', "sh"] if name == "closed" else []
-        descriptor = BROKEN[name]() if name in BROKEN else full()
+        descriptor = BROKEN.get(name, full_disk)()
         done = subprocess.run(
             [*shell, *NORMBENCH, "results", "--csv"],
             cwd=tmp_path,
@@ -183,9 +188,9 @@ def test_a_result_that_cannot_be_written_is_one_line_and_exit_code_1(
 @pytest.mark.slow
 @on_linux
 def test_a_run_whose_progress_cannot_be_written_is_recorded(tmp_path: Path) -> None:
-    """Its result is then on a pipe, and its record on the disk."""
-    for number, (name, broken) in enumerate(BROKEN.items()):
-        descriptor = broken()
+    """The command prints its result to a pipe and writes its record to the disk."""
+    for number, (name, open_descriptor) in enumerate(BROKEN.items()):
+        descriptor = open_descriptor()
         words = ["train", *TINY, f"seed={number}", "checkpoint.every=1"]
         done = subprocess.run(
             [*NORMBENCH, *words, "--json"],
@@ -203,20 +208,20 @@ def test_a_run_whose_progress_cannot_be_written_is_recorded(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @on_linux
-@pytest.mark.parametrize("how", ["a log that cannot grow", *BROKEN])
-def test_a_sweep_whose_progress_cannot_be_written_does_all_runs(
-    how: str, tmp_path: Path
+@pytest.mark.parametrize("stderr", ["a log that cannot grow", *BROKEN])
+def test_a_sweep_whose_progress_cannot_be_written_executes_all_runs(
+    stderr: str, tmp_path: Path
 ) -> None:
     words = [*NORMBENCH, "sweep", *TINY, "seed=range(0,5)", "engine.workers=2"]
     log = tmp_path / "log"
-    broken = BROKEN.get(how)
-    descriptor = broken() if broken else os.open(log, os.O_WRONLY | os.O_CREAT)
+    is_log = stderr not in BROKEN
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT) if is_log else BROKEN[stderr]()
     with subprocess.Popen(
         words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=descriptor, text=True
     ) as sweep:
         os.close(descriptor)
-        if broken is None:
-            # Its workers are there by then, and may write what they like.
+        if is_log:
+            # After the first result, all workers have started without the limit.
             while not list(tmp_path.rglob("result.json")) and sweep.poll() is None:
                 time.sleep(0.05)
             size = log.stat().st_size
@@ -230,7 +235,9 @@ def test_a_sweep_whose_progress_cannot_be_written_does_all_runs(
 
 @pytest.mark.slow
 @on_linux
-def test_a_comparison_whose_reader_had_enough_does_all_runs(tmp_path: Path) -> None:
+def test_a_comparison_whose_reader_closes_the_pipe_executes_all_runs(
+    tmp_path: Path,
+) -> None:
     arms = ["--arm", "norm=batch", "--arm", "norm=none", "--seeds", "6"]
     words = [*NORMBENCH, "compare", *SMALL["cnn"], "budget.max_steps=1", *arms]
     words += ["budget.epochs=1", "evaluations=1", "--rates", "0.1", "--workers", "2"]

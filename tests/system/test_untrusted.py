@@ -1,4 +1,4 @@
-"""Damaged files, and files of other kinds, are named and left out; none blocks."""
+"""Damaged files, pipes and links are named and left out, and do not block a reader."""
 
 import gzip
 import json
@@ -50,7 +50,7 @@ WRONG_RECORDS: dict[str, bytes] = {
     "another config": in_the_config(seed=8),
     "NaN": json.dumps(PLAIN | {"metrics": {"test/error": float("nan")}}).encode(),
     "another format": json.dumps(PLAIN | {"format": 2}).encode(),
-    "too large": b" " * (untrusted.RECORD + 1),
+    "too large": b" " * (untrusted.MAX_RECORD_BYTES + 1),
 }
 
 
@@ -74,7 +74,7 @@ def test_a_wrong_record_is_named_and_left_out(tmp_path: Path) -> None:
 ODD: list[Callable[[Path], object]] = [os.mkfifo, Path.mkdir]
 
 
-def test_what_is_no_file_is_named_and_blocks_nobody(tmp_path: Path) -> None:
+def test_a_pipe_or_link_is_named_and_does_not_block(tmp_path: Path) -> None:
     readers: dict[str, Callable[[Path], object]] = {
         "result.json": lambda path: store.read_valid(path.parent),
         "history.jsonl": lambda path: store.read_history(path.parent),
@@ -94,7 +94,7 @@ def test_what_is_no_file_is_named_and_blocks_nobody(tmp_path: Path) -> None:
             path.rmdir() if path.is_dir() else path.unlink()
 
 
-def test_commands_go_on_beside_what_is_wrong(invoke: Command, tmp_path: Path) -> None:
+def test_commands_leave_wrong_files_out(invoke: Command, tmp_path: Path) -> None:
     results = tmp_path / "results" / "runs"
     whole = a_record("seed=1", "tracker=none")
     folder = written(results, whole)
@@ -154,11 +154,11 @@ WRONG_ROWS: dict[str, bytes] = {
 }
 
 
-def test_a_wrong_history_is_named_and_counts_for_nothing(
+def test_a_wrong_history_is_named_and_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = a_record("seed=1")
-    folders = [written(tmp_path, each) for each in (RECORD, whole)]
+    folders = [written(tmp_path, record) for record in (RECORD, whole)]
     for folder in folders:
         (folder / "history.jsonl").write_bytes(GOOD_ROW * 3)
     for kind, row in WRONG_ROWS.items():
@@ -172,7 +172,7 @@ def test_a_wrong_history_is_named_and_counts_for_nothing(
     assert len(store.read_history(folders[0])) == 1  # a process was killed there
 
 
-def test_a_folder_that_may_not_be_looked_into_is_named(
+def test_a_folder_without_permission_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = a_record("seed=1")
@@ -204,14 +204,14 @@ def test_a_folder_that_may_not_be_looked_into_is_named(
     assert unreadable.path == closed.parent
 
 
-def test_lines_without_end_are_refused_at_the_first_that_is_wrong(
+def test_a_file_of_many_wrong_lines_is_refused_at_the_first_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records, history = tmp_path / "records.jsonl.gz", tmp_path / "history.jsonl"
     records.write_bytes(gzip.compress(b"\n" * 2**24))
     history.write_bytes(b"\n" * 2**24)
-    monkeypatch.setattr(untrusted, "UNPACKED", 2**24)
-    monkeypatch.setattr(untrusted, "HISTORY", 2**24)
+    monkeypatch.setattr(untrusted, "MAX_UNPACKED_BYTES", 2**24)
+    monkeypatch.setattr(untrusted, "MAX_HISTORY_BYTES", 2**24)
     tracemalloc.start()
     try:
         with pytest.raises(RequestError, match="line 1: "):
@@ -223,7 +223,7 @@ def test_lines_without_end_are_refused_at_the_first_that_is_wrong(
         tracemalloc.stop()
     store.write_compact(records, [RECORD, RECORD])
     assert len(store.read_compact(records)) == 2
-    monkeypatch.setattr(untrusted, "MOST_RECORDS", 1)
+    monkeypatch.setattr(untrusted, "MAX_RECORDS", 1)
     with pytest.raises(RequestError, match="has more than 1 records"):
         store.read_compact(records)
 
@@ -231,7 +231,7 @@ def test_lines_without_end_are_refused_at_the_first_that_is_wrong(
 def test_a_gzip_bomb_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(untrusted, "UNPACKED", 2**20)
+    monkeypatch.setattr(untrusted, "MAX_UNPACKED_BYTES", 2**20)
     folder = tmp_path / "sweeps" / "x"
     folder.mkdir(parents=True)
     path = folder / "manifest.json.gz"

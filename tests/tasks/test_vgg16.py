@@ -37,7 +37,7 @@ def vgg16(
     file = folder / "vgg16-397923af.pth"
     torch.save(state, file)
     begins = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    monkeypatch.setattr(perceptual, "VGG16_SHA256", begins)
+    monkeypatch.setattr(perceptual, "VGG16_SHA256_START", begins)
     monkeypatch.setenv("NORMBENCH_DATA", str(folder))
     perceptual.perceptual_network.cache_clear()
     yield features
@@ -96,7 +96,9 @@ def test_vgg16_is_downloaded_whole_or_not_at_all(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     nowhere = "http://127.0.0.1:9/vgg16-397923af.pth"
     monkeypatch.setattr(perceptual, "VGG16_URL", nowhere)
-    with pytest.raises(RequestError, match=r"task\.perceptual=vgg16 needs .*fetched"):
+    with pytest.raises(
+        RequestError, match=r"task\.perceptual=vgg16 needs .*downloaded"
+    ):
         perceptual.Vgg16()
     assert files() == []
     served = tmp_path / "vgg16-397923af.pth"
@@ -108,7 +110,7 @@ def test_vgg16_is_downloaded_whole_or_not_at_all(
     (tmp_path / "data" / ".vgg16").mkdir()  # as left by a process that was killed
     (tmp_path / "data" / ".vgg16" / "part").write_bytes(b"half")
     right = hashlib.sha256(served.read_bytes()).hexdigest()[:8]
-    monkeypatch.setattr(perceptual, "VGG16_SHA256", right)
+    monkeypatch.setattr(perceptual, "VGG16_SHA256_START", right)
     assert perceptual._vgg16_file().read_bytes() == b"half of it"
     assert files() == [served.name]
     (tmp_path / "data" / served.name).write_bytes(b"half of")  # an incomplete copy

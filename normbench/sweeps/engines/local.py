@@ -28,7 +28,7 @@ from normbench.records.store import Results
 from normbench.sweeps.engines.base import Batch, Event, Work, blocked, cores
 from normbench.sweeps.engines.worker import Reporter, do_run
 from normbench.system import streams
-from normbench.system.signals import of_the_terminal
+from normbench.system.signals import terminal_signals
 from normbench.training.network import choose_device, require_compiler
 
 EXIT_TIMEOUT = 1.5
@@ -138,7 +138,7 @@ class Pool:
 
     def kill(self) -> None:
         """Kill all workers; no signal interrupts this."""
-        with blocked(signal.SIGTERM, *of_the_terminal()):
+        with blocked(signal.SIGTERM, *terminal_signals()):
             for worker in self.workers:
                 worker.process.kill()
             for worker in self.workers:
@@ -163,7 +163,7 @@ class Pool:
         resource_tracker.ensure_running()
         # A terminal sends its signals to all processes. Workers must not receive them:
         # this process decides how they stop. Workers inherit the mask.
-        with blocked(*of_the_terminal()):
+        with blocked(*terminal_signals()):
             connection, worker_end = context.Pipe()
             arguments = (worker_end, self.results, gpu)
             process = context.Process(target=_work, args=arguments)
@@ -222,7 +222,7 @@ def _work(connection: Connection, results: Results, gpu: str | None) -> None:
         if not reporter.training_started:  # no checkpoint is needed
             sys.exit(128 + signum)
 
-    for number in of_the_terminal():
+    for number in terminal_signals():
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, terminate)
     try:

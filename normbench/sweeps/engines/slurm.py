@@ -18,7 +18,7 @@ from normbench.errors import NormbenchError, RequestError
 from normbench.sweeps.engines.base import Batch, Event, Work, blocked
 from normbench.sweeps.engines.batches import Cluster
 from normbench.sweeps.engines.worker import do_batch
-from normbench.system.signals import of_the_terminal
+from normbench.system.signals import terminal_signals
 
 
 @contextmanager
@@ -78,7 +78,7 @@ class SlurmCluster(Cluster):
         try:
             # With engine.cluster=local, jobs are child processes. They must not
             # receive the signals of the terminal.
-            with blocked(*of_the_terminal()):
+            with blocked(*terminal_signals()):
                 return list(
                     self._executor.map_array(do_batch, batches, repeat(self.results))
                 )

@@ -1,1 +1,1 @@
-"""The networks of the tasks."""
+"""Networks that the tasks train or use."""

@@ -1,14 +1,14 @@
-"""CNNs of three stages: residual networks, and the same without shortcuts.
+"""CNNs with three stages of blocks, with shortcuts (residual) or without (plain).
 
-He et al. 2016, "Deep Residual Learning for Image Recognition": basic blocks, the norm
-after each convolution and before the activation. With width 16, depth 3 or 9 and
-shortcuts that pad, they are their ResNet-20 and ResNet-56 for CIFAR-10. Grouped
-convolutions: Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional
-Neural Networks".
+The residual block is the basic block of He et al. 2016, "Deep Residual Learning for
+Image Recognition": a norm follows every convolution, before the activation. Width 16,
+shortcut "pad" and depth 3 or 9 give the ResNet-20 or ResNet-56 of that paper. Grouped
+convolutions are from Krizhevsky et al. 2012, "ImageNet Classification with Deep
+Convolutional Neural Networks".
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +21,7 @@ Shortcut = Literal["projection", "pad"]
 
 
 class Shape(NamedTuple):
-    """The options of a network; the task `CNN` describes them."""
+    """Options of a network. The docstring of the task `CNN` explains them."""
 
     width: int = 16
     depth: int = 1
@@ -31,27 +31,28 @@ class Shape(NamedTuple):
     conv_groups: int = 1
 
     def blocks(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (channels in, channels out, stride) of each block of three stages."""
+        """Yield (input channels, output channels, stride) for every block."""
         channels_in = self.width
         for stage in range(3):
             for position in range(self.depth):
-                channels = self.width << stage
-                yield channels_in, channels, 2 if stage > 0 and position == 0 else 1
+                channels = self.width * 2**stage
+                halves = stage > 0 and position == 0
+                yield channels_in, channels, 2 if halves else 1
                 channels_in = channels
 
 
 class Network(nn.Module):
     """A convolution, three stages of blocks, the mean over positions, a classifier.
 
-    `kind` is a name in BLOCKS. (N, in_channels, H, W) -> (N, classes).
+    Maps (N, in_channels, H, W) to (N, classes). `kind` is a key of BLOCKS.
     """
 
     def __init__(
         self, norm: NormFactory, kind: str, shape: Shape, in_channels: int, classes: int
     ) -> None:
         super().__init__()
-        first = shape._replace(conv_groups=1)
-        self.stem = conv3x3(in_channels, shape.width, shape.stem_stride, first)
+        ungrouped = shape._replace(conv_groups=1)
+        self.stem = conv3x3(in_channels, shape.width, shape.stem_stride, ungrouped)
         self.norm = norm(shape.width, nn.ReLU)
         self.blocks = nn.Sequential(
             *(BLOCKS[kind](norm, *block, shape) for block in shape.blocks())
@@ -66,9 +67,7 @@ class Network(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
-
-    convolutions: ClassVar[int] = 2
+    """Two 3x3 convolutions with a shortcut."""
 
     def __init__(
         self,
@@ -101,7 +100,7 @@ class BasicBlock(nn.Module):
 
 
 class PadShortcut(nn.Module):
-    """Every `stride`th position, and `added` channels of zeros after the others."""
+    """Keeps every `stride`-th position and appends `added` channels of zeros."""
 
     def __init__(self, added: int, stride: int) -> None:
         super().__init__()
@@ -113,9 +112,7 @@ class PadShortcut(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """One 3x3 convolution, its norm, a ReLU."""
-
-    convolutions: ClassVar[int] = 1
+    """A 3x3 convolution, a norm and a ReLU."""
 
     def __init__(
         self,
@@ -141,7 +138,7 @@ BLOCKS: dict[str, type[BasicBlock | PlainBlock]] = {
 
 
 def conv3x3(in_channels: int, channels: int, stride: int, shape: Shape) -> nn.Conv2d:
-    """Build a convolution without a bias, which the norm after it would remove."""
+    """Build a 3x3 convolution without a bias: many norms would remove the bias."""
     return nn.Conv2d(
         in_channels,
         channels,
@@ -155,12 +152,12 @@ def conv3x3(in_channels: int, channels: int, stride: int, shape: Shape) -> nn.Co
 
 
 def require_shape(kind: str, shape: Shape, height: int, width: int) -> None:
-    """Raise RequestError if no network of this shape fits images of this size."""
+    """Raise RequestError if a network of this shape cannot take images of this size."""
     if kind == "residual" and shape.padding == "valid":
         raise RequestError(
-            "task.padding=valid does not work in task.network=residual, where a "
-            "block must keep the size of its input; choose zeros or reflect, or "
-            "task.network=plain"
+            "task.padding=valid does not work with task.network=residual: a residual "
+            "block adds its input to its output, so both need the same size. Set "
+            "task.padding to zeros or reflect, or task.network=plain"
         )
     if shape.width % shape.conv_groups:
         raise RequestError(
@@ -169,26 +166,26 @@ def require_shape(kind: str, shape: Shape, height: int, width: int) -> None:
         )
     if shape.shortcut == "pad" and kind == "plain":
         raise RequestError(
-            "task.shortcut=pad has no meaning in task.network=plain, which has no "
-            "shortcuts; leave it at projection"
+            "task.shortcut=pad does not apply to task.network=plain, which has no "
+            "shortcuts; leave task.shortcut at projection"
         )
     if shape.shortcut == "pad" and shape.conv_groups > 1:
         raise RequestError(
-            "task.shortcut=pad adds its channels after the others, which would mix "
-            f"the groups of task.conv_groups={shape.conv_groups}; use projection"
+            "task.shortcut=pad appends channels of zeros, which would mix the groups "
+            f"of task.conv_groups={shape.conv_groups}; set task.shortcut=projection"
         )
     strides = [shape.stem_stride]
     for *_, stride in shape.blocks():
-        strides += [stride, 1][: BLOCKS[kind].convolutions]
-    least = {"zeros": 1, "reflect": 2, "valid": 3}[shape.padding]
-    added = 0 if shape.padding == "valid" else 2
+        strides += [stride, 1] if kind == "residual" else [stride]
+    min_side = {"zeros": 1, "reflect": 2, "valid": 3}[shape.padding]
+    pads = 0 if shape.padding == "valid" else 2
     side = min(height, width)
     for number, stride in enumerate(strides, 1):
-        if side < least:
+        if side < min_side:
             raise RequestError(
-                f"task.padding={shape.padding} needs {least} pixels a side at each "
-                f"convolution, and of images of {height}x{width} pixels {side} "
-                f"{'is' if side == 1 else 'are'} left at convolution {number}; use "
-                "larger images, fewer convolutions (task.depth) or task.padding=zeros"
+                f"task.padding={shape.padding} needs {min_side} pixels a side at every "
+                f"convolution, but convolution {number} gets {side} for images of "
+                f"{height}x{width} pixels; use larger images, fewer convolutions "
+                "(task.depth) or task.padding=zeros"
             )
-        side = (side + added - 3) // stride + 1
+        side = (side + pads - 3) // stride + 1

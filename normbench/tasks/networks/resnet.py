@@ -1,7 +1,7 @@
-"""torchvision's ResNets with any norm in them.
+"""The ResNets of torchvision, with any norm.
 
-He et al. 2016, "Deep Residual Learning for Image Recognition"; torchvision's have the
-stride of a bottleneck in its 3x3 convolution.
+He et al. 2016, "Deep Residual Learning for Image Recognition". Unlike the paper,
+torchvision strides the 3x3 convolution of a bottleneck, not the first 1x1 convolution.
 """
 
 import inspect
@@ -25,11 +25,11 @@ def resnet(name: str, norm: NormFactory, in_channels: int, classes: int) -> nn.M
     return _ResNet(block, layers, norm, in_channels, classes)
 
 
-class _InOrder:
-    """A `norm_layer` for torchvision: the n-th norm is made with the n-th activation.
+class _NormLayer:
+    """A `norm_layer` for torchvision: the n-th call builds a norm with activation n.
 
-    So a norm that contains its own activation gets no second one. Further norms are
-    made with the activation that the call names.
+    So a norm that has an activation of its own gets no second one. After the last of
+    `activations`, a call uses its argument `activation`.
     """
 
     def __init__(
@@ -49,10 +49,13 @@ def _with_activations(
     options: dict[str, Any],
     activations: Sequence[type[nn.Module] | None],
 ) -> dict[str, Any]:
-    """Name the arguments of a block, which torchvision gives by position too."""
+    """Return the keyword arguments of a block, with `norm_layer` replaced.
+
+    torchvision passes some of them by position (`arguments`) and some by name.
+    """
     names = tuple(inspect.signature(torchvision.BasicBlock).parameters)
-    named = dict(zip(names, arguments, strict=False)) | options
-    return named | {"norm_layer": _InOrder(named["norm_layer"], activations)}
+    keywords = dict(zip(names, arguments, strict=False)) | options
+    return keywords | {"norm_layer": _NormLayer(keywords["norm_layer"], activations)}
 
 
 class _BasicBlock(torchvision.BasicBlock):  # type: ignore[misc]
@@ -87,9 +90,9 @@ class _ResNet(torchvision.ResNet):  # type: ignore[misc]
         classes: int,
     ) -> None:
         super().__init__(
-            block, layers, num_classes=classes, norm_layer=_InOrder(norm, (nn.ReLU,))
+            block, layers, num_classes=classes, norm_layer=_NormLayer(norm, (nn.ReLU,))
         )
-        del self.relu  # each norm brings its own
+        del self.relu  # the norms apply the activations
         if in_channels != 3:
             self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
             nn.init.kaiming_normal_(
