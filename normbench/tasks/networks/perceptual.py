@@ -175,8 +175,8 @@ def _vgg16_file() -> Path:
             return file
     try:
         downloads.folder().mkdir(parents=True, exist_ok=True)
-        # The lock lets only one process download. `temporary_folder` removes the incomplete
-        # download of a process that was killed.
+        # The lock lets only one process download. `temporary_folder` removes the
+        # incomplete download of a process that was killed.
         with FileLock(downloads.folder() / ".vgg16.lock"):
             if not downloaded.is_file():
                 with downloads.temporary_folder(
