@@ -45,7 +45,9 @@ def stylize(
         require_modules(finished, module or ())
         import_modules(module or ())
         written = []
-        for target in stylization.redrawn(finished, folder, images, output_dir, style):
+        for target in stylization.stylize_files(
+            finished, folder, images, output_dir, style
+        ):
             written.append(target)
             if not json:
                 typer.echo(target)
