@@ -1,6 +1,6 @@
 """Norms with a random state, inputs for them, and comparisons of norms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import pytest
@@ -43,6 +43,16 @@ def made(name: str, shape: tuple[int, ...], **options: object) -> Norm:
     for tensor in (*norm.parameters(), *norm.buffers()):
         if tensor.is_floating_point():
             nn.init.uniform_(tensor, 0.4, 0.9)
+    return norm.train()
+
+
+def made_float32(name: str, shape: Sequence[int]) -> Norm:
+    """A float32 norm for `shape`, in training, with random parameters."""
+    norm = make(name, shape[1])
+    if any(is_lazy(parameter) for parameter in norm.parameters()):
+        norm(torch.zeros(*shape))
+    for parameter in norm.parameters():
+        nn.init.uniform_(parameter, 0.4, 0.9)
     return norm.train()
 
 

@@ -169,7 +169,7 @@ def _world() -> "Iterator[World]":
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):  # a pipe without a reader, or closed
                 stream.flush()
-        world.leave_after_first()
+        world.wait_before_exit()
         os._exit(code or int(lost))
 
 

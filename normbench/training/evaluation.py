@@ -1,4 +1,4 @@
-"""Metrics of a network with each kind of statistics that its norms can use."""
+"""Metrics of a network, for each kind of statistics that its norms can use."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -13,10 +13,11 @@ HELD_OUT = ("val", "test")
 
 
 def batch_size(task: Task, micro_batch: int) -> int:
-    """How many samples an evaluation takes at a time.
+    """Return the number of samples in each batch of an evaluation.
 
-    Where the length of a batch depends on its samples, so do the pads that some norms
-    see: then as many as in training, else as many as fit the caches.
+    If texts are padded to the longest one in a batch, the number of pads depends on the
+    batch size, and some norms use the pads. Then the batch size is that of training.
+    Otherwise it is small enough for the caches of the CPU.
     """
     return 64 if task.fixed_spatial else micro_batch
 
@@ -24,7 +25,10 @@ def batch_size(task: Task, micro_batch: int) -> int:
 def evaluate(
     task: Task, model: nn.Module, splits: Iterable[str], batch_size: int
 ) -> dict[str, float]:
-    """Metrics "split/name" of `model` as it is set, `batch_size` samples at a time."""
+    """Return the metrics "split/name" of `model`, `batch_size` samples at a time.
+
+    The mode of `model` (training or evaluation) does not change.
+    """
     return {
         f"{split}/{name}": value
         for split in splits
@@ -37,32 +41,39 @@ def evaluate_other_statistics(
     model: nn.Module,
     norms: Sequence[nn.Module],
     micro_batch: int,
-    training: Tensor,
+    training_samples: Tensor,
 ) -> dict[str, float]:
-    """Held-out metrics of a network whose norms differ between training and evaluation.
+    """Return held-out metrics with other statistics than the running ones.
 
-    "test_recomputed/..": with running statistics that are their mean over one pass
-    through the samples `training`, in batches like those of training ("precise"
-    statistics, Wu & Johnson 2021). "test_batch/..": with the statistics of each batch,
-    as in training. Both on a copy, without dropout, `micro_batch` samples at a time.
+    For a network whose norms differ between training and evaluation. The metrics
+    "test_recomputed/..." use running statistics that are averaged anew over the batches
+    of `training_samples` ("precise" statistics, Wu & Johnson 2021). The metrics
+    "test_batch/..." use the statistics of each batch, as in training. Both are measured
+    on copies of the network, without dropout, `micro_batch` samples at a time.
     """
-    whole = len(training) // micro_batch * micro_batch
-    batches = training[:whole].view(-1, micro_batch).unbind()
+    count = len(training_samples) // micro_batch * micro_batch
+    batches = training_samples[:count].view(-1, micro_batch).unbind()
     metrics: dict[str, float] = {}
-    for way in ("recomputed", "batch"):
-        twin, twin_norms = copy.deepcopy((model, list(norms)))
-        if way == "batch":
-            use_batch_statistics(twin_norms)
+    for statistics in ("recomputed", "batch"):
+        copied_model, copied_norms = copy.deepcopy((model, list(norms)))
+        if statistics == "batch":
+            use_batch_statistics(copied_norms)
         else:
-            forward = partial(_forward, task, twin)
-            recompute_statistics(forward, twin_norms, batches)
-        metrics |= _renamed(evaluate(task, twin, HELD_OUT, micro_batch), way)
+            forward = partial(_forward, task, copied_model)
+            recompute_statistics(forward, copied_norms, batches)
+        values = evaluate(task, copied_model, HELD_OUT, micro_batch)
+        metrics |= _renamed(values, statistics)
     return metrics
 
 
 def same_under_other_statistics(metrics: dict[str, float]) -> dict[str, float]:
-    """What `evaluate_other_statistics` would return for any other network."""
-    held_out = {k: v for k, v in metrics.items() if k.split("/")[0] in HELD_OUT}
+    """Return the held-out `metrics` under the names of `evaluate_other_statistics`.
+
+    For a network whose norms do not differ between training and evaluation.
+    """
+    held_out = {
+        key: value for key, value in metrics.items() if key.split("/")[0] in HELD_OUT
+    }
     return _renamed(held_out, "recomputed") | _renamed(held_out, "batch")
 
 
@@ -70,5 +81,7 @@ def _forward(task: Task, model: nn.Module, index: Tensor) -> None:
     model(*task.training_inputs(index))
 
 
-def _renamed(metrics: dict[str, float], way: str) -> dict[str, float]:
-    return {key.replace("/", f"_{way}/"): value for key, value in metrics.items()}
+def _renamed(metrics: dict[str, float], statistics: str) -> dict[str, float]:
+    return {
+        key.replace("/", f"_{statistics}/"): value for key, value in metrics.items()
+    }

@@ -1,4 +1,4 @@
-"""One run, from its config to its record."""
+"""Do one run: train and evaluate the network of a config, and write the record."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,16 +34,17 @@ def run_one(
     observer: Observer | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> RunRecord:
-    """Return the record of the run of `config`; train and evaluate it if there is none.
+    """Do the run of `config`, unless it is finished already; return its record.
 
-    A run that is finished is not done again, and an interrupted run continues from its
-    checkpoint. The user's own modules (`results.modules`) must be imported already.
+    An interrupted run resumes from its checkpoint. The user's modules
+    (`results.modules`) must be imported already. `distributed.run_together` does a run
+    in several processes.
 
-    `stop` is called after every step; where it returns True, the run is saved and
-    Stopped is raised. Raises RequestError before anything is written: Busy where
-    another process is doing the run, Incompatible where the norm cannot work in the
-    network. What goes wrong later is a record with the status "diverged", "skipped" or
-    "failed". `distributed.run_together` does a run in several processes.
+    `stop` is called after every step. If it returns True, the state is saved and
+    Stopped is raised. If the run is not possible, RequestError is raised before any
+    file is written: Incompatible if the norm cannot work in the network, Busy if a
+    process is doing the run already. Later errors are not raised, but recorded as
+    "diverged", "skipped" or "failed".
     """
     observer = observer or Silent()
     if record := finished(config, results, observer):
@@ -56,7 +57,7 @@ def run_one(
 def finished(
     config: RunConfig, results: Results, observer: Observer
 ) -> RunRecord | None:
-    """The record of a run that need not be done, or None; notes it for the user."""
+    """Return the record of a finished run and inform the user, or return None."""
     record = results.finished(config)
     if record:
         observer.note("this run is finished already; its record:")
@@ -69,10 +70,10 @@ def finished(
 
 
 def prepare(config: RunConfig, device: torch.device) -> tuple[torch.device, Task]:
-    """The device and the task of a run; raises RequestError where it cannot be done."""
+    """Return the device and task of a run; raise RequestError if it is not possible."""
     torch.set_num_threads(config.threads)
     turn_off_tf32()
-    if device.index is not None:  # torch uses the current device in places
+    if device.index is not None:  # some torch functions use the current device
         torch.cuda.set_device(device)
     if config.compile:
         require_compiler(device)
@@ -89,12 +90,12 @@ def train_and_record(
     stop: Callable[[], bool] | None,
     share: Share | None = None,
 ) -> RunRecord:
-    """Do a run that is prepared, and write its record; raises as `run_one`."""
+    """Do a run that is prepared, and write its record. Raises the same as `run_one`."""
     config, observer, share = progress.config, progress.observer, share or Share()
     ran_on = environment(device, results.modules, config, share.size)
     with results.writer(config) as writer:
         if record := results.finished(config):
-            return record  # another process has finished it meanwhile
+            return record  # another process has finished the run meanwhile
         progress.identity = _identity(progress, ran_on)
         state = checkpoint.latest(writer.folder, progress.identity, observer.warn)
         writer.begin(config, resume_at=state.history if state else None)
@@ -131,11 +132,11 @@ def train_and_record(
 
 
 def record_failure(config: RunConfig, results: Results, reason: str) -> RunRecord:
-    """Record that the process of a run died or was stopped, from another process.
+    """Record, from another process, that the process of a run died or was stopped.
 
-    The history and the checkpoint stay. Where the run is finished after all, its record
-    is returned. Raises Busy where a process is doing the run, NormbenchError where the
-    record cannot be written.
+    The history and the checkpoint remain. If the run is finished nevertheless, its
+    record is returned. Raises Busy if a process is doing the run, and NormbenchError if
+    the record cannot be written.
     """
     failed = failure(config, reason, results.modules)
     with results.writer(config) as writer:
@@ -150,7 +151,7 @@ def never() -> bool:
 
 
 def _identity(progress: Progress, ran_on: Environment) -> Mapping[str, Any]:
-    """Return what must not change when a run is resumed from a checkpoint."""
+    """Return the facts that must not change when a run resumes from a checkpoint."""
     config = progress.config
     packages = DATA.get(config.data.name).packages
     return {

@@ -32,45 +32,38 @@ def fit(
     scaler: torch.amp.GradScaler | None = None,
     average: Callable[[Tensor], Tensor] | None = None,
 ) -> int | None:
-    """Train `model` for `steps` optimiser steps, numbered from 1.
+    """Train `model` for optimiser steps `start + 1` to `steps`.
 
-    `micro_batches(step)` returns index tensors of equal length, `loss(model, index)`
-    the mean over one of them; a step descends the mean over all. The `penalty` that a
-    module's forward left is added to the loss. `log(step, loss, lr)` gets the mean loss
-    since its last call; until then losses stay on the device. `evaluate(step)` gets the
-    model in evaluation mode. `after_step(step, pending)` ends each step; `pending` are
-    the losses since the last `log`.
+    `micro_batches(step)` returns index tensors of equal length. `loss(model, index)` is
+    the mean loss of one micro-batch, and a step minimises the mean over all of them. A
+    module may set its attribute `penalty` in its forward pass; it is added to the loss.
+    `log(step, loss, lr)` gets the mean loss since the previous call; losses stay on the
+    device until then. `evaluate(step)` is called with the model in evaluation mode.
+    `after_step(step, pending)` is called after each step with the losses since the last
+    `log`.
 
-    These, as `start` and `pending`, and the states of model, optimiser, `scaler` and
-    random streams continue training exactly. `scaler` scales the loss, for gradients in
-    float16. `average` turns the losses (L,) of one of several replicas, each with its
-    share of the samples, into those of all.
+    Training resumes exactly, given `start`, `pending` and the states of the model,
+    optimiser, `scaler` and random streams. `scaler` scales the loss for gradients in
+    float16. With several replicas, `average` turns the losses (L,) of this replica into
+    the means over all replicas.
 
-    Returns the step at which training ended because its loss was not finite, or None.
+    Returns the step whose loss was not finite, which ends training, or None.
     """
     penalised: list[Any] = [m for m in model.modules() if hasattr(m, "penalty")]
     losses = list(pending)
     model.train()
     for step in range(start + 1, steps + 1):
         lr = learning_rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
         batches = micro_batches(step)
         optimizer.zero_grad(set_to_none=True)
-        for index in batches:
-            with _unsynchronised(model, index is not batches[-1]):
-                batch_loss = loss(model, index)
-                losses.append(batch_loss.detach())
-                _backward(batch_loss, penalised, len(batches), scaler)
-        _update(model, optimizer, clip, scaler)
+        losses += _backward(model, loss, batches, penalised, scaler)
+        _update(model, optimizer, lr, clip, scaler)
         if step % log_every == 0 or step == steps or step in evaluate_at:
             stacked = torch.stack(losses)
             values = (stacked if average is None else average(stacked)).tolist()
             losses.clear()
-            first = step - (len(values) // len(batches)) + 1
-            for position, value in enumerate(values):
-                if not math.isfinite(value):
-                    return first + position // len(batches)
+            if not all(map(math.isfinite, values)):
+                return _diverged_at(values, step, len(batches))
             log(step, sum(values) / len(values), lr)
         if step in evaluate_at:
             model.eval()
@@ -83,29 +76,39 @@ def fit(
 
 
 def _backward(
-    loss: Tensor,
+    model: nn.Module,
+    loss: Loss,
+    batches: Sequence[Tensor],
     penalised: Sequence[Any],
-    parts: int,
     scaler: torch.amp.GradScaler | None,
-) -> None:
-    """Add the gradient of one of `parts` losses and of the penalties left by it."""
-    for module in penalised:
-        if module.penalty is not None:
-            loss = loss + module.penalty
-            module.penalty = None  # it holds the step's graph
-    if parts > 1:
-        loss = loss / parts
-    if scaler is not None:
-        loss = scaler.scale(loss)
-    torch.autograd.backward(loss)
+) -> list[Tensor]:
+    """Add the gradients of all micro-batches; return their losses without penalties."""
+    losses = []
+    for index in batches:
+        with _unsynchronised(model, index is not batches[-1]):
+            batch_loss = loss(model, index)
+            losses.append(batch_loss.detach())
+            for module in penalised:
+                if module.penalty is not None:
+                    batch_loss = batch_loss + module.penalty
+                    module.penalty = None  # it keeps the graph of the step in memory
+            if len(batches) > 1:
+                batch_loss = batch_loss / len(batches)
+            if scaler is not None:
+                batch_loss = scaler.scale(batch_loss)
+            torch.autograd.backward(batch_loss)
+    return losses
 
 
 def _update(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    lr: float,
     clip: float | None,
     scaler: torch.amp.GradScaler | None,
 ) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
     if clip is not None:
         if scaler is not None:
             scaler.unscale_(optimizer)
@@ -117,19 +120,30 @@ def _update(
         scaler.update()
 
 
-def _unsynchronised(model: nn.Module, wanted: bool) -> AbstractContextManager[None]:
-    """Average the gradients of replicas only with the last micro-batch of a step."""
-    if wanted and isinstance(model, DistributedDataParallel):
+def _diverged_at(values: Sequence[float], step: int, per_step: int) -> int:
+    """Return the step of the first loss that is not finite.
+
+    `values` has `per_step` losses of each step up to `step`.
+    """
+    first_step = step - len(values) // per_step + 1
+    finite = [math.isfinite(value) for value in values]
+    return first_step + finite.index(False) // per_step
+
+
+def _unsynchronised(model: nn.Module, enabled: bool) -> AbstractContextManager[None]:
+    """Do not average gradients over replicas in this context, if `enabled`."""
+    if enabled and isinstance(model, DistributedDataParallel):
         return model.no_sync()
     return nullcontext()
 
 
-def seed_of(what: str, *numbers: int) -> int:
-    """The seed (32 bits) of a random stream that is independent of the others.
+def seed_of(purpose: str, *numbers: int) -> int:
+    """Return a 32-bit seed for the random stream of `purpose` and `numbers`.
 
-    A hash, because generators with similar seeds may give similar numbers.
+    The seed is a hash, because generators with similar seeds may give similar numbers.
     """
-    digest = hashlib.sha256(" ".join(map(str, (what, *numbers))).encode()).digest()
+    text = " ".join(map(str, (purpose, *numbers)))
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
 
@@ -140,23 +154,23 @@ def epoch_order(
     batch_size: int = 1,
     batch_by: Tensor | None = None,
 ) -> Tensor:
-    """`index` (N,) shuffled: a function of the seed and the epoch alone.
+    """Return `index` (N,) shuffled. The order depends on the seed and epoch alone.
 
-    `batch_by` is a sort key for each sample of the data set. With it, the shuffled
-    samples, without the remainder, are sorted and cut into batches of similar samples;
-    then the batches are shuffled, and the samples within each batch, so that its
-    micro-batches and ghost batches are random draws from it.
+    `batch_by` (one value per sample of the data set) groups similar samples in a batch.
+    The shuffled samples, without the remainder, are sorted by it and cut into batches.
+    Then the batches are shuffled. The samples in each batch are shuffled too, so that
+    its micro-batches and ghost batches are random subsets of it.
     """
     generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
     order = index[torch.randperm(len(index), generator=generator)]
     if batch_by is None:
         return order
-    # Before sorting, so that the remainder is random and not of the largest keys.
+    # Drop the remainder before sorting; after it, the largest keys would be dropped.
     order = order[: len(order) // batch_size * batch_size]
     batches = order[batch_by[order].argsort(stable=True)].view(-1, batch_size)
     batches = batches[torch.randperm(len(batches), generator=generator)]
-    within = torch.rand(batches.shape, generator=generator).argsort(dim=1, stable=True)
-    return batches.gather(1, within).flatten()
+    noise = torch.rand(batches.shape, generator=generator)
+    return batches.gather(1, noise.argsort(dim=1, stable=True)).flatten()
 
 
 def micro_batches(
@@ -167,10 +181,12 @@ def micro_batches(
     batch_by: Tensor | None = None,
     begin_epoch: Callable[[int, Tensor], None] | None = None,
 ) -> Callable[[int], Sequence[Tensor]]:
-    """Step (from 1) -> `accumulate` index tensors; an epoch's remainder is dropped.
+    """Return a function from the step (from 1) to its `accumulate` index tensors.
 
-    `begin_epoch(epoch, samples)` is called before the first step of an epoch that is
-    requested, with the samples of that step and of all later steps of the epoch.
+    The samples that do not fill a whole batch at the end of an epoch are dropped. When
+    the function is first called for a step of another epoch, it calls
+    `begin_epoch(epoch, samples)` with the samples of this and all later steps of the
+    epoch.
     """
     per_epoch = len(index) // batch_size
     current = -1
@@ -193,14 +209,18 @@ def micro_batches(
 
 
 def warmup_cosine(peak: float, steps: int, warmup: float) -> Callable[[int], float]:
-    """Step (from 1) -> rate: linear over the first share `warmup`, then cosine to 0."""
-    rising = round(warmup * steps)
+    """Return a function from the step (from 1) to its learning rate.
+
+    The rate rises linearly to `peak` in the first fraction `warmup` of the steps, and
+    then falls to 0 as a cosine.
+    """
+    warmup_steps = round(warmup * steps)
 
     def rate(step: int) -> float:
-        if step <= rising:
-            return peak * step / rising
-        done = (step - rising - 1) / max(1, steps - rising)
-        return peak * 0.5 * (1 + math.cos(math.pi * done))
+        if step <= warmup_steps:
+            return peak * step / warmup_steps
+        progress = (step - warmup_steps - 1) / max(1, steps - warmup_steps)
+        return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
     return rate
 
@@ -212,14 +232,14 @@ def make_optimizer(
     weight_decay: float,
     **options: Any,
 ) -> torch.optim.Optimizer:
-    """The fused optimiser over `model`, without weight decay on `undecayed`.
+    """Return a fused optimiser of `model`, without weight decay of `undecayed`.
 
-    Its learning rate is set by `fit` at every step.
+    `fit` sets its learning rate in every step.
     """
-    ids = {id(parameter) for parameter in undecayed}
+    undecayed_ids = {id(parameter) for parameter in undecayed}
     groups = [
         {
-            "params": [p for p in model.parameters() if id(p) not in ids],
+            "params": [p for p in model.parameters() if id(p) not in undecayed_ids],
             "weight_decay": weight_decay,
         },
         {"params": list(undecayed), "weight_decay": 0.0},
@@ -232,10 +252,10 @@ def make_optimizer(
 
 
 def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Set the momentum of SGD, if it has any, to 0; the steps stay the same.
+    """Initialise the momentum buffers of SGD to 0. The updates do not change.
 
-    A GradScaler may skip the first step, in which the fused SGD allocates the buffer:
-    the skipped kernel does not fill it, and the next step would read it.
+    The fused SGD allocates these buffers in its first step. If a GradScaler skips that
+    step, the buffers stay uninitialised, and the next step would read them.
     """
     for group in optimizer.param_groups:
         if group.get("momentum"):

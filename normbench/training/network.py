@@ -1,4 +1,4 @@
-"""A config's task and network: built, and checked before anything is run."""
+"""Build the task and network of a config, and check that they work together."""
 
 import json
 import warnings
@@ -21,9 +21,9 @@ from normbench.tasks.base import Task
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`, such as "cuda:1" for the second of several.
+    """Return the device `name`, such as "cpu", "cuda" or "cuda:1".
 
-    "auto" is CUDA if available, else MPS, else CPU. Raises RequestError where this
+    "auto" is the first available one of CUDA, MPS and CPU. Raises RequestError if this
     machine does not have the device.
     """
     available = ["cuda"] if torch.cuda.is_available() else []
@@ -35,19 +35,19 @@ def choose_device(name: str) -> torch.device:
         available += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if name not in available:
         raise RequestError(
-            f"device={name} is not here; available: {', '.join(available)}"
+            f"device={name} is not available; choose from {', '.join(available)}"
         )
     return torch.device(name)
 
 
 def turn_off_tf32() -> None:
-    """Let CUDA multiply float32 in float32.
+    """Let CUDA compute float32 products in full precision.
 
-    By default torch lets convolutions round their factors to 10 bits (TF32).
+    By default torch lets convolutions round their inputs to TF32 (10 bits).
     """
     with warnings.catch_warnings():
-        # Not every supported torch has torch.backends.*.fp32_precision, and torch's
-        # compiler fails where that is set, because it reads this option.
+        # Newer versions of torch warn that torch.backends.*.fp32_precision replaces
+        # these options. Older versions lack it, and torch.compile fails if it is set.
         warnings.filterwarnings("ignore", ".*control TF32 behavior", UserWarning)
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -55,22 +55,26 @@ def turn_off_tf32() -> None:
 
 @cache
 def require_compiler(device: torch.device) -> None:
-    """Raise RequestError where torch.compile does not work for `device`.
+    """Raise RequestError if torch.compile does not work for `device`.
 
-    Compiles something small, which takes seconds the first time.
+    Compiles a small function, which takes seconds the first time.
     """
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(2, device=device))
-    except Exception as error:  # of any type: a compiler, headers, Triton are missing
+    except Exception as error:  # of any type: the compiler, headers or Triton may lack
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RequestError(
-            f"compile=true does not work for device={device.type} here: {reason}; set "
-            "compile=false, or install what is missing (on the CPU, a C++ compiler)"
+            f"compile=true does not work for device={device.type} on this machine: "
+            f"{reason}; set compile=false, or install what is missing (the CPU needs a "
+            "C++ compiler)"
         ) from None
 
 
 def make_task(config: RunConfig, device: torch.device) -> Task:
-    """The task of `config`; the data of the last task are used again if they fit."""
+    """Return the task of `config`; reuse the data set of the last call if it is equal.
+
+    A process keeps at most one data set in memory.
+    """
     data = _load(config.data.name, config.data.options, config.seed)
     task: Any = TASKS.get(config.task.name)
     return cast(Task, task(data, device, **config.task.options))
@@ -82,23 +86,24 @@ _loaded: dict[str, Any] = {}
 def _load(name: str, options: Options, seed: int) -> Any:
     key = json.dumps([name, options, seed])
     if key not in _loaded:
-        _loaded.clear()  # first: two data sets may not fit into memory
+        _loaded.clear()  # before loading: two data sets may not fit into memory
         _loaded[key] = DATA.get(name)(**options).load(seed)
     return _loaded[key]
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network, and the factory that made the norms in it."""
+    """A network and the factory that made its norms."""
 
     model: nn.Module
     norms: NormFactory
 
 
 def build(config: RunConfig, task: Task, processes: int = 1) -> Network:
-    """A new network; its weights come from the global random stream.
+    """Return a new network; its weights come from the global random stream.
 
-    `processes` is how many train it, each with an equal share of every micro-batch.
+    `processes` is the number of processes that train the network, each on an equal
+    share of every micro-batch.
     """
     share = config.batch_size // config.accumulate // processes
     norms = NormFactory(
@@ -114,16 +119,17 @@ def build(config: RunConfig, task: Task, processes: int = 1) -> Network:
 
 
 def try_on_meta(
-    config: RunConfig, task: Task, see: Callable[[Tensor], None] | None = None
+    config: RunConfig, task: Task, on_input: Callable[[Tensor], None] | None = None
 ) -> None:
-    """Build the network and run it on a micro-batch on the meta device, without values.
+    """Build the network and call it on the meta device, which computes only shapes.
 
-    `see` gets the input of each norm, (N, C, *spatial). Raises what the network raises.
+    The input is one micro-batch. `on_input` is called with the input of each norm,
+    (N, C, *spatial). Errors of the network are raised unchanged.
     """
 
     def before_forward(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        if see is not None:
-            see(arguments[0])
+        if on_input is not None:
+            on_input(arguments[0])
 
     first = task.splits["train"][: config.batch_size // config.accumulate]
     inputs = [tensor.to("meta") for tensor in task.inputs(first)]
@@ -135,10 +141,9 @@ def try_on_meta(
 
 
 def check(config: RunConfig, task: Task) -> None:
-    """Raise RequestError where `config` cannot be run on `task`.
+    """Raise RequestError if the run of `config` on `task` is not possible.
 
-    The network is built and run on one micro-batch on the meta device: real channels
-    and shapes, without the computation. A process does that once for each `shapes`.
+    The network is tried with `try_on_meta`, once per process and value of `shapes`.
     """
     samples = len(task.splits["train"])
     if config.batch_size > samples:
@@ -148,14 +153,14 @@ def check(config: RunConfig, task: Task) -> None:
         )
     if config.channels_last and not task.has_images:
         raise RequestError(
-            f"channels_last=true is for images, and task={task.name} has none; leave "
-            "it out"
+            f"channels_last=true needs images, which task={task.name} does not have; "
+            "remove it"
         )
     if config.precision == "fp16" and not NORMS.get(config.norm.name).loss_scaling:
         raise Incompatible(
-            f"norm={config.norm.name} cannot work with precision=fp16, whose scale "
-            "of the loss changes while its backward pass remembers gradients; "
-            "precision=bf16 needs no scale"
+            f"norm={config.norm.name} cannot work with precision=fp16: the scale of "
+            "the loss changes between steps, but this norm reuses gradients of earlier "
+            "steps; use precision=bf16, which does not scale the loss"
         )
     key = shapes(config)
     if key in _checked:
@@ -163,7 +168,7 @@ def check(config: RunConfig, task: Task) -> None:
     where = f"norm={config.norm.name} cannot work in task={task.name}"
     if NORMS.get(config.norm.name).fixed_spatial and not task.fixed_spatial:
         raise Incompatible(
-            f"{where}: it has parameters for each position, and batches differ in "
+            f"{where}: it has parameters for each position, but the batches differ in "
             "length; set task.padding=max_length"
         )
     try:
@@ -172,8 +177,8 @@ def check(config: RunConfig, task: Task) -> None:
         raise Incompatible(f"{where}: {reason}") from None
     except (RuntimeError, NotImplementedError) as error:
         raise Incompatible(
-            f"{where}: its forward fails on the meta device, where every network is "
-            f"checked first: {str(error).splitlines()[0]}"
+            f"{where}: its forward pass fails on the meta device, on which every "
+            f"network is checked first: {str(error).splitlines()[0]}"
         ) from error
     _checked.add(key)
 
@@ -184,13 +189,13 @@ _checked: set[str] = set()
 
 
 def shapes(config: RunConfig) -> str:
-    """A key that is equal for runs with the same network and shapes of batches."""
+    """Return a key that is equal for runs with equal networks and batch shapes."""
     values = config.model_dump(mode="json", include=_SHAPES)
     return json.dumps(values, sort_keys=True)
 
 
 def incompatible(config: RunConfig) -> str | None:
-    """Why the norm cannot work in the network, or None if it can."""
+    """Return why the norm cannot work in the network, or None if it can."""
     try:
         check(config, make_task(config, torch.device("cpu")))
     except Incompatible as reason:

@@ -1,11 +1,15 @@
-"""Who follows one run while it trains."""
+"""The interface through which a run reports its progress."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 
 class Observer(Protocol):
-    """Follows one run. Its methods are called in this order, but `note` and `warn`."""
+    """Shows the progress of one run.
+
+    A run calls `start`, then `log` for each row of its history, then `close`; it calls
+    `note` and `warn` at any time.
+    """
 
     def start(self, title: str, steps: int) -> None: ...
     def log(self, row: Mapping[str, Any]) -> None: ...
@@ -15,7 +19,7 @@ class Observer(Protocol):
 
 
 class Silent:
-    """Shows nothing."""
+    """An observer that shows nothing."""
 
     def start(self, title: str, steps: int) -> None:
         pass

@@ -1,4 +1,4 @@
-"""What is known of a run while it goes on, and the record that is made of it."""
+"""The progress of one run, from which its record is made."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +24,15 @@ def _now() -> str:
 
 @dataclass
 class Progress:
-    """What a run has done so far, and where its rows go.
+    """The state and results of a run so far, and the receivers of its log rows.
 
-    Only the process that keeps the record has a `writer`. `identity` must be the same
-    in both halves of a run that was interrupted.
+    writer     writes the run's files; None in all processes except the first
+    identity   must be equal when a run resumes from a checkpoint
+    start      time at which this process began the run, from `time.perf_counter`
+    started    date and time (ISO 8601) at which the run was first started
+    setup      seconds before training, 0 until training starts
+    evaluation seconds of evaluations
+    earlier    seconds before the checkpoint from which the run resumed
     """
 
     config: RunConfig
@@ -35,7 +40,7 @@ class Progress:
     writer: RunWriter | None = None
     tracker: Tracker = field(default_factory=NoTracker)
     identity: Mapping[str, Any] = field(default_factory=dict)
-    began: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=time.perf_counter)
     started: str = field(default_factory=_now)
     status: Status = "ok"
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -55,13 +60,13 @@ class Progress:
         self.run_id = run_id(self.config)
 
     def resume(self, state: State) -> None:
-        """Count what was done up to `state` as done."""
+        """Continue the counts and times of `state`."""
         self.step, self.started = state.step, state.started
         self.earlier = state.seconds
-        self.observer.note(f"going on from step {state.step}")
+        self.observer.note(f"resuming from step {state.step}")
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Add one row to the history, the tracker and the observer."""
+        """Send one row to the history file, the tracker and the observer."""
         if self.writer is not None:
             self.writer.log(row)
         self.tracker.log(row)
@@ -69,40 +74,41 @@ class Progress:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Count the time that passes inside as evaluation."""
-        began = time.perf_counter()
+        """Count the time spent in this context as evaluation."""
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.evaluation += time.perf_counter() - began
+            self.evaluation += time.perf_counter() - start
 
     def begin_training(self) -> None:
-        """Count all time until now as set-up."""
-        self.setup = time.perf_counter() - self.began
+        """Count the time until now as set-up."""
+        self.setup = time.perf_counter() - self.start
 
     def diverge(self, step: int) -> None:
-        """Set the status of a run whose loss at or after `step` is not finite."""
+        """Set the status to "diverged" at `step`."""
         self.step = self.diverged_at = step
         self.status = "diverged"
         primary = TASKS.get(self.config.task.name).primary_metric
         self.metrics = {f"test/{primary}": None}
 
     def seconds(self) -> Seconds:
-        """The time until now; what is neither set-up nor evaluation is training.
+        """Return the time spent until now.
 
-        The seconds before an interruption count too, up to the last checkpoint.
+        Training is the time that is neither set-up nor evaluation. If the run resumed
+        from a checkpoint, the times up to the checkpoint are included.
         """
-        total = time.perf_counter() - self.began
+        total = time.perf_counter() - self.start
         setup = self.setup or total
-        now = {
-            "setup": setup,
-            "train": total - setup - self.evaluation,
-            "evaluate": self.evaluation,
-        }
-        return Seconds(**{k: self.earlier.get(k, 0.0) + now[k] for k in now})
+        train = total - setup - self.evaluation
+        return Seconds(
+            setup=self.earlier.get("setup", 0.0) + setup,
+            train=self.earlier.get("train", 0.0) + train,
+            evaluate=self.earlier.get("evaluate", 0.0) + self.evaluation,
+        )
 
     def record(self, ran_on: Environment) -> RunRecord:
-        """The record of a run that has ended in any way."""
+        """Return the record of a run that has ended, with any status."""
         config, seconds = self.config, self.seconds()
         task = TASKS.get(config.task.name)
         samples = self.step * config.batch_size
@@ -132,7 +138,7 @@ class Progress:
 def failure(
     config: RunConfig, reason: str, modules: Sequence[str], processes: int = 1
 ) -> RunRecord:
-    """The record of a run that did not end, made by a process that did not do it."""
-    # The device by the name that was requested: it may be in another machine.
+    """Return the record of a failed run, made by a process that did not do the run."""
+    # The device is only named as in the config, because it may be in another machine.
     ran_on = environment(config.device, modules, config, processes)
     return Progress(config, status="failed", error=reason).record(ran_on)

@@ -1,4 +1,4 @@
-"""One process's part of a run: its share of each batch, and the network it trains."""
+"""The part of one process in a run: its share of each batch and its network copy."""
 
 import copy
 import traceback
@@ -25,60 +25,65 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share:
-    """This process's share of every micro-batch: all of it where the run has one.
+    """The share of this process in every micro-batch, and what processes exchange.
 
-    `distributed.World` is the share of one of several processes.
+    This class is for a run in one process, which takes whole micro-batches. The
+    subclass `distributed.World` is for several processes.
     """
 
     rank: int = 0
     size: int = 1
 
     def announce(self, state: State | None) -> None:
-        """Send every other process the state that training continues from."""
+        """Send `state`, from which training resumes, to the other processes."""
 
     def any(self, flag: bool) -> bool:
-        """True in every process where `flag` is true in any."""
+        """Return True in every process if `flag` is true in any process."""
         return flag
 
     def gather(self, value: T) -> list[T]:
-        """The value of every process, by rank."""
+        """Return the values of all processes in the order of their ranks."""
         return [value]
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of `values` over the processes, computed in place."""
+        """Return the mean of `values` over all processes, computed in place."""
         return values
 
     def neighbours(self, count: int) -> dist.ProcessGroup | None:
-        """The group of this process and those beside it, `count` in all, or None."""
+        """Return the group of `count` adjacent ranks that includes this process.
+
+        Returns None if `count` is 1.
+        """
         return None
 
     def explain(self, error: Exception) -> tuple[Status, str]:
-        """The status and the recorded reason of a run that `error` ended."""
-        if isinstance(error, Incompatible):  # some norms raise it on a certain batch
+        """Return the status of a run that `error` ended, and the reason to record."""
+        if isinstance(error, Incompatible):  # some norms raise it only in training
             return "skipped", str(error)
         return "failed", "".join(traceback.format_exception(error))
 
 
 def require_equal_shares(config: RunConfig, processes: int) -> None:
-    """Raise RequestError unless `processes` can each take a share of every batch."""
+    """Raise RequestError unless all processes get equal shares of every batch."""
     micro_batch = config.batch_size // config.accumulate
     share, rest = divmod(micro_batch, processes)
     if rest:
         raise RequestError(
-            f"batch_size={config.batch_size} in accumulate={config.accumulate} "
-            f"micro-batches gives {micro_batch} samples at a time, which {processes} "
-            "processes cannot share equally; choose a multiple of "
+            f"batch_size={config.batch_size} with accumulate={config.accumulate} gives "
+            f"micro-batches of {micro_batch} samples, which {processes} processes "
+            "cannot share equally; choose a batch_size that is a multiple of "
             f"{processes * config.accumulate}"
         )
     if share % config.norm_batch and config.norm_batch % share:
         raise RequestError(
-            f"norm_batch={config.norm_batch} neither divides the {share} samples that "
-            f"each of {processes} processes has at a time nor is a multiple of them"
+            f"norm_batch={config.norm_batch} must divide {share} or be a multiple of "
+            f"{share}, the number of samples of a micro-batch in each of {processes} "
+            "processes"
         )
 
 
-class _Narrow(nn.Module):
-    """A network that multiplies in 16 bits and returns float32."""
+class _Autocast(nn.Module):
+    """A network that computes with autocast in 16 bits and returns float32."""
 
     def __init__(
         self, network: nn.Module, device: str, precision: Literal["bf16", "fp16"]
@@ -95,29 +100,29 @@ class _Narrow(nn.Module):
 
 
 class _Compiled(nn.Module):
-    """A network that torch compiles anew for each run, and always compiles.
+    """A network that torch compiles anew for each run.
 
-    torch caches compiled graphs by function, not by network: without a reset it would
-    not compile the ninth kind of network in a process, and the cached shapes would make
-    a run depend on the runs before it.
+    torch caches compiled graphs by function, not by network. Without a reset, it would
+    not compile the ninth kind of network in a process, and shapes in the cache would
+    let earlier runs influence a run.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         torch.compiler.reset()
-        # The inductor's own random numbers would drop out other values.
+        # With the random numbers of the inductor, dropout would drop other values.
         compiled = torch.compile(network, options={"fallback_random": True})
         self.network = cast(nn.Module, compiled)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        # Fail where torch would stop compiling (the option's name since torch 2.6).
+        # Fail at the limit of recompilations, after which torch would not compile.
         with torch._dynamo.config.patch(fail_on_cache_limit_hit=True):
             output: Tensor = self.network(*inputs)
         return output
 
 
 class Replica:
-    """The network as this process trains it, on its share of the samples.
+    """The copy of the network that this process trains on its share of the samples.
 
     `model` and `loss` are arguments of `loop.fit`.
     """
@@ -133,33 +138,35 @@ class Replica:
     ) -> None:
         self.task, self.share = task, share
         self.samples = config.batch_size // config.accumulate // share.size
+        # The number of processes that compute the statistics of a batch together.
         sharing = max(1, config.norm_batch // self.samples)
-        norm = NORMS.get(config.norm.name)
-        self.group = share.neighbours(sharing if norm.uses_other_samples else 1)
+        norm_class = NORMS.get(config.norm.name)
+        self.group = share.neighbours(sharing if norm_class.uses_other_samples else 1)
         self.statistics: list[Tensor] = []
-        if sharing < share.size and norm.differs_in_eval:
+        if sharing < share.size and norm_class.differs_in_eval:
             buffers = [buffer for norm in norms for buffer in norm.buffers()]
             self.statistics = [b for b in buffers if b.is_floating_point()]
         self.model: nn.Module = model
         if config.compile:
-            self._require_sharing(model)
+            self._require_shared_statistics(model)
             self.model = _Compiled(model)
         if config.precision != "fp32":
-            self.model = _Narrow(self.model, device.type, config.precision)
+            self.model = _Autocast(self.model, device.type, config.precision)
         if share.size > 1:
-            if share.rank:  # else every process would drop out the same positions
+            if share.rank > 0:  # dropout must differ between the processes
                 torch.manual_seed(loop.seed_of("process", config.seed, share.rank))
             with warnings.catch_warnings():
-                # Not every supported torch has the option's new name.
+                # Not every supported version of torch has the new name of the option.
                 warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
                 self.model = DistributedDataParallel(
                     self.model, broadcast_buffers=False, gradient_as_bucket_view=True
                 )
 
-    def _require_sharing(self, model: nn.Module) -> None:
-        """Raise Incompatible where a norm does not share what it should.
+    def _require_shared_statistics(self, model: nn.Module) -> None:
+        """Raise Incompatible if a norm does not share its statistics as it should.
 
-        A compiled norm does not check that, so an uncompiled copy does.
+        Norms check that in their forward pass, but compiled norms do not. So this
+        method calls a copy of the network that is not compiled.
         """
         if self.group is None:
             return
@@ -169,11 +176,11 @@ class Replica:
                 copy.deepcopy(model).train()(*inputs)
 
     def begin_epoch(self, epoch: int, order: Tensor) -> None:
-        """Tell the task the samples of this process in the epoch, in order."""
-        self.task.begin_epoch(epoch, self._own(order))
+        """Pass the samples of this process in `epoch` to the task, in order."""
+        self.task.begin_epoch(epoch, self._own_samples(order))
 
     def average_statistics(self) -> None:
-        """Average running statistics over processes that see different samples."""
+        """Average running statistics over processes, if they differ between them."""
         if not self.statistics:
             return
         flat = torch.cat([tensor.flatten() for tensor in self.statistics])
@@ -182,13 +189,13 @@ class Replica:
             tensor.copy_(mean.view(tensor.shape))
 
     def loss(self, model: nn.Module, index: Tensor) -> Tensor:
-        """The mean loss of this process's samples in the micro-batch `index` (B,)."""
+        """Return the mean loss of the samples of this process in `index` (B,)."""
         if self.share.size == 1:
             return self.task.loss(model, index)
         with shared_by(self.group, self.share.size):
-            return self.task.loss_of_share(model, self._own(index), index)
+            return self.task.loss_of_share(model, self._own_samples(index), index)
 
-    def _own(self, order: Tensor) -> Tensor:
-        """This process's samples of each micro-batch in `order`."""
+    def _own_samples(self, order: Tensor) -> Tensor:
+        """Return the samples of this process in each micro-batch of `order`."""
         shares = order.reshape(-1, self.share.size, self.samples)
         return shares[:, self.share.rank].flatten()

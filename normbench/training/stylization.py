@@ -1,4 +1,4 @@
-"""A trained style network, applied to pictures of any size."""
+"""Apply a trained style network to pictures of any size."""
 
 import io
 from collections import Counter
@@ -24,34 +24,36 @@ from normbench.tasks.style import MIN_SIDE, Generator
 
 
 def styles(finished: RunRecord) -> int:
-    """The number of styles in which a run was trained."""
+    """Return the number of styles in which a run was trained."""
     options = finished.config.data.options
     names = options.get("styles") or options.get("style_paths")
     return len(names) if isinstance(names, list) and names else 1
 
 
 def load(finished: RunRecord, folder: Path) -> nn.Module:
-    """The network of a finished run of the style task, in evaluation mode, on the CPU.
+    """Load the network of a finished style run, in evaluation mode, on the CPU.
 
-    Needs neither the data nor the perceptual network. Raises RequestError if the run
-    is of another task, has no weights, or needs pictures of one size.
+    `folder` is the folder of the run. Neither the data nor the perceptual network are
+    needed. Raises RequestError if the run has another task or no weights, or if its
+    network works only with pictures of one size.
     """
     config, run = finished.config, finished.run_id
     if config.task.name != "style":
         raise RequestError(
-            f"run {run} is of task={config.task.name}; only networks of task=style "
+            f"run {run} has task={config.task.name}; only runs with task=style can "
             "draw pictures"
         )
     file = folder / store.WEIGHTS
     if finished.status != "ok" or not file.is_file() or file.is_symlink():
         raise RequestError(
-            f"run {run} ({finished.status}) has no {store.WEIGHTS}; `normbench train` "
-            "with its overrides and keep_weights=true trains it again and keeps them"
+            f"run {run} ({finished.status}) has no {store.WEIGHTS}; to train it again "
+            "and keep the weights, run `normbench train` with the overrides of the run "
+            "and keep_weights=true"
         )
     if NORMS.get(config.norm.name).fixed_spatial:
         raise RequestError(
             f"norm={config.norm.name} of run {run} has parameters for each position "
-            "of a crop; it cannot draw pictures of another size"
+            "of a training picture, so it cannot draw pictures of another size"
         )
     try:
         state = load_file(file)
@@ -59,24 +61,33 @@ def load(finished: RunRecord, folder: Path) -> nn.Module:
         model.load_state_dict(state)
     except NormbenchError:
         raise
-    except Exception as error:  # from another's record, or classes of the user's own
+    except Exception as error:  # of any type, from a stranger's files or user classes
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RequestError(
-            f"{file} is damaged, or of another version of this code: {reason}; "
-            "remove it, and `normbench train` with the run's overrides trains it again"
+            f"{file} is damaged or was written by another version of this code: "
+            f"{reason}; to train the run again, remove the file and run `normbench "
+            "train` with the overrides of the run"
         ) from None
     return model.eval()
 
 
 def _network(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
-    """A network of `config`, not larger than the one that `state` comes from."""
+    """Build the network of `config` after a check that `state` can be its weights.
+
+    The check limits the memory that a record from another person can make this process
+    use.
+    """
     width: Any = config.task.options.get("width")
     blocks: Any = config.task.options.get("blocks")
-    widest = max((side for x in state.values() for side in x.shape), default=0)
-    for key, value, most in (("width", width, widest), ("blocks", blocks, len(state))):
-        if type(value) is not int or not 1 <= value <= most:
+    max_width = max((size for x in state.values() for size in x.shape), default=0)
+    max_blocks = len(state)
+    for key, value, maximum in (
+        ("width", width, max_width),
+        ("blocks", blocks, max_blocks),
+    ):
+        if type(value) is not int or not 1 <= value <= maximum:
             raise RequestError(
-                f"task.{key}={value!r} in the record is not that of the weights"
+                f"task.{key}={value!r} in the record does not fit the weights"
             )
     options = NORMS.options(config.norm.name, config.norm.options)
     norms = NormFactory(config.norm.name, options, norm_batch=config.norm_batch)
@@ -86,11 +97,12 @@ def _network(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 @torch.no_grad()
-def drawn(model: nn.Module, picture: Tensor, style: int) -> Tensor:
-    """(3, H, W) in [0, 1] -> the same, for any H and W.
+def stylize(model: nn.Module, picture: Tensor, style: int) -> Tensor:
+    """Draw `picture` (3, H, W), in [0, 1], in a style; H and W can be any size.
 
-    The network needs even sides of at least MIN_SIDE: the last row and column are
-    repeated up to that size, and the result is cut to the size of the input.
+    The network needs even sides of at least MIN_SIDE pixels. So the last row and column
+    are repeated up to that size, and the result is cut to the size of the input. Raises
+    NormbenchError if there is too little memory.
     """
     height, width = picture.shape[1:]
     down, right = (max(MIN_SIDE, side + side % 2) - side for side in (height, width))
@@ -102,33 +114,33 @@ def drawn(model: nn.Module, picture: Tensor, style: int) -> Tensor:
             raise
         raise NormbenchError(
             f"there is too little memory for a picture of {width}x{height} pixels; "
-            "make it smaller"
+            "reduce its size"
         ) from None
     return y[0, :, :height, :width].clamp(0, 1)
 
 
-def redrawn(
+def stylize_files(
     finished: RunRecord,
     folder: Path,
     images: Sequence[Path],
     output_dir: Path,
     style: int,
 ) -> Iterator[Path]:
-    """Draw `images` with the run in `folder`; yields every file once it is written.
+    """Draw `images` with the run in `folder`; yield each file after it is written.
 
-    The files are IMAGE-RUN_ID-STYLE.png in `output_dir`. All images are read before the
-    first file is written. Raises RequestError if the run cannot draw them, and
+    The files are `output_dir`/IMAGE-RUN_ID-STYLE.png. All images are read before the
+    first file is written. Raises RequestError if the run cannot draw the images, and
     NormbenchError if a file cannot be written.
     """
     count = styles(finished)
     if style >= count:
-        has = f"{count} styles, 0 to {count - 1}" if count > 1 else "one style, 0"
-        raise RequestError(f"--style {style}: run {finished.run_id} has {has}")
+        choices = f"{count} styles, 0 to {count - 1}" if count > 1 else "one style, 0"
+        raise RequestError(f"--style {style}: run {finished.run_id} has {choices}")
     names = [f"{image.stem}-{finished.run_id[:8]}-{style}.png" for image in images]
     if repeated := [name for name, times in Counter(names).items() if times > 1]:
         raise RequestError(
-            f"several pictures would be written to {repeated[0]}; rename one, or do "
-            "them one by one"
+            f"several pictures would be written to {repeated[0]}; rename one, or use "
+            "another --output-dir for it"
         )
     model = load(finished, folder)
     for image in images:
@@ -137,7 +149,7 @@ def redrawn(
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RequestError(
-            f"--output-dir {output_dir} cannot be a folder: {error.strerror}"
+            f"--output-dir {output_dir} cannot be created: {error.strerror}"
         ) from None
     for image, name in zip(images, names, strict=True):
         png = _png(model, image, style)
@@ -151,14 +163,15 @@ def redrawn(
 
 
 def _png(model: nn.Module, source: Path, style: int) -> bytes:
-    """The picture in `source`, redrawn: a PNG of the same size and transparency.
+    """Draw the picture `source` in a style; return a PNG of the same size.
 
-    Raises RequestError if `source` is not a picture.
+    The transparency of the picture does not change. Raises RequestError if `source` is
+    not a picture.
     """
     from PIL import Image
 
     picture = read_picture(source)
-    output = drawn(model, pixels(on_white(picture)).float() / 255, style)
+    output = stylize(model, pixels(on_white(picture)).float() / 255, style)
     flat = output.mul(255).round().byte().permute(1, 2, 0).contiguous()
     result = Image.fromarray(flat.numpy())
     if picture.mode == "RGBA":

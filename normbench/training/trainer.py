@@ -1,4 +1,4 @@
-"""The network, optimiser and data of one run: trained, saved and evaluated."""
+"""Train, save and evaluate the network of one run."""
 
 import copy
 import math
@@ -25,10 +25,10 @@ from normbench.training.replica import Replica, Share
 
 
 class Trainer:
-    """Trains the network of one run and evaluates it; `progress` holds the results.
+    """Trains and evaluates the network of one run. The results go to `progress`.
 
-    `stop` is called after every step: where it returns True in any process of the run,
-    the state is saved and Stopped is raised.
+    `stop` is called after every step. If it returns True in any process of the run, the
+    trainer saves the state and raises Stopped.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Trainer:
         network = build(config, task, share.size)
         self.config, self.task, self.device = config, task, device
         self.progress, self.stop, self.share = progress, stop, share
-        self.saved, self.warned = 0, False
-        self.training = task.splits["train"]
+        self.saved_step, self.warned = 0, False
+        self.training_samples = task.splits["train"]
         self.micro_batch = config.batch_size // config.accumulate
         self.evaluation_batch = evaluation.batch_size(task, self.micro_batch)
         self.model = network.model.to(device)
@@ -54,7 +54,9 @@ class Trainer:
         self.norms = network.norms.modules
         if any(is_lazy(parameter) for parameter in self.model.parameters()):
             with torch.no_grad():
-                self.model.eval()(*task.inputs(self.training[: self.micro_batch]))
+                self.model.eval()(
+                    *task.inputs(self.training_samples[: self.micro_batch])
+                )
         progress.parameters = sum(p.numel() for p in self.model.parameters())
         self.optimizer = loop.make_optimizer(
             self.model,
@@ -66,24 +68,33 @@ class Trainer:
             self.scaler = torch.amp.GradScaler(device.type)
             loop.begin_momentum(self.optimizer)
         self.replica = Replica(config, task, self.model, self.norms, device, share)
-        per_epoch = len(self.training) // config.batch_size
+        per_epoch = len(self.training_samples) // config.batch_size
         steps = config.budget.epochs * per_epoch
         self.steps = min(steps, config.budget.max_steps or steps)
-        order = (self.training, config.seed, config.batch_size, config.accumulate)
-        self.micro_batches = loop.micro_batches(
-            *order, task.batch_by, self.replica.begin_epoch
-        )
-        first_epoch = loop.micro_batches(*order, task.batch_by)
+        self.micro_batches = self._make_micro_batches(self.replica.begin_epoch)
         progress.data_notes = task.notes.lines()
         if progress.writer is not None:
             task.notes.warn()
-        steps_in_it = range(1, min(self.steps, per_epoch) + 1)
+        batches_of_step = self._make_micro_batches()
+        first_epoch = range(1, min(self.steps, per_epoch) + 1)
         progress.facts = finite(
-            task.facts([batch for step in steps_in_it for batch in first_epoch(step)])
+            task.facts([x for step in first_epoch for x in batches_of_step(step)])
+        )
+
+    def _make_micro_batches(
+        self, begin_epoch: Callable[[int, Tensor], None] | None = None
+    ) -> Callable[[int], Sequence[Tensor]]:
+        return loop.micro_batches(
+            self.training_samples,
+            self.config.seed,
+            self.config.batch_size,
+            self.config.accumulate,
+            self.task.batch_by,
+            begin_epoch,
         )
 
     def train(self, state: checkpoint.State | None) -> None:
-        """Do all steps, from the beginning or from where `state` was saved."""
+        """Do all steps, or those after `state` if it is not None."""
         config, steps = self.config, self.steps
         self.progress.observer.start(title(config), steps)
         start, pending = self._restore(state) if state else (0, [])
@@ -98,7 +109,9 @@ class Trainer:
             clip=config.clip,
             log_every=config.log_every or max(1, steps // 200),
             log=self._log_step,
-            evaluate_at=_evenly(steps, config.evaluations or config.budget.epochs),
+            evaluate_at=_evaluation_steps(
+                steps, config.evaluations or config.budget.epochs
+            ),
             evaluate=self._evaluate_held_out,
             after_step=self._after_step,
             start=start,
@@ -110,13 +123,12 @@ class Trainer:
             self.progress.diverge(diverged_at)
 
     def evaluate(self, writer: RunWriter) -> None:
-        """Compute the metrics and probes of the trained network; write its pictures
-        and weights."""
+        """Measure the trained network, and write its pictures and weights."""
         task, model, progress = self.task, self.model, self.progress
         with progress.evaluating():
             metrics = self._metrics("train")
             if not math.isfinite(metrics["train/loss"]):
-                progress.diverge(self.steps)  # in the last step: no loss came after it
+                progress.diverge(self.steps)  # the update of the last step diverged
                 return
             self._stop_between_evaluations()
             metrics |= self._metrics(*evaluation.HELD_OUT)
@@ -145,20 +157,20 @@ class Trainer:
         return evaluation.evaluate(self.task, self.model, splits, self.evaluation_batch)
 
     def _order_like_training(self) -> Tensor:
-        """The training samples in an order whose batches are like those of training."""
+        """Return the training samples in an order that gives batches as in training."""
         key = self.task.batch_by
         if key is None:
-            return self.training  # the split itself is in random order
+            return self.training_samples  # the split is in random order already
         size, seed = self.config.batch_size, self.config.seed
-        return loop.epoch_order(self.training, seed, 0, size, key)
+        return loop.epoch_order(self.training_samples, seed, 0, size, key)
 
     def _probe(self) -> dict[str, float]:
-        """The quantities of the config's probes, each measured on a copy."""
+        """Return the results of all probes of the config, each measured on a copy."""
         quantities: dict[str, float] = {}
         if not self.config.probes:
             return quantities
-        epoch = range(1, len(self.training) // self.config.batch_size + 1)
-        batches = [batch for step in epoch for batch in self.micro_batches(step)]
+        steps = range(1, len(self.training_samples) // self.config.batch_size + 1)
+        batches = [batch for step in steps for batch in self.micro_batches(step)]
         for name in self.config.probes:
             model, norms = copy.deepcopy((self.model, self.norms))
             trained = Trained(self.task, model, norms, batches, self.config.norm_batch)
@@ -180,7 +192,7 @@ class Trainer:
     def _log(self, row: Mapping[str, Any]) -> None:
         step = self.progress.step
         samples = step * self.config.batch_size
-        epoch = samples / len(self.training)
+        epoch = samples / len(self.training_samples)
         self.progress.log({"step": step, "samples": samples, "epoch": epoch, **row})
 
     def _after_step(self, step: int, pending: Sequence[Tensor]) -> None:
@@ -193,28 +205,30 @@ class Trainer:
             self._raise_stopped(step)
 
     def _stop_between_evaluations(self) -> None:
-        """Stop where all steps are saved, so that nothing is trained again."""
-        if self.saved == self.steps and self.stop():
+        """Stop if requested, but only if the state after the last step is saved."""
+        if self.saved_step == self.steps and self.stop():
             self._raise_stopped(self.steps)
 
     def _raise_stopped(self, step: int) -> None:
-        where = f"goes on from step {self.saved}" if self.saved else "starts it again"
-        raise Stopped(f"stopped after step {step}; the same command {where}")
+        start = f"step {self.saved_step}" if self.saved_step else "the beginning"
+        raise Stopped(
+            f"stopped after step {step}; the same command continues from {start}"
+        )
 
     def _restore(self, state: checkpoint.State) -> tuple[int, list[Tensor]]:
-        """Load `state`; return the steps done and their losses that are in no row."""
+        """Load `state`; return its step and the losses that are not logged yet."""
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(dict(state.optimizer))
         if self.scaler is not None:
             self.scaler.load_state_dict(dict(state.scaler))
         checkpoint.set_random_states(state.random[self.share.rank], self.device)
-        self.saved = state.step
+        self.saved_step = state.step
         return state.step, [loss.to(self.device) for loss in state.pending]
 
     def _save(self, step: int, pending: Sequence[Tensor]) -> None:
-        """Write a checkpoint; where the disk is full, the run goes on without one."""
+        """Write a checkpoint; if that fails, warn once and continue without."""
         random = self.share.gather(checkpoint.random_states(self.device))
-        if pending:  # each process has the losses of its own share
+        if pending:  # each process has only the losses of its share of the samples
             pending = [*self.share.mean(torch.stack([*pending])).cpu()]
         progress, writer = self.progress, self.progress.writer
         if writer is None:
@@ -233,24 +247,27 @@ class Trainer:
                 seconds=progress.seconds().model_dump(),
             )
             checkpoint.save(writer.folder, state)
-            self.saved = step
+            self.saved_step = step
         except OSError as error:
             if not self.warned:
                 progress.observer.warn(
                     f"no checkpoint can be written to {writer.folder} "
-                    f"({error.strerror}); the run goes on without"
+                    f"({error.strerror}); the run continues without checkpoints"
                 )
             self.warned = True
 
 
-def _evenly(steps: int, evaluations: int) -> frozenset[int]:
-    """The steps of all evaluations but the last, which ends the run."""
+def _evaluation_steps(steps: int, evaluations: int) -> frozenset[int]:
+    """Return evenly spaced steps for all evaluations except the last.
+
+    The last evaluation is that of the trained network, at the end of the run.
+    """
     evaluations = min(evaluations, steps)
-    at = {round(steps * i / evaluations) for i in range(1, evaluations)}
-    return frozenset(at - {0, steps})
+    spaced = {round(steps * i / evaluations) for i in range(1, evaluations)}
+    return frozenset(spaced - {0, steps})
 
 
 def _image(picture: Tensor) -> Image.Image:
-    """A picture (3, H, W) in [0, 1] in eight bits."""
+    """Convert a picture (3, H, W) in [0, 1] to an image with 8 bits per channel."""
     pixels = picture.detach().cpu().clamp(0, 1).mul(255).round().byte()
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())

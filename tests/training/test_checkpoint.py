@@ -1,22 +1,17 @@
-"""Interrupted runs: they continue to the last bit, or start again with a warning."""
+"""Interrupted runs resume to the last bit, or start anew with a warning."""
 
 import errno
 import hashlib
-import json
 import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import SMALL
+from interrupted_made import CNN_WORDS, content, small
 
 from normbench.config.composition import compose
 from normbench.config.identity import run_id
@@ -28,10 +23,6 @@ from normbench.training import checkpoint, environment, experiment
 from normbench.training.experiment import run_one
 from normbench.training.observer import Silent
 
-TEN_STEPS = [
-    *("budget.epochs=2", "budget.max_steps=10", "evaluations=2", "log_every=4"),
-    *("checkpoint.every=3", "tracker=none"),
-]
 RUNS = {
     "cnn, drawn groups": [
         *("task=cnn", "norm=group_permuted", "norm.order=random_each_forward"),
@@ -49,11 +40,11 @@ RUNS = {
 
 
 class Killed(BaseException):
-    """Ends a run at once, as a signal does."""
+    """Ends a run at once, without a chance to save its state."""
 
 
 class Messages(Silent):
-    """An observer that keeps what it gets."""
+    """An observer that keeps notes and warnings."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -66,16 +57,11 @@ class Messages(Silent):
         self.warnings.append(text)
 
 
-def small(*overrides: str) -> RunConfig:
-    task = next(word for word in overrides if word.startswith("task=")).split("=")[1]
-    return compose([*SMALL[task], *TEN_STEPS, *overrides])
-
-
-CNN = small("task=cnn", "norm=batch")
+CNN = compose(CNN_WORDS)
 
 
 def at_call(number: int, killed: bool = False) -> Callable[[], bool]:
-    """A `stop` that is true, or raises Killed, in its call of this number."""
+    """A `stop` that returns True, or raises Killed, in call `number`."""
     calls = 0
 
     def stop() -> bool:
@@ -89,7 +75,7 @@ def at_call(number: int, killed: bool = False) -> Callable[[], bool]:
 
 
 def stopped(config: RunConfig, results: Path, *calls: int) -> Path:
-    """The folder of a run that was stopped so many steps on, so many times."""
+    """The folder of a run that was stopped after `calls` steps of each start."""
     for count in calls:
         with pytest.raises(Stopped):
             run_one(config, Results(results), stop=at_call(count))
@@ -101,17 +87,9 @@ def continued(config: RunConfig, results: Path) -> tuple[RunRecord, Messages]:
     return run_one(config, Results(results), observer=messages), messages
 
 
-def content(results: Path, finished: RunRecord) -> tuple[Any, ...]:
-    """All that must not depend on interruptions."""
-    folder = store.run_folder(results, finished.run_id)
-    history = (folder / HISTORY).read_text()
-    counts = (finished.status, finished.steps, finished.samples, finished.parameters)
-    return finished.metrics, history, counts, {file.name for file in folder.iterdir()}
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
-    """The content of the run CNN, which nothing interrupted."""
+    """The content of the run CNN without an interruption."""
     folder = tmp_path_factory.mktemp("whole")
     return content(folder, run_one(CNN, Results(folder)))
 
@@ -143,7 +121,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     assert whole[2][:2] == ("ok", 10)
 
     messages = Messages()
-    # Before the first checkpoint, at an evaluation between two, at the last step.
+    # Before the first checkpoint, at an evaluation between checkpoints, at the end.
     for calls in (2, 5, 7):
         with pytest.raises(Killed):
             run_one(
@@ -155,12 +133,12 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
         torch.rand(7)
     finished = run_one(config, Results(tmp_path / "killed"), observer=messages)
     assert content(tmp_path / "killed", finished) == whole
-    assert messages.notes == ["going on from step 3", "going on from step 9"]
+    assert messages.notes == ["resuming from step 3", "resuming from step 9"]
 
     stopped(config, tmp_path / "stopped", 1, 4, 5, 2)  # twice in the last evaluation
     finished, messages = continued(config, tmp_path / "stopped")
     assert content(tmp_path / "stopped", finished) == whole
-    assert messages.notes == ["going on from step 10"]
+    assert messages.notes == ["resuming from step 10"]
     assert messages.warnings == []
 
 
@@ -187,11 +165,11 @@ def test_seconds_add_up_and_the_start_is_the_first(tmp_path: Path) -> None:
 
 def test_a_run_without_checkpoints_still_stops_with_one(tmp_path: Path) -> None:
     config = small("task=cnn", "checkpoint.every=null")
-    with pytest.raises(Stopped, match=r"goes on from step 2$"):
+    with pytest.raises(Stopped, match=r"continues from step 2$"):
         run_one(config, Results(tmp_path), stop=at_call(2))
     finished, messages = continued(config, tmp_path)
     assert finished.status == "ok"
-    assert messages.notes == ["going on from step 2"]
+    assert messages.notes == ["resuming from step 2"]
 
 
 def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(
@@ -202,7 +180,7 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(
 
     monkeypatch.setattr(checkpoint, "write_atomically", full)
     messages = Messages()
-    with pytest.raises(Stopped, match="starts it again"):
+    with pytest.raises(Stopped, match="continues from the beginning"):
         run_one(CNN, Results(tmp_path), stop=at_call(5), observer=messages)
     (warning,) = messages.warnings
     assert f"written to {store.run_folder(tmp_path, run_id(CNN))} (No space" in warning
@@ -211,7 +189,7 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(
     assert len(messages.warnings) == 1
 
 
-def test_a_checkpoint_that_cannot_be_used_starts_the_run_again_with_a_warning(
+def test_a_run_with_an_unusable_checkpoint_starts_anew_with_a_warning(
     halfway: Path, whole: tuple[Any, ...], tmp_path: Path
 ) -> None:
     folder = store.run_folder(tmp_path, run_id(CNN))
@@ -223,10 +201,11 @@ def test_a_checkpoint_that_cannot_be_used_starts_the_run_again_with_a_warning(
     assert messages.notes == []
     (warning,) = messages.warnings
     reason = "its checksum does not match"
-    assert warning == f"{path} is of no use ({reason}): the run starts again"
+    consequence = "the run starts from the beginning"
+    assert warning == f"{path} cannot be used ({reason}); {consequence}"
 
 
-def test_what_makes_a_checkpoint_of_no_use(halfway: Path, tmp_path: Path) -> None:
+def test_what_makes_a_checkpoint_unusable(halfway: Path, tmp_path: Path) -> None:
     source = store.run_folder(halfway, run_id(CNN))
     shutil.copytree(source, tmp_path, dirs_exist_ok=True)
     path, history = tmp_path / CHECKPOINT, tmp_path / HISTORY
@@ -240,26 +219,26 @@ def test_what_makes_a_checkpoint_of_no_use(halfway: Path, tmp_path: Path) -> Non
         return messages.warnings
 
     assert warnings_about(written) == []
-    for place in [*range(checkpoint.HEADER + 5), *range(100, len(written), 2999)]:
+    for place in [*range(checkpoint.HEADER_SIZE + 5), *range(100, len(written), 2999)]:
         assert len(warnings_about(written[:place])) == 1, place
         changed = bytearray(written)
         changed[place] ^= 1 << place % 8
         assert len(warnings_about(bytes(changed))) == 1, place
     assert len(warnings_about(written + b"\0")) == 1
-    code = pickle.dumps(os.getcwd)  # a whole file whose payload would run code
+    code = pickle.dumps(os.getcwd)  # loading this payload would run code
     whole = checkpoint.MAGIC + hashlib.sha256(code).digest() + code
     assert "torch cannot load it" in warnings_about(whole)[0]
     history.write_bytes(rows + b"{")
     assert warnings_about(written) == []
     history.write_bytes(rows[:-1])
-    assert "the history is shorter than it was" in warnings_about(written)[0]
+    assert "its history file is shorter than it was" in warnings_about(written)[0]
     history.unlink()
-    assert "the history is shorter than it was" in warnings_about(written)[0]
+    assert "its history file is shorter than it was" in warnings_about(written)[0]
     with path.open("wb") as file:
-        file.truncate(2**38)  # a hole, which takes no space
+        file.truncate(2**38)  # a sparse file, which uses no disk space
     messages = Messages()
     assert checkpoint.latest(tmp_path, {}, messages.warn) is None
-    assert "no checkpoint of this version" in messages.warnings[0]
+    assert "not a checkpoint of this version" in messages.warnings[0]
 
 
 @pytest.mark.parametrize("name", [CHECKPOINT, HISTORY])
@@ -286,7 +265,7 @@ def test_a_file_that_cannot_be_read_now_is_not_lost(
 def test_another_identity_starts_from_the_beginning(
     halfway: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another run, other code, or another version of a package that feeds the data."""
+    """Another run, other code, or another version of a package of the data set."""
     other = CNN.model_copy(update={"seed": 7})
     installed = environment.version
 
@@ -312,7 +291,7 @@ def test_another_identity_starts_from_the_beginning(
         environment._versions.cache_clear()
         assert finished.status == "ok"
         (warning,) = messages.warnings
-        assert f"is of another {changed}: the run starts again" in warning
+        assert f"was written with another {changed}; the run starts" in warning
         assert messages.notes == []
 
 
@@ -331,7 +310,7 @@ def test_a_run_that_another_finished_meanwhile_is_not_done_again(
     assert run_one(CNN, Results(tmp_path), stop=at_call(1)) == others[0]
 
 
-def test_a_record_of_other_code_is_done_again_where_that_is_asked(
+def test_a_record_of_other_code_is_replaced_only_on_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run_one(CNN, Results(tmp_path))
@@ -342,91 +321,3 @@ def test_a_record_of_other_code_is_done_again_where_that_is_asked(
     assert again.environment.source_hash == "other"
     assert again.metrics == first.metrics
     assert run_one(CNN, Results(tmp_path, redo_stale=True)) == again
-
-
-LONG = [*SMALL["cnn"], "tracker=none", "budget=quick", "checkpoint.every=10"]
-
-
-def training(results: Path, *overrides: str) -> subprocess.Popen[str]:
-    arguments = ["train", *LONG, *overrides, "--results", str(results), "--json"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "normbench", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[RunRecord, str]:
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return RunRecord.model_validate_json(out), errors
-
-
-def wait_for(process: subprocess.Popen[str], seen: Callable[[], bool]) -> None:
-    """Until something is seen of the process, which must not have ended by then."""
-    until = time.monotonic() + 100
-    while not seen():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
-@pytest.mark.slow
-def test_a_killed_process_is_taken_up_by_the_same_command(tmp_path: Path) -> None:
-    whole, _ = ended(training(tmp_path))
-    results = tmp_path / "killed"
-    folder = store.run_folder(results, whole.run_id)
-    latest: tuple[int, int] | None = None
-
-    def a_new_one() -> bool:
-        try:
-            status = (folder / CHECKPOINT).stat()
-        except FileNotFoundError:
-            return False
-        return (status.st_ino, status.st_mtime_ns) != latest
-
-    for _ in range(2):
-        process = training(results)
-        wait_for(process, a_new_one)
-        process.kill()
-        process.communicate()
-        assert store.read(folder) is None
-        if (folder / CHECKPOINT).exists():  # else it died between two renames
-            status = (folder / CHECKPOINT).stat()
-            latest = status.st_ino, status.st_mtime_ns
-    finished, errors = ended(training(results))
-    assert "going on from step" in errors
-    assert content(results, finished) == content(tmp_path, whole)
-
-
-@pytest.mark.slow
-def test_ctrl_c_saves_the_run_and_says_where_it_goes_on(tmp_path: Path) -> None:
-    process = training(tmp_path, "checkpoint.every=null")
-    wait_for(process, lambda: any(p.stat().st_size for p in tmp_path.rglob(HISTORY)))
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    message = errors.splitlines()[-1]
-    assert message.startswith("interrupted; ")
-    step = message.rsplit(" ", 1)[1]
-    assert "Traceback" not in errors
-    _, errors = ended(training(tmp_path, "checkpoint.every=null"))
-    assert f"going on from step {step}" in errors
-
-
-@pytest.mark.slow
-def test_two_processes_do_one_run_once(tmp_path: Path) -> None:
-    first = training(tmp_path)
-    wait_for(first, lambda: any(tmp_path.rglob(HISTORY)))
-    out, errors = training(tmp_path).communicate(timeout=60)
-    finished, _ = ended(first)
-    if out:  # it came when the other had ended
-        assert RunRecord.model_validate_json(out) == finished
-    else:
-        assert "another process" in errors
-    folder = store.run_folder(tmp_path, finished.run_id)
-    steps = [row["step"] for row in store.read_history(folder)]
-    assert steps == sorted(steps)
-    assert json.loads((folder / store.RESULT).read_text())["status"] == "ok"

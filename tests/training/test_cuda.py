@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL, Command, Run
+from layers_made import made_float32
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from normbench.config.composition import compose
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Incompatible, Stopped
-from normbench.norms import Norm, make, names
+from normbench.norms import Norm, names
 from normbench.probes.base import PROBES
 from normbench.records.store import Results
 from normbench.tasks.base import Task
@@ -25,16 +26,6 @@ pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no CUDA device"
 )
 CUDA = torch.device("cuda")
-
-
-def norm_in_training(name: str, x: Tensor) -> Norm:
-    """A norm in training with random parameters, in the type of `x` (N, C, *)."""
-    norm = make(name, x.shape[1])
-    if any(is_lazy(parameter) for parameter in norm.parameters()):
-        norm(torch.zeros(x.shape))
-    for parameter in norm.parameters():
-        nn.init.uniform_(parameter, 0.4, 0.9)
-    return norm.to(x.dtype).train()
 
 
 def results(norm: Norm, x: Tensor, mask: Tensor | None) -> list[Tensor]:
@@ -58,11 +49,11 @@ def test_a_norm_computes_on_cuda_what_it_computes_on_the_cpu(
     tolerance = {torch.float32: 1e-3, torch.float64: 1e-10}[dtype]
     lengths = torch.tensor([9, 9, 7, 4, 2, 1])
     for name in names():
-        for shape, masked in (((6, 16, 5, 3), False), ((6, 16, 9), True)):
+        for shape, manswers in (((6, 16, 5, 3), False), ((6, 16, 9), True)):
             torch.manual_seed(0)
             x = torch.randn(shape, dtype=dtype) * 2 + 1
-            mask = torch.arange(9) < lengths[:, None] if masked else None
-            on_cpu = norm_in_training(name, x)
+            mask = torch.arange(9) < lengths[:, None] if manswers else None
+            on_cpu = made_float32(name, x.shape).to(dtype)
             on_cuda = copy.deepcopy(on_cpu).to(CUDA)
             expected = results(on_cpu, x, mask)
             computed = results(
@@ -82,7 +73,7 @@ def test_channels_last_changes_no_norm() -> None:
     for name in names():
         torch.manual_seed(0)
         x = torch.randn(6, 16, 5, 3)
-        norm = norm_in_training(name, x).to(CUDA)
+        norm = made_float32(name, x.shape).to(CUDA)
         other = copy.deepcopy(norm)
         plain = norm(x.to(CUDA))
         y = other(x.to(CUDA).to(memory_format=torch.channels_last))
@@ -158,9 +149,9 @@ def test_a_stopped_run_goes_on_with_the_random_streams_of_the_device(
     words += ["task.dropout=0.5", "batch_size=4", f"precision={precision}"]
     config = compose(words)
     whole = run_one(config, Results(tmp_path / "whole"))
-    asked = iter([False] * 4 + [True])
+    answers = iter([False] * 4 + [True])
     with pytest.raises(Stopped):
-        run_one(config, Results(tmp_path / "stopped"), stop=lambda: next(asked))
+        run_one(config, Results(tmp_path / "stopped"), stop=lambda: next(answers))
     torch.cuda.manual_seed(7)  # a new process would have another stream
     resumed = run_one(config, Results(tmp_path / "stopped"))
     assert resumed.metrics["train/loss"] == pytest.approx(

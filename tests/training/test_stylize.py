@@ -67,7 +67,7 @@ def test_a_picture_of_any_size_gives_one_of_its_size(
     model = stylization.load(finished, run_folder(results, finished.run_id))
     for size in SIZES:
         x = torch.rand(3, *size)
-        y = stylization.drawn(model, x, 0)
+        y = stylization.stylize(model, x, 0)
         assert y.shape == x.shape
         assert 0 <= y.min() and y.max() <= 1, size
         if min(size) >= 6 and not (size[0] % 2 or size[1] % 2):
@@ -126,7 +126,7 @@ def test_bad_input_is_refused_before_anything_is_written(
         (["empty.png"], "IMAGE=empty.png is empty"),
         (["folder"], "IMAGE=folder is a folder; name a file"),
         (["good.png", "--style", "2"], "has 2 styles, 0 to 1"),
-        (["good.png", "--output-dir", "bad.png"], "bad.png cannot be a folder"),
+        (["good.png", "--output-dir", "bad.png"], "bad.png cannot be created"),
         (["good.png", "folder/good.png"], "several pictures would be written to"),
     ):
         done = stylized(*arguments)
@@ -148,11 +148,11 @@ def test_a_run_that_cannot_draw_is_refused_with_what_would(
     with pytest.raises(RequestError, match=r"weights\.safetensors is damaged"):
         stylization.load(finished, copied)
     weights.unlink()
-    with pytest.raises(RequestError, match=r"keep_weights=true trains it again"):
+    with pytest.raises(RequestError, match=r"and keep_weights=true"):
         stylization.load(finished, copied)
     config = compose([*SMALL["cnn"], "tracker=none"])
     other = finished.model_copy(update={"config": config})
-    with pytest.raises(RequestError, match="is of task=cnn; only networks of"):
+    with pytest.raises(RequestError, match="has task=cnn; only runs with"):
         stylization.load(other, folder)
     shaped = finished.config.model_copy(update={"norm": Choice(name="layer_shape")})
     with pytest.raises(RequestError, match="has parameters for each position"):
