@@ -11,8 +11,9 @@ from claims_made import TINY, Plain, put
 from pydantic import ValidationError
 
 from normbench.claims import theorems
+from normbench.claims.budgets import designs_for, seeds_for
 from normbench.claims.check import cost, prepare
-from normbench.claims.trial import Request, Trial, kept, seeds_of
+from normbench.claims.trial import Request, Trial
 from normbench.cli.progress import SweepProgress
 from normbench.config.choices import choices, description
 from normbench.config.identity import run_id
@@ -92,9 +93,9 @@ def test_a_smaller_budget_is_a_part_of_the_full_check() -> None:
     smaller: tuple[BudgetName, ...] = ("smoke", "quick")
     for name in NAMES:
         claim = read_claim(name)
-        full = kept(claim, "full")
+        full = designs_for(claim, "full")
         for budget in smaller:
-            less = kept(claim, budget)
+            less = designs_for(claim, budget)
             for key, design in less.items():
                 cells = set(design.all_cells())
                 assert cells <= set(full[key].all_cells()), (name, budget)
@@ -282,4 +283,4 @@ def test_an_override_of_a_budget_wins_over_those_of_cells(tmp_path: Path) -> Non
 
 def test_seeds_are_those_of_the_budget() -> None:
     design = read_claim("batch-size-dependence").outcomes["norm_batch"]
-    assert [seeds_of(design, budget) for budget in BUDGETS] == [1, 6, 16]
+    assert [seeds_for(design, budget) for budget in BUDGETS] == [1, 6, 16]
