@@ -74,7 +74,7 @@ def test_seeds_for_a_difference_are_those_of_r() -> None:
 @pytest.mark.parametrize(
     ("says", "effect", "margin", "seeds"),
     [
-        ("less", 0.05, 0.01, None),  # over MOST_SEEDS
+        ("less", 0.05, 0.01, None),  # over MAX_SEEDS
         ("less", 0.0, 0.5, 36),  # only as equivalent
         ("equal", 0.0, 0.5, 36),
         ("equal", 1.0, 0.5, 27),  # beyond the margin by .5
@@ -101,7 +101,7 @@ def test_seeds_needed_is_the_least_number_that_reaches_the_power(
     low, high = (-inf, margin) if effect < margin else (margin, inf)
     enough = [
         power_within(n, effect, 1, low, high, alpha) >= power.POWER
-        for n in range(2, power.MOST_SEEDS + 1)
+        for n in range(2, power.MAX_SEEDS + 1)
     ]
     assert needed == (enough.index(True) + 2 if any(enough) else None)
     assert enough == sorted(enough)
