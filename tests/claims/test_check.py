@@ -3,6 +3,7 @@
 import copy
 import gzip
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ ENGINE = LocalEngine(name="local", workers=1, timeout=None)
 
 
 def an_error(config: RunConfig) -> dict[str, float | None]:
-    """batch is better than group, and best at a rate of .8."""
+    """Return made-up metrics: batch is better than group; .8 is the best rate."""
     error = 0.1 if config.norm.name == "batch" else 0.2
     error += 0.01 * abs(config.lr - 0.8) + 0.0001 * (config.seed % 7)
     return {f"{split}/error": error for split in ("train", "val", "test")}
 
 
 class Runner:
-    """Stands for `run_all`: records what it was asked for, and makes up the rest."""
+    """Replaces `run_all`: keeps the configs of its rounds, writes made-up records."""
 
     def __init__(self) -> None:
         self.metrics = an_error
@@ -63,7 +64,7 @@ class Runner:
                 writer.finish(A_RECORD.model_copy(update=made_up | self.changes))
 
     def seeds(self, norm: str) -> Iterator[tuple[float, int]]:
-        for config in (config for each in self.rounds for config in each):
+        for config in chain.from_iterable(self.rounds):
             if config.norm.name == norm:
                 yield config.lr, config.seed
 
@@ -92,7 +93,7 @@ def checked(
     return check(claim, prepare(claim, request, arm), "normbench claim check tiny")
 
 
-def test_rates_are_chosen_on_other_seeds_and_further_ones_tried_at_an_edge(
+def test_rates_are_tuned_on_other_seeds_and_extended_at_an_edge(
     runner: Runner, tmp_path: Path
 ) -> None:
     verdict = checked(a_claim(extend=5), tmp_path)
@@ -106,7 +107,7 @@ def test_rates_are_chosen_on_other_seeds_and_further_ones_tried_at_an_edge(
     assert (verdict.outcome, verdict.outcomes[0].contrasts[0].n) == ("supported", 8)
 
 
-def test_an_edge_that_is_not_left_is_said(runner: Runner, tmp_path: Path) -> None:
+def test_a_best_rate_at_an_edge_is_a_caveat(runner: Runner, tmp_path: Path) -> None:
     verdict = checked(a_claim(extend=1), tmp_path)
     assert {cell.rate.lr for cell in verdict.outcomes[0].cells} == {0.4}
     # The good rates are within the margin of the best one.
@@ -114,7 +115,9 @@ def test_an_edge_that_is_not_left_is_said(runner: Runner, tmp_path: Path) -> Non
     assert any("edge" in caveat and "a@2" in caveat for caveat in verdict.caveats)
 
 
-def test_rates_go_down_where_all_diverge(runner: Runner, tmp_path: Path) -> None:
+def test_rates_are_halved_while_all_runs_diverge(
+    runner: Runner, tmp_path: Path
+) -> None:
     runner.status = lambda config: "ok" if config.lr < 0.06 else "diverged"
     plain = a_claim(extend=3).model_dump(exclude_defaults=True)
     plain["outcomes"]["digits"]["validation"] = "val/loss"
@@ -171,11 +174,11 @@ def test_quick_has_six_seeds_and_the_rates_it_is_given(
 def test_smoke_tests_nothing(runner: Runner, tmp_path: Path) -> None:
     verdict = checked(a_claim(), tmp_path, "smoke")
     assert verdict.outcome == "not tested"
-    assert [len(each) for each in runner.rounds] == [2]
+    assert [len(runs) for runs in runner.rounds] == [2]
     assert {config.budget.max_steps for config in runner.rounds[0]} == {10}
 
 
-def test_what_is_done_is_not_done_again_and_an_interrupted_check_goes_on(
+def test_finished_runs_are_not_repeated_and_an_interrupted_check_continues(
     runner: Runner, tmp_path: Path
 ) -> None:
     def interrupted(config: RunConfig) -> str:
@@ -190,14 +193,14 @@ def test_what_is_done_is_not_done_again_and_an_interrupted_check_goes_on(
     done = sum(map(len, runner.rounds))
     runner.rounds.clear()
     verdict = checked(a_claim(), tmp_path)
-    assert [c.seed for each in runner.rounds for c in each] == [5, 6, 7]
+    assert [config.seed for config in chain.from_iterable(runner.rounds)] == [5, 6, 7]
     runner.rounds.clear()
     assert checked(a_claim(), tmp_path).outcomes == verdict.outcomes
     assert runner.rounds == []
     assert done > 3
 
 
-def test_designs_that_share_a_run_measure_what_either_asks(
+def test_a_shared_run_measures_the_probes_of_both_designs(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from normbench.probes.base import PROBES
@@ -216,12 +219,14 @@ def test_designs_that_share_a_run_measure_what_either_asks(
         "contrasts": [{**contrast, "metric": "one/x"}],
     }
     verdict = checked(Claim(**plain), tmp_path)
-    assert [len(each) for each in runner.rounds] == [16]
+    assert [len(runs) for runs in runner.rounds] == [16]
     assert verdict.outcomes[0].contrasts[0].effect == 0.0
     assert verdict.outcomes[1].decision == "supported"
 
 
-def test_a_run_that_failed_is_counted_and_said(runner: Runner, tmp_path: Path) -> None:
+def test_a_failed_run_is_counted_and_is_a_caveat(
+    runner: Runner, tmp_path: Path
+) -> None:
     runner.status = lambda c: "failed" if (c.seed, c.lr) == (3, 0.1) else "ok"
     verdict = checked(a_claim(rates=[0.1]), tmp_path)
     assert verdict.outcome == "inconclusive"
@@ -250,7 +255,7 @@ def test_a_metric_that_no_run_has_is_refused(runner: Runner, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("budget", ["quick", "full"])
-def test_an_extra_arm_is_apart_from_the_registered_verdict(
+def test_an_extra_arm_does_not_change_the_registered_verdict(
     budget: BudgetName, runner: Runner, tmp_path: Path
 ) -> None:
     without = checked(a_claim(), tmp_path, budget)
@@ -269,7 +274,7 @@ def test_an_extra_arm_is_apart_from_the_registered_verdict(
     assert skipped.outcomes[0].contrasts[1].decision == "not tested"
 
 
-def test_an_extra_arm_takes_one_place_in_a_difference_of_differences() -> None:
+def test_an_extra_arm_replaces_one_arm_in_a_difference_of_differences() -> None:
     design = read_claim("instance-style-transfer").outcomes["raw"]
     *_, last = with_arm(design, "norm=mine").contrasts
     assert last.weights == {
@@ -280,7 +285,7 @@ def test_an_extra_arm_takes_one_place_in_a_difference_of_differences() -> None:
     }
 
 
-def test_a_full_verdict_is_written_with_the_records_it_rests_on(
+def test_a_full_verdict_is_written_with_its_records(
     runner: Runner, tmp_path: Path
 ) -> None:
     verdict = checked(a_claim(), tmp_path)
@@ -288,8 +293,8 @@ def test_a_full_verdict_is_written_with_the_records_it_rests_on(
     assert read_verdict(path) == verdict
     compact = path.with_name("records.jsonl.gz")
     records = read_compact(compact)
-    assert [each.run_id for each in records] == verdict.run_ids
-    assert {each.config.seed for each in records} == {*range(8), 1000, 1001}
+    assert [record.run_id for record in records] == verdict.run_ids
+    assert {record.config.seed for record in records} == {*range(8), 1000, 1001}
     before = compact.read_bytes()
     write_verdict(verdict, tmp_path / "runs", tmp_path / "tiny")
     assert compact.read_bytes() == before

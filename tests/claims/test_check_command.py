@@ -20,6 +20,7 @@ from normbench.verdicts.verdict import Verdict
 
 
 def real(**changes: Any) -> Plain:
+    """Return the yaml of a claim whose runs take ten steps."""
     plain = copy.deepcopy(TINY)
     plain["outcomes"]["digits"] |= {
         "common": "task=cnn data.size=14 task.stem_stride=2 task.width=8 "
@@ -56,7 +57,7 @@ MINE = ["--config-dir", "mine"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's folder with a claim that was checked in full."""
+    """Return a user's folder with a claim and its full check."""
     made = tmp_path_factory.mktemp("user")
     put(real(), made / "mine")
     git(made, "init", "-q")
@@ -77,9 +78,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def verdict_of(folder: Path, name: str = "verdict.json") -> Verdict:
-    found = read_verdict(folder / "results" / "claims" / "tiny" / name)
-    assert found is not None
-    return found
+    verdict = read_verdict(folder / "results" / "claims" / "tiny" / name)
+    assert verdict is not None
+    return verdict
 
 
 def runs_in(folder: Path) -> int:
@@ -101,7 +102,7 @@ def test_a_full_check_leaves_its_verdict_and_its_records(folder: Path) -> None:
         "torch": 1,
         "mlxtend": 1,
     }
-    # The runs are ordinary ones, which a sweep finds.
+    # A sweep uses the same runs.
     (cell,) = (c for c in design.cells if c.cell == "b@32")
     common = real()["outcomes"]["digits"]["common"].split()
     words = [*common, "norm=affine", "norm_batch=32", f"lr={cell.rate.lr}"]
@@ -111,7 +112,7 @@ def test_a_full_check_leaves_its_verdict_and_its_records(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_quick_check_takes_its_rates_and_runs(folder: Path) -> None:
+def test_a_quick_check_uses_rates_and_runs_of_the_full_check(folder: Path) -> None:
     before = runs_in(folder)
     done = normbench(folder, "claim", "check", "tiny", *MINE, "--json")
     assert done.returncode == 0, done.stderr
@@ -135,14 +136,14 @@ def test_a_verdict_is_made_again_from_the_records_beside_it(
     again = ["claim", "check", "tiny", *MINE, "--budget", "full", "--from-records"]
     done = normbench(tmp_path, *again)
     assert done.returncode == 0, done.stderr
-    assert "test seeds" not in done.stderr  # none was to be done
+    assert "test seeds" not in done.stderr  # no run was missing
     old, new = verdict_of(folder), verdict_of(tmp_path)
     unlike = {"started": "", "command": ""}
     assert new.model_copy(update=unlike) == old.model_copy(update=unlike)
 
 
 @pytest.mark.slow
-def test_an_interrupted_check_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_check_continues(tmp_path: Path) -> None:
     put(real(), tmp_path / "mine")
     words = [sys.executable, "-m", "normbench", "claim", "check", "tiny", *MINE]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -166,7 +167,7 @@ def test_an_interrupted_check_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_list_and_show_have_the_verdict_and_say_when_the_yaml_has_changed(
+def test_list_and_show_have_the_verdict_and_note_a_changed_yaml(
     folder: Path, tmp_path: Path
 ) -> None:
     copied = tmp_path / "copy"
@@ -196,7 +197,7 @@ def test_list_and_show_have_the_verdict_and_say_when_the_yaml_has_changed(
 
 
 @pytest.mark.slow
-def test_an_arm_of_ones_own_is_reported_and_not_written(folder: Path) -> None:
+def test_a_check_with_an_extra_arm_is_not_written(folder: Path) -> None:
     files = sorted(folder.glob("results/claims/**/*"))
     arm = ["--arm", "norm=group norm.num_groups=2"]
     done = normbench(folder, "claim", "check", "tiny", *MINE, *arm)
@@ -206,7 +207,7 @@ def test_an_arm_of_ones_own_is_reported_and_not_written(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_compare_goes_the_same_road(folder: Path) -> None:
+def test_compare_judges_its_arms_by_the_same_rules(folder: Path) -> None:
     words = [*real()["outcomes"]["digits"]["common"].split()]
     arms = ["--arm", "norm=affine", "--arm", "norm=batch"]
     options = ["--rates", "0.1,0.2", "--seeds", "6", "--gate", "0.99", "--json"]

@@ -25,7 +25,7 @@ def compared(arms: Sequence[str] = ARMS, **changes: Any) -> Claim:
     return comparison(arms, ["batch_size=8,32"], **(given | changes))
 
 
-def test_a_comparison_is_of_all_arms_with_the_first_at_every_level() -> None:
+def test_all_arms_are_compared_with_the_first_at_every_level() -> None:
     claim = compared()
     (design,) = claim.outcomes.values()
     assert len(design.arms) == 3
@@ -43,7 +43,7 @@ def test_a_comparison_is_of_all_arms_with_the_first_at_every_level() -> None:
     )
 
 
-def test_a_better_arm_has_more_of_a_metric_that_the_task_maximizes(
+def test_higher_is_better_if_the_task_maximizes_the_metric(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(TASKS.get("style"), "direction", "maximize")

@@ -20,7 +20,7 @@ from normbench.verdicts.contrasts import metric_of, weights_of
 from normbench.verdicts.verdict import Verdict
 
 
-def test_a_run_that_diverged_is_wrong_everywhere_and_is_counted() -> None:
+def test_a_diverged_run_counts_with_an_error_of_one() -> None:
     cells = pair([-0.05] * 8)
     diverged = a_run(None, status="diverged")
     cells["a@-"][3] = diverged
@@ -41,7 +41,7 @@ def test_a_run_that_diverged_is_wrong_everywhere_and_is_counted() -> None:
     assert "1 diverged" in text(a_verdict(verdict))
 
 
-def test_a_run_without_the_metric_does_not_vanish_from_its_contrast() -> None:
+def test_a_run_without_the_metric_makes_its_contrast_inconclusive() -> None:
     for status in ("failed", "skipped", "ok"):
         cells = pair(list(SITUATIONS["far below"]))
         cells["a@-"][5] = a_run(None, status=status)
@@ -67,7 +67,7 @@ def test_a_metric_whose_square_is_no_number_is_not_finite() -> None:
     assert metric_of(a_run(9e99), "test/error") == 9e99
 
 
-def test_what_was_not_run_is_not_tested() -> None:
+def test_missing_runs_are_not_tested() -> None:
     cells = pair([-0.05] * 8)
     verdict = judge(a_design(), {"a@-": cells["a@-"], "b@-": []})
     assert verdict.contrasts[0].decision == "not tested"
@@ -100,7 +100,7 @@ def test_a_slope_is_least_squares_on_log2_of_the_levels() -> None:
     assert list(judged.values.values()) == pytest.approx(expected)
 
 
-def test_a_mechanism_is_held_against_the_number_that_it_predicts() -> None:
+def test_a_contrast_is_the_difference_to_the_expected_number() -> None:
     contrast = a_contrast(
         "equal", weights=None, slope="a", log2=True, expected=-0.5, margin=0.1
     )

@@ -35,7 +35,7 @@ def many(count: int, strong: Sequence[float], weak: Sequence[float]) -> DesignVe
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_holm_takes_a_decision_away_whichever_it_is(sign: int) -> None:
+def test_holm_makes_a_barely_decided_contrast_inconclusive(sign: int) -> None:
     barely = list(sign * (0.04 + 0.04 * SPREAD))
     vaguely = list(SITUATIONS["nothing, vaguely"])
     alone, among = many(1, barely, vaguely), many(6, barely, vaguely)

@@ -43,7 +43,7 @@ DECISIONS = {
 }
 
 
-def test_what_is_said_and_what_is_seen_give_the_decision() -> None:
+def test_prediction_and_differences_give_the_decision() -> None:
     for situation, differences in SITUATIONS.items():
         for says, decision in zip(SAYS, DECISIONS[situation], strict=True):
             verdict = judge(a_design(a_contrast(says)), pair(list(differences)))
@@ -53,9 +53,7 @@ def test_what_is_said_and_what_is_seen_give_the_decision() -> None:
             assert contrast.effect == pytest.approx(differences.mean())
 
 
-def test_a_contrast_tells_how_often_seeds_agree_and_what_one_rate_for_all_gives() -> (
-    None
-):
+def test_a_contrast_has_its_share_of_seeds_and_its_value_at_one_rate() -> None:
     def a_rate(lr: float, validation: dict[str, float | None]) -> Rate:
         return Rate(
             lr=lr, validation=validation, good=[lr], at_edge=False, frozen=False
@@ -160,7 +158,7 @@ def test_an_arm_that_did_not_train_makes_its_contrasts_inconclusive() -> None:
     assert "did not train: b" in text(a_verdict(verdict))
 
 
-def test_chance_is_a_result_where_the_arm_trains_at_another_level() -> None:
+def test_an_arm_passes_the_gate_if_it_trains_at_another_level() -> None:
     contrast = a_contrast("greater", weights={"a@hue": 1.0, "b@hue": -1.0})
     design = a_design(contrast, levels={"hue": "", "shape": ""})
     cells = {
@@ -186,7 +184,7 @@ def test_designs_that_only_report_do_not_make_an_outcome_untested() -> None:
     assert a_verdict().outcome == "not tested"
 
 
-def test_a_mixture_is_said_in_the_first_line() -> None:
+def test_mixed_code_or_devices_are_the_first_caveat() -> None:
     mixtures: list[tuple[str, dict[str, object]]] = [
         ("code", {"source_hash": "1"}),
         ("code", {"modules": {"mine": "1"}}),
