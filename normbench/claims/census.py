@@ -1,9 +1,9 @@
-"""Which normalization layers the models of torchvision and timm are built with.
+"""Count which normalization layers the models of torchvision and timm use.
 
-Every architecture is built on the meta device, without weights, or on the CPU where its
-builder needs numbers (RegNet's does); a model counts for the family of norm that it has
-most layers of. Minutes for timm, so the counts are cached by the versions of the
-packages.
+Every model is built without weights on the meta device, or on the CPU if its builder
+needs real numbers (as RegNet does). A model counts for one family of norms: the family
+of most of its norm layers. Building all of timm takes minutes, so the counts are
+cached; the key has the versions of the packages.
 """
 
 import json
@@ -30,22 +30,22 @@ FAMILIES = {
     "evonorm": "evonorm",
     "filter_response": "filterresponsenorm",
 }
-"""Family -> what the names of its classes hold, in lower case: BatchNormAct2d."""
+"""Family -> text in the lower-case names of its classes, such as batchnormact2d."""
 
 NOT_BUILT = "not built"
-"""The count of the models whose builder failed on the CPU too."""
+"""Key for the number of models whose builder failed on the CPU too."""
 
 Counts = dict[str, dict[str, int]]
 Build = Callable[[str], nn.Module]
 Zoos = dict[str, tuple[Iterable[str], Build]]
-"""Zoo -> the names of its models, and what builds one without weights."""
+"""Zoo -> the names of its models, and the function that builds a model by name."""
 
 
 @dataclass(frozen=True)
 class Census:
     """`counts`: zoo -> family, "none" (no norm) or "not built" -> number of models.
 
-    `not_built`: zoo -> model -> why it could not be built, in a line.
+    `not_built`: zoo -> model -> the error of its builder, in one line.
     """
 
     counts: Counts
@@ -53,19 +53,19 @@ class Census:
 
 
 def census() -> Census:
-    """Count the models of each zoo that is installed."""
+    """Return the counts of all installed zoos, from the cache if it has them."""
     identity = {"format": FORMAT, **{name: _version(name) for name in _ZOOS}}
     stored = cached("census", identity, _count_all).strings
     return Census(json.loads(stored["counts"]), json.loads(stored["not_built"]))
 
 
 def family(model: nn.Module) -> str:
-    """The family that most norm layers of `model` are of, or "none"."""
-    found: Counter[str] = Counter()
+    """Return the family of most norm layers of `model`, "none" without norm layers."""
+    counts: Counter[str] = Counter()
     for module in model.modules():
         name = type(module).__name__.lower()
-        found.update(f for f, part in FAMILIES.items() if part in name)
-    return found.most_common(1)[0][0] if found else "none"
+        counts.update(f for f, part in FAMILIES.items() if part in name)
+    return counts.most_common(1)[0][0] if counts else "none"
 
 
 def _count_all() -> Parsed:
@@ -76,12 +76,16 @@ def _count_all() -> Parsed:
             for zoo, (names, build) in zoos().items():
                 counts[zoo], failures = count(names, build)
                 not_built |= {zoo: failures} if failures else {}
-    found = {"counts": counts, "not_built": not_built}
-    return Parsed({}, {key: json.dumps(value) for key, value in found.items()})
+    strings = {"counts": json.dumps(counts), "not_built": json.dumps(not_built)}
+    return Parsed({}, strings)
 
 
 def count(names: Iterable[str], build: Build) -> tuple[dict[str, int], dict[str, str]]:
-    """The number of models of each family, most first, and why others failed."""
+    """Build the named models.
+
+    Returns the number of models of each family, largest first, and the errors of the
+    models that could not be built: model -> error.
+    """
     families: list[str] = []
     not_built: dict[str, str] = {}
     for name in names:
@@ -97,7 +101,10 @@ def count(names: Iterable[str], build: Build) -> tuple[dict[str, int], dict[str,
 
 
 def _family_of(name: str, build: Build) -> str:
-    """On the meta device, or on the CPU where that fails. Raises what `build` does."""
+    """Build a model on the meta device, or on the CPU if that fails; return its family.
+
+    Raises what `build` raises on the CPU.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -113,7 +120,7 @@ def _torchvision() -> Zoos:
     from torchvision import models
 
     with_backbone = partial(models.get_model, weights=None, weights_backbone=None)
-    kinds = {
+    modules = {
         "classification": (models, partial(models.get_model, weights=None)),
         "segmentation": (models.segmentation, with_backbone),
         "detection": (models.detection, with_backbone),
@@ -121,7 +128,7 @@ def _torchvision() -> Zoos:
     }
     return {
         f"torchvision {kind}": (models.list_models(module=module), build)
-        for kind, (module, build) in kinds.items()
+        for kind, (module, build) in modules.items()
     }
 
 

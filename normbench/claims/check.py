@@ -1,4 +1,4 @@
-"""A claim from its registration to its verdict."""
+"""Check a claim: plan its runs, do them, judge the records, write the verdict."""
 
 import subprocess
 from collections.abc import Mapping
@@ -8,8 +8,9 @@ from math import inf
 from pathlib import Path
 
 from normbench.claims import theorems
+from normbench.claims.budgets import designs_for, seeds_for
 from normbench.claims.census import Census, census
-from normbench.claims.trial import Request, Trial, kept, seeds_of
+from normbench.claims.trial import Request, Trial
 from normbench.config.choices import choices
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import NormbenchError, RequestError
@@ -23,27 +24,25 @@ from normbench.verdicts.registration import (
     BudgetName,
     Claim,
     Design,
+    Theorem,
     arm_of,
     level_of,
 )
-from normbench.verdicts.verdict import (
-    Rate,
-    Verdict,
-)
+from normbench.verdicts.verdict import Rate, TheoremVerdict, Verdict
 
-EVALUATION_AND_START_UP = 1.17
-"""A measured factor: the cost of a whole run over the seconds of its training."""
-SMOKE_SECONDS = 3.0
-"""Ten steps and their evaluation take no longer."""
+RUN_OVER_TRAINING_COST = 1.17
+"""Measured ratio: cost of a whole run (start, evaluation) over cost of its training."""
+MAX_SMOKE_SECONDS = 3.0
+"""Upper bound on the seconds of ten training steps and their evaluation."""
 RECORDS = "records.jsonl.gz"
-"""The file of the records that a full check rests on, beside its verdict."""
-EXTRA = "extra"
-"""The name of an arm that is not registered."""
+"""Name of the file with the runs of a full check, beside its verdict."""
+EXTRA_ARM = "extra"
+"""Name of the arm that `--arm` adds to a registered design."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Runs of a check as if none were finished, and their core seconds."""
+    """Number of runs of a check on an empty results folder, and their core seconds."""
 
     tuning_runs: int
     test_runs: int
@@ -51,13 +50,14 @@ class Cost:
 
 
 def prepare(claim: Claim, request: Request, arm: str | None = None) -> Trial:
-    """The runs of a check, before any is done; `arm` adds one to each outcome.
+    """Return the runs of a check and do none of them.
 
-    Raises RequestError if a design cannot be composed, or a theorem is unknown.
+    `arm` has the overrides of one more arm, which is added to each outcome. Raises
+    RequestError if a design cannot be composed, or a theorem is unknown.
     """
     for theorem in claim.theorems:
         theorems.statement(theorem.check)
-    designs = kept(claim, request.budget)
+    designs = designs_for(claim, request.budget)
     if arm:
         for name in claim.outcomes.keys() & designs.keys():
             designs[name] = with_arm(designs[name], arm)
@@ -65,18 +65,13 @@ def prepare(claim: Claim, request: Request, arm: str | None = None) -> Trial:
 
 
 def check(claim: Claim, trial: Trial, command: str) -> Verdict:
-    """Do the missing runs of `claim` and judge it; `command` repeats the check."""
+    """Do the missing runs of `claim` and return its verdict.
+
+    `command` is the command line that repeats the check; the verdict records it.
+    """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     tested = trial.request.budget != "smoke"
-    checked = []
-    for theorem in claim.theorems:
-        found = theorems.check(theorem.check)
-        statement = theorems.statement(theorem.check)
-        checked.append(
-            judging.judge_theorem(
-                theorem, statement, found.deviation, found.control, found.detail
-            )
-        )
+    theorem_verdicts = [_check_theorem(theorem) for theorem in claim.theorems]
     rates = trial.rates()
     cells = trial.cells(rates)
     designs = [
@@ -96,7 +91,7 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
         claim,
         budget=trial.request.budget,
         designs=designs,
-        theorems=checked,
+        theorems=theorem_verdicts,
         caveats=_caveats(claim, trial, rates),
         census=models.counts,
         census_failures=models.not_built,
@@ -110,36 +105,49 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
     )
 
 
-def with_arm(design: Design, overrides: str) -> Design:
-    """`design` with one more arm, and exploratory contrasts of it.
+def _check_theorem(theorem: Theorem) -> TheoremVerdict:
+    finding = theorems.check(theorem.check)
+    return judging.judge_theorem(
+        theorem,
+        theorems.statement(theorem.check),
+        finding.deviation,
+        finding.control,
+        finding.detail,
+    )
 
-    Each repeats a primary contrast, with the new arm in the place of the arm that has
-    the first largest weight.
+
+def with_arm(design: Design, overrides: str) -> Design:
+    """Return `design` with one more arm and with exploratory contrasts of that arm.
+
+    Each new contrast repeats a primary contrast, with the new arm in the place of the
+    arm that has the largest weight (the first such arm, if several have it).
     """
-    if EXTRA in design.arms:
-        raise RequestError(f"an arm is called {EXTRA!r}; rename it to use --arm")
+    if EXTRA_ARM in design.arms:
+        raise RequestError(f"an arm is called {EXTRA_ARM!r}; rename it to use --arm")
     contrasts, cells = [], design.all_cells()
     for contrast in design.contrasts:
         if not contrast.primary:
             continue
         weights = weights_of(contrast, design)
-        about = arm_of(max(weights, key=lambda cell: weights[cell]))
-        new = {
-            f"{EXTRA}@{level_of(cell)}" if arm_of(cell) == about else cell: weight
+        replaced = arm_of(max(weights, key=lambda cell: weights[cell]))
+        new_weights = {
+            f"{EXTRA_ARM}@{level_of(cell)}"
+            if arm_of(cell) == replaced
+            else cell: weight
             for cell, weight in weights.items()
         }
         changes = {
-            "name": f"{contrast.name}, with {overrides} for {about}",
-            "weights": new,
+            "name": f"{contrast.name}, with {overrides} for {replaced}",
+            "weights": new_weights,
             "slope": None,
             "primary": False,
             "exploratory": True,
         }
         contrasts.append(contrast.model_copy(update=changes))
-        cells = [*cells, *(cell for cell in new if arm_of(cell) == EXTRA)]
+        cells = [*cells, *(cell for cell in new_weights if arm_of(cell) == EXTRA_ARM)]
     return design.model_copy(
         update={
-            "arms": {**design.arms, EXTRA: overrides},
+            "arms": {**design.arms, EXTRA_ARM: overrides},
             "cells": list(dict.fromkeys(cells)),
             "contrasts": [*design.contrasts, *contrasts],
         }
@@ -147,26 +155,26 @@ def with_arm(design: Design, overrides: str) -> Design:
 
 
 def cost(claim: Claim, budget: BudgetName) -> Cost:
-    """What a check costs on an empty results folder.
+    """Return the planned cost of a check on an empty results folder.
 
-    A run that two designs share is counted twice. Further rates, which a check tries
-    while the best one is at an edge, are not counted.
+    A run that two designs share is counted twice. Rates beyond the grid, which a check
+    tries while the best rate is at an edge, are not counted.
     """
     tuning = test = 0
     seconds = 0.0
-    limit = SMOKE_SECONDS if budget == "smoke" else inf
-    for design in kept(claim, budget).values():
+    limit = MAX_SMOKE_SECONDS if budget == "smoke" else inf
+    for design in designs_for(claim, budget).values():
         cells = len(design.all_cells())
         rates = len(design.rates) if budget == "full" and len(design.rates) > 1 else 0
         tuning_runs = cells * rates * design.tuning_seeds
-        test_runs = cells * seeds_of(design, budget)
+        test_runs = cells * seeds_for(design, budget)
         tuning, test = tuning + tuning_runs, test + test_runs
         seconds += (tuning_runs + test_runs) * min(design.seconds, limit)
-    return Cost(tuning, test, seconds * EVALUATION_AND_START_UP)
+    return Cost(tuning, test, seconds * RUN_OVER_TRAINING_COST)
 
 
 def require_committed(name: str, config_dir: Path | None) -> None:
-    """Raise RequestError unless the yaml of a claim is committed to git, unchanged.
+    """Raise RequestError unless git has the yaml of a claim in its present state.
 
     The yaml of an installed package passes.
     """
@@ -192,6 +200,7 @@ def require_committed(name: str, config_dir: Path | None) -> None:
 def _caveats(
     claim: Claim, trial: Trial, rates: Mapping[str, Mapping[str, Rate]]
 ) -> list[str]:
+    """Return what limits the verdict, one sentence each."""
     budget, records = trial.request.budget, trial.records.values()
     all_rates = [rate for cells in rates.values() for rate in cells.values()]
     caveats = []
@@ -225,42 +234,48 @@ def _caveats(
 
 
 def _left_out(claim: Claim, designs: Mapping[str, Design]) -> list[str]:
-    """The primary contrasts of `claim` that the smaller `designs` do not have."""
-    kept = {(name, c.name) for name, each in designs.items() for c in each.contrasts}
+    """Return the primary contrasts of `claim` that the smaller `designs` lack."""
+    remaining = {
+        (name, contrast.name)
+        for name, design in designs.items()
+        for contrast in design.contrasts
+    }
     return [
         f"{name}, {contrast.name}"
         for name, design in claim.designs().items()
         for contrast in design.contrasts
-        if contrast.primary and (name, contrast.name) not in kept
+        if contrast.primary and (name, contrast.name) not in remaining
     ]
 
 
 def restore_records(folder: Path, results: Path) -> None:
-    """Turn the records beside a full check's verdict in `folder` into finished runs.
+    """Write the records of a full check into the results folder as finished runs.
 
-    Raises RequestError if there are none.
+    `folder` is the folder of the verdict. Raises RequestError if it has no records.
     """
     path = folder / RECORDS
     if not path.is_file():
         raise RequestError(
-            f"{path} is not there: no full check has left records; leave out "
+            f"{path} is not there: only a full check writes records; leave out "
             "--from-records to do the runs"
         )
     store.restore(results, store.read_compact(path))
 
 
 def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
-    """Write the verdict to `folder`, and for a full check the records it rests on.
+    """Write the verdict to `folder`, and the records of its runs if it is full.
 
-    Raises NormbenchError if the files cannot be written.
+    Returns the path of the verdict. Raises NormbenchError if a file cannot be written.
     """
     full = verdict.budget == "full"
     path = folder / ("verdict.json" if full else f"verdict.{verdict.budget}.json")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if full:
-            runs = (store.read(store.run_folder(results, i)) for i in verdict.run_ids)
-            store.write_compact(folder / RECORDS, [r for r in runs if r is not None])
+            records = (
+                store.read(store.run_folder(results, run)) for run in verdict.run_ids
+            )
+            store.write_compact(folder / RECORDS, [r for r in records if r is not None])
         write_atomically(path, as_recorded(verdict))
     except OSError as error:
         raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""A question of the user's own as a claim, without a registration."""
+"""Make a claim, without a registration, from the arms of a `compare` command."""
 
 import shlex
 from collections.abc import Sequence
@@ -25,44 +25,45 @@ def comparison(
     gate: float,
     config_dir: Path | None = None,
 ) -> Claim:
-    """A claim that every other arm is better than the first one.
+    """Return the claim that every other arm is better than the first arm.
 
     `arms` and `overrides` are in the grammar of a sweep: each combination of an arm's
-    values is an arm, each combination of the overrides a level. Lower is better, unless
-    the task maximizes the metric. Raises RequestError naming what is wrong.
+    values is an arm, each combination of the overrides is a level. Lower is better,
+    unless the task maximizes the metric. Raises RequestError if a value is wrong.
     """
-    every = _arms(arms, config_dir)
-    first, *others = every
+    overrides_of_arm = _arms(arms, config_dir)
+    first, *others = overrides_of_arm
     levels = _combinations(overrides, config_dir)
     split, _, quantity = metric.partition("/")
-    validation = "val_recomputed" if split == "test_recomputed" else "val"
-    cell = (every[first], *levels.values())
-    maximized = _is_maximized(quantity, cell, config_dir)
-
-    def contrast(arm: str, level: str) -> Contrast:
-        return Contrast(
-            name=f"{arm} against {first}" + f", {level}" * (level != "-"),
-            metric=metric,
-            weights={f"{arm}@{level}": 1.0, f"{first}@{level}": -1.0},
-            says="greater" if maximized else "less",
-            margin=margin,
-            reason="given on the command line",
-            primary=True,
-            exploratory=True,
-        )
-
+    validation_split = "val_recomputed" if split == "test_recomputed" else "val"
+    first_cell = (overrides_of_arm[first], *levels.values())
+    maximized = _is_maximized(quantity, first_cell, config_dir)
     try:
+        contrasts = [
+            Contrast(
+                name=f"{arm} against {first}" + ("" if level == "-" else f", {level}"),
+                metric=metric,
+                weights={f"{arm}@{level}": 1.0, f"{first}@{level}": -1.0},
+                says="greater" if maximized else "less",
+                margin=margin,
+                reason="given on the command line",
+                primary=True,
+                exploratory=True,
+            )
+            for arm in others
+            for level in levels
+        ]
         design = Design(
             question=f"Which arm has the {'higher' if maximized else 'lower'} metric?",
             common="",
-            arms=every,
+            arms=overrides_of_arm,
             levels=levels,
             rates=list(rates),
-            validation=f"{validation}/{quantity}",
+            validation=f"{validation_split}/{quantity}",
             seeds=seeds,
             seconds=10.0,
             gate=Gate(metric=f"train/{quantity}", below=gate),
-            contrasts=[contrast(arm, level) for arm in others for level in levels],
+            contrasts=contrasts,
         )
     except ValidationError as error:
         raise RequestError(explain(error)) from None
@@ -76,29 +77,32 @@ def comparison(
 
 
 def _arms(arms: Sequence[str], config_dir: Path | None) -> dict[str, str]:
-    every: dict[str, str] = {}
+    """Return the name of each arm -> its overrides; RequestError below two arms."""
+    overrides_of_arm: dict[str, str] = {}
     for arm in arms:
-        every |= _combinations(words(arm), config_dir)
-    if len(every) < 2:
-        named = ", ".join(every) or "none"
-        raise RequestError(f"--arm: two arms or more are compared, not {named}")
-    return every
+        overrides_of_arm |= _combinations(words(arm), config_dir)
+    if len(overrides_of_arm) < 2:
+        names = ", ".join(overrides_of_arm) or "none"
+        raise RequestError(f"--arm: two arms or more are compared, not {names}")
+    return overrides_of_arm
 
 
-def _is_maximized(quantity: str, cell: Sequence[str], config_dir: Path | None) -> bool:
-    """Whether the task of the overrides of a cell maximizes the quantity."""
-    overrides = [override for text in cell for override in words(text)]
-    choice = [override for override in overrides if override.startswith("task=")]
-    task = TASKS.get(compose(choice[-1:], config_dir).task.name)
+def _is_maximized(
+    quantity: str, cell_overrides: Sequence[str], config_dir: Path | None
+) -> bool:
+    """Return whether the task that the overrides choose maximizes `quantity`."""
+    overrides = [override for text in cell_overrides for override in words(text)]
+    task_overrides = [text for text in overrides if text.startswith("task=")]
+    task = TASKS.get(compose(task_overrides[-1:], config_dir).task.name)
     return task.direction == "maximize" and task.primary_metric == quantity
 
 
 def _combinations(overrides: Sequence[str], config_dir: Path | None) -> dict[str, str]:
-    """The name of each combination of values -> its overrides, quoted for a shell."""
+    """Return a name for each combination of values -> its overrides, shell-quoted."""
     combinations = {}
-    for cell in grid(overrides, config_dir):
-        lines = [str(override.input_line) for override in cell]
+    for combination in grid(overrides, config_dir):
+        texts = [str(override.input_line) for override in combination]
         # In the name of a cell, @ separates the arm from the level.
-        name = " ".join(lines).replace("@", "(at)") or "-"
-        combinations[name] = shlex.join(lines)
+        name = " ".join(texts).replace("@", "(at)") or "-"
+        combinations[name] = shlex.join(texts)
     return combinations

@@ -1,1 +1,1 @@
-"""Records in, verdicts out: what a claim registers and how it is judged. No torch."""
+"""What a claim registers, and how records become a verdict; without torch."""

@@ -1,4 +1,4 @@
-"""One contrast of a claim: its value on every seed, its tests and its decision."""
+"""Judge one contrast of a claim: its value on every seed, its tests, its decision."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +14,12 @@ from normbench.verdicts.registration import Contrast, Design, Says, arm_of, leve
 from normbench.verdicts.verdict import ContrastVerdict, Decision, Rate
 
 Cells = Mapping[str, Mapping[int, RunRecord]]
-"""The runs of a design: cell -> seed -> record, however the run ended."""
+"""The runs of a design: cell -> seed -> record, whatever its status."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the values of a contrast give; the fields are those of ContrastVerdict."""
+    """The numbers of a contrast; the fields mean the same as in ContrastVerdict."""
 
     effect: float
     sd: float
@@ -44,37 +44,33 @@ def judge(
     alpha: float,
     tested: bool,
 ) -> ContrastVerdict:
-    """The verdict of a contrast from the runs of its cells, before Holm's adjustment.
+    """Return the verdict of a contrast before Holm's adjustment.
 
-    `gate` is whether each arm trained. If not `tested`, the decision is "not tested".
+    `gate` has each arm and whether it trained. If not `tested`, the decision is "not
+    tested".
     """
     weights = weights_of(contrast, design)
     missing = [cell for cell in weights if not cells.get(cell)]
-    values, without = ({}, []) if missing else _values(contrast, weights, cells)
-    trained = {arm for arm, passed in gate.items() if passed}
-    untrained = sorted({arm_of(cell) for cell in weights} - trained)
-    found, needed = None, None
+    values, bad_seeds = ({}, []) if missing else _values(contrast, weights, cells)
+    statistics = None
+    if tested and not bad_seeds and len(values) > 1:
+        statistics = _statistics(contrast, list(values.values()), alpha)
+    untrained = sorted({arm_of(cell) for cell in weights if not gate.get(arm_of(cell))})
     decision: Decision = "inconclusive"
-    if tested and not without and len(values) > 1:
-        found = _statistics(contrast, list(values.values()), alpha)
+    needed = None
     if missing:
         decision, because = "not tested", f"no runs of {', '.join(missing)}"
     elif not tested:
         decision, because = "not tested", "a smoke check shows that it runs"
-    elif without:
-        seeds = ", ".join(map(str, without))
+    elif bad_seeds:
+        seeds = ", ".join(map(str, bad_seeds))
         because = f"seeds {seeds} have no finite {contrast.metric}"
-    elif found is None:
+    elif statistics is None:
         because = "fewer than two seeds in common"
     elif untrained:
         because = f"gate: {', '.join(untrained)} did not train"
     else:
-        intervals = (found.low, found.high), (found.low_margin, found.high_margin)
-        decision, because = decide(contrast.says, contrast.margin, *intervals, alpha)
-        if decision == "inconclusive":
-            needed = seeds_needed(
-                contrast.says, found.effect, found.sd, contrast.margin, alpha
-            )
+        decision, because, needed = _decision_and_seeds(contrast, statistics, alpha)
     return ContrastVerdict(
         name=contrast.name,
         metric=contrast.metric,
@@ -89,12 +85,30 @@ def judge(
         at_one_rate={} if missing else _at_one_rate(contrast, weights, design, rates),
         seeds_needed=needed,
         values={str(seed): value for seed, value in values.items()},
-        **(asdict(found) if found else {}),
+        **(asdict(statistics) if statistics else {}),
     )
 
 
+def _decision_and_seeds(
+    contrast: Contrast, statistics: Statistics, alpha: float
+) -> tuple[Decision, str, int | None]:
+    """Return the decision, its reason, and the seeds that would settle it if open."""
+    decision, because = decide(
+        contrast.says,
+        contrast.margin,
+        (statistics.low, statistics.high),
+        (statistics.low_margin, statistics.high_margin),
+        alpha,
+    )
+    if decision != "inconclusive":
+        return decision, because, None
+    effect, sd = statistics.effect, statistics.sd
+    needed = seeds_needed(contrast.says, effect, sd, contrast.margin, alpha)
+    return decision, because, needed
+
+
 def weights_of(contrast: Contrast, design: Design) -> dict[str, float]:
-    """Cell -> weight; a slope is least squares on log2 of the levels."""
+    """Return cell -> weight; the weights of a slope give its least-squares estimate."""
     if contrast.weights is not None:
         return contrast.weights
     cells = [c for c in design.all_cells() if arm_of(c) == contrast.slope]
@@ -105,9 +119,10 @@ def weights_of(contrast: Contrast, design: Design) -> dict[str, float]:
 
 
 def metric_of(record: RunRecord, metric: str) -> float | None:
-    """The metric of a run, None if it has no value below MAX_METRIC in size.
+    """Return the metric of a run; None without a value whose size is below MAX_METRIC.
 
-    A classifier that diverged is wrong everywhere: its error is 1, but no probe's is.
+    If a classifier diverged, its error counts as 1, except an error that a probe
+    measures.
     """
     split, _, name = metric.partition("/")
     probed = split in record.config.probes
@@ -118,16 +133,17 @@ def metric_of(record: RunRecord, metric: str) -> float | None:
 
 
 def values_of(records: Iterable[RunRecord], metric: str) -> list[float] | None:
-    """The metric of every run; None if a run has none."""
+    """Return the metric of every run; None if a run lacks it."""
     values = [metric_of(record, metric) for record in records]
     finite = [value for value in values if value is not None]
     return finite if len(finite) == len(values) else None
 
 
 def is_maximized(metric: str, records: Iterable[RunRecord]) -> bool:
-    """Whether more of `metric` is better: it is that of the task, and the task says so.
+    """Return whether higher values of `metric` are better.
 
-    The primary metric of a task may be a score; of other metrics less is better.
+    They are if it is the primary metric of a task that maximizes it. For other metrics
+    lower is better.
     """
     quantity = metric.partition("/")[2]
     return any(
@@ -140,19 +156,22 @@ def is_maximized(metric: str, records: Iterable[RunRecord]) -> bool:
 def _values(
     contrast: Contrast, weights: Mapping[str, float], cells: Cells
 ) -> tuple[dict[int, float], list[int]]:
-    """The contrast of every seed that all its cells have, and seeds without a value."""
+    """Return the contrast by seed, and the seeds on which a run lacks the metric.
+
+    Only seeds that all cells have are used.
+    """
     seeds = sorted(set.intersection(*(set(cells[cell]) for cell in weights)))
-    values, without = {}, []
+    values, bad_seeds = {}, []
     for seed in seeds:
         metrics = values_of((cells[cell][seed] for cell in weights), contrast.metric)
         if metrics is None or (contrast.log2 and min(metrics) <= 0):
-            without.append(seed)
+            bad_seeds.append(seed)
             continue
         total = -contrast.expected
         for weight, value in zip(weights.values(), metrics, strict=True):
             total += weight * (math.log2(value) if contrast.log2 else value)
         values[seed] = total
-    return values, without
+    return values, bad_seeds
 
 
 def _at_one_rate(
@@ -161,9 +180,9 @@ def _at_one_rate(
     design: Design,
     rates: Mapping[str, Rate],
 ) -> dict[str, float]:
-    """The same contrast on the validation part, at each rate that all its cells tried.
+    """Return the contrast on validation samples, by rate that all its cells tried.
 
-    Only of the metric that, on the validation part, rates are chosen on.
+    It is empty unless the rates were chosen on the metric of the contrast.
     """
     if contrast.log2 or contrast.metric != design.validation.replace("val", "test", 1):
         return {}
@@ -181,6 +200,7 @@ def _at_one_rate(
 def _statistics(
     contrast: Contrast, values: Sequence[float], alpha: float
 ) -> Statistics:
+    """Return the numbers of a contrast from its `values`, one per seed."""
     says, margin = contrast.says, contrast.margin
     wide = stats.mean_interval(values, 1 - alpha)
     narrow = stats.mean_interval(values, 1 - 2 * alpha)
@@ -188,12 +208,12 @@ def _statistics(
     below_margin = stats.non_inferiority(values, margin)
     above_minus = stats.non_inferiority([-v for v in values], margin)
     two_sided = stats.t_test(values)
-    as_said = (wide.mean > 0) == (says == "greater") and wide.mean != 0
-    one_sided = two_sided / 2 if as_said else 1 - two_sided / 2
-    differs, opposite = min(1.0, 2 * one_sided), min(1.0, 2 * (1 - one_sided))
+    as_predicted = (wide.mean > 0) == (says == "greater") and wide.mean != 0
+    one_sided = two_sided / 2 if as_predicted else 1 - two_sided / 2
+    p_predicted, p_opposite = min(1.0, 2 * one_sided), min(1.0, 2 * (1 - one_sided))
     p, p_against = {
-        "greater": (differs, min(opposite, within)),
-        "less": (differs, min(opposite, within)),
+        "greater": (p_predicted, min(p_opposite, within)),
+        "less": (p_predicted, min(p_opposite, within)),
         "equal": (within, min(1 - below_margin, 1 - above_minus)),
         "not_greater": (below_margin, 1 - below_margin),
     }[says]
@@ -221,9 +241,10 @@ def decide(
     interval_at_margin: tuple[float, float],
     alpha: float,
 ) -> tuple[Decision, str]:
-    """The rule: the decision and its reason, by what the claim says of the contrast.
+    """Return the decision on a contrast and its reason.
 
-    `interval` has confidence 1 - `alpha`, `interval_at_margin` 1 - 2 `alpha`.
+    `says` is the direction that the claim predicts. `interval` has confidence 1 -
+    `alpha`, `interval_at_margin` 1 - 2 `alpha`.
     """
     low, high = interval_at_margin
     within = -margin < low and high < margin
@@ -234,9 +255,9 @@ def decide(
             small = "; a smaller one is shown" if above or below else ""
             return "equivalent", f"a difference of {margin:g} is excluded{small}"
         if above or below:
-            as_said = above == (says == "greater")
+            as_predicted = above == (says == "greater")
             side = "above" if above else "below"
-            return "supported" if as_said else "refuted", f"{percent} is {side} 0"
+            return "supported" if as_predicted else "refuted", f"{percent} is {side} 0"
         return "inconclusive", f"{percent} has 0 in it, and reaches the margin"
     percent = f"the {1 - 2 * alpha:.0%} interval"
     if says == "equal" and within:

@@ -1,4 +1,4 @@
-"""The file of a verdict: what a check writes, and how it is read with its remarks."""
+"""Read the file of a verdict with its remarks, and write it without them."""
 
 from pathlib import Path
 from typing import Any
@@ -8,19 +8,23 @@ from normbench.system import untrusted
 from normbench.verdicts.remarks import with_remarks
 from normbench.verdicts.verdict import Verdict
 
-_PARTS = {"__all__": {"withdrawn"}}
-_DESIGN = {"withdrawn": True, "contrasts": _PARTS, "crossovers": _PARTS}
-_REMARKED: Any = {
+_WITHDRAWN_PARTS = {"__all__": {"withdrawn"}}
+_DESIGN_FIELDS = {
+    "withdrawn": True,
+    "contrasts": _WITHDRAWN_PARTS,
+    "crossovers": _WITHDRAWN_PARTS,
+}
+_REMARK_FIELDS: Any = {
     "findings": True,
-    "mechanisms": {"__all__": _DESIGN},
-    "outcomes": {"__all__": _DESIGN},
+    "mechanisms": {"__all__": _DESIGN_FIELDS},
+    "outcomes": {"__all__": _DESIGN_FIELDS},
 }
 
 
 def read_verdict(path: Path) -> Verdict | None:
-    """The verdict in a file, with the remarks beside it; None if there is none.
+    """Return the verdict in a file with the remarks beside it; None without a file.
 
-    Raises RequestError if it, or its remarks, are damaged or of another version.
+    Raises RequestError if the verdict or the remarks are damaged or of another version.
     """
     try:
         data = untrusted.content(path, untrusted.MAX_VERDICT_BYTES, follow=True)
@@ -34,5 +38,5 @@ def read_verdict(path: Path) -> Verdict | None:
 
 
 def as_recorded(verdict: Verdict) -> str:
-    """The JSON of what the check found, without the remarks made later."""
-    return verdict.model_dump_json(indent=2, exclude=_REMARKED) + "\n"
+    """Return the JSON of a verdict as its check wrote it, without later remarks."""
+    return verdict.model_dump_json(indent=2, exclude=_REMARK_FIELDS) + "\n"

@@ -1,6 +1,7 @@
-"""Records -> verdict: what the runs say of a registered claim.
+"""Judge the designs and theorems of a claim, and combine them in a verdict.
 
-Knows no torch and no hydra: verdicts are made on a laptop from committed records.
+The module imports neither torch nor hydra, so that verdicts can be made quickly from
+committed records.
 """
 
 import math
@@ -44,7 +45,10 @@ def judge_theorem(
     control: float | None,
     detail: str,
 ) -> TheoremVerdict:
-    """Whether what the check of a theorem measured is within its tolerance."""
+    """Return the verdict of a theorem from the numbers that its check measured.
+
+    `deviation` must be within the tolerance, and `control` must not be.
+    """
     decision: Decision = "supported" if deviation <= theorem.tolerance else "refuted"
     # A check whose control is within the tolerance could not have failed.
     if control is not None and not control > theorem.tolerance:
@@ -70,13 +74,17 @@ def judge_design(
     *,
     tested: bool = True,
 ) -> DesignVerdict:
-    """The verdict of one mechanism or outcome, before Holm's adjustment.
+    """Return the verdict of one mechanism or outcome, before Holm's adjustment.
 
-    `skipped` are the cells that cannot work, with the reason. If not `tested` (a smoke
-    check), every contrast is "not tested".
+    `skipped` has the cells whose norm does not fit, with the reason. If not `tested` (a
+    smoke check), every contrast is "not tested".
     """
-    trained = {arm_of(cell) for cell, runs in cells.items() if runs}
-    gate = {arm: _passes(design, arm, cells) for arm in design.arms if arm in trained}
+    arms_with_runs = {arm_of(cell) for cell, runs in cells.items() if runs}
+    gate = {
+        arm: _passes_gate(design, arm, cells)
+        for arm in design.arms
+        if arm in arms_with_runs
+    }
     contrasts = [
         judge(contrast, design, cells, rates, gate, alpha, tested)
         for contrast in design.contrasts
@@ -101,10 +109,10 @@ def judge_design(
 
 
 def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdict]:
-    """`designs` with Holm's adjustment over all of their primary contrasts.
+    """Return `designs` after Holm's adjustment over all their primary contrasts.
 
-    A primary contrast that is decided, either way, only without it becomes
-    inconclusive. Contrasts without a p, for want of runs, count as 1.
+    A primary contrast becomes inconclusive if its adjusted p is not below `alpha`. A
+    primary contrast without a p, because runs are missing, counts as p = 1.
     """
     primary = [c for design in designs for c in design.contrasts if c.primary]
     if not primary:
@@ -115,7 +123,7 @@ def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdi
         id(contrast): (float(p), float(p_against))
         for contrast, p, p_against in zip(primary, in_favour, against, strict=True)
     }
-    made = []
+    adjusted_designs = []
     for design in designs:
         contrasts = [
             _after_holm(c, *p_of[id(c)], len(primary), alpha) if id(c) in p_of else c
@@ -123,13 +131,14 @@ def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdi
         ]
         decision = together(c.decision for c in contrasts if c.primary)
         changes = {"contrasts": contrasts, "decision": decision}
-        made.append(design.model_copy(update=changes))
-    return made
+        adjusted_designs.append(design.model_copy(update=changes))
+    return adjusted_designs
 
 
 def _after_holm(
     contrast: ContrastVerdict, p: float, p_against: float, tests: int, alpha: float
 ) -> ContrastVerdict:
+    """Return `contrast` with its adjusted p values, among `tests` primary contrasts."""
     if contrast.effect is None or contrast.sd is None:
         return contrast
     changes: dict[str, Any] = {"p_adjusted": p, "p_against_adjusted": p_against}
@@ -150,7 +159,11 @@ def _after_holm(
 def _crossover(
     crossing: Crossing, design: Design, cells: Cells, gate: Mapping[str, bool]
 ) -> CrossoverVerdict | None:
-    """None if an arm did not train, or fewer than two levels or seeds have both."""
+    """Return where the two curves of `crossing` meet.
+
+    None if an arm did not train, or if fewer than two levels, or fewer than two seeds,
+    have runs of both.
+    """
     if not (gate.get(crossing.above) and gate.get(arm_of(crossing.below))):
         return None
     pairs = {}
@@ -160,7 +173,7 @@ def _crossover(
         if arm_of(cell) == crossing.above and cells.get(cell) and cells.get(below):
             pairs[float(level)] = (cells[cell], cells[below])
     levels = sorted(pairs)
-    runs = [each for level in levels for each in pairs[level]]
+    runs = [cell for level in levels for cell in pairs[level]]
     seeds = sorted(set.intersection(*map(set, runs))) if runs else []
     if len(levels) < 2 or len(seeds) < 2:
         return None
@@ -174,28 +187,29 @@ def _crossover(
     if any(row is None for curve in curves for row in curve):
         return None
     above, below_curve = np.array(curves, np.float64)
-    found = stats.crossover(np.log2(levels), above, below_curve)
+    crossover = stats.crossover(np.log2(levels), above, below_curve)
     return CrossoverVerdict(
         name=crossing.name,
         metric=crossing.metric,
-        at=_level(found.x),
-        low=_level(found.low),
-        high=_level(found.high),
-        share_before=found.share_before,
-        share_after=found.share_after,
-        share_several=found.share_several,
+        at=_level(crossover.x),
+        low=_level(crossover.low),
+        high=_level(crossover.high),
+        share_before=crossover.share_before,
+        share_after=crossover.share_after,
+        share_several=crossover.share_several,
         n=len(seeds),
     )
 
 
 def _level(log2: float) -> Level:
+    """Return the level of a crossover; its log2 is infinite beyond the levels."""
     if math.isfinite(log2):
         return float(2**log2)
     return "before" if log2 < 0 else "after"
 
 
-def _passes(design: Design, arm: str, cells: Cells) -> bool:
-    """Whether the arm trained at one of its levels."""
+def _passes_gate(design: Design, arm: str, cells: Cells) -> bool:
+    """Return whether the arm trained at one of its levels at least."""
     gate = design.gate
     for cell, runs in cells.items():
         if arm_of(cell) == arm and runs:
@@ -209,6 +223,7 @@ def _passes(design: Design, arm: str, cells: Cells) -> bool:
 def _summary(
     cell: str, runs: Mapping[int, RunRecord], rate: Rate, skipped: str | None
 ) -> CellSummary:
+    """Return the means and counts of one cell's runs, which are given by seed."""
     records = runs.values()
     mean: dict[str, float] = {}
     sd: dict[str, float | None] = {}
@@ -233,20 +248,23 @@ def _summary(
 def environment_of(
     records: Iterable[RunRecord], packages: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """What the runs ran on; more than one value of a key is a mixture.
+    """Return the code, devices and package versions of `records`: key -> its values.
 
-    `packages` are the packages that feed a data set, by its name.
+    `packages` has the packages that provide each data set, by the name of the data set.
     """
     records = list(records)
-    seen: dict[str, set[str]] = {"code": codes(records), "device": set()}
-    seen["torch"] = set()
+    values: dict[str, set[str]] = {
+        "code": codes(records),
+        "device": set(),
+        "torch": set(),
+    }
     for record in records:
-        ran_on = record.environment
-        seen["device"].add(ran_on.device)
+        environment = record.environment
+        values["device"].add(environment.device)
         for package in ("torch", *packages[record.config.data.name]):
-            version = ran_on.packages.get(package, "?")
-            seen.setdefault(package, set()).add(version)
-    return {key: sorted(values) for key, values in seen.items()}
+            version = environment.packages.get(package, "?")
+            values.setdefault(package, set()).add(version)
+    return {key: sorted(strings) for key, strings in values.items()}
 
 
 def make_verdict(
@@ -263,9 +281,9 @@ def make_verdict(
     census: dict[str, dict[str, int]],
     census_failures: dict[str, dict[str, str]],
 ) -> Verdict:
-    """The verdict of `claim`: the decision of each part follows from its parts.
+    """Return the verdict of `claim`, with one decision for each of its three parts.
 
-    `designs` are judged mechanisms and outcomes, before Holm's adjustment.
+    `designs` are the judged mechanisms and outcomes, before Holm's adjustment.
     """
     after_holm = adjusted(designs, claim.alpha)
     mechanisms = [d for d in after_holm if d.name in claim.mechanisms]
@@ -284,8 +302,8 @@ def make_verdict(
         alpha=claim.alpha,
         caveats=[*mixed, *caveats],
         theorem=together(theorem.decision for theorem in theorems),
-        mechanism=_of_primaries(mechanisms),
-        outcome=_of_primaries(outcomes),
+        mechanism=_combined_decision(mechanisms),
+        outcome=_combined_decision(outcomes),
         theorems=theorems,
         mechanisms=mechanisms,
         outcomes=outcomes,
@@ -300,6 +318,6 @@ def make_verdict(
     )
 
 
-def _of_primaries(designs: Iterable[DesignVerdict]) -> Decision:
-    """Designs that only report, without a primary contrast, have no part in it."""
+def _combined_decision(designs: Iterable[DesignVerdict]) -> Decision:
+    """Return the decision over all designs that have a primary contrast."""
     return together(design.decision for design in designs if design.has_primary)

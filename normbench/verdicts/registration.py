@@ -1,10 +1,10 @@
-"""A pre-registered claim: what its yaml says, fixed before the runs.
+"""The schema of a claim's yaml, which is registered before the runs.
 
-A claim is one sentence that people repeat. Its three parts are never mixed: theorems
-(true by algebra, checked on tensors), mechanisms (measured quantities) and outcomes
-(trained accuracy or loss). Mechanisms and outcomes are contrasts: for each seed a
-weighted sum of one metric over cells, which the claim says is greater than 0, less,
-about 0, or not much greater.
+A claim is one sentence that people repeat. It has three parts with separate decisions:
+theorems (true by algebra, checked on tensors), mechanisms (measured quantities) and
+outcomes (accuracy or loss after training). Mechanisms and outcomes are tested by
+contrasts. A contrast is a weighted sum of one metric over cells, one value per seed.
+The claim predicts that it is greater than 0, less than 0, about 0, or not much greater.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from normbench.system.untrusted import yaml_value
 BudgetName = Literal["smoke", "quick", "full"]
 BUDGETS: tuple[BudgetName, ...] = get_args(BudgetName)
 Says = Literal["greater", "less", "equal", "not_greater"]
-"""What the claim says of a contrast: > 0, < 0, within the margin, below it."""
+"""Prediction for a contrast: > 0, < 0, within +-margin, or below the margin."""
 
 SPLITS = (
     "train",
@@ -43,10 +43,10 @@ SPLITS = (
     "val_batch",
     "test_batch",
 )
-"""What may stand before the "/" of a metric, beside the name of a probe."""
+"""Prefixes of a metric before its "/". The name of a probe is a prefix too."""
 
 FIRST_TUNING_SEED = 1000
-"""Learning rates are chosen on seeds from 1000 on; test seeds begin at 0."""
+"""Learning rates are chosen on the seeds 1000, 1001, ...; test seeds start at 0."""
 
 
 class _Registered(BaseModel):
@@ -56,19 +56,19 @@ class _Registered(BaseModel):
 
 
 class Theorem(_Registered):
-    """A named check of `normbench.claims.theorems` and its tolerance."""
+    """The name of a check in `normbench.claims.theorems`, and its tolerance."""
 
     check: str
     tolerance: Annotated[float, Field(ge=0)]
 
 
 class Contrast(_Registered):
-    """A weighted sum of one metric over cells, for each seed, and what is said of it.
+    """A weighted sum of one metric over cells for each seed, and its prediction.
 
-    Either `weights` (cell -> weight), or `slope`: the arm whose metric has a
-    least-squares slope on log2 of its numeric levels. `log2` takes the logarithm of the
-    metric first. A mechanism that predicts a number gives it as `expected`, and the
-    contrast is the difference to it.
+    It has either `weights` (cell -> weight) or `slope`. `slope` names an arm; the
+    contrast is then the least-squares slope of its metric on log2 of its numeric
+    levels. With `log2`, the logarithm of the metric is used. `expected` is subtracted:
+    the number that a mechanism predicts.
     """
 
     name: str
@@ -93,10 +93,10 @@ class Contrast(_Registered):
 
 
 class Crossing(_Registered):
-    """The numeric level at which two arms meet: reported, not judged.
+    """The numeric level at which two arms have the same metric: reported, not judged.
 
-    `above` is the arm that should be higher at the smallest level; `below` is an arm,
-    or one cell that is compared at every level.
+    `above` is the arm that should be higher at the smallest level. `below` is the other
+    arm, or one cell that is compared with `above` at every level.
     """
 
     name: str
@@ -106,11 +106,11 @@ class Crossing(_Registered):
 
 
 class Gate(_Registered):
-    """Whether an arm trained: the mean of `metric` over seeds is below `below`.
+    """The criterion for whether an arm trained: mean of `metric` is below `below`.
 
-    Of a score, which its task maximizes, the mean must be above it. An arm passes if it
-    trained at one of its levels: the design is about what happens at the others. Where
-    chance is a possible result, the same arm must learn at another level.
+    The mean is over seeds. If the task maximizes the metric, the mean must be above
+    `below`. An arm passes if it trained at one of its levels or more, since failure at
+    the other levels may be what the design tests.
     """
 
     metric: str
@@ -118,12 +118,12 @@ class Gate(_Registered):
 
 
 class Design(_Registered):
-    """Arms x levels, trained, and contrasts of them. A cell is "arm@level".
+    """A grid of arms x levels to train, and contrasts of its cells ("arm@level").
 
     `common`, `arms` and `levels` are overrides. `cells` of the grid are trained
-    (default: all). `rates` are the learning rates (`lr`) tried for each cell on
-    `tuning_seeds` seeds; while the best rate is at an edge, a further one is tried by
-    doubling or halving, `extend` times at most.
+    (default: all). `rates` are the learning rates (`lr`) that are tried for each cell
+    on `tuning_seeds` seeds. While the best rate is the lowest or highest, the rate is
+    halved or doubled and tried too, at most `extend` times.
     """
 
     question: str
@@ -143,7 +143,7 @@ class Design(_Registered):
     contrasts: Annotated[list[Contrast], Field(min_length=1)]
     crossovers: list[Crossing] = []
     probes: list[str] = []
-    """Names of probes, which measure each run of test seeds at its end."""
+    """Names of the probes that measure each run of the test seeds at its end."""
 
     @model_validator(mode="after")
     def _check_cells(self) -> Self:
@@ -221,22 +221,22 @@ class Design(_Registered):
             raise ValueError(f"{cell}: no such level; {known}")
 
     def all_cells(self) -> list[str]:
-        """Every cell that is trained."""
+        """Return the cells that are trained."""
         if self.cells is not None:
             return self.cells
         return [f"{arm}@{level}" for arm in self.arms for level in self.levels]
 
     def overrides(self, cell: str) -> str:
-        """All overrides of a cell, without its rate and seed."""
+        """Return all overrides of a cell, without its rate and seed."""
         return " ".join(
             [self.common, self.arms[arm_of(cell)], self.levels[level_of(cell)]]
         )
 
 
 class SmallerBudget(_Registered):
-    """What a smaller budget keeps of a design: some cells, and their contrasts.
+    """The part of a design that smaller budgets run: some cells, their contrasts.
 
-    `overrides` are added to the overrides of every cell, and win.
+    `overrides` come after the overrides of every cell and replace equal keys.
     """
 
     cells: list[str] | None = None
@@ -244,7 +244,7 @@ class SmallerBudget(_Registered):
 
 
 class Claim(_Registered):
-    """One sentence, its source, and everything that counts as evidence for it."""
+    """One sentence, its source, and the tests that decide it."""
 
     name: str
     statement: str
@@ -254,7 +254,7 @@ class Claim(_Registered):
     theorems: list[Theorem] = []
     mechanisms: dict[str, Design] = {}
     census: bool = False
-    """Count what the models of torchvision and timm are built with."""
+    """Whether a check counts the norms of the models of torchvision and timm."""
     outcomes: dict[str, Design] = {}
     quick: dict[str, SmallerBudget] = {}
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -276,24 +276,24 @@ class Claim(_Registered):
         return self
 
     def designs(self) -> dict[str, Design]:
-        """Mechanisms and outcomes, by name."""
+        """Return mechanisms and outcomes by name."""
         return {**self.mechanisms, **self.outcomes}
 
 
 def arm_of(cell: str) -> str:
-    """The arm of "arm@level"."""
+    """Return the arm of "arm@level"."""
     return cell.partition("@")[0]
 
 
 def level_of(cell: str) -> str:
-    """The level of "arm@level"."""
+    """Return the level of "arm@level"."""
     return cell.partition("@")[2]
 
 
 def read_claim(name: str, config_dir: Path | None = None) -> Claim:
-    """The claim called `name`, a user's own included.
+    """Return the claim `name`, from the package or from `config_dir`.
 
-    Raises RequestError naming the key, the value and what would be right.
+    Raises RequestError with the wrong key and its value.
     """
     known = choices("claim", config_dir)
     if name not in known:
@@ -311,10 +311,10 @@ def read_claim(name: str, config_dir: Path | None = None) -> Claim:
 
 
 def registration_hash(claim: Claim) -> str:
-    """16 hex digits that change with anything that the claim says.
+    """Return a hash of the claim, 16 hex digits; any change of a value changes it.
 
-    Values that equal their defaults are left out, so that a key added to the schema
-    later does not change the hash of an older claim.
+    Values that equal their defaults are left out, so that a key that is added to the
+    schema later does not change the hash of an older claim.
     """
     plain = claim.model_dump(mode="json", exclude_defaults=True)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

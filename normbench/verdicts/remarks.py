@@ -1,7 +1,7 @@
-"""What was found out about a verdict after its check: `remarks.yaml` beside it.
+"""Read later remarks on a verdict, from `remarks.yaml` beside it.
 
-A verdict stays as its check wrote it. Remarks withdraw decisions that no longer stand
-and add findings; everything that shows the verdict shows them.
+The file of a verdict stays as its check wrote it. Remarks withdraw decisions that are
+no longer valid and add findings. Every view of the verdict shows them.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ REMARKS = "remarks.yaml"
 Text = Annotated[str, Field(min_length=1)]
 
 
-class _Remarked(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Withdrawal(_Remarked):
-    """A design whose decision no longer stands, with all its contrasts and crossovers.
+class Withdrawal(_Strict):
+    """A design whose decision is no longer valid, with its contrasts and crossovers.
 
-    If `contrasts` are named, only those are withdrawn; crossovers can be named too.
+    If `contrasts` has names, only these contrasts or crossovers are withdrawn.
     """
 
     design: str
@@ -35,10 +35,10 @@ class Withdrawal(_Remarked):
     reason: Text
 
 
-class Remarks(_Remarked):
-    """The remarks on the verdict of one registration, whose hash is `registration`.
+class Remarks(_Strict):
+    """Remarks on the verdict of the registration with the hash `registration`.
 
-    They do not apply to a verdict of another registration.
+    They do not apply to verdicts of other registrations.
     """
 
     registration: str
@@ -47,7 +47,7 @@ class Remarks(_Remarked):
 
 
 def read_remarks(path: Path) -> Remarks | None:
-    """The remarks in a file; None if there is none.
+    """Return the remarks in a file; None without a file.
 
     Raises RequestError if they cannot be read.
     """
@@ -62,10 +62,11 @@ def read_remarks(path: Path) -> Remarks | None:
 
 
 def with_remarks(verdict: Verdict, folder: Path) -> Verdict:
-    """`verdict` of a full check with the remarks in `folder` on its registration.
+    """Return `verdict` with the remarks in `folder`.
 
-    Raises RequestError if they cannot be read, or name something that the verdict does
-    not have.
+    Remarks on another registration are ignored, and so are all remarks unless the check
+    was full. Raises RequestError if they cannot be read, or if they name a design or
+    contrast that the verdict does not have.
     """
     path = folder / REMARKS
     remarks = read_remarks(path) if verdict.budget == "full" else None
@@ -87,6 +88,7 @@ def with_remarks(verdict: Verdict, folder: Path) -> Verdict:
 def _withdrawn(
     designs: Sequence[DesignVerdict], withdrawals: Sequence[Withdrawal]
 ) -> dict[str, DesignVerdict]:
+    """Return the designs by name after the withdrawals; ValueError for a wrong name."""
     changed = {design.name: design for design in designs}
     for withdrawal in withdrawals:
         design = changed.get(withdrawal.design)

@@ -8,16 +8,16 @@ from pydantic import BaseModel, ConfigDict
 from normbench.verdicts.registration import Says
 
 Decision = Literal["supported", "refuted", "equivalent", "inconclusive", "not tested"]
-"""equivalent: a difference was claimed, and one above the margin is excluded."""
+"""equivalent: the claim predicts a difference; a relevant difference is excluded."""
 
 Headline = Decision | Literal["withdrawn"]
-"""What is shown: the decision, or that it was withdrawn after the check."""
+"""The decision that is shown; "withdrawn" if a remark withdrew it after the check."""
 
 Part = Literal["statement", "theorem", "mechanism", "outcome"]
-"""What a finding is about: the sentence of a claim, or one of its three parts."""
+"""The subject of a finding: the sentence of a claim, or one of its three parts."""
 
 Level = float | Literal["before", "after"]
-"""Where a crossover is: at a level, before the first one, or after the last one."""
+"""Position of a crossover: a level, before the first level, or after the last."""
 
 
 class _Reported(BaseModel):
@@ -25,10 +25,12 @@ class _Reported(BaseModel):
 
 
 class TheoremVerdict(_Reported):
-    """`deviation` must be at most `tolerance`, and `control`, if there is one, more.
+    """The result of a theorem's check.
 
-    The control is measured where the theorem says that there is a difference. Either
-    number is null if it is not finite, and then the theorem is not supported.
+    It is supported if `deviation` is at most `tolerance` and `control` is larger. The
+    control is measured in a case that the theorem excludes; it is null if there is no
+    such case. A number that is not finite is null too, and then the theorem is not
+    supported.
     """
 
     check: str
@@ -43,10 +45,11 @@ class TheoremVerdict(_Reported):
 class Rate(_Reported):
     """The learning rate of a cell, and how it was chosen.
 
-    `validation` is the mean validation metric over the tuning seeds, of each rate that
-    was tried; null if a run has none. `good` are the rates within one margin of the
-    best one, the margin of a contrast of the same metric. `at_edge`: the best is the
-    lowest or the highest rate tried. `frozen`: an earlier full check chose it.
+    `validation` has, for each rate that was tried, the mean validation metric over the
+    tuning seeds; null if a run lacks the metric. `good` are the rates whose mean is
+    within one margin of the best mean (the smallest margin of the contrasts of that
+    metric). `at_edge`: the rate is the lowest or the highest that was tried. `frozen`:
+    an earlier full check chose the rate.
     """
 
     lr: float
@@ -57,10 +60,10 @@ class Rate(_Reported):
 
 
 class CellSummary(_Reported):
-    """The `n` runs of a cell: the mean of each metric, as contrasts count it.
+    """The `n` runs of a cell, with the mean and sd of each metric.
 
-    A classifier that `diverged` has an error of 1. A metric that a run lacks has no
-    mean.
+    A diverged classifier counts with an error of 1. A metric that a run lacks has no
+    mean. `diverged` and `failed` are numbers of runs.
     """
 
     cell: str
@@ -74,7 +77,7 @@ class CellSummary(_Reported):
 
 
 class Interval(NamedTuple):
-    """`wide`: the interval of confidence 1 - alpha, otherwise that of 1 - 2 alpha."""
+    """An interval of confidence 1 - alpha if `wide`, otherwise of 1 - 2 alpha."""
 
     low: float
     high: float
@@ -82,19 +85,21 @@ class Interval(NamedTuple):
 
 
 class ContrastVerdict(_Reported):
-    """One contrast: its effect over paired seeds and what follows from it.
+    """One contrast: its effect over paired seeds, its tests and its decision.
 
     (`low`, `high`) is the interval of confidence 1 - alpha, (`low_margin`,
     `high_margin`) the interval of confidence 1 - 2 alpha, which is compared with the
-    margin. `p` belongs to the test that would support the claim, `p_against` to the
-    test that would refute it or exclude a relevant difference; adjusted p values are
-    after Holm over the claim's primary contrasts. `p_sign_flip` tests that there is no
-    difference, without a normal model. `above` is the share of seeds with a contrast
-    above 0, ties half, with its exact interval. `at_one_rate` has, by learning rate,
-    the same contrast on the validation part with every cell at that rate, the mean of
-    the tuning seeds; it does not decide anything. `seeds_needed` would settle an
-    inconclusive contrast with power .8. `withdrawn` is the reason why the decision no
-    longer stands; it comes from the remarks beside the verdict.
+    margin. `p` is that of the test that would support the claim. `p_against` is that of
+    the test that would refute it or exclude a relevant difference. Adjusted p values
+    are after Holm's adjustment over the primary contrasts of the claim. `p_sign_flip`
+    tests that there is no difference, without a normal model.
+
+    `above` is the share of seeds with a contrast above 0 (ties count half), with its
+    exact interval. `at_one_rate` has, by learning rate, the same contrast on validation
+    samples with every cell at that rate, as the mean of the tuning seeds; it has no
+    influence on the decision. `seeds_needed` is the number of seeds that would decide
+    an inconclusive contrast with power .8. `withdrawn` is the reason of a remark that
+    withdraws the decision.
     """
 
     name: str
@@ -128,12 +133,12 @@ class ContrastVerdict(_Reported):
 
     @property
     def headline(self) -> Headline:
-        """The decision as it is shown."""
+        """The decision that is shown."""
         return "withdrawn" if self.withdrawn else self.decision
 
     @property
     def interval(self) -> Interval | None:
-        """The interval that the decision rests on; None if there is no effect."""
+        """The interval that gave the decision; None without an effect."""
         wide = self.says in {"greater", "less"} and self.decision != "equivalent"
         low, high = (
             (self.low, self.high) if wide else (self.low_margin, self.high_margin)
@@ -156,15 +161,18 @@ class ContrastVerdict(_Reported):
         shown = p_against if against else p
         if shown is None:
             return ""
-        return f"{shown:.2g}{' against' * against}{' (Holm)' * holm}"
+        against_mark = " against" if against else ""
+        holm_mark = " (Holm)" if holm else ""
+        return f"{shown:.2g}{against_mark}{holm_mark}"
 
 
 class CrossoverVerdict(_Reported):
     """The level at which two curves of means meet, with a bootstrap interval.
 
-    `share_before` of the resamples had the curves in the other order from the first
-    level on, `share_after` had no crossing up to the last, `share_several` more than
-    one, of which the first counts. `withdrawn` is as in a contrast.
+    Shares of the bootstrap samples: in `share_before` the curves have crossed before
+    the first level, in `share_after` they have not crossed up to the last level, and in
+    `share_several` they cross more than once (the first crossing counts). `withdrawn`
+    is the reason of a remark that withdraws the crossover.
     """
 
     name: str
@@ -182,7 +190,7 @@ class CrossoverVerdict(_Reported):
 class DesignVerdict(_Reported):
     """A mechanism or an outcome: its cells, gate and contrasts.
 
-    `withdrawn` is why the whole design no longer stands.
+    `withdrawn` is the reason of a remark that withdraws the whole design.
     """
 
     name: str
@@ -201,14 +209,14 @@ class DesignVerdict(_Reported):
 
     @property
     def headline(self) -> Headline:
-        """The decision as it is shown."""
+        """The decision that is shown."""
         if self.withdrawn:
             return "withdrawn"
         return _headline(self.decision, [c for c in self.contrasts if c.primary])
 
     @property
     def reasons(self) -> dict[str, list[str]]:
-        """Reason of a withdrawal -> its contrasts, none if the whole is withdrawn."""
+        """Reason of a withdrawal -> its contrasts; empty if the design is withdrawn."""
         if self.withdrawn:
             return {self.withdrawn: []}
         reasons: dict[str, list[str]] = {}
@@ -219,13 +227,12 @@ class DesignVerdict(_Reported):
 
 
 class Verdict(_Reported):
-    """The result of checking a claim: theorem, mechanism and outcome apart.
+    """The result of checking a claim: a decision on each of its three parts.
 
-    `mechanism` and `outcome` combine all their designs that have a primary contrast;
-    each design has its own decision too. `caveats` limit the whole: mixed code or
-    devices, failed runs, rates that were not tuned here. `census_failures` are the
-    models of each zoo that could not be built, and why. `findings` come from the
-    remarks beside the verdict.
+    `mechanism` and `outcome` combine the decisions of their designs that have a primary
+    contrast. `caveats` limit all decisions: mixed code or devices, failed runs, rates
+    that this check did not tune. `census_failures` has the models of each zoo that
+    could not be built, with the error. `findings` come from the remarks.
     """
 
     format: Literal[1] = 1
@@ -259,19 +266,19 @@ class Verdict(_Reported):
 
     @property
     def shown_mechanism(self) -> Headline:
-        """The decision of all mechanisms together, as it is shown."""
+        """The decision that is shown for all mechanisms together."""
         return _headline(self.mechanism, [d for d in self.mechanisms if d.has_primary])
 
     @property
     def shown_outcome(self) -> Headline:
-        """The decision of all outcomes together, as it is shown."""
+        """The decision that is shown for all outcomes together."""
         return _headline(self.outcome, [d for d in self.outcomes if d.has_primary])
 
 
 def _headline(
     decision: Decision, parts: Sequence[ContrastVerdict | DesignVerdict]
 ) -> Headline:
-    """The decision over `parts`, or what remains of it after their withdrawals."""
+    """Return the decision over `parts`, anew if a part was withdrawn."""
     headlines = [part.headline for part in parts]
     return together(headlines) if "withdrawn" in headlines else decision
 
@@ -281,10 +288,11 @@ def together(parts: Iterable[Decision]) -> Decision: ...
 @overload
 def together(parts: Iterable[Headline]) -> Headline: ...
 def together(parts: Iterable[Headline]) -> Headline:
-    """The decision over several parts: one refuted part refutes, only all support.
+    """Return the decision over several parts.
 
-    If no part is refuted, a withdrawn part withdraws the whole: it may turn out to be
-    refuted.
+    The whole is refuted if one part is refuted, and supported only if all parts are
+    supported. If no part is refuted, a withdrawn part withdraws the whole, because that
+    part may turn out to be refuted.
     """
     decisions = set(parts)
     order: tuple[Headline, ...]

@@ -1,4 +1,4 @@
-"""The census: every model is counted, or it is said why not."""
+"""The census counts every model, or reports why it could not be built."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Theorems: each check holds, could have failed, and does fail where it is false."""
+"""The checks of theorems hold, and they fail after a change that makes them false."""
 
 import math
 import re
@@ -54,11 +54,11 @@ def holds(finding: Finding, tolerance: float) -> bool:
 
 
 @pytest.mark.parametrize("name", TOLERANCES)
-def test_it_holds_and_its_control_does_not(name: str) -> None:
+def test_every_theorem_holds_and_its_control_does_not(name: str) -> None:
     before = torch.random.get_rng_state(), torch.get_num_threads()
     finding = theorems.check(name)
     assert finding.control is not None
-    # It is of random weights, which depend on the instructions of the CPU.
+    # The control depends on random weights, and these on the CPU.
     assert finding.control > max(0.001, 1000 * TOLERANCES[name])
     assert holds(finding, TOLERANCES[name])
     assert torch.equal(torch.random.get_rng_state(), before[0])
@@ -66,7 +66,7 @@ def test_it_holds_and_its_control_does_not(name: str) -> None:
 
 
 def becomes(name: str, other: str) -> Falsify:
-    """The norm `name` computes what the norm `other` does."""
+    """Return a change after which the norm `name` computes what `other` computes."""
 
     def falsify(patch: pytest.MonkeyPatch) -> None:
         computed = REGISTRY.get(other)
@@ -78,7 +78,7 @@ def becomes(name: str, other: str) -> Falsify:
 
 
 def computes(name: str, function: Callable[[Norm, Tensor], Tensor]) -> Falsify:
-    """The norm `name` computes `function`."""
+    """Return a change after which the norm `name` computes `function`."""
 
     def falsify(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(
@@ -100,7 +100,7 @@ def twice(norm: Norm, x: Tensor) -> Tensor:
 
 
 def only(*names: str) -> Falsify:
-    """There are no other norms: it saves seconds."""
+    """Return a change after which only `names` are registered; it saves seconds."""
     return lambda patch: patch.setattr(REGISTRY, "names", lambda: sorted(names))
 
 
@@ -132,11 +132,13 @@ FALSE: dict[str, list[Falsify]] = {
     ],
     "zeroed-pads": [becomes("batch", "batch_masked")],
 }
-"""For each theorem a change to the program under which it is false."""
+"""Theorem -> changes of the program after which the theorem is false."""
 
 
 @pytest.mark.parametrize("name", TOLERANCES)
-def test_it_fails_where_it_is_false(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_check_fails_if_its_theorem_is_false(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for falsify in FALSE[name]:
         falsify(monkeypatch)
     finding = theorems.check(name)
@@ -144,7 +146,7 @@ def test_it_fails_where_it_is_false(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("name", "says"), [("batch", False), ("layer_sample", True)])
-def test_a_norm_that_denies_its_trait_is_found(
+def test_a_norm_with_a_wrong_trait_is_reported(
     name: str, says: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(REGISTRY.get(name), "uses_other_samples", says)
@@ -153,7 +155,7 @@ def test_a_norm_that_denies_its_trait_is_found(
     assert name in finding.detail
 
 
-def test_a_check_gives_the_same_figures_wherever_the_random_stream_is() -> None:
+def test_a_check_does_not_depend_on_the_random_state() -> None:
     torch.manual_seed(1)
     first = theorems.check("weight-std-gain-and-offset")
     torch.manual_seed(2)
@@ -174,7 +176,7 @@ def test_the_recipe_for_a_theorem_works_to_the_letter(
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
     (recipe,) = re.findall(r"```python\n((?:(?!```).)*@theorem.*?)```", text, re.S)
     (tmp_path / "a_theorem_of_mine.py").write_text(recipe)
-    theorems.names()  # registers those of the package
+    theorems.names()  # registers the theorems of the package
     known = dict(theorems.theorem._functions)
     monkeypatch.setattr(theorems.theorem, "_functions", known)
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,4 +1,4 @@
-"""Each committed verdict follows from the records beside it, and is of its yaml."""
+"""Committed verdicts follow from the records and the yaml of their claims."""
 
 import html
 import json
@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from verdicts_made import CLAIMS, NAMES, committed
 
 from normbench.claims.check import RECORDS, check, prepare, restore_records
 from normbench.claims.trial import Request
@@ -26,7 +27,7 @@ from normbench.sweeps.observer import SweepObserver
 from normbench.sweeps.plan import Plan, PlanState
 from normbench.sweeps.round import Rounds
 from normbench.verdicts.contrasts import decide
-from normbench.verdicts.files import as_recorded, read_verdict
+from normbench.verdicts.files import as_recorded
 from normbench.verdicts.registration import read_claim, registration_hash
 from normbench.verdicts.remarks import read_remarks
 from normbench.verdicts.verdict import (
@@ -35,23 +36,14 @@ from normbench.verdicts.verdict import (
 )
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "results" / "claims"
 README = (ROOT / "README.md").read_text()
 RESULTS = (ROOT / "results" / "README.md").read_text()
-NAMES = sorted(path.parent.name for path in FOLDER.glob("*/verdict.json"))
-
-
-@cache
-def committed(name: str) -> Verdict:
-    verdict = read_verdict(FOLDER / name / "verdict.json")
-    assert verdict is not None
-    return verdict
 
 
 @cache
 def rendered_page() -> str:
     """The report on all committed verdicts."""
-    return page.render(gather(FOLDER / "no runs", FOLDER), {}, {}).html
+    return page.render(gather(CLAIMS / "no runs", CLAIMS), {}, {}).html
 
 
 def test_a_verdict_is_of_the_registration_and_of_the_records_beside_it() -> None:
@@ -59,9 +51,9 @@ def test_a_verdict_is_of_the_registration_and_of_the_records_beside_it() -> None
         verdict = committed(name)
         assert verdict.registration == registration_hash(read_claim(name)), name
         assert verdict.budget == "full", name
-        records = read_compact(FOLDER / name / RECORDS)
-        assert [each.run_id for each in records] == sorted(verdict.run_ids), name
-        remarks = read_remarks(FOLDER / name / "remarks.yaml")
+        records = read_compact(CLAIMS / name / RECORDS)
+        assert [record.run_id for record in records] == sorted(verdict.run_ids), name
+        remarks = read_remarks(CLAIMS / name / "remarks.yaml")
         assert remarks is None or remarks.registration == verdict.registration, name
 
 
@@ -110,15 +102,15 @@ def test_what_the_first_choice_of_rates_decided_is_withdrawn() -> None:
     assert committed("group-compromise").shown_mechanism == "equivalent"
 
 
-def test_texture_is_kept_stands_beside_the_sentence() -> None:
+def test_every_view_shows_the_finding_beside_the_statement() -> None:
     claim = read_claim("instance-classification")
     verdict = committed(claim.name)
-    found = verdict.findings["statement"]
+    finding = verdict.findings["statement"]
     for where, shown in {
         "README": README,
         "terminal": verdict_text(verdict, 400),
         "registration": claim_text(
-            claim, {each.check: "" for each in claim.theorems}, [], 400, found
+            claim, {each.check: "" for each in claim.theorems}, [], 400, finding
         ),
         "dashboard": verdict_table([verdict]),
         "page": rendered_page(),
@@ -131,7 +123,7 @@ def test_texture_is_kept_stands_beside_the_sentence() -> None:
 
 
 def contrasts_of(verdict: Verdict) -> list[ContrastVerdict]:
-    return [each for design in verdict.designs for each in design.contrasts]
+    return [c for design in verdict.designs for c in design.contrasts]
 
 
 def test_the_p_of_a_contrast_that_fails_only_after_holm_is_the_one_it_names() -> None:
@@ -142,10 +134,10 @@ def test_the_p_of_a_contrast_that_fails_only_after_holm_is_the_one_it_names() ->
 
 def test_intervals_in_the_results_are_those_that_are_shown() -> None:
     for name in NAMES:
-        shown = [each.interval for each in contrasts_of(committed(name))]
+        shown = [c.interval for c in contrasts_of(committed(name))]
         cells = " ".join(row_of(RESULTS, rf"claims/{name}/verdict\.json"))
-        found = re.findall(r"\[(?:90 %: )?(-?\.\d+|-?\d\.\d+), (-?\d?\.\d+)\]", cells)
-        for low, high in found:
+        printed = re.findall(r"\[(?:90 %: )?(-?\.\d+|-?\d\.\d+), (-?\d?\.\d+)\]", cells)
+        for low, high in printed:
             digits = len(low.partition(".")[2])
             wanted = [f"{float(end):.{digits}f}" for end in (low, high)]
             rounded = [
@@ -166,18 +158,20 @@ def test_the_stored_numbers_give_the_stored_decision_and_its_reason() -> None:
                 continue
             assert c.low_margin is not None and c.high_margin is not None
             at_margin = c.low_margin, c.high_margin
-            found = decide(c.says, c.margin, (c.low, c.high), at_margin, verdict.alpha)
-            assert found == (contrast.decision, contrast.because), contrast.name
+            decided = decide(
+                c.says, c.margin, (c.low, c.high), at_margin, verdict.alpha
+            )
+            assert decided == (contrast.decision, contrast.because), contrast.name
 
 
 def test_remarks_leave_the_record_as_it_is() -> None:
     for name in NAMES:
-        recorded = json.loads((FOLDER / name / "verdict.json").read_text())
+        recorded = json.loads((CLAIMS / name / "verdict.json").read_text())
         written = json.loads(as_recorded(committed(name)))
         assert written == {"census_failures": {}} | recorded
 
 
-def test_figures_from_memory_are_marked_wherever_they_stand() -> None:
+def test_figures_from_memory_are_marked_in_every_view() -> None:
     lines = [line for name in choices("claim") for line in read_claim(name).published]
     claim, verdict = read_claim("padding-tokens"), committed("padding-tokens")
     for each in recalled():
@@ -224,7 +218,7 @@ def nothing_is_missing(title: str, plan: Plan, state: PlanState) -> SweepObserve
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_verdict_follows_from_its_records(name: str, tmp_path: Path) -> None:
-    restore_records(FOLDER / name, tmp_path)
+    restore_records(CLAIMS / name, tmp_path)
     # What the model zoos are built with changes with their versions.
     claim = read_claim(name).model_copy(update={"census": False})
     old = committed(name)

@@ -22,11 +22,11 @@ def test_power_of_a_difference_and_of_a_bound_is_noncentral_t() -> None:
             two, one = oracle.t.ppf([0.975, 0.95], df)
             difference = oracle.nct.sf(two, df, margin * root)
             difference += np.nan_to_num(oracle.nct.cdf(-two, df, margin * root))
-            found = power_of_difference(n, margin, 1.5, 0.05)
-            assert found == pytest.approx(difference, abs=3e-6), (n, margin)
+            result = power_of_difference(n, margin, 1.5, 0.05)
+            assert result == pytest.approx(difference, abs=3e-6), (n, margin)
             below = oracle.nct.sf(one, df, (margin - 0.1) * root)
-            found = power_within(n, 0.1, 1.5, -inf, margin, 0.05)
-            assert found == pytest.approx(below, abs=3e-6), (n, margin)
+            result = power_within(n, 0.1, 1.5, -inf, margin, 0.05)
+            assert result == pytest.approx(below, abs=3e-6), (n, margin)
 
 
 @pytest.mark.parametrize("margin", [0.05, 0.5, 1.0, 3.0])
@@ -47,8 +47,8 @@ def test_power_of_equivalence_is_the_integral_over_the_sd(
     widest = min(margin * root / critical, 1 + 12 / sqrt(2 * df))
     peak = [1] if widest > 1 else None
     expected, _ = integrate.quad(integrand, 0, widest, points=peak, limit=200)
-    found = power_within(n, effect, 1, -margin, margin, 0.05)
-    assert found == pytest.approx(expected, abs=2e-6)
+    result = power_within(n, effect, 1, -margin, margin, 0.05)
+    assert result == pytest.approx(expected, abs=2e-6)
 
 
 def test_power_is_the_share_of_simulated_intervals() -> None:
@@ -74,7 +74,7 @@ def test_seeds_for_a_difference_are_those_of_r() -> None:
 @pytest.mark.parametrize(
     ("says", "effect", "margin", "seeds"),
     [
-        ("less", 0.05, 0.01, None),  # over MOST_SEEDS
+        ("less", 0.05, 0.01, None),  # over MAX_SEEDS
         ("less", 0.0, 0.5, 36),  # only as equivalent
         ("equal", 0.0, 0.5, 36),
         ("equal", 1.0, 0.5, 27),  # beyond the margin by .5
@@ -101,7 +101,7 @@ def test_seeds_needed_is_the_least_number_that_reaches_the_power(
     low, high = (-inf, margin) if effect < margin else (margin, inf)
     enough = [
         power_within(n, effect, 1, low, high, alpha) >= power.POWER
-        for n in range(2, power.MOST_SEEDS + 1)
+        for n in range(2, power.MAX_SEEDS + 1)
     ]
     assert needed == (enough.index(True) + 2 if any(enough) else None)
     assert enough == sorted(enough)

@@ -1,4 +1,4 @@
-"""The registered claims: that they can be done, and that a wrong one says why."""
+"""Registered claims can be checked; a wrong yaml gives a helpful error."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -11,8 +11,9 @@ from claims_made import TINY, Plain, put
 from pydantic import ValidationError
 
 from normbench.claims import theorems
+from normbench.claims.budgets import designs_for, seeds_for
 from normbench.claims.check import cost, prepare
-from normbench.claims.trial import Request, Trial, kept, seeds_of
+from normbench.claims.trial import Request, Trial
 from normbench.cli.progress import SweepProgress
 from normbench.config.choices import choices, description
 from normbench.config.identity import run_id
@@ -92,9 +93,9 @@ def test_a_smaller_budget_is_a_part_of_the_full_check() -> None:
     smaller: tuple[BudgetName, ...] = ("smoke", "quick")
     for name in NAMES:
         claim = read_claim(name)
-        full = kept(claim, "full")
+        full = designs_for(claim, "full")
         for budget in smaller:
-            less = kept(claim, budget)
+            less = designs_for(claim, budget)
             for key, design in less.items():
                 cells = set(design.all_cells())
                 assert cells <= set(full[key].all_cells()), (name, budget)
@@ -107,8 +108,8 @@ def test_a_smaller_budget_is_a_part_of_the_full_check() -> None:
             assert cheaper < cost(claim, "full").core_seconds, (name, budget)
 
 
-def test_the_budgets_hold_on_two_cores() -> None:
-    """The plan, as registered: full is four hours, a claim an hour and a half."""
+def test_the_planned_cost_of_each_budget_is_bounded() -> None:
+    """Registered plan on two cores: four hours in full, at most 90 minutes a claim."""
     minutes = {
         budget: {
             name: cost(read_claim(name), budget).core_seconds / 2 / 60 for name in NAMES
@@ -173,7 +174,7 @@ WRONG: dict[str, tuple[Callable[[Plain, Plain, Plain], object], str]] = {
 }
 
 
-def test_a_wrong_yaml_is_refused_with_what_is_wrong(tmp_path: Path) -> None:
+def test_the_error_of_a_wrong_yaml_names_the_fault(tmp_path: Path) -> None:
     for wrong, (change, expected) in WRONG.items():
         put(changed(change), tmp_path)
         with pytest.raises(RequestError) as refused:
@@ -204,7 +205,7 @@ NOT_DONE: dict[str, tuple[Callable[[Plain, Plain, Plain], object], str]] = {
 }
 
 
-def test_what_cannot_be_done_is_refused_before_any_run(tmp_path: Path) -> None:
+def test_wrong_designs_are_refused_before_any_run(tmp_path: Path) -> None:
     for change, message in NOT_DONE.values():
         put(changed(change), tmp_path)
         with pytest.raises(RequestError, match=message):
@@ -236,7 +237,7 @@ def other(value: Any) -> Any:
     return 1.0
 
 
-def test_the_hash_changes_with_anything_that_is_said() -> None:
+def test_the_hash_changes_with_every_value() -> None:
     claim = read_claim("batch-size-dependence")
     plain = claim.model_dump(mode="json")
     seen, tried = {registration_hash(claim)}, 0
@@ -255,7 +256,7 @@ def test_the_hash_changes_with_anything_that_is_said() -> None:
     assert len(seen) == tried + 1
 
 
-def test_the_hash_is_of_what_is_said_and_not_of_how(tmp_path: Path) -> None:
+def test_the_hash_ignores_order_comments_and_defaults(tmp_path: Path) -> None:
     put(TINY, tmp_path)
     before = registration_hash(read_claim("tiny", tmp_path))
     file = tmp_path / "claim" / "tiny.yaml"
@@ -265,7 +266,7 @@ def test_the_hash_is_of_what_is_said_and_not_of_how(tmp_path: Path) -> None:
     assert registration_hash(read_claim("tiny", tmp_path)) == before
 
 
-def test_an_override_of_a_budget_wins_over_those_of_cells(tmp_path: Path) -> None:
+def test_overrides_of_a_budget_win_over_those_of_cells(tmp_path: Path) -> None:
     def change(p: Plain, d: Plain, c: Plain) -> None:
         d["levels"]["2"] += " budget.max_steps=500"
         p["quick"]["digits"]["overrides"] = "budget.max_steps=50"
@@ -282,4 +283,4 @@ def test_an_override_of_a_budget_wins_over_those_of_cells(tmp_path: Path) -> Non
 
 def test_seeds_are_those_of_the_budget() -> None:
     design = read_claim("batch-size-dependence").outcomes["norm_batch"]
-    assert [seeds_of(design, budget) for budget in BUDGETS] == [1, 6, 16]
+    assert [seeds_for(design, budget) for budget in BUDGETS] == [1, 6, 16]

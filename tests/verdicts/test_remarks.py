@@ -1,4 +1,4 @@
-"""What was found out after a check: it is shown wherever the verdict is."""
+"""Every view of a verdict shows the remarks on it."""
 
 import json
 import shutil
@@ -27,14 +27,14 @@ from normbench.verdicts.verdict import (
 )
 
 NAME = "group-small-batch"
-REASON = "A reason of its own."
+REASON = "A reason that no text repeats."
 CONTRAST = "GroupNorm with WS against BatchNorm at 2"
 CROSSOVER = "BatchNorm meets GroupNorm with WS"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The folder of one committed verdict, without its remarks."""
+    """Return a folder with one committed verdict, without its remarks."""
     folder = tmp_path / "claims" / NAME
     folder.mkdir(parents=True)
     shutil.copy(COMMITTED / NAME / "verdict.json", folder)
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def remark(folder: Path, **changes: Any) -> Verdict:
-    """Write remarks, by default of the verdict's registration, and read it again."""
+    """Write remarks on the verdict's registration, and read the verdict again."""
     plain = json.loads((folder / "verdict.json").read_text())
     remarks = {"registration": plain["registration"]} | changes
     (folder / "remarks.yaml").write_text(yaml.safe_dump(remarks))
@@ -56,7 +56,7 @@ def cli(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["claim", *arguments, *where])
 
 
-def test_a_withdrawn_part_leaves_the_whole_open_unless_another_refutes_it() -> None:
+def test_a_withdrawn_part_withdraws_the_whole_unless_another_is_refuted() -> None:
     cases: list[tuple[list[Headline], Headline]] = [
         (["supported", "supported"], "supported"),
         (["supported", "withdrawn"], "withdrawn"),
@@ -74,9 +74,9 @@ def test_a_design_is_withdrawn_with_its_contrasts_and_crossovers(folder: Path) -
     norm_batch, joint = verdict.outcomes
     assert (norm_batch.headline, joint.headline) == ("withdrawn", "supported")
     assert (verdict.shown_outcome, verdict.outcome) == ("withdrawn", "inconclusive")
-    assert {each.headline for each in norm_batch.contrasts} == {"withdrawn"}
-    assert [each.withdrawn for each in norm_batch.crossovers] == [REASON]
-    assert {each.headline for each in joint.contrasts} != {"withdrawn"}
+    assert {c.headline for c in norm_batch.contrasts} == {"withdrawn"}
+    assert [c.withdrawn for c in norm_batch.crossovers] == [REASON]
+    assert {c.headline for c in joint.contrasts} != {"withdrawn"}
     row = words.table_row(verdict)
     assert row.outcome == "norm_batch: withdrawn, joint: supported"
     notice = words.withdrawals([verdict])
@@ -86,7 +86,7 @@ def test_a_design_is_withdrawn_with_its_contrasts_and_crossovers(folder: Path) -
 def test_only_the_contrasts_that_are_named_are_withdrawn(folder: Path) -> None:
     withdrawn = {"design": "joint", "contrasts": [CONTRAST], "reason": REASON}
     joint = remark(folder, withdrawn=[withdrawn]).outcomes[1]
-    headlines = {each.name: each.headline for each in joint.contrasts}
+    headlines = {c.name: c.headline for c in joint.contrasts}
     assert headlines.pop(CONTRAST) == "withdrawn"
     assert "withdrawn" not in headlines.values()
     assert joint.headline == "withdrawn"  # the contrast is primary
@@ -137,7 +137,7 @@ def test_every_place_shows_what_is_withdrawn_and_what_was_found(folder: Path) ->
     assert "withdrawn" not in drawing.svg(drawn["norm_batch-contrasts"])
 
 
-def test_no_seeds_are_promised_of_what_is_withdrawn(folder: Path) -> None:
+def test_withdrawn_contrasts_show_no_needed_seeds(folder: Path) -> None:
     before = remark(folder)
     assert "seeds would settle it" in verdict_text(before)
     designs = [{"design": d.name, "reason": REASON} for d in before.designs]
@@ -181,10 +181,10 @@ def test_json_of_the_list_has_the_decisions_that_are_shown() -> None:
     )
     shown = {}
     for row in json.loads(listed.stdout):
-        for each in row["withdrawn"]:
-            assert each.keys() == {"design", "contrasts", "reason"}, row["name"]
-            assert each["reason"] and each["contrasts"] == [], row["name"]
-        designs = [each["design"] for each in row["withdrawn"]]
+        for withdrawal in row["withdrawn"]:
+            assert withdrawal.keys() == {"design", "contrasts", "reason"}, row["name"]
+            assert withdrawal["reason"] and withdrawal["contrasts"] == [], row["name"]
+        designs = [withdrawal["design"] for withdrawal in row["withdrawn"]]
         decisions = (row["theorem"], row["mechanism"], row["outcome"])
         shown[row["name"]] = (*decisions, designs)
     withdrawn = ["between", "adjacency", "real_adjacency"]

@@ -1,4 +1,4 @@
-"""What is true of norms by algebra, checked on tensors: one file per topic."""
+"""Statements about norms that hold by algebra, checked on tensors: a file per topic."""
 
 from normbench.claims.theorems.base import (
     Finding,

@@ -1,4 +1,4 @@
-"""How a theorem is checked, and how its check is registered."""
+"""Register the checks of theorems by name, run them, and compare their tensors."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,43 +17,45 @@ Check = Callable[[], "Finding"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check measured: where the theorem says 0, and where it says not 0.
+    """What a check measured: a deviation, which should be 0, and a control.
 
-    A check whose control is within the tolerance could not have failed: it does not
-    support the theorem.
+    The control is measured in a case in which the theorem does not hold. If the control
+    is within the tolerance, the check could not have failed, and so it does not support
+    the theorem.
     """
 
     deviation: float
-    """The largest |difference| where the theorem says 0."""
+    """The largest difference among the cases in which the theorem says 0."""
     control: float | None
-    """The smallest one where the theorem says that it is not 0; None: no such case."""
+    """The smallest difference among the other cases; None without such a case."""
     detail: str
     """One sentence with the figures."""
 
 
 theorem: Functions[Check] = Functions("theorem", "normbench.claims.theorems")
-"""Registers a check: a function without arguments, which `check` calls. The first line
-of its docstring is the statement."""
+"""Decorator that registers a check: a function without arguments. The first line of its
+docstring is the statement of the theorem."""
 
 
 def names() -> list[str]:
-    """The names of all checks, sorted."""
+    """Return the names of all checks, sorted."""
     return theorem.names()
 
 
 def statement(name: str) -> str:
-    """What the check `name` shows, in one sentence.
+    """Return the statement of the theorem `name`, one sentence.
 
-    Raises RequestError with close matches for an unknown name; so does `check`.
+    Raises RequestError with close matches for an unknown name.
     """
     return theorem.description(name)
 
 
 def check(name: str) -> Finding:
-    """Measure the theorem `name`: the same figures at every call.
+    """Run the check of the theorem `name`; every call gives the same figures.
 
-    The global random stream starts at 0 inside and is restored afterwards. One thread
-    is faster than several for thousands of tiny calls.
+    The global random seed is 0 during the check and is restored afterwards. One thread
+    is used, which is faster than several for thousands of tiny operations. Raises
+    RequestError with close matches for an unknown name.
     """
     measure = theorem.get(name)
     threads = torch.get_num_threads()
@@ -72,10 +74,10 @@ def finding(
     detail: str,
     **figures: object,
 ) -> Finding:
-    """The largest of the deviations and the smallest of the controls.
+    """Return a finding with the largest deviation and the smallest control.
 
-    `detail` is formatted with `figures`, and with `deviation` and its key `worst`,
-    `control` and its key `weakest`.
+    `detail` is a format string for `figures`, for `deviation` with its key `worst`, and
+    for `control` with its key `weakest`.
     """
     (worst, deviation), (weakest, control) = largest(deviations), smallest(controls)
     figures |= {"deviation": deviation, "control": control}
@@ -84,20 +86,20 @@ def finding(
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """The largest |a - b|, relative to the largest |b| or 1, whichever is larger.
+    """Return the largest |a - b| divided by the largest |b|, or by 1 if that is larger.
 
-    NaN where either has one: no tolerance holds for it.
+    The result is NaN if `a` or `b` has a NaN, and then it exceeds every tolerance.
     """
     return float((a - b).abs().max() / b.abs().max().clamp(min=1))
 
 
 def largest(values: Mapping[K, float]) -> tuple[K, float]:
-    """The key and the value of the largest deviation; NaN is larger than any."""
+    """Return the key and the value of the largest deviation; NaN counts as largest."""
     key = max(values, key=lambda k: (math.isnan(values[k]), values[k]))
     return key, values[key]
 
 
 def smallest(values: Mapping[K, float]) -> tuple[K, float]:
-    """The key and the value of the smallest control; NaN is smaller than any."""
+    """Return the key and the value of the smallest control; NaN counts as smallest."""
     key = min(values, key=lambda k: (not math.isnan(values[k]), values[k]))
     return key, values[key]

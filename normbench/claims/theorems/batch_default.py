@@ -1,4 +1,4 @@
-"""The cost of a trained batch norm in evaluation: nothing."""
+"""Check that batch norm can be folded into a convolution in evaluation."""
 
 import torch
 from torch import Tensor
@@ -16,13 +16,14 @@ CHANNELS = 16
 def batch_folds() -> Finding:
     """batch in evaluation is a fixed affine map that folds into the convolution before.
 
-    The gain and bias of each channel that fit one batch best (least squares), put into
-    the convolution's weights and bias, against the norm on another batch.
+    The gain and bias of each channel are fitted to the norm's output on one batch by
+    least squares and multiplied into the weights and bias of the convolution. The new
+    convolution is compared with convolution and norm on another batch.
     """
-    dice = torch.Generator().manual_seed(0)
-    first, second = torch.randn(2, 4, 3, 9, 9, generator=dice, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 4, 3, 9, 9, generator=generator, dtype=torch.float64)
     second = second * 2 + 1
-    weights = torch.randn(CHANNELS, 3, 3, 3, generator=dice, dtype=torch.float64)
+    weights = torch.randn(CHANNELS, 3, 3, 3, generator=generator, dtype=torch.float64)
 
     def error(name: str, mode: Mode = Mode.eval) -> float:
         norm = subject(make(name, CHANNELS), (2, CHANNELS, 7, 7), mode, seed=1).norm
@@ -43,9 +44,9 @@ def batch_folds() -> Finding:
 
 
 def _affine_fit(norm: Norm, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The gain and bias (C,) of each channel that are nearest to `norm` on `x`."""
-    over = (0, 2, 3)
+    """Fit gain and bias (C,) to `norm` on `x` (N, C, H, W) by least squares."""
+    axes = (0, 2, 3)
     y = norm(x)
-    mean_x, mean_y = x.mean(over, keepdim=True), y.mean(over, keepdim=True)
-    gain = ((x - mean_x) * (y - mean_y)).sum(over) / (x - mean_x).square().sum(over)
+    mean_x, mean_y = x.mean(axes, keepdim=True), y.mean(axes, keepdim=True)
+    gain = ((x - mean_x) * (y - mean_y)).sum(axes) / (x - mean_x).square().sum(axes)
     return gain, mean_y.flatten() - gain * mean_x.flatten()

@@ -1,4 +1,4 @@
-"""What depends on the other samples of a batch."""
+"""Check which norms depend on the other samples of a batch."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,7 +19,7 @@ from normbench.norms.base import REGISTRY, make
 from normbench.norms.measure.subject import Mode, Subject, modes, subject
 
 SHAPE = (4, 16, 4, 4)
-STATES = 4
+RANDOM_STATES = 4
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -27,9 +27,10 @@ TINY = torch.finfo(torch.float64).tiny
 def other_samples() -> Finding:
     """In training, the output of a per-sample norm depends on no other sample.
 
-    Of every registered norm by its `uses_other_samples`: the output of the first sample
-    when the others are replaced, and its gradient in them. In evaluation, with running
-    statistics, neither does the output of any norm.
+    For every registered norm: how the output of the first sample changes when the other
+    samples are replaced, and its gradient with respect to them. A norm that declares
+    `uses_other_samples` is a control in training. In evaluation, running statistics are
+    used, and the output of no norm may depend on other samples.
     """
     dependence: dict[tuple[str, Mode], float] = {}
     unfit = []
@@ -43,56 +44,61 @@ def other_samples() -> Finding:
             # One random state may hide a path behind a rectifier or a clip.
             dependence[name, mode] = largest(
                 {
-                    i: _on_others(subject(norm, SHAPE, mode, seed=i))
-                    for i in range(STATES)
+                    i: _dependence_on_others(subject(norm, SHAPE, mode, seed=i))
+                    for i in range(RANDOM_STATES)
                 }
             )[1]
-    says_yes = {name for name, _ in dependence if REGISTRY.get(name).uses_other_samples}
-    none = {
+    declared = {name for name, _ in dependence if REGISTRY.get(name).uses_other_samples}
+    independent = {
         (name, mode): value
         for (name, mode), value in dependence.items()
-        if name not in says_yes or mode is Mode.eval
+        if name not in declared or mode is Mode.eval
     }
     in_training = {
         name: largest(
             {m: v for (n, m), v in dependence.items() if n == name and m != Mode.eval}
         )[1]
-        for name in says_yes
+        for name in declared
     }
     return finding(
-        none,
+        independent,
         in_training,
         "of {independent} norms in training, and {dependent} more in evaluation, the "
         "largest dependence is {deviation:.1g} ({worst[0]}, {worst[1]}); of these "
         "{dependent} in training, the smallest is {control:.2g} ({weakest}){left_out}",
-        independent=len({name for name, _ in dependence} - says_yes),
-        dependent=len(says_yes),
+        independent=len({name for name, _ in dependence} - declared),
+        dependent=len(declared),
         left_out=_left_out(unfit),
     )
 
 
-def _on_others(one: Subject) -> float:
-    """Relative change of the first output by the other samples, or its gradient."""
-    dice = torch.Generator().manual_seed(2)
-    x = one.x.clone().requires_grad_()
-    y = one(x)
-    other = torch.randn(x.shape, generator=dice, dtype=x.dtype) * 2
-    other[0] = one.x[0]
-    changed = difference(one(other)[0].detach(), y[0].detach())
+def _dependence_on_others(tested: Subject) -> float:
+    """Return how much the output of the first sample depends on the other samples.
+
+    It is the larger of two relative numbers: the change of the output when the other
+    samples are replaced, and the gradient of the output with respect to them.
+    """
+    generator = torch.Generator().manual_seed(2)
+    x = tested.x.clone().requires_grad_()
+    y = tested(x)
+    other = torch.randn(x.shape, generator=generator, dtype=x.dtype) * 2
+    other[0] = tested.x[0]
+    changed = difference(tested(other)[0].detach(), y[0].detach())
     if not y.requires_grad:
         return changed
-    cotangent = torch.randn(y[0].shape, generator=dice, dtype=y.dtype)
+    cotangent = torch.randn(y[0].shape, generator=generator, dtype=y.dtype)
     (gradient,) = torch.autograd.grad(y[0], x, cotangent, materialize_grads=True)
     size = gradient.abs().amax((1, 2, 3))
-    moved = float(size[1:].max() / size.max().clamp(min=TINY))
-    return largest({"value": changed, "gradient": moved})[1]
+    relative_gradient = float(size[1:].max() / size.max().clamp(min=TINY))
+    return largest({"value": changed, "gradient": relative_gradient})[1]
 
 
 @theorem("accumulation")
 def accumulation() -> Finding:
     """Accumulated micro-batches have the gradient of the full batch: per-sample norms.
 
-    The CNN in float64, one step of 16 samples against 2 and 16 micro-batches.
+    Measured on the CNN in float64: one step on 16 samples at once, and the same step in
+    2 and in 16 micro-batches.
     """
 
     def apart(config: RunConfig) -> dict[int, float]:
@@ -102,7 +108,7 @@ def accumulation() -> Finding:
             for size in (8, 1)
         )
         return {
-            part.accumulate: trained(part, steps=1).apart(full)["gradients"]
+            part.accumulate: trained(part, steps=1).differences(full)["gradients"]
             for part in parts
         }
 
@@ -124,8 +130,9 @@ def accumulation() -> Finding:
 def every_norm_batch() -> Finding:
     """Training and metrics of a per-sample norm are the same bits at every norm_batch.
 
-    The CNN in float32 as runs have it: losses, weights, running statistics and held-out
-    metrics after 3 steps of 16 samples with norm_batch 1, 2, 4 and 8 against 16.
+    The CNN is trained for 3 steps of 16 samples in float32, as in real runs. Compared
+    are losses, weights, running statistics and metrics on validation samples, with a
+    norm_batch of 1, 2, 4 and 8 against 16.
     """
 
     def apart(config: RunConfig) -> dict[int, float]:
@@ -151,23 +158,26 @@ def every_norm_batch() -> Finding:
 def _per_sample(
     apart: Callable[[RunConfig], Mapping[int, float]],
 ) -> tuple[dict[str, float], list[str]]:
-    """The largest difference `apart` finds in the CNN, for each per-sample norm.
+    """Measure the CNN with each per-sample norm.
 
-    And the names of those that cannot work in it.
+    Returns norm -> the largest value of `apart`, and the norms that do not fit.
     """
     config = small("cnn")
-    found, unfit = {}, []
+    differences, unfit = {}, []
     for name in REGISTRY.names():
         if not REGISTRY.get(name).uses_other_samples:
             try:
-                found[name] = largest(apart(with_norm(config, name)))[1]
+                differences[name] = largest(apart(with_norm(config, name)))[1]
             except Incompatible:
                 unfit.append(name)
-    return found, unfit
+    return differences, unfit
 
 
 def _numbers(config: RunConfig) -> Tensor:
-    """All that 3 steps leave: losses, weights, statistics, metrics of 64 samples."""
+    """Return all results of 3 steps as one vector (n,) in float64.
+
+    It has the losses, weights, running statistics and metrics of 64 samples.
+    """
     run = trained(config, steps=3, dtype=torch.float32)
     task = run.task
     task.splits = {**task.splits, "val": task.splits["val"][:64]}

@@ -1,4 +1,4 @@
-"""Between which norms GroupNorm lies, and what the order of channels means to it."""
+"""Check the two extremes of GroupNorm, and the effect of the order of its channels."""
 
 from collections.abc import Sequence
 
@@ -23,12 +23,12 @@ WIDTHS = (16, 24, 16)
 def group_ends() -> Finding:
     """group with one group is layer_sample, with a channel a group it is instance.
 
-    Both against those norms and against torch's layer_norm and instance_norm. No number
-    of groups gives batch.
+    Both are compared with these norms and with torch's layer_norm and instance_norm. As
+    a control, no number of groups gives batch.
     """
-    dice = torch.Generator().manual_seed(0)
-    x = torch.randn(4, CHANNELS, 6, 6, generator=dice, dtype=torch.float64) * 2 + 1
-    weight, bias = torch.randn(2, CHANNELS, generator=dice, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, CHANNELS, 6, 6, generator=generator, dtype=torch.float64) * 2 + 1
+    weight, bias = torch.randn(2, CHANNELS, generator=generator, dtype=torch.float64)
 
     def output(name: str, **options: int) -> Tensor:
         norm = make(name, CHANNELS, **options).double()
@@ -40,21 +40,25 @@ def group_ends() -> Finding:
         "layer": F.layer_norm(x, x.shape[1:]) * gain + offset,
         "instance": F.instance_norm(x) * gain + offset,
     }
-    of_groups = {g: output("group", num_groups=g) for g in (1, 2, 4, 8, CHANNELS)}
-    off = {
-        "layer_sample": difference(of_groups[1], output("layer_sample")),
-        "layer_norm of torch": difference(of_groups[1], by_torch["layer"]),
-        "instance": difference(of_groups[CHANNELS], output("instance")),
-        "instance_norm of torch": difference(of_groups[CHANNELS], by_torch["instance"]),
+    output_of_groups = {
+        g: output("group", num_groups=g) for g in (1, 2, 4, 8, CHANNELS)
+    }
+    deviations = {
+        "layer_sample": difference(output_of_groups[1], output("layer_sample")),
+        "layer_norm of torch": difference(output_of_groups[1], by_torch["layer"]),
+        "instance": difference(output_of_groups[CHANNELS], output("instance")),
+        "instance_norm of torch": difference(
+            output_of_groups[CHANNELS], by_torch["instance"]
+        ),
     }
     others = {
         f"{g} groups against {name}": difference(y, end)
-        for g, y in of_groups.items()
+        for g, y in output_of_groups.items()
         for name, end in (by_torch | {"batch": output("batch")}).items()
         if (g, name) not in {(1, "layer"), (CHANNELS, "instance")}
     }
     return finding(
-        off,
+        deviations,
         others,
         "the ends are met to {deviation:.1g} ({worst}); all other pairs are "
         "{control:.2g} apart at least ({weakest})",
@@ -65,10 +69,10 @@ def group_ends() -> Finding:
 def group_permutation() -> Finding:
     """A fixed permutation of the channels of group leaves training as it was.
 
-    It is a reparametrisation. A plain network of three convolutions, each with a norm,
-    on digits in float64: loss curves of 12 steps by SGD with momentum and by AdamW,
-    both with weight decay, of group against group_permuted (order random_fixed) from
-    permuted initial weights.
+    The permutation is a reparametrisation. A plain network of three convolutions, each
+    with a norm, learns digits in float64 for 12 steps, with SGD with momentum and with
+    AdamW, both with weight decay. The losses with group are compared with the losses
+    with group_permuted (order random_fixed) and permuted initial weights.
     """
     apart: dict[str, float] = {}
     controls: dict[str, float] = {}
@@ -97,7 +101,10 @@ def group_permutation() -> Finding:
 
 
 def _losses(config: RunConfig, permuted: bool = False) -> Tensor:
-    """Those of 12 steps of the plain network, its initial weights `permuted` or not."""
+    """Return the losses (12,) of the plain network.
+
+    If `permuted`, the initial weights are permuted as the channels of the norms are.
+    """
     options = config.norm.options
     norms = NormFactory(config.norm.name, options, config.norm_batch)
     task = make_task(config, torch.device("cpu"))
@@ -111,19 +118,26 @@ def _losses(config: RunConfig, permuted: bool = False) -> Tensor:
 
 @torch.no_grad()
 def _permute(model: "_Plain", permutations: Sequence[Tensor]) -> None:
-    """Give channel permutation[i] of each norm what made, and reads, channel i."""
+    """Move the weights of channel i to channel permutation[i], for each permutation.
+
+    These are the weights that compute the channel (rows of the layer before the norm)
+    and the weights that read it (columns of the layer after the norm).
+    """
     layers = [*model.convolutions, model.head]
-    for made, read, permutation in zip(
+    for before, after, permutation in zip(
         layers[:-1], layers[1:], permutations, strict=True
     ):
-        back = permutation.argsort()
-        ours, theirs = made.get_parameter("weight"), read.get_parameter("weight")
-        ours.copy_(ours[back])
-        theirs.copy_(theirs[:, back])
+        inverse = permutation.argsort()
+        rows, columns = before.get_parameter("weight"), after.get_parameter("weight")
+        rows.copy_(rows[inverse])
+        columns.copy_(columns[:, inverse])
 
 
 class _Plain(nn.Module):
-    """Convolution, norm, ReLU, three times, pooling, a linear head: (N, 1, H, W)."""
+    """Three times convolution, norm and ReLU, then pooling and a linear head.
+
+    Takes images (N, 1, H, W) and returns logits (N, 10).
+    """
 
     def __init__(self, norm: NormFactory) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What remains of batch at one sample, and what weight standardization takes away."""
+"""Check batch norm of one sample, and what weight standardization removes."""
 
 import torch
 from torch import Tensor, nn
@@ -16,24 +16,27 @@ CHANNELS = 16
 def batch_of_one() -> Finding:
     """batch in training with one sample per norm batch is instance.
 
-    Outputs and gradients, on images and on sequences; norm_batch 1 of a batch of 4.
+    Outputs and gradients are compared on images and on sequences, for a batch of 4 with
+    norm_batch 1. The control has norm_batch 2.
     """
     alone: dict[str, float] = {}
     controls: dict[str, float] = {}
     for kind, shape in {"images": (6, 6), "sequences": (9,)}.items():
-        dice = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         x, cotangent = torch.randn(
-            2, 4, CHANNELS, *shape, generator=dice, dtype=torch.float64
+            2, 4, CHANNELS, *shape, generator=generator, dtype=torch.float64
         )
         x = x * 2 + 1
-        weight, bias = torch.randn(2, CHANNELS, generator=dice, dtype=torch.float64)
+        weight, bias = torch.randn(
+            2, CHANNELS, generator=generator, dtype=torch.float64
+        )
         state = {"weight": weight, "bias": bias}
         instance = _with_gradient(_loaded("instance", state), x, cotangent)
-        for size, into in ((1, alone), (2, controls)):
+        for size, differences in ((1, alone), (2, controls)):
             batch = Ghost(_loaded("batch", state), size).train()
-            both = _with_gradient(batch, x, cotangent)
-            for what, a, b in zip(("output", "gradient"), both, instance, strict=True):
-                into[f"{what}, {kind}"] = difference(a, b)
+            pairs = zip(_with_gradient(batch, x, cotangent), instance, strict=True)
+            for quantity, (a, b) in zip(("output", "gradient"), pairs, strict=True):
+                differences[f"{quantity}, {kind}"] = difference(a, b)
     return finding(
         alone,
         controls,
@@ -61,12 +64,12 @@ def _with_gradient(
 def weight_std_gain_and_offset() -> Finding:
     """With weight_std, no gain or offset of a filter's weights changes the network.
 
-    The CNN in float64: the logits when every filter's weights are multiplied by 0.5 to
-    2 and moved by -1 to 1, with group, batch and without a norm; eps of weight_std
-    1e-18.
+    Measured on the logits of the CNN in float64, with group, with batch and without a
+    norm: the weights of every filter are multiplied by a number between 0.5 and 2 and
+    shifted by a number between -1 and 1. The eps of weight_std is 1e-18.
     """
     standardized, plain = (
-        {norm: _moved(reparam, norm) for norm in ("group", "batch", "none")}
+        {norm: _change_of_logits(reparam, norm) for norm in ("group", "batch", "none")}
         for reparam in ("weight_std", "none")
     )
     return finding(
@@ -78,20 +81,22 @@ def weight_std_gain_and_offset() -> Finding:
 
 
 @torch.no_grad()
-def _moved(reparam: str, norm: str) -> float:
-    """How far other gains and offsets of all filters move the logits."""
+def _change_of_logits(reparam: str, norm: str) -> float:
+    """Return the change of the logits when all filters get random gains and offsets."""
     config = with_norm(small("cnn", f"reparam={reparam}"), norm)
     task, network = built(config, torch.float64)
     model = network.model.train()
     inputs = task.inputs(task.splits["train"][:16])
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, WeightStd):
             module.eps = 1e-18
-    before: Tensor = model(*inputs)
+    logits: Tensor = model(*inputs)
     for weights in model.parameters():
-        if weights.dim() == 4:  # of a convolution
+        if weights.dim() == 4:  # the filters of a convolution
             shape = (len(weights), 1, 1, 1)
-            gain, offset = torch.rand(2, *shape, generator=dice, dtype=weights.dtype)
+            gain, offset = torch.rand(
+                2, *shape, generator=generator, dtype=weights.dtype
+            )
             weights.mul_(gain * 1.5 + 0.5).add_(offset * 2 - 1)
-    return difference(model(*inputs), before)
+    return difference(model(*inputs), logits)

@@ -1,4 +1,4 @@
-"""What instance normalization hides from a classifier."""
+"""Check what instance normalization removes before a classifier sees the image."""
 
 import torch
 from torch import Tensor
@@ -16,16 +16,16 @@ EPS = 1e-18
 def instance_then_pooling() -> Finding:
     """Global average pooling of instance is its bias, whatever the input.
 
-    So a head on it knows nothing of the image. With a random gain and bias, on inputs
-    of means and sizes of their own.
+    So a linear head after the pooling gets no information about the image. The gain and
+    bias are random; each channel of each input has a different mean and scale.
     """
-    dice = torch.Generator().manual_seed(0)
-    x = torch.randn(8, CHANNELS, 6, 6, generator=dice, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, CHANNELS, 6, 6, generator=generator, dtype=torch.float64)
     x = (
-        x * torch.rand(8, CHANNELS, 1, 1, generator=dice, dtype=torch.float64)
+        x * torch.rand(8, CHANNELS, 1, 1, generator=generator, dtype=torch.float64)
         + x[:, :, :1, :1]
     )
-    weight, bias = torch.randn(2, CHANNELS, generator=dice, dtype=torch.float64)
+    weight, bias = torch.randn(2, CHANNELS, generator=generator, dtype=torch.float64)
     pooled = {}
     for name in ("instance", "group", "layer_sample", "layer_position", "batch"):
         norm = make(name, CHANNELS).double()
@@ -33,10 +33,10 @@ def instance_then_pooling() -> Finding:
         pooled[name] = norm(x).mean((2, 3))
         if name == "instance":
             after_relu = norm(x).relu().mean((2, 3))
-    off = {name: difference(y, bias.expand_as(y)) for name, y in pooled.items()}
+    deviations = {name: difference(y, bias.expand_as(y)) for name, y in pooled.items()}
     return finding(
-        {"instance": off.pop("instance")},
-        off,
+        {"instance": deviations.pop("instance")},
+        deviations,
         "pooled instance is within {deviation:.1g} of its bias, the others are off by "
         "{control:.2g} at least ({weakest}); with a ReLU between, images do differ, by "
         "a standard deviation of {between:.2g}",
@@ -48,12 +48,13 @@ def instance_then_pooling() -> Finding:
 def brightness_and_contrast() -> Finding:
     """Behind a valid or reflecting convolution, instance loses brightness and contrast.
 
-    A bias and a gain of each image, before a convolution without bias, eps 1e-18. Zero
-    padding leaks brightness: at the border the bias is not one per channel.
+    Each image gets a bias and a gain before a convolution without bias; eps is 1e-18.
+    With zero padding, the output does depend on brightness: next to the border, the
+    image's bias adds another number than inside.
     """
-    dice = torch.Generator().manual_seed(0)
-    x = torch.rand(4, 3, 16, 16, generator=dice, dtype=torch.float64)
-    weights = torch.randn(CHANNELS, 3, 3, 3, generator=dice, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(4, 3, 16, 16, generator=generator, dtype=torch.float64)
+    weights = torch.randn(CHANNELS, 3, 3, 3, generator=generator, dtype=torch.float64)
     gain = torch.tensor([0.5, 0.8, 1.5, 2.0], dtype=x.dtype)[:, None, None, None]
     bias = torch.tensor([-0.3, -0.1, 0.2, 0.4], dtype=x.dtype)[:, None, None, None]
     changes = {
@@ -61,7 +62,7 @@ def brightness_and_contrast() -> Finding:
         "contrast": (x - 0.5) * gain + 0.5,
         "both": x * gain + bias,
     }
-    moved = {
+    changes_of_output = {
         (padding, change): difference(
             _after_convolution(y, weights, padding),
             _after_convolution(x, weights, padding),
@@ -75,8 +76,8 @@ def brightness_and_contrast() -> Finding:
     leak = (bright - plain).square()
     inside = leak[..., 1:-1, 1:-1]
     return finding(
-        {key: value for key, value in moved.items() if key[0] != "zero"},
-        {"zero": moved["zero", "brightness"]},
+        {key: value for key, value in changes_of_output.items() if key[0] != "zero"},
+        {"zero": changes_of_output["zero", "brightness"]},
         "its output moves by {deviation:.1g} at most ({worst[0]}, {worst[1]}); zero "
         "padding lets brightness move it by {control:.2g}, with {border:.0%} of that "
         "energy in the border, {share:.0%} of the entries",

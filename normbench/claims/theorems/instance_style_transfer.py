@@ -1,7 +1,7 @@
-"""Which gains and biases of its input a norm removes.
+"""Check which gains and biases of its input a norm removes.
 
-With eps in the root, a gain is removed up to eps: eps is 1e-18 here, below the
-rounding of a variance in float64, so that the theorems hold exactly.
+A norm divides by sqrt(variance + eps), so eps limits how exactly it removes a gain.
+Here eps is 1e-18, below the rounding error of a variance in float64.
 """
 
 import torch
@@ -18,18 +18,18 @@ EPS = 1e-18
 def channel_gain_and_bias() -> Finding:
     """instance takes away a gain and a bias of each channel of each sample.
 
-    Gains between 0.5 and 2, biases between -1 and 1, eps 1e-18.
+    Gains are between 0.5 and 2, biases between -1 and 1; eps is 1e-18.
     """
-    moved = {
-        name: _moved(name, (SHAPE[0], SHAPE[1], 1, 1))
+    changes = {
+        name: _change_of_output(name, (SHAPE[0], SHAPE[1], 1, 1))
         for name in ("instance", "group", "layer_sample", "batch")
     }
     return finding(
-        {"instance": moved.pop("instance")},
-        moved,
+        {"instance": changes.pop("instance")},
+        changes,
         "instance moves by {deviation:.1g} ({at_default:.1g} at eps 1e-5); the others "
         "by {control:.2g} at least ({weakest})",
-        at_default=_moved("instance", (SHAPE[0], SHAPE[1], 1, 1), eps=1e-5),
+        at_default=_change_of_output("instance", (SHAPE[0], SHAPE[1], 1, 1), eps=1e-5),
     )
 
 
@@ -37,26 +37,26 @@ def channel_gain_and_bias() -> Finding:
 def sample_gain_and_bias() -> Finding:
     """layer_sample, group and instance take away one gain and bias of a whole sample.
 
-    The same for all channels, gains between 0.5 and 2, biases between -1 and 1, eps
-    1e-18.
+    All channels of a sample get the same gain and bias. Gains are between 0.5 and 2,
+    biases between -1 and 1; eps is 1e-18.
     """
-    moved = {
-        name: _moved(name, (SHAPE[0], 1, 1, 1))
+    changes = {
+        name: _change_of_output(name, (SHAPE[0], 1, 1, 1))
         for name in ("layer_sample", "group", "instance")
     }
     return finding(
-        moved,
-        {"batch": _moved("batch", (SHAPE[0], 1, 1, 1))},
+        changes,
+        {"batch": _change_of_output("batch", (SHAPE[0], 1, 1, 1))},
         "they move by {deviation:.1g} at most ({worst}), batch by {control:.2g}",
     )
 
 
-def _moved(name: str, shape: tuple[int, ...], eps: float = EPS) -> float:
-    """How far a gain and a bias of `shape` move the output of norm `name`."""
-    dice = torch.Generator().manual_seed(1)
-    x = torch.randn(SHAPE, generator=dice, dtype=torch.float64) + 0.5
-    gain = torch.rand(shape, generator=dice, dtype=torch.float64) * 1.5 + 0.5
-    bias = torch.rand(shape, generator=dice, dtype=torch.float64) * 2 - 1
+def _change_of_output(name: str, shape: tuple[int, ...], eps: float = EPS) -> float:
+    """Return how much the output of a norm changes by a gain and a bias of `shape`."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(SHAPE, generator=generator, dtype=torch.float64) + 0.5
+    gain = torch.rand(shape, generator=generator, dtype=torch.float64) * 1.5 + 0.5
+    bias = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
     before, after = (
         _output(make(name, SHAPE[1], eps=eps), y) for y in (x, gain * x + bias)
     )

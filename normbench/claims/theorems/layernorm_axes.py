@@ -1,4 +1,4 @@
-"""Three layers that share the name LayerNorm."""
+"""Check how the three layers that are called LayerNorm differ."""
 
 import torch
 
@@ -15,12 +15,13 @@ SAMPLES, CHANNELS, POSITIONS = SHAPE = (2, 4, 5)
 def layers_that_agree() -> Finding:
     """layer_sample and layer_shape are one function before their affine maps.
 
-    Both as built, on images and on sequences; layer_position is another.
+    Compared as they are initialized, on images and on sequences. The control is
+    layer_position, which is another function.
     """
-    dice = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     apart: dict[str, dict[str, float]] = {"layer_shape": {}, "layer_position": {}}
     for kind, shape in {"images": (4, 8, 6, 6), "sequences": (4, 8, 9)}.items():
-        x = torch.randn(shape, generator=dice, dtype=torch.float64) * 2 + 1
+        x = torch.randn(shape, generator=generator, dtype=torch.float64) * 2 + 1
         reference = make("layer_sample", 8, affine=False)(x)
         for name, by_kind in apart.items():
             by_kind[kind] = difference(make(name, 8).double()(x).detach(), reference)
@@ -36,32 +37,32 @@ def layers_that_agree() -> Finding:
 def layer_footprints() -> Finding:
     """layer_sample and layer_shape read a whole sample, layer_position one position.
 
-    The measured footprint, entry by entry, in value and in gradient, against these
-    words; the deviation is the number of entries that differ.
+    The footprint, measured by value and by gradient, is compared with this statement.
+    The deviation is the number of entries that differ.
     """
     same_sample = torch.eye(SAMPLES, dtype=torch.bool)[:, None, None, :, None, None]
     same_position = torch.eye(POSITIONS, dtype=torch.bool)[None, None, :, None, None]
     whole_sample = same_sample.expand(*SHAPE, *SHAPE)
     one_position = (same_sample & same_position).expand(*SHAPE, *SHAPE)
-    said = {
+    expected = {
         "layer_sample": whole_sample,
         "layer_shape": whole_sample,
         "layer_position": one_position,
     }
     measured = {}
-    for name in said:
+    for name in expected:
         (footprint, *_) = footprints(make(name, CHANNELS), SHAPE)
         assert footprint.mode is Mode.train
         measured[name] = {
             "value": torch.from_numpy(footprint.value.entries),
             "gradient": torch.from_numpy(footprint.gradient.entries),
         }
-    off = {
-        (name, kind): float((entries != said[name]).sum())
+    deviations = {
+        (name, kind): float((entries != expected[name]).sum())
         for name, kinds in measured.items()
         for kind, entries in kinds.items()
     }
-    swapped = {
+    controls = {
         kind: float((entries != whole_sample).sum())
         for kind, entries in measured["layer_position"].items()
     }
@@ -70,8 +71,8 @@ def layer_footprints() -> Finding:
         for name, kinds in measured.items()
     }
     return finding(
-        off,
-        swapped,
+        deviations,
+        controls,
         f"with {CHANNELS} channels and {POSITIONS} positions one output reads "
         + ", ".join(f"{count} entries in {name}" for name, count in counts.items()),
     )
@@ -81,7 +82,8 @@ def layer_footprints() -> Finding:
 def layer_shape_fixes_size() -> Finding:
     """layer_shape takes inputs of one spatial size, that of its affine map.
 
-    The deviation is how many of four other sizes it accepts after a first one.
+    After a first input, the layer gets inputs of four other sizes. The deviation is the
+    number of sizes that it accepts.
     """
     sizes = ((5, 6), (6, 5), (7, 7), (3, 12))
 

@@ -1,4 +1,4 @@
-"""The real networks, small, trained for a few steps in float64."""
+"""Build small versions of the real networks and train them for a few steps."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ SMALL = {
 
 
 def small(task: str, *overrides: str) -> RunConfig:
-    """The config of a network of `task` that takes milliseconds a step; batch 16."""
+    """Return the config of a small network of `task`: milliseconds a step, batch 16."""
     return compose([*SMALL[task], "batch_size=16", "tracker=none", *overrides])
 
 
 def with_norm(config: RunConfig, name: str, **options: Any) -> RunConfig:
-    """`config` with another norm, its options checked; it needs no yaml."""
+    """Return `config` with another norm and checked options; the norm needs no yaml."""
     norm = Choice(name=name, **REGISTRY.options(name, options))
     return config.model_copy(update={"norm": norm})
 
 
 def built(config: RunConfig, dtype: torch.dtype) -> tuple[Task, Network]:
-    """The task and a network with the weights of the seed, in `dtype`."""
+    """Build the task and its network in `dtype`, with weights drawn from the seed."""
     task = make_task(config, torch.device("cpu"))
     torch.manual_seed(config.seed)
     network = build(config, task)
@@ -46,7 +46,7 @@ def built(config: RunConfig, dtype: torch.dtype) -> tuple[Task, Network]:
 
 
 def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """`model` in `dtype`, which takes its inputs in any."""
+    """Convert `model` to `dtype` in place; it then casts its floating-point inputs."""
     model.register_forward_pre_hook(
         lambda module, inputs: tuple(
             x.to(dtype) if x.is_floating_point() else x for x in inputs
@@ -57,30 +57,34 @@ def in_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network after some steps, and what they left."""
+    """A network after some training steps, and the results of these steps."""
 
     losses: Tensor
-    """(steps,) float64: of each step, before it."""
+    """(steps,) float64: the loss of each step, before its update."""
     gradients: Mapping[str, Tensor]
-    """Of the last step."""
+    """The gradients of the last step, by parameter name."""
     state: Mapping[str, Tensor]
-    """Weights and running statistics, without counters."""
+    """Weights and running statistics by name, without counters."""
     task: Task
     network: Network
 
-    def apart(self, other: "Trained") -> dict[str, float]:
-        """How far losses, gradients, weights and running statistics are apart."""
+    def differences(self, other: "Trained") -> dict[str, float]:
+        """Return the largest difference to `other`, by kind of quantity."""
         weights = [name for name, _ in self.network.model.named_parameters()]
         statistics = [name for name in self.state if name not in weights]
         return {
             "losses": difference(self.losses, other.losses),
-            "gradients": _apart(self.gradients, other.gradients, self.gradients),
-            "weights": _apart(self.state, other.state, weights),
-            "running statistics": _apart(self.state, other.state, statistics),
+            "gradients": _largest_difference(
+                self.gradients, other.gradients, self.gradients
+            ),
+            "weights": _largest_difference(self.state, other.state, weights),
+            "running statistics": _largest_difference(
+                self.state, other.state, statistics
+            ),
         }
 
 
-def _apart(
+def _largest_difference(
     a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Iterable[str]
 ) -> float:
     return largest({"": 0.0} | {n: difference(a[n], b[n]) for n in names})[1]
@@ -89,13 +93,13 @@ def _apart(
 def trained(
     config: RunConfig, steps: int, dtype: torch.dtype = torch.float64
 ) -> Trained:
-    """The network of `config` after `steps` steps at its learning rate."""
+    """Train the network of `config` for `steps` steps at its learning rate."""
     task, network = built(config, dtype)
     return fitted(config, task, network, steps)
 
 
 def fitted(config: RunConfig, task: Task, network: Network, steps: int) -> Trained:
-    """`network`, trained in place for `steps` steps of the one training loop."""
+    """Train `network` in place for `steps` steps, by the training loop of real runs."""
     model: nn.Module = network.model
     losses: list[float] = []
     optimizer = loop.make_optimizer(

@@ -1,4 +1,4 @@
-"""What padding does to statistics, to evaluation and to training."""
+"""Check the effect of padding on statistics, on evaluation and on training."""
 
 import math
 from typing import Any
@@ -20,10 +20,11 @@ from normbench.norms.evaluation import use_batch_statistics
 from normbench.tasks.base import Task
 from normbench.training.network import Network, make_task
 
-FIXED_MAP = ("batch", "batch_masked", "batch_regularized", "power")
-"""Norms that, in evaluation, apply a fixed map to each position."""
-PER_TOKEN = ("layer_position", "rms")
-OVER_POSITIONS = ("instance", "group", "layer_sample")
+FIXED_MAP_NORMS = ("batch", "batch_masked", "batch_regularized", "power")
+"""Norms that apply a fixed map to each position in evaluation."""
+PER_TOKEN_NORMS = ("layer_position", "rms")
+POOLING_NORMS = ("instance", "group", "layer_sample")
+"""Norms whose statistics are over several positions of a sample."""
 
 
 @theorem("moments-with-pads")
@@ -31,7 +32,8 @@ def moments_with_pads() -> Finding:
     """With a share p of pads, the moments of batch are a mixture of pads' and tokens'.
 
     mean = (1 - p) * mean_v + p * mean_p and var = (1 - p) * var_v + p * var_p
-    + p * (1 - p) * (mean_v - mean_p)**2, v the real tokens and p the pads.
+    + p * (1 - p) * (mean_v - mean_p)**2. The index v stands for real tokens, p for
+    pads.
     """
     x, mask = _padded(mean=0.7, pads=-1.5)
     p = float((~mask).double().mean())
@@ -39,7 +41,7 @@ def moments_with_pads() -> Finding:
     between = p * (1 - p) * (tokens.mean(0) - pads.mean(0)).square()
     mean = (1 - p) * tokens.mean(0) + p * pads.mean(0)
     var = (1 - p) * _var(tokens) + p * _var(pads) + between
-    of_pads = float(((var - (1 - p) * _var(tokens)) / var).mean())
+    share_of_pads = float(((var - (1 - p) * _var(tokens)) / var).mean())
 
     def errors(name: str) -> dict[str, float]:
         norm = _at_momentum_1(name)
@@ -54,10 +56,10 @@ def moments_with_pads() -> Finding:
         errors("batch"),
         {"batch_masked": largest(errors("batch_masked"))[1]},
         "with p = {p:.2f} the statistics are off the mixture by {deviation:.1g}; pads "
-        "and their distance make {of_pads:.0%} of the variance, and without them "
+        "and their distance make {share_of_pads:.0%} of the variance, and without them "
         "(batch_masked) the statistics are off by {control:.2g}",
         p=p,
-        of_pads=of_pads,
+        share_of_pads=share_of_pads,
     )
 
 
@@ -65,7 +67,7 @@ def moments_with_pads() -> Finding:
 def zeroed_pads() -> Finding:
     """With a share p of zeros, tokens of mean 0 leave batch 1/sqrt(1-p) too big.
 
-    Their root mean square, for p = 0.25, 0.5 and 0.9; eps is 1e-18.
+    Measured is the root mean square of tokens, for p = 0.25, 0.5 and 0.9; eps is 1e-18.
     """
     apart: dict[str, dict[float, float]] = {"batch": {}, "batch_masked": {}}
     sizes = {}
@@ -92,28 +94,28 @@ def zeroed_pads() -> Finding:
 def pads_in_evaluation() -> Finding:
     """With running statistics, appended right pads change no token's output.
 
-    The Transformer in float64, pre- and post-norm, after 3 steps of training: the
-    outputs of every norm at real tokens, and the logits, of names padded to the longest
-    against names padded to max_length.
+    The Transformer, pre- and post-norm, is trained for 3 steps in float64. Compared are
+    the outputs of every norm at real tokens and the logits, between names padded to the
+    longest name and names padded to max_length.
     """
-    moved: dict[str, float] = {}
+    changes: dict[str, float] = {}
     controls: dict[str, float] = {}
     for position in ("post", "pre"):
         config, more = _paddings(position)
         padded_more = make_task(more, torch.device("cpu"))
-        for name in (*FIXED_MAP, *PER_TOKEN):
+        for name in (*FIXED_MAP_NORMS, *PER_TOKEN_NORMS):
             run = trained(with_norm(config, name), steps=3)
-            moved[f"{name}, {position}-norm"] = _moved_by_pads(run, padded_more)
+            changes[f"{name}, {position}-norm"] = _change_by_pads(run, padded_more)
             if name == "batch":
                 use_batch_statistics(run.network.norms.modules)
                 controls[f"batch with the batch's statistics, {position}-norm"] = (
-                    _moved_by_pads(run, padded_more)
+                    _change_by_pads(run, padded_more)
                 )
-        for name in OVER_POSITIONS:
+        for name in POOLING_NORMS:
             run = trained(with_norm(config, name), steps=3)
-            controls[f"{name}, {position}-norm"] = _moved_by_pads(run, padded_more)
+            controls[f"{name}, {position}-norm"] = _change_by_pads(run, padded_more)
     return finding(
-        moved,
+        changes,
         controls,
         "outputs at tokens move by {deviation:.1g} at most ({worst}); in the controls "
         "by {control:.2g} at least ({weakest})",
@@ -124,18 +126,19 @@ def pads_in_evaluation() -> Finding:
 def pads_in_training() -> Finding:
     """Appended right pads change nothing of the training of norms that skip them.
 
-    The Transformer in float64, pre- and post-norm: losses, gradients, weights and
-    running statistics of 3 steps with padding=longest against padding=max_length. AdamW
-    divides a gradient that is rounding alone by its eps, 1e-8: hence above 1e-15.
+    The Transformer, pre- and post-norm, is trained for 3 steps in float64, with
+    padding=longest and with padding=max_length; losses, gradients, weights and running
+    statistics are compared. Differences can exceed 1e-15: if a gradient is only
+    rounding error, AdamW divides it by its eps, 1e-8.
     """
-    immune = (*PER_TOKEN, "batch_masked", "batch_regularized", "power")
+    immune = (*PER_TOKEN_NORMS, "batch_masked", "batch_regularized", "power")
     apart: dict[str, float] = {}
     controls: dict[str, float] = {}
     for position in ("post", "pre"):
         configs = _paddings(position)
         for name in (*immune, "batch"):
             longest, fixed = (trained(with_norm(c, name), steps=3) for c in configs)
-            by_quantity = fixed.apart(longest)
+            by_quantity = fixed.differences(longest)
             if name == "batch":
                 controls |= {
                     f"{quantity}, {position}-norm": value
@@ -152,7 +155,7 @@ def pads_in_training() -> Finding:
 
 
 def _paddings(position: str) -> tuple[RunConfig, RunConfig]:
-    """The Transformer with batches padded to their longest, and to max_length."""
+    """Return the Transformer's configs with padding=longest and padding=max_length."""
     longest, fixed = (
         small(
             "transformer", f"task.norm_position={position}", f"task.padding={padding}"
@@ -163,16 +166,17 @@ def _paddings(position: str) -> tuple[RunConfig, RunConfig]:
 
 
 def _padded(mean: float, pads: float, share: float = 0.4) -> tuple[Tensor, Tensor]:
-    """Sequences (8, 6, 40) float64, a `share` of them right pads, and their mask.
+    """Return sequences (8, 6, 40) in float64 and their mask (8, 40).
 
-    Tokens are around `mean`, 0 exactly where it is 0; pads around `pads`, all 0 there.
+    On average, a `share` of each sequence is right pads. Tokens have a mean of exactly
+    `mean`. Pads vary around `pads`, or are all 0 if `pads` is 0.
     """
-    dice = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(3)
     count, length = 8, 40
     lengths = torch.full((count,), round(length * (1 - share)))
     lengths += torch.tensor([-2, 2]).repeat(count // 2)
     mask = torch.arange(length) < lengths[:, None]
-    x = torch.randn(count, 6, length, generator=dice, dtype=torch.float64)
+    x = torch.randn(count, 6, length, generator=generator, dtype=torch.float64)
     real = mask[:, None]
     x = x - torch.where(real, x, 0).sum((0, 2), keepdim=True) / mask.sum()
     filled = x * 0.5 + pads if pads else torch.zeros_like(x)
@@ -188,34 +192,35 @@ def _at_momentum_1(name: str, **options: Any) -> Norm:
 
 
 @torch.no_grad()
-def _moved_by_pads(run: Trained, padded_more: Task) -> float:
-    """How far more pads move the norms' outputs at real tokens, and the logits."""
-    index = run.task.splits["test"][:16]
-    tokens, mask = run.task.inputs(index)
+def _change_by_pads(run: Trained, padded_more: Task) -> float:
+    """Return how much more pads change the norms' outputs at tokens, and the logits."""
+    samples = run.task.splits["test"][:16]
+    tokens, mask = run.task.inputs(samples)
     short = _outputs(run.network, tokens, mask)
-    long = _outputs(run.network, *padded_more.inputs(index))
+    long = _outputs(run.network, *padded_more.inputs(samples))
     return largest(
         {
-            place: difference(_at_tokens(b, mask), _at_tokens(a, mask))
-            for place, (a, b) in enumerate(zip(short, long, strict=True))
+            index: difference(_at_tokens(b, mask), _at_tokens(a, mask))
+            for index, (a, b) in enumerate(zip(short, long, strict=True))
         }
     )[1]
 
 
 def _outputs(network: Network, tokens: Tensor, mask: Tensor) -> list[Tensor]:
-    """Those of every norm (N, C, T), then the logits (N, classes)."""
-    seen: list[Tensor] = []
+    """Return the outputs of every norm (N, C, T), then the logits (N, classes)."""
+    outputs: list[Tensor] = []
     hooks = [
-        norm.register_forward_hook(lambda module, inputs, y: seen.append(y))
+        norm.register_forward_hook(lambda module, inputs, y: outputs.append(y))
         for norm in network.norms.modules
     ]
     logits = network.model(tokens, mask)
     for hook in hooks:
         hook.remove()
-    return [*seen, logits]
+    return [*outputs, logits]
 
 
 def _at_tokens(y: Tensor, mask: Tensor) -> Tensor:
+    """Return `y` without the pads that `mask` does not cover, and 0 at other pads."""
     if y.dim() < 3:
         return y
     return torch.where(mask[:, None], y[..., : mask.shape[1]], 0)

@@ -1,0 +1,68 @@
+"""What each budget of a check keeps of a claim: which cells, contrasts and seeds."""
+
+from collections.abc import Sequence
+
+from normbench.verdicts.contrasts import weights_of
+from normbench.verdicts.registration import (
+    BudgetName,
+    Claim,
+    Contrast,
+    Design,
+    arm_of,
+)
+
+QUICK_SEEDS = 6
+SMOKE_OVERRIDES = "budget.epochs=1 budget.max_steps=10 evaluations=1"
+
+
+def designs_for(claim: Claim, budget: BudgetName) -> dict[str, Design]:
+    """Return the designs of `claim` that `budget` runs, each reduced to its part.
+
+    A full check runs all designs as they are registered. A quick check runs what
+    `claim.quick` names. A smoke check trains two cells of each design for ten steps.
+    """
+    if budget == "full":
+        return dict(claim.designs())
+    designs = {}
+    for name, design in claim.designs().items():
+        reduction = claim.quick.get(name)
+        if reduction is not None and reduction.cells == []:
+            continue
+        cells = reduction.cells if reduction else None
+        overrides = reduction.overrides if reduction else ""
+        if budget == "smoke":
+            first, *_ = sorted(design.contrasts, key=lambda c: not c.primary)
+            cells = list(weights_of(first, design))[:2]
+            overrides = f"{overrides} {SMOKE_OVERRIDES}"
+            design = design.model_copy(update={"crossovers": []})
+        designs[name] = _reduced(design, cells, overrides)
+    return designs
+
+
+def _reduced(design: Design, cells: Sequence[str] | None, overrides: str) -> Design:
+    """Return `design` with only `cells` (None: all), each with more `overrides`.
+
+    A contrast of weights stays if all its cells stay. A slope stays if two levels or
+    more of its arm stay.
+    """
+    trained = set(design.all_cells() if cells is None else cells)
+
+    def stays(contrast: Contrast) -> bool:
+        if contrast.slope is not None:
+            return sum(arm_of(cell) == contrast.slope for cell in trained) > 1
+        return set(contrast.weights or {}) <= trained
+
+    changes = {
+        "cells": [cell for cell in design.all_cells() if cell in trained],
+        "contrasts": [c for c in design.contrasts if stays(c)],
+        "levels": {
+            level: f"{text} {overrides}".strip()
+            for level, text in design.levels.items()
+        },
+    }
+    return design.model_copy(update=changes)
+
+
+def seeds_for(design: Design, budget: BudgetName) -> int:
+    """Return the number of test seeds of each cell."""
+    return {"smoke": 1, "quick": QUICK_SEEDS, "full": design.seeds}[budget]

@@ -1,0 +1,242 @@
+"""`claim check` with tiny real runs, in a folder that is a git repository."""
+
+import copy
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from claims_made import TINY, Plain, put
+from conftest import Command
+
+from normbench.records.store import read_compact
+from normbench.verdicts.files import read_verdict
+from normbench.verdicts.verdict import Verdict
+
+
+def real(**changes: Any) -> Plain:
+    """Return the yaml of a claim whose runs take ten steps."""
+    plain = copy.deepcopy(TINY)
+    plain["outcomes"]["digits"] |= {
+        "common": "task=cnn data.size=14 task.stem_stride=2 task.width=8 "
+        "budget.max_steps=10",
+        "arms": {"a": "norm=batch", "b": "norm=affine"},
+        "cells": ["a@2", "b@32"],
+        "tuning_seeds": 1,
+        "extend": 0,
+        "seeds": 6,
+        "gate": {"metric": "train/error", "below": 0.99},
+        **changes,
+    }
+    return plain
+
+
+def git(folder: Path, *arguments: str) -> None:
+    settings = ("user.name=n", "user.email=n@n", "commit.gpgsign=false")
+    options = [word for setting in settings for word in ("-c", setting)]
+    subprocess.run(["git", *options, *arguments], cwd=folder, check=True)
+
+
+def normbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "normbench", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+MINE = ["--config-dir", "mine"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a user's folder with a claim and its full check."""
+    made = tmp_path_factory.mktemp("user")
+    put(real(), made / "mine")
+    git(made, "init", "-q")
+    full = ["claim", "check", "tiny", *MINE, "--budget", "full"]
+    refused = normbench(made, *full)
+    assert refused.returncode == 2
+    assert "is not committed as it stands" in refused.stderr
+    assert not (made / "results").exists()
+    git(made, "add", "mine")
+    git(made, "commit", "-qm", "registered")
+    done = normbench(made, *full)
+    assert done.returncode == 0, done.stderr
+    assert "tiny: rates, 0 of 4 are done" in done.stderr
+    assert "tiny: test seeds, 0 of 12 are done" in done.stderr
+    assert "OUTCOME    " in done.stdout
+    assert "wrote results/claims/tiny/verdict.json" in done.stdout
+    return made
+
+
+def verdict_of(folder: Path, name: str = "verdict.json") -> Verdict:
+    verdict = read_verdict(folder / "results" / "claims" / "tiny" / name)
+    assert verdict is not None
+    return verdict
+
+
+def runs_in(folder: Path) -> int:
+    return len(list(folder.glob("results/runs/??/*/result.json")))
+
+
+@pytest.mark.slow
+def test_a_full_check_leaves_its_verdict_and_its_records(folder: Path) -> None:
+    verdict = verdict_of(folder)
+    (design,) = verdict.outcomes
+    assert verdict.theorem == "supported"
+    assert design.contrasts[0].n == 6
+    assert design.contrasts[0].effect is not None
+    records = read_compact(folder / "results" / "claims" / "tiny" / "records.jsonl.gz")
+    assert len(records) == len(verdict.run_ids) == 16
+    assert {key: len(v) for key, v in verdict.environment.items()} == {
+        "code": 1,
+        "device": 1,
+        "torch": 1,
+        "mlxtend": 1,
+    }
+    # A sweep uses the same runs.
+    (cell,) = (c for c in design.cells if c.cell == "b@32")
+    common = real()["outcomes"]["digits"]["common"].split()
+    words = [*common, "norm=affine", "norm_batch=32", f"lr={cell.rate.lr}"]
+    words += ["seed=range(0,6)", "tracker=none", "--dry-run", "--json"]
+    planned = json.loads(normbench(folder, "sweep", *words).stdout)
+    assert (planned["finished"], planned["missing"]) == (6, 0)
+
+
+@pytest.mark.slow
+def test_a_quick_check_uses_rates_and_runs_of_the_full_check(folder: Path) -> None:
+    before = runs_in(folder)
+    done = normbench(folder, "claim", "check", "tiny", *MINE, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "runs to do" not in done.stderr
+    assert runs_in(folder) == before
+    (plain,) = json.loads(done.stdout)
+    assert plain["budget"] == "quick"
+    assert all(c["rate"]["frozen"] for c in plain["outcomes"][0]["cells"])
+    quick = verdict_of(folder, "verdict.quick.json").outcomes[0].contrasts
+    full = verdict_of(folder).outcomes[0].contrasts
+    assert all(contrast.at_one_rate for contrast in full)
+    assert quick == [c.model_copy(update={"at_one_rate": {}}) for c in full]
+
+
+@pytest.mark.slow
+def test_a_verdict_is_made_again_from_the_records_beside_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "results" / "runs")
+    again = ["claim", "check", "tiny", *MINE, "--budget", "full", "--from-records"]
+    done = normbench(tmp_path, *again)
+    assert done.returncode == 0, done.stderr
+    assert "test seeds" not in done.stderr  # no run was missing
+    old, new = verdict_of(folder), verdict_of(tmp_path)
+    unlike = {"started": "", "command": ""}
+    assert new.model_copy(update=unlike) == old.model_copy(update=unlike)
+
+
+@pytest.mark.slow
+def test_an_interrupted_check_continues(tmp_path: Path) -> None:
+    put(real(), tmp_path / "mine")
+    words = [sys.executable, "-m", "normbench", "claim", "check", "tiny", *MINE]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, cwd=tmp_path, **pipes) as first:
+        while runs_in(tmp_path) < 3 and first.poll() is None:
+            time.sleep(0.05)
+        first.send_signal(signal.SIGINT)
+        _, errors = first.communicate(timeout=60)
+    assert first.returncode == 130, errors
+    assert not list(tmp_path.glob("results/claims/**/verdict*.json"))
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in tmp_path.glob("results/runs/??/*/result.json")
+    }
+    assert 3 <= len(before) < 12
+    again = normbench(tmp_path, *words[3:])
+    assert again.returncode == 0, again.stderr
+    assert f"test seeds, {len(before)} of 12 are done" in again.stderr
+    assert runs_in(tmp_path) == 12
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+
+
+@pytest.mark.slow
+def test_list_and_show_have_the_verdict_and_note_a_changed_yaml(
+    folder: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(folder, copied)
+
+    def listed() -> Plain:
+        done = normbench(copied, "claim", "list", *MINE, "--json")
+        (tiny,) = (row for row in json.loads(done.stdout) if row["name"] == "tiny")
+        return dict(tiny)
+
+    assert listed()["outcome"] == verdict_of(copied).outcome
+    assert listed()["changed"] is False
+    shown = json.loads(
+        normbench(copied, "claim", "show", "tiny", *MINE, "--json").stdout
+    )
+    assert shown["verdict"] == verdict_of(copied).model_dump(mode="json")
+    assert shown["cost"]["full"]["tuning_runs"] == 4
+    put(real(extend=1), copied / "mine")
+    assert listed()["changed"] is True
+    done = normbench(copied, "claim", "show", "tiny", *MINE)
+    assert "the yaml has changed since this verdict" in done.stdout
+    done = normbench(copied, "claim", "list", *MINE)
+    assert "changed since" in " ".join(done.stdout.split())
+    git(copied, "add", "mine")
+    refused = normbench(copied, "claim", "check", "tiny", *MINE, "--budget", "full")
+    assert refused.returncode == 2
+
+
+@pytest.mark.slow
+def test_a_check_with_an_extra_arm_is_not_written(folder: Path) -> None:
+    files = sorted(folder.glob("results/claims/**/*"))
+    arm = ["--arm", "norm=group norm.num_groups=2"]
+    done = normbench(folder, "claim", "check", "tiny", *MINE, *arm)
+    assert done.returncode == 0, done.stderr
+    assert "(exploratory)" in done.stdout
+    assert sorted(folder.glob("results/claims/**/*")) == files
+
+
+@pytest.mark.slow
+def test_compare_judges_its_arms_by_the_same_rules(folder: Path) -> None:
+    words = [*real()["outcomes"]["digits"]["common"].split()]
+    arms = ["--arm", "norm=affine", "--arm", "norm=batch"]
+    options = ["--rates", "0.1,0.2", "--seeds", "6", "--gate", "0.99", "--json"]
+    done = normbench(folder, "compare", *words, *arms, *options)
+    assert done.returncode == 0, done.stderr
+    plain = json.loads(done.stdout)
+    (contrast,) = plain["outcomes"][0]["contrasts"]
+    assert contrast["exploratory"] is True
+    assert contrast["n"] == 6
+    assert plain["budget"] == "full"
+
+
+def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(
+    invoke: Command, tmp_path: Path
+) -> None:
+    put(real(), tmp_path / "mine")
+    for arguments, message in (
+        (["claim", "check"], "name a claim"),
+        (["claim", "check", "tinny"], "is unknown"),
+        (["claim", "check", "tiny", "--all"], "not both"),
+        (["claim", "check", "tiny", "--arm", "norm=batch lr=1"], "lr=1 cannot"),
+        (["compare", "--arm", "norm=batch"], "two arms"),
+        (["compare", "--rates", "a,b"], "not a list of numbers"),
+        (
+            ["claim", "check", "tiny", "--from-records"],
+            "results/claims/tiny/records.jsonl.gz is not there",
+        ),
+    ):
+        done = invoke(*arguments, *MINE)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr, arguments
+        assert not (tmp_path / "results").exists(), arguments
