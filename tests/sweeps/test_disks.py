@@ -15,6 +15,8 @@ from faults_made import Sweep
 from normbench.records.store import Results
 from normbench.training.experiment import run_one
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_results_folder_may_be_removed_meanwhile(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, "seed=0,1", "engine.workers=2")
