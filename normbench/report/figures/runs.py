@@ -31,6 +31,7 @@ from normbench.report.figures.series import (
     name_rows,
     numeric,
     row_places,
+    rows_height,
     styled_series,
 )
 
@@ -179,7 +180,7 @@ def _dots(all_series: Sequence[Series], levels: Sequence[str], texts: _Texts) ->
     check_count("rows", len(places), MAX_ROWS)
     several = len(levels) > 1
     legend = several and len(all_series) > 1
-    height = (0.11 if several else 0.2) * (max(places.values()) + 2) + 0.75
+    height = rows_height(places)
     if legend:
         height += 0.14 * ceil(len(all_series) / 3)
     with style():

@@ -225,6 +225,16 @@ def row_places(
     return places
 
 
+def rows_height(places: Mapping[tuple[str, str], int]) -> float:
+    """Return the height in inches of axes with these rows and an x label.
+
+    Rows are closer if there are several levels, since a level then has one label.
+    """
+    levels = {level for _, level in places}
+    per_row = 0.11 if len(levels) > 1 else 0.2
+    return per_row * (max(places.values()) + 2) + 0.75
+
+
 def limit_to_possible(axes: Axes, metric: str, axis: Literal["x", "y"]) -> None:
     """Limit the axis of an error or an accuracy to [0, 1] and a small edge."""
     if metric.rpartition("/")[2] not in ("error", "accuracy"):

@@ -37,6 +37,7 @@ from normbench.report.figures.series import (
     name_rows,
     numeric,
     row_places,
+    rows_height,
     styled_series,
 )
 from normbench.report.published import Published, published_for
@@ -324,8 +325,7 @@ def _dots(content: _Content) -> Figure:
         label = textwrap.fill(_source(source), 40 if columns < 3 else 28)
         panels.append((_published(source, ours, ":"), label))
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    panel_height = (0.11 if several else 0.2) * (max(places.values()) + 2) + 0.75
-    height = panel_height * rows + (0.3 if several else 0.0)
+    height = rows_height(places) * rows + (0.3 if several else 0.0)
     drawn = figure(width, height, content.title, content.description)
     grid = drawn.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[count:]:
