@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict
 class Published(BaseModel):
     """The published series of one source.
 
-    `series` maps an arm or a norm to its errors in [0, 1], by level. `shown` maps each
-    claim to those of its designs beside which the series are drawn: their levels mean
-    the same.
+    `series` maps an arm or a norm to its errors in [0, 1], by level. `shown` maps a
+    claim to designs with the same levels; the series are drawn beside these designs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -1,1 +1,1 @@
-"""Everything on one HTML page."""
+"""The report as one HTML page."""

@@ -101,10 +101,10 @@ function gridOf({ x, y, width }, { xLabel, yLabel }) {
   return [
     ...y.ticks.flatMap((tick) => [
       svg("path", { class: "grid", d: `M${CHART.left} ${y.place(tick)}H${right}` }),
-      label(shownNumber(tick), { x: CHART.left - 8, y: y.place(tick) + 4, "text-anchor": "end" }),
+      label(numberText(tick), { x: CHART.left - 8, y: y.place(tick) + 4, "text-anchor": "end" }),
     ]),
     ...x.ticks.map((tick) =>
-      label(shownNumber(tick), { x: x.place(tick), y: bottom + 17, "text-anchor": "middle" }),
+      label(numberText(tick), { x: x.place(tick), y: bottom + 17, "text-anchor": "middle" }),
     ),
     svg("path", { class: "axis", d: `M${CHART.left} ${bottom}H${right}` }),
     label(xLabel, { x: right, y: CHART.height - 5, "text-anchor": "end" }),
@@ -226,7 +226,7 @@ function showAt(x, { lines, scales, options, cross, dots, readout }) {
         svg("circle", { cx: pixel, cy: scales.y.place(point[1]), r: 3.5, fill: line.colour }),
       ),
   );
-  const head = `${options.xLabel} ${shown(x)}`;
+  const head = `${options.xLabel} ${asText(x)}`;
   const values = present.map(({ line, point }) => [line.label, valueText(point)]);
   readout.replaceChildren(
     element("strong", {}, head),
@@ -244,8 +244,8 @@ function showAt(x, { lines, scales, options, cross, dots, readout }) {
 }
 
 function valueText([, y, low, high]) {
-  const value = y === null ? "not finite" : shown(y);
-  return low === undefined || low === null ? value : `${value} (${shown(low)} to ${shown(high)})`;
+  const value = y === null ? "not finite" : asText(y);
+  return low === undefined || low === null ? value : `${value} (${asText(low)} to ${asText(high)})`;
 }
 
 function colourSwatch(colour) {
@@ -273,7 +273,7 @@ function valuesTable(lines, options) {
       "tr",
       {},
       element("th", { scope: "row" }, label),
-      element("td", {}, shown(point[0])),
+      element("td", {}, asText(point[0])),
       element("td", {}, valueText(point)),
     ),
   );

@@ -50,9 +50,9 @@ function compareTable({ runs, state }, first, second) {
         "tr",
         { className: row.same ? "same" : "" },
         element("th", { scope: "row" }, row.key),
-        element("td", {}, shown(row.a)),
-        element("td", {}, shown(row.b)),
-        element("td", { className: "n" }, numbers ? shownNumber(row.b - row.a) : ""),
+        element("td", {}, asText(row.a)),
+        element("td", {}, asText(row.b)),
+        element("td", { className: "n" }, numbers ? numberText(row.b - row.a) : ""),
       );
     }),
     "runs",

@@ -18,7 +18,7 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
     figure cannot be written.
     """
     figures = {
-        # A claim that has changed since the verdict does not describe its arms.
+        # A claim that has changed does not describe the arms of the verdict.
         entry.name: verdict_figures(
             entry.verdict, None if entry.changed else entry.claim
         )

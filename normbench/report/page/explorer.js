@@ -52,7 +52,7 @@ function currentCells({ runs, state }) {
 function cellName(by, cell) {
   const names = by.map((key, i) => {
     const value = cell.values[i];
-    return typeof value === "string" ? value : `${key} ${shown(value)}`;
+    return typeof value === "string" ? value : `${key} ${asText(value)}`;
   });
   return names.join(", ") || "all runs";
 }

@@ -7,7 +7,7 @@ function drawFilter(context) {
   const values = element("datalist", { id: "values" });
   const suggestValues = (key) => {
     const options = runs.distinct(key).slice(0, MAX_SUGGESTIONS);
-    values.replaceChildren(...options.map((value) => element("option", { value: shown(value) })));
+    values.replaceChildren(...options.map((value) => element("option", { value: asText(value) })));
   };
   const key = select(runs.keys, runs.varies("norm") ? "norm" : "status", suggestValues);
   suggestValues(key.value);

@@ -29,7 +29,7 @@ class ClaimEntry:
 
     @property
     def text(self) -> Verdict | Claim:
-        """The verdict, otherwise the claim: both have the sentence and its source."""
+        """The verdict, or the claim if there is no verdict."""
         text = self.verdict or self.claim
         assert text is not None
         return text
@@ -65,8 +65,8 @@ class Material:
 def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Material:
     """Read the runs in `results` and the verdicts in `claims`; either may be missing.
 
-    If a run has a folder and a committed record, its folder counts. Raises RequestError
-    if a verdict or the records of a claim cannot be read.
+    If a run has a folder and a committed record, the folder is read. Raises
+    RequestError if a verdict or the records of a claim cannot be read.
     """
     entries = _entries(claims, config_dir)
     records, damaged = store.all_records(results)

@@ -33,7 +33,7 @@ SCRIPTS = (
     *("runs.js", "chart.js", "elements.js", "filters.js", "table.js", "curves.js"),
     *("compare.js", "explorer.js", "page.js"),
 )
-"""The scripts are one module in the page: each can call the functions of all others."""
+"""The page joins the scripts into one module, so that they share all functions."""
 MAX_BYTES = 5 * 2**20
 """A page that would be larger gets curves with fewer points, or none."""
 MAX_FAILURES = 200
@@ -192,7 +192,11 @@ def part_counts(claim: Claim) -> str:
         (len(claim.mechanisms), "mechanism", "mechanisms"),
         (len(claim.outcomes), "outcome", "outcomes"),
     )
-    return ", ".join(f"{n} {one if n == 1 else many}" for n, one, many in parts if n)
+    return ", ".join(
+        f"{count} {singular if count == 1 else plural}"
+        for count, singular, plural in parts
+        if count
+    )
 
 
 def failures_of(records: Iterable[RunRecord]) -> list[tuple[Failure, list[str]]]:

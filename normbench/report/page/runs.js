@@ -71,13 +71,13 @@ class Runs {
 }
 
 // A value as text: strings unchanged, other values as JSON.
-function shown(value) {
+function asText(value) {
   if (value === null) return "–";
-  if (typeof value === "number") return shownNumber(value);
+  if (typeof value === "number") return numberText(value);
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-function shownNumber(value) {
+function numberText(value) {
   if (Number.isInteger(value) || value === 0) return String(value);
   const size = Math.abs(value);
   if (size < 1e-3 || size >= 1e5) return String(Number(value.toPrecision(3)));
@@ -85,7 +85,7 @@ function shownNumber(value) {
 }
 
 // A number as text for a column: four decimals, or exponential form if those do not suit.
-function aligned(value) {
+function columnText(value) {
   if (value === null) return "–";
   const size = Math.abs(value);
   return value === 0 || (size >= 1e-3 && size < 1e5) ? value.toFixed(4) : value.toExponential(2);
@@ -100,7 +100,7 @@ function rank(value) {
 function compareValues(a, b) {
   if (rank(a) !== rank(b)) return rank(a) - rank(b);
   if (typeof a === "number") return a - b;
-  return a === null ? 0 : compareText(shown(a), shown(b));
+  return a === null ? 0 : compareText(asText(a), asText(b));
 }
 
 function compareText(a, b) {
@@ -119,7 +119,7 @@ function holds({ operator, text }, value) {
 function equalsText(value, text) {
   if (value === null) return text.toLowerCase() === "null" || text === "–";
   if (typeof value === "number") return text.trim() !== "" && Number(text) === value;
-  return text === shown(value) || text.toLowerCase() === shown(value);
+  return text === asText(value) || text.toLowerCase() === asText(value);
 }
 
 function matching(runs, conditions) {

@@ -2,7 +2,7 @@
 
 const PAGE_ROWS = 50;
 // The numeric columns of cells, with the functions that format them.
-const NUMBERS = { n: shown, mean: aligned, sd: aligned, min: aligned, max: aligned, failures: shown, without: shown };
+const NUMBERS = { n: asText, mean: columnText, sd: columnText, min: columnText, max: columnText, failures: asText, without: asText };
 
 function drawTable(context) {
   (context.state.view === "runs" ? drawRuns : drawCells)(context);
@@ -73,12 +73,12 @@ function pageOf(state, items) {
 function runCells(runs, run, columns) {
   return columns.map((column, i) => {
     const value = runs.value(run, column);
-    if (i === 0) return element("th", { scope: "row", className: "id" }, shown(value));
-    const cell = element("td", { title: shown(value), className: isNumeric(runs, column) ? "n" : "" });
+    if (i === 0) return element("th", { scope: "row", className: "id" }, asText(value));
+    const cell = element("td", { title: asText(value), className: isNumeric(runs, column) ? "n" : "" });
     if (column === "status") {
       cell.append(element("span", { className: `status ${value}` }, value));
     } else {
-      cell.textContent = runs.metrics.has(column) ? aligned(value) : shown(value);
+      cell.textContent = runs.metrics.has(column) ? columnText(value) : asText(value);
     }
     return cell;
   });
@@ -88,7 +88,7 @@ function cellRow(context, by, cell, limits) {
   const { runs } = context;
   const values = cell.values.map((value, i) => {
     const className = isNumeric(runs, by[i]) ? "n" : "";
-    return i ? element("td", { className }, shown(value)) : element("th", { className, scope: "row" }, shown(value));
+    return i ? element("td", { className }, asText(value)) : element("th", { className, scope: "row" }, asText(value));
   });
   return element(
     "tr",
