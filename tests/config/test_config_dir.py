@@ -141,7 +141,7 @@ def output_of(arguments: Sequence[str]) -> str:
     done = CliRunner().invoke(app, arguments)
     details = (shlex.join(arguments), done.output, done.exception)
     if done.exit_code != 0:
-        expected = (STOPPED, "mine/verdict.json is not there")
+        expected = (STOPPED, "mine/verdict.json does not exist")
         assert any(text in done.output for text in expected), details
     assert "Traceback" not in done.output, details
     return done.output

@@ -220,7 +220,9 @@ def test_nothing_to_upload_is_no_error_and_a_wrong_folder_is_one(
     assert (done.returncode, done.stdout) == (0, f"nothing to upload in {both}\n")
     done = invoke("sync", WANDB_DIR="~nosuch/x")
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
-    assert done.stderr.startswith("error: WANDB_DIR=~nosuch/x begins with ~, and ")
+    assert done.stderr.startswith(
+        "error: WANDB_DIR=~nosuch/x is in a home folder that does not exist; "
+    )
     assert len(done.stderr.splitlines()) == 1
     done = invoke("sync", "--results", "nowhere")
     assert done.returncode == 2

@@ -124,7 +124,7 @@ def test_a_write_does_not_replace_a_pipe_or_link(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     link.symlink_to(pipe)
     for path in (pipe, link):
-        with pytest.raises(OSError, match="no regular file"):
+        with pytest.raises(OSError, match="not a regular file"):
             write_atomically(path, "text")
         assert path.is_fifo(), path
     assert sorted(tmp_path.iterdir()) == [link, pipe]

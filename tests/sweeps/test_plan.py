@@ -135,7 +135,7 @@ def test_a_norm_that_cannot_work_is_skipped_with_the_reason() -> None:
 def test_a_plan_with_one_wrong_run_is_refused_whole() -> None:
     for overrides, arms, words in (
         ("norm=batch,grop", [], ["norm=grop", "group"]),
-        ("norm=glob(nothing*)", [], ["glob(nothing*)", "none of"]),
+        ("norm=glob(nothing*)", [], ["glob(nothing*)", "does not match any of"]),
         ("lr=glob(*)", [], ["glob", "yaml files"]),
         ("lr=interval(0,1)", [], ["interval", "range("]),
         ("seed=range(3,3)", [], ["seed=range(3,3)", "no values"]),

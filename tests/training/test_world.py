@@ -115,5 +115,5 @@ def test_only_train_is_for_torchrun(
     done = command("sweep", "seed=0,1", TORCHELASTIC_RUN_ID="none", RANK=str(rank))
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("error: torchrun starts") == (rank == 0)
+    assert done.stderr.startswith("error: torchrun can start only") == (rank == 0)
     assert list(tmp_path.iterdir()) == []
