@@ -1,4 +1,4 @@
-"""Reparametrizations of convolution weights, put on a model after it is built."""
+"""Reparametrizations of convolution weights, applied to a model after its creation."""
 
 import math
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from normbench.registry import Functions
 class WeightStd(nn.Module):
     """Weight standardization (Qiao et al. 2019): (w - mean) / sqrt(var + eps).
 
-    Mean and biased variance of each output channel of `w` (Cout, Cin, *kernel) over
-    everything else. eps is 1e-5 under the root, as in the paper's formula; the authors'
-    code adds it to the unbiased deviation, timm uses 1e-6. Raises Incompatible where an
-    output channel has a single weight.
+    The mean and the biased variance of each output channel of `w` (Cout, Cin, *kernel)
+    are over the other dimensions. eps is 1e-5 under the root, as in the paper's
+    formula. The authors' code adds eps to the unbiased deviation; timm uses 1e-6.
+    Raises Incompatible if an output channel has a single weight.
     """
 
     def __init__(self, eps: float = 1e-5) -> None:
@@ -33,12 +33,12 @@ class WeightStd(nn.Module):
 class ScaledWeightStd(nn.Module):
     """Scaled weight standardization (Brock et al. 2021).
 
-    gain * (w - mean) / sqrt((var + eps) * fan_in): as WeightStd, with fan_in the number
-    of weights of an output channel and a learned gain (Cout,), 1 at first, so that an
-    input of variance 1 gives an output of about 1. The paper's gamma, which makes up
-    for the variance that an activation removes (1.71 for a ReLU), is 1 here: the gain
-    can learn it, and a convolution does not know the layer before. As timm's
-    ScaledStdConv2d.
+    gain * (w - mean) / sqrt((var + eps) * fan_in), with mean and var as in WeightStd.
+    fan_in is the number of weights of an output channel. gain (Cout,) is learned and
+    starts at 1. An input of variance 1 then gives an output of variance about 1.
+    The paper's gamma corrects for the variance that an activation removes (1.71 for a
+    ReLU). It is 1 here, because a convolution does not know the previous layer, and the
+    gain can learn gamma. Equals timm's ScaledStdConv2d.
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
@@ -56,7 +56,7 @@ def _standardize(w: Tensor, eps: float, reparam: str) -> Tensor:
     if w[0].numel() <= 1:
         raise Incompatible(
             f"reparam={reparam} needs more than one weight per output channel, "
-            f"and a convolution has weights of shape {tuple(w.shape)}"
+            f"but a convolution has weights of shape {tuple(w.shape)}"
         )
     return F.layer_norm(w, w.shape[1:], eps=eps)
 
@@ -69,18 +69,18 @@ REPARAMS: Functions[Callable[[nn.Module], object]] = Functions(
 
 @REPARAMS("none")
 def none(convolution: nn.Module) -> None:
-    """The weight as it is."""
+    """No reparametrization: the weight is used unchanged."""
 
 
 @REPARAMS("weight_std")
 def weight_std(convolution: nn.Module) -> None:
-    """Weight standardization: each filter at mean 0 and variance 1."""
+    """Weight standardization: each filter has mean 0 and variance 1."""
     parametrize.register_parametrization(convolution, "weight", WeightStd())
 
 
 @REPARAMS("scaled_weight_std")
 def scaled_weight_std(convolution: nn.Module) -> None:
-    """Weight standardization with a gain per filter, by its fan-in."""
+    """Weight standardization with a learned gain per filter, scaled by the fan-in."""
     weight = cast(Tensor, convolution.weight)
     scaled = ScaledWeightStd(len(weight)).to(weight)
     parametrize.register_parametrization(convolution, "weight", scaled)
@@ -94,27 +94,26 @@ def weight_norm(convolution: nn.Module) -> None:
 
 @REPARAMS("spectral_norm")
 def spectral_norm(convolution: nn.Module) -> None:
-    """The weight over its largest singular value (Miyato et al. 2018).
+    """Divide the weight by its largest singular value (Miyato et al. 2018).
 
-    One step of power iteration in each training forward; evaluation keeps the vectors
-    of training.
+    Each training forward does one step of power iteration; evaluation does none.
     """
     parametrizations.spectral_norm(convolution)
 
 
 def apply(model: nn.Module, name: str) -> None:
-    """Put reparametrization `name` on all convolutions but `model.output_layers`.
+    """Apply reparametrization `name` to all convolutions except `model.output_layers`.
 
-    The weight that is trained becomes `parametrizations.weight.original` (`original0`,
-    the gain, and `original1` for weight_norm). Random numbers depend on the global
-    random state, which stays as it was. Raises RequestError for an unknown name,
-    Incompatible if the model has no convolution to put it on.
+    The trained weight becomes `parametrizations.weight.original`. For weight_norm, it
+    becomes `original0`, the gain, and `original1`. Random numbers depend on the global
+    random state, which does not change. Raises RequestError for an unknown name, and
+    Incompatible if the model has no other convolutions.
     """
     reparam = REPARAMS.get(name)
     if name == "none":
         return
-    last = cast("list[nn.Module]", model.output_layers)
-    excluded = {id(part) for layer in last for part in layer.modules()}
+    output_layers = cast("list[nn.Module]", model.output_layers)
+    excluded = {id(module) for layer in output_layers for module in layer.modules()}
     convolutions = [
         module
         for module in model.modules()
