@@ -17,7 +17,7 @@ bench = typer.Typer(help="Measure the speed and memory of norms.", no_args_is_he
 
 @bench.callback()
 def _group() -> None:
-    """Make `norms` a command of a group; Typer would make a single command the app."""
+    """Keep the name `norms`; without this, Typer drops the name of a sole command."""
 
 
 def _listable() -> dict[str, str]:

@@ -203,21 +203,21 @@ def _print_runs(
     """
     from normbench.records import query
 
-    configs = [query.flat(record.config) for record in records]
+    run_configs = [record.config for record in records]
+    configs = [query.flat(config) for config in run_configs]
     differing, options = _differing(configs)
     shown = {"task", "data", "norm", "reparam", "batch_size", "norm_batch", "seed"}
-    shown |= {*differing, "lr"}
-    configured = [record.config for record in records]
-    if all(c.norm_batch * c.accumulate == c.batch_size for c in configured):
+    shown |= set(differing)
+    if all(c.norm_batch * c.accumulate == c.batch_size for c in run_configs):
         shown.discard("norm_batch")  # follows from batch_size
     columns = _in_config_order(key for config in configs for key in config)
     rows = []
     for record, config in zip(records, configs, strict=True):
         row: dict[str, str] = {"run_id": record.run_id, "status": record.status}
         for key in columns:
-            if key in shown and (key != "lr" or key in differing):
+            if key in shown:
                 row[key] = _text(config[key]) if key in config else "-"
-            if key == "lr":
+            if key == "lr":  # peak_lr is shown in any case
                 row["peak_lr"] = f"{record.peak_lr:.4g}"
         if not metrics:
             row["metric"] = record.primary_metric

@@ -91,17 +91,17 @@ def dashboard(
     the project: train with tracker=wandb, then upload with `normbench sync`.
     """
     with exit_codes():
-        from normbench.report import dashboard as dashboards
+        from normbench.report import dashboard as builder
         from normbench.verdicts.files import read_verdict
 
         files = sorted(claims.glob("*/verdict.json"))
         verdicts = [verdict for file in files if (verdict := read_verdict(file))]
         if publish:
-            addresses = dashboards.publish(verdicts, project, entity)
+            addresses = builder.publish(verdicts, project, entity)
             plain, text = addresses, "\n".join(addresses.values())
         else:
-            drafts = dashboards.dashboard(verdicts, project, entity)
-            plain, text = drafts.plain(), dashboards.outline(drafts)
+            drafts = builder.dashboard(verdicts, project, entity)
+            plain, text = drafts.plain(), builder.outline(drafts)
         if json:
             print_json(plain)
         else:

@@ -1,8 +1,8 @@
 """Imports the user's modules (option --module) and computes their hashes.
 
-The hash of a module covers all files that it imports, directly or through other files,
-when it is imported or later. Files of the standard library, of installed packages and
-of normbench are left out.
+The hash of a module covers all files that it imports, directly or through other files.
+It also covers imports inside functions, which Python executes later. Files of the
+standard library, of installed packages and of normbench are left out.
 """
 
 import ast
@@ -67,8 +67,8 @@ def require_modules(record: RunRecord, names: Sequence[str]) -> None:
 def hashes(names: tuple[str, ...]) -> dict[str, str]:
     """Return the hash of every module in `names`, which are imported already.
 
-    A file that one of the modules imports enters the hash of all: sys.modules does not
-    show which other modules import the same file.
+    If one of the modules imports a file, the hashes of all of them contain the file.
+    The reason is that sys.modules does not show which modules import a file.
     """
     return {name: _hashed(name, names) for name in names}
 

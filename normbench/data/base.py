@@ -125,9 +125,9 @@ class Data(ABC):
     not_hashed: ClassVar[frozenset[str]] = frozenset()
     """Further options that the run id does not contain: how the files are read."""
     known_content: ClassVar[str | None] = None
-    """For data inside a package or this program: the value of `hash_files` that a null
-    `fingerprint` stands for in a run id. Never change it: runs on other data would get
-    the ids of earlier runs."""
+    """For data in a package or in this program: the usual value of `hash_files`. In a
+    run id, a null `fingerprint` stands for this value. Never change it: runs on other
+    data would get the ids of earlier runs."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages that read, decode, scale or tokenise the data. A record contains their
     versions, and a verdict warns if its runs used several versions."""

@@ -35,8 +35,8 @@ class ContentFolder(Data, name="content_folder"):
 
     `crops` (train + val + test, 3, crop, crop); `styles` (S, 3, style_side, style_side)
     are the centres of the pictures `style_paths`. The network is to redraw crop i in
-    style i mod S. No picture is in two parts. A part reads at most one picture per
-    crop. Unreadable pictures are skipped and counted as "skipped_images". With
+    style i mod S. The three parts share no picture. A part reads at most one picture
+    per crop. Unreadable pictures are skipped and counted as "skipped_images". With
     `strict`, they raise RequestError.
     """
 

@@ -25,7 +25,7 @@ from normbench.data.splits import consecutive_split
 FORMAT = 1
 
 # Without motorcycle_right.png, which shows the scene of motorcycle_left.png: the same
-# scene must not be in two parts.
+# scene must not be in, for example, training and test.
 CONTENT = (
     "astronaut.png",
     "coffee.png",

@@ -22,7 +22,7 @@ class TextCsv(LabelledTexts, name="text_csv"):
 
     Fields may be in double quotes, as spreadsheets write them. The delimiter is
     detected unless it is given. A column is named by its header or its number. Without
-    `test_path`, the seed draws the test part too.
+    `test_path`, the seed also chooses the test part.
     """
 
     path_options = frozenset({"path", "test_path"})

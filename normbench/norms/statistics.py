@@ -205,9 +205,10 @@ class BatchStatistics(Norm, name=""):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def count(self, x: Tensor, mask: Tensor | None = None) -> Tensor | int:
-        """Return the number of (real) values per channel in all sharing processes.
+        """Return the number of values per channel in all sharing processes.
 
-        With a mask, the number is a scalar on the device, at least 1.
+        With a mask, only real positions are counted, and the number is a scalar on the
+        device, at least 1.
         Raises Incompatible if the number is below 2. The number of real positions is
         checked on the CPU only, outside compiled graphs: the check would wait for
         another device. There, `update` ignores such a batch.

@@ -148,7 +148,7 @@ def _checked(data: bytes, path: Path, where: str = "") -> RunRecord:
                 raise OtherFormat(
                     path,
                     f"{where}this version of normbench cannot read the record's "
-                    "format; choose other --results or another version",
+                    "format; choose another --results folder or another version",
                 ) from None
         raise
     if wrong := identity.mistake(record.run_id, record.config):

@@ -110,7 +110,7 @@ class RunWriter:
             if path.is_symlink():
                 raise RequestError(
                     f"{path} is a link, and a run writes only inside {self._results}; "
-                    "move the link away, or choose other --results"
+                    "move the link away, or choose another --results folder"
                 )
         names = {path.name for path in self.folder.glob("*.png") if _is_folder(path)}
         for name in (*FILES, *sorted(names)):
@@ -134,7 +134,7 @@ class RunWriter:
         except FileExistsError as error:
             raise RequestError(
                 f"--results {self._results} cannot be written: {error.filename} is not "
-                "a folder; move it away, or choose other --results"
+                "a folder; move it away, or choose another --results folder"
             ) from None
         except PermissionError:
             raise RequestError(

@@ -44,10 +44,10 @@ def examine(
 ) -> list[Finding]:
     """Return what can be checked before a run, or a sweep of such runs, starts.
 
-    The checks train nothing. They write only to the data cache: the parsed data, which
-    they download first if a run would do so. The internet is used only for what
-    `config` needs, for a few seconds apart from such a download. `modules` are the
-    names of the user's modules, which are imported already.
+    The checks train nothing. They write only to the data cache: parsed data. If a run
+    would first download its data, the checks download them too. They use the internet
+    only for what `config` needs; without such a download this takes a few seconds.
+    `modules` are the names of the user's modules, which are imported already.
     """
     findings = [*_packages(), _device(config, engine), _threads(config, engine)]
     findings += [_engine(engine), *_results(results), _code(modules), _tracker(config)]
@@ -79,15 +79,13 @@ def _packages() -> Iterator[Finding]:
             extras.setdefault(match[2], []).append(match[1])
     for extra, packages in sorted(extras.items()):
         missing = [name for name in packages if not _is_installed(name)]
-        yield finding(
-            bool(missing),
-            "note",
-            f"extra {extra}",
-            f"{', '.join(missing)} not installed"
-            if missing
-            else f"{', '.join(packages)} installed",
-            f"pip install 'normbench[{extra}]' if you need it",
-        )
+        what = f"extra {extra}"
+        if missing:
+            why = f"{', '.join(missing)} not installed"
+            do = f"pip install 'normbench[{extra}]' if you need it"
+            yield Finding("note", what, why, do)
+        else:
+            yield Finding("ok", what, f"{', '.join(packages)} installed")
 
 
 def _is_installed(package: str) -> bool:
@@ -141,16 +139,11 @@ def _engine(engine: Engine) -> Finding:
         why = f"ray, engine.address={engine.address} accepts connections"
         return Finding("ok", "engine", f"{why}; its version is not checked")
     if engine.name == "slurm" and engine.cluster == "slurm":
-        missing = not shutil.which("sbatch")
-        return finding(
-            missing,
-            "error",
-            "engine",
-            "engine=slurm: the command sbatch is not on the PATH"
-            if missing
-            else f"slurm, {engine.workers} jobs",
-            "use a login node of the cluster, or test with engine.cluster=local",
-        )
+        if shutil.which("sbatch"):
+            return Finding("ok", "engine", f"slurm, {engine.workers} jobs")
+        why = "engine=slurm: the command sbatch is not on the PATH"
+        do = "use a login node of the cluster, or test with engine.cluster=local"
+        return Finding("error", "engine", why, do)
     return Finding("ok", "engine", engine.name)
 
 
@@ -160,7 +153,7 @@ def _results(results: Path) -> Iterator[Finding]:
     folder = next(p for p in (path, *path.parents) if p.exists())
     if not folder.is_dir():
         why = f"{folder} is not a folder"
-        yield Finding("error", "results", why, "choose other --results")
+        yield Finding("error", "results", why, "choose another --results folder")
         return
     writable = os.access(folder, os.W_OK | os.X_OK)
     yield finding(
@@ -168,12 +161,12 @@ def _results(results: Path) -> Iterator[Finding]:
         "error",
         "results",
         f"{results} can be written" if writable else f"{folder} cannot be written",
-        "choose other --results",
+        "choose another --results folder",
     )
     free = shutil.disk_usage(folder).free
     size = f"{free / 2**30:.1f} GiB free at {folder}"
     if free < MIN_DISK_SPACE:
-        do = "free some space, or choose other --results"
+        do = "free some space, or choose another --results folder"
         yield Finding("error", "disk", size, do)
     else:
         do = (

@@ -1,7 +1,7 @@
 """Temporary handlers of Ctrl-C, SIGTERM and SIGHUP.
 
-A terminal sends SIGHUP when it is closed. If a process ignores a signal (`nohup`), it
-also ignores the signal here.
+A terminal sends SIGHUP when it is closed. If the process already ignores a signal, as
+after `nohup`, these handlers do not change that.
 """
 
 import signal

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import ceil
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -139,7 +140,7 @@ def full_batches(index: Tensor, batch_size: int) -> Iterator[tuple[Tensor, int]]
         batch = index[start : start + batch_size]
         count = len(batch)
         if count < batch_size:
-            repeats = -(-batch_size // len(index))
+            repeats = ceil(batch_size / len(index))
             batch = torch.cat([batch, index.repeat(repeats)])[:batch_size]
         yield batch, count
 

@@ -153,6 +153,7 @@ class Transformer(Task, name="transformer"):
 
     def loss_of_share(self, model: nn.Module, share: Tensor, index: Tensor) -> Tensor:
         labels = self.labels[share.to(self.labels.device, non_blocking=True)]
+        # The share is padded to the length of the whole batch.
         inputs = self._padded(share, self._length(index))
         return F.cross_entropy(model(*inputs), labels)
 

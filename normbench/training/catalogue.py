@@ -27,8 +27,9 @@ class Facts:
 
     `parameters` is a formula in the number of channels C, or None if the norm cannot be
     built for 96 channels. `tasks` are the tasks whose default network can use the norm.
-    The optional facts are None for an alias, which means another norm in each task, and
-    for a norm whose class is not imported; the latter has no `tasks` either.
+    The optional facts are None in two cases: for an alias, because it selects a
+    different norm in each task; and for a norm whose class is not imported. In the
+    second case `tasks` is empty too.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Facts:
 def catalogue(config_dir: Path | None = None) -> list[Facts]:
     """Return the facts of all norms, including those of the user's `config_dir`.
 
-    Raises RequestError, which names the file, if a yaml is not valid for any run.
+    Raises RequestError if no run could use a yaml. The message names the file.
     """
     files = choices("norm", config_dir)
     sections = {name: _section(name, file, config_dir) for name, file in files.items()}
@@ -122,10 +123,11 @@ def _parameters(name: str, options: Options) -> str:
         norm.eval()(torch.zeros(2, channels, positions))
         return sum(parameter.numel() for parameter in norm.parameters())
 
-    parameters = count(CHANNELS, 2)
-    per_channel = (count(2 * CHANNELS, 2) - parameters) // CHANNELS
-    if count(CHANNELS, 4) != parameters:
-        return f"{per_channel // 2} C x positions"
+    positions = 2
+    parameters = count(CHANNELS, positions)
+    per_channel = (count(2 * CHANNELS, positions) - parameters) // CHANNELS
+    if count(CHANNELS, 2 * positions) != parameters:
+        return f"{per_channel // positions} C x positions"
     terms = []
     if per_channel:
         terms.append(f"{per_channel} C")

@@ -47,7 +47,8 @@ def fit(
     float16. With several replicas, `average` turns the losses (L,) of this replica into
     the means over all replicas.
 
-    Returns the step whose loss was not finite, which ends training, or None.
+    A loss that is not finite ends training, at the next `log`. Returns the step of the
+    first such loss, or None.
     """
     penalised: list[Any] = [m for m in model.modules() if hasattr(m, "penalty")]
     losses = list(pending)

@@ -61,7 +61,7 @@ def require_compiler(device: torch.device) -> None:
     """
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.zeros(2, device=device))
-    except Exception as error:  # of any type: the compiler, headers or Triton may lack
+    except Exception as error:  # of any type: the compiler or Triton may be missing
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RequestError(
             f"compile=true does not work for device={device.type} on this machine: "
@@ -106,11 +106,14 @@ def build(config: RunConfig, task: Task, processes: int = 1) -> Network:
     share of every micro-batch.
     """
     share = config.batch_size // config.accumulate // processes
+    # A norm divides the share of a process into ghost batches of `norm_batch` samples,
+    # or shares its statistics between processes if `norm_batch` is larger.
+    ghost_batches = max(1, share // config.norm_batch)
     norms = NormFactory(
         config.norm.name,
         config.norm.options,
         norm_batch=config.norm_batch,
-        forwards_per_step=config.accumulate * max(1, share // config.norm_batch),
+        forwards_per_step=config.accumulate * ghost_batches,
         conditions=task.conditions,
     )
     model = task.build(norms)
@@ -143,7 +146,8 @@ def try_on_meta(
 def check(config: RunConfig, task: Task) -> None:
     """Raise RequestError if the run of `config` on `task` is not possible.
 
-    The network is tried with `try_on_meta`, once per process and value of `shapes`.
+    The network is tried with `try_on_meta`. In a process, this happens only once for
+    all configs with an equal key from `shapes`.
     """
     samples = len(task.splits["train"])
     if config.batch_size > samples:
@@ -185,6 +189,7 @@ def check(config: RunConfig, task: Task) -> None:
 
 _SHAPES = {"task", "data", "norm", "reparam", "precision"}
 _SHAPES |= {"batch_size", "accumulate", "norm_batch"}
+"""The config keys that decide the network and the shapes of its batches."""
 _checked: set[str] = set()
 
 

@@ -50,7 +50,8 @@ def judge_theorem(
     `deviation` must be within the tolerance, and `control` must not be.
     """
     decision: Decision = "supported" if deviation <= theorem.tolerance else "refuted"
-    # A check whose control is within the tolerance could not have failed.
+    # A check whose control is within the tolerance could not have failed. A control of
+    # NaN counts as within the tolerance.
     if control is not None and not control > theorem.tolerance:
         decision = "inconclusive"
     return TheoremVerdict(
@@ -142,6 +143,7 @@ def _after_holm(
     if contrast.effect is None or contrast.sd is None:
         return contrast
     changes: dict[str, Any] = {"p_adjusted": p, "p_against_adjusted": p_against}
+    # "equivalent" rests on `p_against`, as "refuted" does.
     decisive = p if contrast.decision == "supported" else p_against
     decided = contrast.decision in {"supported", "refuted", "equivalent"}
     if decided and decisive >= alpha:
@@ -161,20 +163,21 @@ def _crossover(
 ) -> CrossoverVerdict | None:
     """Return where the two curves of `crossing` meet.
 
-    None if an arm did not train, or if fewer than two levels, or fewer than two seeds,
-    have runs of both.
+    None if one of the two arms did not train, or if fewer than two levels or fewer than
+    two seeds have runs of both arms.
     """
     if not (gate.get(crossing.above) and gate.get(arm_of(crossing.below))):
         return None
     pairs = {}
     for cell in design.all_cells():
         level = level_of(cell)
+        # `crossing.below` is an arm, or one cell (with "@") for all levels.
         below = crossing.below if "@" in crossing.below else f"{crossing.below}@{level}"
         if arm_of(cell) == crossing.above and cells.get(cell) and cells.get(below):
             pairs[float(level)] = (cells[cell], cells[below])
     levels = sorted(pairs)
-    runs = [cell for level in levels for cell in pairs[level]]
-    seeds = sorted(set.intersection(*map(set, runs))) if runs else []
+    all_runs = [runs_by_seed for level in levels for runs_by_seed in pairs[level]]
+    seeds = sorted(set.intersection(*map(set, all_runs))) if all_runs else []
     if len(levels) < 2 or len(seeds) < 2:
         return None
     curves = [
@@ -186,8 +189,8 @@ def _crossover(
     ]
     if any(row is None for curve in curves for row in curve):
         return None
-    above, below_curve = np.array(curves, np.float64)
-    crossover = stats.crossover(np.log2(levels), above, below_curve)
+    above_curves, below_curves = np.array(curves, np.float64)
+    crossover = stats.crossover(np.log2(levels), above_curves, below_curves)
     return CrossoverVerdict(
         name=crossing.name,
         metric=crossing.metric,
@@ -202,7 +205,7 @@ def _crossover(
 
 
 def _level(log2: float) -> Level:
-    """Return the level of a crossover; its log2 is infinite beyond the levels."""
+    """Return a level from its log2, which is infinite outside the tested levels."""
     if math.isfinite(log2):
         return float(2**log2)
     return "before" if log2 < 0 else "after"

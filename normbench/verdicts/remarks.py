@@ -64,9 +64,9 @@ def read_remarks(path: Path) -> Remarks | None:
 def with_remarks(verdict: Verdict, folder: Path) -> Verdict:
     """Return `verdict` with the remarks in `folder`.
 
-    Remarks on another registration are ignored, and so are all remarks unless the check
-    was full. Raises RequestError if they cannot be read, or if they name a design or
-    contrast that the verdict does not have.
+    Remarks apply only to a full check of the registration that they name; otherwise
+    they are ignored. Raises RequestError if they cannot be read, or if they name a
+    design or contrast that the verdict does not have.
     """
     path = folder / REMARKS
     remarks = read_remarks(path) if verdict.budget == "full" else None
@@ -102,14 +102,15 @@ def _withdrawn(
                 message = f"{design.name} has no contrast {name!r}"
                 raise ValueError(f"{message}; {did_you_mean(name, parts)}")
         names = withdrawal.contrasts or parts
-        reason = {"withdrawn": withdrawal.reason}
+        mark = {"withdrawn": withdrawal.reason}
         changes = {
             kind: [
-                part.model_copy(update=reason) if part.name in names else part
+                part.model_copy(update=mark) if part.name in names else part
                 for part in getattr(design, kind)
             ]
             for kind in ("contrasts", "crossovers")
         }
-        whole = {} if withdrawal.contrasts else reason
-        changed[design.name] = design.model_copy(update=changes | whole)
+        # The design itself is withdrawn if the remark names none of its parts.
+        mark_of_design = {} if withdrawal.contrasts else mark
+        changed[design.name] = design.model_copy(update=changes | mark_of_design)
     return changed

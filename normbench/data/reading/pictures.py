@@ -96,7 +96,7 @@ def read_picture(path: Path) -> "Image":
 
 
 def _bits(picture: "Image") -> int | None:
-    """Return the bits of a decoded grey value, or None if white is unknown."""
+    """Return the bits of a grey value, or None if the value of white is unknown."""
     if picture.mode.startswith("I;16"):
         tags = getattr(picture, "tag_v2", {})
         return 12 if tags.get(BITS_PER_SAMPLE) == (12,) else 16

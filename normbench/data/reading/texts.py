@@ -32,8 +32,8 @@ VocabSize = Annotated[int, Field(ge=1, le=1_000_000)]
 MAX_TEXT_LENGTH = 1_000_000
 """Characters of a text that are used."""
 MAX_WORD_LENGTH = 10_000
-"""Characters of a word that byte pairs are learned from, as the time for learning grows
-with the square of the length. Spaces and punctuation separate words."""
+"""Byte pairs are learned only from this many first characters of a word, because the
+time grows with the square of the length. Spaces and punctuation separate words."""
 NON_WHITESPACE = re.compile(
     r"[^\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
 )
@@ -61,9 +61,10 @@ class Texts(NamedTuple):
 class LabelledTexts(Data, name=None):
     """Base class of data sets that read texts and labels: splits and tokenises them.
 
-    Classes are the labels of the training part, sorted; it has every label of the
-    training samples. Tokens are byte pairs learned from the training part. Each text is
-    cut to `max_length` tokens, and `tokens` is as wide as the longest text.
+    The split puts every label of the training samples that `read` returns into the
+    training part. The classes are the labels of this part, sorted. Tokens are byte
+    pairs learned from this part. Each text is cut to `max_length` tokens, and `tokens`
+    is as wide as the longest text.
     """
 
     kind = Tokens
@@ -95,8 +96,8 @@ class LabelledTexts(Data, name=None):
     def load(self, seed: int) -> Tokens:
         """Return all texts as tokens.
 
-        Raises RequestError if the texts cannot be read, only the test part has a label,
-        or `vocab_size` is smaller than the number of characters.
+        Raises RequestError if the texts cannot be read, if a label occurs only in the
+        test part, or if `vocab_size` is smaller than the number of characters.
         """
         fingerprint = self.hash_files()
         files.require_unchanged(self.fingerprint, fingerprint)

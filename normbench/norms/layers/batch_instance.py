@@ -29,9 +29,10 @@ class BatchInstanceNorm(BatchStatistics, name="batch_instance"):
         require_positions(self, x)
         gate: Tensor = self.gate
         if self.training:
-            # In place: a clamp in the graph would have no gradient outside [0, 1], so
-            # such a gate would never return. `data`: the graphs of earlier chunks of a
-            # ghost batch hold the gate, and autograd must not see the change.
+            # The clamp changes the parameter in place. As a step of the graph it would
+            # have no gradient outside [0, 1], and such a gate would never return.
+            # It changes `data`, because earlier ghost batches of the same step have
+            # saved the gate for their backward pass: autograd would refuse a change.
             gate.data.clamp_(0, 1)
         else:
             gate = gate.clamp(0, 1)

@@ -1,21 +1,23 @@
 """Power normalization (Shen et al. 2020, arXiv 2003.07845).
 
-Training: y = weight * z + bias with z = x / sqrt(running_square + eps). The running
-mean square of each channel has the value before this forward. No mean is subtracted.
-Afterwards running_square += momentum * (square - running_square), with the mean square
-over the (real) positions of all samples. In the first `warmup_steps` training forwards,
-and always at momentum 1, z is x / sqrt(square + eps) instead.
+Training: y = weight * z + bias with z = x / sqrt(running_square + eps). Here
+running_square, the running mean square of each channel, still has its value from before
+this forward. No mean is subtracted. Afterwards the forward updates it:
+running_square += momentum * (square - running_square), where square is the mean of
+x * x over all samples and all positions that are not masked. In the first
+`warmup_steps` training forwards, and always at momentum 1, z is x / sqrt(square + eps)
+instead.
 The backward pass is the paper's approximation of the gradient through the running mean
 square. Let g be the gradient of z, and nu a buffer. The gradient of x is
 (g - nu * z) / sqrt(s + eps), where s is the mean square that z used. Then
 nu = nu * (1 - momentum * mean(z * z)) + momentum * mean(g * z).
-The means are over the (real) positions of all samples. The term nu * z is 0 at masked
-positions.
+These means also leave out masked positions, and the term nu * z is 0 there.
 Evaluation: y = weight * x / sqrt(running_square + eps) + bias.
-weight, bias, running_square, nu: (C,). As in the paper, with momentum = 1 - alpha. The
-authors' code differs: it first divides x by its root mean square over channels, it
-divides the gradient by the batch's root mean square after the warm-up too, and it warms
-up for thousands of forwards. An infinity or NaN at a masked position counts as 0.
+weight, bias, running_square, nu: (C,). All this is as in the paper, whose alpha is
+1 - momentum. The authors' code differs: it first divides x by its root mean square over
+channels, it divides the gradient by the batch's root mean square after the warm-up too,
+and it warms up for thousands of forwards. An infinity or NaN at a masked position
+counts as 0.
 """
 
 from typing import Any
@@ -41,7 +43,7 @@ class PowerNorm(BatchStatistics, name="power"):
     source = "Shen et al. 2020"
     honours_mask = True
     exact_gradient = False
-    loss_scaling = False  # `nu` averages gradients of several steps, in one scale
+    loss_scaling = False  # `nu` averages gradients of steps with different scales
 
     running_square: Tensor
     nu: Tensor
@@ -90,10 +92,10 @@ class PowerNorm(BatchStatistics, name="power"):
         else:
             in_warmup = self.num_batches_tracked < self.warmup_steps
             divisor = torch.where(in_warmup, square, self.running_square)
-        step: Tensor | float = self.momentum
-        if isinstance(count, Tensor):
-            step = self.momentum * (count > 1).to(dtype)
-        self.running_square.lerp_(square, step)
+        new_weight: Tensor | float = self.momentum
+        if isinstance(count, Tensor):  # with a mask: ignore a single real position
+            new_weight = self.momentum * (count > 1).to(dtype)
+        self.running_square.lerp_(square, new_weight)
         self.num_batches_tracked.add_(1)
         return divisor
 
@@ -139,6 +141,7 @@ class _Divide(torch.autograd.Function):
         if real is not None:
             correction = torch.where(real, correction, 0)
         x_grad = ((grad - correction) * scale).to(x.dtype)
-        gamma, lam = (_mean(v * z, real, ctx.count, ctx.group) for v in (z, grad))
-        nu.add_(ctx.momentum * (lam / ctx.replicas - nu * gamma))
+        mean_zz = _mean(z * z, real, ctx.count, ctx.group)
+        mean_gz = _mean(grad * z, real, ctx.count, ctx.group)
+        nu.add_(ctx.momentum * (mean_gz / ctx.replicas - nu * mean_zz))
         return x_grad, None, None, None, None, None

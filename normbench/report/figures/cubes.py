@@ -143,7 +143,9 @@ def _figure(panels: Sequence[Panel]) -> Figure:
     columns = min(CUBES_PER_ROW, len(panels))
     rows = ceil(len(panels) / columns)
     caption_lines = max(len(_caption(panel).splitlines()) for panel in panels)
-    head, foot = 0.34 + 1.25 * CAPTION_SIZE * caption_lines / 72, 0.36
+    # In inches: the space above each cube, and the space below all of them.
+    head = 0.34 + 1.25 * CAPTION_SIZE * caption_lines / 72
+    foot = 0.36
     width, height = max(2.55 * columns, 5.1), (2.25 + head) * rows
     figure = Figure(figsize=(width, height + foot))
     lines = (f"{p.title}: {p.words}, {p.count} of {p.value.size}" for p in panels)

@@ -95,7 +95,9 @@ def _panel(plain: Mapping[str, Any]) -> Panel:
 
 
 GAP = "   "
-MARK_LEGEND = "# all positions  + some  . none; the output is at @ (all) or O (some)"
+MARK_LEGEND = (
+    "# all positions  + some  . none; the output is at @ (as #) or O (not all)"
+)
 
 
 def panels_text(panels: Sequence[Panel], width: int) -> str:
@@ -104,7 +106,7 @@ def panels_text(panels: Sequence[Panel], width: int) -> str:
     The rows of a grid are samples, its columns are channels.
     """
     rows: list[list[list[str]]] = []
-    used = width
+    used = width  # so that the first grid begins a row
     for grid in map(_grid, panels):
         used += len(GAP) + len(grid[0])
         if used > width:

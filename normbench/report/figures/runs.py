@@ -142,16 +142,19 @@ def histories_figure(groups: Sequence[Group], metric: str) -> Figure:
         description=f"at the end: {final_means}\n{note}",
         note=note,
     )
-    return _curves(all_series, texts, log=False)
+    return _curves(all_series, texts, over_levels=False)
 
 
-def _curves(all_series: Sequence[Series], texts: _Texts, log: bool = True) -> Figure:
+def _curves(
+    all_series: Sequence[Series], texts: _Texts, over_levels: bool = True
+) -> Figure:
+    """Draw curves over the levels of a config key, or over optimiser steps."""
     check_count("curves", len(all_series), MAX_CURVES)
     height = max(2.3, 0.16 * len(all_series) + 0.8)
     with style():
         drawn = figure(COLUMN_WIDTH, height, texts.title, texts.description)
         axes = drawn.subplots()
-        if log:
+        if over_levels:
             draw_curves(axes, all_series)
             level_axis(axes, all_series)
         else:
@@ -169,7 +172,8 @@ def _curves(all_series: Sequence[Series], texts: _Texts, log: bool = True) -> Fi
 def _dots(all_series: Sequence[Series], levels: Sequence[str], texts: _Texts) -> Figure:
     drawn_levels = [level for series in all_series for level in series.points]
     if sorted(drawn_levels) == sorted(levels) and len(levels) == len(all_series):
-        # Each level is a series: its label is enough.
+        # Each series has one point, at a level of its own. So the level alone can name
+        # the row.
         all_series = [
             replace(series, label=level, points={"-": point})
             for series in all_series

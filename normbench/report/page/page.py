@@ -146,6 +146,7 @@ def _html(
         gallery=pictures,
         failures=failures[:MAX_FAILURES],
         failures_left_out=len(failures[MAX_FAILURES:]),
+        # Records without a folder come from the committed records of claims.
         committed=len(material.records) - len(material.folders),
         digits=DIGITS,
         quality=QUALITY,
@@ -158,7 +159,7 @@ def _text(name: str) -> str:
 
 
 def number(value: float) -> str:
-    """Format with four decimals, or in exponential form if those do not suit."""
+    """Format with four decimals; very small and very large numbers as exponentials."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4f}"
     return f"{value:.2e}"
@@ -170,7 +171,10 @@ def anchor(text: str) -> str:
 
 
 def bar(contrast: ContrastVerdict, limit: float) -> Bar:
-    """Place a contrast that has an effect on an axis from -limit to limit."""
+    """Return the place of a contrast on an axis from -limit to limit.
+
+    The contrast must have an effect.
+    """
 
     def per_cent(value: float) -> float:
         return round(100 * min(1.0, max(0.0, (value / limit + 1) / 2)), 2)
@@ -200,9 +204,9 @@ def part_counts(claim: Claim) -> str:
 
 
 def failures_of(records: Iterable[RunRecord]) -> list[tuple[Failure, list[str]]]:
-    """Return the run ids of runs that are not ok for each way of failing.
+    """Group the runs that are not ok by the way in which they failed.
 
-    The most frequent failure comes first.
+    Returns each failure with the ids of its runs, the most frequent failure first.
     """
     run_ids: dict[Failure, list[str]] = {}
     for record in records:

@@ -27,7 +27,7 @@ SHARED_FOLDER_DELAY = 60.0
 _Times = tuple[int | None, int | None]
 """Times of the last change, in ns, of a run's config and of its record.
 
-A new time of the config means that the run has started, of the record that it ended.
+If the config has a new time, the run has started. If the record has one, it has ended.
 """
 
 
@@ -67,6 +67,7 @@ class Cluster(ABC):
     """A backend whose processes share only the results folder with this process."""
 
     patience = 30.0
+    """Seconds that a job gets to end after it was told to stop."""
 
     def __init__(self, work: Work, slots: int, batch_size: int) -> None:
         self.slots, self.batch_size = slots, batch_size

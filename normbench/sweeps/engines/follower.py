@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Generic
 
 from normbench.config.schema import RunRecord
@@ -68,7 +69,7 @@ class _Follower(Generic[JobT]):
 
     def __init__(self, backend: Backend[JobT], work: Work) -> None:
         self.backend, self.work = backend, work
-        count = -(-len(work.runs) // backend.batch_size)
+        count = ceil(len(work.runs) / backend.batch_size)
         # Neighbouring runs take similar times. Each batch takes every `count`-th run,
         # so that all batches take similar times too.
         keys = list(work.runs)

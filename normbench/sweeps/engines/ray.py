@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from math import ceil
 from typing import Any
 
 from normbench.config.schema import RayEngine
@@ -57,8 +58,8 @@ def backend(work: Work, engine: RayEngine) -> Iterator["RayCluster"]:
     settings: dict[str, Any] = {"address": engine.address or "local"}
     if engine.address is None:
         needed = min(engine.workers or cores(), len(work.runs)) * engine.cpus
-        available = max(cores(), engine.workers or 0)
-        settings |= {"num_cpus": min(needed, available), "include_dashboard": False}
+        limit = max(cores(), engine.workers or 0)
+        settings |= {"num_cpus": min(needed, limit), "include_dashboard": False}
     sigterm_handler = signal.getsignal(signal.SIGTERM)  # Ray replaces it
     try:
         # If the terminal closes, Ray's processes must live until the runs are saved.
@@ -97,9 +98,8 @@ class RayCluster(Cluster):
                 f"Ray has: {cpus:g} CPUs and {gpus:g} GPUs"
             )
         slots = engine.workers or int(parallel_tasks)
-        super().__init__(
-            work, slots, min(engine.runs_per_task, -(-len(work.runs) // slots))
-        )
+        equal_share = ceil(len(work.runs) / slots)
+        super().__init__(work, slots, min(engine.runs_per_task, equal_share))
         self._do_batch = ray.remote(
             num_cpus=engine.cpus, num_gpus=engine.gpus, max_retries=MAX_DEATHS - 1
         )(do_batch)

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import repeat
+from math import ceil
 from typing import Any
 
 from normbench.config.schema import SlurmEngine
@@ -43,7 +44,8 @@ class SlurmCluster(Cluster):
                 "pip install 'normbench[slurm]'"
             ) from None
         slots = min(engine.workers, len(work.runs))
-        super().__init__(work, slots, -(-len(work.runs) // slots))
+        runs_per_job = ceil(len(work.runs) / slots)
+        super().__init__(work, slots, runs_per_job)
         folder = self.results.folder
         parameters: dict[str, Any] = {
             "name": "normbench",

@@ -28,8 +28,10 @@ def resnet(name: str, norm: NormFactory, in_channels: int, classes: int) -> nn.M
 class _NormLayer:
     """A `norm_layer` for torchvision: the n-th call builds a norm with activation n.
 
-    So a norm that has an activation of its own gets no second one. After the last of
-    `activations`, a call uses its argument `activation`.
+    torchvision passes no activation. But `norm` must know it: some norms contain an
+    activation, and then no second one is added. When `activations` are used up, a call
+    uses its argument `activation`. Only the `_NormLayer` of a block passes one, to the
+    `_NormLayer` of the network.
     """
 
     def __init__(
