@@ -142,7 +142,8 @@ def uniform(
     gamma = np.uint64(0x9E3779B97F4A7C15)
     streams = _mixed(start + index.astype(np.uint64) * gamma)
     counter = np.arange(1, count + 1, dtype=np.uint64) * gamma
-    # With 32 bits, the product of a number and an integer n is exact, and so below n.
+    # A number has 32 bits, so that its product with an integer n is exact.
+    # Otherwise, rounding could make the product equal to n.
     bits = _mixed(streams[:, None] + counter) >> np.uint64(32)
     return bits.astype(np.float64) * 2.0**-32
 
