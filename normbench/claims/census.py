@@ -112,7 +112,8 @@ def _family_of(name: str, build: Build) -> str:
                 return family(build(name))
         except Exception:  # some builders compute with real tensors
             pass
-        # After the except clause, whose traceback would keep the first model alive.
+        # This is not in the except clause: until its end, the traceback keeps the first
+        # model alive.
         return family(build(name))
 
 

@@ -25,7 +25,7 @@ def comparison(
     gate: float,
     config_dir: Path | None = None,
 ) -> Claim:
-    """Return the claim that every other arm is better than the first arm.
+    """Return the claim that each of the other arms is better than the first arm.
 
     `arms` and `overrides` are in the grammar of a sweep: each combination of an arm's
     values is an arm, each combination of the overrides is a level. Lower is better,

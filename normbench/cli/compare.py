@@ -87,11 +87,11 @@ def compare(
 
     Example: normbench compare batch_size=2,8 --arm norm=batch --arm norm=group
 
-    Every other arm is compared with the first arm at each level. The levels are the
-    combinations of the KEY=VALUE arguments. Learning rates are tuned on validation
-    data. A verdict is `supported` if the other arm is better than the first arm, and
-    `refuted` if it is worse. It is exploratory, because no claim was registered before
-    the runs. The same command continues an interrupted comparison.
+    At each level, the first arm is compared with each of the other arms. The levels are
+    the combinations of the values in the KEY=VALUE arguments. Learning rates are tuned
+    on validation data. A verdict is `supported` if the other arm is better than the
+    first arm, and `refuted` if it is worse. It is exploratory, because no claim was
+    registered before the runs. The same command continues an interrupted comparison.
     """
     with exit_codes():
         from normbench.claims.check import check, prepare

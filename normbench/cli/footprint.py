@@ -129,11 +129,12 @@ def _choices(
 def _panels(portrait: "Portrait") -> "Iterator[Panel]":
     """Yield a panel for each part of the outputs, in training without a mask.
 
-    The outputs of a part depend on the same kind of inputs; a panel shows one of them.
+    A part is a group of outputs that depend on the same kind of inputs. Its panel shows
+    one of these outputs.
     """
     from normbench.report.figures.panel import Panel
 
-    train = portrait.footprints[0]
+    train = portrait.footprints[0]  # training without a mask is measured first
     for part in train.either.parts:
         yield Panel(
             title=portrait.norm.label,
@@ -218,7 +219,7 @@ def _footprint_rows(portrait: "Portrait") -> Iterator[dict[str, Any]]:
 
 
 def _invariance_rows(portrait: "Portrait") -> list[dict[str, Any]]:
-    """Return a row each for training and evaluation, or one row if they are equal."""
+    """Return one row for training and one for evaluation; a single row if equal."""
 
     def cell(change: float | None, holds: bool | None) -> str:
         if change is None:

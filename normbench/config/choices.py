@@ -47,7 +47,7 @@ def description(file: Path) -> str:
 
     Raises Damaged or Unreadable if the file cannot be read.
     """
-    # Not at the top of the file: the import is slow, and most callers need no content.
+    # The import is here because it is slow, and most callers need no content.
     from normbench.system.untrusted import MAX_YAML_BYTES, content
 
     text = content(file, MAX_YAML_BYTES, follow=True).decode(errors="replace")

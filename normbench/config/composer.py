@@ -44,7 +44,7 @@ class _Composition:
 
 
 class Composer:
-    """Composes the values of a config from overrides of one value each.
+    """Composes the values of a config from overrides with a single value.
 
     A composition by Hydra takes a fifth of a second. So this class composes each
     combination of yaml files only once and then sets the values of the other overrides
@@ -108,7 +108,9 @@ class Composer:
             _require_bounded(raw, users_files)
         optimizers = [o for o in choosing if o.key_or_group == "optimizer"]
         if optimizers and self._has_users_rate(raw.get("optimizer"), optimizers[-1]):
-            config["lr"] = {}  # the rate of the task is for the built-in optimizer
+            # The task's learning rates are for built-in optimizers. Without them,
+            # `resolve` takes the rate of the user's optimizer.
+            config["lr"] = {}
         values = None if interpolates(raw) else _resolved(config, users_files)
         return _Composition(config, values, users_files)
 
@@ -138,7 +140,7 @@ class Composer:
 
 
 def _line(override: Override) -> str:
-    """Return the text of `override` for Hydra, with a name like "20" in quotes."""
+    """Return `override` as text for Hydra, a file name such as 20 in quotes."""
     line = str(override.input_line)
     if isinstance(override.value(), int | float):
         key, _, name = line.partition("=")
@@ -178,6 +180,7 @@ def _require_bounded(raw: Any, files: Sequence[Path]) -> None:
         return
     text = repr(raw)
     count = text.count("${")
+    # 100 interpolations are always too many. More would overflow the power.
     if len(text) * 3 ** (min(count, 100) / 3) > MAX_EXPANDED_LENGTH:
         where = f" ({' or '.join(map(str, files))})" if files else ""
         raise RequestError(

@@ -26,7 +26,7 @@ from normbench.system.untrusted import yaml_value
 def compose_from(
     file: Path, overrides: Sequence[str] = (), config_dir: Path | None = None
 ) -> RunConfig:
-    """Return the config in `file`, changed by `overrides` of one value each.
+    """Return the config in `file`, changed by `overrides` with a single value.
 
     `file` is a run's folder, its config.yaml, its record, or the output of `normbench
     config`. Without overrides, the run id is that of the file. Raises RequestError with
@@ -43,6 +43,7 @@ def compose_from(
             raise RequestError(f"{text!r}: with --from, write KEY=VALUE")
         key, value = str(override.key_or_group), override.value()
         if key.split(".")[0] == "engine":
+            # Only a check: the config of a run contains no engine.
             engine(Composer(config_dir)([override])["engine"])
         elif key in groups() and not isinstance(value, dict):
             _require_fits(values, key, text, has_rate="lr" in keys)
@@ -85,7 +86,7 @@ _FIELDS: Mapping[str, Collection[str]] = {
     "tracker": TrackerConfig.model_fields,
     "optimizer": (),  # only the keys in the file: they depend on the optimizer
 }
-"""Keys of the other sections, also those that a file leaves out."""
+"""The known keys of each other section; a file may leave some of them out."""
 
 
 def _change(
@@ -98,7 +99,9 @@ def _change(
         for name in (*_CLASSES, *_FIELDS)
         for field in (*_FIELDS.get(name, ()), *_section(values, name))
     }
-    if key not in known and (group not in _CLASSES or not option):
+    # `resolve` checks the options of a class, so they need not be in the file.
+    is_class_option = group in _CLASSES and bool(option)
+    if key not in known and not is_class_option:
         suggestion = suggested_key(key, known, config_dir)
         raise RequestError(f"{key} is not a key; {suggestion}")
     section = _section(values, group)
@@ -170,7 +173,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _require_content(choice: Choice) -> None:
-    """Raise RequestError if an embedded data set has another content than known."""
+    """Raise RequestError if data inside a package are not the known data."""
     data = classes("data").get(choice.name)
     if data.known_content is not None and choice.options.get("fingerprint") is None:
         data(**choice.options).require_content(None)

@@ -108,7 +108,8 @@ def clean(*, offline: bool) -> None:
         if not os.environ[variable]:
             del os.environ[variable]  # the client refuses an empty value
     if os.environ.get("WANDB_MODE", "offline") not in MODES:
-        del os.environ["WANDB_MODE"]  # the config has the mode of the command line
+        # The client refuses the value, and does not need it: the config has a mode.
+        del os.environ["WANDB_MODE"]
     os.environ.pop("WANDB_RESUME", None)  # normbench decides whether a run resumes
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -123,7 +124,8 @@ def find_folders(spare: Path) -> None:
         "WANDB_DATA_DIR": platformdirs.user_data_dir("wandb"),
     }
     for variable, folder in defaults.items():
-        # Without HOME, the service of W&B would have no folder and print its log.
+        # The default folder is in HOME. Without HOME, the service of W&B would have no
+        # folder and would print its log.
         current = os.environ.get(variable) or (os.environ.get("HOME") and folder)
         if not current or not _is_writable(Path(current)):
             os.environ[variable] = str(spare.absolute() / variable.lower())

@@ -24,8 +24,8 @@ from normbench.data.splits import consecutive_split
 
 FORMAT = 1
 
-# Without motorcycle_right.png, which shows the scene of motorcycle_left.png: the same
-# scene must not be in, for example, training and test.
+# motorcycle_right.png is left out. It shows the scene of motorcycle_left.png, and the
+# same scene must not be in, for example, training and test.
 CONTENT = (
     "astronaut.png",
     "coffee.png",

@@ -63,7 +63,7 @@ class Norm(nn.Module):
     axes: ClassVar[str] = ""
     """The inputs that an output depends on in training; empty if unknown.
 
-    Worded as `normbench footprint` prints it, but without numbers, such as
+    The words are those of `normbench footprint`, but without numbers, such as
     "one sample, one group of channels, all positions"."""
     uses_other_samples: ClassVar[bool] = False
     """In training, an output depends on other samples of the batch."""
@@ -78,9 +78,9 @@ class Norm(nn.Module):
     contains_activation: ClassVar[bool] = False
     """The norm ends in a non-linearity, so the model adds no activation after it.
 
-    A new norm without one is an odd function: norm(-x) = -norm(x)."""
+    All other norms are odd functions at initialization: norm(-x) = -norm(x)."""
     fixed_spatial: ClassVar[bool] = False
-    """Parameters have the spatial shape of the first input, and only it works later."""
+    """Parameters have the spatial shape of the first input; all inputs must have it."""
 
     penalty: Tensor | None = None
     deterministic: bool = True

@@ -81,14 +81,14 @@ def batches(config: RunConfig, task: Task) -> Iterator[Finding]:
 
 
 def relative_noise(samples: int, positions: int) -> tuple[float, float]:
-    """Return bounds of the standard error of a channel's batch mean.
+    """Return the lowest and the highest standard error of a channel's batch mean.
 
-    The two bounds (lowest, highest) are fractions of the channel's standard deviation:
-    1 / sqrt(n_eff), where n_eff = samples * positions / (1 + rho * (positions - 1)) is
-    the effective sample size (Kish 1965) and rho is the correlation of two positions in
-    one sample. The lowest error has rho = 0, the highest rho = 1. For normal values,
-    the standard error of log(std) is smaller by a factor of sqrt(2). The probe
-    `statistic_noise` measures both errors.
+    Both errors are fractions of the channel's standard deviation: 1 / sqrt(n_eff),
+    where n_eff = samples * positions / (1 + rho * (positions - 1)) is the effective
+    sample size (Kish 1965) and rho is the correlation of two positions in one sample.
+    The lowest error has rho = 0, the highest rho = 1. For normal values, the standard
+    error of log(std) is smaller by a factor of sqrt(2). The probe `statistic_noise`
+    measures both errors.
     """
     return 1 / math.sqrt(samples * positions), 1 / math.sqrt(samples)
 
@@ -96,7 +96,7 @@ def relative_noise(samples: int, positions: int) -> tuple[float, float]:
 def values_in_statistic(
     norm: type[Norm], options: Mapping[str, object], shape: torch.Size
 ) -> int | None:
-    """Return how many values of one sample the norm's smallest statistic averages.
+    """Return the number of values of one sample in the norm's smallest statistic.
 
     The count follows from the text `norm.axes` and the input's `shape` (N, C,
     *spatial); it is None if the norm has no statistic. Raises ValueError if the text
@@ -106,7 +106,7 @@ def values_in_statistic(
     groups, size = options.get("num_groups", 1), options.get("group_size")
     channel_counts = {
         "one channel": 1,
-        "a window of channels": channels,
+        "a window of channels": channels,  # an upper bound
         "all channels": channels,
     }
     if isinstance(size, int):

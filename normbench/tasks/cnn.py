@@ -84,7 +84,7 @@ class CNN(Task, name="cnn"):
         channels = self.images.shape[1]
         if self.network in BLOCKS:
             return Network(norm, self.network, self.shape, channels, self.classes)
-        # Not at the top of the file: importing torchvision takes two seconds.
+        # The import is here because it imports torchvision, which takes two seconds.
         from normbench.tasks.networks.resnet import resnet
 
         return resnet(self.network, norm, channels, self.classes)

@@ -166,7 +166,8 @@ class Style(Task, name="style"):
 
     @cached_property
     def _targets(self) -> dict[str, Tensor]:
-        # Not in __init__: the check whether a norm fits the network needs no targets.
+        # `__init__` does not compute this: to check whether a norm fits the network, no
+        # targets are needed.
         identity = {
             "format": FORMAT,
             "photographs": self.key,

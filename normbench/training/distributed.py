@@ -1,7 +1,7 @@
 """One data-parallel run in several processes, which torchrun starts.
 
 The first process (rank 0) does the same as `run_one`; the others only train. Messages
-between processes use gloo on the CPU, so that no process waits for a device.
+between processes use gloo on the CPU, so that no message waits for work on a GPU.
 """
 
 import gc
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=2)
-"""Maximum time of an operation; the others wait in one while the first evaluates."""
+"""Maximum time that a process waits for the others.
+
+It is long because all others wait while the first process evaluates."""
 
 EXIT_TIMEOUT = timedelta(seconds=3)
 """Maximum time that a process waits before its exit for the first process."""
@@ -66,7 +68,7 @@ class World(Share):
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """Return the device of this process; `device` gives the type.
+        """Return the device of this process, which has the type of `device`.
 
         Raises RequestError if there are fewer devices than processes, or if several
         processes cannot use this type of device together.
@@ -122,7 +124,7 @@ class World(Share):
 
     @contextmanager
     def raising_together(self) -> Iterator[None]:
-        """Raise a NormbenchError that the block raises in one process in all of them.
+        """If the block raises a NormbenchError in one process, raise it in all.
 
         Every process must enter and leave the block.
         """
@@ -155,7 +157,7 @@ class World(Share):
         return values.div_(self.size)
 
     def neighbours(self, count: int) -> dist.ProcessGroup | None:
-        """As `Share.neighbours`. Every process of the run must call this."""
+        """Return the same as `Share.neighbours`. Every process must call this."""
         if count == 1:
             return None
         if count == self.size:
@@ -164,7 +166,10 @@ class World(Share):
         return group
 
     def explain(self, error: Exception) -> tuple[Status, str]:
-        """As `Share.explain`. The first process adds the errors of lost processes."""
+        """Return the same as `Share.explain`.
+
+        The first process adds the errors of lost processes.
+        """
         status, reason = super().explain(error)
         if self.first and _is_lost_connection(error):
             for rank, note in self.notes("skipped").items():
@@ -230,8 +235,9 @@ def joined() -> Iterator[World]:
     )
     local = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     yield World(rank, size, *local, store=store)
-    # Not done after an error, because the other processes may have ended. gc.collect
-    # frees process groups in reference cycles, whose threads may abort Python at exit.
+    # After an error, these two calls are left out: the other processes may have ended.
+    # gc.collect frees process groups in reference cycles. Otherwise the threads of
+    # these groups may abort Python at exit.
     gc.collect()
     dist.destroy_process_group()
 
@@ -244,12 +250,12 @@ def run_together(
     observer: Observer | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> RunRecord:
-    """Do the run of `config` in all processes of `world`, as `run_one` in one process.
+    """Do the run of `config` in all processes of `world`, as `run_one` does in one.
 
     Each process trains on its share of every batch. Every process returns the record,
     or raises the error of the first process. If the first process dies, another process
-    records the failure. If another process fails, it raises NormbenchError, and the
-    first process records the reason.
+    records the failure. If a process other than the first fails, that process raises
+    NormbenchError, and the first process records the reason.
     """
     observer = observer or Silent()
     if record := world.from_first(lambda: finished(config, results, observer)):
@@ -266,7 +272,7 @@ def run_together(
     except NormbenchError as error:
         world.send(error)
         raise
-    # After a failure or a skip in training, the other processes do not wait for it.
+    # After a failure or a skip in training, no process waits for the record.
     if progress.status in {"ok", "diverged"}:
         world.send(record)
     return record

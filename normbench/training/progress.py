@@ -27,7 +27,7 @@ class Progress:
     """The state and results of a run so far, and the receivers of its log rows.
 
     writer     writes the run's files; None in all processes except the first
-    identity   must be equal when a run resumes from a checkpoint
+    identity   the run resumes only from a checkpoint with an equal identity
     start      time at which this process began the run, from `time.perf_counter`
     started    date and time (ISO 8601) at which the run was first started
     setup      seconds before training, 0 until training starts
@@ -139,6 +139,7 @@ def failure(
     config: RunConfig, reason: str, modules: Sequence[str], processes: int = 1
 ) -> RunRecord:
     """Return the record of a failed run, made by a process that did not do the run."""
-    # The device is only named as in the config, because it may be in another machine.
+    # The record names the device as the config does. More cannot be said, because the
+    # device may be in another machine.
     ran_on = environment(config.device, modules, config, processes)
     return Progress(config, status="failed", error=reason).record(ran_on)

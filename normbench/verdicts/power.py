@@ -33,13 +33,13 @@ def seeds_needed(
         return None
     size = abs(effect)
     powers: list[Callable[[int], float]] = []
-    if says in {"greater", "less"} and effect:
+    if says in {"greater", "less"} and effect:  # supported or refuted
         powers.append(lambda n: power_of_difference(n, size, sd, alpha))
-    if says == "not_greater" and effect < margin:
+    if says == "not_greater" and effect < margin:  # supported
         powers.append(lambda n: power_within(n, effect, sd, -inf, margin, alpha))
-    elif says != "not_greater" and size < margin:
+    elif says != "not_greater" and size < margin:  # equal: supported; else equivalent
         powers.append(lambda n: power_within(n, effect, sd, -margin, margin, alpha))
-    elif says in {"equal", "not_greater"} and size > margin:
+    elif says in {"equal", "not_greater"} and size > margin:  # refuted
         powers.append(lambda n: power_within(n, size, sd, margin, inf, alpha))
     seeds = range(2, MAX_SEEDS + 1)
     fewest = [bisect_left(seeds, POWER, key=power) for power in powers]
@@ -58,18 +58,21 @@ def power_within(
     """Return the probability that the t interval lies within (`low`, `high`).
 
     The interval has confidence 1 - 2 `alpha`; it is computed from `n` >= 2 normal
-    differences with mean `effect` and standard deviation `sd`. Given the sample's sd,
-    the probability is normal; it is integrated over the distribution of that sd, to
-    about 1e-6 (Owen 1965, Phillips 1990; with one bound, noncentral t).
+    differences with mean `effect` and standard deviation `sd`. For a given sd of
+    the sample, the normal distribution of the mean gives the probability. This
+    probability is integrated over the distribution of that sd (Owen 1965, Phillips
+    1990). The error is about 1e-6. With only one bound, the result is a probability of
+    the noncentral t distribution.
     """
     df, error = n - 1, sd / sqrt(n)
     critical = t_quantile(df, 1 - alpha)
     to_low, to_high = (effect - low) / error, (high - effect) / error
     # s is the sample's sd divided by the true sd. The interval lies within the bounds
     # if the mean is further than `critical` * s (standard errors) from both. That is
-    # possible only if s is below `max_s`.
+    # possible only if s is below `max_s`, with the probability `share_below`.
     max_s = (to_high + to_low) / (2 * critical)
-    share = special.gammainc(df / 2, df * max_s**2 / 2)
-    s = np.sqrt(2 * special.gammaincinv(df / 2, share * _NODES) / df)
+    share_below = special.gammainc(df / 2, df * max_s**2 / 2)
+    # The values of s at the nodes, which are quantiles of its distribution below max_s:
+    s = np.sqrt(2 * special.gammaincinv(df / 2, share_below * _NODES) / df)
     inside = special.ndtr(to_high - critical * s) - special.ndtr(critical * s - to_low)
-    return float(share * (_WEIGHTS @ inside))
+    return float(share_below * (_WEIGHTS @ inside))

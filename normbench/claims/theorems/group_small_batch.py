@@ -1,4 +1,4 @@
-"""Check batch norm of one sample, and what weight standardization removes."""
+"""Check BatchNorm of one sample, and that WeightStd removes gains and offsets."""
 
 import torch
 from torch import Tensor, nn

@@ -73,6 +73,6 @@ class BatchRenorm(BatchStatistics, name="batch_renorm"):
         return r.to(dtype), d.to(dtype)
 
     def _progress(self, end: int) -> Tensor:
-        """Return how far this forward is from the warm-up to forward `end`: 0 to 1."""
+        """Return the progress from the end of the warm-up to forward `end`, 0 to 1."""
         forwards = self.num_batches_tracked + 1 - self.warmup_steps
         return (forwards / max(1, end - self.warmup_steps)).clamp(0, 1)

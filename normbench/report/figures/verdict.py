@@ -154,7 +154,10 @@ def _unique(cells: Sequence[CellSummary], part: Callable[[str], str]) -> list[st
 
 
 def _published(source: Published, ours: Sequence[Series], line: str) -> list[Series]:
-    """Return the series of a source, hollow, with the looks of our series."""
+    """Return the series of a published source, with hollow markers.
+
+    A series has the look of our series with the same label, except for the line.
+    """
     looks = {series.label: series.look for series in ours}
     return [
         Series(
@@ -215,11 +218,12 @@ def _level_key(registered: Design | None) -> str:
     """Return the config key whose values are the levels; "level" if there is none."""
     if registered is None:
         return "level"
-    keys = [
+    # For each level, the keys that its overrides set to the level itself.
+    keys_by_level = [
         {word.partition("=")[0] for word in text.split() if word.endswith(f"={level}")}
         for level, text in registered.levels.items()
     ]
-    return min(set.intersection(*keys), default="level")
+    return min(set.intersection(*keys_by_level), default="level")
 
 
 def _curves(content: _Content) -> Figure:
@@ -228,7 +232,7 @@ def _curves(content: _Content) -> Figure:
     rows = ceil(len(content.panels) / columns)
     heights = [2.2] * rows
     if content.published:
-        heights[0] += 0.5 + 0.8
+        heights[0] += 0.5 + 0.8  # the title, and the axes of the published curves
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     drawn = figure(width, sum(heights), content.title, content.description)
     grid = drawn.add_gridspec(rows, columns, height_ratios=heights)
@@ -279,9 +283,10 @@ def _expected_slopes(
         for series in all_series:
             if series.label == contrast.slope and contrast.expected:
                 x = [float(level) for level in series.points]
-                middle = exp2(fmean(log2(value) for value in x))
-                height = exp2(fmean(log2(p.mean) for p in series.points.values()))
-                y = [height * (value / middle) ** contrast.expected for value in x]
+                # The line goes through the geometric mean of the points.
+                mean_x = exp2(fmean(log2(value) for value in x))
+                mean_y = exp2(fmean(log2(p.mean) for p in series.points.values()))
+                y = [mean_y * (value / mean_x) ** contrast.expected for value in x]
                 axes.plot(x, y, color=TEXT_COLOUR, linestyle="--", linewidth=0.8)
                 title = f"dashed: slope {contrast.expected:g}"
                 axes.set_title(title, fontsize=NOTE_SIZE)

@@ -84,11 +84,14 @@ class Pool:
     """A backend of up to `slots` workers; each trains one run at a time."""
 
     batch_size = 1
-    patience = math.inf  # a step may take long; a second interrupt ends the wait
+    # A worker stops after its training step, which may take long. The wait for it has
+    # no limit, but a second interrupt ends it.
+    patience = math.inf
 
     def __init__(self, work: Work, engine: LocalEngine) -> None:
         self.slots = min(engine.workers or cores(), len(work.runs))
-        # A worker that is limited to one GPU has no device such as cuda:1.
+        # A worker that is limited to one GPU has no device such as cuda:1. So workers
+        # are not limited (`gpus` is empty) if a run names such a device.
         has_index = any(":" in config.device for config in work.runs.values())
         self.gpus = [] if has_index else visible_gpus()
         self.timeout = engine.timeout
@@ -158,8 +161,8 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         used_gpus = [worker.gpu for worker in self.workers]
         gpu = min(self.gpus, key=used_gpus.count, default=None)
-        # If the worker's start had to start the resource tracker first, that would
-        # unblock the signals.
+        # Start the resource tracker now. Otherwise `process.start` would start it, and
+        # thereby unblock the signals.
         resource_tracker.ensure_running()
         # A terminal sends its signals to all processes. Workers must not receive them:
         # this process decides how they stop. Workers inherit the mask.
@@ -168,7 +171,8 @@ class Pool:
             arguments = (worker_end, self.results, gpu)
             process = context.Process(target=_work, args=arguments)
             process.start()
-            # With no other copy open, the connection ends when the worker dies.
+            # Close this process's copy. Otherwise the connection would stay open when
+            # the worker dies.
             worker_end.close()
             worker = _Worker(process, connection, gpu)
             self.workers.append(worker)
