@@ -47,8 +47,7 @@ def fit(
     float16. With several replicas, `average` turns the losses (L,) of this replica into
     the means over all replicas.
 
-    A loss that is not finite ends training, at the next `log`. Returns the step of the
-    first such loss, or None.
+    A loss that is not finite ends training at the next `log`; its step is returned.
     """
     penalised: list[Any] = [m for m in model.modules() if hasattr(m, "penalty")]
     losses = list(pending)
