@@ -159,7 +159,8 @@ def require_known(key: str, name: str, known: Collection[str]) -> None:
 def explain(error: ValidationError, prefix: str = "") -> str:
     """Return the first three mistakes of a pydantic error, one per line.
 
-    A line has the key, which begins with `prefix`, the value and what is right.
+    A line has three parts: the key with `prefix` before it, the value, and what would
+    be right.
     """
     lines = []
     for mistake in error.errors():
@@ -168,6 +169,7 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         if mistake["type"] == "missing":
             lines.append(f"{key} is missing")
         elif mistake["type"] == "value_error" and isinstance(mistake["input"], dict):
+            # A validator of a whole model failed; its message names the values.
             lines.append(f"{key}: {message}" if key else message)
         else:
             value = shortened(mistake["input"])

@@ -31,7 +31,9 @@ from normbench.verdicts.registration import (
 from normbench.verdicts.verdict import Rate, TheoremVerdict, Verdict
 
 RUN_OVER_TRAINING_COST = 1.17
-"""Measured ratio: cost of a whole run (start, evaluation) over cost of its training."""
+"""The cost of a whole run, with start and evaluation, divided by that of its training.
+
+It was measured."""
 MAX_SMOKE_SECONDS = 3.0
 """Upper bound on the seconds of ten training steps and their evaluation."""
 RECORDS = "records.jsonl.gz"
@@ -56,7 +58,7 @@ def prepare(claim: Claim, request: Request, arm: str | None = None) -> Trial:
     RequestError if a design cannot be composed, or a theorem is unknown.
     """
     for theorem in claim.theorems:
-        theorems.statement(theorem.check)
+        theorems.statement(theorem.check)  # raises if the theorem is unknown
     designs = designs_for(claim, request.budget)
     if arm:
         for name in claim.outcomes.keys() & designs.keys():
@@ -70,7 +72,7 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
     `command` is the command line that repeats the check; the verdict records it.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    tested = trial.request.budget != "smoke"
+    tested = trial.request.budget != "smoke"  # if False, no contrast is decided
     theorem_verdicts = [_check_theorem(theorem) for theorem in claim.theorems]
     rates = trial.rates()
     cells = trial.cells(rates)
@@ -86,6 +88,7 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
         )
         for name, design in trial.designs.items()
     ]
+    # The census counts the norms in the models of torchvision and timm.
     models = census() if claim.census and tested else Census({}, {})
     return judging.make_verdict(
         claim,
@@ -130,11 +133,13 @@ def with_arm(design: Design, overrides: str) -> Design:
             continue
         weights = weights_of(contrast, design)
         replaced = arm_of(max(weights, key=lambda cell: weights[cell]))
-        new_weights = {
-            f"{EXTRA_ARM}@{level_of(cell)}"
+        new_cells = {
+            cell: f"{EXTRA_ARM}@{level_of(cell)}"
+            for cell in weights
             if arm_of(cell) == replaced
-            else cell: weight
-            for cell, weight in weights.items()
+        }
+        new_weights = {
+            new_cells.get(cell, cell): weight for cell, weight in weights.items()
         }
         changes = {
             "name": f"{contrast.name}, with {overrides} for {replaced}",
@@ -144,7 +149,7 @@ def with_arm(design: Design, overrides: str) -> Design:
             "exploratory": True,
         }
         contrasts.append(contrast.model_copy(update=changes))
-        cells = [*cells, *(cell for cell in new_weights if arm_of(cell) == EXTRA_ARM)]
+        cells = [*cells, *new_cells.values()]
     return design.model_copy(
         update={
             "arms": {**design.arms, EXTRA_ARM: overrides},
@@ -176,7 +181,7 @@ def cost(claim: Claim, budget: BudgetName) -> Cost:
 def require_committed(name: str, config_dir: Path | None) -> None:
     """Raise RequestError unless git has the yaml of a claim in its present state.
 
-    The yaml of an installed package passes.
+    The yaml of a claim that was installed with normbench passes.
     """
     path = choices("claim", config_dir)[name].resolve()
     if path.is_relative_to(Path(__file__).parents[1]):
@@ -202,7 +207,7 @@ def _caveats(
 ) -> list[str]:
     """Return what limits the verdict, one sentence each."""
     budget, records = trial.request.budget, trial.records.values()
-    all_rates = [rate for cells in rates.values() for rate in cells.values()]
+    all_rates = [rate for by_cell in rates.values() for rate in by_cell.values()]
     caveats = []
     if budget != "full":
         frozen = sum(rate.frozen for rate in all_rates)
@@ -216,7 +221,12 @@ def _caveats(
                 f"budget {budget} leaves out {len(left_out)} primary contrasts: "
                 + "; ".join(left_out)
             )
-    at_edge = [c for cells in rates.values() for c, r in cells.items() if r.at_edge]
+    at_edge = [
+        cell
+        for by_cell in rates.values()
+        for cell, rate in by_cell.items()
+        if rate.at_edge
+    ]
     if at_edge:
         caveats.append(
             f"the best rate is at an edge of what was tried for {', '.join(at_edge)}"
@@ -263,7 +273,7 @@ def restore_records(folder: Path, results: Path) -> None:
 
 
 def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
-    """Write the verdict to `folder`, and the records of its runs if it is full.
+    """Write the verdict to `folder`; for a full check, also the records of its runs.
 
     Returns the path of the verdict. Raises NormbenchError if a file cannot be written.
     """

@@ -86,8 +86,8 @@ FromRecords = Annotated[
     bool,
     typer.Option(
         "--from-records",
-        help="Restore the runs of the saved verdict in --output, instead of doing them "
-        "again.",
+        help="Restore the runs from the records that a full check saved in --output, "
+        "instead of doing them again.",
     ),
 ]
 

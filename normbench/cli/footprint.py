@@ -26,8 +26,8 @@ Norms = Annotated[
     list[str],
     typer.Argument(
         metavar="NORM",
-        help="Names that `list norms` prints. norm.KEY=VALUE sets an option of all "
-        "norms that have it, such as: batch group norm.num_groups=2",
+        help="Names that `list norms` prints, and options, such as: batch group "
+        "norm.num_groups=2. norm.KEY=VALUE sets an option of all norms that have it.",
         autocompletion=complete_group("norm"),
         show_default=False,
     ),

@@ -36,8 +36,9 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> RunConf
 
 
 def resolve(raw: Mapping[str, Any]) -> RunConfig:
-    """Return the config for the composed values `raw`, checked and without open nulls.
+    """Check the composed values `raw` and return their config.
 
+    A null that stands for a computed value, such as `norm_batch`, is replaced by it.
     Raises RequestError with the key, the value and what would be right.
     """
     config = dict(raw)
@@ -50,7 +51,7 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     aliased = {**config["norm"], "name": task.norm_aliases.get(norm, norm)}
     config["norm"] = _checked("norm", aliased)
     config["task"] = _checked("task", config["task"])
-    _name(config, "data")
+    _name(config, "data")  # raises if the config names no data set
     config["data"] = _checked("data", config["data"])
     kind = classes("data").get(config["data"]["name"]).kind
     if kind is not task.data_kind:
@@ -62,6 +63,7 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     if isinstance(config.get("tracker"), dict):
         config["tracker"] = tracker_section(config["tracker"])
     if config.get("norm_batch") is None:
+        # RunConfig rejects sizes without a micro-batch; then 1 is never used.
         config["norm_batch"] = micro_batch(config) or 1
     try:
         checked = RunConfig(**config)
@@ -145,9 +147,9 @@ def _settle_rate(config: dict[str, Any]) -> None:
     if not isinstance(config.get("optimizer"), Mapping):
         raise RequestError(f"optimizer must name one of {', '.join(_OPTIMIZERS)}")
     config["optimizer"] = {**config["optimizer"]}
-    own = str(config["optimizer"].get("name"))
-    require_known("optimizer.name", own, _OPTIMIZERS)
-    rate = config["optimizer"].pop("lr", None)
+    optimizer = str(config["optimizer"].get("name"))
+    require_known("optimizer.name", optimizer, _OPTIMIZERS)
+    rate_of_optimizer = config["optimizer"].pop("lr", None)
     rates = config.get("lr")
     if isinstance(rates, Mapping):
         for name in rates.keys() - _OPTIMIZERS:
@@ -155,10 +157,10 @@ def _settle_rate(config: dict[str, Any]) -> None:
                 f"lr.{name} is the rate of no optimizer; "
                 f"{did_you_mean(str(name), _OPTIMIZERS)}"
             )
-        config["lr"] = rates.get(own, rate)
+        config["lr"] = rates.get(optimizer, rate_of_optimizer)
         if config["lr"] is None:
             raise RequestError(
-                f"lr is missing: the yaml of optimizer={own} has none; name one, "
+                f"lr is missing: the yaml of optimizer={optimizer} has none; name one, "
                 "such as lr=0.1"
             )
 
@@ -179,9 +181,9 @@ def _check_numbers(value: Any, key: str = "") -> None:
 
 
 def _with_fingerprint(section: Options) -> Options:
-    """Return the options of a data set with the hash of its content.
+    """Return the options of a data set with the hash of its content as `fingerprint`.
 
-    The hash is None if the content is the known content of an embedded data set. Paths
+    `fingerprint` is None if the hash equals the `known_content` of the data set. Paths
     become absolute, because a worker or a later run may start in another folder.
     """
     if "fingerprint" not in section:
@@ -201,8 +203,8 @@ def _with_fingerprint(section: Options) -> Options:
         option: _absolute(section[option])
         for option in data.path_options & section.keys()
     }
-    usual = content_hash == data.known_content
-    return section | absolute | {"fingerprint": None if usual else content_hash}
+    is_known = content_hash == data.known_content
+    return section | absolute | {"fingerprint": None if is_known else content_hash}
 
 
 def _absolute(path: str | list[str] | None) -> str | list[Any] | None:

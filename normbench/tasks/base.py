@@ -19,8 +19,8 @@ class NormFactory(Protocol):
     """Builds the norms of a model.
 
     The returned module is called as `(x, mask=None, condition=None)`. It normalizes,
-    then applies `activation`. A norm that has an activation of its own replaces
-    `activation` by it.
+    then applies `activation`. A norm that has an activation of its own applies that one
+    instead of `activation`.
     """
 
     def __call__(
@@ -50,12 +50,13 @@ class Task(ABC):
     """Whether the inputs of the network have rows and columns."""
 
     conditions: int = 1
-    """Number of conditions. With more than one, `inputs` includes each condition."""
+    """Number of conditions. Above 1, `inputs` has the condition of each sample."""
 
     batch_by: Tensor | None = None
-    """Sort keys (N,) of all samples, CPU: a training batch has samples of similar keys.
+    """Sort keys (N,) of all samples, on the CPU.
 
-    If None, training batches are random. Validation and test batches never use the key.
+    A training batch consists of samples with similar keys. If this is None, training
+    batches are random. Validation and test batches never use the keys.
     """
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
@@ -90,16 +91,19 @@ class Task(ABC):
         return self.inputs(index)
 
     def begin_epoch(self, epoch: int, order: Tensor) -> None:
-        """Prepare to train on samples `order` (M,), CPU, in `epoch` (from 0).
+        """Prepare to train in `epoch` (from 0) on the samples in `order`.
 
-        A resumed run may begin in the middle of an epoch. The inputs of a sample must
-        depend only on the sample and the epoch, so that a resumed run sees the same
-        inputs.
+        `order` (M,), on the CPU, has their indices in the order of training. A resumed
+        run may begin in the middle of an epoch. The inputs of a sample must depend only
+        on the sample and the epoch, so that a resumed run sees the same inputs.
         """
         return
 
     def facts(self, batches: Sequence[Tensor]) -> dict[str, float]:
-        """Return numbers to record about the data and `batches` (indices, CPU)."""
+        """Return numbers to record about the data and the training batches.
+
+        `batches` are all micro-batches of the first epoch, as indices on the CPU.
+        """
         return dict(self.data_facts)
 
     @abstractmethod
@@ -131,9 +135,9 @@ class Task(ABC):
 
 
 def full_batches(index: Tensor, batch_size: int) -> Iterator[tuple[Tensor, int]]:
-    """Yield (batch, count): batches of `batch_size` indices, the first `count` new.
+    """Yield (batch, count): `batch_size` indices, and how many are not repeats.
 
-    The last batch is filled up with samples from the start of `index`. So a network
+    The last batch is filled up with repeats from the start of `index`. So a network
     whose outputs depend on the batch always sees batches of the same size.
     """
     for start in range(0, len(index), batch_size):

@@ -16,9 +16,10 @@ CHANNELS = 16
 def batch_folds() -> Finding:
     """batch in evaluation is a fixed affine map that folds into the convolution before.
 
-    The gain and bias of each channel are fitted to the norm's output on one batch by
-    least squares and multiplied into the weights and bias of the convolution. The new
-    convolution is compared with convolution and norm on another batch.
+    On one batch, least squares gives the gain and bias of each channel that come
+    closest to the output of the norm. A new convolution has the old weights times this
+    gain, and this bias. On another batch, it is compared with the old convolution
+    followed by the norm.
     """
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randn(2, 4, 3, 9, 9, generator=generator, dtype=torch.float64)
@@ -26,6 +27,7 @@ def batch_folds() -> Finding:
     weights = torch.randn(CHANNELS, 3, 3, 3, generator=generator, dtype=torch.float64)
 
     def error(name: str, mode: Mode = Mode.eval) -> float:
+        # The norm of a subject has random parameters and running statistics.
         norm = subject(make(name, CHANNELS), (2, CHANNELS, 7, 7), mode, seed=1).norm
         gain, bias = _affine_fit(norm, F.conv2d(first, weights))
         folded = F.conv2d(second, weights * gain[:, None, None, None], bias)

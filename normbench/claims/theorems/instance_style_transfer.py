@@ -58,7 +58,7 @@ def _change_of_output(name: str, shape: tuple[int, ...], eps: float = EPS) -> fl
     gain = torch.rand(shape, generator=generator, dtype=torch.float64) * 1.5 + 0.5
     bias = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
     before, after = (
-        _output(make(name, SHAPE[1], eps=eps), y) for y in (x, gain * x + bias)
+        _output(make(name, SHAPE[1], eps=eps), value) for value in (x, gain * x + bias)
     )
     return difference(after, before)
 

@@ -23,7 +23,10 @@ SMALL = {
 
 
 def small(task: str, *overrides: str) -> RunConfig:
-    """Return the config of a small network of `task`: milliseconds a step, batch 16."""
+    """Return the config of a small network of `task` with a batch size of 16.
+
+    A training step of it takes milliseconds.
+    """
     return compose([*SMALL[task], "batch_size=16", "tracker=none", *overrides])
 
 
@@ -40,6 +43,7 @@ def built(config: RunConfig, dtype: torch.dtype) -> tuple[Task, Network]:
     network = build(config, task)
     model = in_dtype(network.model, dtype)
     if any(is_lazy(parameter) for parameter in model.parameters()):
+        # A forward initializes lazy parameters. `loop.fit` sets the training mode.
         with torch.no_grad():
             model.eval()(*task.inputs(task.splits["train"][: config.batch_size]))
     return task, network
@@ -87,7 +91,9 @@ class Trained:
 def _largest_difference(
     a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Iterable[str]
 ) -> float:
-    return largest({"": 0.0} | {n: difference(a[n], b[n]) for n in names})[1]
+    differences = {name: difference(a[name], b[name]) for name in names}
+    _, value = largest({"no tensor": 0.0} | differences)
+    return value
 
 
 def trained(

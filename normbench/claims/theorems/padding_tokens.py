@@ -47,9 +47,11 @@ def moments_with_pads() -> Finding:
         norm = _at_momentum_1(name)
         norm(x, mask)
         count = int(mask.sum()) if norm.honours_mask else mask.numel()
+        # running_var has Bessel's correction, `var` has not.
+        uncorrected = norm.running_var * (count - 1) / count
         return {
             "mean": difference(norm.running_mean, mean),
-            "variance": difference(norm.running_var * (count - 1) / count, var),
+            "variance": difference(uncorrected, var),
         }
 
     return finding(
@@ -67,20 +69,21 @@ def moments_with_pads() -> Finding:
 def zeroed_pads() -> Finding:
     """With a share p of zeros, tokens of mean 0 leave batch 1/sqrt(1-p) too big.
 
-    Measured is the root mean square of tokens, for p = 0.25, 0.5 and 0.9; eps is 1e-18.
+    The size of the tokens is their root mean square in the output of the norm. The
+    shares p are 0.25, 0.5 and 0.9, and eps is 1e-18.
     """
-    apart: dict[str, dict[float, float]] = {"batch": {}, "batch_masked": {}}
+    differences: dict[str, dict[float, float]] = {"batch": {}, "batch_masked": {}}
     sizes = {}
     for p in (0.25, 0.5, 0.9):
         x, mask = _padded(mean=0.0, pads=0.0, share=p)
-        for name, by_share in apart.items():
+        for name, by_share in differences.items():
             y = _at_momentum_1(name, eps=1e-18)(x, mask).movedim(1, -1)[mask]
             size = y.square().mean(0).sqrt()
             by_share[p] = difference(size, torch.full_like(size, 1 / math.sqrt(1 - p)))
             sizes[name, p] = float(size.mean())
     return finding(
-        apart["batch"],
-        apart["batch_masked"],
+        differences["batch"],
+        differences["batch_masked"],
         "at p = 0.5 tokens leave batch with size {half:.4f}, at p = 0.9 with "
         "{most:.4f}, off by {deviation:.1g} at most (p = {worst}); batch_masked leaves "
         "them at {masked:.4f}",
@@ -94,15 +97,15 @@ def zeroed_pads() -> Finding:
 def pads_in_evaluation() -> Finding:
     """With running statistics, appended right pads change no token's output.
 
-    The Transformer, pre- and post-norm, is trained for 3 steps in float64. Compared are
-    the outputs of every norm at real tokens and the logits, between names padded to the
-    longest name and names padded to max_length.
+    The Transformer, pre- and post-norm, is trained for 3 steps in float64. It then gets
+    the same samples twice: padded to the longest of them, and padded to max_length. The
+    outputs of every norm at real tokens and the logits are compared.
     """
     changes: dict[str, float] = {}
     controls: dict[str, float] = {}
     for position in ("post", "pre"):
-        config, more = _paddings(position)
-        padded_more = make_task(more, torch.device("cpu"))
+        config, config_with_more_pads = _paddings(position)
+        padded_more = make_task(config_with_more_pads, torch.device("cpu"))
         for name in (*FIXED_MAP_NORMS, *PER_TOKEN_NORMS):
             run = trained(with_norm(config, name), steps=3)
             changes[f"{name}, {position}-norm"] = _change_by_pads(run, padded_more)
@@ -132,7 +135,7 @@ def pads_in_training() -> Finding:
     rounding error, AdamW divides it by its eps, 1e-8.
     """
     immune = (*PER_TOKEN_NORMS, "batch_masked", "batch_regularized", "power")
-    apart: dict[str, float] = {}
+    differences: dict[str, float] = {}
     controls: dict[str, float] = {}
     for position in ("post", "pre"):
         configs = _paddings(position)
@@ -145,9 +148,9 @@ def pads_in_training() -> Finding:
                     for quantity, value in by_quantity.items()
                 }
             else:
-                apart[f"{name}, {position}-norm"] = largest(by_quantity)[1]
+                differences[f"{name}, {position}-norm"] = largest(by_quantity)[1]
     return finding(
-        apart,
+        differences,
         controls,
         "losses, gradients, weights and running statistics differ by {deviation:.1g} "
         "at most ({worst}); each of batch's by {control:.2g} at least ({weakest})",
@@ -178,9 +181,10 @@ def _padded(mean: float, pads: float, share: float = 0.4) -> tuple[Tensor, Tenso
     mask = torch.arange(length) < lengths[:, None]
     x = torch.randn(count, 6, length, generator=generator, dtype=torch.float64)
     real = mask[:, None]
-    x = x - torch.where(real, x, 0).sum((0, 2), keepdim=True) / mask.sum()
-    filled = x * 0.5 + pads if pads else torch.zeros_like(x)
-    return torch.where(real, 2 * x + mean, filled), mask
+    mean_of_tokens = torch.where(real, x, 0).sum((0, 2), keepdim=True) / mask.sum()
+    x = x - mean_of_tokens
+    at_pads = x * 0.5 + pads if pads else torch.zeros_like(x)
+    return torch.where(real, 2 * x + mean, at_pads), mask
 
 
 def _var(values: Tensor) -> Tensor:
@@ -188,6 +192,7 @@ def _var(values: Tensor) -> Tensor:
 
 
 def _at_momentum_1(name: str, **options: Any) -> Norm:
+    """Return a norm whose running statistics are those of its last batch."""
     return make(name, 6, momentum=1.0, affine=False, **options).double().train()
 
 
@@ -220,7 +225,10 @@ def _outputs(network: Network, tokens: Tensor, mask: Tensor) -> list[Tensor]:
 
 
 def _at_tokens(y: Tensor, mask: Tensor) -> Tensor:
-    """Return `y` without the pads that `mask` does not cover, and 0 at other pads."""
+    """Return `y` at the positions of `mask`, with 0 at its pads.
+
+    Positions after the end of `mask` are cut off. Logits are returned unchanged.
+    """
     if y.dim() < 3:
         return y
     return torch.where(mask[:, None], y[..., : mask.shape[1]], 0)

@@ -25,7 +25,7 @@ STABLE_STATES = 8
 MAX_STATES = 32
 """The maximum number of random states in which a norm is measured."""
 CHECKED_SETS = 16
-"""A further state checks this many of the smallest, the rarest and random sets."""
+"""A further state checks this many sets of inputs in each order of _sets_to_check."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ def footprints(
 ) -> tuple[Footprint, ...]:
     """Return the footprints of `norm` on inputs of `shape`, one per mode.
 
-    The mode `train` is after any warm-up. The mode `first` is left out if its footprint
-    equals that of `train`. `norm` does not change.
+    The mode `train` is training when any warm-up is over; `first` is the first training
+    step. `first` is left out if its footprint equals that of `train`. `norm` does not
+    change.
     """
     shape = tuple(shape)
     train, *rest = modes(norm)
@@ -83,8 +84,8 @@ def same_function(
             case, other = (subject(norm, shape, mode, seed, masked) for mode in (a, b))
             if not torch.equal(case(case.x), other(other.x)):
                 return False
-            steps = _steps(case)
-            if not torch.equal(_Backward(case)(steps), _Backward(other)(steps)):
+            cotangent = _steps(case)  # any random output gradient would do
+            if not torch.equal(_Backward(case)(cotangent), _Backward(other)(cotangent)):
                 return False
     return True
 
@@ -96,13 +97,16 @@ def _footprint(
         return subject(norm, shape, mode, seed, masked)
 
     mask = draw(0).mask
-    real = None if mask is None else mask.flatten(1).numpy()
+    real_positions = None if mask is None else mask.flatten(1).numpy()  # (N, P)
+    # Outputs at masked positions are not measured.
     outputs = np.ones(int(np.prod(shape)), dtype=bool)
-    if real is not None:
-        outputs = np.repeat(real[:, None], shape[1], axis=1).reshape(-1)
-    split = (*shape[:2], int(np.prod(shape[2:])))
+    if real_positions is not None:
+        outputs = np.repeat(real_positions[:, None], shape[1], axis=1).reshape(-1)
+    axes = (*shape[:2], int(np.prod(shape[2:])))  # (N, C, P) for P positions
     value, gradient = (
-        describe(_union(draw, outputs, *functions).reshape(*split, *split), real)
+        describe(
+            _union(draw, outputs, *functions).reshape(*axes, *axes), real_positions
+        )
         for functions in ((_changes, _changes_more), (_jacobian, _jacobian_more))
     )
     return Footprint(mode, value, gradient)
@@ -144,25 +148,29 @@ def _finds_more(
 
     Outputs that depend on the same set of inputs are checked together.
     """
+    # Each row of `depends` becomes one value, so that np.unique finds equal rows.
     packed = np.packbits(depends, axis=1)
     keys = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").ravel()
-    _, first, set_index = np.unique(keys, return_index=True, return_inverse=True)
-    for index in _sets_to_check(depends[first].sum(axis=1), first, case):
+    _, examples, set_index = np.unique(keys, return_index=True, return_inverse=True)
+    for index in _sets_to_check(depends[examples].sum(axis=1), examples, case):
         members = (set_index == index) & outputs
-        row = depends[first[index]]
+        row = depends[examples[index]]
         if members.any() and not row.all() and more(case, members, row):
             return True
     return False
 
 
 def _sets_to_check(
-    sizes: NDArray[np.int64], first: NDArray[np.int64], case: Subject
+    sizes: NDArray[np.int64], examples: NDArray[np.int64], case: Subject
 ) -> list[int]:
-    """Return the indices of sets: small sets, sizes rare in a channel, random sets.
+    """Return the indices of the sets of inputs that a further state checks.
 
-    `sizes` are the sizes of the distinct sets, `first` an output with each set.
+    There are three orders: by size, by how rare the size is in its channel, and random.
+    The first CHECKED_SETS of each order are checked. For each distinct set, `sizes` has
+    its number of inputs, and `examples` the flat index of an output that depends on it.
     """
-    channel = first // case.x[0, 0].numel() % case.x.shape[1]
+    positions, channels = case.x[0, 0].numel(), case.x.shape[1]
+    channel = examples // positions % channels
     _, kind, counts = np.unique(
         np.stack([channel, sizes]), axis=1, return_inverse=True, return_counts=True
     )

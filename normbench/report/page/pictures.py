@@ -1,8 +1,8 @@
 """The style gallery of a page: the outputs of style runs for the same content.
 
-A run that redraws pictures leaves one file. Its upper half has the content crops and
-the styles, its lower half the output for each crop. Runs with equal upper halves belong
-together.
+A style run writes one picture file, whose tiles are squares. Its upper half has the
+content crops, then the styles. Its lower half has the output below each crop, and blank
+tiles below the styles. Runs with equal upper halves belong together.
 """
 
 import base64
@@ -44,8 +44,8 @@ class Output:
 class Content:
     """Content crops and styles, and the outputs of all runs for them.
 
-    `difference` are the options in which its runs differ from those of the other
-    contents in the gallery; "" if there are none.
+    `difference` lists the options that distinguish the runs of this Content from the
+    runs of the other ones in the gallery; it is "" if there are none.
     """
 
     difference: str
@@ -118,8 +118,8 @@ def gallery(material: Material) -> Gallery:
 def _differences(contents: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
     """Return for each content the options that distinguish it from the others.
 
-    `contents[i]` are the options of its runs. An option counts if it is equal in all
-    runs of each content, but not equal in all contents.
+    `contents[i]` has the options of each run of content i. An option counts if it is
+    equal in all runs of each content, but not equal in all contents.
     """
 
     def equal(runs: Sequence[Mapping[str, Any]], key: str) -> bool:
@@ -144,6 +144,7 @@ def _content(strips: Sequence[_Strip], difference: str) -> Content:
     outputs of the same norm.
     """
     inputs, styles, crops = strips[0].inputs, strips[0].styles, strips[0].crops
+    tile = inputs.height
     all_options = [_options(strip.run.config) for strip in strips]
     outputs = []
     for strip, options in zip(strips, all_options, strict=True):
@@ -154,7 +155,7 @@ def _content(strips: Sequence[_Strip], difference: str) -> Content:
             for key, value in options.items()
             if any(other.get(key) != value for other in same_norm)
         ]
-        picture = _uri(strip.outputs.crop((0, 0, crops * inputs.height, inputs.height)))
+        picture = _uri(strip.outputs.crop((0, 0, crops * tile, tile)))
         label = ", ".join([norm, *differing])
         outputs.append(Output(strip.run.run_id, norm, label, picture))
     return Content(difference, _uri(inputs), inputs.size, styles, crops, outputs)
@@ -195,7 +196,7 @@ def _strip(run: RunRecord, file: Path) -> _Strip:
     of a style run.
     """
     picture = untrusted.picture(file)
-    middle = picture.height // 2
+    middle = picture.height // 2  # also the width of a tile
     styles = run.config.data.options.get("styles", [])
     if max(picture.size) > MAX_WEBP_SIDE:
         raise Damaged(file, f"a side has more than {MAX_WEBP_SIDE:,} pixels")
