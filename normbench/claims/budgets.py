@@ -1,4 +1,4 @@
-"""What each budget of a check keeps of a claim: which cells, contrasts and seeds."""
+"""Choose the cells, contrasts and seeds of a claim that each budget keeps."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ SMOKE_OVERRIDES = "budget.epochs=1 budget.max_steps=10 evaluations=1"
 
 
 def designs_for(claim: Claim, budget: BudgetName) -> dict[str, Design]:
-    """Return the designs of `claim` that `budget` runs, each reduced to its part.
+    """Return the designs of `claim` that `budget` runs, reduced as it asks.
 
     A full check runs all designs as they are registered. A quick check runs what
     `claim.quick` names. A smoke check trains two cells of each design for ten steps.
@@ -26,11 +26,13 @@ def designs_for(claim: Claim, budget: BudgetName) -> dict[str, Design]:
     designs = {}
     for name, design in claim.designs().items():
         reduction = claim.quick.get(name)
+        # An empty list of cells leaves the design out.
         if reduction is not None and reduction.cells == []:
             continue
         cells = reduction.cells if reduction else None
         overrides = reduction.overrides if reduction else ""
         if budget == "smoke":
+            # The first contrast is a primary contrast, if the design has one.
             first, *_ = sorted(design.contrasts, key=lambda c: not c.primary)
             cells = list(weights_of(first, design))[:2]
             overrides = f"{overrides} {SMOKE_OVERRIDES}"
@@ -40,10 +42,10 @@ def designs_for(claim: Claim, budget: BudgetName) -> dict[str, Design]:
 
 
 def _reduced(design: Design, cells: Sequence[str] | None, overrides: str) -> Design:
-    """Return `design` with only `cells` (None: all), each with more `overrides`.
+    """Keep only `cells` of `design`, and add `overrides` to each level.
 
-    A contrast of weights stays if all its cells stay. A slope stays if two levels or
-    more of its arm stay.
+    If `cells` is None, all cells stay. A contrast with weights stays if all its cells
+    stay. A contrast with a slope stays if two or more levels of its arm stay.
     """
     trained = set(design.all_cells() if cells is None else cells)
 

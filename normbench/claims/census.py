@@ -1,9 +1,9 @@
 """Count which normalization layers the models of torchvision and timm use.
 
 Every model is built without weights on the meta device, or on the CPU if its builder
-needs real numbers (as RegNet does). A model counts for one family of norms: the family
-of most of its norm layers. Building all of timm takes minutes, so the counts are
-cached; the key has the versions of the packages.
+needs real numbers (as RegNet does). A model is counted once, in the family that most of
+its norm layers belong to. Building all of timm takes minutes, so the counts are cached
+for the installed versions of the packages.
 """
 
 import json
@@ -30,7 +30,10 @@ FAMILIES = {
     "evonorm": "evonorm",
     "filter_response": "filterresponsenorm",
 }
-"""Family -> text in the lower-case names of its classes, such as batchnormact2d."""
+"""Family -> a part of the lower-case name of each of its classes.
+
+The class BatchNormAct2d belongs to "batch", because its name contains "batchnorm".
+"""
 
 NOT_BUILT = "not built"
 """Key for the number of models whose builder failed on the CPU too."""
@@ -60,7 +63,10 @@ def census() -> Census:
 
 
 def family(model: nn.Module) -> str:
-    """Return the family of most norm layers of `model`, "none" without norm layers."""
+    """Return the family that most norm layers of `model` belong to.
+
+    The result is "none" if the model has no norm layer.
+    """
     counts: Counter[str] = Counter()
     for module in model.modules():
         name = type(module).__name__.lower()
@@ -75,6 +81,7 @@ def _count_all() -> Parsed:
         if _version(package):
             for zoo, (names, build) in zoos().items():
                 counts[zoo], failures = count(names, build)
+                # A zoo without failures gets no key.
                 not_built |= {zoo: failures} if failures else {}
     strings = {"counts": json.dumps(counts), "not_built": json.dumps(not_built)}
     return Parsed({}, strings)
@@ -112,8 +119,8 @@ def _family_of(name: str, build: Build) -> str:
                 return family(build(name))
         except Exception:  # some builders compute with real tensors
             pass
-        # This is not in the except clause: until its end, the traceback keeps the first
-        # model alive.
+        # This call is not in the except clause, because the traceback keeps the first
+        # model in memory until that clause ends.
         return family(build(name))
 
 

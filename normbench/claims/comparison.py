@@ -27,17 +27,18 @@ def comparison(
 ) -> Claim:
     """Return the claim that each of the other arms is better than the first arm.
 
-    `arms` and `overrides` are in the grammar of a sweep: each combination of an arm's
-    values is an arm, each combination of the overrides is a level. Lower is better,
-    unless the task maximizes the metric. Raises RequestError if a value is wrong.
+    `arms` and `overrides` are in the grammar of a sweep, so one key may have several
+    values. Each combination of the values in a text of `arms` makes an arm. Each
+    combination of the values in `overrides` makes a level. Lower is better, unless the
+    task maximizes the metric. Raises RequestError if a value is wrong.
     """
     overrides_of_arm = _arms(arms, config_dir)
     first, *others = overrides_of_arm
     levels = _combinations(overrides, config_dir)
     split, _, quantity = metric.partition("/")
     validation_split = "val_recomputed" if split == "test_recomputed" else "val"
-    first_cell = (overrides_of_arm[first], *levels.values())
-    maximized = _is_maximized(quantity, first_cell, config_dir)
+    texts = (overrides_of_arm[first], *levels.values())
+    maximized = _is_maximized(quantity, texts, config_dir)
     try:
         contrasts = [
             Contrast(
@@ -77,7 +78,7 @@ def comparison(
 
 
 def _arms(arms: Sequence[str], config_dir: Path | None) -> dict[str, str]:
-    """Return the name of each arm -> its overrides; RequestError below two arms."""
+    """Return arm -> its overrides. Raises RequestError for fewer than two arms."""
     overrides_of_arm: dict[str, str] = {}
     for arm in arms:
         overrides_of_arm |= _combinations(words(arm), config_dir)
@@ -87,22 +88,22 @@ def _arms(arms: Sequence[str], config_dir: Path | None) -> dict[str, str]:
     return overrides_of_arm
 
 
-def _is_maximized(
-    quantity: str, cell_overrides: Sequence[str], config_dir: Path | None
-) -> bool:
-    """Return whether the task that the overrides choose maximizes `quantity`."""
-    overrides = [override for text in cell_overrides for override in words(text)]
+def _is_maximized(quantity: str, texts: Sequence[str], config_dir: Path | None) -> bool:
+    """Return whether the task that `texts` choose maximizes `quantity`."""
+    overrides = [override for text in texts for override in words(text)]
     task_overrides = [text for text in overrides if text.startswith("task=")]
+    # The last override counts; without an override, this is the default task.
     task = TASKS.get(compose(task_overrides[-1:], config_dir).task.name)
     return task.direction == "maximize" and task.primary_metric == quantity
 
 
 def _combinations(overrides: Sequence[str], config_dir: Path | None) -> dict[str, str]:
-    """Return a name for each combination of values -> its overrides, shell-quoted."""
+    """Return name -> shell-quoted overrides, for each combination of values."""
     combinations = {}
     for combination in grid(overrides, config_dir):
         texts = [str(override.input_line) for override in combination]
-        # In the name of a cell, @ separates the arm from the level.
+        # In the name of a cell, @ separates the arm from the level. The name "-" stands
+        # for no overrides.
         name = " ".join(texts).replace("@", "(at)") or "-"
         combinations[name] = shlex.join(texts)
     return combinations

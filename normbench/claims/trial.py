@@ -1,7 +1,7 @@
-"""The runs of a claim: compose them, do them, and find their records.
+"""Compose the runs of a claim, do the runs, and find their records.
 
-They are ordinary runs in the results folder and are shared with sweeps and with other
-claims. A finished run is not repeated, so an interrupted check can be continued.
+The runs are ordinary runs in the results folder, and sweeps and other claims can use
+them too. A finished run is not repeated, so an interrupted check can be continued.
 """
 
 import statistics
@@ -74,6 +74,7 @@ class Trial:
         self.designs, self.request = designs, request
         self.skipped: dict[str, dict[str, str]] = {}
         self.records: dict[str, RunRecord] = {}
+        # Design -> cell -> id of a run. Cells with equal ids are the same runs.
         self._ids: dict[str, dict[str, str]] = {}
         self._compatible_cells: list[Cell] = []
         self._compose = Composer(request.config_dir)
@@ -140,11 +141,12 @@ class Trial:
     def rates(self) -> dict[str, dict[str, Rate]]:
         """Return the rate of every cell: design -> cell -> rate.
 
-        A full check tunes the rates and does the runs that this needs. Other budgets
-        use the frozen rates.
+        A full check does the runs of the tuning seeds and chooses the rates by them.
+        Other budgets use the frozen rates.
         """
         if self.request.budget != "full":
             return {name: self._frozen(name) for name in self.designs}
+        # A skipped cell has no runs; it gets the first rate of its design.
         rates = {
             name: dict.fromkeys(skipped, _untuned(self.designs[name].rates[0]))
             for name, skipped in self.skipped.items()
@@ -190,7 +192,7 @@ class Trial:
             (name, cell): sorted(set(self.designs[name].rates))
             for name, cell in self._compatible_cells
         }
-        max_rates = {
+        max_counts = {
             (name, cell): len(tried) + self.designs[name].extend
             for (name, cell), tried in rates.items()
         }
@@ -199,7 +201,7 @@ class Trial:
             extended = {
                 key: _with_one_more(rates[key], rate)
                 for key, rate in best.items()
-                if rate.at_edge and len(rates[key]) < max_rates[key]
+                if rate.at_edge and len(rates[key]) < max_counts[key]
             }
             if not extended:
                 return best
@@ -207,6 +209,7 @@ class Trial:
 
     def _best(self, rates: Mapping[Cell, Sequence[float]]) -> dict[Cell, Rate]:
         """Do the runs of the tuning seeds at `rates`; return each cell's best rate."""
+        # A single rate is not tuned, so it has no configs here.
         configs = {
             (name, cell, lr): [
                 self.config(name, cell, lr, FIRST_TUNING_SEED + i)
@@ -229,7 +232,7 @@ class Trial:
         return best
 
     def _do(self, what: str, configs: Iterable[RunConfig]) -> None:
-        """Finish all of `configs` and keep their records, also those of failed runs.
+        """Do the missing runs of `configs`; keep all records, also of failed runs.
 
         Raises NormbenchError if a run has left no record at all.
         """
@@ -250,7 +253,7 @@ class Trial:
             )
 
     def _frozen(self, name: str) -> dict[str, Rate]:
-        """Return the frozen rate of each cell, or the middle of the grid without it."""
+        """Return the frozen rate of each cell; without one, the middle of its rates."""
         design = self.designs[name]
         middle = sorted(design.rates)[len(design.rates) // 2]
         frozen = self.request.frozen.get(name, {})
@@ -275,7 +278,7 @@ def _untuned(lr: float, *, frozen: bool = False) -> Rate:
 
 
 def _with_one_more(rates: Sequence[float], best: Rate) -> list[float]:
-    """Return ascending `rates` with one more rate beyond the edge that is `best`."""
+    """Return the ascending `rates`, with one more rate next to `best` at the edge."""
     if best.lr == rates[0]:
         return [rates[0] / 2, *rates]
     return [*rates, rates[-1] * 2]
@@ -305,6 +308,7 @@ def best_rate(design: Design, records: Mapping[float, Sequence[RunRecord]]) -> R
         for contrast in design.contrasts
         if contrast.metric.partition("/")[2] == quantity and not contrast.log2
     ]
+    # A rate is good if it is worse than the best rate by the smallest margin at most.
     limit = sign * scores.get(best, 0.0) + min(margins, default=0.0)
     return Rate(
         lr=best,

@@ -111,7 +111,7 @@ def list_(
 
 
 def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
-    """Return the JSON object of a claim; its values are null without a verdict."""
+    """Return a claim as JSON object. The values of a missing verdict are null."""
     return {
         "name": claim.name,
         "statement": claim.statement,
@@ -119,7 +119,7 @@ def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
         "mechanism": verdict.shown_mechanism if verdict else None,
         "outcome": verdict.shown_outcome if verdict else None,
         "changed": _changed(claim, verdict),
-        # If `contrasts` are named, only those of the design are withdrawn.
+        # Without `contrasts`, the whole design is withdrawn.
         "withdrawn": [
             {"design": design.name, "contrasts": contrasts, "reason": reason}
             for design in (verdict.designs if verdict else ())
@@ -290,7 +290,10 @@ def _checked(
 def _claims(
     names: "Sequence[str]", everything: bool, config_dir: Path | None
 ) -> "list[Claim]":
-    """Return the claims to check. Raises RequestError if names and --all do not fit."""
+    """Return the claims to check.
+
+    Raises RequestError if names and --all are both given, or neither of them.
+    """
     from normbench.config.choices import choices
     from normbench.errors import RequestError
     from normbench.verdicts.registration import read_claim
@@ -321,7 +324,7 @@ def _changed(claim: "Claim", verdict: "Verdict | None") -> bool:
 def _rates(claim: "Claim", verdict: "Verdict | None") -> dict[str, dict[str, float]]:
     """Return the learning rates that a full check of the same registration chose.
 
-    They are given by design and cell. Designs with a withdrawn result are left out.
+    The result is design -> cell -> rate. Designs with a withdrawn result are left out.
     """
     if verdict is None or _changed(claim, verdict):
         return {}

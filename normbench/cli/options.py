@@ -13,7 +13,7 @@ from normbench.system.signals import ctrl_c_raises
 
 
 def complete_overrides(incomplete: str) -> list[str]:
-    """Return completions such as "norm=group", from file names to be fast."""
+    """Return completions such as "norm=group". Reading only file names is fast."""
     from normbench.config.choices import choices, groups
 
     overrides = [f"{group}={name}" for group in groups() for name in choices(group)]

@@ -153,7 +153,10 @@ def plot(
 
 
 def _formats(text: str) -> "list[Format]":
-    """Return the formats in a text such as "svg,png". Raises RequestError."""
+    """Return the formats in a text such as "svg,png".
+
+    Raises RequestError if the text names another format.
+    """
     from normbench.errors import RequestError
 
     formats: list[Format] = []
@@ -172,7 +175,7 @@ def _file_name(name: str) -> str:
 def _stems(
     figures: "Mapping[str, Figure]", folder: Path, output: Path | None
 ) -> dict[str, Path]:
-    """Return the path of each figure without extension, by the name of the figure."""
+    """Return name of a figure -> path of its files, without extension."""
     stems = {name: folder / _file_name(name) for name in figures}
     if output is None:
         return stems
@@ -187,7 +190,10 @@ def _stems(
 def _verdict_figures(
     name: str, verdict_file: Path, budget: Budget, config_dir: Path | None
 ) -> "dict[str, Figure]":
-    """Return the figures of a verdict by name. Raises RequestError without any."""
+    """Return the figures of a verdict by name.
+
+    Raises RequestError if there is no verdict, or nothing to draw.
+    """
     from normbench.errors import RequestError
     from normbench.report.figures.verdict import verdict_figures
     from normbench.verdicts.files import read_verdict
@@ -234,7 +240,7 @@ def _records(
 def _means(
     records: "Sequence[RunRecord]", by: str, series: Sequence[str], metric: str | None
 ) -> "dict[str, Figure]":
-    """Return a figure with the mean of each cell over the values of `by`."""
+    """Return a figure with the means of each series over the values of `by`."""
     from normbench.errors import RequestError
     from normbench.records import query
     from normbench.report.figures.runs import cells_figure
@@ -250,6 +256,7 @@ def _means(
     query.groups(records, series, "--series")  # raises for an unknown key
     labelled_cells = []
     for cell in query.cells(records, [by, *series], [metric]):
+        # If `by` is the only key, the values of `by` are the labels.
         label = _label({key: cell.by[key] for key in series or [by]})
         norm = str(cell.by.get("norm", label))
         labelled_cells.append((label, norm, cell))

@@ -24,7 +24,7 @@ from normbench.config.schema import RunConfig, RunRecord
 from normbench.training.observer import Observer, Silent
 
 MAX_TITLES = 4
-"""The number of running runs whose titles are shown."""
+"""At most this many titles of running runs are shown."""
 
 
 class Bar:
@@ -111,11 +111,11 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Tally:
-    """The runs that this process started: the running ones, and how the others ended.
+    """The running and the ended runs that this process started.
 
-    `running` maps run ids to titles, `statuses` counts the records by status,
-    `failures` maps the ids of failed runs to the reason, and `unrecorded` the ids of
-    runs that ended without a record.
+    `running` maps run ids to titles. `statuses` counts the records by status.
+    `failures` maps the ids of failed runs to the reasons. `unrecorded` maps the ids of
+    runs that ended without a record to the reasons.
     """
 
     running: dict[str, str] = field(default_factory=dict)
@@ -176,6 +176,7 @@ class SweepProgress:
             f"[{self.tally.ended}/{self._missing}] {record.run_id[:8]}  "
             f"{titles.title(record.config)}  {_result(record)}"
         )
+        # A bar shows the time left; if there is no bar, the line shows it.
         self._print(line if self._bar.live.is_started else f"{line}{self._time_left()}")
         self._update(record.run_id)
 
@@ -206,7 +207,7 @@ class SweepProgress:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _update(self, no_longer_running: str = "") -> None:
-        """Update the bar, after a run has stopped if its id is given."""
+        """Update the bar. A run whose id is given is no longer counted as running."""
         self.tally.running.pop(no_longer_running, None)
         running = list(self.tally.running.values())[:MAX_TITLES]
         counts = self.tally.summary() + self._time_left()

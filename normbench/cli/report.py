@@ -56,9 +56,9 @@ def report(
         for option, folder in (("--results", results), ("--claims", claims)):
             if folder.exists() and not folder.is_dir():
                 raise RequestError(f"{option} {folder} is not a folder")
-        folder = figures or output.with_name(f"{output.stem}-figures")
+        figures_folder = figures or output.with_name(f"{output.stem}-figures")
         material = gather(results, claims, config_dir)
-        page, files = write(material, output, folder)
+        page, files = write(material, output, figures_folder)
         for error in (*material.damaged, *page.packed.unreadable):
             typer.echo(f"left out: {error}", err=True)
         left_out = _left_out(page)
@@ -76,7 +76,7 @@ def report(
         else:
             typer.echo(
                 f"wrote {output}: {len(material.records)} runs, {size / 2**20:.1f} MiB;"
-                f" {len(files)} figures in {folder}"
+                f" {len(files)} figures in {figures_folder}"
             )
             for kind, count in left_out.items():
                 if count:

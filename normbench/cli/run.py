@@ -142,10 +142,10 @@ def _composed(
 def _world() -> "Iterator[World]":
     """Join the processes that torchrun started, and yield them as a World.
 
-    Only the first process prints the error of a wrong request. With several processes,
-    the block ends by os._exit: threads of gloo may still belong to a process group that
-    could not be destroyed or that a compiled graph holds. They would sometimes abort
-    Python's shutdown with another exit code.
+    Only the first process prints the error of a wrong request. If there are several
+    processes, os._exit ends each process after the block. Python's own shutdown would
+    sometimes abort with another exit code. The cause is threads of gloo whose process
+    group could not be destroyed or is held by a compiled graph.
     """
     from normbench.errors import RequestError
     from normbench.training.distributed import joined
@@ -167,32 +167,32 @@ def _world() -> "Iterator[World]":
             code = end.exit_code
         lost = report_lost_output()
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # a pipe without a reader, or closed
+            with suppress(OSError, ValueError):  # no reader, or closed stream
                 stream.flush()
         world.wait_before_exit()
-        os._exit(code or int(lost))
+        os._exit(code or int(lost))  # 1 if only the output was lost
 
 
 @contextmanager
 def _stopping(world: "World") -> Iterator[Callable[[], bool]]:
-    """Handle stop signals; yield a function that returns True after one was received.
+    """Handle stop signals; yield a function that tells if one was received.
 
     The signals are Ctrl-C, SIGTERM and SIGHUP. A second Ctrl-C raises
     KeyboardInterrupt. A second SIGTERM or SIGHUP does not, because a closed terminal
     and its shell may each send one.
     """
-    pressed = False
+    received = False
 
-    def press(signum: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed and signum == signal.SIGINT:
+    def receive(signum: int, frame: FrameType | None) -> None:
+        nonlocal received
+        if received and signum == signal.SIGINT:
             interrupt(signum, frame)
-        if world.first and not pressed:
+        if world.first and not received:
             write_error("\nstopping after this step; Ctrl-C again stops at once\n")
-        pressed = True
+        received = True
 
-    with handled((signal.SIGINT, *not_ignored("SIGTERM", "SIGHUP")), press):
-        yield lambda: pressed
+    with handled((signal.SIGINT, *not_ignored("SIGTERM", "SIGHUP")), receive):
+        yield lambda: received
 
 
 def _print_outcome(finished: "RunRecord") -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from normbench.sweeps.plan import Plan, PlanState
 
 MEASURED_RUNS = 100
-"""The number of finished runs from whose size the size of a run is estimated."""
+"""The size of a run is estimated from at most this many finished runs."""
 
 Arms = Annotated[
     list[str] | None,
@@ -123,12 +123,12 @@ def sweep(
             return
         progress = SweepProgress(Terminal(stderr=True))
 
-        def print_state(title: str, plan: "Plan", state: "PlanState") -> SweepProgress:
+        def observe(title: str, plan: "Plan", state: "PlanState") -> SweepProgress:
             _print_left_out(plan, state)
             return progress
 
         title = f"sweep --shard {shard}" if shard else "sweep"
-        with Rounds(runs, print_state) as rounds:
+        with Rounds(runs, observe) as rounds:
             records = rounds.run(plan, title, skip_failed=skip_failed).values()
         finished = [record for record in records if record.status != "failed"]
         if json:
@@ -159,7 +159,7 @@ def status(
         from normbench.records import store
 
         import_modules(module or ())
-        unlisted: list[Unreadable] = []
+        unlisted: list[Unreadable] = []  # folders that cannot be listed
         skipped = 0
         if overrides or arm:
             from normbench.sweeps.plan import make_plan
@@ -315,6 +315,6 @@ def _print_comparison(before: "RunRecord", after: "RunRecord") -> None:
         )
     print_table(rows, title="")
     environment = dict(after.environment)
-    for field, value in before.environment:
+    for field, value in before.environment:  # pairs, from pydantic
         if value != environment[field]:
             typer.echo(f"{field}: {value} -> {environment[field]}")

@@ -1,4 +1,4 @@
-"""Register the checks of theorems by name, run them, and compare their tensors."""
+"""Register the checks of theorems by name, run them, and compare tensors."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ class Finding:
     deviation: float
     """The largest difference among the cases in which the theorem says 0."""
     control: float | None
-    """The smallest difference among the other cases; None without such a case."""
+    """The smallest difference among the controls; None if the check has no control."""
     detail: str
     """One sentence with the figures."""
 
@@ -76,8 +76,9 @@ def finding(
 ) -> Finding:
     """Return a finding with the largest deviation and the smallest control.
 
-    `detail` is a format string for `figures`, for `deviation` with its key `worst`, and
-    for `control` with its key `weakest`.
+    `detail` is a format string. Its fields are the names in `figures`, `deviation`,
+    `worst` (the key of the largest deviation), `control` and `weakest` (the key of the
+    smallest control).
     """
     (worst, deviation), (weakest, control) = largest(deviations), smallest(controls)
     figures |= {"deviation": deviation, "control": control}
@@ -86,7 +87,7 @@ def finding(
 
 
 def difference(a: Tensor, b: Tensor) -> float:
-    """Return the largest |a - b| divided by the largest |b|, or by 1 if that is larger.
+    """Return the largest |a - b| divided by the largest |b|, or by 1 if 1 is larger.
 
     The result is NaN if `a` or `b` has a NaN, and then it exceeds every tolerance.
     """

@@ -27,8 +27,9 @@ TINY = torch.finfo(torch.float64).tiny
 def other_samples() -> Finding:
     """In training, the output of a per-sample norm depends on no other sample.
 
-    For every registered norm: how the output of the first sample changes when the other
-    samples are replaced, and its gradient with respect to them. A norm that declares
+    The check measures two numbers for every registered norm: how much the output of the
+    first sample changes when the other samples are replaced, and how large the gradient
+    of this output is with respect to the other samples. A norm that declares
     `uses_other_samples` is a control in training. In evaluation, running statistics are
     used, and the output of no norm may depend on other samples.
     """
@@ -41,7 +42,7 @@ def other_samples() -> Finding:
             unfit.append(name)
             continue
         for mode in modes(norm):
-            # One random state may hide a path behind a rectifier or a clip.
+            # In a single random state, a rectifier or a clip may hide the dependence.
             dependence[name, mode] = largest(
                 {
                     i: _dependence_on_others(subject(norm, SHAPE, mode, seed=i))
@@ -54,7 +55,8 @@ def other_samples() -> Finding:
         for (name, mode), value in dependence.items()
         if name not in declared or mode is Mode.eval
     }
-    in_training = {
+    # A declared norm may have several training modes; the largest value counts.
+    controls = {
         name: largest(
             {m: v for (n, m), v in dependence.items() if n == name and m != Mode.eval}
         )[1]
@@ -62,7 +64,7 @@ def other_samples() -> Finding:
     }
     return finding(
         independent,
-        in_training,
+        controls,
         "of {independent} norms in training, and {dependent} more in evaluation, the "
         "largest dependence is {deviation:.1g} ({worst[0]}, {worst[1]}); of these "
         "{dependent} in training, the smallest is {control:.2g} ({weakest}){left_out}",
@@ -76,20 +78,21 @@ def _dependence_on_others(tested: Subject) -> float:
     """Return how much the output of the first sample depends on the other samples.
 
     It is the larger of two relative numbers: the change of the output when the other
-    samples are replaced, and the gradient of the output with respect to them.
+    samples are replaced, and the gradient of the output with respect to the other
+    samples.
     """
     generator = torch.Generator().manual_seed(2)
     x = tested.x.clone().requires_grad_()
     y = tested(x)
-    other = torch.randn(x.shape, generator=generator, dtype=x.dtype) * 2
-    other[0] = tested.x[0]
-    changed = difference(tested(other)[0].detach(), y[0].detach())
+    replaced = torch.randn(x.shape, generator=generator, dtype=x.dtype) * 2
+    replaced[0] = tested.x[0]
+    changed = difference(tested(replaced)[0].detach(), y[0].detach())
     if not y.requires_grad:
         return changed
     cotangent = torch.randn(y[0].shape, generator=generator, dtype=y.dtype)
     (gradient,) = torch.autograd.grad(y[0], x, cotangent, materialize_grads=True)
-    size = gradient.abs().amax((1, 2, 3))
-    relative_gradient = float(size[1:].max() / size.max().clamp(min=TINY))
+    by_sample = gradient.abs().amax((1, 2, 3))
+    relative_gradient = float(by_sample[1:].max() / by_sample.max().clamp(min=TINY))
     return largest({"value": changed, "gradient": relative_gradient})[1]
 
 
@@ -97,11 +100,12 @@ def _dependence_on_others(tested: Subject) -> float:
 def accumulation() -> Finding:
     """Accumulated micro-batches have the gradient of the full batch: per-sample norms.
 
-    Measured on the CNN in float64: one step on 16 samples at once, and the same step in
-    2 and in 16 micro-batches.
+    The CNN does one step in float64 with 16 samples at once, and the same step in 2 and
+    in 16 micro-batches. The gradients are compared.
     """
 
     def apart(config: RunConfig) -> dict[int, float]:
+        """Return number of micro-batches -> difference of the gradients."""
         full = trained(config, steps=1)
         parts = (
             config.model_copy(update={"accumulate": 16 // size, "norm_batch": size})
@@ -130,12 +134,13 @@ def accumulation() -> Finding:
 def every_norm_batch() -> Finding:
     """Training and metrics of a per-sample norm are the same bits at every norm_batch.
 
-    The CNN is trained for 3 steps of 16 samples in float32, as in real runs. Compared
-    are losses, weights, running statistics and metrics on validation samples, with a
-    norm_batch of 1, 2, 4 and 8 against 16.
+    The CNN is trained for 3 steps of 16 samples in float32, as in real runs. The
+    results with a norm_batch of 1, 2, 4 and 8 are compared with those of 16: losses,
+    weights, running statistics, and metrics on validation samples.
     """
 
     def apart(config: RunConfig) -> dict[int, float]:
+        """Return norm_batch -> largest difference of a number."""
         numbers = {
             size: _numbers(config.model_copy(update={"norm_batch": size}))
             for size in (16, 8, 4, 2, 1)
@@ -176,7 +181,7 @@ def _per_sample(
 def _numbers(config: RunConfig) -> Tensor:
     """Return all results of 3 steps as one vector (n,) in float64.
 
-    It has the losses, weights, running statistics and metrics of 64 samples.
+    The vector has the losses, weights, running statistics and metrics of 64 samples.
     """
     run = trained(config, steps=3, dtype=torch.float32)
     task = run.task

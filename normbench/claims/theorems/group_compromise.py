@@ -23,8 +23,9 @@ WIDTHS = (16, 24, 16)
 def group_ends() -> Finding:
     """group with one group is layer_sample, with a channel a group it is instance.
 
-    Both are compared with these norms and with torch's layer_norm and instance_norm. As
-    a control, no number of groups gives batch.
+    group with 1 and with 16 groups is compared with these norms and with torch's
+    layer_norm and instance_norm. The controls compare each number of groups with
+    layer_norm, instance_norm and batch, except for the two pairs that are equal.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, CHANNELS, 6, 6, generator=generator, dtype=torch.float64) * 2 + 1
@@ -51,15 +52,15 @@ def group_ends() -> Finding:
             output_of_groups[CHANNELS], by_torch["instance"]
         ),
     }
-    others = {
-        f"{g} groups against {name}": difference(y, end)
+    controls = {
+        f"{g} groups against {name}": difference(y, reference)
         for g, y in output_of_groups.items()
-        for name, end in (by_torch | {"batch": output("batch")}).items()
+        for name, reference in (by_torch | {"batch": output("batch")}).items()
         if (g, name) not in {(1, "layer"), (CHANNELS, "instance")}
     }
     return finding(
         deviations,
-        others,
+        controls,
         "the ends are met to {deviation:.1g} ({worst}); all other pairs are "
         "{control:.2g} apart at least ({weakest})",
     )
@@ -127,6 +128,7 @@ def _permute(model: "_Plain", permutations: Sequence[Tensor]) -> None:
     for before, after, permutation in zip(
         layers[:-1], layers[1:], permutations, strict=True
     ):
+        # inverse[permutation[i]] is i, so row i moves to row permutation[i].
         inverse = permutation.argsort()
         rows, columns = before.get_parameter("weight"), after.get_parameter("weight")
         rows.copy_(rows[inverse])
@@ -143,8 +145,8 @@ class _Plain(nn.Module):
         super().__init__()
         self.convolutions = nn.Sequential(
             *(
-                nn.Conv2d(inner, outer, 3, stride=2, padding=1, bias=False)
-                for inner, outer in zip((1, *WIDTHS), WIDTHS, strict=False)
+                nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+                for inputs, outputs in zip((1, *WIDTHS), WIDTHS, strict=False)
             )
         )
         self.norms = nn.Sequential(*(norm(width, nn.ReLU) for width in WIDTHS))

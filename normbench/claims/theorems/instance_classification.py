@@ -21,6 +21,7 @@ def instance_then_pooling() -> Finding:
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(8, CHANNELS, 6, 6, generator=generator, dtype=torch.float64)
+    # Each channel gets a random scale, and its first value is added to move its mean.
     x = (
         x * torch.rand(8, CHANNELS, 1, 1, generator=generator, dtype=torch.float64)
         + x[:, :, :1, :1]
@@ -49,8 +50,8 @@ def brightness_and_contrast() -> Finding:
     """Behind a valid or reflecting convolution, instance loses brightness and contrast.
 
     Each image gets a bias and a gain before a convolution without bias; eps is 1e-18.
-    With zero padding, the output does depend on brightness: next to the border, the
-    image's bias adds another number than inside.
+    With zero padding, the output does depend on brightness: the bias of the image adds
+    one number to the convolution inside, and another number next to the border.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(4, 3, 16, 16, generator=generator, dtype=torch.float64)
@@ -73,20 +74,21 @@ def brightness_and_contrast() -> Finding:
     bright, plain = (
         _after_convolution(y, weights, "zero") for y in (changes["brightness"], x)
     )
-    leak = (bright - plain).square()
-    inside = leak[..., 1:-1, 1:-1]
+    energy = (bright - plain).square()
+    inside = energy[..., 1:-1, 1:-1]
     return finding(
         {key: value for key, value in changes_of_output.items() if key[0] != "zero"},
         {"zero": changes_of_output["zero", "brightness"]},
         "its output moves by {deviation:.1g} at most ({worst[0]}, {worst[1]}); zero "
         "padding lets brightness move it by {control:.2g}, with {border:.0%} of that "
         "energy in the border, {share:.0%} of the entries",
-        border=float(1 - inside.sum() / leak.sum()),
-        share=1 - inside.numel() / leak.numel(),
+        border=float(1 - inside.sum() / energy.sum()),
+        share=1 - inside.numel() / energy.numel(),
     )
 
 
 def _after_convolution(x: Tensor, weights: Tensor, padding: str) -> Tensor:
+    """Return the output of a convolution with this padding, and then of instance."""
     if padding == "reflect":
         x = F.pad(x, (1, 1, 1, 1), mode="reflect")
     y = F.conv2d(x, weights, padding=1 if padding == "zero" else 0)

@@ -15,8 +15,8 @@ SAMPLES, CHANNELS, POSITIONS = SHAPE = (2, 4, 5)
 def layers_that_agree() -> Finding:
     """layer_sample and layer_shape are one function before their affine maps.
 
-    Compared as they are initialized, on images and on sequences. The control is
-    layer_position, which is another function.
+    The layers are compared on images and on sequences, with their initial affine maps,
+    which change nothing. The control is layer_position, which is another function.
     """
     generator = torch.Generator().manual_seed(0)
     apart: dict[str, dict[str, float]] = {"layer_shape": {}, "layer_position": {}}
@@ -40,6 +40,7 @@ def layer_footprints() -> Finding:
     The footprint, measured by value and by gradient, is compared with this statement.
     The deviation is the number of entries that differ.
     """
+    # Entry (n, c, p, m, d, q) says whether output (n, c, p) reads input (m, d, q).
     same_sample = torch.eye(SAMPLES, dtype=torch.bool)[:, None, None, :, None, None]
     same_position = torch.eye(POSITIONS, dtype=torch.bool)[None, None, :, None, None]
     whole_sample = same_sample.expand(*SHAPE, *SHAPE)
@@ -66,7 +67,7 @@ def layer_footprints() -> Finding:
         kind: float((entries != whole_sample).sum())
         for kind, entries in measured["layer_position"].items()
     }
-    counts = {
+    counts = {  # the largest number of inputs that one output reads
         name: int(kinds["value"].flatten(3).sum(3).max())
         for name, kinds in measured.items()
     }
