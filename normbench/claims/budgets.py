@@ -16,7 +16,7 @@ SMOKE_OVERRIDES = "budget.epochs=1 budget.max_steps=10 evaluations=1"
 
 
 def designs_for(claim: Claim, budget: BudgetName) -> dict[str, Design]:
-    """Return the designs of `claim` that `budget` runs, reduced as it asks.
+    """Return the designs of `claim`, reduced to what `budget` runs.
 
     A full check runs all designs as they are registered. A quick check runs what
     `claim.quick` names. A smoke check trains two cells of each design for ten steps.

@@ -120,7 +120,7 @@ def _family_of(name: str, build: Build) -> str:
         except Exception:  # some builders compute with real tensors
             pass
         # This call is not in the except clause, because the traceback keeps the first
-        # model in memory until that clause ends.
+        # model in memory until the except clause ends.
         return family(build(name))
 
 

@@ -27,10 +27,9 @@ def comparison(
 ) -> Claim:
     """Return the claim that each of the other arms is better than the first arm.
 
-    `arms` and `overrides` are in the grammar of a sweep, so one key may have several
-    values. Each combination of the values in a text of `arms` makes an arm. Each
-    combination of the values in `overrides` makes a level. Lower is better, unless the
-    task maximizes the metric. Raises RequestError if a value is wrong.
+    As in a sweep, a key may have several values. Each combination of values in `arms`
+    is an arm. Each combination of values in `overrides` is a level. Lower is better,
+    unless the task maximizes the metric. Raises RequestError if a value is wrong.
     """
     overrides_of_arm = _arms(arms, config_dir)
     first, *others = overrides_of_arm

@@ -141,8 +141,8 @@ class Trial:
     def rates(self) -> dict[str, dict[str, Rate]]:
         """Return the rate of every cell: design -> cell -> rate.
 
-        A full check does the runs of the tuning seeds and chooses the rates by them.
-        Other budgets use the frozen rates.
+        A full check does the runs of the tuning seeds, and chooses the rates by the
+        validation metric of these runs. Other budgets use the frozen rates.
         """
         if self.request.budget != "full":
             return {name: self._frozen(name) for name in self.designs}
@@ -253,7 +253,7 @@ class Trial:
             )
 
     def _frozen(self, name: str) -> dict[str, Rate]:
-        """Return the frozen rate of each cell; without one, the middle of its rates."""
+        """Return the frozen rate of each cell, or the middle rate if there is none."""
         design = self.designs[name]
         middle = sorted(design.rates)[len(design.rates) // 2]
         frozen = self.request.frozen.get(name, {})
@@ -278,7 +278,7 @@ def _untuned(lr: float, *, frozen: bool = False) -> Rate:
 
 
 def _with_one_more(rates: Sequence[float], best: Rate) -> list[float]:
-    """Return the ascending `rates`, with one more rate next to `best` at the edge."""
+    """Return the ascending `rates`, and one more rate beyond their edge `best`."""
     if best.lr == rates[0]:
         return [rates[0] / 2, *rates]
     return [*rates, rates[-1] * 2]
@@ -308,7 +308,7 @@ def best_rate(design: Design, records: Mapping[float, Sequence[RunRecord]]) -> R
         for contrast in design.contrasts
         if contrast.metric.partition("/")[2] == quantity and not contrast.log2
     ]
-    # A rate is good if it is worse than the best rate by the smallest margin at most.
+    # A rate is good if its metric is within the smallest margin of the best metric.
     limit = sign * scores.get(best, 0.0) + min(margins, default=0.0)
     return Rate(
         lr=best,

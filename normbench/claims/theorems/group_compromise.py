@@ -23,9 +23,9 @@ WIDTHS = (16, 24, 16)
 def group_ends() -> Finding:
     """group with one group is layer_sample, with a channel a group it is instance.
 
-    group with 1 and with 16 groups is compared with these norms and with torch's
-    layer_norm and instance_norm. The controls compare each number of groups with
-    layer_norm, instance_norm and batch, except for the two pairs that are equal.
+    The norm group with 1 and with 16 groups is compared with layer_sample, instance and
+    torch's layer_norm and instance_norm. The controls compare each number of groups
+    with layer_norm, instance_norm and batch, except for the two pairs that are equal.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, CHANNELS, 6, 6, generator=generator, dtype=torch.float64) * 2 + 1
