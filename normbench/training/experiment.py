@@ -43,9 +43,9 @@ def run_one(
     `stop` is called after every step. If `stop` returns True, the state is saved and
     Stopped is raised. If the run is not possible, RequestError is raised before any
     file is written. Its subclass Incompatible means that the norm cannot work in the
-    network, and its subclass Busy that a process is doing the run already. An error
-    after that is not raised; the record has the status "diverged", "skipped" or
-    "failed".
+    network. Its subclass Busy means that a process is doing the run already. An error
+    of the training or of the evaluation is not raised; the record then has the status
+    "diverged", "skipped" or "failed".
     """
     observer = observer or Silent()
     if record := finished(config, results, observer):
@@ -133,7 +133,7 @@ def train_and_record(
 
 
 def record_failure(config: RunConfig, results: Results, reason: str) -> RunRecord:
-    """Record that the process of a run died or was killed; return the record.
+    """Record that the process of a run died or was stopped; return the record.
 
     Another process calls this function. The history and the checkpoint remain. If the
     run has a record already, that record is returned. Raises Busy if a process is doing

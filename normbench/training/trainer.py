@@ -53,7 +53,7 @@ class Trainer:
             self.model.to(memory_format=torch.channels_last)
         self.norms = network.norms.modules
         if any(is_lazy(parameter) for parameter in self.model.parameters()):
-            with torch.no_grad():  # a forward pass creates the lazy parameters
+            with torch.no_grad():  # a forward pass gives lazy parameters a shape
                 self.model.eval()(
                     *task.inputs(self.training_samples[: self.micro_batch])
                 )

@@ -214,8 +214,8 @@ def _statistics(
     p_below_margin = stats.non_inferiority(values, margin)
     p_above_minus_margin = stats.non_inferiority([-v for v in values], margin)
     two_sided = stats.t_test(values)
-    # The next lines are only for the predictions "greater" and "less". A one-sided p is
-    # doubled, because half of alpha is on each side of the interval.
+    # The next three lines are only for the predictions "greater" and "less". The
+    # one-sided p is doubled, because half of alpha is on each side of the interval.
     as_predicted = (wide.mean > 0) == (says == "greater") and wide.mean != 0
     one_sided = two_sided / 2 if as_predicted else 1 - two_sided / 2
     p_predicted, p_opposite = min(1.0, 2 * one_sided), min(1.0, 2 * (1 - one_sided))

@@ -124,9 +124,9 @@ class Design(_Registered):
 
     `common`, `arms` and `levels` are overrides. `cells` are the cells of the grid that
     are trained (default: all). `rates` are the learning rates (`lr`) that are tried for
-    each cell on `tuning_seeds` seeds. If the lowest rate is the best, half of that rate
-    is tried too. If the highest rate is the best, twice that rate is tried too. This
-    repeats at most `extend` times.
+    each cell on `tuning_seeds` seeds. If the lowest of several rates is the best, half
+    of that rate is tried too. If the highest of several rates is the best, twice that
+    rate is tried too. This repeats at most `extend` times.
     """
 
     question: str

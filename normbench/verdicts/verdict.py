@@ -28,8 +28,8 @@ class TheoremVerdict(_Reported):
     """The result of a theorem's check.
 
     The theorem is supported if `deviation` is at most `tolerance` and `control` is
-    larger than `tolerance`. `control` is the deviation in a case that the theorem
-    excludes; it is null if there is no such case. A number that is not finite is null
+    larger than `tolerance`. `control` is measured in a case that the theorem excludes;
+    it is null if there is no such case. A number that is not finite is null
     too, and then the theorem is not supported.
     """
 
@@ -96,11 +96,12 @@ class ContrastVerdict(_Reported):
     difference that does not assume a normal distribution.
 
     `above` is the share of seeds with a contrast above 0 (ties count half).
-    (`above_low`, `above_high`) is its exact interval. `at_one_rate` has the same
-    contrast for each learning rate, if every cell uses that rate: the mean over the
-    tuning seeds on validation samples. It has no influence on the decision.
-    `seeds_needed` is the number of seeds that would decide an inconclusive contrast
-    with power .8. `withdrawn` is the reason of a remark that withdraws the decision.
+    (`above_low`, `above_high`) is its exact interval. `at_one_rate` has, for
+    each learning rate, the same contrast with every cell at that rate. This contrast is
+    the mean over the tuning seeds on validation samples. It has no influence on the
+    decision. `seeds_needed` is the number of seeds that would decide an inconclusive
+    contrast with power .8. `withdrawn` is the reason of a remark that withdraws the
+    decision.
     """
 
     name: str
