@@ -27,10 +27,10 @@ class _Reported(BaseModel):
 class TheoremVerdict(_Reported):
     """The result of a theorem's check.
 
-    The theorem is supported if `deviation` is at most `tolerance` and `control` is
-    larger than `tolerance`. `control` is measured in a case that the theorem excludes;
-    it is null if there is no such case. A number that is not finite is null
-    too, and then the theorem is not supported.
+    The theorem is supported if `deviation` is at most `tolerance` and the control, if
+    there is one, is larger than `tolerance`. The control is measured in a case that the
+    theorem excludes; `control` is null if there is no such case. A number that is not
+    finite is null too. If `deviation` is null, the theorem is not supported.
     """
 
     check: str
