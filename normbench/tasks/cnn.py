@@ -67,6 +67,7 @@ class CNN(Task, name="cnn"):
         self.images = as_source(data.images).to(device)
         if network in BLOCKS:
             require_shape(network, shape, *self.images.shape[2:])
+        # The options of `Shape` apply only to the networks in BLOCKS.
         for option, value, default in zip(Shape._fields, shape, Shape(), strict=True):
             if network not in BLOCKS and value != default:
                 raise RequestError(

@@ -23,7 +23,10 @@ FORMAT = 2
 """Version of the cached targets. Increase it when `_make_targets` changes."""
 
 MIN_SIDE = 6
-"""Smallest even side in pixels: the 9x9 convolutions reflect 4 pixels at a border."""
+"""Smallest even side in pixels.
+
+The 9x9 convolutions reflect 4 pixels at a border, which needs a side of 5 or more.
+"""
 
 PICTURE_COUNT = 8
 """Number of photographs that `Style.pictures` shows."""
@@ -42,16 +45,16 @@ class Style(Task, name="style"):
 
         x    the crop of a photograph
         y    the output of the generator for x
-        s    the style picture: picture i mod S for crop i, with S style pictures
+        s    the style picture i mod S for crop i; S is the number of style pictures
         F_l  the features of the frozen perceptual network at layer l
         G_l  the Gram matrix of F_l over all positions (`gram`)
         c    the content layer: stride 8 of EfficientNet-Lite0, relu2_2 of VGG16
 
     The loss of a batch is the mean over its samples. A relative error gives all layers
-    the same weight and does not depend on the size of the crop. It is 0 if the output
-    has the features of the target, and 1 if all its features are 0. The layers have
-    strides up to 8: a small crop has too few positions for a Gram matrix of deeper
-    layers.
+    the same weight and does not depend on the size of the crop. A relative error is 0
+    if the output has the features of the target. A relative error is 1 if all features
+    of the output are 0. The strides of the layers are at most 8, because a small crop
+    has too few positions for a Gram matrix of deeper layers.
     """
 
     data_kind = Photographs
@@ -71,6 +74,7 @@ class Style(Task, name="style"):
         perceptual: PerceptualName = "efficientnet_lite0",
     ) -> None:
         sides = tuple(data.crops.shape[2:])
+        # VGG16 needs sides of at least 8 pixels.
         min_side = MIN_SIDE if perceptual == "efficientnet_lite0" else 8
         if any(side % 2 or side < min_side for side in sides):
             raise RequestError(
@@ -104,13 +108,14 @@ class Style(Task, name="style"):
     ) -> dict[str, float]:
         """Return the means of "loss", "content" and "style" over `split`.
 
-        Of the training split, only the first `eval_crops` crops are used.
+        If `split` is "train", only its first `eval_crops` crops are used.
         """
         index = self.splits[split]
         if split == "train":
             index = index[: self.eval_crops]
         terms = []
         with torch.no_grad():
+            # After the first `count` indices, a batch has only repeats.
             for batch, count in full_batches(index, batch_size):
                 output = model(*self.inputs(batch))[:count]
                 terms.append(torch.stack(self.terms(output, batch[:count])))
@@ -141,16 +146,17 @@ class Style(Task, name="style"):
     def terms(self, output: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return the content and the style term, both (B,), of outputs (B, 3, H, W).
 
-        `index` (B,) are the samples that `output` belongs to.
+        `index` (B,) has the sample of each output.
         """
         features = self.perceptual(output)
         index = index.to(output.device, non_blocking=True)
-        target = self.content_targets[index]
-        content = relative_error(features[self.perceptual.content_layer], target)
+        content_target = self.content_targets[index]
+        content_features = features[self.perceptual.content_layer]
+        content = relative_error(content_features, content_target)
         style_index = index % self.conditions
         style_errors = [
-            relative_error(gram(feature), target[style_index])
-            for feature, target in zip(features, self.style_targets, strict=True)
+            relative_error(gram(feature), style_target[style_index])
+            for feature, style_target in zip(features, self.style_targets, strict=True)
         ]
         return content, torch.stack(style_errors).mean(0)
 
@@ -166,8 +172,8 @@ class Style(Task, name="style"):
 
     @cached_property
     def _targets(self) -> dict[str, Tensor]:
-        # `__init__` does not compute this: to check whether a norm fits the network, no
-        # targets are needed.
+        # `__init__` does not compute the targets, because a check of whether a norm
+        # fits the network does not need them.
         identity = {
             "format": FORMAT,
             "photographs": self.key,
@@ -209,12 +215,12 @@ class Generator(nn.Module):
     """The network that redraws pictures: (N, 3, H, W) in [0, 1] -> the same shape.
 
     H and W are even and at least MIN_SIDE. `condition` (N,) int64 is the style index of
-    each sample. Only the norms use it, to choose one of their affine maps.
+    each sample. Only the norms use it: they choose one of their affine maps.
 
-    A strided convolution halves the resolution before the residual blocks. After them,
-    nearest-neighbour upsampling doubles it, which avoids checkerboard patterns (Odena
-    et al. 2016). All convolutions use reflection padding, so that no border of zeros
-    enters the statistics of the norms.
+    A strided convolution halves the resolution before the residual blocks.
+    Nearest-neighbour upsampling doubles the resolution after the residual blocks. This
+    upsampling avoids checkerboard patterns (Odena et al. 2016). All convolutions use
+    reflection padding, so that no border of zeros enters the statistics of the norms.
     """
 
     def __init__(self, norm: NormFactory, *, width: int, blocks: int) -> None:

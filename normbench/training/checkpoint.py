@@ -1,7 +1,7 @@
 """Checkpoints of unfinished runs: written atomically, verified when read.
 
 A checkpoint file consists of MAGIC, the SHA-256 of the payload (32 bytes), and the
-payload, which is the fields of a `State`, written by `torch.save`.
+payload. `torch.save` writes the payload: the fields of a `State`.
 """
 
 import hashlib
@@ -27,13 +27,14 @@ HEADER_SIZE = len(MAGIC) + hashlib.sha256().digest_size
 class State:
     """The state of training after `step` optimiser steps.
 
-    identity   a run resumes only if its own identity is equal
-    step       determines also the position in the data
+    identity   a run resumes only from a state with the identity of the run
+    step       also determines the position in the data
     random     states of the random streams of each process
     pending    losses of steps that are not in the history file yet
     history    size of the history file in bytes
     started    date and time (ISO 8601) at which the run was first started
-    seconds    time spent so far, by the fields of `Seconds`
+    seconds    time spent so far: one number for each field of `Seconds`
+    scaler     state of the GradScaler; empty if the precision is not fp16
     """
 
     identity: Mapping[str, Any]
@@ -49,7 +50,7 @@ class State:
 
 
 class _Damaged(Exception):
-    """The checkpoint or its history file is not what was written."""
+    """The checkpoint cannot be used, or the history file is too short for it."""
 
 
 def random_states(device: torch.device) -> list[Tensor]:
@@ -68,7 +69,7 @@ def set_random_states(states: Sequence[Tensor], device: torch.device) -> None:
 
 
 def save(folder: Path, state: State) -> None:
-    """Replace the checkpoint in `folder`; after an OSError the old one remains."""
+    """Replace the checkpoint in `folder`; an OSError leaves the old checkpoint."""
     buffer = io.BytesIO()
     torch.save(vars(state), buffer)
     payload = buffer.getvalue()
@@ -81,9 +82,9 @@ def latest(
 ) -> State | None:
     """Return the state in `folder` to resume from, or None to start from the beginning.
 
-    A damaged checkpoint or one with another `identity` is not used; then `warn` is
-    called with the reason in one line. Raises NormbenchError if the file cannot be read
-    now, because it may still be intact.
+    If the checkpoint is damaged or has another `identity`, this function calls `warn`
+    with the reason in one line and returns None. If the file exists but cannot be read
+    now, the checkpoint may still be intact; then NormbenchError is raised.
     """
     path = folder / CHECKPOINT
     try:

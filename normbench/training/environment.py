@@ -31,8 +31,9 @@ def environment(
     config: RunConfig | None = None,
     processes: int = 1,
 ) -> Environment:
-    """Return the environment of a run of `config`, or of any run if `config` is None.
+    """Return the environment of a run of `config`.
 
+    If `config` is None, the environment describes all code, but no data set.
     `modules` are the user's modules, which must be imported already. `device` is a
     string if the device may be in another machine. `processes` is the number of
     processes of the run, which all have the same environment.
@@ -42,7 +43,7 @@ def environment(
     device_words = [_device_name(device, processes)]
     if config is not None:
         packages += tuple(DATA.get(config.data.name).packages)
-        # Both may change how results are rounded.
+        # Compilation and the memory format may change how results are rounded.
         if config.compile:
             device_words.append("compiled")
         if config.channels_last:
@@ -75,7 +76,7 @@ def _git() -> tuple[str | None, bool | None]:
     try:
         commit, status = (
             subprocess.run(
-                # Take no lock: it would make a `git commit` at the same time fail.
+                # Take no lock: a lock makes a `git commit` at the same time fail.
                 ["git", "--no-optional-locks", "-C", str(root), *arguments],
                 capture_output=True,
                 text=True,

@@ -15,9 +15,9 @@ HELD_OUT = ("val", "test")
 def batch_size(task: Task, micro_batch: int) -> int:
     """Return the number of samples in each batch of an evaluation.
 
-    If texts are padded to the longest one in a batch, the number of pads depends on the
-    batch size, and some norms use the pads. Then the batch size is that of training.
-    Otherwise it is small enough for the caches of the CPU.
+    If the task pads texts to the longest text in a batch, the number of pads depends on
+    the batch size, and some norms use the pads. Then evaluation has the batch size of
+    training. For other tasks, a batch is small enough for the caches of the CPU.
     """
     return 64 if task.fixed_spatial else micro_batch
 
@@ -25,7 +25,7 @@ def batch_size(task: Task, micro_batch: int) -> int:
 def evaluate(
     task: Task, model: nn.Module, splits: Iterable[str], batch_size: int
 ) -> dict[str, float]:
-    """Return the metrics "split/name" of `model`, `batch_size` samples at a time.
+    """Return the metrics of `model` by "split/name". A batch has `batch_size` samples.
 
     The mode of `model` (training or evaluation) does not change.
     """
@@ -43,14 +43,16 @@ def evaluate_other_statistics(
     micro_batch: int,
     training_samples: Tensor,
 ) -> dict[str, float]:
-    """Return held-out metrics with other statistics than the running ones.
+    """Return held-out metrics without the running statistics of training.
 
-    For a network whose norms differ between training and evaluation. The metrics
-    "test_recomputed/..." use running statistics that are averaged anew over the batches
-    of `training_samples` ("precise" statistics, Wu & Johnson 2021). The metrics
-    "test_batch/..." use the statistics of each batch, as in training. Both are measured
-    on copies of the network, without dropout, `micro_batch` samples at a time.
+    This is for a network whose norms differ between training and evaluation. The
+    metrics "test_recomputed/..." use running statistics that are averaged anew over the
+    batches of `training_samples` ("precise" statistics, Wu & Johnson 2021). The metrics
+    "test_batch/..." use the statistics of each batch, as in training. All these metrics
+    are measured on copies of the network, without dropout, in batches of `micro_batch`
+    samples.
     """
+    # Samples that do not fill a whole batch are left out.
     count = len(training_samples) // micro_batch * micro_batch
     batches = training_samples[:count].view(-1, micro_batch).unbind()
     metrics: dict[str, float] = {}
@@ -69,7 +71,7 @@ def evaluate_other_statistics(
 def same_under_other_statistics(metrics: dict[str, float]) -> dict[str, float]:
     """Return the held-out `metrics` under the names of `evaluate_other_statistics`.
 
-    For a network whose norms do not differ between training and evaluation.
+    This is for a network whose norms do not differ between training and evaluation.
     """
     held_out = {
         key: value for key, value in metrics.items() if key.split("/")[0] in HELD_OUT

@@ -34,16 +34,17 @@ def run_one(
     observer: Observer | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> RunRecord:
-    """Do the run of `config`, unless it is finished already; return its record.
+    """Do the run of `config` if it is not finished already; return its record.
 
     An interrupted run resumes from its checkpoint. The user's modules
     (`results.modules`) must be imported already. `distributed.run_together` does a run
     in several processes.
 
-    `stop` is called after every step. If it returns True, the state is saved and
+    `stop` is called after every step. If `stop` returns True, the state is saved and
     Stopped is raised. If the run is not possible, RequestError is raised before any
-    file is written: Incompatible if the norm cannot work in the network, Busy if a
-    process is doing the run already. Later errors are not raised, but recorded as
+    file is written. Its subclass Incompatible means that the norm cannot work in the
+    network. Its subclass Busy means that a process is doing the run already. An error
+    of the training or of the evaluation is not raised; the record then has the status
     "diverged", "skipped" or "failed".
     """
     observer = observer or Silent()
@@ -70,7 +71,7 @@ def finished(
 
 
 def prepare(config: RunConfig, device: torch.device) -> tuple[torch.device, Task]:
-    """Return the device and task of a run; raise RequestError if it is not possible."""
+    """Return the device and task; raise RequestError if the run is not possible."""
     torch.set_num_threads(config.threads)
     turn_off_tf32()
     if device.index is not None:  # some torch functions use the current device
@@ -90,7 +91,7 @@ def train_and_record(
     stop: Callable[[], bool] | None,
     share: Share | None = None,
 ) -> RunRecord:
-    """Do a run that is prepared, and write its record. Raises the same as `run_one`."""
+    """Do a prepared run and write its record. Raises the same errors as `run_one`."""
     config, observer, share = progress.config, progress.observer, share or Share()
     ran_on = environment(device, results.modules, config, share.size)
     with results.writer(config) as writer:
@@ -132,11 +133,11 @@ def train_and_record(
 
 
 def record_failure(config: RunConfig, results: Results, reason: str) -> RunRecord:
-    """Record, from another process, that the process of a run died or was stopped.
+    """Record that the process of a run died or was stopped; return the record.
 
-    The history and the checkpoint remain. If the run is finished nevertheless, its
-    record is returned. Raises Busy if a process is doing the run, and NormbenchError if
-    the record cannot be written.
+    Another process calls this function. The history and the checkpoint remain. If the
+    run has a record already, that record is returned. Raises Busy if a process is doing
+    the run, and NormbenchError if the record cannot be written.
     """
     failed = failure(config, reason, results.modules)
     with results.writer(config) as writer:

@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share:
-    """The share of this process in every micro-batch, and what processes exchange.
+    """The share of this process in every micro-batch, and the exchange of values.
 
-    This class is for a run in one process, which takes whole micro-batches. The
+    This class is for a run in one process, whose share is the whole micro-batch. The
     subclass `distributed.World` is for several processes.
     """
 
@@ -102,20 +102,22 @@ class _Autocast(nn.Module):
 class _Compiled(nn.Module):
     """A network that torch compiles anew for each run.
 
-    torch caches compiled graphs by function, not by network. Without a reset, it would
-    not compile the ninth kind of network in a process, and shapes in the cache would
-    let earlier runs influence a run.
+    torch caches compiled graphs by function, not by network. `__init__` resets this
+    cache. Without a reset, torch would not compile the ninth kind of network in a
+    process, and the shapes of earlier runs in the cache would influence this run.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         torch.compiler.reset()
-        # With the random numbers of the inductor, dropout would drop other values.
+        # With the compiler's own random numbers, dropout would drop other values than
+        # in a run without compilation.
         compiled = torch.compile(network, options={"fallback_random": True})
         self.network = cast(nn.Module, compiled)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        # Fail at the limit of recompilations, after which torch would not compile.
+        # Raise an error at the limit of recompilations. Otherwise torch would continue
+        # without compilation.
         with torch._dynamo.config.patch(fail_on_cache_limit_hit=True):
             output: Tensor = self.network(*inputs)
         return output
@@ -137,13 +139,17 @@ class Replica:
         share: Share,
     ) -> None:
         self.task, self.share = task, share
+        # The number of samples of this process in a micro-batch.
         self.samples = config.batch_size // config.accumulate // share.size
         # The number of processes that compute the statistics of a batch together.
-        sharing = max(1, config.norm_batch // self.samples)
+        group_size = max(1, config.norm_batch // self.samples)
         norm_class = NORMS.get(config.norm.name)
-        self.group = share.neighbours(sharing if norm_class.uses_other_samples else 1)
+        self.group = share.neighbours(
+            group_size if norm_class.uses_other_samples else 1
+        )
         self.statistics: list[Tensor] = []
-        if sharing < share.size and norm_class.differs_in_eval:
+        # Several groups of processes have different running statistics.
+        if group_size < share.size and norm_class.differs_in_eval:
             buffers = [buffer for norm in norms for buffer in norm.buffers()]
             self.statistics = [b for b in buffers if b.is_floating_point()]
         self.model: nn.Module = model
@@ -165,8 +171,9 @@ class Replica:
     def _require_shared_statistics(self, model: nn.Module) -> None:
         """Raise Incompatible if a norm does not share its statistics as it should.
 
-        Norms check that in their forward pass, but compiled norms do not. So this
-        method calls a copy of the network that is not compiled.
+        The forward pass of a norm checks whether the norm shares its statistics. The
+        forward pass of a compiled norm does not. So this method calls a copy of the
+        network that is not compiled.
         """
         if self.group is None:
             return
@@ -176,11 +183,11 @@ class Replica:
                 copy.deepcopy(model).train()(*inputs)
 
     def begin_epoch(self, epoch: int, order: Tensor) -> None:
-        """Pass the samples of this process in `epoch` to the task, in order."""
+        """Tell the task which samples of this process `epoch` has, in order."""
         self.task.begin_epoch(epoch, self._own_samples(order))
 
     def average_statistics(self) -> None:
-        """Average running statistics over processes, if they differ between them."""
+        """Average running statistics over processes, if the processes differ."""
         if not self.statistics:
             return
         flat = torch.cat([tensor.flatten() for tensor in self.statistics])

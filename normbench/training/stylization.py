@@ -27,6 +27,7 @@ def styles(finished: RunRecord) -> int:
     """Return the number of styles in which a run was trained."""
     options = finished.config.data.options
     names = options.get("styles") or options.get("style_paths")
+    # Without a list of styles, the data set has one style.
     return len(names) if isinstance(names, list) and names else 1
 
 
@@ -61,7 +62,7 @@ def load(finished: RunRecord, folder: Path) -> nn.Module:
         model.load_state_dict(state)
     except NormbenchError:
         raise
-    except Exception as error:  # of any type, from a stranger's files or user classes
+    except Exception as error:  # files of other people and user classes can raise any
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RequestError(
             f"{file} is damaged or was written by another version of this code: "
@@ -74,11 +75,12 @@ def load(finished: RunRecord, folder: Path) -> nn.Module:
 def _network(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
     """Build the network of `config` after a check that `state` can be its weights.
 
-    The check limits the memory that a record from another person can make this process
-    use.
+    A record from another person may have a wrong width or number of blocks. The check
+    limits the memory that the network of such a record needs.
     """
     width: Any = config.task.options.get("width")
     blocks: Any = config.task.options.get("blocks")
+    # Some weight has `width` channels, and every block has weights.
     max_width = max((size for x in state.values() for size in x.shape), default=0)
     max_blocks = len(state)
     for key, value, maximum in (
@@ -100,11 +102,12 @@ def _network(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
 def stylize(model: nn.Module, picture: Tensor, style: int) -> Tensor:
     """Draw `picture` (3, H, W), in [0, 1], in a style; H and W can be any size.
 
-    The network needs even sides of at least MIN_SIDE pixels. So the last row and column
-    are repeated up to that size, and the result is cut to the size of the input. Raises
-    NormbenchError if there is too little memory.
+    The network needs even sides of at least MIN_SIDE pixels. If the picture has other
+    sides, its last row and column are repeated, and the output is cut to the size of
+    the picture. Raises NormbenchError if there is too little memory.
     """
     height, width = picture.shape[1:]
+    # `side + side % 2` is the next even number.
     down, right = (max(MIN_SIDE, side + side % 2) - side for side in (height, width))
     x = F.pad(picture[None], (0, right, 0, down), mode="replicate")
     try:
@@ -143,7 +146,7 @@ def stylize_files(
             "another --output-dir for it"
         )
     model = load(finished, folder)
-    for image in images:
+    for image in images:  # raise RequestError before a file is written
         read_picture(files.file("IMAGE", str(image)))
     try:
         output_dir.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ class Trainer:
             self.model.to(memory_format=torch.channels_last)
         self.norms = network.norms.modules
         if any(is_lazy(parameter) for parameter in self.model.parameters()):
-            with torch.no_grad():
+            with torch.no_grad():  # a forward pass gives lazy parameters a shape
                 self.model.eval()(
                     *task.inputs(self.training_samples[: self.micro_batch])
                 )
@@ -73,8 +73,9 @@ class Trainer:
         self.steps = min(steps, config.budget.max_steps or steps)
         self.micro_batches = self._make_micro_batches(self.replica.begin_epoch)
         progress.data_notes = task.notes.lines()
-        if progress.writer is not None:
+        if progress.writer is not None:  # only in the first process
             task.notes.warn()
+        # These batches are only for `task.facts`, so they do not begin an epoch.
         batches_of_step = self._make_micro_batches()
         first_epoch = range(1, min(self.steps, per_epoch) + 1)
         progress.facts = finite(
@@ -185,7 +186,7 @@ class Trainer:
         self._log({"lr": lr, "train/batch_loss": loss})
 
     def _evaluate_held_out(self, step: int) -> None:
-        if self.progress.writer is not None:
+        if self.progress.writer is not None:  # only in the first process
             with self.progress.evaluating():
                 self._log(self._metrics(*evaluation.HELD_OUT))
 
@@ -205,7 +206,7 @@ class Trainer:
             self._raise_stopped(step)
 
     def _stop_between_evaluations(self) -> None:
-        """Stop if requested, but only if the state after the last step is saved."""
+        """Raise Stopped if requested and if the state after the last step is saved."""
         if self.saved_step == self.steps and self.stop():
             self._raise_stopped(self.steps)
 
@@ -226,12 +227,12 @@ class Trainer:
         return state.step, [loss.to(self.device) for loss in state.pending]
 
     def _save(self, step: int, pending: Sequence[Tensor]) -> None:
-        """Write a checkpoint; if that fails, warn once and continue without."""
+        """Write a checkpoint. If it cannot be written, warn once and continue."""
         random = self.share.gather(checkpoint.random_states(self.device))
         if pending:  # each process has only the losses of its share of the samples
             pending = [*self.share.mean(torch.stack([*pending])).cpu()]
         progress, writer = self.progress, self.progress.writer
-        if writer is None:
+        if writer is None:  # the first process writes for all processes
             return
         try:
             state = checkpoint.State(

@@ -46,8 +46,8 @@ def judge(
 ) -> ContrastVerdict:
     """Return the verdict of a contrast before Holm's adjustment.
 
-    `gate` has each arm and whether it trained. If not `tested`, the decision is "not
-    tested".
+    `gate` says for each arm whether the arm trained. If `tested` is False, the decision
+    is "not tested".
     """
     weights = weights_of(contrast, design)
     missing = [cell for cell in weights if not cells.get(cell)]
@@ -92,7 +92,10 @@ def judge(
 def _decision_and_seeds(
     contrast: Contrast, statistics: Statistics, alpha: float
 ) -> tuple[Decision, str, int | None]:
-    """Return the decision, its reason, and the seeds that would settle it if open."""
+    """Return the decision, its reason, and how many seeds would settle it.
+
+    The number of seeds is None if the decision is not "inconclusive".
+    """
     decision, because = decide(
         contrast.says,
         contrast.margin,
@@ -119,10 +122,10 @@ def weights_of(contrast: Contrast, design: Design) -> dict[str, float]:
 
 
 def metric_of(record: RunRecord, metric: str) -> float | None:
-    """Return the metric of a run; None without a value whose size is below MAX_METRIC.
+    """Return the metric of a run; None if the run lacks it or its size is too large.
 
-    If a classifier diverged, its error counts as 1, except an error that a probe
-    measures.
+    The size must be below MAX_METRIC. If a classifier diverged, its error counts as 1,
+    but not if a probe measures the error.
     """
     split, _, name = metric.partition("/")
     probed = split in record.config.probes
@@ -142,8 +145,8 @@ def values_of(records: Iterable[RunRecord], metric: str) -> list[float] | None:
 def is_maximized(metric: str, records: Iterable[RunRecord]) -> bool:
     """Return whether higher values of `metric` are better.
 
-    They are if it is the primary metric of a task that maximizes it. For other metrics
-    lower is better.
+    Higher values are better if `metric` is the primary metric of a task that maximizes
+    the metric. Otherwise lower values are better.
     """
     quantity = metric.partition("/")[2]
     return any(
@@ -158,7 +161,7 @@ def _values(
 ) -> tuple[dict[int, float], list[int]]:
     """Return the contrast by seed, and the seeds on which a run lacks the metric.
 
-    Only seeds that all cells have are used.
+    A seed is used only if all cells have a run with the seed.
     """
     seeds = sorted(set.intersection(*(set(cells[cell]) for cell in weights)))
     values, bad_seeds = {}, []
@@ -180,14 +183,17 @@ def _at_one_rate(
     design: Design,
     rates: Mapping[str, Rate],
 ) -> dict[str, float]:
-    """Return the contrast on validation samples, by rate that all its cells tried.
+    """Return the contrast on validation samples for each rate that all cells tried.
 
-    It is empty unless the rates were chosen on the metric of the contrast.
+    The result is empty unless the rates were chosen on the metric of the contrast.
     """
+    # The rates were chosen on `design.validation`. The contrast has the same metric on
+    # the test split.
     if contrast.log2 or contrast.metric != design.validation.replace("val", "test", 1):
         return {}
     tried = [rates[cell].validation for cell in weights]
     effects = {}
+    # If only one rate was tried, there are no other rates to compare.
     for rate in tried[0] if len(tried[0]) > 1 else ():
         means = [validation.get(rate) for validation in tried]
         if None not in means:
@@ -204,18 +210,20 @@ def _statistics(
     says, margin = contrast.says, contrast.margin
     wide = stats.mean_interval(values, 1 - alpha)
     narrow = stats.mean_interval(values, 1 - 2 * alpha)
-    within = stats.tost(values, margin)
-    below_margin = stats.non_inferiority(values, margin)
-    above_minus = stats.non_inferiority([-v for v in values], margin)
+    p_within = stats.tost(values, margin)
+    p_below_margin = stats.non_inferiority(values, margin)
+    p_above_minus_margin = stats.non_inferiority([-v for v in values], margin)
     two_sided = stats.t_test(values)
+    # The next three lines are only for the predictions "greater" and "less". The
+    # one-sided p is doubled, because half of alpha is on each side of the interval.
     as_predicted = (wide.mean > 0) == (says == "greater") and wide.mean != 0
     one_sided = two_sided / 2 if as_predicted else 1 - two_sided / 2
     p_predicted, p_opposite = min(1.0, 2 * one_sided), min(1.0, 2 * (1 - one_sided))
     p, p_against = {
-        "greater": (p_predicted, min(p_opposite, within)),
-        "less": (p_predicted, min(p_opposite, within)),
-        "equal": (within, min(1 - below_margin, 1 - above_minus)),
-        "not_greater": (below_margin, 1 - below_margin),
+        "greater": (p_predicted, min(p_opposite, p_within)),
+        "less": (p_predicted, min(p_opposite, p_within)),
+        "equal": (p_within, min(1 - p_below_margin, 1 - p_above_minus_margin)),
+        "not_greater": (p_below_margin, 1 - p_below_margin),
     }[says]
     above = stats.share_above(values, 1 - alpha)
     return Statistics(
@@ -243,8 +251,8 @@ def decide(
 ) -> tuple[Decision, str]:
     """Return the decision on a contrast and its reason.
 
-    `says` is the direction that the claim predicts. `interval` has confidence 1 -
-    `alpha`, `interval_at_margin` 1 - 2 `alpha`.
+    `says` is the prediction of the claim. `interval` has confidence 1 - `alpha`, and
+    `interval_at_margin` has confidence 1 - 2 `alpha`.
     """
     low, high = interval_at_margin
     within = -margin < low and high < margin

@@ -3,8 +3,9 @@
 A claim is one sentence that people repeat. It has three parts with separate decisions:
 theorems (true by algebra, checked on tensors), mechanisms (measured quantities) and
 outcomes (accuracy or loss after training). Mechanisms and outcomes are tested by
-contrasts. A contrast is a weighted sum of one metric over cells, one value per seed.
-The claim predicts that it is greater than 0, less than 0, about 0, or not much greater.
+contrasts. A contrast is a weighted sum of one metric over cells. It has one value per
+seed. The claim predicts that the contrast is greater than 0, less than 0, about 0, or
+not much greater than 0.
 """
 
 import hashlib
@@ -65,10 +66,11 @@ class Theorem(_Registered):
 class Contrast(_Registered):
     """A weighted sum of one metric over cells for each seed, and its prediction.
 
-    It has either `weights` (cell -> weight) or `slope`. `slope` names an arm; the
-    contrast is then the least-squares slope of its metric on log2 of its numeric
-    levels. With `log2`, the logarithm of the metric is used. `expected` is subtracted:
-    the number that a mechanism predicts.
+    A contrast has either `weights` (cell -> weight) or `slope`, the name of an arm. A
+    contrast with `slope` is the least-squares slope of the metric of the arm on log2 of
+    the numeric levels. If `log2` is true, the contrast uses log2 of the metric.
+    `expected` is the number that a mechanism predicts. It is subtracted from the sum or
+    the slope.
     """
 
     name: str
@@ -108,9 +110,9 @@ class Crossing(_Registered):
 class Gate(_Registered):
     """The criterion for whether an arm trained: mean of `metric` is below `below`.
 
-    The mean is over seeds. If the task maximizes the metric, the mean must be above
-    `below`. An arm passes if it trained at one of its levels or more, since failure at
-    the other levels may be what the design tests.
+    The mean is over seeds. If the task maximizes the metric, the mean must be above the
+    number `below` instead. An arm passes if it trained at one level or more, because
+    the design may test whether the arm fails at the other levels.
     """
 
     metric: str
@@ -120,10 +122,11 @@ class Gate(_Registered):
 class Design(_Registered):
     """A grid of arms x levels to train, and contrasts of its cells ("arm@level").
 
-    `common`, `arms` and `levels` are overrides. `cells` of the grid are trained
-    (default: all). `rates` are the learning rates (`lr`) that are tried for each cell
-    on `tuning_seeds` seeds. While the best rate is the lowest or highest, the rate is
-    halved or doubled and tried too, at most `extend` times.
+    `common`, `arms` and `levels` are overrides. `cells` are the cells of the grid that
+    are trained (default: all). `rates` are the learning rates (`lr`) that are tried for
+    each cell on `tuning_seeds` seeds. If the lowest of several rates is the best, half
+    of that rate is tried too. If the highest of several rates is the best, twice that
+    rate is tried too. This repeats at most `extend` times.
     """
 
     question: str
@@ -236,7 +239,8 @@ class Design(_Registered):
 class SmallerBudget(_Registered):
     """The part of a design that smaller budgets run: some cells, their contrasts.
 
-    `overrides` come after the overrides of every cell and replace equal keys.
+    `overrides` come after the overrides of every cell and replace the values of equal
+    keys.
     """
 
     cells: list[str] | None = None
@@ -313,8 +317,8 @@ def read_claim(name: str, config_dir: Path | None = None) -> Claim:
 def registration_hash(claim: Claim) -> str:
     """Return a hash of the claim, 16 hex digits; any change of a value changes it.
 
-    Values that equal their defaults are left out, so that a key that is added to the
-    schema later does not change the hash of an older claim.
+    The hash leaves out every value that equals its default. So the hash of an older
+    claim does not change if the schema gets a new key later.
     """
     plain = claim.model_dump(mode="json", exclude_defaults=True)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from normbench.verdicts.registration import Says
 
 Decision = Literal["supported", "refuted", "equivalent", "inconclusive", "not tested"]
-"""equivalent: the claim predicts a difference; a relevant difference is excluded."""
+"""equivalent: the claim predicts a difference; the runs exclude a relevant one."""
 
 Headline = Decision | Literal["withdrawn"]
 """The decision that is shown; "withdrawn" if a remark withdrew it after the check."""
@@ -27,10 +27,10 @@ class _Reported(BaseModel):
 class TheoremVerdict(_Reported):
     """The result of a theorem's check.
 
-    It is supported if `deviation` is at most `tolerance` and `control` is larger. The
-    control is measured in a case that the theorem excludes; it is null if there is no
-    such case. A number that is not finite is null too, and then the theorem is not
-    supported.
+    The theorem is supported if `deviation` is at most `tolerance` and the control, if
+    there is one, is larger than `tolerance`. The control is measured in a case that the
+    theorem excludes; `control` is null if there is no such case. A number that is not
+    finite is null too. If `deviation` is null, the theorem is not supported.
     """
 
     check: str
@@ -45,11 +45,11 @@ class TheoremVerdict(_Reported):
 class Rate(_Reported):
     """The learning rate of a cell, and how it was chosen.
 
-    `validation` has, for each rate that was tried, the mean validation metric over the
-    tuning seeds; null if a run lacks the metric. `good` are the rates whose mean is
-    within one margin of the best mean (the smallest margin of the contrasts of that
-    metric). `at_edge`: the rate is the lowest or the highest that was tried. `frozen`:
-    an earlier full check chose the rate.
+    `validation` has the mean validation metric over the tuning seeds for each rate that
+    was tried. The mean is null if a run lacks the metric. `good` are the rates whose
+    mean is within one margin of the best mean. This margin is the smallest margin of
+    the contrasts of that metric. `at_edge` is true if the rate is the lowest or the
+    highest that was tried. `frozen` is true if an earlier full check chose the rate.
     """
 
     lr: float
@@ -87,19 +87,21 @@ class Interval(NamedTuple):
 class ContrastVerdict(_Reported):
     """One contrast: its effect over paired seeds, its tests and its decision.
 
-    (`low`, `high`) is the interval of confidence 1 - alpha, (`low_margin`,
-    `high_margin`) the interval of confidence 1 - 2 alpha, which is compared with the
-    margin. `p` is that of the test that would support the claim. `p_against` is that of
-    the test that would refute it or exclude a relevant difference. Adjusted p values
-    are after Holm's adjustment over the primary contrasts of the claim. `p_sign_flip`
-    tests that there is no difference, without a normal model.
+    (`low`, `high`) is the interval of confidence 1 - alpha. (`low_margin`,
+    `high_margin`) is the interval of confidence 1 - 2 alpha, which is compared with the
+    margin. `p` is the p value of the test that would support the claim. `p_against` is
+    the p value of the test that would refute the claim or exclude a relevant
+    difference. Holm's method adjusts `p_adjusted` and `p_against_adjusted` over the
+    primary contrasts of the claim. `p_sign_flip` is the p value of a test of no
+    difference that does not assume a normal distribution.
 
-    `above` is the share of seeds with a contrast above 0 (ties count half), with its
-    exact interval. `at_one_rate` has, by learning rate, the same contrast on validation
-    samples with every cell at that rate, as the mean of the tuning seeds; it has no
-    influence on the decision. `seeds_needed` is the number of seeds that would decide
-    an inconclusive contrast with power .8. `withdrawn` is the reason of a remark that
-    withdraws the decision.
+    `above` is the share of seeds with a contrast above 0 (ties count half).
+    (`above_low`, `above_high`) is its exact interval. `at_one_rate` has, for
+    each learning rate, the same contrast with every cell at that rate. This contrast is
+    the mean over the tuning seeds on validation samples. It has no influence on the
+    decision. `seeds_needed` is the number of seeds that would decide an inconclusive
+    contrast with power .8. `withdrawn` is the reason of a remark that withdraws the
+    decision.
     """
 
     name: str
@@ -149,8 +151,9 @@ class ContrastVerdict(_Reported):
     def p_shown(self) -> str:
         """The p of the test that decided, "" if there is none.
 
-        "against" marks the test against the claim, "(Holm)" an adjusted p. If neither
-        test decided, the smaller p is shown: that test came closest.
+        "against" marks the p of the test against the claim, and "(Holm)" marks an
+        adjusted p. If neither test decided, the smaller p is shown: its test was the
+        closest to a decision.
         """
         holm = self.p_adjusted is not None
         p = self.p_adjusted if holm else self.p
@@ -169,10 +172,11 @@ class ContrastVerdict(_Reported):
 class CrossoverVerdict(_Reported):
     """The level at which two curves of means meet, with a bootstrap interval.
 
-    Shares of the bootstrap samples: in `share_before` the curves have crossed before
-    the first level, in `share_after` they have not crossed up to the last level, and in
-    `share_several` they cross more than once (the first crossing counts). `withdrawn`
-    is the reason of a remark that withdraws the crossover.
+    `share_before` is the share of the bootstrap samples whose curves have crossed
+    before the first level. In `share_after` of the samples, the curves have not crossed
+    up to the last level. In `share_several` of the samples, the curves cross more than
+    once (the first crossing counts). `withdrawn` is the reason of a remark that
+    withdraws the crossover.
     """
 
     name: str
@@ -229,10 +233,11 @@ class DesignVerdict(_Reported):
 class Verdict(_Reported):
     """The result of checking a claim: a decision on each of its three parts.
 
-    `mechanism` and `outcome` combine the decisions of their designs that have a primary
-    contrast. `caveats` limit all decisions: mixed code or devices, failed runs, rates
-    that this check did not tune. `census_failures` has the models of each zoo that
-    could not be built, with the error. `findings` come from the remarks.
+    `mechanism` combines the decisions of the mechanisms that have a primary contrast.
+    `outcome` combines the decisions of the outcomes that have a primary contrast.
+    `caveats` limit all decisions: mixed code or devices, failed runs, rates that this
+    check did not tune. `census_failures` has the models of each zoo that could not be
+    built, with the error. `findings` come from the remarks.
     """
 
     format: Literal[1] = 1
@@ -278,7 +283,7 @@ class Verdict(_Reported):
 def _headline(
     decision: Decision, parts: Sequence[ContrastVerdict | DesignVerdict]
 ) -> Headline:
-    """Return the decision over `parts`, anew if a part was withdrawn."""
+    """Return `decision`, or a new decision over `parts` if a part is withdrawn."""
     headlines = [part.headline for part in parts]
     return together(headlines) if "withdrawn" in headlines else decision
 
@@ -297,5 +302,6 @@ def together(parts: Iterable[Headline]) -> Headline:
     decisions = set(parts)
     order: tuple[Headline, ...]
     order = ("refuted", "withdrawn", "equivalent", "inconclusive", "not tested")
+    # The first decision in `order` that some part has is the decision of the whole.
     whole: Headline = "supported" if decisions else "not tested"
     return next((decisive for decisive in order if decisive in decisions), whole)

@@ -36,8 +36,8 @@ class Shape(NamedTuple):
         for stage in range(3):
             for position in range(self.depth):
                 channels = self.width * 2**stage
-                halves = stage > 0 and position == 0
-                yield channels_in, channels, 2 if halves else 1
+                stride = 2 if stage > 0 and position == 0 else 1
+                yield channels_in, channels, stride
                 channels_in = channels
 
 
@@ -177,8 +177,9 @@ def require_shape(kind: str, shape: Shape, height: int, width: int) -> None:
     strides = [shape.stem_stride]
     for *_, stride in shape.blocks():
         strides += [stride, 1] if kind == "residual" else [stride]
+    # The smallest input side and the pixels that padding adds, for a 3x3 convolution.
     min_side = {"zeros": 1, "reflect": 2, "valid": 3}[shape.padding]
-    pads = 0 if shape.padding == "valid" else 2
+    padded = 0 if shape.padding == "valid" else 2
     side = min(height, width)
     for number, stride in enumerate(strides, 1):
         if side < min_side:
@@ -188,4 +189,4 @@ def require_shape(kind: str, shape: Shape, height: int, width: int) -> None:
                 f"{height}x{width} pixels; use larger images, fewer convolutions "
                 "(task.depth) or task.padding=zeros"
             )
-        side = (side + pads - 3) // stride + 1
+        side = (side + padded - 3) // stride + 1

@@ -1,8 +1,9 @@
 """Frozen networks with ImageNet weights, whose features measure picture similarity.
 
 EfficientNet-Lite0 is the variant of EfficientNet (Tan & Le 2019) with ReLU6 and without
-squeeze-and-excitation. This module implements it, with every BatchNorm folded into its
-convolution, so that a run does not import a package of models.
+squeeze-and-excitation. This module implements EfficientNet-Lite0 itself, so that a run
+does not import a package of models. Every BatchNorm is folded into the convolution
+before the BatchNorm.
 
 VGG16 is from Simonyan & Zisserman 2015, "Very Deep Convolutional Networks for
 Large-Scale Image Recognition", with the weights of torchvision. PyTorch's download
@@ -75,8 +76,8 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # The tensors are used in their order, because their names in the file differ
-        # from those of every other implementation.
+        # The layers take the tensors in the order of the file. The names in the file
+        # cannot be used: they differ from the names of every other implementation.
         weights = iter(torch.load(_weights_file(), weights_only=True).values())
         self.stem = SameConv(weights, 3, 32, kernel=3, stride=2)
         self.stages = nn.ModuleList()
@@ -99,7 +100,7 @@ class EfficientNetLite0(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        x = F.relu6(self.stem(x * 2 - 1))
+        x = F.relu6(self.stem(x * 2 - 1))  # the weights expect inputs in [-1, 1]
         features = []
         for stage in self.stages:
             x = stage(x)
@@ -109,7 +110,7 @@ class EfficientNetLite0(nn.Module):
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 VGG16_SHA256_START = "397923af"
-"""First digits of the SHA-256 checksum of the file, which torchvision publishes."""
+"""First digits of the SHA-256 checksum of the file. torchvision publishes them."""
 
 
 class Vgg16(nn.Module):
@@ -131,14 +132,14 @@ class Vgg16(nn.Module):
         super().__init__()
         weights = torch.load(_vgg16_file(), weights_only=True, mmap=True)
         self.stages = nn.ModuleList()
-        inputs, position = 3, 0
+        inputs, position = 3, 0  # position: index of a layer in torchvision's VGG16
         for convolutions, channels in ((2, 64), (2, 128), (3, 256), (3, 512)):
             stage = nn.Sequential()
             if position:
                 stage.append(nn.MaxPool2d(2))
                 position += 1
             for _ in range(convolutions):
-                # On "meta", no initial weights are drawn from the global generator.
+                # The device "meta" draws no random numbers for initial weights.
                 conv = nn.Conv2d(inputs, channels, 3, padding=1, device="meta")
                 for name in ("weight", "bias"):
                     value = weights[f"features.{position}.{name}"].clone()
@@ -146,6 +147,7 @@ class Vgg16(nn.Module):
                 stage += nn.Sequential(conv, nn.ReLU())
                 inputs, position = channels, position + 2
             self.stages.append(stage)
+        # The mean and standard deviation of each colour in ImageNet.
         constants = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
         mean, std = constants[:, :, None, None]
         self.register_buffer("mean", mean)
@@ -201,7 +203,7 @@ def _vgg16_file() -> Path:
 def _require_checksum(file: Path, expected_start: str, remedy: str) -> None:
     """Raise RequestError if the SHA-256 checksum does not begin with `expected_start`.
 
-    The run id does not depend on the weights, so that only these weights may be used.
+    Other weights would change the results, but not the run id.
     """
     with file.open("rb") as opened:
         checksum = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -257,7 +259,7 @@ class SameConv(nn.Conv2d):
         stride: int = 1,
         groups: int = 1,
     ) -> None:
-        # On "meta", no initial weights are drawn from the global generator.
+        # The device "meta" draws no random numbers for initial weights.
         super().__init__(
             inputs, outputs, kernel, stride=stride, groups=groups, device="meta"
         )
@@ -296,7 +298,8 @@ class SameConv(nn.Conv2d):
 
 def _weights_file() -> Path:
     """Return the path of the installed weights of EfficientNet-Lite0."""
-    # find_spec locates a top-level package without importing it.
+    # find_spec locates a top-level package and does not import the package. The result
+    # is None if the package is not installed.
     spec = importlib.util.find_spec(_PACKAGE)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         file = Path(folder) / "models" / f"{IDENTITY}.pth"
