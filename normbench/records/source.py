@@ -34,15 +34,13 @@ def comes_from_this_code(record: RunRecord, modules: Sequence[str]) -> bool:
     return same_source and environment.modules == hashes(tuple(modules))
 
 
-def source_hash(config: RunConfig | None = None) -> str:
-    """Return the hash of a run's numerical source, or of all code without `config`.
+def source_hash(config: RunConfig) -> str:
+    """Return the hash of the numerical source of a run of `config`.
 
-    The hash of a run has PART hexadecimal digits for each of the loop, the norm, the
+    It has PART hexadecimal digits for each of the loop, the norm, the
     task and the data set. The user's modules are not included: `user_modules.hashes`
     hashes them.
     """
-    if config is None:
-        return _hash(_closure(_every_module()))
     chosen = (_hash_of_choice(kind, name) for kind, name in _choices(config))
     return _hash(_closure(LOOP))[:PART] + "".join(chosen)
 
@@ -96,12 +94,6 @@ def _module_of(kind: str, name: str) -> str | None:
         if definition.search(path.read_text(encoding="utf-8")):
             return path.relative_to(PACKAGE).as_posix()
     return None
-
-
-def _every_module() -> tuple[str, ...]:
-    folders = [PACKAGE / folder for folder in FOLDERS.values()]
-    files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
-    return (*LOOP, *(path.relative_to(PACKAGE).as_posix() for path in files))
 
 
 @cache

@@ -27,7 +27,7 @@ from normbench.sweeps.traps import (
 )
 from normbench.tasks.base import Task
 from normbench.training import network
-from normbench.training.environment import environment
+from normbench.training.environment import device_name, environment
 
 SERVER_TIMEOUT = 5.0
 """Seconds in which W&B's server must answer."""
@@ -50,7 +50,12 @@ def examine(
     `modules` are the names of the user's modules, which are imported already.
     """
     findings = [*_packages(), _device(config, engine), _threads(config, engine)]
-    findings += [_engine(engine), *_results(results), _code(modules), _tracker(config)]
+    findings += [
+        _engine(engine),
+        *_results(results),
+        _code(config, modules),
+        _tracker(config),
+    ]
     current_check = "data"
     shapes: list[torch.Size] = []
     try:
@@ -105,7 +110,7 @@ def _device(config: RunConfig, engine: Engine) -> Finding:
             return Finding("error", "device", str(error))
         why = f"{error}; the machines of engine={engine.name} may have it"
         return Finding("note", "device", why)
-    name = environment(network.choose_device(config.device), ()).device
+    name = device_name(network.choose_device(config.device))
     compiled = ", compiled" if config.compile else ""
     why = f"device={config.device} is {name}, precision={config.precision}{compiled}"
     return Finding("ok", "device", why)
@@ -176,9 +181,9 @@ def _results(results: Path) -> Iterator[Finding]:
         yield finding(free < LOW_DISK_SPACE, "warning", "disk", size, do)
 
 
-def _code(modules: Sequence[str]) -> Finding:
-    """Name the code that records of runs will refer to."""
-    current = environment(torch.device("cpu"), modules)
+def _code(config: RunConfig, modules: Sequence[str]) -> Finding:
+    """Name the code that the record of a run of `config` will refer to."""
+    current = environment(config.device, modules, config)
     why = f"source_hash {current.source_hash}"
     if current.git_commit is None:
         return Finding("note", "code", f"{why}, not in a git repository")

@@ -28,26 +28,23 @@ PACKAGES = (
 def environment(
     device: torch.device | str,
     modules: Sequence[str],
-    config: RunConfig | None = None,
+    config: RunConfig,
     processes: int = 1,
 ) -> Environment:
     """Return the environment of a run of `config`.
 
-    If `config` is None, the environment describes all code, but no data set.
     `modules` are the user's modules, which must be imported already. `device` is a
     string if the device may be in another machine. `processes` is the number of
     processes of the run, which all have the same environment.
     """
     commit, dirty = _git()
-    packages: tuple[str, ...] = PACKAGES
-    device_words = [_device_name(device, processes)]
-    if config is not None:
-        packages += tuple(DATA.get(config.data.name).packages)
-        # Compilation and the memory format may change how results are rounded.
-        if config.compile:
-            device_words.append("compiled")
-        if config.channels_last:
-            device_words.append("channels last")
+    packages = (*PACKAGES, *DATA.get(config.data.name).packages)
+    device_words = [device_name(device, processes)]
+    # Compilation and the memory format may change how results are rounded.
+    if config.compile:
+        device_words.append("compiled")
+    if config.channels_last:
+        device_words.append("channels last")
     return Environment(
         normbench=version("normbench"),
         git_commit=commit,
@@ -60,7 +57,7 @@ def environment(
         device=", ".join(device_words),
         threads=torch.get_num_threads(),
         processes=processes,
-        device_batch_size=config.batch_size // processes if config else None,
+        device_batch_size=config.batch_size // processes,
     )
 
 
@@ -101,7 +98,8 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     return versions
 
 
-def _device_name(device: torch.device | str, processes: int) -> str:
+def device_name(device: torch.device | str, processes: int = 1) -> str:
+    """Return the name of the device that a record has, such as "2 x cpu"."""
     if isinstance(device, str):
         name = device
     elif device.type == "cuda":

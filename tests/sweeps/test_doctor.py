@@ -16,6 +16,7 @@ from normbench.config.composition import compose, compose_engine
 from normbench.errors import RequestError
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.records import tracking
+from normbench.records.source import source_hash
 from normbench.sweeps import doctor
 from normbench.sweeps.doctor import examine
 from normbench.sweeps.engines.base import cores
@@ -38,6 +39,8 @@ def test_a_config_without_a_trap_has_neither_error_nor_warning() -> None:
     findings = examined(*NORMAL)
     assert {finding.level for finding in findings.values()} <= {"ok", "note"}
     assert "32 samples" in findings["last batch"].why
+    config = compose([*SMALL["cnn"], "tracker=none", *NORMAL])
+    assert f"source_hash {source_hash(config)}" in findings["code"].why
 
 
 ADAMW = "batch_size=32 optimizer=adamw"
