@@ -203,7 +203,7 @@ class Results:
         return record if self.counts(record) else None
 
     def counts(self, record: RunRecord) -> bool:
-        """Whether a record counts: not if `redo_stale` and other code made it."""
+        """Return False if `redo_stale` is set and other code made the record."""
         if not self.redo_stale:
             return True
         return comes_from_this_code(record, self.modules)
@@ -303,7 +303,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _list(folder: Path, unreadable: list[Unreadable] | None) -> list[Path]:
-    """List a folder, if it exists; add an error of listing to `unreadable`."""
+    """Return the paths in a folder, [] if it is missing; add errors to `unreadable`."""
     try:
         return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):

@@ -105,7 +105,7 @@ class RunWriter:
         A link could lead out of the results folder.
         """
         folders = (self.folder.parent, self.folder)
-        # A run opens these two files where they are. It replaces all other files.
+        # These two files are appended to. All other files are removed or replaced.
         appended = [self.folder / LOCK, self.folder / HISTORY]
         for path in (*folders, *appended):
             if path.is_symlink():
@@ -113,8 +113,9 @@ class RunWriter:
                     f"{path} is a link, and a run writes only inside {self._results}; "
                     "move the link away, or choose another --results folder"
                 )
-        wrong = {path.name for path in self.folder.glob("*.png") if _is_folder(path)}
-        for name in (*FILES, *sorted(wrong)):
+        pngs = self.folder.glob("*.png")
+        png_folders = sorted(path.name for path in pngs if _is_folder(path))
+        for name in (*FILES, *png_folders):
             if (self.folder / name).is_dir():
                 raise RequestError(
                     f"{self.folder / name} is a folder, but a file of run "

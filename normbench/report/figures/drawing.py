@@ -73,7 +73,7 @@ STYLE: Any = {
 }
 _NO_METADATA: dict[str, None] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _FONT = "font-family: 'DejaVu Sans'"
-"""If a computer lacks this font, Verdana replaces it: the letters are as wide."""
+"""Verdana replaces DejaVu Sans if it is missing: their letters have equal widths."""
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -145,7 +145,7 @@ def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else _NO_METADATA
     with style():
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-            for _ in range(2):  # the first may change ticks, the second fits them
+            for _ in range(2):  # the second layout fits the ticks of the first
                 figure.draw_without_rendering()
             figure.set_layout_engine("none")  # keeps this layout in later renderings
         figure.savefig(
