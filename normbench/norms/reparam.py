@@ -16,8 +16,8 @@ from normbench.registry import Functions
 class WeightStd(nn.Module):
     """Weight standardization (Qiao et al. 2019): (w - mean) / sqrt(var + eps).
 
-    The mean and the biased variance of each output channel of `w` (Cout, Cin, *kernel)
-    are over the other dimensions. eps is 1e-5 under the root, as in the paper's
+    mean and var are the mean and the biased variance of the weights of each output
+    channel of `w` (Cout, Cin, *kernel). eps is 1e-5 under the root, as in the paper's
     formula. The authors' code adds eps to the unbiased deviation; timm uses 1e-6.
     Raises Incompatible if an output channel has a single weight.
     """
@@ -33,12 +33,13 @@ class WeightStd(nn.Module):
 class ScaledWeightStd(nn.Module):
     """Scaled weight standardization (Brock et al. 2021).
 
-    gain * (w - mean) / sqrt((var + eps) * fan_in), with mean and var as in WeightStd.
+    The weight becomes gain * (w - mean) / sqrt((var + eps) * fan_in), with mean and var
+    as in WeightStd.
     fan_in is the number of weights of an output channel. gain (Cout,) is learned and
     starts at 1. An input of variance 1 then gives an output of variance about 1.
     The paper's gamma corrects for the variance that an activation removes (1.71 for a
-    ReLU). It is 1 here, because a convolution does not know the previous layer, and the
-    gain can learn gamma. Equals timm's ScaledStdConv2d.
+    ReLU). gamma is 1 here, because a convolution does not know the previous layer, and
+    the gain can learn gamma. The result is the same as in timm's ScaledStdConv2d.
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
@@ -47,7 +48,7 @@ class ScaledWeightStd(nn.Module):
         self.gain = nn.Parameter(torch.ones(channels))
 
     def forward(self, w: Tensor) -> Tensor:
-        gain = self.gain.view(-1, *(1,) * (w.dim() - 1))
+        gain = self.gain.view(-1, *(1,) * (w.dim() - 1))  # (Cout, 1, ..., 1)
         scale = gain / math.sqrt(w[0].numel())
         return _standardize(w, self.eps, "scaled_weight_std") * scale
 
@@ -58,6 +59,7 @@ def _standardize(w: Tensor, eps: float, reparam: str) -> Tensor:
             f"reparam={reparam} needs more than one weight per output channel, "
             f"but a convolution has weights of shape {tuple(w.shape)}"
         )
+    # layer_norm computes the statistics of each output channel separately.
     return F.layer_norm(w, w.shape[1:], eps=eps)
 
 
@@ -104,10 +106,11 @@ def spectral_norm(convolution: nn.Module) -> None:
 def apply(model: nn.Module, name: str) -> None:
     """Apply reparametrization `name` to all convolutions except `model.output_layers`.
 
-    The trained weight becomes `parametrizations.weight.original`. For weight_norm, it
-    becomes `original0`, the gain, and `original1`. Random numbers depend on the global
-    random state, which does not change. Raises RequestError for an unknown name, and
-    Incompatible if the model has no other convolutions.
+    The trained parameter is then `parametrizations.weight.original`. weight_norm trains
+    two parameters: `original0`, the gain, and `original1`. Random initial values depend
+    on the global random state, and this function restores that state. Raises
+    RequestError for an unknown name, and Incompatible if the model has no convolutions
+    except the output layers.
     """
     reparam = REPARAMS.get(name)
     if name == "none":

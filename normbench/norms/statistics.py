@@ -35,11 +35,12 @@ def shared_by(group: dist.ProcessGroup | None, replicas: int = 1) -> Iterator[No
 
     All processes must have the same number of samples. `group=None` turns sharing off.
     `replicas` is the number of processes that train the network, whether they share
-    statistics or not. The loss of the run is the mean of their losses.
+    statistics or not. The loss of the run is the mean of the losses of these processes.
 
-    The gradient of a shared statistic is the gradient of the sum of the losses in
-    `group`. So the mean of the parameter gradients over the processes is the gradient
-    of the mean loss. The backward pass may run after the block.
+    The losses of all processes in `group` depend on a shared statistic. So its gradient
+    is the gradient of the sum of these losses. Then the mean of the parameter gradients
+    over the processes is the gradient of the mean loss. The backward pass may run after
+    the block.
     """
     global _group, _replicas
     previous = _group, _replicas
@@ -75,8 +76,9 @@ def pooled(
 ) -> tuple[Tensor, Tensor]:
     """Return the mean and the biased variance over all processes that share statistics.
 
-    `mean` and `var` are those of this process, in one shape, over `count` values: a
-    scalar on the device, or None if all processes have the same number of values.
+    `mean` and `var` are the statistics of this process and have the same shape. `count`
+    is the number of values of this process: a scalar on the device, or None if all
+    processes have the same number of values.
     The total variance is the variance within the processes plus the variance between
     them (Chan et al. 1979). E[x^2] - E[x]^2 would lose digits if the mean is large.
     """
@@ -85,8 +87,9 @@ def pooled(
     if count is None:
         means, variances = _gather(torch.stack([mean, var]), _group).unbind(1)
         return means.mean(0), variances.mean(0) + means.var(0, correction=0)
-    part = torch.stack([mean, var, count.to(mean.dtype).expand_as(mean)])
-    means, variances, counts = _gather(part, _group).unbind(1)
+    own = torch.stack([mean, var, count.to(mean.dtype).expand_as(mean)])
+    # Dimension 0 is the process, dimension 1 the kind of statistic.
+    means, variances, counts = _gather(own, _group).unbind(1)
     weights = counts / counts.sum(0).clamp(min=1)
     mean = (weights * means).sum(0)
     return mean, (weights * (variances + (means - mean).square())).sum(0)
@@ -119,7 +122,8 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        # The losses of all processes depend on the values of this process.
+        # The losses of all processes depend on the values of this process, so its
+        # gradient is the sum of the gradients from all processes.
         grad = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad, group=ctx.group)
         return grad[ctx.group.rank()], None
@@ -135,14 +139,16 @@ def batch_moments(
 ) -> tuple[Tensor, Tensor]:
     """Return the mean and the biased variance (C,) per channel, at least in float32.
 
-    They are over the real positions, or over all positions if `mask` is None. `count`
-    is the number of these values per channel, as BatchStatistics.count returns it.
+    Both are computed over the real positions, or over all positions if `mask` is None.
+    `count` is the number of values per channel in all sharing processes, as
+    BatchStatistics.count returns it.
     """
     axes = [0, *range(2, x.dim())]
     wide = at_least_float32(x)
     if mask is None:
         var, mean = torch.var_mean(wide, axes, correction=0)
         return pooled(mean, var)
+    # Without sharing, `count` already is the number of values in this process.
     local_count = None if _group is None else mask.sum()
     divisor = count if local_count is None else local_count.clamp(min=1)
     real = mask.unsqueeze(1)
@@ -209,9 +215,9 @@ class BatchStatistics(Norm, name=""):
 
         With a mask, only real positions are counted, and the number is a scalar on the
         device, at least 1.
-        Raises Incompatible if the number is below 2. The number of real positions is
-        checked on the CPU only, outside compiled graphs: the check would wait for
-        another device. There, `update` ignores such a batch.
+        Raises Incompatible if the number is below 2. With a mask, this is checked only
+        on the CPU and outside compiled graphs, because the check would wait for another
+        device. If it is not checked, `update` ignores a batch with a number below 2.
         """
         if mask is None:
             count = x.numel() // x.shape[1] * process_count()
@@ -239,6 +245,7 @@ class BatchStatistics(Norm, name=""):
         if isinstance(count, int):
             unbiased = var * (count / (count - 1))
         else:
+            # The step is 0 if `count` is below 2.
             step = self.momentum * (count > 1).to(self.running_var.dtype)
             unbiased = var * (count / (count - 1).clamp(min=1))
         if mean is not None:
@@ -279,13 +286,13 @@ class BatchStatistics(Norm, name=""):
                 mean, var = batch_moments(x, None, count)
                 self.update(mean, var, count)
                 return self.standardize(x, mean, var, weight, bias)
-            self.num_batches_tracked.add_(1)
+            self.num_batches_tracked.add_(1)  # F.batch_norm does not count forwards
         tokens = x.transpose(1, -1)
-        # torch's kernel would copy a (N, C, T) view of tokens that are (N, T, C) in
-        # memory. It does not copy (N * T, C).
-        flat = x.dim() == 3 and tokens.is_contiguous()
+        # If `x` (N, C, T) is a view of memory in the order (N, T, C), torch's kernel
+        # would copy `x`. It does not copy the same values as rows (N * T, C).
+        as_rows = x.dim() == 3 and tokens.is_contiguous()
         y = F.batch_norm(
-            tokens.reshape(-1, self.channels) if flat else x,
+            tokens.reshape(-1, self.channels) if as_rows else x,
             self.running_mean,
             self.running_var,
             weight,
@@ -294,4 +301,4 @@ class BatchStatistics(Norm, name=""):
             momentum=self.momentum,
             eps=self.eps,
         )
-        return y.view(tokens.shape).transpose(1, -1) if flat else y
+        return y.view(tokens.shape).transpose(1, -1) if as_rows else y

@@ -26,15 +26,15 @@ SECOND_MOMENT_BUFFERS = ("running_var", "running_square")
 def discrepancy(trained: Trained) -> dict[str, float]:
     """Train/inference discrepancy: running statistics against those of batches.
 
-    The batch statistics are those that the norm computes while the network normalizes
-    with them, with or without padding tokens. The result is empty for a norm without
-    running statistics. For a norm without a running mean (`power`) it has no "mean",
-    and sigma is the root mean square.
+    The batch statistics are the statistics that the norm computes in the same forward.
+    They include padding tokens if the norm includes padding tokens. The result is empty
+    for a norm without running statistics. For a norm without a running mean (`power`),
+    the result has no "mean", and sigma is the root mean square.
     """
     distances: dict[str, list[Tensor]] = {"mean": [], "std": []}
 
     def measure_with(norm: Norm) -> Callable[..., None]:
-        running = _statistics(norm)
+        running = _statistics(norm)  # before the first forward overwrites the buffers
 
         def hook(module: nn.Module, args: object, output: object) -> None:
             batch = _statistics(norm)
@@ -66,7 +66,7 @@ def discrepancy(trained: Trained) -> dict[str, float]:
 def _statistics(norm: Norm) -> dict[str, Tensor]:
     """Return "mean" and "std" from the buffers of `norm`, if it has them.
 
-    They are float64, (C,) or scalar.
+    The values are float64 tensors of shape (C,) or scalars.
     """
     buffers = dict(norm.named_buffers(recurse=False))
     statistics: dict[str, Tensor] = {}

@@ -18,8 +18,9 @@ Visit = Callable[[int, Tensor, Tensor | None], None]
 def forward_as_trained(trained: Trained) -> None:
     """Forward training batches with the norms, and only the norms, in training mode.
 
-    So dropout is off, and running statistics change. The batches are whole
-    micro-batches: as many as contain MAX_NORM_BATCHES norm batches, at least one.
+    So dropout is off, and running statistics change. Each batch is a whole micro-batch.
+    All batches together have at most MAX_NORM_BATCHES norm batches, but there is always
+    at least one batch.
     """
     trained.model.eval()
     for module in trained.norms:
@@ -33,10 +34,11 @@ def forward_as_trained(trained: Trained) -> None:
 def visit_norm_batches(trained: Trained, visit: Visit) -> None:
     """Forward training batches and pass the inputs of the norms to `visit`.
 
-    It calls `visit(layer, values, real)` for every norm, in the order of `layer`, and
-    every norm batch. `values` (n, T, C) float64 are the input of the norm, for n =
-    `norm_batch` samples and T positions. This holds for every norm, also for those that
-    use each sample alone. `real` (n, T) bool is the mask, or None without a mask.
+    The function calls `visit(layer, values, real)` for every norm and every norm batch.
+    `layer` is the index of the norm in `trained.norms`. `values` (n, T, C) float64 are
+    the input of the norm, for n = `norm_batch` samples and T positions. A norm that
+    uses each sample alone is visited in the same way. `real` (n, T) bool is the mask,
+    or None without a mask.
     """
 
     def hook(layer: int) -> Callable[..., None]:
@@ -77,11 +79,12 @@ def mean_and_variance(values: Tensor) -> tuple[Tensor, Tensor]:
     count = len(values)
     mean = values.sum(0) / count
     squares = (values - mean).square().sum(0)
-    return mean, squares / (count - 1) if count > 1 else squares * torch.nan
+    variance = squares / (count - 1) if count > 1 else squares * torch.nan
+    return mean, variance
 
 
 def variance_between_batches(values: Tensor) -> Tensor:
-    """Return the unbiased variance (C,) over the rows of (batches, C), without nans.
+    """Return the unbiased variance (C,) over the rows of (batches, C); ignore nans.
 
     The variance of a channel with fewer than two finite values is nan.
     """

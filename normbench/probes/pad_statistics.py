@@ -13,14 +13,17 @@ with statistics over all positions, the probe measures
                     of the variance that padding causes, by the law of total variance
     pad_share       p
 
-These are means over channels, norm batches and layers. The gain and the bias of a norm
-can compensate a scale and a shift that are the same in all batches, but not
+The four numbers are means over channels, norm batches and layers. The gain and the bias
+of a norm can compensate a scale and a shift that are the same in all batches. They
+cannot compensate differences between batches, which the probe measures by
 
     scale_spread      the standard deviation of scale between norm batches
-    shift_spread      the same for shift with its sign
-    pad_share_spread  the same for p
+    shift_spread      the standard deviation of (mu_all - mu_real) / sd_real between
+                      norm batches
+    pad_share_spread  the standard deviation of p between norm batches
 
-The first two are taken per channel, then averaged over channels and layers.
+scale_spread and shift_spread are computed for each channel, then averaged over channels
+and layers.
 """
 
 from collections import defaultdict
@@ -37,9 +40,10 @@ from normbench.probes.inputs import variance_between_batches, visit_norm_batches
 def pad_statistics(trained: Trained) -> dict[str, float]:
     """Scale and shift of the statistics by pads, and their spread between batches.
 
-    The inputs are training batches, padded as in training. The numbers are the same for
-    a norm that uses its mask. A channel whose real values are constant is left out of
-    scale and shift. The result is empty if the norms get no mask.
+    The inputs are training batches, padded as in training. The numbers depend only on
+    the input and the mask of a norm, not on whether the norm uses the mask. A channel
+    whose real values are constant in a norm batch is left out of scale, shift and
+    variance_share of that batch. The result is empty if the norms get no mask.
     """
     distortions = defaultdict[int, list[Tensor]](list)
     pad_shares = defaultdict[int, list[Tensor]](list)
@@ -53,7 +57,8 @@ def pad_statistics(trained: Trained) -> dict[str, float]:
     if not distortions:
         return {}
     layers = [torch.stack(batches) for batches in distortions.values()]
-    scale, shift, share = (
+    # Each of the three tensors has the shape (layers, batches, C).
+    scale, shift, variance_share = (
         torch.stack([layer[:, i] for layer in layers]) for i in range(3)
     )
     pads = torch.stack([torch.stack(batches) for batches in pad_shares.values()])
@@ -62,7 +67,7 @@ def pad_statistics(trained: Trained) -> dict[str, float]:
         "scale_spread": _spread(scale),
         "shift": shift.abs().nanmean().item(),
         "shift_spread": _spread(shift),
-        "variance_share": share.nanmean().item(),
+        "variance_share": variance_share.nanmean().item(),
         "pad_share": pads.mean().item(),
         "pad_share_spread": variance_between_batches(pads.T).sqrt().mean().item(),
     }
@@ -78,8 +83,9 @@ def _distortion(values: Tensor, real: Tensor) -> Tensor:
     var_real = torch.where(var_real > 0, var_real, torch.nan)
     scale = (var_all / var_real).log() / 2
     shift = (mu_all - mu_real) / var_real.sqrt()
-    share = 1 - real.double().mean() * var_real / var_all
-    return torch.stack([scale, shift, share])
+    # The real positions cause the rest of the variance: (1 - p) sd_real^2.
+    variance_share = 1 - real.double().mean() * var_real / var_all
+    return torch.stack([scale, shift, variance_share])
 
 
 def _spread(values: Tensor) -> float:

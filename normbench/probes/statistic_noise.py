@@ -3,14 +3,15 @@
 The statistics are those of Batch Normalization (Ioffe & Szegedy 2015), computed from
 the input of any norm. m_b and s_b are the mean and the standard deviation of a channel
 in norm batch b, over samples and positions without padding. s is the standard deviation
-of the channel over all norm batches. sd_b is the standard deviation over the norm
-batches.
+of all values of the channel, in all norm batches together. sd_b(z_b) is the standard
+deviation of the numbers z_b, of which every norm batch has one.
 
     mean_noise         sd_b(m_b) / s
     std_noise          sd_b(log s_b)
     effective_samples  1 / mean_noise^2: the number of independent values whose mean
-                       is as noisy. It is smaller than the number of values in a norm
-                       batch if the values at different positions are correlated
+                       is as noisy as m_b. effective_samples is smaller than the number
+                       of values in a norm batch if the values at different positions
+                       are correlated
 
 mean_noise and std_noise are root mean squares over channels, then means over layers.
 For n independent normal values, mean_noise is 1 / sqrt(n) and std_noise about
@@ -34,7 +35,7 @@ from normbench.probes.inputs import (
 def statistic_noise(trained: Trained) -> dict[str, float]:
     """How much the mean and deviation of a channel differ between norm batches.
 
-    The result depends only on the inputs of the norms, so that every norm has one. A
+    The result depends only on the input of a norm, so every norm has a result. A
     channel that has one value or is constant in a norm batch has no log s_b there, so
     that norm batch is left out of std_noise. A channel that is constant in all norm
     batches is left out of mean_noise and std_noise.
@@ -74,11 +75,12 @@ class _LayerStatistics:
         means, variances = torch.stack(self.means), torch.stack(self.variances)
         counts = means.new_tensor(self.counts)[:, None]
         centre = (counts * means).sum(0) / counts.sum()
-        within = ((counts - 1) * variances).nansum(0)
+        within = ((counts - 1) * variances).nansum(0)  # nan if a batch has one value
         between = (counts * (means - centre).square()).sum(0)
         total = (within + between) / counts.sum()
         total = torch.where(total > 0, total, torch.nan)
-        mean_noise = variance_between_batches(means) / total
+        mean_noise_squared = variance_between_batches(means) / total
         log_stds = torch.where(variances > 0, variances, torch.nan).log() / 2
-        std_noise = variance_between_batches(log_stds)
-        return torch.stack([mean_noise.nanmean(), std_noise.nanmean()]).sqrt()
+        std_noise_squared = variance_between_batches(log_stds)
+        squares = [mean_noise_squared.nanmean(), std_noise_squared.nanmean()]
+        return torch.stack(squares).sqrt()

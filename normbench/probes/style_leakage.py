@@ -1,16 +1,17 @@
 """Probe `style_leakage`: how well the output predicts the appearance of the input.
 
-The probe changes test crops in known ways: the contrast by a gain of all values about
-0.5, the brightness by an offset, and the hue by a rotation about the grey axis. The
-network redraws the changed crops. A ridge regression then predicts the appearance of
-the changed input from features of the output: the means and standard deviations of its
-three channels, and all products of two of these numbers.
+The probe changes test crops in known ways. It multiplies the distance of all values
+from 0.5 by a gain (contrast), adds an offset to all values (brightness), and rotates
+the colours about the grey axis (hue). The network redraws the changed crops. A ridge
+regression then predicts the appearance of the changed input from features of the
+output: the means and standard deviations of its three channels, and all products of two
+of these numbers.
 
 Features and appearance are centred: their mean over all changes of the same crop is
 subtracted. So the regression predicts the change, not which crop it was. If a change
-does not affect the output, R^2 is 0. The changed inputs are not clipped to [0, 1]. The
-effect of clipping depends on brightness and contrast, and even a network that ignores
-both would pass it on.
+does not affect the output, R^2 is 0. The changed inputs are not clipped to [0, 1].
+Clipping would change a picture by an amount that depends on brightness and contrast.
+Even a network that ignores both would show this amount in its output.
 """
 
 import math
@@ -67,6 +68,7 @@ def _changed_copies(crop: Tensor) -> Tensor:
 
     Random numbers are drawn on the CPU, so that they are the same on every device.
     """
+    # `turn` is a share of a full turn about the grey axis.
     gain, offset, turn = (torch.rand(CHANGES, 1) for _ in range(3))
     gain = GAIN_RANGE[0] + (GAIN_RANGE[1] - GAIN_RANGE[0]) * gain
     offset = OFFSET_RANGE[0] + (OFFSET_RANGE[1] - OFFSET_RANGE[0]) * offset
@@ -92,6 +94,7 @@ def _appearance(pictures: Tensor) -> Tensor:
     """Return brightness, contrast and two hue coordinates: (N, 4) float64."""
     variance, colour = torch.var_mean(pictures.double(), (2, 3), correction=0)
     red, green, blue = colour.unbind(1)
+    # The coordinates on two orthogonal axes, both perpendicular to the grey axis.
     hue = (2 * red - green - blue) / math.sqrt(6), (green - blue) / math.sqrt(2)
     return torch.stack([colour.mean(1), variance.mean(1).sqrt(), *hue], 1)
 

@@ -39,7 +39,7 @@ class Cell:
 
     `mean` is the mean over the `n` ok runs whose metric counts (see `counted`), `low`
     and `high` are its 95 % t interval, and `sd` is the standard deviation of the runs.
-    `mean` is None if n is 0; the other three are None if n is below 2.
+    `mean` is None if n is 0. `low`, `high` and `sd` are None if n is below 2.
 
     `failures` counts the runs that diverged, failed or were skipped, and ok runs whose
     metric does not count. `without` counts the ok runs without this metric.
@@ -76,7 +76,7 @@ def value(record: RunRecord, key: str) -> Any:
         if part not in fields:
             return ABSENT
         item = fields[part]
-    if isinstance(item, dict):
+    if isinstance(item, dict):  # a section of the config; its value is its name
         return item.get("name", item)
     return getattr(item, "name", item)
 
@@ -133,7 +133,7 @@ def matching(records: Sequence[RunRecord], where: Sequence[str]) -> list[RunReco
 
 
 def in_order(records: Sequence[RunRecord], sort: str) -> list[RunRecord]:
-    """Sort records by the key `sort`, or in descending order by KEY if `sort` is -KEY.
+    """Return the records sorted by the key `sort`; `-KEY` sorts in descending order.
 
     Records without a value come last. Raises RequestError if no record has the key.
     """
@@ -142,7 +142,7 @@ def in_order(records: Sequence[RunRecord], sort: str) -> list[RunRecord]:
 
 
 def cells_in_order(cells: Sequence[Cell], sort: str) -> list[Cell]:
-    """Sort cells by one of their columns, as `in_order` sorts records by a key."""
+    """Return the cells sorted by a column, as `in_order` sorts records by a key."""
     key = sort.removeprefix("-")
     known = {column for cell in cells for column in cell.plain()}
     if cells and key not in known:
@@ -250,6 +250,7 @@ def _cell(by: dict[str, Any], metric: str, records: Sequence[RunRecord]) -> Cell
     having = [record for record in ok if metric in record.metrics]
     values = counted(having, metric)
     interval = mean_interval(values) if len(values) > 1 else None
+    not_counted = len(having) - len(values)
     return Cell(
         by=by,
         metric=metric,
@@ -258,7 +259,7 @@ def _cell(by: dict[str, Any], metric: str, records: Sequence[RunRecord]) -> Cell
         low=interval.low if interval else None,
         high=interval.high if interval else None,
         sd=interval.sd if interval else None,
-        failures=len(records) - len(ok) + len(having) - len(values),
+        failures=len(records) - len(ok) + not_counted,
         without=len(ok) - len(having),
     )
 
@@ -337,7 +338,7 @@ def _rank(value: Any) -> tuple[int, Any]:
 def _sorted(
     items: Iterable[Item], value_of: Callable[[Item, str], Any], sort: str
 ) -> list[Item]:
-    """Sort items by KEY, or in descending order if `sort` is -KEY; no value is last."""
+    """Sort items by KEY or -KEY (descending order); items without a value come last."""
     key = sort.removeprefix("-")
     ranked = [(_rank(value_of(item, key)), item) for item in items]
     present = [pair for pair in ranked if pair[0][0] < 2]

@@ -1,8 +1,8 @@
 """Hashes of the numerical source of a run: the code of normbench that sets its numbers.
 
 The source consists of the training loop, the modules of the run's task, norm and data
-set, and the modules that these import, as far as they are in NUMERICAL. The code of
-other norms is not part of it.
+set, and all modules in NUMERICAL that these modules import. The code of other norms is
+not part of the source.
 """
 
 import ast
@@ -20,11 +20,14 @@ PACKAGE = Path(__file__).parents[1]
 NUMERICAL = ("norms/", "tasks/", "data/", "training/", "config/rates.py")
 """Paths of code that can change numbers; other modules only compose, store or show."""
 LOOP = ("training/experiment.py", "training/distributed.py", "norms/reparam.py")
-"""Modules that every run uses, apart from the modules that they import."""
+"""Modules that every run uses. This list omits the modules that they import."""
 FOLDERS = {"norm": "norms/layers", "task": "tasks", "data": "data"}
 """Folder of the modules of each kind of choice in a config."""
 PART = 6
-"""Hexadecimal digits per part of a run's hash: the loop, and each key of FOLDERS."""
+"""Number of hexadecimal digits of each part of a run's hash.
+
+The first part is the hash of the loop. Each key of FOLDERS has one more part.
+"""
 
 
 def comes_from_this_code(record: RunRecord, modules: Sequence[str]) -> bool:
@@ -37,9 +40,8 @@ def comes_from_this_code(record: RunRecord, modules: Sequence[str]) -> bool:
 def source_hash(config: RunConfig) -> str:
     """Return the hash of the numerical source of a run of `config`.
 
-    It has PART hexadecimal digits for each of the loop, the norm, the
-    task and the data set. The user's modules are not included: `user_modules.hashes`
-    hashes them.
+    It has PART hexadecimal digits for each of the loop, the norm, the task and the data
+    set. The user's modules are not included: `user_modules.hashes` hashes them.
     """
     chosen = (_hash_of_choice(kind, name) for kind, name in _choices(config))
     return _hash(_closure(LOOP))[:PART] + "".join(chosen)
@@ -48,26 +50,28 @@ def source_hash(config: RunConfig) -> str:
 def codes(records: Iterable[RunRecord]) -> set[str]:
     """Return the hashes of the code of `records`; more than one if the code was mixed.
 
-    Runs of different norms always differ in the code of the norm. So the result is the
-    hash of the loop alone if all runs have the same loop, and each norm, task and data
-    set has the same code in all its runs.
+    Runs of different norms always have different hashes, even if the code did not
+    change between the runs. So the code was not mixed if all runs have the same loop,
+    and each norm, task and data set has the same code in all its runs. Then the result
+    is the full hash if all runs have the same full hash, else the hash of the loop.
     """
     full_hashes: set[str] = set()
     loop_hashes: set[str] = set()
     choice_hashes: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in records:
-        code, modules = record.environment.source_hash, record.environment.modules
+        code_hash, modules = record.environment.source_hash, record.environment.modules
         user_code = [f"{name} {digest}" for name, digest in sorted(modules.items())]
-        full_hashes.add(", ".join([code, *user_code]))
-        if len(code) != PART * (1 + len(FOLDERS)):
+        full_hashes.add(", ".join([code_hash, *user_code]))
+        if len(code_hash) != PART * (1 + len(FOLDERS)):
             # Older versions hashed all code at once.
-            loop_hashes.add(", ".join([code, *user_code]))
+            loop_hashes.add(", ".join([code_hash, *user_code]))
             continue
-        loop_hashes.add(", ".join([code[:PART], *user_code]))
+        loop_hashes.add(", ".join([code_hash[:PART], *user_code]))
+        # The part at position 0 is the loop.
         for position, choice in enumerate(_choices(record.config), 1):
-            part = code[PART * position : PART * (position + 1)]
+            part = code_hash[PART * position : PART * (position + 1)]
             choice_hashes[choice].add(part)
-    mixed = len(loop_hashes) > 1 or any(len(h) > 1 for h in choice_hashes.values())
+    mixed = len(loop_hashes) > 1 or any(len(p) > 1 for p in choice_hashes.values())
     return full_hashes if mixed or len(full_hashes) == 1 else loop_hashes
 
 
@@ -87,7 +91,8 @@ def _module_of(kind: str, name: str) -> str | None:
     """Return the module of normbench that defines the norm, task or data set `name`.
 
     The class statement contains the name: `class GroupNorm(Norm, name="group")`.
-    Returns None if no module of normbench does, as the user's module then defines it.
+    Returns None if no module of normbench has this text. Then a module of the user
+    defines `name`.
     """
     definition = re.compile(rf'^class \w+\([^)]*\bname="{re.escape(name)}"', re.M)
     for path in sorted((PACKAGE / FOLDERS[kind]).glob("*.py")):

@@ -76,7 +76,7 @@ def _no_records(path: Path, why: str | None) -> RequestError:
 def restore(results: Path, records: Iterable[RunRecord]) -> None:
     """Write each of `records` as a finished run, unless `results` has the run already.
 
-    Such a run has an empty history, no pictures and no weights. Raises Busy if a
+    A written run has an empty history, no pictures and no weights. Raises Busy if a
     process is training the run, and RequestError if its folder cannot be written.
     """
     for record in records:
@@ -110,7 +110,7 @@ def read_valid(folder: Path) -> RunRecord | None:
 def read(folder: Path) -> RunRecord | None:
     """Read the record in a run's folder; None if it is missing or damaged.
 
-    Raises OtherFormat and Unreadable as `read_valid` does: such a run is not repeated.
+    Raises OtherFormat and Unreadable as `read_valid` does, so such a run is not redone.
     """
     try:
         return read_valid(folder)
@@ -121,8 +121,8 @@ def read(folder: Path) -> RunRecord | None:
 def find_record(results: Path, prefix: str) -> tuple[RunRecord, Path]:
     """Return the record and the folder of the run whose id starts with `prefix`.
 
-    Raises RequestError if there is no such run, more than one, or no record of it, and
-    the errors of `read_valid`.
+    Raises RequestError if no run or more than one run has such an id, or if the run has
+    no record. Also raises the errors of `read_valid`.
     """
     folder = find_folder(results, prefix)
     record = read_valid(folder)
@@ -135,9 +135,9 @@ def find_record(results: Path, prefix: str) -> tuple[RunRecord, Path]:
 
 
 def _checked(data: bytes, path: Path, where: str = "") -> RunRecord:
-    """Parse a record, and check that its id is that of its config.
+    """Parse a record, and check that its id belongs to its config.
 
-    Errors name `path`, and `where` in it.
+    Errors name the file `path`, and the place `where` in this file.
     """
     try:
         record = untrusted.parsed(RunRecord, data, path, where)
@@ -175,8 +175,8 @@ def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool
         return False
     if not set(config.probes) <= set(record.config.probes):
         return False
-    # `data.strict` is not part of the run id: it changes no number, but refuses data
-    # with images that must be skipped.
+    # `data.strict` is not part of the run id, as it changes no number. With it, a run
+    # refuses data with unreadable images instead of skipping these images.
     if config.data.options.get("strict") and record.facts.get("skipped_images"):
         return False
     return not config.keep_weights or (folder / WEIGHTS).is_file()
@@ -195,7 +195,7 @@ class Results:
     redo_stale: bool = False
 
     def finished(self, config: RunConfig) -> RunRecord | None:
-        """The record of the run that `config` asks for, or None if it must be done."""
+        """The record of the run that `config` asks for, or None if it must be run."""
         folder = run_folder(self.folder, identity.run_id(config))
         record = read(folder)
         if record is None or not satisfies(folder, record, config):
@@ -203,7 +203,7 @@ class Results:
         return record if self.counts(record) else None
 
     def counts(self, record: RunRecord) -> bool:
-        """Whether a record need not be redone because other code made it."""
+        """Return False if `redo_stale` is set and other code made the record."""
         if not self.redo_stale:
             return True
         return comes_from_this_code(record, self.modules)
@@ -303,7 +303,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _list(folder: Path, unreadable: list[Unreadable] | None) -> list[Path]:
-    """List a folder, if it exists; add the error to `unreadable` if that fails."""
+    """Return the paths in a folder, [] if it is missing; add errors to `unreadable`."""
     try:
         return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -318,7 +318,7 @@ def _list(folder: Path, unreadable: list[Unreadable] | None) -> list[Path]:
 def no_garbage() -> Iterator[None]:
     """Disable the cyclic garbage collector in the block.
 
-    It would inspect all records again and again, which doubles the time of reading.
+    The collector would inspect all records repeatedly, which doubles the time to read.
     """
     was_enabled = gc.isenabled()
     gc.disable()

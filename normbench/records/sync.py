@@ -1,8 +1,8 @@
 """Uploads offline W&B runs by the command `wandb sync` in a separate process.
 
 wandb marks an uploaded folder by the file `run-<id>.wandb.synced`. If the server
-refuses the history or summary of a run, wandb prints an error, but marks the folder,
-too. This module then removes the mark, so that the next sync tries again.
+refuses the history or summary of a run, wandb prints an error, but still marks the
+folder. This module then removes the mark, so that the next sync tries again.
 """
 
 import os
@@ -36,8 +36,8 @@ RETRY_LIMITS = {
 class Folders:
     """The offline W&B folders under a results folder; each list has the oldest first.
 
-    The runs of `running` are not finished. wandb would mark their incomplete upload as
-    complete, so they must wait.
+    The runs of the folders in `running` are not finished. wandb would mark the
+    incomplete upload of such a folder as complete, so these folders must wait.
     """
 
     waiting: list[Path] = field(default_factory=list)
@@ -79,12 +79,12 @@ def offline_runs(results: Path) -> Folders:
         # A link could lead to private files, which must not be uploaded.
         if not OFFLINE.fullmatch(folder.name) or folder.is_symlink():
             continue
-        run = run_folder(results, _run_id(folder))
-        if log.is_symlink() or not log.is_file() or not run.is_dir():
+        record_folder = run_folder(results, _run_id(folder))
+        if log.is_symlink() or not log.is_file() or not record_folder.is_dir():
             continue
         if _mark(folder).exists():
             folders.synced.append(folder)
-        elif is_running(run):
+        elif is_running(record_folder):
             folders.running.append(folder)
         else:
             folders.waiting.append(folder)
@@ -92,7 +92,7 @@ def offline_runs(results: Path) -> Folders:
 
 
 def upload(folders: Sequence[Path], results: Path, patience: float) -> Upload:
-    """Upload `folders`; those of one run must be sorted, oldest first.
+    """Upload `folders`; the folders of one run must be sorted, oldest first.
 
     Gives up if nothing was uploaded for `patience` seconds. Raises NormbenchError if
     wandb has no API key.
@@ -111,6 +111,7 @@ def upload(folders: Sequence[Path], results: Path, patience: float) -> Upload:
         for folder in batch:
             if _run_id(folder) in refused:
                 _mark(folder).unlink(missing_ok=True)
+        # If no line has the word ERROR, the last line is the reason.
         reasons += re.findall(r"ERROR (.*)", output) or output.splitlines()[-1:]
         if not ended:
             reasons.insert(0, f"nothing was uploaded for {patience:g} seconds")

@@ -24,7 +24,7 @@ from normbench.config.schema import RunConfig
 from normbench.records import store
 
 RESULTS = "results"
-"""Key in W&B's summary of a table with one row for the run.
+"""Key in a run's W&B summary; its value is a table with one row for the run.
 
 W&B joins the tables of all runs of a project.
 """
@@ -65,8 +65,8 @@ def open_tracker(
     """Return the tracker that `config` names.
 
     `note` receives one line about how to view the run, `warn` a warning about any
-    failure. A `resumed` run appends its rows to those that W&B has for the run id; any
-    other run replaces them.
+    failure. A `resumed` run appends its rows to the rows that W&B already has for the
+    run id. Any other run replaces these rows.
     """
     if config.tracker.name == "none" or config.tracker.mode == "disabled":
         return NoTracker()
@@ -89,7 +89,7 @@ def account() -> tuple[str, bool]:
 
 
 def _has_login(server: str) -> bool:
-    """Return whether the netrc file has a key for `server`; `wandb login` writes it."""
+    """Return whether the netrc file of `wandb login` has a key for `server`."""
     try:
         path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
         return netrc(path).authenticators(urlsplit(server).netloc) is not None
@@ -109,7 +109,7 @@ def answers(url: str, seconds: float) -> bool:
                 error.close()
             answered.set()
 
-    # `urlopen` can exceed its timeout, as it does not cover the DNS lookup.
+    # `urlopen` can take longer, as its timeout does not cover the DNS lookup.
     thread = Thread(target=send_request, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -231,7 +231,7 @@ class WandbTracker(Tracker):
         folder = store.run_folder(self._results, self._run_id)
         record = store.read(folder)
         if record is None or record.metrics != dict(metrics):
-            return {}  # the record of this run could not be written
+            return {}  # this run's record was not written; another may be on disk
         lowest: dict[str, float] = {}
         for row in store.read_history(folder):
             for key, value in row.items():
@@ -260,7 +260,7 @@ class WandbTracker(Tracker):
 
 @contextmanager
 def _no_logging_tracebacks() -> Iterator[None]:
-    """Suppress tracebacks of `logging`, printed if W&B cannot write its debug log."""
+    """Suppress tracebacks that `logging` prints if W&B cannot write its debug log."""
     previous = logging.raiseExceptions
     logging.raiseExceptions = False
     try:
@@ -274,11 +274,11 @@ def _require_disk_space(folder: Path) -> None:
 
     W&B's service does not report rows that it could not write.
     """
-    probe = folder / ".probe"
+    test_file = folder / ".probe"
     try:
-        probe.write_bytes(bytes(_PROBE_BYTES))
+        test_file.write_bytes(bytes(_PROBE_BYTES))
     finally:
-        probe.unlink(missing_ok=True)
+        test_file.unlink(missing_ok=True)
 
 
 def _how_to_view(run: Any) -> str:

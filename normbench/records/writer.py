@@ -18,7 +18,7 @@ from normbench.system import locks
 from normbench.system.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from PIL.Image import Image  # records are read where there is no Pillow
+    from PIL.Image import Image  # reading records must not need Pillow
 
 LOCK = ".lock"
 CONFIG = "config.yaml"
@@ -32,7 +32,7 @@ a run, apart from pictures (PNG)."""
 LOCK_TIMEOUT = 0.1
 """Seconds to wait for the lock, in case another process only checks it for a moment."""
 MAX_ERROR = 2**18
-"""Number of characters that are recorded of a long error: its last ones."""
+"""Maximum length of a recorded error; only the end of a longer error is recorded."""
 
 
 def run_folder(results: Path, run_id: str) -> Path:
@@ -62,7 +62,7 @@ class RunWriter:
                 self._lock.acquire(timeout=LOCK_TIMEOUT, poll_interval=0.01)
             except Timeout:
                 self._raise_busy()
-            except PermissionError:
+            except PermissionError:  # the lock file may belong to another user
                 if locks.is_held(self.folder / LOCK):
                     self._raise_busy()
                 raise
@@ -105,15 +105,17 @@ class RunWriter:
         A link could lead out of the results folder.
         """
         folders = (self.folder.parent, self.folder)
-        appended = [self.folder / LOCK, self.folder / HISTORY]  # not replaced by rename
+        # These two files are appended to. All other files are removed or replaced.
+        appended = [self.folder / LOCK, self.folder / HISTORY]
         for path in (*folders, *appended):
             if path.is_symlink():
                 raise RequestError(
                     f"{path} is a link, and a run writes only inside {self._results}; "
                     "move the link away, or choose another --results folder"
                 )
-        names = {path.name for path in self.folder.glob("*.png") if _is_folder(path)}
-        for name in (*FILES, *sorted(names)):
+        pngs = self.folder.glob("*.png")
+        png_folders = sorted(path.name for path in pngs if _is_folder(path))
+        for name in (*FILES, *png_folders):
             if (self.folder / name).is_dir():
                 raise RequestError(
                     f"{self.folder / name} is a folder, but a file of run "
@@ -193,6 +195,7 @@ class RunWriter:
 
 def _is_file_of_normbench(path: Path) -> bool:
     """Return whether `path` in a run's folder has a name that normbench writes."""
+    # `write_atomically` first writes the file NAME as .NAME.<process id>.
     temporary = re.fullmatch(r"\.(.+)\.\d+", path.name)
     name = temporary[1] if temporary else path.name
     if _is_folder(path):

@@ -1,4 +1,4 @@
-"""A W&B workspace and a W&B report: their content, and how they are saved.
+"""Builds a W&B workspace and a W&B report, and saves both.
 
 This module needs the extra `dashboard`. Only `publish` uses the network. The sections
 are in `dashboard.yaml`; a test checks that runs log the keys of all panels.
@@ -20,7 +20,7 @@ from normbench.report import words
 from normbench.report.published import read_yaml
 from normbench.verdicts.verdict import Verdict
 
-clean(offline=False)
+clean(offline=False)  # sets environment variables before the import of W&B's client
 try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -51,8 +51,8 @@ WandbPanel = (
 class Panel(BaseModel):
     """One panel: the logged key `y` over `x`.
 
-    In a scatter plot, `x` is a config key. If `log`, the axis of `x` is logarithmic; in
-    a line plot, the axis of `y`.
+    In a scatter plot, `x` is a config key. If `log` is true, one axis is logarithmic:
+    the axis of `x` in a scatter plot, the axis of `y` in a line plot.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -180,10 +180,11 @@ def dashboard(
 ) -> Dashboard:
     """Build the workspace and the report over the runs of a W&B project.
 
-    Without `entity`, they can be printed but not saved.
+    Without `entity`, the workspace and the report can be printed but not saved.
     """
     table = verdict_table(verdicts)
-    # The workspace sets the positions of the panels, and the report reuses them.
+    # The workspace and the report share the panel objects. The workspace sets the
+    # positions of the panels.
     panels_of: list[tuple[Section, list[Any]]] = [
         (section, [panel.build() for panel in section.panels]) for section in sections()
     ]
@@ -229,7 +230,7 @@ def _blocks(
     """Yield the heading, the text and the panels of a section of the report."""
     yield wr.H1(text=section.title)
     yield wr.P(text=section.text)
-    # A run set without an entity and a project takes those of the report.
+    # A run set without an entity and a project takes both from the report.
     runs = wr.Runset(
         name=section.title,
         filters=section.filters,
@@ -274,8 +275,8 @@ def publish(
 ) -> dict[str, str]:
     """Save a new workspace and a new report; return their addresses.
 
-    Raises NormbenchError if the user is not logged in, if W&B does not answer and if it
-    refuses. Then neither object is saved.
+    Raises NormbenchError if the user is not logged in, if W&B does not answer, or if
+    W&B refuses the objects. Then neither object is saved.
     """
     with tempfile.TemporaryDirectory() as folder:
         find_folders(Path(folder))

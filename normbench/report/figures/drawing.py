@@ -1,8 +1,8 @@
-"""The matplotlib style of all figures; figures as files and as SVG inside a page.
+"""Sets the matplotlib style of all figures; writes figures as files or inside pages.
 
 Figures are made without pyplot, so they leave no global state. The first line of a
-figure's label is its title; the other lines describe its content in words. The SVG has
-both, for screen readers.
+figure's label is the title of the figure. The other lines describe the content of the
+figure in words. The SVG has the title and the description, for screen readers.
 """
 
 import io
@@ -73,11 +73,12 @@ STYLE: Any = {
 }
 _NO_METADATA: dict[str, None] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _FONT = "font-family: 'DejaVu Sans'"
-"""If a computer lacks this font, Verdana replaces it: its letters have equal widths."""
+"""Verdana replaces DejaVu Sans if it is missing: their letters have equal widths."""
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _REFERENCE = re.compile(r"(?<=url\(#)[^)]+(?=\))")
+"""The id in a reference such as `url(#id)`."""
 
 
 @contextmanager
@@ -110,9 +111,9 @@ def svg(figure: Figure) -> str:
     """Return a figure as an <svg> element for a page.
 
     The background is transparent, text and axes have the colour `currentColor`, and
-    hollow markers have `--paper`, the background of the page. Text stays text; <title>
-    and <desc> describe the content. Different figures have different ids. Equal figures
-    give equal text.
+    hollow markers are filled with `--paper`, the background of the page. Text stays
+    text; <title> and <desc> describe the content. The ids of different figures differ.
+    Equal figures give equal text.
     """
     return _inline(_rendered(figure, "svg", "none"), *title_of(figure))
 
@@ -144,7 +145,7 @@ def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
     metadata: dict[str, Any] = {"Software": None} if kind == "png" else _NO_METADATA
     with style():
         if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-            for _ in range(2):  # the first layout changes ticks, the second adapts
+            for _ in range(2):  # the second layout fits the ticks of the first
                 figure.draw_without_rendering()
             figure.set_layout_engine("none")  # keeps this layout in later renderings
         figure.savefig(
@@ -161,7 +162,7 @@ def _rendered(figure: Figure, kind: Format, background: str) -> bytes:
 
 
 def _inline(document: bytes, title: str, description: str) -> str:
-    """Turn an SVG document into an element for a page: ids, colours, description."""
+    """Turn an SVG document into an element for a page; set ids, colours and texts."""
     digest = sha256(document + title.encode("utf-8", "replace")).hexdigest()
     prefix = f"f{digest[:8]}-"
     root = ElementTree.fromstring(document)
@@ -190,6 +191,7 @@ def _inline(document: bytes, title: str, description: str) -> str:
         element.text = _NOT_XML.sub("", text)
         root.insert(index, element)
     root.set("aria-labelledby", " ".join(prefix + tag for tag in texts))
+    # Without these names, `tostring` would write <ns0:svg> instead of <svg>.
     for name, namespace in (("", _SVG), ("xlink", _XLINK)):
         ElementTree.register_namespace(name, namespace)
     return ElementTree.tostring(root, encoding="unicode")

@@ -29,6 +29,7 @@ def gallery(pictures: Mapping[str, Image.Image]) -> Figure:
     strips |= {label: lower for label, (_, lower) in halves.items()}
     check_count("rows", len(strips), MAX_ROWS)
     pixel_rows, pixel_columns, _ = inputs[0].shape
+    # Inches: 1.1 for the labels, 0.06 between rows, 0.1 for the margins.
     width = PAGE_WIDTH - 1.1
     height = len(strips) * (width * pixel_rows / pixel_columns + 0.06) + 0.1
     title = f"Outputs of {', '.join(pictures)} for the same pictures"
@@ -63,7 +64,7 @@ def _halves(picture: Image.Image) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 def _transparent_blanks(strip: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Make the white squares of a strip transparent: (H, W, 3) to (H, W, 4)."""
-    side = len(strip)
+    side = len(strip)  # a strip is a row of squares
     alpha = np.full((*strip.shape[:2], 1), 255, dtype=np.uint8)
     for start in range(0, strip.shape[1], side):
         if (strip[:, start : start + side] == 255).all():

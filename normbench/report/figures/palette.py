@@ -1,10 +1,11 @@
 """The colour, marker and line style of each norm, the same in all figures and pages.
 
-Each family of norms has a hue: batch statistics blue to teal, groups green, instances
-purple, layers orange, root mean squares red, functions without statistics yellow, no
-norm grey. Every colour has a contrast of at least 3 to white and to a dark page
-(#121212; WCAG 2.2, 1.4.11). Norms that are drawn together stay distinguishable in
-simulated deuteranopia and protanopia (Machado et al. 2009), and by their markers.
+Each family of norms has a hue: blue to teal for batch statistics, green for groups,
+purple for instances, orange for layers, red for root mean squares, yellow for functions
+without statistics, and grey for "none" and "affine". Every colour has a contrast of at
+least 3 to white and to a dark page (#121212; WCAG 2.2, 1.4.11). Norms that are drawn
+together have different markers, and different colours also in simulated deuteranopia
+and protanopia (Machado et al. 2009).
 """
 
 from hashlib import sha256
@@ -71,7 +72,7 @@ DECISIONS: dict[Headline, Look] = {
 
 
 def look(norm: str) -> Look:
-    """Return the look of `norm`; for a user's own norm, the name determines it."""
+    """Return the look of `norm`; for a user's own norm, a hash selects it."""
     if norm in LOOKS:
         return LOOKS[norm]
     digest = sha256(norm.encode("utf-8", "surrogatepass")).digest()
