@@ -194,7 +194,7 @@ def bootstrap_interval(
     standard deviation of a resample is sqrt((n-1)/n) times that of the sample, and the
     interval uses normal instead of t quantiles. The expanded interval uses the
     percentiles Phi(-+ sqrt(n/(n-1)) t(n-1)), which are right for a mean (Hesterberg
-    2015). Phi is the normal distribution function, and t(n-1) a quantile of Student's.
+    2015). Phi is the normal distribution function, t(n-1) a quantile (`t_quantile`).
 
     Both ends are values of resamples, so the interval cannot be wider than the range of
     these values. For the mean of normal values, the coverage of a nominal .95 interval

@@ -131,7 +131,7 @@ class _Follower(Generic[JobT]):
                 self.jobs.append(_Job(handle, dict(batch)))
 
     def _left_by_other_commands(self) -> list[str]:
-        """Return the ids of runs that another command has stopped to train."""
+        """Return the ids of waiting runs that no other command is training any more."""
         now, run_ids = time.monotonic(), []
         for run_id, check in list(self.next_check.items()):
             if check > now:
