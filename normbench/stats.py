@@ -1,9 +1,10 @@
 """The statistics of verdicts: functions on arrays with one number per seed.
 
 Arms are paired by seed. `differences` are the costs of the new arm minus those of the
-reference, one per seed. A cost is a number of which less is better; negate a score.
-The mean of the differences has a t interval (Student 1908). It has the right coverage
-for normal differences at any n; a percentile bootstrap covers too little below n = 20.
+reference, one per seed. A cost is a number that is better if it is smaller. A score is
+better if it is larger, so a caller must negate it. The mean of the differences has a t
+interval (Student 1908). The t interval has the right coverage for normal differences at
+any n. The coverage of a percentile bootstrap interval is too low if n is below 20.
 A difference that is not significant is not a proof of equality: equivalence has its own
 test (`tost`).
 
@@ -49,10 +50,10 @@ class Crossover:
     """The level `x` at which curve a, which starts above curve b, meets curve b.
 
     `x` is -inf if a is not above b at the first level, and inf if a is above b at all
-    levels. `share_before` and `share_after` are the shares of the resamples with these
-    two results. `share_several` is the share of the resamples with more than one
-    crossing, of which the first counts. If it is large, the curves are too noisy or too
-    flat for a meaningful crossover.
+    levels. `share_before` is the share of the resamples with the result -inf, and
+    `share_after` the share with inf. `share_several` is the share of the resamples with
+    more than one crossing; only the first crossing counts. If `share_several` is large,
+    the curves are too noisy or too flat for a meaningful crossover.
     """
 
     x: float
@@ -73,7 +74,7 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> MeanInterval:
 
 
 def half_width(sd: float, n: int, confidence: float = 0.95) -> float:
-    """Return half the t interval of a mean of `n` >= 2 values: t(n-1) sd / sqrt(n)."""
+    """Return half the width of a t interval, `n` >= 2 values: t(n-1) sd / sqrt(n)."""
     return t_quantile(n - 1, (1 + confidence) / 2) * sd / sqrt(n)
 
 
@@ -86,9 +87,9 @@ def t_test(differences: ArrayLike) -> float:
     """Return the two-sided p value of the paired t test of `differences`, (n >= 2,).
 
     The null hypothesis is that the mean is zero. t = mean / (sd / sqrt(n)) has n - 1
-    degrees of freedom (Student 1908). If all differences are equal, sd is 0, and p is 1
-    if they are zero and 0 otherwise. This depends on the assumption of normal
-    differences; `sign_flip_test` does not need it.
+    degrees of freedom (Student 1908). If all differences are equal, sd is 0; then p is
+    1 if the differences are zero, and 0 otherwise. The test assumes normal differences;
+    `sign_flip_test` does not assume them.
     """
     d = _finite("differences", differences, ndim=1, at_least=2)
     return 2 * float(special.stdtr(len(d) - 1, -abs(_t_statistic(d, 0))))
@@ -98,7 +99,7 @@ def tost(differences: ArrayLike, margin: float) -> float:
     """Return the p value of the equivalence test of `differences`, shape (n >= 2,).
 
     The null hypothesis is that the mean is outside +-`margin`. p is the larger p value
-    of two one-sided t tests (Schuirmann 1987; Lakens 2017). It is below alpha if and
+    of two one-sided t tests (Schuirmann 1987; Lakens 2017). p is below alpha if and
     only if the interval of confidence 1 - 2 alpha is within the margins.
     """
     d = _finite("differences", differences, ndim=1, at_least=2)
@@ -126,13 +127,14 @@ def sign_flip_test(
     The null hypothesis is that the differences are symmetric about zero. p is the share
     of sign assignments whose |sum| is at least the observed |sum| (Fisher 1935). For
     n <= 16, all 2^n assignments are counted, so p is at least 2 / 2^n (.0625 at n = 5,
-    .031 at n = 6). For larger n, `assignments` random ones and the observed one are
-    counted (Phipson & Smyth 2010). Only this case uses `rng`.
+    .031 at n = 6). For larger n, `assignments` random sign assignments and the observed
+    assignment are counted (Phipson & Smyth 2010). Only this case uses `rng`.
     """
     d = _finite("differences", differences, ndim=1)
     n = len(d)
     is_exact = n <= 16
     if is_exact:
+        # Row i has the lowest n bits of i; a bit of 1 flips the sign of a difference.
         # The last sign stays: flipping all signs of an assignment gives the same |sum|.
         flips = np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1
     else:
@@ -146,9 +148,10 @@ def sign_flip_test(
 def holm(p_values: ArrayLike) -> Array:
     """Return adjusted p values, shape (m,), in the same order (Holm 1979, step-down).
 
-    The i-th smallest p value becomes the maximum of (m - j + 1) p_(j) over j <= i, but
-    at most 1. If every hypothesis with an adjusted value <= alpha is rejected, the
-    probability of any wrong rejection is <= alpha. The tests may depend on each other.
+    The j-th smallest p value is p_(j). The i-th smallest p value becomes the maximum of
+    (m - j + 1) p_(j) over j <= i, but at most 1. If every hypothesis with an adjusted
+    value <= alpha is rejected, the probability of any wrong rejection is <= alpha. The
+    tests may depend on each other.
     """
     p = _finite("p_values", p_values, ndim=1)
     if p.min() < 0 or p.max() > 1:
@@ -163,10 +166,10 @@ def holm(p_values: ArrayLike) -> Array:
 def share_above(values: ArrayLike, confidence: float = 0.95) -> Share:
     """Return the share of `values`, shape (n,), above 0. A 0 counts half.
 
-    If `values` are by how much one arm is better, seed by seed, this is the probability
-    of improvement (Bouthillier 2021). The interval is exact (Clopper & Pearson 1934).
-    A 0 counts as a loss for the lower end and as a win for the upper end. Eight wins of
-    eight give (.63, 1).
+    If each value says by how much one arm is better with one seed, the share estimates
+    the probability of improvement (Bouthillier 2021). The interval is exact (Clopper &
+    Pearson 1934). A 0 counts as a loss for the lower end and as a win for the upper
+    end. If all of eight values are above 0, the interval is (.63, 1).
     """
     x = _finite("values", values, ndim=1)
     _fraction("confidence", confidence)
@@ -186,14 +189,16 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the expanded percentile interval of a statistic of n = `seeds` seeds.
 
-    `resampled` are its values in bootstrap resamples of the seeds. The percentile
-    interval (Efron 1979) is too short if n is small, for two reasons: the standard
-    deviation of a resample is sqrt((n-1)/n) times that of the sample, and the interval
-    uses normal instead of t quantiles. The expanded interval uses the percentiles
-    Phi(-+ sqrt(n/(n-1)) t(n-1)), which are right for a mean (Hesterberg 2015).
+    `resampled` are the values of the statistic in bootstrap resamples of the seeds. The
+    percentile interval (Efron 1979) is too short if n is small, for two reasons: the
+    standard deviation of a resample is sqrt((n-1)/n) times that of the sample, and the
+    interval uses normal instead of t quantiles. The expanded interval uses the
+    percentiles Phi(-+ sqrt(n/(n-1)) t(n-1)), which are right for a mean (Hesterberg
+    2015). Phi is the normal distribution function, t(n-1) a quantile (`t_quantile`).
 
-    No interval of this kind exceeds the most extreme resample. For the mean of normal
-    values, the coverage of a nominal .95 interval is
+    Both ends are values of resamples, so the interval cannot be wider than the range of
+    these values. For the mean of normal values, the coverage of a nominal .95 interval
+    is
 
         n                       3    5    8    10
         expanded percentiles  .75  .92  .94   .95
@@ -206,8 +211,9 @@ def bootstrap_interval(
     if ordered.ndim != 1 or not len(ordered) or np.isnan(ordered).any():
         raise ValueError("resampled must be one row of numbers, infinite ones allowed")
     t = t_quantile(seeds - 1, (1 - confidence) / 2)
-    skip = int(len(ordered) * special.ndtr(sqrt(seeds / (seeds - 1)) * t))
-    return float(ordered[skip]), float(ordered[-1 - skip])
+    # The number of resamples below the lower end, and above the upper end.
+    outside = int(len(ordered) * special.ndtr(sqrt(seeds / (seeds - 1)) * t))
+    return float(ordered[outside]), float(ordered[-1 - outside])
 
 
 def crossover(
@@ -240,6 +246,7 @@ def crossover(
             f"(seeds, levels), and x has {len(levels)} levels"
         )
     n = len(a)
+    # counts[r, i] is how often resample r contains seed i.
     counts = np.random.default_rng(rng).multinomial(n, np.full(n, 1 / n), resamples)
     means = counts @ (a - b) / n
     crossings = _crossings(levels, means)
@@ -256,17 +263,18 @@ def crossover(
 
 
 def _crossings(x: Array, d: Array) -> Array:
-    """Return (m,): the first x at which a row of `d`, (m, levels), is not positive.
+    """Return for each row of `d`, (m, levels), the first x where it is not positive.
 
     A row is interpolated linearly between levels. The result is -inf if the row is not
     positive at the first level, and inf if it is positive at all levels.
     """
     is_below = d <= 0
     first = np.where(is_below.any(axis=1), is_below.argmax(axis=1), len(x))
-    right = np.clip(first, 1, len(x) - 1)
+    right = np.clip(first, 1, len(x) - 1)  # the level at the right of the crossing
     rows = np.arange(len(d))
     left_value, right_value = d[rows, right - 1], d[rows, right]
     is_inner = (first > 0) & (first < len(x))
+    # 1 prevents a division by 0 in rows whose result is -inf or inf.
     drop = np.where(is_inner, left_value - right_value, 1)
     crossing = x[right - 1] + (x[right] - x[right - 1]) * left_value / drop
     return np.where(is_inner, crossing, np.where(first == 0, -inf, inf))

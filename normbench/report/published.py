@@ -13,7 +13,8 @@ class Published(BaseModel):
     """The published series of one source.
 
     `series` maps an arm or a norm to its errors in [0, 1], by level. `shown` maps a
-    claim to designs with the same levels; the series are drawn beside these designs.
+    claim to those of its designs that have the levels of the series. Figures of these
+    designs show the series, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -27,7 +28,7 @@ class Published(BaseModel):
 class Recalled(BaseModel):
     """A mark for a published line whose numbers are from memory.
 
-    `line` is the beginning of the line.
+    `line` is the beginning of the published line. `mark` is a text to add to the line.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -38,7 +39,7 @@ class Recalled(BaseModel):
 
 @cache
 def published() -> tuple[Published, ...]:
-    """Return all published series; the numbers are from the sources they name."""
+    """Return all published series; each one names the source of its numbers."""
     return tuple(Published(**entry) for entry in read_yaml("published.yaml"))
 
 
@@ -58,7 +59,8 @@ def read_yaml(name: str) -> list[dict[str, Any]]:
 def published_line(line: str) -> str:
     """Return a line of a claim's `published` as readers see it, with marks.
 
-    The yaml of the claim cannot have the marks: its hash covers the line.
+    The marks are not in the yaml of the claim, because the line is part of the hash of
+    the claim. The word "(theirs)" is removed.
     """
     marks = [f" [{entry.mark}]" for entry in recalled() if line.startswith(entry.line)]
     return re.sub(r" ?\(theirs\)", "", line) + "".join(marks)

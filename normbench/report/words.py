@@ -41,7 +41,7 @@ SHORT_EXPECTATIONS: dict[Says, str] = {
     "not_greater": "not > 0",
 }
 MIN_SHARE_SEVERAL = 0.05
-"""The text of a crossover mentions several crossings from this share on."""
+"""The smallest share of several crossings that the text of a crossover mentions."""
 
 
 class TableRow(NamedTuple):
@@ -154,8 +154,8 @@ def with_finding(statement: str, finding: str | None) -> str:
 
 
 def withdrawals(verdicts: Iterable[Verdict]) -> str:
-    """Return a paragraph on all withdrawn decisions and the reasons; "" if none are."""
-    by_reason: dict[str, dict[str, list[str]]] = {}
+    """Return a paragraph on all withdrawn decisions and the reasons, or ""."""
+    by_reason: dict[str, dict[str, list[str]]] = {}  # reason -> claim -> parts
     for verdict in verdicts:
         for design in verdict.designs:
             for reason, contrasts in design.reasons.items():
@@ -170,7 +170,7 @@ def withdrawals(verdicts: Iterable[Verdict]) -> str:
 
 
 def _withdrawn_part(design: DesignVerdict, contrasts: Sequence[str]) -> str:
-    """Name the withdrawn contrasts of a design, or the design if all are withdrawn."""
+    """Name the withdrawn `contrasts`, or the whole design if `contrasts` is empty."""
     if contrasts:
         return f"of {design.name} {' and '.join(contrasts)}"
     return f"{design.name} with its crossover" if design.crossovers else design.name
@@ -201,6 +201,7 @@ def good_rates(cell: CellSummary) -> str:
 
 def crossover(crossing: CrossoverVerdict) -> str:
     """Return the level at which two curves cross, with its interval."""
+    # A text instead of a number is "before" or "after".
     level, low, high = (
         f"{value} the levels" if isinstance(value, str) else f"{value:.3g}"
         for value in (crossing.at, crossing.low, crossing.high)

@@ -11,8 +11,8 @@ from normbench.config.schema import RunConfig, RunRecord
 class Forecast:
     """The time that the missing runs of a sweep take with `workers` parallel runs.
 
-    The time of a run is the mean over the most similar finished runs. An engine updates
-    `workers` once it has started.
+    The expected time of a run is the mean time of the most similar finished runs. Once
+    an engine has started, the engine updates `workers`.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Forecast:
             self._configs.setdefault(cell, config)
 
     def learn(self, record: RunRecord) -> None:
-        """Remove the run from the missing ones, and learn from its time if it is ok.
+        """Remove the run from the missing runs, and learn from its time if it is ok.
 
         A diverged run counts too; the time of a failed run would be misleading.
         """
@@ -44,15 +44,16 @@ class Forecast:
                 self._seconds[kind].append(times.setup + times.train + times.evaluate)
 
     def give_up(self, run_id: str, config: RunConfig) -> None:
-        """Remove a run without a record from the missing ones."""
+        """Remove a run from the missing runs, whether it has a record or not."""
         self._missing[next(_kinds(config))].discard(run_id)
 
     def seconds(self) -> float | None:
-        """Return the seconds until no run is missing; None without similar runs.
+        """Return the seconds until no run is missing, or None if they are unknown.
 
-        For a cell without similar runs, the mean of the other cells is used.
+        For a cell without similar finished runs, the mean of the other cells is used.
+        The time is unknown if no cell has similar finished runs.
         """
-        known, unknown, total = 0, 0, 0.0
+        known, unknown, total = 0, 0, 0.0  # `known` and `unknown` count missing runs
         for cell, keys in self._missing.items():
             if not keys:
                 continue
@@ -64,7 +65,7 @@ class Forecast:
                 total += run_seconds * len(keys)
         if not known:
             return None if unknown else 0.0
-        total += unknown * total / known
+        total += unknown * total / known  # an unknown run takes the mean time
         return total / max(1, min(self.workers, known + unknown))
 
     def _run_seconds(self, config: RunConfig) -> float | None:
@@ -73,10 +74,10 @@ class Forecast:
 
 
 def _kinds(config: RunConfig) -> Iterator[str]:
-    """Yield texts that runs of a similar duration share, the most similar runs first.
+    """Yield names of kinds of runs with a similar duration, the narrowest kind first.
 
-    The first text identifies the cell. It contains all keys that change the duration;
-    learning rates and the seed do not.
+    The first name identifies the cell. It contains all keys that change the duration;
+    learning rates and the seed do not change the duration.
     """
     parts = config.model_dump(mode="json")
     work = [parts["task"], parts["data"], parts["budget"]]

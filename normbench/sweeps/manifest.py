@@ -27,7 +27,7 @@ FILE = "manifest.json.gz"
 
 
 class Manifest(BaseModel):
-    """The runs of a sweep by id; `todo` are the ids of the runs that it trains."""
+    """The runs of a sweep by id; `todo` are the ids of the runs to train."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class Manifest(BaseModel):
 
 
 class Announcement:
-    """Publishes the manifest of this process; its lock is released with the block."""
+    """Publishes the manifest of this process; its lock is released after the block."""
 
     def __init__(self, results: Path) -> None:
         self._results = results
@@ -64,7 +64,7 @@ class Announcement:
         text = manifest.model_dump_json().encode()
         data = gzip.compress(text, compresslevel=1, mtime=0)
         try:
-            if not self._lock.is_locked:
+            if not self._lock.is_locked:  # this is the first call
                 self._folder.mkdir(parents=True)
                 self._lock.acquire()
                 for other in folders(self._results):
@@ -79,7 +79,7 @@ class Announcement:
 
 
 def folders(results: Path) -> list[Path]:
-    """Return the folders of all sweeps with a manifest, the latest last; no links."""
+    """Return the folders (no links) of all sweeps with a manifest, the oldest first."""
     paths = (file.parent for file in (results / SWEEPS).glob(f"*/{FILE}"))
     return sorted(path for path in paths if not path.is_symlink())
 
@@ -109,6 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _remove(folder: Path) -> None:
     """Remove the files of an ended sweep, and its folder if it is empty then."""
     with suppress(OSError):
+        # The glob finds temporary files of an interrupted `write_atomically`.
         for path in (*folder.glob(f".{FILE}.*"), folder / FILE, folder / LOCK):
             path.unlink(missing_ok=True)
         folder.rmdir()

@@ -51,13 +51,13 @@ class Rounds:
     ) -> dict[str, RunRecord]:
         """Train the missing runs of `plan` and return all its records by run id.
 
-        Records of failed runs are included; with `skip_failed`, failed runs are not
-        repeated. Raises RequestError if the engine is not available, and the errors of
-        `follow`.
+        Records of failed runs are included. With `skip_failed`, runs that failed before
+        are not repeated. Raises RequestError if the engine is not available, and the
+        errors of `follow`.
         """
         state = plan_state(plan, self.results, skip_failed=skip_failed)
         observer = self._observe(title, plan, state)
-        records = state.finished | state.left
+        records = state.finished | state.left  # `left`: failed and not repeated
         if state.missing:
 
             def announce(workers: int) -> None:
@@ -82,7 +82,7 @@ class Rounds:
         records = {}
         for key, config in runs.items():
             folder = store.run_folder(self.results.folder, key)
-            with suppress(Unreadable):  # the observer has received the reason
+            with suppress(Unreadable):  # the observer has already received the error
                 record = store.read(folder)
                 if record is not None and (
                     record.status == "failed" or store.satisfies(folder, record, config)
@@ -92,7 +92,10 @@ class Rounds:
 
 
 def forecast(plan: Plan, state: PlanState, results: Results) -> Forecast:
-    """Forecast the missing runs from finished runs of the plan, or of the folder."""
+    """Forecast the missing runs from finished runs of the plan.
+
+    If the plan has no finished runs, all records of the results folder are used.
+    """
     records = state.finished.values() or store.all_records(results.folder)[0]
     return Forecast(records, state.missing, parallel(plan.engine))
 

@@ -16,8 +16,8 @@ class Cell:
 
     `by` are the config keys that distinguish the cell from other cells. `states` has
     one of store.STATES for each run, sorted by seed. `metric` is the primary metric,
-    None while no run is ok. `mean` is its mean over the `n` runs that count, None if
-    `n` is 0.
+    None while no run is ok. `mean` is the mean of the metric over the `n` runs that
+    count, None if `n` is 0.
     """
 
     by: dict[str, Any]
@@ -44,13 +44,14 @@ class Snapshot:
     """The state of one or more sweeps at one moment.
 
     `by` are the config keys in which cells differ. A table has one column for each
-    value of the key `column`, which is None if `by` has fewer than two keys. `running`
-    are the titles of running runs, `failures` the last lines of errors by run id, and
-    `left_out` the results that cannot be read.
+    value of the key `column`. `column` is None if `by` has fewer than two keys, or if
+    there would be too many columns. `running` are the titles of running runs,
+    `failures` the last lines of errors by run id, and `left_out` the errors of results
+    that cannot be read.
 
     `active` is True while a process executes a sweep. `seconds` is the time since the
     start, `rate` the number of ended runs per minute, and `left` the expected number of
-    seconds to the end; both are None if unknown.
+    seconds to the end. `rate` and `left` are None if they are unknown.
     """
 
     titles: list[str]
@@ -74,7 +75,7 @@ class Snapshot:
         return sum(count for state, count in self.states().items() if state in OPEN)
 
     def extremes(self) -> dict[str, tuple[Cell, Cell]]:
-        """Return the (best, worst) cell by each primary metric of two or more cells."""
+        """Return (best cell, worst cell) by metric, for metrics of several cells."""
         by_metric: dict[str, list[Cell]] = {}
         for cell in self.cells:
             if cell.mean is not None and cell.metric is not None:
@@ -82,7 +83,7 @@ class Snapshot:
         extremes = {}
         for metric, cells in by_metric.items():
             if len(cells) > 1:
-                cells.sort(key=lambda cell: cell.mean or 0.0)
+                cells.sort(key=lambda cell: cell.mean or 0.0)  # no mean is None here
                 if cells[0].direction == "maximize":
                     cells.reverse()
                 extremes[metric] = cells[0], cells[-1]

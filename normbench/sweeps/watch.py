@@ -98,7 +98,7 @@ class Watch:
             active = store.is_running(folder)
             try:
                 status = (folder / manifest.FILE).stat()
-            except OSError:  # a new sweep has removed the files of this ended one
+            except OSError:  # a new sweep removed the files of this ended sweep
                 if known is not None:
                     self._sweeps[folder] = replace(known, active=active)
                 continue
@@ -145,14 +145,14 @@ class Watch:
         status = self._stat(run, folder)
         if status is None:
             return
-        # A run that starts writes its config, so its folder is modified. Only the end
-        # of a running process, which releases a lock, does not modify the folder.
+        # A run that starts writes its config, and so modifies its folder. A process can
+        # end without a modification, so a running run is always checked.
         if status.st_mtime_ns == run.folder_mtime_ns and run.state != "running":
             return
         run.folder_mtime_ns = status.st_mtime_ns
         run.unreadable = None
         result = self._stat(run, folder / store.RESULT)
-        # A record from before the sweep is one that the sweep will replace.
+        # If the result is older than the sweep's manifest, the sweep will replace it.
         outdated = result is not None and result.st_mtime < (run.planned or 0.0)
         if result is not None and not outdated:
             try:
@@ -171,7 +171,10 @@ class Watch:
             run.state = "interrupted" if begun else "missing"
 
     def _stat(self, run: _Run, path: Path) -> os.stat_result | None:
-        """Return None if `path` is missing or not accessible; note the latter."""
+        """Return the status of `path`, or None if it is missing or not accessible.
+
+        If `path` is not accessible, the error is stored in `run.unreadable`.
+        """
         try:
             return path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -185,6 +188,7 @@ class Watch:
         active = any(sweep.active for sweep in sweeps)
         started = min(sweep.written for sweep in sweeps)
         ended = [run.ended for run in runs if run.planned is not None and run.ended]
+        # After the end of all sweeps, the time is that of the last ended run.
         now = time.time() if active else max(ended, default=started)
         seconds = max(0.0, now - started)
         return Snapshot(
@@ -193,7 +197,7 @@ class Watch:
             column=self._column,
             cells=[self._cell(key, members) for key, members in self._cells.items()],
             running=[title(run.config) for run in runs if run.state == "running"],
-            failures={
+            failures={  # the last line of each error
                 run.run_id: (run.record.error or "").strip().rpartition("\n")[2]
                 for run in runs
                 if run.state == "failed" and run.record
@@ -224,8 +228,9 @@ def _cells(
 ) -> tuple[list[str], dict[tuple[Any, ...], list[_Run]]]:
     """Split runs into cells by config keys, but not by the seed.
 
-    Returns the keys, and the runs of each cell by its values of the keys. Runs are
-    split by one key after another; a key that splits no cell is left out.
+    Returns the keys, and a dict from the values that a cell has for the keys to the
+    runs of the cell. Runs are split by one key after another. A key that splits no cell
+    is left out.
     """
     rows = {run.run_id: query.flat(run.config) for run in runs}
     every_key = dict.fromkeys(key for row in rows.values() for key in row)
@@ -255,7 +260,8 @@ def _cells(
 def _column(by: Sequence[str], cells: Sequence[tuple[Any, ...]]) -> str | None:
     """Return the key whose values are the columns of a table, None for no columns.
 
-    The order of preference is batch_size, keys of numbers, keys of few values.
+    The key batch_size is preferred, then a key whose values are all numbers, then the
+    key with the fewest values.
     """
     if len(by) < 2:
         return None

@@ -21,7 +21,7 @@ IMPORT_FILE_NAME = "<frozen importlib._bootstrap>"
 def install_exit_handler() -> None:
     """Let Ctrl-C end this process at once, unless the process ignores Ctrl-C.
 
-    At the start of the program, there is nothing to save.
+    At the start of the program, no work is lost by that.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, exit_at_once)
@@ -43,6 +43,7 @@ def interrupt(signum: int, frame: "FrameType | None") -> None:
     """
     caller = frame
     while caller is not None:
+        # A caller that is Python's import code: the program is in an import.
         if caller.f_code.co_filename == IMPORT_FILE_NAME:
             exit_at_once(signum, frame)
         caller = caller.f_back

@@ -32,8 +32,9 @@ def is_held(path: Path) -> bool:
         # reading. Two processes that check at the same time do not block each other.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno == errno.ENOSYS:
+        if error.errno == errno.ENOSYS:  # the file system has no `flock`
             return _cannot_be_acquired(path)
+        # These errors mean that another process holds the lock.
         return error.errno in {errno.EWOULDBLOCK, errno.EACCES}
     finally:
         os.close(descriptor)
@@ -41,7 +42,7 @@ def is_held(path: Path) -> bool:
 
 
 def _cannot_be_acquired(path: Path) -> bool:
-    """Return whether another process holds the lock, by an attempt to acquire it."""
+    """Try to acquire the lock; return whether another process holds it."""
     if not path.is_file():
         return False
     lock = FileLock(path)

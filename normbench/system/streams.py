@@ -44,20 +44,22 @@ def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
 
 
 ESCAPE = "normbench.escape"
-"""Name of the error handler of codecs that escapes characters without an encoding."""
+"""Name of an error handler for codecs: it escapes what the encoding does not have."""
 codecs.register_error(ESCAPE, _escape_unencodable)
 
 
 class Output:
     r"""Writes text to a file descriptor, with characters it cannot encode as \uXXXX.
 
-    `lost` is the first error of a write. `waits` is True for results: a write waits for
-    its reader without a limit, and after an error nothing more is written, so that the
-    results have no gap.
+    `lost` is the first error of a write. If `waits` is True, as for results, a write
+    waits for the reader without a limit, and nothing is written after an error. So the
+    results have no gap. If `waits` is False, a write drops its text after
+    WRITE_TIMEOUT.
     """
 
     def __init__(self, stream: TextIO | None, descriptor: int, *, waits: bool) -> None:
         binary = getattr(stream, "buffer", None)
+        # Writes are not buffered: the terminal, the raw file, or the descriptor itself.
         self._raw = (
             (None if waits else _reopened(descriptor))
             or getattr(binary, "raw", None)
@@ -73,6 +75,7 @@ class Output:
     def write(self, text: str) -> None:
         """Write `text`, or the part that the reader accepts before the timeout."""
         rest = memoryview(self._encoder.encode(text))
+        # After a write that timed out, the next writes do not wait again.
         deadline = time.monotonic() + (0 if self._stalled else WRITE_TIMEOUT)
         try:
             while rest and not (self._waits and self.lost) and self._is_ready():
@@ -103,9 +106,9 @@ class Output:
 def _reopened(descriptor: int) -> io.FileIO | None:
     """Open the terminal of `descriptor` again for writes that do not block.
 
-    Return None if it is not a terminal. `poll` reports a terminal as ready if it has
-    any room, and a write of more text would block. Other processes share `descriptor`,
-    so O_NONBLOCK must not be set on it.
+    Return None if `descriptor` is not a terminal. `poll` reports a terminal as ready if
+    the terminal has any room; a write of more text than that would block. Other
+    processes share `descriptor`, so O_NONBLOCK must not be set on it.
     """
     flags = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
     try:
@@ -181,6 +184,7 @@ def _open_closed_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             with suppress(OSError):
+                # `open` returns the lowest free number, which is `descriptor`.
                 os.set_inheritable(os.open(os.devnull, mode), True)
 
 
@@ -192,7 +196,7 @@ def lost_output() -> OSError | None:
 def report_lost_output() -> bool:
     """Print the error of standard output, if any. Return whether there was an error.
 
-    A reader that closed the pipe, such as `| head`, is not printed.
+    If the reader has closed the pipe, as `| head` does, nothing is printed.
     """
     error = lost_output()
     if error is not None and error.errno != errno.EPIPE:

@@ -73,6 +73,7 @@ def content(path: Path, most: int, *, follow: bool = False) -> bytes:
             os.close(descriptor)
             raise
         with os.fdopen(descriptor, "rb") as file:
+            # The file may grow during the read: one byte more shows that.
             data = b"" if status.st_size > most else file.read(most + 1)
     if status.st_size > most or len(data) > most:
         raise Damaged(path, f"it is larger than {most // 1024:,} KiB")
@@ -93,7 +94,7 @@ def _require_regular(mode: int, path: Path) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Turn an OSError in the block into Unreadable, except a missing file."""
+    """Turn an OSError in the block into Unreadable, unless the file is missing."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -110,8 +111,8 @@ def _named(path: Path) -> Iterator[None]:
 def unzipped(path: Path, *, follow: bool = False) -> bytes:
     """Return the unpacked content of the gzip file at `path`.
 
-    Raises the errors of `content`, and Damaged if it is not a complete gzip file or
-    unpacks to more than MAX_UNPACKED_BYTES.
+    Raises the errors of `content`, and Damaged if the file is not a complete gzip file
+    or unpacks to more than MAX_UNPACKED_BYTES.
     """
     packed = content(path, MAX_GZIP_BYTES, follow=follow)
     try:
@@ -214,8 +215,8 @@ def history(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a history, oldest first, without an incomplete last line.
 
     Every row has an integer `step`. All values are numbers below MAX_METRIC or None.
-    Raises the errors of `content`, and Damaged, with the line number, if any other row
-    is invalid.
+    Raises the errors of `content`. Raises Damaged, with the line number, if a row other
+    than an incomplete last line is invalid.
     """
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(io.BytesIO(content(path, MAX_HISTORY_BYTES)), 1):
@@ -238,6 +239,7 @@ def _row_mistake(row: Any) -> str | None:
     if not isinstance(row, dict):
         return "it is not an object"
     step = row.get("step")
+    # A number below 2**53 is exact as a float, and so in a browser.
     if type(step) is not int or not 0 <= step < 2**53:
         return "its step is not an integer of at most 16 digits"
     for key, value in row.items():

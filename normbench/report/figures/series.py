@@ -23,13 +23,13 @@ LABEL_GAP = 9.5
 MAX_CURVES, MAX_ROWS = 16, 80
 """Limits of one figure, so that readers can distinguish its parts."""
 MAX_TICK_CHARACTERS = 30
-"""Tick labels with more characters together are rotated."""
+"""The tick labels of an axis are rotated if they have more characters in total."""
 _MORE_MARKERS, _MORE_LINES = "DPv<>XpH", ("--", "-.", ":")
 
 
 @dataclass(frozen=True)
 class Point:
-    """A mean and the ends of its interval, which fewer than two runs do not have."""
+    """A mean and the ends of its interval; a single run has a mean, but no interval."""
 
     mean: float
     low: float | None = None
@@ -72,12 +72,13 @@ def styled_series(
 ) -> list[Series]:
     """Make a series for each label, with the look of its norm, `norms[label]`.
 
-    If several labels have the same norm, one of them has the look of the norm: the
-    label that equals its name, otherwise the first. The others have the same colour,
-    hollow markers of other shapes and other lines.
+    If several labels have the same norm, one label gets the look of the norm: the
+    label that equals the name of the norm, otherwise the first label. The other labels
+    get the same colour, but hollow markers of other shapes, and other lines.
     """
     looks: dict[str, Look] = {}
     markers_of: dict[str, set[str]] = {}
+    # False sorts before True: a label that equals the name of its norm comes first.
     for label in sorted(points, key=lambda label: norms[label] != label):
         norm = norms[label]
         series_look = look(norm)
@@ -88,6 +89,7 @@ def styled_series(
             series_look = series_look._replace(marker=(free or ["o"])[0], line=line)
         used.add(series_look.marker)
         looks[label] = series_look
+    # The last argument is `hollow`: whether the look differs from that of the norm.
     return [
         Series(label, looks[label], by_level, looks[label] != look(norms[label]))
         for label, by_level in points.items()
@@ -157,20 +159,21 @@ def level_axis(axes: Axes, all_series: Sequence[Series]) -> None:
 def label_ends(axes: Axes, all_series: Sequence[Series], height: float) -> None:
     """Write the name of each curve at its right end; the axes' limits must be final.
 
-    `height` is the approximate height of the axes in inches, for the distance of names.
+    `height` is the approximate height of the axes in inches. It converts LABEL_GAP
+    from points to a share of the axes.
     """
     axes.get_ylim()  # applies pending autoscaling
     ends = [each.points[max(each.points, key=float)].mean for each in all_series]
     pixels = [axes.transData.transform((1.0, end)) for end in ends]
     shares = [float(axes.transAxes.inverted().transform(p)[1]) for p in pixels]
-    places = spread_out(shares, LABEL_GAP / (72 * height))
+    places = spread_out(shares, LABEL_GAP / (72 * height))  # 72 points are an inch
     for series, y in zip(all_series, places, strict=True):
         axes.plot(
             [1.02, 1.06, 1.1],
             [y, y, y],
             transform=axes.transAxes,
             clip_on=False,
-            markevery=[1],
+            markevery=[1],  # only the middle one of the three points has a marker
             **series.style(),
             linestyle=series.look.line,
         )
@@ -182,12 +185,12 @@ def label_ends(axes: Axes, all_series: Sequence[Series], height: float) -> None:
 def spread_out(wanted: Sequence[float], gap: float) -> list[float]:
     """Return places near `wanted`, at least `gap` apart and in the same order.
 
-    They are in [0, 1] if the gaps fit. Places that would be too close form a group,
-    which is centred on the mean of its wanted places.
+    The places are in [0, 1] if [0, 1] has room for all gaps. Places that would be too
+    close form a group. A group is centred on the mean of its wanted places.
     """
     groups: list[list[int]] = []  # of indices into `wanted`
 
-    def start(group: Sequence[int]) -> float:
+    def start(group: Sequence[int]) -> float:  # the place of its first member
         middle = sum(wanted[i] for i in group) / len(group)
         height = gap * (len(group) - 1)
         return max(0.0, min(1.0 - height, middle - height / 2))
@@ -228,7 +231,8 @@ def row_places(
 def rows_height(places: Mapping[tuple[str, str], int]) -> float:
     """Return the height in inches of axes with these rows and an x label.
 
-    Rows are closer if there are several levels, since a level then has one label.
+    If there are several levels, a level has one label for all its rows. So the rows
+    need less height than rows that have a label each.
     """
     levels = {level for _, level in places}
     per_row = 0.11 if len(levels) > 1 else 0.2
@@ -236,7 +240,7 @@ def rows_height(places: Mapping[tuple[str, str], int]) -> float:
 
 
 def limit_to_possible(axes: Axes, metric: str, axis: Literal["x", "y"]) -> None:
-    """Limit the axis of an error or an accuracy to [0, 1] and a small edge."""
+    """Limit the axis of an error or an accuracy to [0, 1], plus a small edge."""
     if metric.rpartition("/")[2] not in ("error", "accuracy"):
         return
     low, high = axes.get_xlim() if axis == "x" else axes.get_ylim()
@@ -269,9 +273,10 @@ def draw_dots(
     for (_, level), row in places.items():
         first_rows.setdefault(level, row)
     for row in list(first_rows.values())[1:]:
+        # The row above the first row of a level is empty.
         axes.axhline(row - 1, color=TEXT_COLOUR, alpha=0.16, linewidth=0.5)
     bottom = max(places.values(), default=0)
-    axes.set_ylim(bottom + 0.8, -0.8)
+    axes.set_ylim(bottom + 0.8, -0.8)  # row 0 is at the top
     hide_y_axis(axes)
 
 
@@ -286,6 +291,7 @@ def name_rows(axes: Axes, places: Mapping[tuple[str, str], int]) -> None:
     """Label the rows with their levels, or with their series if there is one level."""
     levels = {level for _, level in places}
     if len(levels) == 1:
+        # A design without levels has one level, which is named "-".
         ticks = {
             float(row): f"{label}@{level}".removesuffix("@-")
             for (label, level), row in places.items()

@@ -1,8 +1,8 @@
 """The runs of a page as compressed columns.
 
-A fact is a list of distinct values and an index into it for each run. Metrics have
-`DIGITS` significant digits. Curves are thinned to a limited number of points, and the
-thinned ones are counted.
+A fact has a list of distinct values and, for each run, an index into that list. Metrics
+have `DIGITS` significant digits. Curves are thinned to a limited number of points, and
+the thinned curves are counted.
 """
 
 import base64
@@ -20,8 +20,9 @@ from normbench.report.page.material import Material, facts
 DIGITS = 6
 CURVE_DIGITS = 4
 MAX_POINTS = 200
-"""Limit for one curve."""
+"""The largest limit of points for one curve."""
 MIN_POINTS = 10
+"""The smallest limit for one curve, even if the total then exceeds TOTAL_POINTS."""
 TOTAL_POINTS = 250_000
 """Limit for the curves of one metric in all runs together."""
 STEP = "step"
@@ -36,8 +37,9 @@ Curve = tuple[list[int], list[float | None]]
 class Packed:
     """The runs of a page as compressed text.
 
-    `points` is the limit for a curve, and `thinned` counts the curves that had more.
-    The curves of `unreadable` histories are missing.
+    `points` is the limit of points for a curve. `curves` is the number of all curves,
+    and `thinned` is the number of curves that had more points. The curves of
+    `unreadable` histories are missing.
     """
 
     text: str
@@ -74,6 +76,7 @@ def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
             thinned += len(kept) < len(steps)
             kept_steps = tuple(steps[i] for i in kept)
             step_index = step_lists.setdefault(kept_steps, len(step_lists))
+            # Steps and values are in separate lists; a curve has an index into each.
             curves[-1][name] = [step_index, len(value_lists)]
             value_lists.append([values[i] for i in kept])
     plain = {
@@ -97,7 +100,7 @@ def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
 
 
 def max_points(material: Material) -> int:
-    """Return the limit of points per curve for the number of runs with a folder."""
+    """Return the limit of points per curve: it is lower if more runs have a folder."""
     share = TOTAL_POINTS // max(1, len(material.folders))
     return max(MIN_POINTS, min(MAX_POINTS, share))
 
@@ -132,7 +135,7 @@ def _keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _coded(key: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a fact as distinct values and codes; a constant needs no codes."""
+    """Return a fact as distinct values and codes, None if all runs have one value."""
     codes: dict[str, int] = {}
     column = []
     for row in rows:

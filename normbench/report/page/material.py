@@ -46,11 +46,11 @@ class ClaimEntry:
 class Material:
     """Everything that a report shows.
 
-    `records` are sorted by run id. `folders` maps run ids to folders, which have
-    histories and pictures; the other records are from the committed records of a claim.
-    `claims_of` maps a run id to the claims whose verdicts rest on the run. `damaged`
-    are results that cannot be read, `unfinished` the run ids of folders without a
-    result.
+    `records` are sorted by run id. `folders` maps a run id to the folder of the run,
+    which has the history and pictures. A record without a folder is from the committed
+    records of a claim. `claims_of` maps a run id to the claims whose verdicts rest on
+    the run. `damaged` are results that cannot be read. `unfinished` are the run ids of
+    folders without a result.
     """
 
     results: Path
@@ -63,15 +63,16 @@ class Material:
 
 
 def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Material:
-    """Read the runs in `results` and the verdicts in `claims`; either may be missing.
+    """Read the runs in `results` and the verdicts in `claims`; a folder may be missing.
 
-    If a run has a folder and a committed record, the folder is read. Raises
-    RequestError if a verdict or the records of a claim cannot be read.
+    If a run has both a folder and a committed record, the record in the folder is used.
+    Raises RequestError if a verdict or the records of a claim cannot be read.
     """
     entries = _entries(claims, config_dir)
     records, damaged = store.all_records(results)
     by_id = {record.run_id: record for record in records}
     folders = {run_id: store.run_folder(results, run_id) for run_id in by_id}
+    # A damaged result is a result too.
     with_result = {*by_id, *(error.path.parent.name for error in damaged)}
     claims_of: dict[str, list[str]] = {}
     for entry in entries:
@@ -79,7 +80,7 @@ def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Mater
         if file.exists():
             with store.no_garbage():
                 for record in store.read_compact(file):
-                    by_id.setdefault(record.run_id, record)
+                    by_id.setdefault(record.run_id, record)  # keeps that of a folder
         for run_id in entry.verdict.run_ids if entry.verdict else []:
             claims_of.setdefault(run_id, []).append(entry.name)
     return Material(
@@ -96,8 +97,8 @@ def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Mater
 def _entries(claims: Path, config_dir: Path | None) -> list[ClaimEntry]:
     """Return all claims that are registered or have a verdict, sorted by name.
 
-    Claims with a verdict come first. The verdict of a quick or smoke check counts if
-    there is none of a full check.
+    Claims with a verdict come first. If a full check has no verdict, the verdict of a
+    quick check is used; if that is missing too, the verdict of a smoke check is used.
     """
     registered = choices("claim", config_dir)
     judged = {path.parent.name for path in claims.glob("*/verdict*.json")}

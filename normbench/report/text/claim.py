@@ -24,7 +24,7 @@ def claim_text(
 ) -> str:
     """Return the whole claim as lines of at most `width` characters.
 
-    `statements` maps the check of a theorem to the sentence that it proves. `costs` are
+    `statements` maps the check of a theorem to the sentence of the theorem. `costs` are
     lines on the cost of a check. `finding` is the finding about the claim's sentence.
     """
     return "\n".join(_lines(claim, statements, costs, width, finding))
@@ -114,6 +114,7 @@ def _weighted_sum(weights: Mapping[str, float]) -> str:
     terms = []
     for cell, weight in weights.items():
         sign = "-" if weight < 0 else "+"
+        # A design without levels has one level, which is named "-".
         factor = "" if abs(weight) == 1 else f"{abs(weight):g} "
         terms.append(f"{sign} {factor}{cell.removesuffix('@-')}")
     return " ".join(terms).removeprefix("+ ")

@@ -16,15 +16,15 @@ from normbench.verdicts.verdict import (
 PLOT_WIDTH = 41
 """Characters of a plotted interval; an odd number, so that 0 is in the middle."""
 DECISION_WIDTH = 2 + max(map(len, words.HEADLINES.values()))
-"""Columns of a decision, with two spaces after the longest one."""
+"""Characters of the longest decision, and two spaces after it."""
 DETAIL_INDENT = 4 + DECISION_WIDTH
-"""Columns before the details of a contrast."""
+"""Number of spaces before the details of a contrast."""
 
 
 def verdict_text(verdict: Verdict, width: int = 88) -> str:
     """Return the whole verdict as lines of at most `width` characters; caveats first.
 
-    Plots of intervals do not get narrower.
+    Only the plot of an interval may be wider than `width`.
     """
     return "\n".join(_lines(verdict, width))
 
@@ -80,6 +80,7 @@ def _design(design: DesignVerdict, alpha: float, width: int) -> Iterator[str]:
     yield paragraph(f"{design.name}: ", design.question, width, indent=2)
     if untrained:
         yield paragraph("did not train: ", ", ".join(untrained), width, indent=4)
+    # The text of a cell shows one metric: the metric of the first contrast.
     metric = next(iter(words.metrics(design)), None)
     for cell in design.cells:
         yield paragraph(f"{cell.cell}: ", _cell(cell, metric), width, indent=4)
@@ -139,7 +140,7 @@ def _contrast(
 
 
 def plot(contrast: ContrastVerdict, limit: float) -> str:
-    """Return the interval of a contrast on a line of characters for [-limit, limit].
+    """Return the interval of a contrast as a line of text from -limit to limit.
 
     `-` is the interval, `o` the effect, `|` zero; `(` and `)` are the margins. For
     example, "  (  |  ) --o--" is an interval above the margin.

@@ -28,8 +28,8 @@ def cores() -> int:
 def parallel(engine: Engine) -> int:
     """Return how many runs the engine trains at the same time.
 
-    Without `engine.workers` this is the number of cores of this machine, for a Ray
-    cluster too: its size is unknown until it is connected.
+    If `engine.workers` is not set, the result is the number of cores of this machine.
+    This is so for a Ray cluster too, because its size is unknown before a connection.
     """
     return engine.workers or cores()
 
@@ -38,8 +38,8 @@ def parallel(engine: Engine) -> int:
 def blocked(*signals: signal.Signals) -> Iterator[None]:
     """Delay `signals` until the block ends.
 
-    Child processes inherit the mask, so a process started in the block never receives
-    them.
+    Child processes inherit the mask, so a process that is started in the block never
+    receives the signals.
     """
     if sys.platform == "win32":
         yield
@@ -55,8 +55,8 @@ def blocked(*signals: signal.Signals) -> Iterator[None]:
 class Work:
     """The runs that an engine trains, by run id, and where their records go.
 
-    The engine reports to `observer` and updates `forecast`. It calls `announce` with
-    the number of parallel runs once it is ready.
+    The engine reports to `observer` and updates `forecast`. Once the engine is ready,
+    it calls `announce` with the number of parallel runs.
     """
 
     runs: Mapping[str, RunConfig]
@@ -119,7 +119,10 @@ class Backend(Protocol[JobT]):
         """Start a job for each batch."""
 
     def wait(self, jobs: Sequence[JobT], seconds: float | None) -> None:
-        """Wait until one of `jobs` may have new events, but at most `seconds`."""
+        """Wait until one of `jobs` may have new events, but at most `seconds`.
+
+        If `seconds` is None, the wait has no limit.
+        """
 
     def events(self, job: JobT) -> Iterable[Event]:
         """Return the events since the last call; "returned" or "died" is the last one.

@@ -55,8 +55,8 @@ def follow(backend: Backend[JobT], work: Work) -> None:
 class _Job(Generic[JobT]):
     """A running job of the backend.
 
-    `pending` are the runs of its batch without an event of their end; `begun` are the
-    ids of the runs that have started.
+    `pending` are the runs of the job's batch that have not ended. `begun` are the ids
+    of the runs that have started.
     """
 
     handle: JobT
@@ -77,8 +77,8 @@ class _Follower(Generic[JobT]):
         self.jobs: list[_Job[JobT]] = []
         self.next_check: dict[str, float] = {}
         """When (time.monotonic) to check each run that another command is training."""
-        self.deaths: Counter[str] = Counter()
-        self.failed_starts = 0
+        self.deaths: Counter[str] = Counter()  # run id -> dead processes
+        self.failed_starts = 0  # dead processes in a row that began no run
         self.any_begun = False
 
     def finish_all(self) -> None:
@@ -87,8 +87,8 @@ class _Follower(Generic[JobT]):
             self._submit()
             if not self.jobs and not self.next_check:
                 return
-            check = min(self.next_check.values(), default=None)
-            seconds = None if check is None else max(0.0, check - time.monotonic())
+            first = min(self.next_check.values(), default=None)
+            seconds = None if first is None else max(0.0, first - time.monotonic())
             self.backend.wait([job.handle for job in self.jobs], seconds)
             for job in list(self.jobs):
                 for event in self.backend.events(job.handle):
@@ -131,7 +131,7 @@ class _Follower(Generic[JobT]):
                 self.jobs.append(_Job(handle, dict(batch)))
 
     def _left_by_other_commands(self) -> list[str]:
-        """Return the ids of runs that another command trained, but no longer does."""
+        """Return the ids of waiting runs that no other command is training any more."""
         now, run_ids = time.monotonic(), []
         for run_id, check in list(self.next_check.items()):
             if check > now:
@@ -162,6 +162,7 @@ class _Follower(Generic[JobT]):
             case "died":
                 self.jobs.remove(job)
                 self._handle_death(job, event.text)
+            # Each event below is the last one of a run; `pop` removes the run.
             case _ if job.pending.pop(run_id, None) is None:
                 pass  # an earlier event has ended this run
             case "ended":
@@ -193,6 +194,7 @@ class _Follower(Generic[JobT]):
                     f"{MAX_FAILED_STARTS} workers one after another died before a run "
                     f"started; the last one {how}"
                 )
+        # The process was training this run, or would have trained it first.
         run_id = begun[0] if begun else next(iter(job.pending))
         batch = {run_id: job.pending.pop(run_id)}
         if begun or self.any_begun:  # otherwise the run may not be the cause
@@ -207,7 +209,7 @@ class _Follower(Generic[JobT]):
             self.queue.appendleft(job.pending)
 
     def _wait_for(self, run_id: str) -> None:
-        """Check a run that another command is training again later."""
+        """Check later whether another command is still training the run."""
         self.next_check[run_id] = time.monotonic() + RETRY_INTERVAL
         self.work.observer.waiting(run_id)
 

@@ -59,7 +59,8 @@ def do_batch(batch: Batch, results: Results) -> list[Event]:
     """Train the runs of `batch` one after another, as the job of a cluster.
 
     After SIGTERM, SIGHUP, SIGINT or SIGUSR2 the current run ends its step, writes a
-    checkpoint and stops. That run and the remaining ones then have no event.
+    checkpoint and stops. The result then has no event of the end of that run and of the
+    remaining runs.
     """
     events: list[Event] = []
     with _stop_signals() as stop:
@@ -80,9 +81,9 @@ def do_batch(batch: Batch, results: Results) -> list[Event]:
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Handle stop signals; yield a function that returns True after one was received.
+    """Handle stop signals; yield a function that tells whether one was received.
 
-    submitit sends SIGUSR2 before the time limit of a job.
+    submitit sends SIGUSR2 shortly before a job reaches its time limit.
     """
     received = threading.Event()
     names = ("SIGTERM", "SIGINT", "SIGUSR2")
