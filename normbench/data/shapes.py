@@ -201,8 +201,8 @@ class Shapes(Data, name="shapes"):
 def render(factors: dict[str, Tensor], noise: Tensor, *, luma: bool) -> Tensor:
     """Return pixels (N, 3, S, S) in [0, 1] for `factors` (N,) and `noise` (N, S, S).
 
-    The contrast also scales the noise. If `luma`, the contrast scales
-    only the luminance.
+    The contrast also scales the noise. If `luma`, the contrast scales only the
+    luminance.
     """
     f = {name: value[:, None, None] for name, value in factors.items()}
     size = noise.shape[1]

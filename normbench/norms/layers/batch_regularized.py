@@ -68,8 +68,8 @@ class RegularizedBatchNorm(BatchStatistics, name="batch_regularized"):
 
 
 # In the backward pass, compiled code recomputes cheap operations such as `clone`, from
-# the updated running statistics. Compiled code keeps the result of a
-# custom operation.
+# the updated running statistics. Compiled code keeps the result of a custom
+# operation.
 @torch.library.custom_op("normbench::copy", mutates_args=())
 def _copy(x: Tensor) -> Tensor:
     return x.clone()

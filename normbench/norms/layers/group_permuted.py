@@ -12,7 +12,8 @@ the positions, including masked positions. `order` chooses the channels of group
                          and the global random state: the layers on a residual stream
                          group the same channels differently
     random_each_forward  random channels, drawn at each forward in training and in
-                         evaluation: reproduces an error in a public test of GroupNorm
+                         evaluation; this order reproduces an error in a public
+                         test of GroupNorm
 weight, bias: (C,), in the order of the input channels. permutation: (C,) int64, a
 buffer with the orders strided, random_fixed and random_each_layer. forwards: (2,)
 int64, a buffer with the order random_each_forward. `forwards` has the number of
