@@ -27,7 +27,7 @@ class Stopped(NormbenchError):
 
 
 class RequestError(NormbenchError):
-    """The request was wrong. The message has the key, the value and what is right."""
+    """The request was wrong. The message names the key, the value and the remedy."""
 
 
 class Unreadable(NormbenchError):
@@ -86,6 +86,7 @@ def _is_spelling(word: str, name: str) -> bool:
     """
     initials = "".join(part[:1] for part in name.split("_")) + "n"
     letters = re.sub(r"[\W_]", "", word).lower()
+    # A name of three letters, such as "ibn", already consists of initials.
     if letters == initials and len(name) > 3:
         return True
     return _core(word) != "" and _core(word) == _core(name)

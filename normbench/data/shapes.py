@@ -59,8 +59,10 @@ class Range(NamedTuple):
         return torch.arange(CLASSES) / steps
 
 
-# A picture's brightness times its contrast is on one side of 1/2, and two levels of
-# brightness do not overlap at any contrast, as their ratio (3) is above its range.
+# The mean of a picture is about 1/2 + contrast * brightness. At any contrast, this mean
+# tells the level of the brightness: -0.12, -0.04, 0.04 or 0.12. The reason is that the
+# ratio 0.12 / 0.04 = 3 is above the ratio of the largest and smallest contrast, which
+# is 2.5.
 STYLES = {
     "brightness": Range(-0.12, 0.12),
     "contrast": Range(0.4, 1.0, "log"),
@@ -77,8 +79,8 @@ CONTENT = {
 }
 
 # Amplitudes at contrast 1. Together with the largest brightness, their sum is below
-# 1/2. Therefore pixels stay in [0, 1] without clipping, which would not be a gain or an
-# offset.
+# 1/2. Therefore pixels stay in [0, 1] without clipping. Clipping would change a picture
+# in another way than a gain and an offset.
 SHAPE, TEXTURE, NOISE, TINT = 0.28, 0.05, 0.025, 0.06
 
 AREA = 0.1865
@@ -137,8 +139,8 @@ class Shapes(Data, name="shapes"):
     def load(self, seed: int) -> Images:
         """Return all images; raise RequestError if the fractions leave a part empty.
 
-        With the same seed, the images for two values of the option `label` differ only
-        in these two factors.
+        With the same seed, two values of the option `label` give the same images,
+        except for the two factors that these values name.
         """
         self.require_content(self.fingerprint)
         generator = torch.Generator().manual_seed(seed)
@@ -148,8 +150,10 @@ class Shapes(Data, name="shapes"):
             test_fraction=self.test_fraction,
             generator=generator,
         )
+        # All labels have the same number of samples, up to one.
         labels = torch.randperm(self.samples, generator=generator) % CLASSES
         factors = self._draw(labels, splits["test"], generator)
+        # After the subtraction of NOISE below, the noise is uniform in [-NOISE, NOISE].
         noise = torch.rand(
             (self.samples, self.size, self.size), generator=generator
         ).mul_(2 * NOISE)
@@ -166,6 +170,8 @@ class Shapes(Data, name="shapes"):
     ) -> dict[str, Tensor]:
         """Draw the values (N,) of all factors; "shape" is an index into SHAPES."""
         count = len(labels)
+        # All factors are drawn for every label, so that all labels get the same
+        # numbers.
         shape = torch.randint(CLASSES, (count,), generator=generator)
         ranges = STYLES | CONTENT
         drawn = {name: torch.rand(count, generator=generator) for name in ranges}
@@ -195,7 +201,8 @@ class Shapes(Data, name="shapes"):
 def render(factors: dict[str, Tensor], noise: Tensor, *, luma: bool) -> Tensor:
     """Return pixels (N, 3, S, S) in [0, 1] for `factors` (N,) and `noise` (N, S, S).
 
-    The contrast also scales the noise. If `luma`, it scales only the luminance.
+    The contrast also scales the noise. If `luma`, the contrast scales only the
+    luminance.
     """
     f = {name: value[:, None, None] for name, value in factors.items()}
     size = noise.shape[1]
@@ -221,13 +228,14 @@ def coverage(f: dict[str, Tensor], x: Tensor, y: Tensor, size: int) -> Tensor:
     side = f["side"] * size
     # No shape reaches farther from its centre than the triangle: 0.878 sides.
     margin = 0.88 * side
+    # Move the origin to the centre of the shape, then rotate the axes.
     x = x - margin - (size - 2 * margin) * f["x"]
     y = y - margin - (size - 2 * margin) * f["y"]
     cos, sin = f["rotation"].cos(), f["rotation"].sin()
     x, y = cos * x + sin * y, cos * y - sin * x
     # Signed distances to the edges, in pixels, of shapes with the area side ** 2.
     ax, ay = x.abs(), y.abs()
-    third = side / math.sqrt(5)
+    third = side / math.sqrt(5)  # the cross consists of five squares with this side
     slant = math.sqrt(0.75) * ax + y / 2
     distances = {
         "disc": torch.hypot(x, y) - side / math.sqrt(math.pi),
@@ -238,6 +246,8 @@ def coverage(f: dict[str, Tensor], x: Tensor, y: Tensor, size: int) -> Tensor:
             torch.maximum(ay - third * 1.5, ax - third / 2),
         ),
     }
+    # Select the distance for the shape of each picture.
     stacked = torch.stack([distances[name] for name in SHAPES])
     index = f["shape"].expand(1, -1, size, size)
+    # A pixel whose centre is on the edge is half covered.
     return (0.5 - stacked.gather(0, index)[0]).clamp(0, 1)

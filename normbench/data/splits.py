@@ -18,9 +18,10 @@ def consecutive_split(sizes: Mapping[str, int]) -> Splits:
 def held_out_split(
     training: int, test: int, *, val_fraction: float, generator: torch.Generator
 ) -> Splits:
-    """Split `training` samples, which `test` given test samples follow.
+    """Split the first `training` samples into a training and a validation part.
 
-    Raises RequestError if a part would be empty.
+    The next `test` samples are the test part. Raises RequestError if a part would be
+    empty.
     """
     val = round(training * val_fraction)
     if min(val, training - val, test) < 1:
@@ -48,11 +49,11 @@ def grouped_split(
     """Split samples so that training has every label, and each group is in one part.
 
     If `test` is given, the last `test` samples are the test part. Samples with equal
-    values in `groups` are one group, for example copies of a picture. Without groups,
-    and if training then has every label, the result equals that of `random_split` (or
-    of `held_out_split`, if `test` is given). Otherwise the same random order is divided
-    differently. Raises RequestError if a part would be empty or there are too few
-    samples.
+    values in `groups` are one group, for example copies of a picture. The samples are
+    split by `random_split`, or by `held_out_split` if `test` is given. This split is
+    returned if every group has one sample and the training part has every label.
+    Otherwise the random order of this split is divided differently. Raises RequestError
+    if a part would be empty or there are too few samples.
     """
     count = len(labels) - (test or 0)
     if test is None:
@@ -73,6 +74,7 @@ def grouped_split(
     required = set(labels[:count])
     if not has_copies and required == {labels[i] for i in splits["train"].tolist()}:
         return splits
+    # The concatenated parts give back the random order of the split.
     members: dict[Hashable, list[int]] = {}
     for i in torch.cat([splits[part] for part in parts]).tolist():
         members.setdefault(keys[i], []).append(i)
@@ -93,8 +95,9 @@ def _divide(
 ) -> list[torch.Tensor] | None:
     """Divide `groups` of samples, in order, into parts of about `sizes` samples.
 
-    The last part is the training part. Until it has every label, one group with each
-    missing label moves to its end. Returns None if there are too few groups.
+    The last part is the training part. While the training part lacks labels, one group
+    with each missing label moves to the end of this part. Returns None if there are too
+    few groups.
     """
 
     def labels_of(chosen: Sequence[list[int]]) -> set[Hashable]:
@@ -103,7 +106,8 @@ def _divide(
     required = labels_of(groups)
     ends = list(accumulate(sizes[:-1]))
     moved_labels: set[Hashable] = set()
-    # The last part keeps the moved groups, so each pass moves groups of new labels.
+    # The last part keeps all moved groups. So each pass moves groups for labels that no
+    # earlier pass has moved, and the loop ends.
     while True:
         cuts = _cuts([len(group) for group in groups], ends, max(1, len(moved_labels)))
         if cuts is None:
@@ -135,6 +139,7 @@ def _cuts(sizes: Sequence[int], ends: Sequence[int], least: int) -> list[int] | 
     cuts: list[int] = []
     for k, end in enumerate(ends):
         first = cuts[-1] + 1 if cuts else 1
+        # Leave `least` groups for the last part, and one for each part between.
         last = len(sizes) - least - (len(ends) - 1 - k)
         cuts.append(min(range(first, last + 1), key=lambda cut: abs(sums[cut] - end)))
     return cuts

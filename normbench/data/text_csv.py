@@ -61,6 +61,7 @@ class TextCsv(LabelledTexts, name="text_csv"):
     def hash_files(self) -> str:
         fingerprint = files.contents(self.paths).fingerprint
         if any(suffix_decides(path, self.form) for path in self.paths):
+            # A suffix that decides the delimiter changes how the same bytes are read.
             return hashlib.sha256(f"{fingerprint} tab".encode()).hexdigest()[:32]
         return fingerprint
 

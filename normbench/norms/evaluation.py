@@ -1,8 +1,8 @@
 """Evaluate a trained model with other statistics than the running statistics.
 
-`modules` are the norms that a NormFactory created. The functions change those that
-differ in evaluation. Pass the norms of a deep copy in evaluation mode, because the
-running statistics change.
+`modules` are the norms that a NormFactory created. The functions change only norms that
+compute another function in evaluation than in training. Pass the norms of a deep copy
+of the model in evaluation mode, because the functions change the running statistics.
 """
 
 from collections.abc import Callable, Iterable
@@ -47,7 +47,7 @@ def recompute_statistics(
     try:
         for norm in norms:
             norm.train()
-            norm.momentum = 1.0
+            norm.momentum = 1.0  # each forward replaces the running statistics
         for batch in batches:
             forward(batch)
     finally:

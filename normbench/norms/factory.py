@@ -21,8 +21,8 @@ class NormFactory:
     as much as one forward with the original momentum. `conditions` is the number of
     conditions in the data.
 
-    `modules` lists the norms in the order of their creation. A norm that uses other
-    samples is wrapped in a Ghost.
+    `modules` lists the norms in the order of their creation. A norm whose
+    output for a sample depends on other samples is wrapped in a Ghost.
 
     A call raises RequestError for an unknown name or option, and Incompatible if the
     norm does not fit the channels or has fewer affine maps than there are conditions.

@@ -11,10 +11,10 @@ from normbench.norms.statistics import exchange_count, process_count
 class Ghost(nn.Module):
     """Applies a norm to `norm_batch` samples at a time in training.
 
-    It is called with the arguments of the norm. In training, each chunk of norm_batch
-    consecutive samples is one forward of `norm`, and `norm.penalty` becomes the mean
-    over the chunks. In evaluation, the whole batch is one forward. A batch of 0 samples
-    passes through.
+    A Ghost is called with the arguments of the norm. In training, each chunk of
+    norm_batch consecutive samples is one forward of `norm`, and `norm.penalty` becomes
+    the mean over the chunks. In evaluation, the whole batch is one forward, and in both
+    modes a batch of 0 samples is one forward.
     If several processes share statistics, each process holds an equal part of a single
     chunk.
     In training, a call raises RequestError if norm_batch does not divide the batch, and
@@ -56,7 +56,7 @@ class Ghost(nn.Module):
     ) -> Tensor:
         """Apply the norm; raise Incompatible if it exchanged no statistics."""
         # A user's norm may compute its statistics in this process only. A compiled
-        # graph skips the check: the graph would depend on the count.
+        # graph skips the check, because the graph would depend on the count.
         check = not torch.compiler.is_compiling()
         count_before = exchange_count() if check else 0
         y: Tensor = self.norm(x, mask, condition)

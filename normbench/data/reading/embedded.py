@@ -36,14 +36,15 @@ def package_file(package: str, module: str, path: str) -> Path:
 
 @cache
 def content_hash(format: int, *files: Path) -> str:
-    """Return a hash, 32 hex digits, of the bytes of `files` and of how they are used.
+    """Return a hash, 32 hex digits, of the bytes of `files` and of their use.
 
-    A module increases its `format` when its code makes other samples from the same
-    files. The hash also covers some numbers of torch's generator, because it draws all
-    splits. The hash does not cover what packages do with the files (decode, scale,
-    learn byte pairs), as this would take seconds in every command. Instead, records
-    contain the versions of these packages (`Data.packages`), and a verdict warns if its
-    runs used several versions. Raises RequestError if a file cannot be read.
+    `format` is a version number of the code that uses the files. A module increases its
+    number when its code makes other samples from the same files. The hash also covers
+    some numbers of torch's generator, because this generator draws all splits. The hash
+    does not cover what packages do with the files (decode, scale, learn byte pairs), as
+    this would take seconds in every command. Instead, records contain the versions of
+    these packages (`Data.packages`), and a verdict warns if its runs used several
+    versions. Raises RequestError if a file cannot be read.
     """
     generator = torch.Generator().manual_seed(0)
     draws = [

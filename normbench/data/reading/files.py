@@ -138,6 +138,7 @@ def _contents(stats: tuple[tuple[str, int, int], ...], root: str | None) -> Cont
         rows = torch.tensor(list(digests), dtype=torch.uint8).view(len(stats), 32)
         return Parsed({"digests": rows}, {"fingerprint": hash.hexdigest()[:32]})
 
+    # The cache finds its entry by this hash of the names, sizes and times.
     state = hashlib.sha256(repr((stats, root)).encode()).hexdigest()
     try:
         parsed = cached("fingerprint", {"format": FORMAT, "files": state}, read)
@@ -153,7 +154,11 @@ def unreadable(error: OSError) -> RequestError:
 
 
 def require_unchanged(expected: str | None, actual: str) -> None:
-    """Raise RequestError if the fingerprint of a run is not that of the files now."""
+    """Raise RequestError if the files have changed since the run.
+
+    `expected` is the fingerprint that the run recorded, or None if there is none.
+    `actual` is the fingerprint of the files now.
+    """
     if expected not in {None, actual}:
         raise RequestError(
             f"the files of this run have changed: data.fingerprint={expected}, but now "
@@ -178,4 +183,5 @@ def is_utf8(text: str) -> bool:
 
 def shown(path: str | Path) -> str:
     """Return a path for messages and records, with non-UTF-8 bytes written as \\xe9."""
+    # Python stores such a byte as the surrogate U+DC00 + byte.
     return _SURROGATE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", str(path))

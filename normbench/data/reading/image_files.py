@@ -53,8 +53,9 @@ class ImageFiles(ImageSource):
 
     def expect(self, order: Tensor, epoch: int | None = None) -> None:
         if epoch is not None:
-            # The previous epoch has ended. An evaluation (None) may still be running.
-            self._queues = {key: q for key, q in self._queues.items() if key is None}
+            # The queue of the previous epoch is no longer needed. The queue of an
+            # evaluation has the key None and may still be needed.
+            self._queues = {k: queue for k, queue in self._queues.items() if k is None}
         samples = order.tolist()
         paths = [self._paths[i] for i in samples]
         images = decoded(paths, self._size, self._workers)
@@ -86,7 +87,10 @@ class _Prefetched:
         self._order, self._images = order, images
 
     def take(self, sample: int) -> Tensor | None:
-        """Return and remove the image of `sample`, or return None if it is not next."""
+        """Return and remove the image of `sample`.
+
+        Returns None if `sample` is not the next sample of the queue.
+        """
         if not self._order or self._order[0] != sample:
             return None
         self._order.popleft()
@@ -99,9 +103,10 @@ class _Prefetched:
 def decoded(
     paths: Sequence[Path], size: int, workers: int
 ) -> Iterator[Tensor | UnreadablePicture]:
-    """Yield each image (3, size, size) uint8 in order, or why it is unreadable.
+    """Yield the images of `paths` in order, each a uint8 tensor (3, size, size).
 
-    `workers` threads decode in advance, from the first request on. Threads are enough,
+    In place of an unreadable image, the exception with the reason is yielded. `workers`
+    threads start at the first request and decode in advance. Threads are enough,
     because Pillow releases the interpreter lock. With 0 workers, the caller decodes.
     """
 

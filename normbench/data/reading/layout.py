@@ -14,7 +14,8 @@ from normbench.errors import RequestError
 TRAINING = ("train", "training")
 HELD_OUT = ("test", "testing", "val", "valid", "validation", "dev", "eval")
 """Words that mark a folder as a part of a data set, not as a class. If several HELD_OUT
-parts exist, the error message proposes the first one of this list as the test part."""
+parts exist, the error message proposes the part whose word is first in this list as the
+test part."""
 
 OPTIONS = ("data.path", "data.test_path")
 LAYOUT = "its layout must be one folder per class: CLASS/image.jpg"
@@ -41,6 +42,7 @@ class Layout(NamedTuple):
     def notes(self, kept: Sequence[Sample]) -> Notes:
         """Describe the classes of the readable samples `kept`, and what is left out."""
         notes = Notes()
+        # Not strict, because there may be no test folder.
         for option, listing in zip(OPTIONS, self.listings, strict=False):
             names = [sample.name for sample in kept if sample.root == listing.root]
             classes = class_notes(names, option)
@@ -65,8 +67,8 @@ class Layout(NamedTuple):
 def layout(roots: Sequence[Path]) -> Layout:
     """Find the samples in the training folder and, if there is one, in the test folder.
 
-    These are the first and second entry of `roots`. Raises RequestError if a folder
-    does not have the layout ROOT/CLASS/image.jpg.
+    `roots` has the training folder first and the test folder second. Raises
+    RequestError if a folder does not have the layout ROOT/CLASS/image.jpg.
     """
     listings = [listed(root) for root in roots]
     samples: list[Sample] = []
@@ -82,7 +84,7 @@ def layout(roots: Sequence[Path]) -> Layout:
         _require_classes(option, listing)
         samples += [Sample(root, p.relative_to(root).parts[0], p) for p in paths]
     names = {sample.name for sample in samples if sample.root == roots[0]}
-    if len(names) < 2:
+    if len(names) < 2:  # there is exactly one name, because `pictures` is not empty
         raise _only_class(listings[0], *names)
     unseen = sorted({sample.name for sample in samples} - names)
     if unseen:
@@ -97,6 +99,7 @@ def _only_class(listing: Listing, name: str) -> RequestError:
     root = listing.root
     inner_names = {path.relative_to(root).parts[1] for path in listing.pictures}
     hint = ""
+    # If all images are in several subfolders, the subfolders may be the classes.
     if len(inner_names) > 1 and all(
         (root / name / inner).is_dir() for inner in inner_names
     ):
@@ -111,25 +114,28 @@ def _only_class(listing: Listing, name: str) -> RequestError:
 def _require_classes(option: str, listing: Listing) -> None:
     """Raise RequestError if the folders are parts of a data set, such as train."""
     root = listing.root
-    # For each folder, the names of its subfolders with pictures. "" stands for pictures
-    # that are in the folder itself.
+    # This dict maps each folder to the names of its subfolders that contain pictures.
+    # The name "" stands for pictures that are in the folder itself.
     subfolders: dict[str, set[str]] = defaultdict(set)
     for path in listing.pictures:
         name, *rest = path.relative_to(root).parts
         subfolders[name].add(rest[0] if rest[1:] else "")
     parts = _parts(subfolders)
+    # A nested part has all its pictures in subfolders, as a part with classes has.
     nested = [name for name in parts if "" not in subfolders[name]]
+    # A class may have such a name, if another folder has no such name and at most one
+    # of these parts is nested.
     if len(parts) < len(subfolders) and len(nested) < 2:
         return
     problem = f"{root} has the folders {shortened(parts)}, which are parts, not classes"
     if not nested:
         raise RequestError(f"{problem}; {LAYOUT}")
     first, *others = nested
-    use = f"{option}={root / first}"
+    proposal = f"{option}={root / first}"
     is_training = any(word in first.lower() for word in TRAINING)
     if option == OPTIONS[0] and is_training and others:
-        use += f" {OPTIONS[1]}={root / others[0]}"
-    raise RequestError(f"{problem}; name the folder of one part: {use}")
+        proposal += f" {OPTIONS[1]}={root / others[0]}"
+    raise RequestError(f"{problem}; name the folder of one part: {proposal}")
 
 
 def _parts(names: Iterable[str]) -> list[str]:

@@ -14,8 +14,8 @@ SUFFIXES = frozenset(
 )
 """Suffixes of pictures, in lower case.
 
-They do not depend on the installed Pillow, so that a folder has the same fingerprint on
-every machine.
+The list does not depend on the version of Pillow, so that a folder has the same
+fingerprint on every machine.
 """
 
 SYSTEM_NAMES = frozenset(
@@ -36,7 +36,7 @@ class Listing(NamedTuple):
 
     `others` counts the other files by top-level folder ("" for `root` itself) and kind.
     `empty` are the top-level folders without pictures. `hidden` counts hidden files and
-    hidden folders; a folder counts as one.
+    hidden folders. A hidden folder counts once, with all its files.
     """
 
     root: Path
@@ -46,7 +46,7 @@ class Listing(NamedTuple):
     hidden: int
 
     def left_out(self, folder: str | None = None) -> str:
-        """Describe the other files in one top-level folder, or in all.
+        """Describe the other files in one top-level folder, or in all folders.
 
         For example: "3 .heic, 1 .txt".
         """
@@ -86,8 +86,8 @@ def listed(root: Path) -> Listing:
         folder = Path(current)
         real = folder.resolve()
         hidden += sum(map(_is_hidden, [*subfolders, *names]))
-        # Changing this list in place makes os.walk skip the other folders. Following a
-        # link to a parent folder would never end.
+        # os.walk enters only the folders that stay in this list. A link to a parent
+        # folder is removed, because the walk would never end.
         subfolders[:] = [
             name
             for name in subfolders

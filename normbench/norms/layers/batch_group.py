@@ -2,10 +2,10 @@
 arXiv 1911.09738).
 
 The first step is `batch`, including its running statistics. The second step normalizes
-its output b: y = group_weight * (b - group_mean) / sqrt(group_var + eps) + group_bias,
-with the mean and the biased variance of each sample and group of C / num_groups
-adjacent channels, over the channels of the group and the positions. Both steps include
-masked positions.
+the output b of the first step:
+y = group_weight * (b - group_mean) / sqrt(group_var + eps) + group_bias, with the mean
+and the biased variance of each sample and group of C / num_groups adjacent channels,
+over the channels of the group and the positions. Both steps include masked positions.
 weight, bias, running_mean, running_var: (C,); group_weight, group_bias: (num_groups,),
 as in the authors' code. Equals torch.nn.BatchNorm1d, then torch.nn.GroupNorm with a
 gain and a bias per group. The paper's estimated statistics for micro-batches are not

@@ -1,12 +1,12 @@
 """Regularized batch normalization, RBN (Wang et al. 2022, arXiv 2210.05153).
 
-As `batch_masked`, but each training forward also sets a penalty, which is added to the
-loss: penalty_mean * sum((mean - running_mean)**2)
-+ penalty_std * sum((std - running_std)**2). The sums are over the channels, and
-std = sqrt(var + eps), which x is divided by. mean and var are the statistics of the
+The output is that of `batch_masked`. Each training forward also sets a penalty, which
+is added to the loss: penalty_mean * sum((mean - running_mean)**2)
++ penalty_std * sum((std - running_std)**2). The sums are over the channels.
+std = sqrt(var + eps) is the divisor of x - mean. mean and var are the statistics of the
 batch over its real positions. The running statistics are constants with the values
-before this forward. The authors' code uses the values after it, which only scales the
-first term by (1 - momentum)**2.
+before this forward. The authors' code uses the values after this forward. The only
+effect on the first term is a factor of (1 - momentum)**2.
 weight, bias, running_mean, running_var: (C,). The defaults are those of
 torch.nn.BatchNorm1d. The default penalties are those of the authors' pre-norm
 translation models, which have momentum 0.05 and average the biased variance.
@@ -68,7 +68,8 @@ class RegularizedBatchNorm(BatchStatistics, name="batch_regularized"):
 
 
 # In the backward pass, compiled code recomputes cheap operations such as `clone`, from
-# the updated running statistics. It keeps the result of a custom operation.
+# the updated running statistics. Compiled code keeps the result of a custom
+# operation.
 @torch.library.custom_op("normbench::copy", mutates_args=())
 def _copy(x: Tensor) -> Tensor:
     return x.clone()

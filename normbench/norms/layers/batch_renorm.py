@@ -5,17 +5,18 @@ the biased variance of each channel over samples and positions, including masked
 positions, and
     r = clip(sqrt(var + eps) / sqrt(running_var + eps), 1 / r_max, r_max)
     d = clip((mean - running_mean) / sqrt(running_var + eps), -d_max, d_max).
-The running statistics in r and d are those from before this forward. No gradient
-passes through r and d.
-In the first `warmup_steps` training forwards, the limits of r and d are 1 and 0, which
-is `batch`. Then the limits rise linearly: the limit of r reaches r_max at forward
-`r_max_steps`, and the limit of d reaches d_max at forward `d_max_steps`. At momentum 1,
-r is 1 and d is 0, because there is no running average.
+The running statistics in r and d have their values from before this forward. No
+gradient passes through r and d.
+In the first `warmup_steps` training forwards, the limits of r and d are 1 and 0, so the
+norm equals `batch`. Then the limits rise linearly: the limit of r reaches r_max at
+forward `r_max_steps`, and the limit of d reaches d_max at forward `d_max_steps`. At
+momentum 1, r is 1 and d is 0, because there is no running average.
 Running statistics and evaluation are those of `batch`. So running_var averages the
 unbiased variance, while the paper averages the biased standard deviation.
 weight, bias, running_mean, running_var: (C,). In the paper, r_max is 3 at step 40,000,
 d_max is 5 at step 25,000, the warm-up has 5,000 steps, and momentum is 0.01. The
-defaults are the paper's limits, its steps divided by 100, and torch's eps and momentum.
+defaults are the paper's limits, the paper's steps divided by 100, and torch's eps and
+momentum.
 """
 
 from typing import Annotated
@@ -64,15 +65,16 @@ class BatchRenorm(BatchStatistics, name="batch_renorm"):
     @torch.no_grad()
     def _corrections(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, var = batch_moments(x, None, x.numel() // self.channels)
-        inverse = torch.rsqrt(self.running_var + self.eps)
+        inverse_running_std = torch.rsqrt(self.running_var + self.eps)
         r_max = 1 + (self.r_max - 1) * self._progress(self.r_max_steps)
         d_max = self.d_max * self._progress(self.d_max_steps)
-        r = (torch.sqrt(var + self.eps) * inverse).clamp(1 / r_max, r_max)
-        d = ((mean - self.running_mean) * inverse).clamp(-d_max, d_max)
+        r = (torch.sqrt(var + self.eps) * inverse_running_std).clamp(1 / r_max, r_max)
+        d = ((mean - self.running_mean) * inverse_running_std).clamp(-d_max, d_max)
         dtype = self.running_var.dtype
         return r.to(dtype), d.to(dtype)
 
     def _progress(self, end: int) -> Tensor:
         """Return the progress from the end of the warm-up to forward `end`, 0 to 1."""
-        forwards = self.num_batches_tracked + 1 - self.warmup_steps
-        return (forwards / max(1, end - self.warmup_steps)).clamp(0, 1)
+        # This forward is not yet counted in num_batches_tracked.
+        after_warmup = self.num_batches_tracked + 1 - self.warmup_steps
+        return (after_warmup / max(1, end - self.warmup_steps)).clamp(0, 1)

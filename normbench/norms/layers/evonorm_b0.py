@@ -2,10 +2,10 @@
 2020, arXiv 2004.02967).
 
 y = weight * x / max(sqrt(var + eps), v * x + sqrt(instance_var + eps)) + bias. var is
-the biased variance of each channel over samples and positions, instance_var that of
-each sample and channel over positions; both include masked positions. No mean is
-subtracted. running_var is updated as in `batch`, with the unbiased variance, and takes
-the place of var in evaluation.
+the biased variance of each channel over samples and positions. instance_var is the
+biased variance of each sample and channel over positions. Both variances include masked
+positions. No mean is subtracted. running_var is updated as in `batch`, with the
+unbiased variance, and takes the place of var in evaluation.
 weight, bias, v, running_var: (C,); v starts at 1. Equals timm's EvoNorm2dB0, including
 its eps of 1e-3 (1e-5 in the other norms).
 """

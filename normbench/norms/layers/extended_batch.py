@@ -2,9 +2,10 @@
 
 Training: y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean of each
 channel over samples and positions, and a single biased variance over samples, channels
-and positions. This variance is about the mean of all values. Masked positions are
-included. The running statistics are updated as in `batch`, running_var with the
-unbiased variance. Evaluation normalizes with them.
+and positions. This variance is the mean square of the deviations from the mean of all
+values. Masked positions are included. The running statistics are updated as in `batch`,
+and running_var averages the unbiased variance. Evaluation normalizes with the running
+statistics.
 weight, bias, running_mean: (C,); running_var: (). The defaults are those of
 torch.nn.BatchNorm1d.
 """
@@ -37,6 +38,7 @@ class ExtendedBatchNorm(BatchStatistics, name="extended_batch"):
                 mean = wide.mean([0, *range(2, x.dim())])
                 var = wide.var(correction=0)
             else:
+                # Variance of all values: within channels, plus between channels.
                 mean, channel_var = batch_moments(x, None, count)
                 var = channel_var.mean() + mean.var(correction=0)
             self.update(mean, var, count * self.channels)

@@ -12,12 +12,13 @@ the positions, including masked positions. `order` chooses the channels of group
                          and the global random state: the layers on a residual stream
                          group the same channels differently
     random_each_forward  random channels, drawn at each forward in training and in
-                         evaluation: reproduces an error in a public test of GroupNorm
+                         evaluation; this order reproduces an error in a public
+                         test of GroupNorm
 weight, bias: (C,), in the order of the input channels. permutation: (C,) int64, a
-buffer of strided, random_fixed and random_each_layer. forwards: (2,) int64, a buffer of
-random_each_forward: the number of training forwards, and the number of evaluation
-forwards since the last training forward. So evaluation does not change the
-permutations of training.
+buffer with the orders strided, random_fixed and random_each_layer. forwards: (2,)
+int64, a buffer with the order random_each_forward. `forwards` has the number of
+training forwards, and the number of evaluation forwards since the last training
+forward. With two numbers, evaluation does not change the permutations of training.
 """
 
 from typing import Literal
@@ -67,8 +68,8 @@ class PermutedGroupNorm(Affine, name="group_permuted"):
         elif order != "contiguous":
             count = torch.tensor(0)
             if order == "random_each_layer":
-                # `draw` hashes this number, because the initial weights of the next
-                # layer are drawn from the same random state.
+                # The initial weights of the next layer are drawn from the same random
+                # state. So `draw` hashes this number, to be independent of the weights.
                 count = torch.randint(1, 2**62, ())
             drawn = draw(channels, permutation_seed, count)
             self.register_buffer("permutation", drawn)
@@ -94,7 +95,9 @@ class PermutedGroupNorm(Affine, name="group_permuted"):
             evaluation.zero_()
         else:
             evaluation.add_(1)
-        return draw(self.channels, self.permutation_seed, (training << 32) + evaluation)
+        # Each pair of the two numbers gives another count.
+        count = (training << 32) + evaluation
+        return draw(self.channels, self.permutation_seed, count)
 
 
 def draw(channels: int, seed: int, count: Tensor) -> Tensor:
@@ -111,7 +114,7 @@ def _mix(z: Tensor) -> Tensor:
     """Return the SplitMix64 hash of an int64 tensor.
 
     int64 arithmetic wraps as in unsigned types. The bit masks turn the arithmetic
-    shifts into logical ones.
+    shifts into logical shifts.
     """
     z = z + -0x61C8864680B583EB
     z = (z ^ ((z >> 30) & (1 << 34) - 1)) * -0x40A7B892E31B1A47

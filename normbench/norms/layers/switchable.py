@@ -43,7 +43,7 @@ class SwitchableNorm(BatchStatistics, name="switchable"):
 
     def _mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weighted mean and variance of each sample and channel: (N, C)."""
-        # The layer and batch statistics follow from those of the instances.
+        # The layer and batch statistics are computed from the instance statistics.
         var, mean = torch.var_mean(at_least_float32(x).flatten(2), 2, correction=0)
         layer_var, layer_mean = _merge(mean, var, 1)
         if self.training:
@@ -52,14 +52,17 @@ class SwitchableNorm(BatchStatistics, name="switchable"):
             self.update(batch_mean.squeeze(0), batch_var.squeeze(0), self.count(x))
         else:
             batch_mean, batch_var = self.running_mean, self.running_var
-        a, b = self.mean_logits.softmax(0), self.var_logits.softmax(0)
+        w_mean, w_var = self.mean_logits.softmax(0), self.var_logits.softmax(0)
         return (
-            a[0] * mean + a[1] * layer_mean + a[2] * batch_mean,
-            b[0] * var + b[1] * layer_var + b[2] * batch_var,
+            w_mean[0] * mean + w_mean[1] * layer_mean + w_mean[2] * batch_mean,
+            w_var[0] * var + w_var[1] * layer_var + w_var[2] * batch_var,
         )
 
 
 def _merge(mean: Tensor, var: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Return the variance and the mean of equal parts, merged along `dim`."""
+    """Return the variance and the mean of the whole that equal parts form along `dim`.
+
+    `mean` and `var` are the statistics of the parts.
+    """
     between, whole_mean = torch.var_mean(mean, dim, correction=0, keepdim=True)
     return var.mean(dim, keepdim=True) + between, whole_mean

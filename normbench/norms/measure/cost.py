@@ -1,8 +1,8 @@
 """Measure the time and memory of norms, compared with the fastest equal layer.
 
-The measurements are of forward and backward on one device. Both layers get the input as
-in a network: the norm gets a (N, C, T) view of the tokens, torch's layer gets the
-memory layout that its kernel is made for.
+A measurement covers the forward and the backward on one device. Both layers get the
+input as in a network: the norm gets a (N, C, T) view of the tokens, and torch's layer
+gets the memory layout that its kernel is made for.
 """
 
 import statistics
@@ -34,10 +34,12 @@ class Cost:
     """The cost of one forward and backward of a norm on one shape.
 
     Times are medians in microseconds. `ratio` is the median over paired blocks of the
-    norm's time divided by the reference's time. `peak_kib` is the maximum memory of
-    tensors at one time, without the input, the parameters, the output gradient and the
-    workspace inside a CPU kernel. Without a reference, its values are None. If the norm
-    does not work on the shape, `incompatible` is the reason, and nothing is measured.
+    norm's time divided by the reference's time. `peak_kib` is the maximum memory that
+    tensors of the norm use at one time. This memory does not include the input, the
+    parameters, the output gradient and the workspace inside a CPU kernel. If the norm
+    has no reference layer, `reference`, `reference_microseconds` and `ratio` are None.
+    If the norm does not work on the shape, `incompatible` is the reason, and nothing is
+    measured.
     """
 
     norm: str
@@ -72,7 +74,7 @@ def measure_all(
             close = did_you_mean(shape, SHAPES)
             raise RequestError(f"shape {shape!r} is unknown; {close}")
     for name in names:
-        REGISTRY.get(name)
+        REGISTRY.get(name)  # raises RequestError for an unknown name
     if device.index is not None:  # some torch functions use the current device
         torch.cuda.set_device(device)
     torch.set_num_threads(1)
@@ -111,11 +113,11 @@ def measure(
     return Cost(
         name,
         shape,
-        median_microseconds([a for a, _ in pairs]),
+        median_microseconds([of_norm for of_norm, _ in pairs]),
         peak_kib(norm_step, device),
         equal.description,
-        median_microseconds([b for _, b in pairs]),
-        round(statistics.median(a / b for a, b in pairs), 3),
+        median_microseconds([of_layer for _, of_layer in pairs]),
+        round(statistics.median(of_norm / of_layer for of_norm, of_layer in pairs), 3),
     )
 
 
@@ -154,7 +156,7 @@ def reference(
                 "nn.RMSNorm", nn.RMSNorm(channels, eps=1e-5), tokens
             )
         case "dyt":
-            return Reference("tanh", _Tanh(channels, tokens), tokens)
+            return Reference("tanh", _Tanh(channels, tokens), channels_last=tokens)
         case "local_response":
             response = nn.LocalResponseNorm(5, alpha=5e-4, k=2.0)
             return Reference("nn.LocalResponseNorm", response)
@@ -259,6 +261,7 @@ class _LiveStorages(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
+        # Each key identifies a storage. The size of the storage is in bytes.
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
@@ -273,10 +276,14 @@ class _LiveStorages(TorchDispatchMode):
         outputs = result if isinstance(result, tuple | list) else [result]
         for tensor in _tensors(outputs):
             storage = _storage(tensor)
-            if storage.cdata not in inputs:
+            if storage.cdata not in inputs:  # the output is not a view of an input
                 size = tensor.untyped_storage().nbytes()
                 self._live[storage.cdata] = (storage, size)
-        self._live = {k: v for k, v in self._live.items() if not v[0].expired()}
+        self._live = {
+            address: (storage, size)
+            for address, (storage, size) in self._live.items()
+            if not storage.expired()
+        }
         self.peak = max(self.peak, sum(size for _, size in self._live.values()))
         return result
 

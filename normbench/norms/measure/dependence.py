@@ -15,7 +15,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Part:
-    """A group of outputs with the same description: all outputs or some channels."""
+    """A group of outputs with the same description, for example some channels."""
 
     outputs: str
     """The name of the group, such as "channels 0-3"; empty for all outputs."""
@@ -35,8 +35,9 @@ class Dependence:
     """The inputs that each output depends on, as an array and in words."""
 
     entries: Bools
-    """(N, C, P, N, C, P) for P positions: True if the output, the first three indices,
-    depends on the input, the last three. All False for outputs at masked positions."""
+    """(N, C, P, N, C, P) for P positions. The first three indices choose an output, and
+    the last three indices choose an input. An entry is True if the output depends on
+    the input. All entries of an output at a masked position are False."""
     mask: Bools | None
     """(N, P), True at real positions; None if the norm got no mask."""
     parts: tuple[Part, ...]
@@ -75,13 +76,15 @@ def describe(entries: Bools, mask: Bools | None = None) -> Dependence:
     read_channels = np.asarray(entries.any(axis=(0, 2, 3, 5)))  # (C, C): output, input
     boxes = _boxes(entries, read_channels, mask)
     count = samples * channels * positions
-    sets = entries.reshape(count, count)
-    covered = np.zeros_like(sets)
+    sets = entries.reshape(count, count)  # row: the inputs that one output depends on
+    covered = np.zeros_like(sets)  # row: the union of the boxes used for this output
     box_names: list[list[str]] = [[] for _ in range(count)]
     real = np.ones(count, dtype=bool)
     if mask is not None:
         real = np.repeat(mask[:, None], channels, axis=1).reshape(-1)
     for name, box in boxes:
+        # An output uses a box if all inputs in the box belong to the output's set and
+        # some of these inputs are not covered yet.
         is_subset = ~(box & ~sets).any(axis=1)
         is_used = is_subset & (box & ~covered).any(axis=1) & real
         covered |= box & is_used[:, None]
@@ -108,9 +111,10 @@ _READ_CHANNELS = "<channels>"
 def _boxes(
     entries: Bools, read_channels: Bools, mask: Bools | None
 ) -> list[tuple[str, Bools]]:
-    """Return all boxes with their words, the largest first.
+    """Return all boxes with their words, the largest box first.
 
-    A box is an array (outputs, inputs): for each output, the inputs in the box.
+    A box is an array (outputs, inputs), which is True for the inputs in the box of each
+    output.
     """
     samples, channels, positions = entries.shape[:3]
     identity = {size: np.eye(size, dtype=bool) for size in entries.shape[:3]}
@@ -127,20 +131,21 @@ def _boxes(
     }
     no_mask = np.ones((samples, positions), dtype=bool)
     boxes = []
-    for (s, sample), (c, channel), (p, position) in product(
+    for (in_sample, sample), (in_channel, channel), (in_position, position) in product(
         by_sample.items(), by_channel.items(), by_position.items()
     ):
-        masks = [(p, no_mask)]
-        if mask is not None and p == "all positions":
+        masks = [(in_position, no_mask)]
+        if mask is not None and in_position == "all positions":
             masks.append(("all real positions", mask))
-        for words, allowed in masks:
+        for position_words, allowed in masks:
             box = (
                 sample[:, None, None, :, None, None]
                 & channel[None, :, None, None, :, None]
                 & position[None, None, :, None, None, :]
                 & allowed[None, None, None, :, None, :]
             )
-            boxes.append((f"{s}, {c}, {words}", box.reshape(entries[0, 0, 0].size, -1)))
+            words = f"{in_sample}, {in_channel}, {position_words}"
+            boxes.append((words, box.reshape(entries[0, 0, 0].size, -1)))
     return sorted(boxes, key=lambda pair: -int(pair[1].sum()))
 
 
@@ -151,21 +156,28 @@ def _channel_words(read_channels: Bools, channel: int) -> str:
         return "all channels"
     if read.sum() <= 1:
         return "one channel"
+    # In a group, all channels depend on the same channels.
     if (read_channels[read] == read).all():
         return f"one group of {read.sum()} channels"
+    # Windows at the first and last channels are smaller. The words have the full size.
     return f"a window of {read_channels.sum(axis=1).max()} channels"
 
 
 def _parts(
     outputs: dict[str, list[int]], sets: Bools, shape: tuple[int, ...]
 ) -> tuple[Part, ...]:
-    """Return a Part for each description in `outputs`, which lists flat indices."""
+    """Return a Part for each description.
+
+    `outputs` maps each description to the flat indices (sample, channel, position) of
+    its outputs. The rows of `sets` have the same indices.
+    """
     output_count = sum(map(len, outputs.values()))
     channels = {
         words: sorted({output // shape[2] % shape[1] for output in members})
         for words, members in outputs.items()
     }
     all_channels = set().union(*channels.values())
+    # True if all outputs of a channel have the same description.
     differ_by_channel = sum(map(len, channels.values())) == len(all_channels)
     parts = []
     for words, members in outputs.items():
@@ -177,7 +189,9 @@ def _parts(
         else:
             name = f"{len(members) / output_count:.0%} of outputs"
         sample, channel, position = np.unravel_index(np.array(members), shape)
-        # The output with the most inputs; of several, the one in front in a drawing.
+        # Choose the output with the most inputs. If several outputs have as many,
+        # choose the output that is in front in a drawing. The last key of lexsort
+        # decides first.
         best = np.lexsort((position, -channel, sample, -sizes))[0]
         output = int(sample[best]), int(channel[best]), int(position[best])
         entries = int(sizes.min()), int(sizes.max())

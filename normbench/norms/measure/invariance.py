@@ -1,8 +1,9 @@
 """Measure which changes of a norm's input leave its output unchanged.
 
 For a norm f and a change T, the measure is |f(Tx) - f(x)| / |f(x)|. If T reorders
-samples, f(x) is reordered too. The norm has a random state (`subject`), in float64.
-Every eps is set to 1e-18, because a larger eps breaks the invariance to a gain.
+samples, f(x) is reordered too. The parameters and buffers of the norm are random, in
+float64 (see `subject`). Every eps is set to 1e-18, because a larger eps breaks the
+invariance to a gain.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,10 @@ from normbench.norms.base import Norm, per_channel
 from normbench.norms.measure.subject import Mode, Subject, subject
 
 TOLERANCE = 1e-6
-"""A relative change below this is zero: rounding is 1e-15, a dependence above 1e-3."""
+"""Smaller relative changes count as zero.
+
+Rounding causes changes of about 1e-15. A real dependence causes changes above 1e-3.
+"""
 EPS = 1e-18
 PADS = 3
 
@@ -27,19 +31,19 @@ class Change(StrEnum):
     """A change of the input."""
 
     gain = "gain"
-    """All values times 2."""
+    """All values are multiplied by 2."""
     bias = "bias"
-    """All values plus 1."""
+    """1 is added to all values."""
     channel_gain = "channel gain"
-    """Each channel times its own random factor between 1 and 2."""
+    """Each channel is multiplied by its own random factor between 1 and 2."""
     channel_bias = "channel bias"
-    """Each channel plus its own random number between 1 and 2."""
+    """To each channel, its own random number between 1 and 2 is added."""
     weights = "weights"
     """The input comes from a 1x1 convolution, whose weights are multiplied by 2."""
     batch_order = "order"
-    """The samples in a different order."""
+    """The samples get a different order."""
     pads = "pads"
-    """Masked positions with random values, appended after the last real position."""
+    """Masked positions with random values are appended after the last real position."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class Invariance:
     to: Change
     train: float | None
     eval: float | None
-    """None if it cannot be measured: the norm works on one spatial shape only."""
+    """Both changes are None if they cannot be measured.
+
+    Pads cannot be measured if the norm works on one spatial shape only.
+    """
 
     @property
     def holds_in_train(self) -> bool | None:
@@ -86,6 +93,7 @@ def _output_change(case: Subject, change: Change) -> float | None:
     if change is Change.pads:
         return _change_by_pads(case, generator)
     if change is Change.batch_order:
+        # The roll gives a new order even if randperm draws the old order.
         order = torch.randperm(len(x), generator=generator).roll(1)
         return _relative_change(case(x[order]), case(x)[order])
     if change is Change.weights:

@@ -93,7 +93,7 @@ def portrait(norm: NormChoice, channels: int, sequence: bool = False) -> Portrai
     """Measure `norm` on 4 images of 6 x 6 pixels, or on 4 sequences of 9 positions.
 
     Sequences are measured without a mask and with a mask. Raises RequestError or
-    Incompatible as the norm does.
+    Incompatible if the norm raises it.
     """
     layer = norm.make(channels)
     shape = (SAMPLES, channels, *(SEQUENCE if sequence else IMAGE))
@@ -118,6 +118,7 @@ def fitting(norms: Sequence[NormChoice]) -> int:
     for norm in norms:
         options = norm.options
         group_option = options.get("group_size") or options.get("num_groups") or 1
+        # Two groups of `group_size` channels, or `num_groups` groups of two channels.
         minimum = max(minimum, 2 * group_option)
     for channels in range(minimum, 8 * minimum + 1, 2):
         try:

@@ -34,7 +34,7 @@ class Mode(StrEnum):
 
 
 def modes(norm: Norm) -> list[Mode]:
-    """Return all modes; without `Mode.first` if `norm` does not count forwards."""
+    """Return all modes. `Mode.first` is left out if `norm` does not count forwards."""
     return [mode for mode in Mode if mode is not Mode.first or _counters(norm)]
 
 
@@ -71,14 +71,14 @@ def subject(
     In parameters and buffers, zeros become U(-1/2, 1/2), and other values are
     multiplied by U(1/2, 1). So no gain is 0, no gate is at 0 or 1, and variances stay
     positive. The input is N(shift, 1); the shift is 0, 1 or -1, depending on the seed.
-    It is close to the running statistics, so that limits such as those of batch
+    The input is close to the running statistics, so that limits such as those of batch
     renormalization are not reached. With `masked`, every sample of (N, C, T) ends in
     masked positions, whose values are random too.
     """
     generator = torch.Generator().manual_seed(seed)
     norm = deepcopy(norm).double()
     if any(is_lazy(parameter) for parameter in norm.parameters()):
-        with torch.no_grad():
+        with torch.no_grad():  # the first forward gives lazy parameters their shape
             norm.eval()(torch.zeros(*shape, dtype=torch.float64))
     _randomise(norm, generator)
     if mode is not Mode.first:
@@ -120,7 +120,7 @@ def _copy(module: Module) -> Module:
             part = {name: b if b is None else b.clone() for name, b in part.items()}
         elif key == "_parameters":
             part = dict(part)
-        elif not (
+        elif not (  # hooks and values that cannot change are shared with the copy
             key in _HOOK_ATTRIBUTES
             or part is None
             or isinstance(part, _IMMUTABLE_TYPES)
