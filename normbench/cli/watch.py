@@ -28,7 +28,7 @@ INTERVAL = 1.0
 MAX_BUSY_SHARE = 0.05
 """The maximum share of the time spent on updates. Slow updates are therefore rarer."""
 MAX_CELL_MARKS = 8
-"""The maximum number of marks in a cell. If a cell has more runs, runs share a mark."""
+"""The maximum number of marks in a cell. In larger cells, runs share a mark."""
 MAX_BAR_MARKS = 80
 """The maximum number of marks in the bar that shows all runs."""
 GAP = 2

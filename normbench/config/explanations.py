@@ -102,7 +102,7 @@ def key_mistake(
     if override.is_add() or override.is_force_add():
         has_keys = isinstance(nested(raw, section), dict)
         return None if has_keys else f"{key} is not a key; {section} has no keys"
-    # lr has a key for each optimizer, but an override sets only lr.
+    # Keys such as lr.sgd are in the config, but a user writes lr=NUMBER.
     known = {name for name in _keys(raw) if not name.startswith("lr.")}
     if key in known and isinstance(value, dict):
         # If a key inside the mapping is unknown, the message is about this key.

@@ -123,7 +123,7 @@ def grid(
 def _single_values(override: Override, config_dir: Path | None) -> list[Override]:
     """Return one override for each value of `override`.
 
-    The result has at most MAX_RUNS + 1 overrides, which `grid` refuses as too many.
+    The result has at most MAX_RUNS + 1 overrides. `grid` refuses such a number.
     """
     if not override.is_sweep_override():
         return [override]
