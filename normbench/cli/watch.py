@@ -295,8 +295,8 @@ def _rich_table(names: Sequence[str], lines: "Sequence[Sequence[Text]]") -> "Tab
 def _cell(cell: "Cell | None", console: "Console", detail: int) -> "Text":
     """Return the marks of a cell, and details.
 
-    If `detail` is 1, the text has the mean too. If `detail` is 2, the text of a large
-    cell also has the number of runs.
+    If `detail` is 1 or 2, the mean follows the marks. If `detail` is 2, a large cell
+    also shows how many of its runs have ended.
     """
     from rich.text import Text
 

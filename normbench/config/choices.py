@@ -1,7 +1,6 @@
 """The yaml files of the config groups.
 
-This module does not import the classes that the files name, so that its
-import is fast.
+This module does not import the classes that the files name, because that is slow.
 """
 
 from functools import cache

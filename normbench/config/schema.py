@@ -125,9 +125,9 @@ class LocalEngine(_Frozen):
 class RayEngine(_Frozen):
     """Tasks of a Ray cluster execute the runs of a sweep.
 
-    Each task executes `runs_per_task` runs. `address` is the address of the cluster.
-    If it is None, a cluster is started on this machine for the sweep. `workers` is the
-    maximum number of simultaneous tasks; None means one per CPU of the cluster. Ray
+    Each task executes `runs_per_task` runs. `address` is the address of the cluster. If
+    `address` is None, a cluster is started on this machine for the sweep. `workers` is
+    the maximum number of simultaneous tasks; None means one per CPU of the cluster. Ray
     reserves `cpus` CPUs and `gpus` GPUs for each task.
     """
 

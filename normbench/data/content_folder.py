@@ -36,7 +36,7 @@ class ContentFolder(Data, name="content_folder"):
     `crops` have the shape (train + val + test, 3, crop, crop). `styles` (S, 3,
     style_side, style_side) are the centres of the pictures `style_paths`. The network
     is to redraw crop i in style i mod S. The three parts share no picture. If a part
-    has n crops, at most n pictures of this part are read. Unreadable pictures are
+    has n crops, at most n pictures of this part are used. Unreadable pictures are
     skipped and counted as "skipped_images". With `strict`, they raise RequestError.
     """
 

@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class Notes(NamedTuple):
-    """Lines for the user: `understood` says how files were read; `warnings` warn."""
+    """Lines for the user: `understood` describes what was read.
+
+    `warnings` describe possible mistakes in the files.
+    """
 
     understood: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

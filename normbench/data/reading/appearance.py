@@ -19,7 +19,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
 
 ITERATIONS = 3
-"""Iterations of `impose_style`. More of them would hardly make crops more equal."""
+"""Iterations of `impose_style`. More of them would hardly make crops more alike."""
 
 _CHUNK = 64
 """Number of crops processed at once. The bands of some hundred crops need 1 GB."""

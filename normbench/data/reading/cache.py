@@ -1,7 +1,8 @@
 """Cache parsed data on disk as tensors, so that only the first run parses them.
 
 The environment variable NORMBENCH_CACHE names the folder. If the variable is not set,
-the folder is in the user's cache folder. The user may delete its content at any time.
+the folder is in the user's cache folder. The user may delete the files in the folder at
+any time.
 """
 
 import hashlib

@@ -27,7 +27,8 @@ SNIFF_ROWS = 100
 """Rows that are read to detect the delimiter if the columns are given as numbers."""
 BOM_ENCODINGS = {
     codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is its beginning
+    # UTF-32 is before UTF-16, because UTF-32's mark begins with UTF-16's mark.
+    codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -59,8 +60,9 @@ Column = Annotated[str | int, BeforeValidator(_column)]
 class Form(NamedTuple):
     """The options for reading a file.
 
-    If `delimiter` is None, it is detected. If a column is None, its name is "text" or
-    "label". Without a header, its number is 1 or 2.
+    If `delimiter` is None, it is detected. If `text_column` is None, it is "text", or 1
+    if there is no header. If `label_column` is None, it is "label", or 2 if there is no
+    header.
     """
 
     encoding: str = "utf-8"
