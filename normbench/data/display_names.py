@@ -101,7 +101,7 @@ class DisplayNames(Data, name="display_names"):
         concepts = dict.fromkeys(name.concept for name in names)
         concept_index = {concept: i for i, concept in enumerate(concepts)}
         parts = random_split(
-            len(concepts),
+            len(concept_index),
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             generator=generator,

@@ -109,11 +109,13 @@ class PhotographCrops(Data, name="photographs"):
         self.require_content(self.fingerprint)
         pictures = self._pictures()
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(CONTENT), generator=generator).tolist()
-        validation, *training = (CONTENT[i] for i in order)
+        # These are indices of CONTENT.
+        validation, *training = torch.randperm(
+            len(CONTENT), generator=generator
+        ).tolist()
         sources = {
-            "train": training,
-            "val": [validation],
+            "train": [CONTENT[i] for i in training],
+            "val": [CONTENT[validation]],
             "test": [HELD_OUT],
         }
         counts = {

@@ -91,8 +91,9 @@ def impose_style(
     styled = []
     for x in _mix(crops + (noise - 0.5) / 255, axes.T).split(_CHUNK):
         for _ in range(iterations):
-            bands = pyramid(_uncorrelated(x), side)
-            matched = map(_with_quantiles, bands, band_quantiles)
+            matched = map(
+                _with_quantiles, pyramid(_uncorrelated(x), side), band_quantiles
+            )
             # The sum of the bands is the picture.
             x = _with_quantiles(sum(matched, torch.zeros_like(x)), pixel_quantiles)
         styled.append(_mix(x * scale, axes))
