@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 INTERVAL = 1.0
 """The minimum number of seconds between two updates of the view."""
 MAX_BUSY_SHARE = 0.05
-"""The maximum share of the time spent on updates; with many runs they are rarer."""
+"""The maximum share of the time spent on updates. Slow updates are therefore rarer."""
 MAX_CELL_MARKS = 8
-"""Marks in a cell. In a cell of more runs, a mark stands for several runs."""
+"""The maximum number of marks in a cell. In larger cells, runs share a mark."""
 MAX_BAR_MARKS = 80
-"""Marks in the bar over all runs."""
+"""The maximum number of marks in the bar that shows all runs."""
 GAP = 2
 """Blanks between columns."""
 MAX_LISTED = 4
@@ -85,6 +85,7 @@ def watch(
         if not sys.stdout.isatty():
             console = Terminal(width=PIPE_WIDTH, force_terminal=False)
         elif not once and not console.is_dumb_terminal:
+            # This returns when the sweep ends; its last state is printed below.
             try:
                 with stop_signals_raise():
                     _follow(watched, console)
@@ -121,7 +122,7 @@ def _view(snapshot: "Snapshot", console: "Console", max_lines: int | None) -> "G
     max_rows = None
     if max_lines is not None:
         other_lines = len(console.render_lines(Group(*header, *footer)))
-        # The table has four more lines: names, a rule, and hidden rows above and below.
+        # Four lines of the table are no rows: names, a rule, two counts of hidden rows.
         max_rows = max(1, max_lines - other_lines - 4)
     return Group(*header, *_table(snapshot, console, max_rows), *footer)
 
@@ -194,8 +195,9 @@ def _table(
 ) -> "Iterator[Table | Text]":
     """Yield the cells as a table that fits the console, if possible.
 
-    The table is a grid, if necessary with fewer details, or has one cell per row. Lines
-    above and below it count the rows that are hidden because of `max_rows`.
+    If the grid is too wide, it gets fewer details. If it is still too wide, the table
+    has one cell per row. Not more than `max_rows` rows are shown. A line above and a
+    line below the table count the hidden rows.
     """
     from rich.text import Text
 
@@ -221,8 +223,9 @@ def _table(
 def _grid(snapshot: "Snapshot") -> tuple[list[str], Rows]:
     """Return the column names and the rows of a grid.
 
-    Each column is a value of the key `snapshot.column`, each row a combination of the
-    other keys. If this key is None, the table has one cell per row.
+    A column stands for a value of the key `snapshot.column`. A row stands for a
+    combination of values of the other keys. If `snapshot.column` is None, the table
+    has one cell per row.
     """
     column_key = snapshot.column
     if column_key is None:
@@ -232,8 +235,8 @@ def _grid(snapshot: "Snapshot") -> tuple[list[str], Rows]:
         values.sort()
     rows: dict[str, list[Cell | None]] = {}
     for cell in snapshot.cells:
-        row_keys = {key: value for key, value in cell.by.items() if key != column_key}
-        row = rows.setdefault(_label(row_keys), [None] * len(values))
+        row_by = {key: value for key, value in cell.by.items() if key != column_key}
+        row = rows.setdefault(_label(row_by), [None] * len(values))
         row[values.index(cell.by[column_key])] = cell
     row_names = " ".join(key for key in snapshot.by if key != column_key)
     names = [f"{row_names}, by {column_key}", *map(str, values)]
@@ -247,7 +250,7 @@ def _cell_list(snapshot: "Snapshot") -> tuple[list[str], Rows]:
 
 
 def _label(by: dict[str, object]) -> str:
-    """Join values as "key=value", without the key if the value is a name."""
+    """Join values as "key=value", or as "value" for a task, a data set and a norm."""
     return " ".join(
         str(value) if key in {"task", "data", "norm"} else f"{key}={value}"
         for key, value in by.items()
@@ -260,8 +263,8 @@ def _hidden_rows(
 ) -> tuple[int, int]:
     """Return how many rows are hidden above and below the rows that are shown.
 
-    If not all rows fit, rows of ended runs are hidden above the first row with runs
-    that have not ended.
+    If not all rows fit, the rows above the first row with a pending run are hidden
+    first. Then the last rows are hidden.
     """
     from normbench.sweeps.snapshot import OPEN
 
@@ -292,7 +295,8 @@ def _rich_table(names: Sequence[str], lines: "Sequence[Sequence[Text]]") -> "Tab
 def _cell(cell: "Cell | None", console: "Console", detail: int) -> "Text":
     """Return the marks of a cell, and details.
 
-    With `detail` 1 the mean is added, with 2 also the number of runs of a large cell.
+    If `detail` is 1 or 2, the mean follows the marks. If `detail` is 2, a large cell
+    also shows how many of its runs have ended.
     """
     from rich.text import Text
 
@@ -323,12 +327,13 @@ def _marks(states: Sequence[str], max_marks: int, console: "Console") -> "Text":
 
 
 def _shares(states: Sequence[str], marks: int) -> list[str]:
-    """Return `marks` states: each of `states` in proportion, but at least once."""
+    """Return `marks` states: each state has its share in `states`, but at least one."""
     counts = {state: states.count(state) for state in MARKS if state in states}
     shares = {
         state: max(1, round(count * marks / len(states)))
         for state, count in counts.items()
     }
+    # Rounding may give too many or too few marks. The largest share absorbs this.
     while (excess := sum(shares.values()) - marks) != 0:
         largest = max(shares, key=lambda state: shares[state])
         shares[largest] -= 1 if excess > 0 else -1

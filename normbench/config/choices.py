@@ -1,6 +1,6 @@
 """The yaml files of the config groups.
 
-This module does not import the classes that the files name, so that it is fast.
+This module does not import the classes that the files name, because that is slow.
 """
 
 from functools import cache
@@ -11,8 +11,9 @@ from normbench.errors import RequestError
 
 def config_root() -> Path:
     """Return the folder of the built-in yaml files, in a wheel or in a checkout."""
-    package = Path(__file__).parents[1] / "configs"
-    return package if package.is_dir() else Path(__file__).parents[2] / "configs"
+    # A wheel has this folder in the package, a checkout has it beside the package.
+    in_package = Path(__file__).parents[1] / "configs"
+    return in_package if in_package.is_dir() else Path(__file__).parents[2] / "configs"
 
 
 @cache

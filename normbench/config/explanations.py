@@ -25,7 +25,10 @@ def interpolates(value: Any) -> bool:
 
 
 def nested(values: Any, key: str) -> Any:
-    """Return the value at the dotted `key`, `values` itself for "", None if missing."""
+    """Return the value at the dotted `key`, or None if the key is missing.
+
+    If `key` is "", return `values`.
+    """
     for name in key.split(".") if key else ():
         values = values.get(name) if isinstance(values, dict) else None
     return values
@@ -60,7 +63,10 @@ def explained(
 
 
 def _was_interrupted(error: BaseException) -> bool:
-    """Return whether Ctrl-C caused `error`: OmegaConf may fail while it cleans up."""
+    """Return whether Ctrl-C caused `error`.
+
+    After Ctrl-C, OmegaConf may raise another error while it cleans up.
+    """
     context = error.__context__
     return isinstance(context, KeyboardInterrupt) or (
         context is not None and _was_interrupted(context)
@@ -79,6 +85,7 @@ def _one_line(error: Exception, subject: str) -> str:
         reason = "it contains itself or is nested too deeply"
     elif "integer string conversion" in reason:
         reason = "an integer has too many digits"
+    # OmegaConf raises its own error from the error of its parser.
     elif isinstance(error.__cause__ or error.__context__ or error, GrammarParseError):
         reason = NO_INTERPOLATION
     key = getattr(error, "full_key", None)
@@ -95,8 +102,10 @@ def key_mistake(
     if override.is_add() or override.is_force_add():
         has_keys = isinstance(nested(raw, section), dict)
         return None if has_keys else f"{key} is not a key; {section} has no keys"
+    # Keys such as lr.sgd are in the config, but a user writes lr=NUMBER.
     known = {name for name in _keys(raw) if not name.startswith("lr.")}
     if key in known and isinstance(value, dict):
+        # If a key inside the mapping is unknown, the message is about this key.
         unknown = [f"{key}.{name}" for name in value if f"{key}.{name}" not in known]
         key, section = (unknown[0], key) if unknown else (key, section)
     if key in known:
@@ -111,6 +120,7 @@ def key_mistake(
     name = parent.get("name") if section and isinstance(parent, dict) else None
     owner = f" of {section}={name}" if name else ""
     suggestion = suggested_key(key, known, config_dir)
+    # A key without a similar key may be a group in the user's own config folder.
     if section or not suggestion.startswith("known") or not isinstance(value, str):
         return f"{key} is not a key{owner}; {suggestion}"
     return (

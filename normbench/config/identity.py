@@ -14,12 +14,12 @@ from normbench.registry import classes
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
-# The two tables of this module describe options of tasks, data sets and norms. They are
-# not attributes of these classes, because the classes import torch, and commands that
-# read records check ids without torch.
+# The two tables of this module describe options of the classes of tasks, data sets and
+# norms. The tables are not in these classes, because the classes import torch. Commands
+# that read records check run ids, and do not import torch.
 ADDED_LATER: dict[str, Any] = {
     "task.network": "residual",
-    "task.padding": "zeros",  # of cnn; the transformer's has other values
+    "task.padding": "zeros",  # of cnn; in the transformer, it has other values
     "task.conv_groups": 1,
     "task.long_batches": 0.0,
     "task.batching": "random",
@@ -27,7 +27,7 @@ ADDED_LATER: dict[str, Any] = {
     "task.perceptual": "efficientnet_lite0",
     "data.augment": [],
     "data.content": "raw",
-    "data.fingerprint": None,  # the known content of an embedded data set
+    "data.fingerprint": None,  # an embedded data set has its known content
     # Options of text_csv. The data set hf also has columns, but they are never null.
     "data.header": True,
     "data.delimiter": None,
@@ -36,9 +36,10 @@ ADDED_LATER: dict[str, Any] = {
     "precision": "fp32",
     "norm.group_size": None,
 }
-"""Keys that did not exist in the first version, each with the value that it implied.
+"""Keys that did not exist in the first version, each with a value.
 
-The hash leaves out a key that has this value, so that older records keep their ids.
+The first version worked as if the key had this value. The hash leaves out a key that
+has this value, so that older records keep their ids.
 """
 
 LEFT_OUT = {
@@ -53,7 +54,7 @@ LEFT_OUT = {
 }
 """Options that the hash leaves out, for every built-in data set with a fingerprint.
 
-They equal `path_options | not_hashed` of the class of the data set.
+The options of a data set equal `path_options | not_hashed` of its class.
 """
 
 
@@ -72,28 +73,29 @@ def run_id(config: RunConfig) -> str:
 def hashed(config: RunConfig, left_out: Collection[str] = ()) -> str:
     """Return 16 hex digits: the hash of the keys that decide the metrics of a run.
 
-    `left_out` are options of the data set, such as paths, that its fingerprint replaces
-    in the hash.
+    `left_out` are options of the data set, such as paths. If the data set has a
+    fingerprint, the hash contains the fingerprint instead of these options.
     """
-    science = config.model_dump(mode="json", exclude=set(NOT_HASHED))
+    hashed_keys = config.model_dump(mode="json", exclude=set(NOT_HASHED))
     for key, value_before in ADDED_LATER.items():
         group, _, option = key.rpartition(".")
-        section = science[group] if group else science
+        section = hashed_keys[group] if group else hashed_keys
         if option in section and section[option] == value_before:
             del section[option]
-    if "fingerprint" in science["data"]:
-        for option in science["data"].keys() & left_out:
-            del science["data"][option]
-    canonical = json.dumps(science, sort_keys=True, separators=(",", ":"))
+    # The loop above has deleted a fingerprint that is None.
+    if "fingerprint" in hashed_keys["data"]:
+        for option in hashed_keys["data"].keys() & left_out:
+            del hashed_keys["data"][option]
+    canonical = json.dumps(hashed_keys, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def mistake(run_id: str, config: RunConfig) -> str | None:
     """Return the reason why `run_id` is not the id of `config`; None if it is.
 
-    This function does not import a user's data class, so it does not know which options
-    that class leaves out of the hash. If such data have a fingerprint, it checks only
-    that the id has 16 hex digits.
+    This function does not import the data class of a user. Therefore it does not know
+    which options the hash of such data leaves out. If such data have a fingerprint,
+    this function checks only that the id has 16 hex digits.
     """
     if not RUN_ID.fullmatch(run_id):
         return "its run_id is not 16 hex digits"

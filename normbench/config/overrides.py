@@ -48,6 +48,7 @@ def parse(text: str, config_dir: Path | None = None) -> Override:
         raise RequestError(_syntax_message(text, error)) from None
     key = str(override.key_or_group)
     if not key:
+        # An exception without a text gives the general message.
         raise RequestError(_syntax_message(text, HydraException()))
     if re.match(r"hydra(?:[./]|$)", key):
         raise RequestError(
@@ -78,6 +79,7 @@ def words(text: str, option: str = "--arm") -> list[str]:
         if rest[0] in "\"'":
             stream = io.StringIO(rest)
             lexer = shlex.shlex(stream, posix=True)
+            # Only a blank ends a word, and "#" does not begin a comment.
             lexer.whitespace_split, lexer.commenters = True, ""
             try:
                 word, length = str(lexer.get_token()), stream.tell()
@@ -93,7 +95,8 @@ def words(text: str, option: str = "--arm") -> list[str]:
     return parts
 
 
-# Characters without blanks or quotes, escaped characters, and quotations.
+# A word consists of quotations, escaped characters, and characters that are neither
+# blanks nor quotes.
 _WORD = re.compile(
     r"""(?:[^\s"'\\]|\\.|\\$|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')+(?=\s|$)""", re.DOTALL
 )
@@ -102,7 +105,7 @@ _WORD = re.compile(
 def grid(
     overrides: Sequence[str], config_dir: Path | None
 ) -> Iterator[tuple[Override, ...]]:
-    """Return every combination of values; those of the last override vary fastest.
+    """Return every combination of values; the last override varies fastest.
 
     If several overrides have the same key, the last one counts. Raises RequestError for
     a wrong override or for more than MAX_RUNS combinations.
@@ -118,7 +121,10 @@ def grid(
 
 
 def _single_values(override: Override, config_dir: Path | None) -> list[Override]:
-    """Return one override for each value of `override`, at most MAX_RUNS + 1."""
+    """Return one override for each value of `override`.
+
+    The result has at most MAX_RUNS + 1 overrides. `grid` refuses such a number.
+    """
     if not override.is_sweep_override():
         return [override]
     key, text = override.get_key_element(), shortened(override.input_line)
@@ -151,6 +157,7 @@ def _elements(
         for item in items:
             yield from _elements(item, key, text, config_dir)
     elif isinstance(value, RangeSweep):
+        # An end that is not given is None.
         ends = (value.start, value.stop, value.step)
         if not all(isinstance(end, int) or math.isfinite(end or 0) for end in ends):
             raise RequestError(f"{text}: the numbers of a range must be finite")
@@ -192,10 +199,14 @@ def _refuse_nested_sweeps(value: Any, text: str) -> None:
 
 
 def _check_choice(override: Override, config_dir: Path | None) -> None:
-    """Raise RequestError if `override` deletes a group or names an unknown choice."""
+    """Raise RequestError if `override` deletes a group or names an unknown choice.
+
+    Also raise it if `override` sets the learning rate in a mapping, optimizer={lr:...}.
+    """
     key, value = str(override.key_or_group), override.value()
     if key == "optimizer" and isinstance(value, dict) and "lr" in value:
         raise RequestError(_rate_message(str(override.input_line)))
+    # A mapping such as norm={eps:1e-3} sets options of the choice.
     if key not in groups() or isinstance(value, dict):
         return
     if override.is_delete():
@@ -220,6 +231,7 @@ def value_text(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
+# A name or a path, but not a word that Hydra parses to another type, such as true.
 _NEEDS_NO_QUOTES = re.compile(
     r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_][\w./-]*", re.ASCII | re.IGNORECASE
 )
@@ -240,6 +252,7 @@ def _syntax_message(text: str, error: Exception) -> str:
     )
     key, equals, value = text.partition("=")
     if equals:  # the value needs quotes, such as ~/flowers or a path with a comma
+        # `shortened` returns a repr, so its quotes are removed.
         quoted = shortened(value)[1:-1] if len(value) > 200 else value
         message += f", or '{key}=\"{quoted}\"' in a shell"
     return message

@@ -29,7 +29,9 @@ class _Frozen(BaseModel):
 
 
 MAX_INT = 2**53
-"""Maximum integer in a config or a record. Up to it, floats represent integers exactly.
+"""The maximum integer in a config or a record.
+
+A float represents each integer up to this maximum exactly.
 """
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -38,7 +40,7 @@ Status = Literal["ok", "diverged", "skipped", "failed"]
 """How a run ended. A run is skipped if its norm cannot work in its network."""
 
 Options = dict[str, Any]
-"""Options of a class by name, checked against its signature."""
+"""The options of a class, by name. The registry checks them against its signature."""
 
 
 class Choice(BaseModel):
@@ -93,7 +95,7 @@ class Budget(_Frozen):
 
 
 class Checkpoint(_Frozen):
-    """Checkpoints of an unfinished run, every `every` steps; None means never."""
+    """An unfinished run saves a checkpoint every `every` steps; None means never."""
 
     every: PositiveInt | None
 
@@ -121,11 +123,12 @@ class LocalEngine(_Frozen):
 
 
 class RayEngine(_Frozen):
-    """Tasks of a Ray cluster execute the runs of a sweep, `runs_per_task` per task.
+    """Tasks of a Ray cluster execute the runs of a sweep.
 
-    `address` is the address of the cluster; None starts a cluster on this machine for
-    the sweep. `workers` is the maximum number of simultaneous tasks; None means one
-    per CPU of the cluster. Ray reserves `cpus` and `gpus` for every task.
+    Each task executes `runs_per_task` runs. `address` is the address of the cluster. If
+    `address` is None, a cluster is started on this machine for the sweep. `workers` is
+    the maximum number of simultaneous tasks; None means one per CPU of the cluster. Ray
+    reserves `cpus` CPUs and `gpus` GPUs for each task.
     """
 
     name: Literal["ray"]
@@ -137,11 +140,12 @@ class RayEngine(_Frozen):
 
 
 class SlurmEngine(_Frozen):
-    """The jobs of a Slurm job array execute the runs of a sweep, by submitit.
+    """The jobs of a Slurm job array execute the runs of a sweep.
 
-    `workers` is the number of jobs. Each job requests `minutes`, `cpus`, `gpus` and
-    `partition`. `options` are more parameters of submitit. The cluster "local" runs
-    processes on this machine instead of Slurm jobs, for a trial.
+    The package submitit submits the jobs. `workers` is the number of jobs. Each job
+    requests `minutes`, `cpus`, `gpus` and `partition`. `options` are more parameters
+    of submitit. If `cluster` is "local", processes on this machine execute the runs
+    instead of Slurm jobs, for a trial.
     """
 
     name: Literal["slurm"]
@@ -201,9 +205,9 @@ NOT_HASHED = frozenset(
 )
 """Fields of RunConfig that do not enter the run id.
 
-`device`, `threads`, `compile` and `channels_last` change a metric only by rounding, and
-`device` also by other random numbers for dropout. The environment in a record contains
-these four.
+`device`, `threads`, `compile` and `channels_last` change a metric only by rounding.
+`device` also changes the random numbers of dropout. The environment in a record
+contains these four fields.
 """
 
 
@@ -225,10 +229,10 @@ class Seconds(_Frozen):
 class Environment(_Frozen):
     """The software and hardware of a run, which do not enter the run id.
 
-    `device` names everything that may change rounding: the device ("2 x cpu" for two
-    processes), then "compiled" and "channels last" if the config sets them. In
-    distributed training, `processes` is the number of processes, and each of them
-    processed `device_batch_size` samples of a step.
+    `device` is a text that names everything that may change rounding. It begins with
+    the device, such as "cpu", or "2 x cpu" for two processes. "compiled" and "channels
+    last" follow if the config sets them. `processes` is the number of processes of a
+    distributed training. Each process uses `device_batch_size` samples in a step.
     """
 
     normbench: str

@@ -35,9 +35,9 @@ SYNONYMS = {
 def suggested_key(key: str, known: Collection[str], config_dir: Path | None) -> str:
     """Return a clause with keys that are similar to `key`, or with all of `known`.
 
-    `known` are the dotted keys of the composed config. A key of another choice of its
-    group, such as norm.num_groups for norm=batch, is named with the choices that have
-    the key.
+    `known` are the dotted keys of the composed config. Some keys exist only for other
+    choices of a group: norm=batch has no norm.num_groups, but norm=group has. The
+    clause names such a key with the choices that have it.
     """
     section, _, last = key.rpartition(".")
     owners = _owners_by_key(config_dir)
@@ -46,11 +46,13 @@ def suggested_key(key: str, known: Collection[str], config_dir: Path | None) -> 
     candidates = sorted({*known, *owners})
     likely = [SYNONYMS[last.lower()]] if last.lower() in SYNONYMS else []
     likely += [name for name in candidates if name.rpartition(".")[2] == last.lower()]
+    # No key has the same last name: look for a similar key in the same section.
     if not likely:
         siblings = [name for name in known if name.rpartition(".")[0] == section]
         clause = did_you_mean(key, siblings or [n for n in known if "." not in n])
         if not clause.startswith("known"):
             return clause
+        # The clause names no similar key: look for a similar last name anywhere.
         by_last = {name.rpartition(".")[2]: name for name in candidates}
         likely = [by_last[n] for n in difflib.get_close_matches(last, by_last)]
         if not likely:

@@ -33,11 +33,11 @@ FORMAT = 3
 class ContentFolder(Data, name="content_folder"):
     """Square crops of the pictures in a folder and its subfolders, and style pictures.
 
-    `crops` (train + val + test, 3, crop, crop); `styles` (S, 3, style_side, style_side)
-    are the centres of the pictures `style_paths`. The network is to redraw crop i in
-    style i mod S. The three parts share no picture. A part reads at most one picture
-    per crop. Unreadable pictures are skipped and counted as "skipped_images". With
-    `strict`, they raise RequestError.
+    `crops` have the shape (train + val + test, 3, crop, crop). `styles` (S, 3,
+    style_side, style_side) are the centres of the pictures `style_paths`. The network
+    is to redraw crop i in style i mod S. The three parts share no picture. If a part
+    has n crops, at most n pictures of this part are used. Unreadable pictures are
+    skipped and counted as "skipped_images". With `strict`, they raise RequestError.
     """
 
     kind = Photographs
@@ -123,6 +123,7 @@ class ContentFolder(Data, name="content_folder"):
         summary = f"data.path: {len(paths)} photographs, to redraw in {styles} styles"
         return Notes((summary,)).plus(
             self._listing.notes("data.path"),
+            # All pictures count as training pictures, because there is no test folder.
             copies.notes(self.root, paths, self._contents.digests, len(paths)),
         )
 
@@ -130,7 +131,7 @@ class ContentFolder(Data, name="content_folder"):
         paths = self._listing.pictures
         generator = torch.Generator().manual_seed(seed)
         parts = grouped_split(
-            [None] * len(paths),
+            [None] * len(paths),  # the pictures have no labels
             groups=self._contents.digests,
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
@@ -151,8 +152,9 @@ class ContentFolder(Data, name="content_folder"):
     def _read(
         self, paths: list[Path], count: int, part: str, broken: list[str]
     ) -> list[Tensor]:
-        """Return the first `count` readable pictures; append the others to `broken`.
+        """Return the first `count` readable pictures of `paths`.
 
+        Append a line to `broken` for each picture that could not be read.
         Raises RequestError if no picture is readable.
         """
         pictures: list[Tensor] = []

@@ -34,8 +34,9 @@ class DisplayNames(Data, name="display_names"):
 
     The label is the language. Texts that occur in several languages are dropped. All
     names of a concept, such as Germany, are in the same part. Tokens are byte pairs
-    learned from the training part: 0 is the pad, 1 a character that the training part
-    lacks. Source: Unicode CLDR (Unicode License), from Babel 2.18.0.
+    learned from the training part. Token 0 is the pad. Token 1 stands for a character
+    that the training part lacks. Source: Unicode CLDR (Unicode License), from Babel
+    2.18.0.
     """
 
     kind = Tokens
@@ -70,7 +71,7 @@ class DisplayNames(Data, name="display_names"):
             "content": self.hash_files(),
             "tokenizers": version("tokenizers"),
             "seed": seed,
-            **vars(self),
+            **vars(self),  # the options
         }
         parsed = cached("display_names", identity, lambda: self._parse(seed))
         tokens, lengths = padded(parsed)
@@ -98,25 +99,26 @@ class DisplayNames(Data, name="display_names"):
     def _split(self, names: list[Name], generator: torch.Generator) -> Splits:
         """Split the concepts, and assign each name to the part of its concept."""
         concepts = dict.fromkeys(name.concept for name in names)
-        number = {concept: i for i, concept in enumerate(concepts)}
+        concept_index = {concept: i for i, concept in enumerate(concepts)}
         parts = random_split(
-            len(number),
+            len(concept_index),
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             generator=generator,
         )
         order = torch.randperm(len(names), generator=generator)
-        concept = torch.tensor([number[name.concept] for name in names])[order]
+        indices = torch.tensor([concept_index[name.concept] for name in names])[order]
         return {
-            part: order[torch.isin(concept, chosen)] for part, chosen in parts.items()
+            part: order[torch.isin(indices, chosen)] for part, chosen in parts.items()
         }
 
 
 def distinct_names() -> list[Name]:
-    """Return all names that occur in one language only, sorted, each text once.
+    """Return the names in the file, which are sorted.
 
-    If a language has the same name for several concepts, the first concept keeps it.
-    Therefore no text is in two parts of a split.
+    The file has no text twice. It lacks texts that occur in several languages. If a
+    language has the same name for several concepts, the file has this name only for the
+    first concept. Therefore no text is in two parts of a split.
     """
     lines = gzip.decompress(FILE.read_bytes()).decode().split("\n")[:-1]
     rows = (line.split("\t") for line in lines)

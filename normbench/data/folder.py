@@ -24,7 +24,7 @@ from normbench.errors import RequestError
 FORMAT = 3
 
 LARGE_SET = 20_000
-"""Decoding more images than this takes minutes, so it is announced."""
+"""Decoding more images than this takes minutes, so a log message announces it."""
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Folder(Data, name="folder"):
     images. Unreadable images are skipped and counted as "skipped_images". With
     `strict`, they raise RequestError. An image takes 3 size^2 bytes. If all images fit
     into `memory_gb`, they are kept as one tensor. Otherwise `workers` threads decode
-    them whenever they are used, which gives the same numbers.
+    an image each time it is used. Both ways give the same numbers.
     """
 
     kind = Images
@@ -91,7 +91,7 @@ class Folder(Data, name="folder"):
             )
         digests = [digest for part in self._contents for digest in part.digests]
         digests = [digests[i] for i in kept]
-        training = sum(samples[i].root == self.roots[0] for i in kept)
+        training_count = sum(samples[i].root == self.roots[0] for i in kept)
         images: ImageSource
         if tensor is None:
             images = ImageFiles(paths, self.size, self.augment, seed, self.workers)
@@ -103,7 +103,8 @@ class Folder(Data, name="folder"):
             classes=tuple(classes),
             splits=grouped_split(
                 names,
-                len(kept) - training if len(self.roots) == 2 else None,
+                # the size of the test part, if it has its own folder
+                len(kept) - training_count if len(self.roots) == 2 else None,
                 groups=digests,
                 val_fraction=self.val_fraction,
                 test_fraction=self.test_fraction,
@@ -115,7 +116,7 @@ class Folder(Data, name="folder"):
                 "classes": float(len(classes)),
             },
             notes=self._layout.notes([samples[i] for i in kept]).plus(
-                copies.notes(self.roots[0], paths, digests, training)
+                copies.notes(self.roots[0], paths, digests, training_count)
             ),
         )
 
@@ -133,8 +134,9 @@ class Folder(Data, name="folder"):
     def _decoded(
         self, paths: list[Path], fingerprint: str
     ) -> tuple[Tensor | None, dict[int, str]]:
-        """Return the readable images (N, 3, size, size) uint8, or None if too large.
+        """Return the readable images (N, 3, size, size) uint8.
 
+        Instead, return None if the images do not fit into `memory_gb`.
         Also return the reason for each unreadable image, by its index in `paths`.
         """
         fits = len(paths) * 3 * self.size**2 <= self.memory_gb * 1e9
@@ -143,13 +145,14 @@ class Folder(Data, name="folder"):
             if len(paths) > LARGE_SET:
                 log.warning("decoding %d images once, to find broken ones", len(paths))
             broken: dict[int, str] = {}
+            # If the images do not fit, they are decoded only to find broken images.
             count = len(paths) if fits else 0
             tensor = torch.empty(count, 3, self.size, self.size, dtype=torch.uint8)
             for i, image in enumerate(decoded(paths, self.size, self.workers)):
                 if isinstance(image, UnreadablePicture):
                     broken[i] = image.why
                 elif fits:
-                    tensor[i - len(broken)] = image
+                    tensor[i - len(broken)] = image  # no gaps for broken images
             tensors = {"pixels": tensor[: len(paths) - len(broken)]} if fits else {}
             return Parsed(tensors, {"broken": json.dumps(broken)})
 

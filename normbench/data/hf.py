@@ -1,7 +1,9 @@
 """Labelled texts that the `datasets` library reads, from the Hub or from a folder.
 
-The library is the extra `text`. Data sets in its cache need no internet connection; its
-own variables HF_HOME and HF_HUB_OFFLINE control this. It runs no code of a data set.
+The extra `text` of this package installs the library. A data set in the cache of the
+library needs no internet connection. The environment variables HF_HOME and
+HF_HUB_OFFLINE of the library control the cache and the use of the Hub. The library runs
+no code of a data set.
 """
 
 import hashlib
@@ -86,7 +88,7 @@ class HuggingFace(LabelledTexts, name="hf"):
 
 @lru_cache(maxsize=2)
 def _read(source: Source) -> tuple[Texts, ...]:
-    """Return the texts and labels of each split; numeric labels become class names."""
+    """Return the texts and labels of each split, with class names for numbers."""
     parts = _load(source)
     return tuple(_columns(_split(parts, s, source), s, source) for s in source.splits)
 
@@ -135,6 +137,7 @@ def _columns(table: Any, split: str, source: Source) -> Texts:
                 f"{', '.join(table.column_names)}"
             )
     texts, labels = list(table[source.text_column]), list(table[source.label_column])
+    # The names of the classes, or None if the column has no ClassLabel feature.
     names = getattr(table.features[source.label_column], "names", None)
     for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
         if not isinstance(text, str) or not text.strip():

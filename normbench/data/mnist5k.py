@@ -14,8 +14,9 @@ from normbench.errors import RequestError
 
 FORMAT = 1
 
-# Mean and standard deviation of the pixels, in [0, 1], of MNIST's 60,000 training
-# images. They are constants, so that no part of the split influences another part.
+# The mean and the standard deviation of the pixels of MNIST's 60,000 training images.
+# Pixels are in [0, 1]. Both are constants, so that no part of the split influences
+# another part.
 MEAN, STD = 0.1307, 0.3081
 
 

@@ -17,13 +17,17 @@ log = logging.getLogger(__name__)
 
 
 class Notes(NamedTuple):
-    """Lines for the user: `understood` describes what was read."""
+    """Lines for the user: `understood` describes what was read.
+
+    `warnings` describe possible mistakes in the files.
+    """
 
     understood: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def plus(self, *others: "Notes") -> "Notes":
         """Return these notes followed by the `others`."""
+        # Each of the two is a tuple of tuples, which `sum` joins.
         understood, warnings = zip(self, *others, strict=True)
         return Notes(sum(understood, ()), sum(warnings, ()))
 

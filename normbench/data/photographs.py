@@ -24,8 +24,8 @@ from normbench.data.splits import consecutive_split
 
 FORMAT = 1
 
-# motorcycle_right.png is left out. It shows the scene of motorcycle_left.png, and the
-# same scene must not be in, for example, training and test.
+# motorcycle_right.png is left out, because it shows the scene of motorcycle_left.png.
+# Two parts, such as training and validation, must not show the same scene.
 CONTENT = (
     "astronaut.png",
     "coffee.png",
@@ -43,9 +43,9 @@ STYLES = {
 }
 StyleName = Literal["immunohistochemistry", "brick", "grass", "gravel"]
 STYLE_CROP = 256
-"""Side of the centre square that is cut from a style picture, in pixels."""
+"""The side, in pixels, of the centre square that is cut from a style picture."""
 STYLE_SIDE = 128
-"""Side of this square after scaling, in pixels."""
+"""The side, in pixels, of the same square after scaling."""
 
 
 def _distinct(names: list[StyleName]) -> list[StyleName]:
@@ -57,18 +57,18 @@ def _distinct(names: list[StyleName]) -> list[StyleName]:
 class PhotographCrops(Data, name="photographs"):
     """Square crops of seven colour photographs, and one or several style pictures.
 
-    `crops` (train + val + test, 3, crop, crop); `styles` (S, 3, 128, 128), in the order
-    of the option. The network is to redraw crop i in style i mod S. Test crops come
-    from the photograph of a cat. The seed draws the positions and the photograph for
-    validation. The training crops come from the other five photographs, in equal
-    numbers if possible. Source: scikit-image. The pictures are in the public domain or
-    CC0, except the motorcycle (from the Middlebury stereo set of 2014): no licence is
-    stated.
+    `crops` have the shape (train + val + test, 3, crop, crop). `styles` (S, 3, 128,
+    128) have the order of the option `styles`. The network is to redraw crop i in style
+    i mod S. Test crops come from the photograph of a cat. The seed draws the positions
+    of the crops and the photograph for validation. The training crops come from the
+    other five photographs, in equal numbers if possible. Source: scikit-image. The
+    pictures are in the public domain or CC0. The motorcycle (from the Middlebury stereo
+    set of 2014) is an exception: it has no stated licence.
 
     `content` names a change to each crop: none (raw), equalised luminance (contrast),
     or the statistics of its style picture (style); see
-    `normbench.data.reading.appearance`. The network is to redraw the changed crops, and
-    to keep their content, in all parts.
+    `normbench.data.reading.appearance`. The crops of all parts are changed. The network
+    is to redraw the changed crops and to keep their content.
     """
 
     kind = Photographs
@@ -109,6 +109,7 @@ class PhotographCrops(Data, name="photographs"):
         self.require_content(self.fingerprint)
         pictures = self._pictures()
         generator = torch.Generator().manual_seed(seed)
+        # These are indices of CONTENT.
         validation, *training = torch.randperm(
             len(CONTENT), generator=generator
         ).tolist()
@@ -127,7 +128,7 @@ class PhotographCrops(Data, name="photographs"):
             chosen = [pictures[name] for name in sources[part]]
             crops += random_crops(chosen, self.crop, count, generator)
         styles = torch.stack([pictures[name] for name in self.styles])
-        # A hash of pixels, not of files: another decoder or resampling changes the key.
+        # The key is a hash of pixels, because another decoder may give other pixels.
         key = digest({"format": FORMAT, "seed": seed, **vars(self)}, pictures)
         return Photographs(
             crops=self._with_content(torch.stack(crops), styles, key).float() / 255,
@@ -148,6 +149,7 @@ class PhotographCrops(Data, name="photographs"):
             else:
                 changed = torch.empty_like(raw)
                 for i, style in enumerate(styles.float() / 255):
+                    # Every S-th crop has this style.
                     crops_of_style = slice(i, None, len(styles))
                     changed[crops_of_style] = impose_style(raw[crops_of_style], style)
             return Parsed({"crops": (changed * 255).round().to(torch.uint8)})

@@ -1,7 +1,8 @@
 """Cache parsed data on disk as tensors, so that only the first run parses them.
 
-The folder is $NORMBENCH_CACHE, or the user's cache folder if it is not set. Its content
-may be deleted at any time.
+The environment variable NORMBENCH_CACHE names the folder. If the variable is not set,
+the folder is in the user's cache folder. The user may delete the files in the folder at
+any time.
 """
 
 import hashlib
@@ -22,7 +23,7 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-# Logged, because a warning would end the run under `python -W error`.
+# Problems are logged. `warnings.warn` would end the run under `python -W error`.
 log = logging.getLogger(__name__)
 
 
@@ -50,15 +51,15 @@ def user_folder(variable: str, default: str) -> Path:
 def cached(
     name: str, identity: Mapping[str, object], make: Callable[[], Parsed]
 ) -> Parsed:
-    """Return the result of `make()`, from disk if it was computed before.
+    """Return the result of `make()`, or read it from disk if an earlier call saved it.
 
     The file name starts with `name`. `identity` (JSON values) contains everything that
     the result depends on: the options, the versions of the packages used, and a
     `format` number that the caller increases when the parsing changes. A damaged file
     is logged and replaced. If the folder cannot be written, this is logged once, and
     the result is returned anyway. If several processes need the same file, one of them
-    calls `make`, and the others wait for its result. Without locks in the file system,
-    each of them calls `make`. A reader never sees an incomplete file.
+    calls `make`, and the others wait for its result. If the file system has no locks,
+    each process calls `make`. A reader never sees an incomplete file.
     """
     path = folder() / f"{name}-{digest(identity)[:24]}.safetensors"
     try:
@@ -81,7 +82,7 @@ def cached(
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of `path`; without support for locks, continue without one."""
+    """Hold the lock of `path`, or no lock if the file system does not support locks."""
     lock = FileLock(path.with_name(f".{path.stem}.lock"))
     with suppress(OSError, NotImplementedError):  # filelock raises either
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,8 +96,8 @@ def _locked(path: Path) -> Iterator[None]:
 def digest(identity: Mapping[str, object], tensors: Mapping[str, Tensor] = {}) -> str:
     """Return a hash, 64 hex digits, of JSON values and of tensors on the CPU.
 
-    It covers the names, types, shapes and entries of the tensors. The order of the two
-    mappings does not matter.
+    The hash covers the names, types, shapes and entries of the tensors. The order of
+    the keys in the two mappings does not change the hash.
     """
     hash = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
@@ -106,21 +107,23 @@ def digest(identity: Mapping[str, object], tensors: Mapping[str, Tensor] = {}) -
 
 
 _verified: set[tuple[str, int, int, int]] = set()
-"""States of files that this process has compared with their digest: path, inode, size
-and modification time."""
+"""The states of the files whose digest this process has checked.
+
+A state consists of the path, the inode, the size and the modification time.
+"""
 
 
 def read(path: Path) -> Parsed:
     """Read a file that `write` wrote.
 
-    Raises OSError if it cannot be read, and SafetensorError or ValueError if it is
-    damaged. A process computes the digest once for each state of a file.
+    Raises OSError if the file cannot be read, and SafetensorError or ValueError if the
+    file is damaged. A process checks the digest once for each state of a file.
     """
     info = path.stat()
     state = (str(path), info.st_ino, info.st_size, info.st_mtime_ns)
     with safe_open(path, "pt") as file:
         strings = file.metadata() or {}
-        # The file is mapped into memory. A clone does not depend on it.
+        # The tensors are views of the file. A clone does not depend on the file.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     expected = strings.pop("digest", None)
     # The format detects a truncated file, but not a changed byte.

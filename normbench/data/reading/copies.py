@@ -13,9 +13,10 @@ EMPTY = sha256(b"").digest()
 def fingerprint(contents: Sequence[Contents]) -> str:
     """Return a hash, 32 hex digits, of the `contents` of one or two groups of files.
 
-    An earlier version did not keep copies in one part. If the first group has copies,
-    the hash therefore differs from that version's, because the split differs too.
+    An earlier version did not keep copies in one part, so its splits differ if the
+    first group has copies. In this case, the hash differs from the earlier hash too.
     """
+    # Each group gives an equal share of the 32 digits.
     joined = "".join(part.fingerprint[: 32 // len(contents)] for part in contents)
     digests = [digest for digest in contents[0].digests if digest != EMPTY]
     if len(set(digests)) == len(digests):
@@ -46,6 +47,7 @@ def notes(
         if digest in originals:
             pairs = copies if index < training else leaked
             pairs.append((originals[digest], index))
+        # Only training pictures are originals. Empty files are not copies.
         elif index < training and digest != EMPTY:
             originals[digest] = index
     warnings = []

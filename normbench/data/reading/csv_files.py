@@ -22,12 +22,13 @@ DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 SEP_LINE = re.compile(r"sep=([,;\t|])[\r\n]*", re.IGNORECASE)
 """A first line that Excel writes: it names the delimiter, and is not a table row."""
 MAX_FIELD_LENGTH = 100_000_000
-"""Characters of a field. In a longer field, a quote is probably never closed."""
+"""Maximum number of characters of a field. A longer field may lack its last quote."""
 SNIFF_ROWS = 100
 """Rows that are read to detect the delimiter if the columns are given as numbers."""
 BOM_ENCODINGS = {
     codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, as it starts with UTF-16's mark
+    # UTF-32 is before UTF-16, because UTF-32's mark begins with UTF-16's mark.
+    codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -36,6 +37,7 @@ BOM_ENCODINGS = {
 
 
 def _delimiter_name(delimiter: Any) -> Any:
+    # A user may write a tab as a backslash and a t.
     names = {sign: name for name, sign in DELIMITERS.items()} | {r"\t": "tab"}
     return names.get(delimiter, delimiter) if isinstance(delimiter, str) else delimiter
 
@@ -58,8 +60,9 @@ Column = Annotated[str | int, BeforeValidator(_column)]
 class Form(NamedTuple):
     """The options for reading a file.
 
-    If `delimiter` is None, it is detected. Columns that are None have the names "text"
-    and "label", or the numbers 1 and 2 if there is no header.
+    If `delimiter` is None, it is detected. If `text_column` is None, it is "text", or 1
+    if there is no header. If `label_column` is None, it is "label", or 2 if there is no
+    header.
     """
 
     encoding: str = "utf-8"
@@ -111,7 +114,7 @@ def _read(path: Path, opened: TextIO, form: Form) -> Texts:
         _, first = next(rows, (0, []))
         columns = _column_indices(path, first, delimiter, form)
         if not form.header:
-            rows = _rows(opened, delimiter)
+            rows = _rows(opened, delimiter)  # again from the first row, a sample
         for line, fields in rows:
             if not any(fields):
                 empty_rows += 1  # only delimiters, as spreadsheets write empty rows
@@ -149,8 +152,8 @@ def _read(path: Path, opened: TextIO, form: Form) -> Texts:
 def _rows(opened: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the stripped fields of each non-empty line, with the line number.
 
-    If a row has several lines, the number is that of the last line. Raises csv.Error,
-    which names the line.
+    If a row has several lines, the line number is the number of its last line. Raises
+    csv.Error, which names the line.
     """
     skipped_lines = 0 if _written_delimiter(opened) is None else 1
     reader = csv.reader(opened, delimiter=DELIMITERS[delimiter], strict=True)
@@ -167,8 +170,8 @@ def _rows(opened: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 def _written_delimiter(opened: TextIO) -> str | None:
     """Return the delimiter that a first line such as `sep=;` names, or None.
 
-    Afterwards `opened` is at the beginning of the table: after this line, if it exists,
-    and after a byte order mark.
+    Afterwards the position in `opened` is the beginning of the table. The table begins
+    after a byte order mark and after a line such as `sep=;`, if they exist.
     """
     _rewind(opened)
     match = SEP_LINE.fullmatch(opened.readline(8))
@@ -192,11 +195,12 @@ def suffix_decides(path: Path, form: Form) -> bool:
 
 
 def _delimiter(path: Path, opened: TextIO, form: Form) -> str:
-    """Return the delimiter of the option, of a `sep=;` line, or else a detected one.
+    """Return the delimiter that the option or a `sep=;` line names, or detect it.
 
-    If a column is given by name, the first delimiter with which the header has both
-    columns is detected. If both are given as numbers, it is the first delimiter with
-    which all of the first rows have the same number of columns.
+    The delimiters are tried in order. If a column is given by name, the result is the
+    first delimiter with which the header has both columns. If both columns are given as
+    numbers, the first row must have both columns. In this case, the first rows must
+    also have the same number of columns, at least 2.
     """
     if form.delimiter is not None:
         return form.delimiter
@@ -218,6 +222,7 @@ def _delimiter(path: Path, opened: TextIO, form: Form) -> str:
         has_columns = all(len(_find(first, column)) == 1 for column in columns)
         if has_columns and (by_name or is_table):
             return name
+    # No delimiter fits. The delimiter with the most columns is the best guess.
     return max(widths, key=lambda name: widths[name])
 
 
@@ -284,12 +289,12 @@ def _require_encoding(path: Path, encoding: str) -> None:
             head = opened.read(4)
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from None
-    for mark, marked in BOM_ENCODINGS.items():
+    for mark, mark_encoding in BOM_ENCODINGS.items():
         if head.startswith(mark):
-            if not name.startswith(marked):
+            if not name.startswith(mark_encoding):
                 raise RequestError(
-                    f"{path} starts with the byte order mark of {marked}, but "
-                    f"data.encoding={encoding}; set data.encoding={marked}"
+                    f"{path} starts with the byte order mark of {mark_encoding}, but "
+                    f"data.encoding={encoding}; set data.encoding={mark_encoding}"
                 )
             return
 

@@ -1,10 +1,11 @@
 """Download torchvision's image data sets once, check them, and keep them as tensors.
 
-The folder is $NORMBENCH_DATA, or the user's data folder if it is not set. torchvision
-downloads a data set into a temporary folder and checks its MD5 sums. The data set is
-then converted to one file of tensors with a digest, which is moved into place
-atomically. CIFAR's files are pickles: torchvision loads them only if their sums are
-right, and they are not kept.
+The environment variable NORMBENCH_DATA names the folder. If the variable is not set,
+the folder is in the user's data folder. torchvision downloads a data set into a
+temporary folder and checks its MD5 sums. This module then writes one file with the
+tensors and their digest, and moves this file into the folder in one atomic step. The
+files of CIFAR are pickles. torchvision loads a pickle only if its MD5 sum is right, and
+this module does not keep the pickles.
 """
 
 import json
@@ -80,9 +81,9 @@ class TorchvisionImages(Data, name=None):
 def fetched(name: str, source: str) -> Parsed:
     """Return the images (N, C, H, W) uint8 and labels of torchvision's class `source`.
 
-    They are downloaded the first time, or read from archives in the folder `name` of
-    the data folder. Raises RequestError if the data set is damaged or cannot be
-    downloaded.
+    The first call downloads the data set. It downloads no archive that the user has
+    copied to the folder `name` in the data folder. Raises RequestError if the data set
+    is damaged or cannot be downloaded.
     """
     path = folder() / f"{name}.safetensors"
     try:
@@ -166,12 +167,12 @@ def _copy_archives(dataset: Any, archives: Path, temporary: Path) -> list[str]:
     from torchvision.datasets.utils import check_integrity
 
     if hasattr(dataset, "resources"):  # the MNIST family
-        sums = dict(dataset.resources)
+        md5_sums = dict(dataset.resources)
         target = temporary / dataset.__name__ / "raw"
     else:
-        sums = {dataset.filename: dataset.tgz_md5}
+        md5_sums = {dataset.filename: dataset.tgz_md5}
         target = temporary
-    for name, md5 in sums.items():
+    for name, md5 in md5_sums.items():
         archive = archives / name
         if archive.is_file():
             if not check_integrity(archive, md5):
@@ -181,7 +182,7 @@ def _copy_archives(dataset: Any, archives: Path, temporary: Path) -> list[str]:
                 )
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(archive, target / name)
-    return list(sums)
+    return list(md5_sums)
 
 
 @contextmanager
