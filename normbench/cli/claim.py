@@ -229,8 +229,8 @@ def check_(
     Each verdict is saved in --output; a full check also saves its records there. The
     same command continues an interrupted check.
 
-    Exit code: 0 if every check ended, whatever the verdicts; 1 after another error;
-    2 if the request was wrong; 130 after Ctrl-C, SIGTERM or SIGHUP.
+    Exit code: 0 if every check ended, whatever the verdicts; 2 if the request was
+    wrong; 130 after Ctrl-C, SIGTERM or SIGHUP; 1 after any other error.
     """
     with exit_codes():
         from normbench.claims.check import prepare, require_committed, restore_records

@@ -65,7 +65,8 @@ class Images:
     """Labelled images: `images` (N, C, H, W) float32, `labels` (N,) int64.
 
     `images` is an ImageSource if they are augmented or do not fit into memory. `facts`
-    and `notes` are copied into the record of a run.
+    are numbers that describe the data set, such as "skipped_images". `facts` and
+    `notes` are copied into the record of a run.
     """
 
     images: Tensor | ImageSource
@@ -101,8 +102,9 @@ class Photographs:
     """Square crops of photographs, and style pictures.
 
     `crops` (N, 3, H, W) float32 in [0, 1]; `styles` (S, 3, H', W') float32 in [0, 1].
-    The network is to redraw crop i in style i mod S. Equal values of `key` mean equal
-    tensors. `facts` and `notes` are copied into the record of a run.
+    The network is to redraw crop i in style i mod S. `key` identifies the crops and
+    styles in caches: equal keys mean equal tensors. `facts` and `notes` are copied into
+    the record of a run.
     """
 
     crops: Tensor
@@ -123,10 +125,11 @@ class Data(ABC):
     """Options that name the user's files. The run id contains the option `fingerprint`,
     a hash of the contents of these files, instead of these options."""
     not_hashed: ClassVar[frozenset[str]] = frozenset()
-    """Further options that the run id does not contain: how the files are read."""
+    """Further options that the run id does not contain. They do not change the samples,
+    or `fingerprint` covers what they change."""
     known_content: ClassVar[str | None] = None
-    """For data in a package or in this program: the usual value of `hash_files`. In a
-    run id, a null `fingerprint` stands for this value. Never change it: runs on other
+    """For data in a package or in this program: the expected value of `hash_files`. In
+    a run id, a null `fingerprint` stands for this value. Never change it: runs on other
     data would get the ids of earlier runs."""
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages that read, decode, scale or tokenise the data. A record contains their

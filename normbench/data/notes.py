@@ -11,7 +11,7 @@ from normbench.data.reading.files import shortened, shown
 MAX_NAMED_CLASSES = 20
 """If there are more classes, only the largest and the smallest are named."""
 MIN_CLASS_SIZE = 3
-"""A class with fewer samples is missing in at least one of the three parts."""
+"""A class with fewer samples is missing in train, val or test."""
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Notes(NamedTuple):
 
     def plus(self, *others: "Notes") -> "Notes":
         """Return these notes followed by the `others`."""
-        # Each of the two is a tuple of tuples, which `sum` joins.
+        # `understood` and `warnings` are tuples of tuples here; `sum` joins each.
         understood, warnings = zip(self, *others, strict=True)
         return Notes(sum(understood, ()), sum(warnings, ()))
 

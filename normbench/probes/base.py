@@ -24,9 +24,10 @@ class Trained:
     """A trained network in evaluation mode, with its norms and training batches.
 
     `norms` are modules of `model` in the order of their creation: each is a norm, or
-    the `Ghost` that contains a norm. `batches` are the micro-batches of the first
-    epoch: sample indices (B,) int64. In training, `norm_batch` consecutive samples of a
-    micro-batch share statistics; these samples are called a norm batch.
+    the `Ghost` that applies a norm to one norm batch at a time. `batches` are the
+    micro-batches of the first epoch: sample indices (B,) int64. In training,
+    `norm_batch` consecutive samples of a micro-batch share statistics; these samples
+    are called a norm batch.
     """
 
     task: Task

@@ -26,10 +26,10 @@ SECOND_MOMENT_BUFFERS = ("running_var", "running_square")
 def discrepancy(trained: Trained) -> dict[str, float]:
     """Train/inference discrepancy: running statistics against those of batches.
 
-    The batch statistics are the statistics that the norm computes in the same forward.
-    They include padding tokens if the norm includes padding tokens. The result is empty
-    for a norm without running statistics. For a norm without a running mean (`power`),
-    the result has no "mean", and sigma is the root mean square.
+    The batch statistics are those that the norm computes in the forward of a training
+    batch. They include padding tokens if the norm includes padding tokens. The result
+    is empty for a norm without running statistics. For a norm without a running mean
+    (`power`), the result has no "mean", and sigma is the root mean square.
     """
     distances: dict[str, list[Tensor]] = {"mean": [], "std": []}
 

@@ -48,7 +48,7 @@ class Facts:
 def catalogue(config_dir: Path | None = None) -> list[Facts]:
     """Return the facts of all norms, including those of the user's `config_dir`.
 
-    Raises RequestError if no run could use a yaml. The message names the file.
+    Raises RequestError if a yaml is not valid for any run. The message names the file.
     """
     files = choices("norm", config_dir)
     sections = {name: _section(name, file, config_dir) for name, file in files.items()}
@@ -86,7 +86,7 @@ def _section(name: str, file: Path, config_dir: Path | None) -> Options:
 def _facts(name: str, file: Path, section: Options, tasks: list[str]) -> Facts:
     section = {**section}
     class_name = section.pop("name")
-    if class_name not in REGISTRY.names():
+    if class_name not in REGISTRY.names():  # an alias, or its module is not imported
         return Facts(name=name, description=description(file), tasks=tasks)
     cls = REGISTRY.get(class_name)
     try:

@@ -44,7 +44,11 @@ SPLITS = (
     "val_batch",
     "test_batch",
 )
-"""Prefixes of a metric before its "/". The name of a probe is a prefix too."""
+"""Prefixes of a metric before its "/". The name of a probe is a prefix too.
+
+`_recomputed`: evaluated with running statistics that are averaged anew. `_batch`:
+evaluated with the statistics of each batch, as in training.
+"""
 
 FIRST_TUNING_SEED = 1000
 """Learning rates are chosen on the seeds 1000, 1001, ...; test seeds start at 0."""
@@ -146,7 +150,8 @@ class Design(_Registered):
     contrasts: Annotated[list[Contrast], Field(min_length=1)]
     crossovers: list[Crossing] = []
     probes: list[str] = []
-    """Names of the probes that measure each run of the test seeds at its end."""
+    """Names of the probes that measure the network at the end of each run, except the
+    runs that choose the learning rate."""
 
     @model_validator(mode="after")
     def _check_cells(self) -> Self:
@@ -237,7 +242,7 @@ class Design(_Registered):
 
 
 class SmallerBudget(_Registered):
-    """The part of a design that smaller budgets run: some cells, their contrasts.
+    """The cells of a design that the smaller budgets run, with their contrasts.
 
     `overrides` come after the overrides of every cell and replace the values of equal
     keys.
@@ -254,6 +259,7 @@ class Claim(_Registered):
     statement: str
     source: str
     published: list[str] = []
+    """What other papers found about the statement; printed beside the verdict."""
     confounds: Annotated[list[str], Field(min_length=1)]
     theorems: list[Theorem] = []
     mechanisms: dict[str, Design] = {}

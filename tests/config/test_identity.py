@@ -241,7 +241,10 @@ def test_another_version_of_a_package_with_other_data_gives_other_run_ids(
     again = command("rerun", A_RECORD.run_id, "--results", results, PYTHONPATH=path)
     assert again.returncode == 2
     assert again.stderr.count("\n") == 1
-    assert "install the version of mlxtend that was there" in again.stderr
+    assert (
+        "install the version of mlxtend that the run was configured with"
+        in again.stderr
+    )
 
 
 def test_a_package_that_is_not_installed_is_named(

@@ -64,7 +64,8 @@ def read_picture(path: Path) -> "Image":
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    # The filter holds for the whole process: `catch_warnings` is not thread-safe.
+    # Ignore the warnings of Pillow in the whole process, because `catch_warnings` is
+    # not thread-safe. Add the filter only once.
     if ("ignore", None, Warning, _PILLOW, 0) not in warnings.filters:
         warnings.filterwarnings("ignore", module=_PILLOW.pattern)
     try:

@@ -34,9 +34,9 @@ def follow(backend: Backend[JobT], work: Work) -> None:
     the run is recorded as failed. Other runs are not affected. If another command is
     training a run, the function waits for it.
 
-    After KeyboardInterrupt or an error, the running jobs write checkpoints; a second
-    interrupt ends this wait. Raises RequestError if a worker cannot import a module,
-    NormbenchError if workers die before a run starts.
+    After KeyboardInterrupt or an error, the function waits until the running jobs have
+    written checkpoints; a second interrupt ends this wait. Raises RequestError if a
+    worker cannot import a module, NormbenchError if workers die before a run starts.
     """
     work.announce(backend.slots)
     work.forecast.workers = backend.slots
@@ -197,7 +197,7 @@ class _Follower(Generic[JobT]):
         # The process was training this run, or would have trained it first.
         run_id = begun[0] if begun else next(iter(job.pending))
         batch = {run_id: job.pending.pop(run_id)}
-        if begun or self.any_begun:  # otherwise the run may not be the cause
+        if begun or self.any_begun:  # otherwise the workers may be broken
             self.deaths[run_id] += 1
         if self.deaths[run_id] < MAX_DEATHS:
             text = f"the worker of run {run_id} {how}; the run is tried once more"

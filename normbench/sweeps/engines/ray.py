@@ -161,7 +161,7 @@ def require_listening(address: str) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """Raise RequestError if no cluster of this Ray's version answers in time.
+    """Raise RequestError unless a cluster of the installed Ray version answers in time.
 
     The attempt is made in another process, as `ray.init` itself has no time limit.
     """
