@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,19 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shared / "normbench-cache"
     os.environ["NORMBENCH_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def restored_environment() -> Iterator[None]:
+    """Restore the environment variables after each test.
+
+    W&B's client sets WANDB_SERVICE, for example. A process of a later test would use
+    the service and the folder of the earlier test.
+    """
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

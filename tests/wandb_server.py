@@ -65,7 +65,10 @@ class Server(ThreadingHTTPServer):
             for bound in ("MIN", "MAX")
         }
         intervals["WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL"] = "1"
-        return {"WANDB_BASE_URL": url, "WANDB_API_KEY": API_KEY, **intervals}
+        variables = {"WANDB_BASE_URL": url, "WANDB_API_KEY": API_KEY, **intervals}
+        if not self.refused:  # a slow machine must not make a run go offline
+            variables["WANDB_INIT_TIMEOUT"] = "120"
+        return variables
 
 
 @contextmanager
