@@ -70,11 +70,13 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def restored_environment() -> Iterator[None]:
-    """Restore the environment variables after each test.
+    """Start each test without variables of W&B, and restore all variables after it.
 
-    W&B's client sets WANDB_SERVICE, for example. A process of a later test would use
-    the service and the folder of the earlier test.
+    W&B's client sets WANDB_SERVICE, for example, also in fixtures of modules. A process
+    of a later test would use the service and the folder of the earlier test.
     """
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        del os.environ[name]
     before = dict(os.environ)
     yield
     os.environ.clear()
