@@ -273,17 +273,18 @@ class Sweep:
 
     def check_one(self, key: str, record: RunRecord) -> None:
         """Check that a finished run equals an undisturbed run."""
-        here, there = self.run_folder(key), undisturbed(self.plan.runs[key])
-        expected = store.read(there)
+        folder = self.run_folder(key)
+        expected_folder = undisturbed(self.plan.runs[key])
+        expected = store.read(expected_folder)
         assert expected is not None
         assert (record.status, record.steps) == ("ok", expected.steps)
         assert record.metrics == expected.metrics
-        assert store.read_history(here) == store.read_history(there)
-        files = {file.name: file.read_bytes() for file in there.iterdir()}
+        assert store.read_history(folder) == store.read_history(expected_folder)
+        files = {file.name: file.read_bytes() for file in expected_folder.iterdir()}
         del files[store.RESULT]
         for name, content in files.items():
-            assert (here / name).read_bytes() == content
-        more = {file.name for file in here.iterdir()} - files.keys()
+            assert (folder / name).read_bytes() == content
+        more = {file.name for file in folder.iterdir()} - files.keys()
         # A process that dies after it wrote the record leaves its checkpoint.
         more -= {store.CHECKPOINT}
         assert more == {store.RESULT}

@@ -87,9 +87,9 @@ def pooled(
     if count is None:
         means, variances = _gather(torch.stack([mean, var]), _group).unbind(1)
         return means.mean(0), variances.mean(0) + means.var(0, correction=0)
-    own = torch.stack([mean, var, count.to(mean.dtype).expand_as(mean)])
+    local_statistics = torch.stack([mean, var, count.to(mean.dtype).expand_as(mean)])
     # Dimension 0 is the process, dimension 1 the kind of statistic.
-    means, variances, counts = _gather(own, _group).unbind(1)
+    means, variances, counts = _gather(local_statistics, _group).unbind(1)
     weights = counts / counts.sum(0).clamp(min=1)
     mean = (weights * means).sum(0)
     return mean, (weights * (variances + (means - mean).square())).sum(0)

@@ -128,13 +128,13 @@ def test_two_times_four_samples_are_one_times_eight(
 
 def test_without_sharing_they_are_ghost_batches(parts: list[dict[str, Result]]) -> None:
     for name, masked in CASES:
-        own = [part[f"{name} {masked} own"] for part in parts]
+        results = [part[f"{name} {masked} own"] for part in parts]
         case_name = f"{name}, masked: {masked}"
         norm, x, mask, weights = case(name, masked)
         whole = step(norm, norm, x, mask, weights)["output"]
-        outputs = torch.cat([part["output"] for part in own])
+        outputs = torch.cat([part["output"] for part in results])
         assert (outputs - whole).abs().max() > 1e-3, case_name
-        for part, samples in zip(own, (slice(4), slice(4, 8)), strict=True):
+        for part, samples in zip(results, (slice(4), slice(4, 8)), strict=True):
             norm, x, mask, weights = case(name, masked)
             own_mask = None if mask is None else mask[samples]
             expected = step(norm, norm, x[samples], own_mask, weights[samples])
