@@ -168,8 +168,8 @@ def count_ok(done: Iterable[Mapping[str, Any]], device: torch.device) -> int:
     for record in done:
         ran_on = record["environment"]["device"]
         if record["status"] != "ok":
-            last = str(record["error"]).strip().splitlines()[-1]
-            raise RuntimeError(f"a run is {record['status']}: {last}")
+            lines = (record["error"] or "it has no error").strip().splitlines()
+            raise RuntimeError(f"a run is {record['status']}: {lines[-1]}")
         if not ran_on.startswith(device.type):
             raise RuntimeError(f"a run was done on {ran_on}, not on {device}")
         count += 1

@@ -80,7 +80,7 @@ def test_a_figure_outside_its_limits_fails(
     check = script.Check("steps", "a", {"x": (1, 2)}, lambda: {"x": value, "y": 9.0})
     row = script.run(check, math.inf)
     assert row.state == state
-    assert ("allowed x 1 to 2" in row.reason) == (state == "failed")
+    assert ("the limit is 1 to 2" in row.reason) == (state == "failed")
     json.dumps(row.measured, allow_nan=False)
 
 
@@ -157,7 +157,7 @@ def test_a_precision_that_is_ignored_fails(
         "bf16",
         "fp16",
     ]
-    assert "gradient 0, allowed gradient 1e-05" in found["bf16"][1]
+    assert "gradient is 0; the limit is 1e-05" in found["bf16"][1]
 
 
 @pytest.mark.parametrize("kind", ["another result", "nan", "an error"])
@@ -246,7 +246,7 @@ def test_a_graph_that_takes_other_steps_or_longer_fails(
     monkeypatch.setattr(graphs, "timed", timed)
     row = row_of(script, "graphs")
     assert (row.state, row.measured) == ("ok", {"ratio": 0.5, "loss": 0.0})
-    assert "ratio 2" in row_of(script, "graphs").reason
+    assert "ratio is 2; the limit is <= 1.1" in row_of(script, "graphs").reason
     monkeypatch.setattr(graphs, "captured", lambda step: step() or (lambda: None))
     reason = row_of(script, "graphs").reason
     assert "loss" in reason and "ratio" not in reason
@@ -273,7 +273,9 @@ def test_a_run_that_fails_or_is_missing_or_elsewhere_fails(
             [good] * (count - 1) + [failed]
         ): "a run is failed: RuntimeError: no",
         json.dumps([good] * (count - 1) + [elsewhere]): "on cuda (a GPU), not on cpu",
-        json.dumps([good] * (count + 1)): f"allowed runs {count}",
+        json.dumps(
+            [good] * (count + 1)
+        ): f"runs is {count + 1}; the limit is = {count}",
         "": "ended with 2: error: no such key",
     }
     for stdout, reason in printed.items():
