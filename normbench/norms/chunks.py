@@ -24,7 +24,7 @@ def batch_norm_by_chunk(
     """Return the batch normalization of each chunk, its mean and its biased variance.
 
     x: (N, C, *spatial); weight, bias: (C,) or both (k, C), or None. The result is in
-    the memory format of `x`. Mean and variance, (k, C), are for use without a gradient.
+    the memory format of `x`. Mean and variance are (k, C) and have no gradient.
     """
     # A chunk is a sample of a group normalization with one channel per group. Its
     # kernel needs the values of a channel side by side, so `x` is copied, except for
@@ -46,15 +46,13 @@ def batch_norm_by_chunk(
         groups,
         eps,
     )
-    with torch.no_grad():
-        var = rstd.pow(-2).sub_(eps).clamp_(min=0).view(chunks, channels)
     y = y.view(parts.shape)
-    last = x.movedim(1, -1)
-    if last.is_contiguous() and not x.is_contiguous():
+    if not x.is_contiguous() and (last := x.movedim(1, -1)).is_contiguous():
         y = y.permute(0, 2, 3, 1).reshape(last.shape).movedim(-1, 1)
     else:
         y = y.transpose(1, 2).reshape(x.shape)
-    return y, mean.detach().view(chunks, channels), var
+    mean, rstd = (s.detach().view(chunks, channels) for s in (mean, rstd))
+    return y, mean, rstd.pow(-2).sub_(eps).clamp_(min=0)
 
 
 def weights_after_chunks(steps: Tensor) -> Tensor:
@@ -67,16 +65,6 @@ def weights_after_chunks(steps: Tensor) -> Tensor:
     steps = F.pad(steps, (1, 0), value=1.0)
     kept = (1 - steps).unsqueeze(1).expand(-1, len(steps)).tril(-1)
     return (kept + torch.ones_like(kept).triu()).cumprod(0).tril() * steps
-
-
-def weights_of_chunks(step: float, chunks: int, like: Tensor) -> tuple[float, Tensor]:
-    """Return the last row of `weights_after_chunks` for equal steps, in two parts.
-
-    They are the weight of the running average, and those of the statistics: (k,), in
-    the type of `like`, which is float32 or wider, and on its device.
-    """
-    later = torch.arange(chunks - 1, -1, -1, dtype=like.dtype, device=like.device)
-    return (1 - step) ** chunks, step * torch.pow(1 - step, later)
 
 
 def weighted(weights: Tensor, running: Tensor, statistics: Tensor) -> Tensor:

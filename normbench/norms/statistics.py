@@ -28,7 +28,6 @@ from normbench.norms.chunks import (
     split_chunks,
     weighted,
     weights_after_chunks,
-    weights_of_chunks,
 )
 
 _group: dist.ProcessGroup | None = None
@@ -251,7 +250,6 @@ class BatchStatistics(Norm, name=""):
             )
         return real.clamp(min=1)
 
-    @torch.no_grad()
     def update(self, mean: Tensor | None, var: Tensor, count: Tensor | int) -> None:
         """Update running_mean and running_var, as `average` does.
 
@@ -283,17 +281,20 @@ class BatchStatistics(Norm, name=""):
     def _average_chunks(
         self, count: Tensor | int, statistics: dict[str, Tensor]
     ) -> None:
-        (like, *_) = statistics.values()
-        rest: Tensor | float
-        if isinstance(count, int) and not self.equal_weights:  # the common case
-            rest, weights = weights_of_chunks(self.momentum, self.chunks, like)
-        else:
-            last = weights_after_chunks(self._steps(like, count))[-1]
-            rest, weights = last[0], last[1:]
+        m, k = self.momentum, self.chunks
         for name, statistic in statistics.items():
-            buffer = self.get_buffer(name)
-            new = (weights.unsqueeze(1) * statistic).sum(0)
-            buffer.mul_(rest).add_(new.view_as(buffer))
+            buffer: Tensor = getattr(self, name)
+            if isinstance(count, Tensor) or self.equal_weights:
+                weights = weights_after_chunks(self._steps(statistic, count))[-1:]
+                buffer.copy_(weighted(weights, buffer, statistic)[0])
+                continue
+            # With equal steps, the weights are powers. This is the common case, and
+            # in a small network each operation on a few values counts.
+            kept = torch.logspace(
+                k - 1, 0, k, base=1 - m, dtype=buffer.dtype, device=buffer.device
+            )
+            values = statistic.to(buffer.dtype).t()
+            buffer.view(-1).addmv_(values, kept, beta=(1 - m) ** k, alpha=m)
 
     @torch.no_grad()
     def before_chunks(
