@@ -51,8 +51,9 @@ def batch_norm_by_chunk(
         y = y.permute(0, 2, 3, 1).reshape(last.shape).movedim(-1, 1)
     else:
         y = y.transpose(1, 2).reshape(x.shape)
-    mean, rstd = (s.detach().view(chunks, channels) for s in (mean, rstd))
-    return y, mean, rstd.pow(-2).sub_(eps).clamp_(min=0)
+    if own_affine:
+        mean, rstd = mean.view(chunks, channels), rstd.view(chunks, channels)
+    return y, mean.detach(), rstd.detach().pow(-2).sub_(eps).clamp_(min=0)
 
 
 def weights_after_chunks(steps: Tensor) -> Tensor:

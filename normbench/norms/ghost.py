@@ -31,9 +31,9 @@ class Ghost(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        samples = len(x)
-        if not self.norm.training or samples in (0, self.norm_batch):
-            y: Tensor = self.norm(x, mask, condition)
+        samples, norm = len(x), self.norm
+        if not norm.training or samples in (0, self.norm_batch):
+            y: Tensor = norm(x, mask, condition)
             return y
         if process_count() > 1 and samples * process_count() == self.norm_batch:
             return self._shared_forward(x, mask, condition)
@@ -41,20 +41,16 @@ class Ghost(nn.Module):
             raise RequestError(
                 f"norm_batch={self.norm_batch} does not divide a batch of {samples}"
             )
-        call = self._in_one_call if self.norm.one_call else self._in_a_loop
-        return call(x, mask, condition)
-
-    def _in_one_call(
-        self, x: Tensor, mask: Tensor | None, condition: Tensor | None
-    ) -> Tensor:
-        self.norm.chunks = len(x) // self.norm_batch
+        if not norm.one_call:
+            return self._call_in_a_loop(x, mask, condition)
+        norm.chunks = samples // self.norm_batch
         try:
-            y: Tensor = self.norm(x, mask, condition)
+            y = norm(x, mask, condition)
         finally:
-            self.norm.chunks = 1
+            norm.chunks = 1
         return y
 
-    def _in_a_loop(
+    def _call_in_a_loop(
         self, x: Tensor, mask: Tensor | None, condition: Tensor | None
     ) -> Tensor:
         outputs, penalties = [], []

@@ -282,19 +282,24 @@ class BatchStatistics(Norm, name=""):
         self, count: Tensor | int, statistics: dict[str, Tensor]
     ) -> None:
         m, k = self.momentum, self.chunks
+        (like, *_) = statistics.values()
+        # With equal steps, the weights are powers, which cost fewer operations: in a
+        # small network, each operation on a few values counts.
+        powers = weights = None
+        if isinstance(count, int) and not self.equal_weights:
+            powers = torch.logspace(
+                k - 1, 0, k, base=1 - m, dtype=like.dtype, device=like.device
+            )
+        else:
+            weights = weights_after_chunks(self._steps(like, count))[-1:]
         for name, statistic in statistics.items():
             buffer: Tensor = getattr(self, name)
-            if isinstance(count, Tensor) or self.equal_weights:
-                weights = weights_after_chunks(self._steps(statistic, count))[-1:]
+            if weights is not None:
                 buffer.copy_(weighted(weights, buffer, statistic)[0])
-                continue
-            # With equal steps, the weights are powers. This is the common case, and
-            # in a small network each operation on a few values counts.
-            kept = torch.logspace(
-                k - 1, 0, k, base=1 - m, dtype=buffer.dtype, device=buffer.device
-            )
-            values = statistic.to(buffer.dtype).t()
-            buffer.view(-1).addmv_(values, kept, beta=(1 - m) ** k, alpha=m)
+            elif powers is not None:
+                values = statistic.to(buffer.dtype).t()
+                powers = powers.to(buffer.dtype)
+                buffer.view(-1).addmv_(values, powers, beta=(1 - m) ** k, alpha=m)
 
     @torch.no_grad()
     def before_chunks(
