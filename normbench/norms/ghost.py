@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from normbench.errors import Incompatible, RequestError
 from normbench.norms.base import Norm
-from normbench.norms.statistics import exchange_count, process_count
+from normbench.norms.sharing import exchange_count, process_count
 
 
 class Ghost(nn.Module):

@@ -13,12 +13,8 @@ torch.nn.BatchNorm1d.
 import torch
 from torch import Tensor
 
-from normbench.norms.statistics import (
-    BatchStatistics,
-    at_least_float32,
-    batch_moments,
-    shared_group,
-)
+from normbench.norms.sharing import shared_group
+from normbench.norms.statistics import BatchStatistics, at_least_float32, batch_moments
 
 
 class ExtendedBatchNorm(BatchStatistics, name="extended_batch"):
