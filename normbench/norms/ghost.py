@@ -53,20 +53,22 @@ class Ghost(nn.Module):
     def _call_in_a_loop(
         self, x: Tensor, mask: Tensor | None, condition: Tensor | None
     ) -> Tensor:
+        norm, counting = self.norm, self.norm.counting
         outputs, penalties = [], []
-        counting = self.norm.counting
-        for start in range(0, len(x), self.norm_batch):
-            chunk = slice(start, start + self.norm_batch)
-            chunk_mask = None if mask is None else mask[chunk]
-            chunk_condition = None if condition is None else condition[chunk]
-            # Only the last call counts, so that all chunks see the same count.
-            self.norm.counting = counting and chunk.stop == len(x)
-            outputs.append(self.norm(x[chunk], chunk_mask, chunk_condition))
-            if self.norm.penalty is not None:
-                penalties.append(self.norm.penalty)
-        self.norm.counting = counting
+        try:
+            for start in range(0, len(x), self.norm_batch):
+                chunk = slice(start, start + self.norm_batch)
+                chunk_mask = None if mask is None else mask[chunk]
+                chunk_condition = None if condition is None else condition[chunk]
+                # Only the last call counts, so that all chunks see the same count.
+                norm.counting = counting and chunk.stop == len(x)
+                outputs.append(norm(x[chunk], chunk_mask, chunk_condition))
+                if norm.penalty is not None:
+                    penalties.append(norm.penalty)
+        finally:
+            norm.counting = counting
         if penalties:
-            self.norm.penalty = torch.stack(penalties).mean()
+            norm.penalty = torch.stack(penalties).mean()
         return torch.cat(outputs)
 
     def _shared_forward(

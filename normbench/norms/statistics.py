@@ -177,25 +177,25 @@ class BatchStatistics(Norm, name=""):
     def _average_chunks(
         self, count: Tensor | int, statistics: dict[str, Tensor]
     ) -> None:
-        m, k = self.momentum, self.chunks
         (like, *_) = statistics.values()
-        # With equal steps, the weights are powers, which cost fewer operations: in a
-        # small network, each operation on a few values counts.
-        powers = weights = None
-        if isinstance(count, int) and not self.equal_weights:
-            powers = torch.logspace(
-                k - 1, 0, k, base=1 - m, dtype=like.dtype, device=like.device
-            )
-        else:
+        if isinstance(count, Tensor) or self.equal_weights:
             weights = weights_after_chunks(self._steps(like, count))[-1:]
-        for name, statistic in statistics.items():
-            buffer: Tensor = getattr(self, name)
-            if weights is not None:
+            for name, statistic in statistics.items():
+                buffer = self.get_buffer(name)
                 buffer.copy_(weighted(weights, buffer, statistic)[0])
-            elif powers is not None:
-                values = statistic.to(buffer.dtype).t()
-                powers = powers.to(buffer.dtype)
-                buffer.view(-1).addmv_(values, powers, beta=(1 - m) ** k, alpha=m)
+            return
+        # With equal steps, the weights are powers of 1 - momentum. This takes half the
+        # operations, which decide the time of a step in a small network.
+        kept, k = 1 - self.momentum, self.chunks
+        powers = torch.logspace(
+            k - 1, 0, k, base=kept, dtype=like.dtype, device=like.device
+        )
+        for name, statistic in statistics.items():
+            buffer = self.get_buffer(name)
+            values, weights = statistic.to(buffer.dtype), powers.to(buffer.dtype)
+            buffer.view(-1).addmv_(
+                values.t(), weights, beta=kept**k, alpha=self.momentum
+            )
 
     @torch.no_grad()
     def before_chunks(

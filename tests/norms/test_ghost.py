@@ -210,6 +210,14 @@ def test_a_norm_in_a_loop_equals_one_in_one_call():
         assert plain.counting
 
 
+def test_recomputed_statistics_are_the_same_in_a_loop():
+    ghosts = [Ghost(norm.double(), 2) for norm in (Plain(C), make("batch", C))]
+    batches = sample(12, C, 5).split(6)
+    for ghost in ghosts:
+        recompute_statistics(ghost, [ghost], batches)
+    assert_equal(*(running(ghost) for ghost in ghosts), "")
+
+
 def test_a_subclass_with_a_forward_of_its_own_says_anew_that_it_knows_chunks(unlisted):
     class Silent(BatchNorm, name="silent"):
         def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
