@@ -5,7 +5,7 @@ the biased variance of each channel over samples and positions, including masked
 positions, and
     r = clip(sqrt(var + eps) / sqrt(running_var + eps), 1 / r_max, r_max)
     d = clip((mean - running_mean) / sqrt(running_var + eps), -d_max, d_max).
-The running statistics in r and d have their values from before this forward. No
+The running statistics in r and d have their values from before this norm batch. No
 gradient passes through r and d.
 In the first `warmup_steps` optimizer steps, the limits of r and d are 1 and 0, so the
 norm equals `batch`. Then the limits rise linearly: the limit of r reaches r_max at
