@@ -5,16 +5,18 @@ from torch import Tensor, nn
 
 from normbench.errors import Incompatible, RequestError
 from normbench.norms.base import Norm
-from normbench.norms.statistics import exchange_count, process_count
+from normbench.norms.sharing import exchange_count, process_count
 
 
 class Ghost(nn.Module):
     """Applies a norm to `norm_batch` samples at a time in training.
 
     A Ghost is called with the arguments of the norm. In training, each chunk of
-    norm_batch consecutive samples is one forward of `norm`, and `norm.penalty` becomes
-    the mean over the chunks. In evaluation, the whole batch is one forward, and in both
-    modes a batch of 0 samples is one forward.
+    norm_batch consecutive samples is normalized as a batch of its own, one after
+    another, and `norm.penalty` becomes the mean over the chunks. The batch counts as
+    one forward. A norm with `one_call` gets all chunks in one call, and any other norm
+    is called once per chunk. In evaluation, the whole batch is one batch of the norm,
+    and in both modes a batch of 0 samples is one.
     If several processes share statistics, each process holds an equal part of a single
     chunk.
     In training, a call raises RequestError if norm_batch does not divide the batch, and
@@ -29,9 +31,9 @@ class Ghost(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        samples = len(x)
-        if not self.norm.training or samples in (0, self.norm_batch):
-            y: Tensor = self.norm(x, mask, condition)
+        samples, norm = len(x), self.norm
+        if not norm.training or samples in (0, self.norm_batch):
+            y: Tensor = norm(x, mask, condition)
             return y
         if process_count() > 1 and samples * process_count() == self.norm_batch:
             return self._shared_forward(x, mask, condition)
@@ -39,16 +41,34 @@ class Ghost(nn.Module):
             raise RequestError(
                 f"norm_batch={self.norm_batch} does not divide a batch of {samples}"
             )
+        if not norm.one_call:
+            return self._call_in_a_loop(x, mask, condition)
+        norm.chunks = samples // self.norm_batch
+        try:
+            y = norm(x, mask, condition)
+        finally:
+            norm.chunks = 1
+        return y
+
+    def _call_in_a_loop(
+        self, x: Tensor, mask: Tensor | None, condition: Tensor | None
+    ) -> Tensor:
+        norm, counting = self.norm, self.norm.counting
         outputs, penalties = [], []
-        for start in range(0, samples, self.norm_batch):
-            chunk = slice(start, start + self.norm_batch)
-            chunk_mask = None if mask is None else mask[chunk]
-            chunk_condition = None if condition is None else condition[chunk]
-            outputs.append(self.norm(x[chunk], chunk_mask, chunk_condition))
-            if self.norm.penalty is not None:
-                penalties.append(self.norm.penalty)
+        try:
+            for start in range(0, len(x), self.norm_batch):
+                chunk = slice(start, start + self.norm_batch)
+                chunk_mask = None if mask is None else mask[chunk]
+                chunk_condition = None if condition is None else condition[chunk]
+                # Only the last call counts, so that all chunks see the same count.
+                norm.counting = counting and chunk.stop == len(x)
+                outputs.append(norm(x[chunk], chunk_mask, chunk_condition))
+                if norm.penalty is not None:
+                    penalties.append(norm.penalty)
+        finally:
+            norm.counting = counting
         if penalties:
-            self.norm.penalty = torch.stack(penalties).mean()
+            norm.penalty = torch.stack(penalties).mean()
         return torch.cat(outputs)
 
     def _shared_forward(
