@@ -31,7 +31,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
 
 
 def metrics(config: RunConfig) -> dict[str, float | None]:
-    """Return made-up errors: batch is clearly the best, instance is group with noise."""
+    """Return made-up errors: batch is clearly the best, the others are alike."""
     base = {"batch": 0.1, "group": 0.2, "instance": 0.2}[config.norm.name]
     noise = NOISE[int(config.norm.name == "instance"), config.seed % 64]
     return {f"{s}/error": base + float(noise) for s in ("train", "val", "test")}
