@@ -12,6 +12,7 @@ from normbench.config.schema import RunRecord
 from normbench.verdicts import judging
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import Claim, Contrast, Design, Gate, Says
+from normbench.verdicts.spending import Looks
 from normbench.verdicts.verdict import DesignVerdict, Rate, Verdict
 
 CLAIMS = Path(__file__).parents[1] / "results" / "claims"
@@ -24,6 +25,17 @@ def committed(name: str) -> Verdict:
     verdict = read_verdict(CLAIMS / name / "verdict.json")
     assert verdict is not None
     return verdict
+
+
+def with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a committed verdict with the keys that verdicts did not have then."""
+    for part in ("mechanisms", "outcomes"):
+        for design in recorded[part]:
+            contrasts = [
+                {"looks": [], "planned": None} | c for c in design["contrasts"]
+            ]
+            design["contrasts"] = contrasts
+    return {"census_failures": {}} | recorded
 
 
 MARGIN = 0.01
@@ -71,12 +83,13 @@ def judge(
     *,
     alpha: float = 0.05,
     tested: bool = True,
+    looks: Looks | None = None,
 ) -> DesignVerdict:
     """Judge the design from the runs of its cells, in the order of their seeds."""
     numbered = {cell: dict(enumerate(runs)) for cell, runs in cells.items()}
     rates = dict.fromkeys(design.all_cells(), RATE)
     return judging.judge_design(
-        "made_up", design, numbered, rates, {}, alpha, tested=tested
+        "made_up", design, numbered, rates, {}, alpha, tested=tested, looks=looks
     )
 
 

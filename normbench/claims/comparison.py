@@ -2,7 +2,9 @@
 
 import shlex
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -12,6 +14,7 @@ from normbench.errors import RequestError
 from normbench.registry import explain
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.verdicts.registration import Claim, Contrast, Design, Gate
+from normbench.verdicts.seeds import Spending
 
 
 def comparison(
@@ -21,15 +24,16 @@ def comparison(
     metric: str,
     margin: float,
     rates: Sequence[float],
-    seeds: int,
+    seeds: Sequence[int],
+    spending: Spending = "pocock",
     gate: float,
     config_dir: Path | None = None,
 ) -> Claim:
     """Return the claim that each of the other arms is better than the first arm.
 
     As in a sweep, a key may have several values. Each combination of values in `arms`
-    is an arm. Each combination of values in `overrides` is a level. Lower is better,
-    unless the task maximizes the metric. Raises RequestError if a value is wrong.
+    is an arm, each in `overrides` is a level. Several `seeds` are looks. Lower is
+    better, unless the task maximizes the metric. Raises RequestError for a wrong value.
     """
     overrides_of_arm = _arms(arms, config_dir)
     first, *others = overrides_of_arm
@@ -50,8 +54,7 @@ def comparison(
                 primary=True,
                 exploratory=True,
             )
-            for arm in others
-            for level in levels
+            for arm, level in product(others, levels)
         ]
         design = Design(
             question=f"Which arm has the {'higher' if maximized else 'lower'} metric?",
@@ -60,7 +63,7 @@ def comparison(
             levels=levels,
             rates=list(rates),
             validation=f"{validation_split}/{quantity}",
-            seeds=seeds,
+            **_seeds(seeds, spending),
             seconds=10.0,
             gate=Gate(metric=f"train/{quantity}", below=gate),
             contrasts=contrasts,
@@ -74,6 +77,18 @@ def comparison(
         confounds=["rates are tuned for each arm and level", "seeds are paired"],
         outcomes={"comparison": design},
     )
+
+
+def _seeds(seeds: Sequence[int], spending: Spending) -> dict[str, Any]:
+    """Return the keys of a design for a fixed number of seeds, or for several looks."""
+    if len(seeds) > 1:
+        return {"looks": list(seeds), "spending": spending}
+    if spending != "pocock":
+        raise RequestError(
+            f"--spending {spending} divides alpha among looks; give --seeds several "
+            "numbers, such as 8,16,24,32"
+        )
+    return {"seeds": seeds[0]}
 
 
 def _arms(arms: Sequence[str], config_dir: Path | None) -> dict[str, str]:

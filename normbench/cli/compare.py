@@ -1,6 +1,8 @@
 """The command `compare`, a check of a user's own comparison of norms."""
 
-from typing import Annotated
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -22,6 +24,8 @@ from normbench.cli.trials import (
     compose_engine,
     make_rounds,
 )
+
+Number = TypeVar("Number", int, float)
 
 Arms = Annotated[
     list[str] | None,
@@ -53,9 +57,30 @@ Rates = Annotated[
     ),
 ]
 Seeds = Annotated[
-    int,
+    str,
     typer.Option(
-        metavar="NUMBER", min=6, help="Number of seeds of each arm at each level."
+        metavar="NUMBERS",
+        help="Numbers of seeds of each arm at each level at which the comparison is "
+        "judged. It stops at the first one that settles it; one number is a fixed "
+        "number of seeds.",
+    ),
+]
+
+
+class SpendingName(StrEnum):
+    """The choices of --spending: how alpha is divided among the looks."""
+
+    pocock = "pocock"
+    obrien_fleming = "obrien_fleming"
+    kim_demets = "kim_demets"
+
+
+SpendingOption = Annotated[
+    SpendingName,
+    typer.Option(
+        "--spending",
+        help="How the error probability is divided among the numbers of seeds. pocock "
+        "stops earliest, obrien_fleming spends next to nothing on the first ones.",
     ),
 ]
 Gate = Annotated[
@@ -73,7 +98,8 @@ def compare(
     margin: Margin = 0.01,
     metric: Metric = "test/error",
     rates: Rates = "0.05,0.1,0.2",
-    seeds: Seeds = 8,
+    seeds: Seeds = "8,16,24,32",
+    spending: SpendingOption = SpendingName.pocock,
     gate: Gate = 0.5,
     engine: EngineOverrides = None,
     workers: Workers = None,
@@ -91,7 +117,8 @@ def compare(
     the combinations of the values in the KEY=VALUE arguments. Learning rates are tuned
     on validation data. A verdict is `supported` if the other arm is better than the
     first arm, and `refuted` if it is worse. It is exploratory, because no claim was
-    registered before the runs. The same command continues an interrupted comparison.
+    registered before the runs. An arm stops as soon as its comparisons are settled.
+    The same command continues an interrupted comparison.
     """
     with exit_codes():
         from normbench.claims.check import check, prepare
@@ -105,8 +132,9 @@ def compare(
             overrides or (),
             metric=metric,
             margin=margin,
-            rates=_rates(rates),
-            seeds=seeds,
+            rates=_numbers(float, "--rates", rates, "0.05,0.1,0.2"),
+            seeds=_numbers(int, "--seeds", seeds, "8,16,24,32"),
+            spending=spending.value,
             gate=gate,
             config_dir=config_dir,
         )
@@ -125,12 +153,15 @@ def compare(
         typer.echo(plain if json else verdict_text(verdict, text_width()))
 
 
-def _rates(text: str) -> list[float]:
+def _numbers(
+    kind: Callable[[str], Number], option: str, text: str, example: str
+) -> list[Number]:
+    """Return the numbers of an option. Raises RequestError for something else."""
     from normbench.errors import RequestError
 
     try:
-        return [float(number) for number in text.split(",")]
+        return [kind(number) for number in text.split(",")]
     except ValueError:
         raise RequestError(
-            f"--rates {text!r} is not a list of numbers, such as 0.05,0.1,0.2"
+            f"{option} {text!r} is not a list of numbers, such as {example}"
         ) from None

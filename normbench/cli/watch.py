@@ -67,7 +67,8 @@ def watch(
     """Show the progress of a running sweep, check or comparison.
 
     Start this command in another terminal. It shows each cell of the grid, with a mark
-    for each run, the best and the worst cell, and the time left. It ends when the sweep
+    for each run, the best and the worst cell, and the time left. Of a check or a
+    comparison, no metrics are shown before the verdict. The view ends when the sweep
     ends. Ctrl-C ends this command, but not the sweep.
 
     If no sweep is running, or the output is not a terminal, the command prints the
@@ -167,8 +168,11 @@ def _footer(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
     from rich.text import Text
 
     extremes = snapshot.extremes()
-    if extremes or snapshot.running or snapshot.failures or snapshot.left_out:
+    listed = snapshot.running or snapshot.failures or snapshot.left_out
+    if extremes or listed or snapshot.blind:
         yield Text()
+    if snapshot.blind:
+        yield Text("no metrics are shown before the verdict", style="dim")
     for text in snapshot.left_out[:MAX_LISTED]:
         yield Text(f"left out {text}", style=MARKS["failed"].style)
     for metric, (best, worst) in extremes.items():

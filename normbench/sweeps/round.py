@@ -29,12 +29,16 @@ class Rounds:
     """Executes plans in one results folder, one after another, in a `with` block.
 
     `normbench watch` shows all rounds as one sweep. In the block, Ctrl-C, SIGTERM and
-    SIGHUP raise KeyboardInterrupt; the running runs then write checkpoints.
+    SIGHUP raise KeyboardInterrupt; the running runs then write checkpoints. `watch`
+    shows no metrics of `blind` rounds.
     """
 
-    def __init__(self, results: Results, observe: Observe) -> None:
+    def __init__(
+        self, results: Results, observe: Observe, *, blind: bool = False
+    ) -> None:
         self.results = results
         self._observe = observe
+        self._blind = blind
         self._announcement = Announcement(results.folder)
         self._open = ExitStack()
 
@@ -68,6 +72,7 @@ class Rounds:
                         runs=plan.runs,
                         skipped=plan.skipped,
                         todo=list(state.missing),
+                        blind=self._blind,
                     )
                 )
 
