@@ -26,6 +26,17 @@ def committed(name: str) -> Verdict:
     return verdict
 
 
+def with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a committed verdict with the keys that verdicts did not have then."""
+    for part in ("mechanisms", "outcomes"):
+        for design in recorded[part]:
+            contrasts = [
+                {"looks": [], "planned": None} | c for c in design["contrasts"]
+            ]
+            design["contrasts"] = contrasts
+    return {"census_failures": {}} | recorded
+
+
 MARGIN = 0.01
 RATE = Rate(lr=0.1, validation={}, good=[], at_edge=False, frozen=False)
 

@@ -65,6 +65,8 @@ def _reduced(design: Design, cells: Sequence[str] | None, overrides: str) -> Des
     return design.model_copy(update=changes)
 
 
-def seeds_for(design: Design, budget: BudgetName) -> int:
-    """Return the number of test seeds of each cell."""
-    return {"smoke": 1, "quick": QUICK_SEEDS, "full": design.seeds}[budget]
+def looks_for(design: Design, budget: BudgetName) -> tuple[int, ...]:
+    """Return the numbers of test seeds at which the contrasts are judged."""
+    if budget == "full":
+        return tuple(design.planned_looks())
+    return (QUICK_SEEDS if budget == "quick" else 1,)

@@ -8,8 +8,9 @@ from math import inf
 from pathlib import Path
 
 from normbench.claims import theorems
-from normbench.claims.budgets import designs_for, seeds_for
+from normbench.claims.budgets import designs_for, looks_for
 from normbench.claims.census import Census, census
+from normbench.claims.looks import judge_by_looks
 from normbench.claims.trial import Request, Trial
 from normbench.config.choices import choices
 from normbench.data.base import REGISTRY as DATA
@@ -44,11 +45,17 @@ EXTRA_ARM = "extra"
 
 @dataclass(frozen=True)
 class Cost:
-    """Number of runs of a check on an empty results folder, and their core seconds."""
+    """Number of runs of a check on an empty results folder, and their core seconds.
+
+    `first_test_runs` and `first_core_seconds` are those of a check whose contrasts are
+    all settled at their first look; the other numbers are those up to the last look.
+    """
 
     tuning_runs: int
     test_runs: int
     core_seconds: float
+    first_test_runs: int
+    first_core_seconds: float
 
 
 def prepare(claim: Claim, request: Request, arm: str | None = None) -> Trial:
@@ -75,19 +82,7 @@ def check(claim: Claim, trial: Trial, command: str) -> Verdict:
     tested = trial.request.budget != "smoke"  # if False, no contrast is decided
     theorem_verdicts = [_check_theorem(theorem) for theorem in claim.theorems]
     rates = trial.rates()
-    cells = trial.cells(rates)
-    designs = [
-        judging.judge_design(
-            name,
-            design,
-            cells[name],
-            rates[name],
-            trial.skipped[name],
-            claim.alpha,
-            tested=tested,
-        )
-        for name, design in trial.designs.items()
-    ]
+    designs = judge_by_looks(trial, rates, claim.alpha, tested=tested)
     # The census counts the norms in the models of torchvision and timm.
     models = census() if claim.census and tested else Census({}, {})
     return judging.make_verdict(
@@ -165,17 +160,20 @@ def cost(claim: Claim, budget: BudgetName) -> Cost:
     A run that two designs share is counted twice. Rates beyond the grid, which a check
     tries while the best rate is at an edge, are not counted.
     """
-    tuning = test = 0
-    seconds = 0.0
+    tuning = test = first_test = 0
+    seconds = first_seconds = 0.0
     limit = MAX_SMOKE_SECONDS if budget == "smoke" else inf
     for design in designs_for(claim, budget).values():
-        cells = len(design.all_cells())
+        cells, looks = len(design.all_cells()), looks_for(design, budget)
         rates = len(design.rates) if budget == "full" and len(design.rates) > 1 else 0
         tuning_runs = cells * rates * design.tuning_seeds
-        test_runs = cells * seeds_for(design, budget)
-        tuning, test = tuning + tuning_runs, test + test_runs
-        seconds += (tuning_runs + test_runs) * min(design.seconds, limit)
-    return Cost(tuning, test, seconds * RUN_OVER_TRAINING_COST)
+        tuning += tuning_runs
+        test += cells * looks[-1]
+        first_test += cells * looks[0]
+        run_seconds = min(design.seconds, limit) * RUN_OVER_TRAINING_COST
+        seconds += (tuning_runs + cells * looks[-1]) * run_seconds
+        first_seconds += (tuning_runs + cells * looks[0]) * run_seconds
+    return Cost(tuning, test, seconds, first_test, first_seconds)
 
 
 def require_committed(name: str, config_dir: Path | None) -> None:

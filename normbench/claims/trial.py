@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from normbench.claims.budgets import seeds_for
 from normbench.config.composer import Composer
 from normbench.config.composition import resolve
 from normbench.config.identity import run_id
@@ -155,32 +154,41 @@ class Trial:
             rates[name][cell] = rate
         return rates
 
-    def cells(
-        self, rates: Mapping[str, Mapping[str, Rate]]
-    ) -> dict[str, dict[str, dict[int, RunRecord]]]:
-        """Do the runs of the test seeds at `rates`.
+    def test_runs(
+        self,
+        rates: Mapping[str, Mapping[str, Rate]],
+        seeds: Mapping[Cell, int],
+        what: str = "test seeds",
+    ) -> dict[Cell, dict[int, RunRecord]]:
+        """Do the runs of the first `seeds[cell]` test seeds of each cell, at `rates`.
 
-        Returns design -> cell -> seed -> record. Raises RequestError if no run has a
-        metric that a design needs.
+        Returns cell -> seed -> record; cells whose norm does not fit are left out.
+        `what` is shown with the runs. Raises RequestError if no run has a metric that a
+        design needs.
         """
         configs = {
-            (name, cell, seed): self.config(
-                name, cell, rates[name][cell].lr, seed, probes=True
-            )
+            (name, cell): [
+                self.config(name, cell, rates[name][cell].lr, seed, probes=True)
+                for seed in range(seeds[name, cell])
+            ]
             for name, cell in self._compatible_cells
-            for seed in range(seeds_for(self.designs[name], self.request.budget))
+            if (name, cell) in seeds
         }
-        self._do("test seeds", configs.values())
-        cells: dict[str, dict[str, dict[int, RunRecord]]] = {
-            name: {} for name in self.designs
+        self._do(what, chain.from_iterable(configs.values()))
+        runs = {
+            key: {config.seed: self.records[run_id(config)] for config in of_cell}
+            for key, of_cell in configs.items()
         }
-        for (name, cell, seed), config in configs.items():
-            cells[name].setdefault(cell, {})[seed] = self.records[run_id(config)]
         for name, design in self.designs.items():
-            records = [r for runs in cells[name].values() for r in runs.values()]
+            records = [
+                record
+                for (of_design, _), of_cell in runs.items()
+                if of_design == name
+                for record in of_cell.values()
+            ]
             for metric in (design.gate.metric, *(c.metric for c in design.contrasts)):
                 require_metric(metric, records)
-        return cells
+        return runs
 
     def _tuned(self) -> dict[Cell, Rate]:
         """Return the best rate of every cell, tried on the tuning seeds.

@@ -339,4 +339,9 @@ def _cost_line(budget: str, cost: "Cost") -> str:
     from normbench.cli.progress import duration
 
     runs, time = cost.tuning_runs + cost.test_runs, duration(cost.core_seconds / 2)
-    return f"{budget:<6} {runs} runs, about {time} on two cores"
+    if cost.first_test_runs == cost.test_runs:
+        return f"{budget:<6} {runs} runs, about {time} on two cores"
+    first_runs = cost.tuning_runs + cost.first_test_runs
+    first_time = duration(cost.first_core_seconds / 2)
+    counts, times = f"from {first_runs} to {runs} runs", f"{first_time} to {time}"
+    return f"{budget:<6} {counts}, about {times} on two cores"

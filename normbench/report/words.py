@@ -9,6 +9,7 @@ from math import isfinite
 from typing import NamedTuple
 
 from normbench.verdicts.registration import Says
+from normbench.verdicts.seeds import Spending
 from normbench.verdicts.verdict import (
     CellSummary,
     ContrastVerdict,
@@ -39,6 +40,11 @@ SHORT_EXPECTATIONS: dict[Says, str] = {
     "less": "< 0",
     "equal": "= 0",
     "not_greater": "not > 0",
+}
+SPENDINGS: dict[Spending, str] = {
+    "pocock": "Pocock",
+    "obrien_fleming": "O'Brien-Fleming",
+    "kim_demets": "Kim-DeMets",
 }
 MIN_SHARE_SEVERAL = 0.05
 """The smallest share of several crossings that the text of a crossover mentions."""
@@ -75,10 +81,10 @@ def numbers(contrast: ContrastVerdict, alpha: float) -> Numbers | None:
     if contrast.effect is None or contrast.interval is None:
         return None
     interval = contrast.interval
-    confidence = 1 - alpha if interval.wide else 1 - 2 * alpha
+    confidence = f"{1 - alpha if interval.wide else 1 - 2 * alpha:.0%}"
     return Numbers(
         effect=f"{contrast.effect:+.4f}",
-        confidence=f"{confidence:.0%}",
+        confidence=f"repeated {confidence}" if contrast.looks else confidence,
         low=f"{interval.low:+.4f}",
         high=f"{interval.high:+.4f}",
         n=str(contrast.n),
@@ -218,12 +224,35 @@ def explanation(contrast: ContrastVerdict) -> str:
     """Return the reason for a decision.
 
     The text of an inconclusive contrast also says how many seeds would settle it,
-    unless the decision is withdrawn.
+    unless the decision is withdrawn. The text of a contrast with looks says at which
+    look it was settled.
     """
+    if sentence := looks_taken(contrast):
+        return f"{contrast.because}; {sentence}"
     needed = contrast.seeds_needed
     if needed is None or contrast.withdrawn:
         return contrast.because
     return f"{contrast.because}; about {needed} seeds would settle it"
+
+
+def registered_looks(looks: Sequence[int], spending: Spending) -> str:
+    """Return the looks of a design in words, for its registration."""
+    *earlier, last = looks
+    name = SPENDINGS[spending]
+    return f"looks at {', '.join(map(str, earlier))} and {last} seeds ({name} spending)"
+
+
+def looks_taken(contrast: ContrastVerdict) -> str:
+    """Return at which look a contrast was settled, or "" if it was judged only once."""
+    if not contrast.looks or contrast.effect is None:
+        return ""
+    seeds = f"at {contrast.looks[-1]} of at most {contrast.planned} seeds"
+    if not contrast.settled:
+        return f"not settled {seeds}"
+    if not contrast.stopped_early or contrast.interval is None:
+        return f"settled {seeds}"
+    away = "0" if contrast.interval.wide else "the margin"
+    return f"settled {seeds}; an effect that stops early is biased away from {away}"
 
 
 def census_coverage(verdict: Verdict, library: str) -> str:

@@ -11,6 +11,7 @@ from normbench.config.schema import RunRecord
 from normbench.system.untrusted import MAX_METRIC
 from normbench.verdicts.power import seeds_needed
 from normbench.verdicts.registration import Contrast, Design, Says, arm_of, level_of
+from normbench.verdicts.spending import Looks
 from normbench.verdicts.verdict import ContrastVerdict, Decision, Rate
 
 Cells = Mapping[str, Mapping[int, RunRecord]]
@@ -43,18 +44,24 @@ def judge(
     gate: Mapping[str, bool],
     alpha: float,
     tested: bool,
+    looks: Looks | None = None,
 ) -> ContrastVerdict:
     """Return the verdict of a contrast before Holm's adjustment.
 
     `gate` says for each arm whether the arm trained. If `tested` is False, the decision
-    is "not tested".
+    is "not tested". With `looks`, seeds from the number of the present look on are
+    ignored; without, there is one look at all seeds.
     """
     weights = weights_of(contrast, design)
     missing = [cell for cell in weights if not cells.get(cell)]
-    values, bad_seeds = ({}, []) if missing else _values(contrast, weights, cells)
+    values: dict[int, float] = {}
+    bad_seeds: list[int] = []
+    if not missing:
+        n = looks.seeds[-1] if looks else None
+        values, bad_seeds = _values(contrast, weights, cells, n)
     statistics = None
     if tested and not bad_seeds and len(values) > 1:
-        statistics = _statistics(contrast, list(values.values()), alpha)
+        statistics = _statistics(contrast, list(values.values()), alpha, looks)
     untrained = sorted({arm_of(cell) for cell in weights if not gate.get(arm_of(cell))})
     decision: Decision = "inconclusive"
     needed = None
@@ -70,7 +77,9 @@ def judge(
     elif untrained:
         because = f"gate: {', '.join(untrained)} did not train"
     else:
-        decision, because, needed = _decision_and_seeds(contrast, statistics, alpha)
+        decision, because, needed = _decision_and_seeds(
+            contrast, statistics, alpha, looks
+        )
     return ContrastVerdict(
         name=contrast.name,
         metric=contrast.metric,
@@ -85,16 +94,18 @@ def judge(
         at_one_rate={} if missing else _at_one_rate(contrast, weights, design, rates),
         seeds_needed=needed,
         values={str(seed): value for seed, value in values.items()},
+        looks=list(looks.seeds) if looks else [],
+        planned=looks.maximum if looks else None,
         **(asdict(statistics) if statistics else {}),
     )
 
 
 def _decision_and_seeds(
-    contrast: Contrast, statistics: Statistics, alpha: float
+    contrast: Contrast, statistics: Statistics, alpha: float, looks: Looks | None
 ) -> tuple[Decision, str, int | None]:
     """Return the decision, its reason, and how many seeds would settle it.
 
-    The number of seeds is None if the decision is not "inconclusive".
+    The number of seeds is None if the decision is not "inconclusive", and with `looks`.
     """
     decision, because = decide(
         contrast.says,
@@ -102,8 +113,9 @@ def _decision_and_seeds(
         (statistics.low, statistics.high),
         (statistics.low_margin, statistics.high_margin),
         alpha,
+        repeated=looks is not None,
     )
-    if decision != "inconclusive":
+    if decision != "inconclusive" or looks:
         return decision, because, None
     effect, sd = statistics.effect, statistics.sd
     needed = seeds_needed(contrast.says, effect, sd, contrast.margin, alpha)
@@ -157,13 +169,14 @@ def is_maximized(metric: str, records: Iterable[RunRecord]) -> bool:
 
 
 def _values(
-    contrast: Contrast, weights: Mapping[str, float], cells: Cells
+    contrast: Contrast, weights: Mapping[str, float], cells: Cells, n: int | None
 ) -> tuple[dict[int, float], list[int]]:
     """Return the contrast by seed, and the seeds on which a run lacks the metric.
 
-    A seed is used only if all cells have a run with the seed.
+    A seed is used only if all cells have a run with the seed, and if it is below `n`.
     """
-    seeds = sorted(set.intersection(*(set(cells[cell]) for cell in weights)))
+    common = set.intersection(*(set(cells[cell]) for cell in weights))
+    seeds = sorted(seed for seed in common if n is None or seed < n)
     values, bad_seeds = {}, []
     for seed in seeds:
         metrics = values_of((cells[cell][seed] for cell in weights), contrast.metric)
@@ -204,26 +217,35 @@ def _at_one_rate(
 
 
 def _statistics(
-    contrast: Contrast, values: Sequence[float], alpha: float
+    contrast: Contrast, values: Sequence[float], alpha: float, looks: Looks | None
 ) -> Statistics:
-    """Return the numbers of a contrast from its `values`, one per seed."""
+    """Return the numbers of a contrast from its `values`, one per seed.
+
+    With `looks`, the levels of the intervals are those of the present look, and the p
+    values are levels over all looks.
+    """
     says, margin = contrast.says, contrast.margin
-    wide = stats.mean_interval(values, 1 - alpha)
-    narrow = stats.mean_interval(values, 1 - 2 * alpha)
-    p_within = stats.tost(values, margin)
+    looks = looks or Looks((len(values),), len(values))
+    wide = stats.mean_interval(values, 1 - 2 * looks.level(alpha / 2))
+    narrow = stats.mean_interval(values, 1 - 2 * looks.level(alpha))
     p_below_margin = stats.non_inferiority(values, margin)
     p_above_minus_margin = stats.non_inferiority([-v for v in values], margin)
-    two_sided = stats.t_test(values)
-    # The next three lines are only for the predictions "greater" and "less". The
-    # one-sided p is doubled, because half of alpha is on each side of the interval.
-    as_predicted = (wide.mean > 0) == (says == "greater") and wide.mean != 0
-    one_sided = two_sided / 2 if as_predicted else 1 - two_sided / 2
-    p_predicted, p_opposite = min(1.0, 2 * one_sided), min(1.0, 2 * (1 - one_sided))
+    p_beyond = min(1 - p_below_margin, 1 - p_above_minus_margin)
+    p_within = looks.overall(stats.tost(values, margin))
+    p_smaller = stats.t_test(values) / 2  # of the side on which the mean is
+    p_above_0, p_below_0 = (
+        # The one-sided p is doubled: half of alpha is on each side of the interval.
+        min(1.0, 2 * looks.overall(p_smaller if on_side else 1 - p_smaller))
+        for on_side in (wide.mean > 0, wide.mean <= 0)
+    )
     p, p_against = {
-        "greater": (p_predicted, min(p_opposite, p_within)),
-        "less": (p_predicted, min(p_opposite, p_within)),
-        "equal": (p_within, min(1 - p_below_margin, 1 - p_above_minus_margin)),
-        "not_greater": (p_below_margin, 1 - p_below_margin),
+        "greater": (p_above_0, min(p_below_0, p_within)),
+        "less": (p_below_0, min(p_above_0, p_within)),
+        "equal": (p_within, looks.overall(p_beyond)),
+        "not_greater": (
+            looks.overall(p_below_margin),
+            looks.overall(1 - p_below_margin),
+        ),
     }[says]
     above = stats.share_above(values, 1 - alpha)
     return Statistics(
@@ -248,17 +270,21 @@ def decide(
     interval: tuple[float, float],
     interval_at_margin: tuple[float, float],
     alpha: float,
+    *,
+    repeated: bool = False,
 ) -> tuple[Decision, str]:
     """Return the decision on a contrast and its reason.
 
     `says` is the prediction of the claim. `interval` has confidence 1 - `alpha`, and
-    `interval_at_margin` has confidence 1 - 2 `alpha`.
+    `interval_at_margin` has confidence 1 - 2 `alpha`. They are `repeated` confidence
+    intervals if the contrast has several looks; the reason then says so.
     """
+    the = "the repeated" if repeated else "the"
     low, high = interval_at_margin
     within = -margin < low and high < margin
     if says in {"greater", "less"}:
         above, below = interval[0] > 0, interval[1] < 0
-        percent = f"the {1 - alpha:.0%} interval"
+        percent = f"{the} {1 - alpha:.0%} interval"
         if within:
             small = "; a smaller one is shown" if above or below else ""
             return "equivalent", f"a difference of {margin:g} is excluded{small}"
@@ -267,7 +293,7 @@ def decide(
             side = "above" if above else "below"
             return "supported" if as_predicted else "refuted", f"{percent} is {side} 0"
         return "inconclusive", f"{percent} has 0 in it, and reaches the margin"
-    percent = f"the {1 - 2 * alpha:.0%} interval"
+    percent = f"{the} {1 - 2 * alpha:.0%} interval"
     if says == "equal" and within:
         return "supported", f"{percent} is within the margins"
     if says == "not_greater" and high < margin:

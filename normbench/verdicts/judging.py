@@ -6,6 +6,7 @@ committed records.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from normbench.verdicts.registration import (
     level_of,
     registration_hash,
 )
+from normbench.verdicts.spending import Looks
 from normbench.verdicts.verdict import (
     CellSummary,
     ContrastVerdict,
@@ -74,11 +76,15 @@ def judge_design(
     alpha: float,
     *,
     tested: bool = True,
+    looks: Looks | None = None,
+    frozen: Mapping[str, ContrastVerdict] = MappingProxyType({}),
 ) -> DesignVerdict:
     """Return the verdict of one mechanism or outcome, before Holm's adjustment.
 
     `skipped` has the cells whose norm does not fit, with the reason. If not `tested` (a
-    smoke check), every contrast is "not tested".
+    smoke check), every contrast is "not tested". With `looks`, contrasts are judged at
+    the present look. `frozen` has the contrasts, by name, that an earlier look settled;
+    they stay as they are.
     """
     arms_with_runs = {arm_of(cell) for cell, runs in cells.items() if runs}
     gate = {
@@ -87,7 +93,8 @@ def judge_design(
         if arm in arms_with_runs
     }
     contrasts = [
-        judge(contrast, design, cells, rates, gate, alpha, tested)
+        frozen.get(contrast.name)
+        or judge(contrast, design, cells, rates, gate, alpha, tested, looks)
         for contrast in design.contrasts
     ]
     crossovers = [
@@ -152,9 +159,14 @@ def _after_holm(
             f"{contrast.because}, but not after Holm over {tests} "
             f"primary contrasts (p {decisive:.2g})"
         )
-        changes["seeds_needed"] = seeds_needed(
-            contrast.says, contrast.effect, contrast.sd, contrast.margin, alpha / tests
-        )
+        if not contrast.looks:
+            changes["seeds_needed"] = seeds_needed(
+                contrast.says,
+                contrast.effect,
+                contrast.sd,
+                contrast.margin,
+                alpha / tests,
+            )
     return contrast.model_copy(update=changes)
 
 

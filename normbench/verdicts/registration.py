@@ -29,6 +29,7 @@ from normbench.config.choices import choices
 from normbench.errors import RequestError, Unreadable, did_you_mean
 from normbench.registry import explain
 from normbench.system.untrusted import yaml_value
+from normbench.verdicts.seeds import LookSeeds, Seeds, Spending, check_looks
 
 BudgetName = Literal["smoke", "quick", "full"]
 BUDGETS: tuple[BudgetName, ...] = get_args(BudgetName)
@@ -131,6 +132,10 @@ class Design(_Registered):
     each cell on `tuning_seeds` seeds. If the lowest of several rates is the best, half
     of that rate is tried too. If the highest of several rates is the best, twice that
     rate is tried too. This repeats at most `extend` times.
+
+    Every cell has `seeds` test seeds, or at most as many as the last of `looks`: each
+    contrast is judged at every look, a number of test seeds, until it is settled.
+    `spending` divides alpha among the looks.
     """
 
     question: str
@@ -143,7 +148,9 @@ class Design(_Registered):
     """The metric of the validation split on which rates are chosen."""
     tuning_seeds: PositiveInt = 2
     extend: NonNegativeInt = 2
-    seeds: Annotated[int, Field(ge=6)] = 8
+    seeds: Seeds = 8
+    looks: LookSeeds | None = None
+    spending: Spending = "pocock"
     seconds: PositiveFloat
     """Measured seconds of one run on one core, for the planned cost of a check."""
     gate: Gate
@@ -152,6 +159,13 @@ class Design(_Registered):
     probes: list[str] = []
     """Names of the probes that measure the network at the end of each run, except the
     runs that choose the learning rate."""
+
+    @model_validator(mode="after")
+    def _check_looks(self) -> Self:
+        check_looks(
+            self.looks, self.spending, seeds_given="seeds" in self.model_fields_set
+        )
+        return self
 
     @model_validator(mode="after")
     def _check_cells(self) -> Self:
@@ -227,6 +241,10 @@ class Design(_Registered):
         if level not in self.levels:
             known = did_you_mean(level, self.levels)
             raise ValueError(f"{cell}: no such level; {known}")
+
+    def planned_looks(self) -> list[int]:
+        """Return the numbers of test seeds at which contrasts are judged."""
+        return self.looks or [self.seeds]
 
     def all_cells(self) -> list[str]:
         """Return the cells that are trained."""

@@ -77,7 +77,10 @@ class CellSummary(_Reported):
 
 
 class Interval(NamedTuple):
-    """An interval of confidence 1 - alpha if `wide`, otherwise of 1 - 2 alpha."""
+    """An interval of confidence 1 - alpha if `wide`, otherwise of 1 - 2 alpha.
+
+    Over all looks at a contrast, if there are several.
+    """
 
     low: float
     high: float
@@ -100,8 +103,15 @@ class ContrastVerdict(_Reported):
     each learning rate, the same contrast with every cell at that rate. This contrast is
     the mean over the tuning seeds on validation samples. It has no influence on the
     decision. `seeds_needed` is the number of seeds that would decide an inconclusive
-    contrast with power .8. `withdrawn` is the reason of a remark that withdraws the
-    decision.
+    contrast of a fixed design with power .8. `withdrawn` is the reason of a remark that
+    withdraws the decision.
+
+    `looks` are the numbers of seeds at which the contrast was judged. The last is that
+    of all numbers here: a settled contrast is not judged again. `planned` is the
+    largest number of seeds that was registered. With looks, both intervals are repeated
+    confidence intervals, and `p` and `p_against` are adjusted for the looks: together,
+    all looks have the probability of an error of one fixed test. `p_sign_flip` and the
+    interval of `above` are those of a test that looks once.
     """
 
     name: str
@@ -131,12 +141,29 @@ class ContrastVerdict(_Reported):
     at_one_rate: dict[str, float] = {}
     seeds_needed: int | None = None
     values: dict[str, float] = {}
+    looks: list[int] = []
+    planned: int | None = None
     withdrawn: str | None = None
 
     @property
     def headline(self) -> Headline:
         """The decision that is shown."""
         return "withdrawn" if self.withdrawn else self.decision
+
+    @property
+    def settled(self) -> bool:
+        """Whether further seeds cannot change the decision.
+
+        That is so if there is a decision, or if a run that the contrast needs has no
+        finite metric.
+        """
+        return self.decision != "inconclusive" or self.effect is None
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether a look before the last one that was planned gave the decision."""
+        planned = self.planned or 0
+        return bool(self.looks) and self.looks[-1] < planned and self.settled
 
     @property
     def interval(self) -> Interval | None:

@@ -11,7 +11,7 @@ from claims_made import TINY, Plain, put
 from pydantic import ValidationError
 
 from normbench.claims import theorems
-from normbench.claims.budgets import designs_for, seeds_for
+from normbench.claims.budgets import designs_for, looks_for
 from normbench.claims.check import cost, prepare
 from normbench.claims.trial import Request, Trial
 from normbench.cli.progress import SweepProgress
@@ -283,4 +283,52 @@ def test_overrides_of_a_budget_win_over_those_of_cells(tmp_path: Path) -> None:
 
 def test_seeds_are_those_of_the_budget() -> None:
     design = read_claim("batch-size-dependence").outcomes["norm_batch"]
-    assert [seeds_for(design, budget) for budget in BUDGETS] == [1, 6, 16]
+    assert [looks_for(design, budget) for budget in BUDGETS] == [(1,), (6,), (16,)]
+
+
+def looking(**changes: Any) -> Plain:
+    """Return the tiny claim with looks."""
+    plain = copy.deepcopy(TINY)
+    plain["outcomes"]["digits"] |= {"looks": [8, 16, 32], **changes}
+    return plain
+
+
+def test_a_design_with_looks_is_judged_at_each_of_them_in_a_full_check() -> None:
+    claim = Claim(**looking())
+    design = claim.outcomes["digits"]
+    assert design.spending == "pocock"
+    looks = [looks_for(design, budget) for budget in BUDGETS]
+    assert looks == [(1,), (6,), (8, 16, 32)]
+    full = cost(claim, "full")
+    assert (full.first_test_runs, full.test_runs) == (3 * 8, 3 * 32)
+    assert full.first_core_seconds < full.core_seconds
+    quick = cost(claim, "quick")
+    assert quick.first_test_runs == quick.test_runs
+    hashes = {
+        registration_hash(Claim(**plain))
+        for plain in (TINY, looking(), looking(spending="kim_demets"))
+    }
+    assert len(hashes) == 3
+    assert registration_hash(Claim(**looking(spending="pocock"))) in hashes
+    again = Claim(**claim.model_dump(exclude_defaults=True))
+    assert again == claim
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"looks": [8]}, "at least 2 items"),
+        ({"looks": [5, 8]}, r"\[5, 8\] must be increasing numbers of seeds, 6 or more"),
+        ({"looks": [8, 8, 16]}, "must be increasing"),
+        ({"looks": [16, 8]}, "must be increasing"),
+        ({"seeds": 32}, "seeds or looks, not both"),
+        (
+            {"looks": None, "spending": "kim_demets"},
+            "spending: kim_demets divides alpha among looks",
+        ),
+        ({"spending": "obrien"}, "'pocock', 'obrien_fleming' or 'kim_demets'"),
+    ],
+)
+def test_wrong_looks_are_named(changes: Plain, error: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=error):
+        read_claim("tiny", put(looking(**changes), tmp_path))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from pages_made import COMMITTED
 from typer.testing import CliRunner, Result
+from verdicts_made import with_defaults
 
 from normbench.cli import app
 from normbench.errors import RequestError
@@ -156,7 +157,7 @@ def test_json_has_the_record_and_what_was_remarked(folder: Path) -> None:
         findings={"theorem": "a finding"},
     )
     # What a check writes has no remarks.
-    assert json.loads(as_recorded(verdict)) == {"census_failures": {}} | recorded
+    assert json.loads(as_recorded(verdict)) == with_defaults(recorded)
     (row,) = (
         r for r in json.loads(cli(folder, "list", "--json").stdout) if r["name"] == NAME
     )

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from normbench.report import words
 from normbench.report.published import published_line
 from normbench.report.text.paragraph import paragraph
-from normbench.report.words import with_finding
 from normbench.verdicts.registration import Claim, Contrast, Design
 
 RELATIONS = {
@@ -37,7 +37,9 @@ def _lines(
     width: int,
     finding: str | None,
 ) -> Iterator[str]:
-    yield paragraph(f"{claim.name}: ", with_finding(claim.statement, finding), width)
+    yield paragraph(
+        f"{claim.name}: ", words.with_finding(claim.statement, finding), width
+    )
     yield paragraph("source: ", claim.source, width)
     theorems = [
         f"{statements[theorem.check]} (within {theorem.tolerance:g})"
@@ -83,7 +85,10 @@ def _design(design: Design, width: int) -> Iterator[str]:
     if len(design.rates) > 1:
         choice = f"chosen on {design.tuning_seeds} other seeds by {design.validation}"
     rates = ", ".join(f"{lr:g}" for lr in design.rates)
-    yield row("runs", f"{len(cells)} cells, {design.seeds} seeds; lr {rates}, {choice}")
+    seeds = f"{design.seeds} seeds"
+    if design.looks:
+        seeds = words.registered_looks(design.looks, design.spending)
+    yield row("runs", f"{len(cells)} cells, {seeds}; lr {rates}, {choice}")
     yield row(
         "gate",
         f"an arm counts as trained if {design.gate.metric} < {design.gate.below:g}",

@@ -1,0 +1,37 @@
+"""How many test seeds a design has: a fixed number, or looks at increasing numbers."""
+
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+MIN_SEEDS = 6
+"""With five seeds, no test without a normal model can reach p < .05."""
+
+Seeds = Annotated[int, Field(ge=MIN_SEEDS)]
+LookSeeds = Annotated[list[int], Field(min_length=2)]
+Spending = Literal["pocock", "obrien_fleming", "kim_demets"]
+"""How the error probability alpha is divided among looks; see `spending.spent`."""
+
+
+def check_looks(
+    looks: list[int] | None, spending: Spending, *, seeds_given: bool
+) -> None:
+    """Raise ValueError unless the looks of a design fit its other keys."""
+    if looks is None:
+        if spending != "pocock":
+            raise ValueError(
+                f"spending: {spending} divides alpha among looks; add looks"
+            )
+        return
+    if seeds_given:
+        raise ValueError(
+            "a design has seeds or looks, not both; the last look is the largest "
+            "number of seeds, so leave out seeds"
+        )
+    increasing = all(a < b for a, b in pairwise(looks))
+    if not increasing or looks[0] < MIN_SEEDS:
+        raise ValueError(
+            f"looks: {looks} must be increasing numbers of seeds, {MIN_SEEDS} or more, "
+            "such as [8, 16, 24, 32]"
+        )
