@@ -1,6 +1,7 @@
 """The command `compare`, a check of a user's own comparison of norms."""
 
-from typing import Annotated
+from math import inf
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +23,10 @@ from normbench.cli.trials import (
     compose_engine,
     make_rounds,
 )
+
+if TYPE_CHECKING:
+    from normbench.verdicts.ranking import Ranking
+    from normbench.verdicts.verdict import Verdict
 
 Arms = Annotated[
     list[str] | None,
@@ -65,6 +70,15 @@ Gate = Annotated[
         help="An arm counts as trained if its training metric is better than this.",
     ),
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="Rank the arms in this time: spend it on the arms and the seeds that "
+        "decide most. The same command continues.",
+        show_default="no limit",
+    ),
+]
 
 
 def compare(
@@ -75,6 +89,7 @@ def compare(
     rates: Rates = "0.05,0.1,0.2",
     seeds: Seeds = 8,
     gate: Gate = 0.5,
+    minutes: Minutes = None,
     engine: EngineOverrides = None,
     workers: Workers = None,
     redo_stale: RedoStale = False,
@@ -92,13 +107,19 @@ def compare(
     on validation data. A verdict is `supported` if the other arm is better than the
     first arm, and `refuted` if it is worse. It is exploratory, because no claim was
     registered before the runs. The same command continues an interrupted comparison.
+
+    With --minutes, all arms are compared with each other at one level. Arms that are
+    clearly worse stop early. The answer is a ranking, and says what it does not know.
     """
     with exit_codes():
         from normbench.claims.check import check, prepare
         from normbench.claims.comparison import comparison
+        from normbench.claims.race import race
         from normbench.claims.trial import Request
+        from normbench.report.text.ranking import ranking_text
         from normbench.report.text.verdict import verdict_text
 
+        _require_positive(minutes)
         rounds = make_rounds(results, module, redo_stale)
         claim = comparison(
             arm or (),
@@ -119,10 +140,22 @@ def compare(
         )
         trial = prepare(claim, request)
         trial.require_distinct_cells()
+        result: Verdict | Ranking
         with rounds:
-            verdict = check(claim, trial, command_line())
-        plain = verdict.model_dump_json(indent=2)
-        typer.echo(plain if json else verdict_text(verdict, text_width()))
+            if minutes is None:
+                result = check(claim, trial, command_line())
+                text = verdict_text(result, text_width())
+            else:
+                result = race(claim, trial, minutes=minutes, command=command_line())
+                text = ranking_text(result, text_width())
+        typer.echo(result.model_dump_json(indent=2) if json else text)
+
+
+def _require_positive(minutes: float | None) -> None:
+    from normbench.errors import RequestError
+
+    if minutes is not None and not 0 < minutes < inf:
+        raise RequestError(f"--minutes {minutes:g} is not a positive number")
 
 
 def _rates(text: str) -> list[float]:

@@ -65,7 +65,7 @@ class Rounds:
         state = plan_state(plan, self.results, skip_failed=skip_failed)
         observer = self._observe(title, plan, state)
         records = state.finished | state.left  # `left`: failed and not repeated
-        if state.missing and not self._is_over():
+        if state.missing and not self.is_over:
 
             def announce(workers: int) -> None:
                 self._announcement.publish(
@@ -84,11 +84,18 @@ class Rounds:
             )
             run_all(work, plan.engine)
             new = self._records(state.missing)
-            self.trained |= new.keys()
+            self.trained.update(new)
             records |= new
         return {key: records[key] for key in plan.runs if key in records}
 
-    def _is_over(self) -> bool:
+    def seconds(self, plan: Plan) -> float | None:
+        """Return the expected seconds of the missing runs; None if unknown."""
+        state = plan_state(plan, self.results)
+        return forecast(plan, state, self.results).seconds() if state.missing else 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _records(self, runs: Mapping[str, RunConfig]) -> dict[str, RunRecord]:

@@ -1,0 +1,326 @@
+"""Rank any number of arms in a given time: tune and drop arms, then test the rest.
+
+Phase 1 takes at most a third of the time. It tunes learning rates on tuning seeds and
+drops arms that are clearly worse (`halving`). Phase 2 gives the other arms test seeds,
+look by look, until the best arm is told from all others, or until the time is over
+(`verdicts.standings`). The same command continues, and finished runs count. The looks
+depend on the number of seeds and not on the time, so a continued race is judged as if
+it had not been interrupted.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from statistics import mean
+from typing import Literal
+
+from normbench.claims.check import run_caveats
+from normbench.claims.halving import FULL_SEEDS, Try, Tuned, tune
+from normbench.claims.trial import Trial, require_metric
+from normbench.config.identity import run_id
+from normbench.config.schema import RunConfig, RunRecord
+from normbench.data.base import REGISTRY as DATA
+from normbench.errors import RequestError
+from normbench.sweeps.engines.base import parallel
+from normbench.verdicts import judging
+from normbench.verdicts.contrasts import metric_of
+from normbench.verdicts.placing import Race, ranked, seeds_to_settle
+from normbench.verdicts.ranking import (
+    End,
+    Further,
+    LeftOut,
+    RankedArm,
+    Ranking,
+    Spent,
+    TunedArm,
+)
+from normbench.verdicts.registration import (
+    FIRST_TUNING_SEED,
+    Claim,
+    arm_of,
+)
+from normbench.verdicts.seeds import Spending
+from normbench.verdicts.standings import Rules, Runs, Standings, judge
+
+TUNING_SHARE = 1 / 3
+"""The largest share of the time that phase 1 takes."""
+LOOKS = (6, 8, 10, 12, 16, 20, 24, 32)
+"""The numbers of test seeds at which arms are judged, unless the user gives others.
+
+They are close together: at the end of the time, seeds after the last look are not used.
+"""
+
+
+def race(
+    claim: Claim,
+    trial: Trial,
+    *,
+    minutes: float,
+    looks: Sequence[int] = LOOKS,
+    spending: Spending = "pocock",
+    command: str,
+) -> Ranking:
+    """Do runs for `minutes`, and return the ranking of the arms of `claim`.
+
+    `claim` is made by `comparison` and has one level; `trial` has its design. `command`
+    is the command line that continues the race. Raises RequestError for several levels,
+    and if fewer than two arms fit their networks.
+    """
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    course = _Course(trial)
+    course.require_arms()
+    begin = time.monotonic()
+    with course.phase("tuning", begin + 60 * minutes * TUNING_SHARE):
+        tuned = course.tune()
+    entered = {arm: t.lr for arm, t in tuned.items() if t.dropped is None}
+    design = course.design
+    rules = Rules(
+        arms=tuple(entered),
+        looks=tuple(looks),
+        spending=spending,
+        alpha=claim.alpha,
+        margin=design.contrasts[0].margin,
+        gate=course.sign * design.gate.below,
+    )
+    runs = {arm: Runs([], []) for arm in entered}
+    standings = Standings((), rules.arms, next_look=rules.looks[0])
+    # If the time ended in the first round of tuning, an arm has no rate.
+    if len(tuned) == len(course.arms):
+        with course.phase("test", begin + 60 * minutes):
+            standings = course.test(rules, entered, runs)
+    raced = Race(rules, entered, runs, course.sign)
+    return course.ranking(raced, standings, tuned, started, command)
+
+
+class _Course:
+    """The runs of a race, and what they cost.
+
+    `sign` is -1 if a higher metric is better, otherwise 1; `sign` times the metric is a
+    cost. `arms` are the arms that fit their networks.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial, self.rounds = trial, trial.request.rounds
+        ((self.name, self.design),) = trial.designs.items()
+        self.sign = -1 if self.design.contrasts[0].says == "greater" else 1
+        self.skipped = {arm_of(c): why for c, why in trial.skipped[self.name].items()}
+        self.arms = [arm for arm in self.design.arms if arm not in self.skipped]
+        self.spent: list[Spent] = []
+
+    def require_arms(self) -> None:
+        """Raise RequestError for several levels, or for fewer than two arms."""
+        levels = list(self.design.levels)
+        if len(levels) > 1:
+            raise RequestError(
+                f"--minutes ranks arms at one level, not at {len(levels)} "
+                f"({', '.join(levels)}); use one command for each level"
+            )
+        if len(self.arms) < 2:
+            reasons = "; ".join(f"{arm}: {why}" for arm, why in self.skipped.items())
+            raise RequestError(f"fewer than two arms fit their networks ({reasons})")
+
+    @contextmanager
+    def phase(self, name: Literal["tuning", "test"], deadline: float) -> Iterator[None]:
+        """Limit the rounds in the block to `deadline`, and record what they cost."""
+        begin, self.rounds.deadline = time.monotonic(), deadline
+        records, trained = self.trial.records, self.rounds.trained
+        known, trained_before = set(records), set(trained)
+        yield
+        done = trained - trained_before
+        self.spent.append(
+            Spent(
+                phase=name,
+                runs=len(done),
+                found=len(records.keys() - known - done),
+                core_seconds=sum(
+                    _seconds(records[key]) * records[key].environment.threads
+                    for key in done
+                ),
+                minutes=(time.monotonic() - begin) / 60,
+            )
+        )
+
+    def tune(self) -> dict[str, Tuned]:
+        """Do phase 1. A single rate is not tuned; then no arm is dropped."""
+        rates = set(self.design.rates)
+        if len(rates) == 1:
+            (lr,) = rates
+            return dict.fromkeys(self.arms, Tuned(lr, {}))
+        return tune(
+            self.arms,
+            rates,
+            self._measure,
+            extend=self.design.extend,
+            margin=self.design.contrasts[0].margin,
+        )
+
+    def test(
+        self, rules: Rules, rates: Mapping[str, float], runs: dict[str, Runs]
+    ) -> Standings:
+        """Do phase 2: fill `runs` look by look, and return the last standings.
+
+        A look that the remaining time does not suffice for, as far as the finished runs
+        tell, is not begun.
+        """
+        metrics = (self.design.contrasts[0].metric, self.design.gate.metric)
+        while (n := (standings := judge(rules, runs)).next_look) is not None:
+            configs = {
+                (arm, seed): self._config(arm, rates[arm], seed)
+                for seed in range(n)  # all arms have the first seeds if the time ends
+                for arm in standings.running
+            }
+            if not self._has_time(configs.values()):
+                break
+            number = rules.looks.index(n) + 1
+            title = f"test seeds, look {number} of {len(rules.looks)}"
+            records = self.trial.do(title, configs.values())
+            if len(records) < len(configs):  # the time is over
+                break
+            for metric in metrics:
+                require_metric(metric, [*records.values()])
+            for arm in standings.running:
+                of_arm = [records[run_id(configs[arm, seed])] for seed in range(n)]
+                costs, gate = (
+                    [self._cost(record, metric) for record in of_arm]
+                    for metric in metrics
+                )
+                runs[arm] = Runs(costs, gate)
+        return standings
+
+    def ranking(
+        self,
+        entered: Race,
+        standings: Standings,
+        tuned: Mapping[str, Tuned],
+        started: str,
+        command: str,
+    ) -> Ranking:
+        """Return the result from the last standings of the arms that `entered`."""
+        rules, records = entered.rules, self.trial.records
+        arms = ranked(entered, standings)
+        environment = judging.environment_of(
+            records.values(), {name: DATA.get(name).packages for name in DATA.names()}
+        )
+        ended: End = "settled"
+        if standings.next_look is not None:
+            ended = "time"
+        elif standings.open:
+            ended = "last look"
+        left_out = [LeftOut(arm=a, reason=why) for a, why in standings.out.items()]
+        left_out += [
+            LeftOut(arm=arm, reason=t.dropped) for arm, t in tuned.items() if t.dropped
+        ]
+        left_out += [
+            LeftOut(arm=a, reason=f"skipped, {why}") for a, why in self.skipped.items()
+        ]
+        return Ranking(
+            metric=self.design.contrasts[0].metric,
+            maximized=self.sign == -1,
+            margin=rules.margin,
+            alpha=rules.alpha,
+            spending=rules.spending,
+            looks=list(rules.looks),
+            seen=list(standings.seen),
+            ended=ended,
+            arms=arms,
+            left_out=left_out,
+            validation=self.design.validation,
+            tuning=[self._tuned_arm(arm, t) for arm, t in tuned.items() if t.tried],
+            spent=self.spent,
+            further=self._further(entered, standings, arms),
+            caveats=[
+                *judging.mixtures(environment),
+                *_tuning_caveats(tuned),
+                *run_caveats(self.trial),
+            ],
+            run_ids=sorted(records),
+            command=command,
+            started=started,
+            environment=environment,
+        )
+
+    def _measure(self, tries: Sequence[Try]) -> dict[Try, float | None]:
+        """Do tuning runs and return their costs; see `halving.Measure`.
+
+        Only the first round begins if the time does not suffice for all its runs.
+        """
+        configs = {
+            (arm, lr, seed): self._config(arm, lr, FIRST_TUNING_SEED + seed)
+            for arm, lr, seed in tries
+        }
+        if self.trial.records and not self._has_time(configs.values()):
+            return {}
+        seeds = 1 + max(seed for *_, seed in tries)
+        title = f"rates, {seeds} tuning seed{'s' if seeds > 1 else ''}"
+        records = self.trial.do(title, configs.values())
+        require_metric(self.design.validation, [*records.values()])
+        return {
+            key: self._cost(records[run_id(config)], self.design.validation)
+            for key, config in configs.items()
+            if run_id(config) in records
+        }
+
+    def _config(self, arm: str, lr: float, seed: int) -> RunConfig:
+        (cell,) = (c for c in self.design.all_cells() if arm_of(c) == arm)
+        return self.trial.config(self.name, cell, lr, seed)
+
+    def _has_time(self, configs: Iterable[RunConfig]) -> bool:
+        """Return whether the missing runs of `configs` are expected to end in time."""
+        seconds, deadline = self.trial.seconds(configs), self.rounds.deadline
+        assert deadline is not None
+        return seconds is None or seconds <= max(0.0, deadline - time.monotonic())
+
+    def _cost(self, record: RunRecord, metric: str) -> float | None:
+        value = metric_of(record, metric)
+        return None if value is None else self.sign * value
+
+    def _tuned_arm(self, arm: str, tuned: Tuned) -> TunedArm:
+        return TunedArm(
+            arm=arm,
+            lr=tuned.lr,
+            at_edge=tuned.at_edge,
+            validation={
+                f"{lr:g}": None if cost is None else self.sign * cost
+                for lr, (cost, _) in tuned.tried.items()
+            },
+            seeds={f"{lr:g}": seeds for lr, (_, seeds) in tuned.tried.items()},
+        )
+
+    def _further(
+        self, entered: Race, standings: Standings, arms: Sequence[RankedArm]
+    ) -> Further | None:
+        """Return what would settle the open arms, or lead to the first look."""
+        if standings.seen and not standings.open:
+            return None
+        seeds: int | None = entered.rules.looks[0]
+        if standings.seen:
+            seeds = seeds_to_settle(arms, standings)
+        minutes = None
+        times = [_seconds(record) for record in self.trial.records.values()]
+        if seeds is not None and times:
+            runs = seeds * len(standings.running)
+            minutes = runs * mean(times) / parallel(self.trial.request.engine) / 60
+        return Further(arms=list(standings.running), seeds=seeds, minutes=minutes)
+
+
+def _seconds(record: RunRecord) -> float:
+    times = record.seconds
+    return times.setup + times.train + times.evaluate
+
+
+def _tuning_caveats(tuned: Mapping[str, Tuned]) -> list[str]:
+    """Return what limits the choice of the rates, one sentence each."""
+    caveats = []
+    seeds = min((t.tried[t.lr][1] for t in tuned.values() if t.tried), default=None)
+    if seeds is not None and seeds < FULL_SEEDS:
+        caveats.append(
+            f"the time sufficed for {seeds} of {FULL_SEEDS} tuning seeds; the learning "
+            "rates may be poor, and no arm was dropped"
+        )
+    at_edge = [arm for arm, t in tuned.items() if t.at_edge]
+    if at_edge:
+        caveats.append(
+            f"the best rate is at an edge of what was tried for {', '.join(at_edge)}"
+        )
+    return caveats
