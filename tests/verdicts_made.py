@@ -12,6 +12,7 @@ from normbench.config.schema import RunRecord
 from normbench.verdicts import judging
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import Claim, Contrast, Design, Gate, Says
+from normbench.verdicts.spending import Looks
 from normbench.verdicts.verdict import DesignVerdict, Rate, Verdict
 
 CLAIMS = Path(__file__).parents[1] / "results" / "claims"
@@ -82,12 +83,13 @@ def judge(
     *,
     alpha: float = 0.05,
     tested: bool = True,
+    looks: Looks | None = None,
 ) -> DesignVerdict:
     """Judge the design from the runs of its cells, in the order of their seeds."""
     numbered = {cell: dict(enumerate(runs)) for cell, runs in cells.items()}
     rates = dict.fromkeys(design.all_cells(), RATE)
     return judging.judge_design(
-        "made_up", design, numbered, rates, {}, alpha, tested=tested
+        "made_up", design, numbered, rates, {}, alpha, tested=tested, looks=looks
     )
 
 

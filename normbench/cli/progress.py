@@ -136,10 +136,14 @@ class Tally:
 
 
 class SweepProgress:
-    """Prints a line for each run that ends, and shows a bar if there is a terminal."""
+    """Prints a line for each run that ends, and shows a bar if there is a terminal.
 
-    def __init__(self, console: Console) -> None:
+    If it is `blind`, it shows no metrics.
+    """
+
+    def __init__(self, console: Console, *, blind: bool = False) -> None:
         self.tally = Tally()
+        self._blind = blind
         self._missing = 0
         self._seconds_left: float | None = None
         self._printed: set[str] = set()
@@ -174,7 +178,7 @@ class SweepProgress:
         self._seconds_left = left
         line = (
             f"[{self.tally.ended}/{self._missing}] {record.run_id[:8]}  "
-            f"{titles.title(record.config)}  {_result(record)}"
+            f"{titles.title(record.config)}  {_result(record, self._blind)}"
         )
         # A bar shows the time left; if there is no bar, the line shows it.
         self._print(line if self._bar.live.is_started else f"{line}{self._time_left()}")
@@ -223,11 +227,13 @@ class SweepProgress:
         return f"  {duration(self._seconds_left)} left"
 
 
-def _result(record: RunRecord) -> str:
+def _result(record: RunRecord, blind: bool) -> str:
     seconds = record.seconds.setup + record.seconds.train + record.seconds.evaluate
     value = record.metrics.get(record.primary_metric)
-    if record.status == "ok" and value is not None:
-        return f"{record.primary_metric} {value:.4f}  {seconds:.1f} s"
+    if record.status == "ok":
+        hidden = blind or value is None
+        shown = "ok" if hidden else f"{record.primary_metric} {value:.4f}"
+        return f"{shown}  {seconds:.1f} s"
     if record.status == "diverged":
         return f"diverged at step {record.diverged_at}"
     return f"{record.status}: {_last_line(record.error)}"

@@ -52,13 +52,18 @@ def compose_engine(
 def make_rounds(
     results: Path, modules: Sequence[str] | None, redo_stale: bool
 ) -> "Rounds":
-    """Import the user's modules, and return rounds of runs in the folder `results`."""
+    """Import the user's modules, and return rounds of runs in the folder `results`.
+
+    No metric is shown before the verdict: who sees effects between looks, and stops or
+    goes on because of them, has more errors than the verdict says.
+    """
     from normbench.config.user_modules import import_modules
     from normbench.records.store import Results
     from normbench.sweeps.round import Rounds
 
     import_modules(modules or ())
-    return Rounds(Results(results, tuple(modules or ()), redo_stale), _observe)
+    folder = Results(results, tuple(modules or ()), redo_stale)
+    return Rounds(folder, _observe, blind=True)
 
 
 def _observe(title: str, plan: "Plan", state: "PlanState") -> "SweepObserver":
@@ -69,7 +74,7 @@ def _observe(title: str, plan: "Plan", state: "PlanState") -> "SweepObserver":
     if state.missing:
         done = f"{len(state.finished)} of {len(plan.runs)} are done"
         typer.echo(f"{title}, {done}", err=True)
-    return SweepProgress(Terminal(stderr=True))
+    return SweepProgress(Terminal(stderr=True), blind=True)
 
 
 def command_line() -> str:

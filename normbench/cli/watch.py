@@ -167,8 +167,11 @@ def _footer(snapshot: "Snapshot", console: "Console") -> "Iterator[Text]":
     from rich.text import Text
 
     extremes = snapshot.extremes()
-    if extremes or snapshot.running or snapshot.failures or snapshot.left_out:
+    listed = snapshot.running or snapshot.failures or snapshot.left_out
+    if extremes or listed or snapshot.blind:
         yield Text()
+    if snapshot.blind:
+        yield Text("no metrics are shown before the verdict", style="dim")
     for text in snapshot.left_out[:MAX_LISTED]:
         yield Text(f"left out {text}", style=MARKS["failed"].style)
     for metric, (best, worst) in extremes.items():

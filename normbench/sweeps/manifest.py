@@ -27,7 +27,11 @@ FILE = "manifest.json.gz"
 
 
 class Manifest(BaseModel):
-    """The runs of a sweep by id; `todo` are the ids of the runs to train."""
+    """The runs of a sweep by id; `todo` are the ids of the runs to train.
+
+    `blind` runs belong to a check or a comparison, which looks at their metrics by its
+    own rules; `watch` shows no metric of them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,6 +41,7 @@ class Manifest(BaseModel):
     runs: dict[str, RunConfig]
     skipped: dict[str, Skipped]
     todo: list[str]
+    blind: bool = False
 
 
 class Announcement:

@@ -30,18 +30,22 @@ class Rounds:
     """Executes plans in one results folder, one after another, in a `with` block.
 
     `normbench watch` shows all rounds as one sweep. In the block, Ctrl-C, SIGTERM and
-    SIGHUP raise KeyboardInterrupt; the running runs then write checkpoints.
+    SIGHUP raise KeyboardInterrupt; the running runs then write checkpoints. `watch`
+    shows no metrics of `blind` rounds.
 
     `deadline` is the time of `time.monotonic` at which a round ends, None for no limit.
     Then the running runs write checkpoints, and the records that exist are returned.
     `trained` has the ids of the runs whose records this process made.
     """
 
-    def __init__(self, results: Results, observe: Observe) -> None:
+    def __init__(
+        self, results: Results, observe: Observe, *, blind: bool = False
+    ) -> None:
         self.results = results
         self.deadline: float | None = None
         self.trained: set[str] = set()
         self._observe = observe
+        self._blind = blind
         self._announcement = Announcement(results.folder)
         self._open = ExitStack()
 
@@ -75,6 +79,7 @@ class Rounds:
                         runs=plan.runs,
                         skipped=plan.skipped,
                         todo=list(state.missing),
+                        blind=self._blind,
                     )
                 )
 

