@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -12,6 +13,7 @@ from normbench.errors import RequestError
 from normbench.registry import explain
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.verdicts.registration import Claim, Contrast, Design, Gate
+from normbench.verdicts.seeds import Spending
 
 
 def comparison(
@@ -21,7 +23,8 @@ def comparison(
     metric: str,
     margin: float,
     rates: Sequence[float],
-    seeds: int,
+    seeds: Sequence[int],
+    spending: Spending = "pocock",
     gate: float,
     config_dir: Path | None = None,
 ) -> Claim:
@@ -29,7 +32,8 @@ def comparison(
 
     As in a sweep, a key may have several values. Each combination of values in `arms`
     is an arm. Each combination of values in `overrides` is a level. Lower is better,
-    unless the task maximizes the metric. Raises RequestError if a value is wrong.
+    unless the task maximizes the metric. Several numbers in `seeds` are looks. Raises
+    RequestError if a value is wrong.
     """
     overrides_of_arm = _arms(arms, config_dir)
     first, *others = overrides_of_arm
@@ -60,7 +64,7 @@ def comparison(
             levels=levels,
             rates=list(rates),
             validation=f"{validation_split}/{quantity}",
-            seeds=seeds,
+            **_seeds(seeds, spending),
             seconds=10.0,
             gate=Gate(metric=f"train/{quantity}", below=gate),
             contrasts=contrasts,
@@ -74,6 +78,18 @@ def comparison(
         confounds=["rates are tuned for each arm and level", "seeds are paired"],
         outcomes={"comparison": design},
     )
+
+
+def _seeds(seeds: Sequence[int], spending: Spending) -> dict[str, Any]:
+    """Return the keys of a design for a fixed number of seeds, or for several looks."""
+    if len(seeds) > 1:
+        return {"looks": list(seeds), "spending": spending}
+    if spending != "pocock":
+        raise RequestError(
+            f"--spending {spending} divides alpha among looks; give --seeds several "
+            "numbers, such as 8,16,24,32"
+        )
+    return {"seeds": seeds[0]}
 
 
 def _arms(arms: Sequence[str], config_dir: Path | None) -> dict[str, str]:

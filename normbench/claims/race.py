@@ -40,27 +40,13 @@ from normbench.verdicts.registration import (
     Claim,
     arm_of,
 )
-from normbench.verdicts.seeds import Spending
 from normbench.verdicts.standings import Rules, Runs, Standings, judge
 
 TUNING_SHARE = 1 / 3
 """The largest share of the time that phase 1 takes."""
-LOOKS = (6, 8, 10, 12, 16, 20, 24, 32)
-"""The numbers of test seeds at which arms are judged, unless the user gives others.
-
-They are close together: at the end of the time, seeds after the last look are not used.
-"""
 
 
-def race(
-    claim: Claim,
-    trial: Trial,
-    *,
-    minutes: float,
-    looks: Sequence[int] = LOOKS,
-    spending: Spending = "pocock",
-    command: str,
-) -> Ranking:
+def race(claim: Claim, trial: Trial, *, minutes: float, command: str) -> Ranking:
     """Do runs for `minutes`, and return the ranking of the arms of `claim`.
 
     `claim` is made by `comparison` and has one level; `trial` has its design. `command`
@@ -77,8 +63,8 @@ def race(
     design = course.design
     rules = Rules(
         arms=tuple(entered),
-        looks=tuple(looks),
-        spending=spending,
+        looks=tuple(design.planned_looks()),
+        spending=design.spending,
         alpha=claim.alpha,
         margin=design.contrasts[0].margin,
         gate=course.sign * design.gate.below,

@@ -1,7 +1,9 @@
 """The command `compare`, a check of a user's own comparison of norms."""
 
+from collections.abc import Callable
+from enum import StrEnum
 from math import inf
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -25,8 +27,19 @@ from normbench.cli.trials import (
 )
 
 if TYPE_CHECKING:
-    from normbench.verdicts.ranking import Ranking
-    from normbench.verdicts.verdict import Verdict
+    from normbench.claims.trial import Trial
+    from normbench.verdicts.registration import Claim
+
+Number = TypeVar("Number", int, float)
+
+SEEDS = "8,16,24,32"
+"""The default of --seeds."""
+RACE_SEEDS = "6,8,10,12,16,20,24,32"
+"""The default of --seeds with --minutes.
+
+The numbers are close together: when the time is over, seeds beyond the last number that
+all arms have are not used yet.
+"""
 
 Arms = Annotated[
     list[str] | None,
@@ -58,9 +71,31 @@ Rates = Annotated[
     ),
 ]
 Seeds = Annotated[
-    int,
+    str | None,
     typer.Option(
-        metavar="NUMBER", min=6, help="Number of seeds of each arm at each level."
+        metavar="NUMBERS",
+        help="Numbers of seeds of each arm at each level at which the comparison is "
+        "judged. It stops at the first one that settles it; one number is a fixed "
+        "number of seeds.",
+        show_default=f"{SEEDS}; with --minutes {RACE_SEEDS}",
+    ),
+]
+
+
+class SpendingName(StrEnum):
+    """The choices of --spending: how alpha is divided among the looks."""
+
+    pocock = "pocock"
+    obrien_fleming = "obrien_fleming"
+    kim_demets = "kim_demets"
+
+
+SpendingOption = Annotated[
+    SpendingName,
+    typer.Option(
+        "--spending",
+        help="How the error probability is divided among the numbers of seeds. pocock "
+        "stops earliest, obrien_fleming spends next to nothing on the first ones.",
     ),
 ]
 Gate = Annotated[
@@ -87,7 +122,8 @@ def compare(
     margin: Margin = 0.01,
     metric: Metric = "test/error",
     rates: Rates = "0.05,0.1,0.2",
-    seeds: Seeds = 8,
+    seeds: Seeds = None,
+    spending: SpendingOption = SpendingName.pocock,
     gate: Gate = 0.5,
     minutes: Minutes = None,
     engine: EngineOverrides = None,
@@ -106,28 +142,28 @@ def compare(
     the combinations of the values in the KEY=VALUE arguments. Learning rates are tuned
     on validation data. A verdict is `supported` if the other arm is better than the
     first arm, and `refuted` if it is worse. It is exploratory, because no claim was
-    registered before the runs. The same command continues an interrupted comparison.
+    registered before the runs. An arm stops as soon as its comparisons are settled.
+    The same command continues an interrupted comparison.
 
     With --minutes, all arms are compared with each other at one level. Arms that are
-    clearly worse stop early. The answer is a ranking, and says what it does not know.
+    worse stop early. The answer is a ranking, and says what is not known yet.
     """
     with exit_codes():
-        from normbench.claims.check import check, prepare
+        from normbench.claims.check import prepare
         from normbench.claims.comparison import comparison
-        from normbench.claims.race import race
         from normbench.claims.trial import Request
-        from normbench.report.text.ranking import ranking_text
-        from normbench.report.text.verdict import verdict_text
 
         _require_positive(minutes)
+        default = SEEDS if minutes is None else RACE_SEEDS
         rounds = make_rounds(results, module, redo_stale)
         claim = comparison(
             arm or (),
             overrides or (),
             metric=metric,
             margin=margin,
-            rates=_rates(rates),
-            seeds=seeds,
+            rates=_numbers(float, "--rates", rates, "0.05,0.1,0.2"),
+            seeds=_numbers(int, "--seeds", default if seeds is None else seeds, SEEDS),
+            spending=spending.value,
             gate=gate,
             config_dir=config_dir,
         )
@@ -140,15 +176,30 @@ def compare(
         )
         trial = prepare(claim, request)
         trial.require_distinct_cells()
-        result: Verdict | Ranking
         with rounds:
-            if minutes is None:
-                result = check(claim, trial, command_line())
-                text = verdict_text(result, text_width())
-            else:
-                result = race(claim, trial, minutes=minutes, command=command_line())
-                text = ranking_text(result, text_width())
-        typer.echo(result.model_dump_json(indent=2) if json else text)
+            typer.echo(_result(claim, trial, minutes, json))
+
+
+def _result(claim: "Claim", trial: "Trial", minutes: float | None, json: bool) -> str:
+    """Do the runs; return the verdict, or with `minutes` the ranking, as text."""
+    from normbench.claims.check import check
+    from normbench.claims.race import race
+    from normbench.report.text.ranking import ranking_text
+    from normbench.report.text.verdict import verdict_text
+
+    if minutes is None:
+        verdict = check(claim, trial, command_line())
+        return (
+            verdict.model_dump_json(indent=2)
+            if json
+            else verdict_text(verdict, text_width())
+        )
+    ranking = race(claim, trial, minutes=minutes, command=command_line())
+    return (
+        ranking.model_dump_json(indent=2)
+        if json
+        else ranking_text(ranking, text_width())
+    )
 
 
 def _require_positive(minutes: float | None) -> None:
@@ -158,12 +209,15 @@ def _require_positive(minutes: float | None) -> None:
         raise RequestError(f"--minutes {minutes:g} is not a positive number")
 
 
-def _rates(text: str) -> list[float]:
+def _numbers(
+    kind: Callable[[str], Number], option: str, text: str, example: str
+) -> list[Number]:
+    """Return the numbers of an option. Raises RequestError for something else."""
     from normbench.errors import RequestError
 
     try:
-        return [float(number) for number in text.split(",")]
+        return [kind(number) for number in text.split(",")]
     except ValueError:
         raise RequestError(
-            f"--rates {text!r} is not a list of numbers, such as 0.05,0.1,0.2"
+            f"{option} {text!r} is not a list of numbers, such as {example}"
         ) from None

@@ -220,6 +220,68 @@ def test_compare_judges_its_arms_by_the_same_rules(folder: Path) -> None:
     assert plain["budget"] == "full"
 
 
+def looking(looks: list[int]) -> Plain:
+    """Return the yaml of the claim with looks; affine learns nothing in ten steps."""
+    plain = real(looks=looks, spending="kim_demets")
+    del plain["outcomes"]["digits"]["seeds"]
+    return plain
+
+
+@pytest.mark.slow
+def test_a_full_check_with_looks_is_made_again_from_its_records(
+    tmp_path: Path,
+) -> None:
+    put(looking([6, 8]), tmp_path / "mine")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "mine")
+    git(tmp_path, "commit", "-qm", "registered")
+    done = normbench(tmp_path, "claim", "check", "tiny", *MINE, "--budget", "full")
+    assert done.returncode == 0, done.stderr
+    assert "tiny: test seeds, look 1 of 2, 0 of 12 are done" in done.stderr
+    assert "test/error" not in done.stderr  # no metric before the verdict
+    (contrast,) = verdict_of(tmp_path).outcomes[0].contrasts
+    assert (contrast.looks, contrast.planned) in (([6], 8), ([6, 8], 8))
+    assert ("look 2 of 2" in done.stderr) is (contrast.looks == [6, 8])
+    assert f"settled at {contrast.n} of at most 8 seeds" in " ".join(
+        done.stdout.split()
+    )
+    assert runs_in(tmp_path) == 4 + 2 * contrast.n
+    watched = json.loads(normbench(tmp_path, "watch", "--json").stdout)
+    assert watched["blind"] and watched["extremes"] == {}
+    shown = normbench(tmp_path, "claim", "show", "tiny", *MINE).stdout
+    assert "looks at 6 and 8 seeds (Kim-DeMets spending)" in " ".join(shown.split())
+    assert "full   from 16 to 20 runs" in shown
+    # Records of other seeds in the folder have no influence.
+    old = verdict_of(tmp_path)
+    common = real()["outcomes"]["digits"]["common"].split()
+    more = [*common, "norm=batch,affine", "norm_batch=2,32", "seed=range(0,10)"]
+    rates = f"lr={','.join({str(c.rate.lr) for c in old.outcomes[0].cells})}"
+    swept = normbench(tmp_path, "sweep", *more, rates, "tracker=none")
+    assert swept.returncode == 0, swept.stderr
+    again = normbench(
+        tmp_path, "claim", "check", "tiny", *MINE, "--budget", "full", "--from-records"
+    )
+    assert again.returncode == 0, again.stderr
+    unlike = {"started": "", "command": ""}
+    assert verdict_of(tmp_path).model_copy(update=unlike) == old.model_copy(
+        update=unlike
+    )
+
+
+@pytest.mark.slow
+def test_compare_looks_until_it_is_settled(folder: Path) -> None:
+    words = [*real()["outcomes"]["digits"]["common"].split()]
+    arms = ["--arm", "norm=affine", "--arm", "norm=batch"]
+    options = ["--rates", "0.1,0.2", "--gate", "0.99", "--json"]
+    looks = ["--seeds", "6,7", "--spending", "obrien_fleming"]
+    done = normbench(folder, "compare", *words, *arms, *options, *looks)
+    assert done.returncode == 0, done.stderr
+    (contrast,) = json.loads(done.stdout)["outcomes"][0]["contrasts"]
+    assert contrast["planned"] == 7
+    assert contrast["n"] == contrast["looks"][-1]
+    assert "look 1 of 2" in done.stderr or "runs to do" not in done.stderr
+
+
 def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(
     invoke: Command, tmp_path: Path
 ) -> None:
@@ -231,6 +293,7 @@ def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(
         (["claim", "check", "tiny", "--arm", "norm=batch lr=1"], "lr=1 cannot"),
         (["compare", "--arm", "norm=batch"], "two arms"),
         (["compare", "--rates", "a,b"], "not a list of numbers"),
+        (["compare", "--seeds", "8,b"], "--seeds '8,b' is not a list of numbers"),
         (
             ["claim", "check", "tiny", "--from-records"],
             "results/claims/tiny/records.jsonl.gz is not there",

@@ -19,7 +19,7 @@ def compared(arms: Sequence[str] = ARMS, **changes: Any) -> Claim:
         "metric": "test/error",
         "margin": 0.01,
         "rates": [0.1],
-        "seeds": 8,
+        "seeds": [8],
         "gate": 0.5,
     }
     return comparison(arms, ["batch_size=8,32"], **(given | changes))
@@ -43,6 +43,13 @@ def test_all_arms_are_compared_with_the_first_at_every_level() -> None:
     )
 
 
+def test_several_numbers_of_seeds_are_looks() -> None:
+    (fixed,) = compared().outcomes.values()
+    (looking,) = compared(seeds=[8, 16], spending="kim_demets").outcomes.values()
+    assert (fixed.planned_looks(), fixed.looks) == ([8], None)
+    assert (looking.planned_looks(), looking.spending) == ([8, 16], "kim_demets")
+
+
 def test_higher_is_better_if_the_task_maximizes_the_metric(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -61,6 +68,9 @@ def test_a_wrong_comparison_is_refused() -> None:
         ({"margin": 0.0}, "margin"),
         ({"rates": [-1.0]}, "rates"),
         ({"metric": "error"}, "SPLIT/METRIC"),
+        ({"seeds": [5]}, "seeds.*greater than or equal to 6"),
+        ({"seeds": [16, 8]}, r"looks: \[16, 8\] must be increasing"),
+        ({"spending": "kim_demets"}, "give --seeds several numbers"),
     ]
     for change, message in wrong:
         with pytest.raises(RequestError, match=message):
