@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
+from pydantic import BaseModel, ConfigDict, PositiveFloat
+
 from normbench import stats
 
 Try = tuple[str, float, int]
@@ -31,16 +33,17 @@ MIN_ARMS = 2
 """So many arms are never dropped, because test seeds must judge the result."""
 
 
-@dataclass(frozen=True)
-class Tuned:
+class Tuned(BaseModel):
     """The rate of an arm, and what the tuning seeds show about the arm.
 
-    `tried` has the mean cost of each rate, None if a run lacks it, and the number of
-    its seeds. `at_edge` is true if `lr` is the lowest or the highest rate that was
-    tried. `dropped` is the reason if the arm was dropped.
+    `tried` has the mean cost of each rate that has runs, None if a run lacks its cost,
+    and the number of the seeds. `at_edge` is true if `lr` is the lowest or the highest
+    of several rates. `dropped` is the reason if the arm was dropped.
     """
 
-    lr: float
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    lr: PositiveFloat
     tried: dict[float, tuple[float | None, int]]
     at_edge: bool = False
     dropped: str | None = None
@@ -168,12 +171,12 @@ class _Arm:
             return None
         lr = self.alive[0] if self.dropped else self.best(seeds)
         tried = {}
-        for rate in self.tried:
+        for rate in sorted({rate for rate, _ in self.costs}):
             count = sum(other == rate for other, _ in self.costs)
             values = self.values(rate, count)
             tried[rate] = (mean(values) if values else None, count)
-        at_edge = lr in {self.tried[0], self.tried[-1]}
-        return Tuned(lr, tried, at_edge, self.dropped)
+        at_edge = len(tried) > 1 and lr in {min(tried), max(tried)}
+        return Tuned(lr=lr, tried=tried, at_edge=at_edge, dropped=self.dropped)
 
 
 def _drop(states: Mapping[str, _Arm], seeds: int, margin: float) -> None:

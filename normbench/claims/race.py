@@ -4,19 +4,21 @@ Phase 1 takes at most a third of the time. It tunes learning rates on tuning see
 drops arms that are clearly worse (`halving`). Phase 2 gives the other arms test seeds,
 look by look, until the best arm is told from all others, or until the time is over
 (`verdicts.standings`). The same command continues, and finished runs count. The looks
-depend on the number of seeds and not on the time, so a continued race is judged as if
-it had not been interrupted.
+depend on the number of seeds and not on the time, and the first look fixes the rates
+(`kept`). So a continued race is judged as if it had not been interrupted.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import mean
 from typing import Literal
 
 from normbench.claims.check import run_caveats
 from normbench.claims.halving import FULL_SEEDS, Try, Tuned, tune
+from normbench.claims.kept import keep, kept_file, read_kept
 from normbench.claims.trial import Trial, require_metric
 from normbench.config.identity import run_id
 from normbench.config.schema import RunConfig, RunRecord
@@ -57,26 +59,37 @@ def race(claim: Claim, trial: Trial, *, minutes: float, command: str) -> Ranking
     course = _Course(trial)
     course.require_arms()
     begin = time.monotonic()
+    file = kept_file(claim, trial.request.results)
     with course.phase("tuning", begin + 60 * minutes * TUNING_SHARE):
-        tuned = course.tune()
-    entered = {arm: t.lr for arm, t in tuned.items() if t.dropped is None}
+        kept = read_kept(file)
+        tuned = course.tune() if kept is None else kept
+    if kept is not None and kept.keys() != set(course.arms):
+        raise RequestError(f"{file} has other arms than this race; remove it")
+    dropped = {arm for arm, t in tuned.items() if t.dropped}
     design = course.design
     rules = Rules(
-        arms=tuple(entered),
+        arms=tuple(arm for arm in course.arms if arm not in dropped),
         looks=tuple(design.planned_looks()),
         spending=design.spending,
         alpha=claim.alpha,
         margin=design.contrasts[0].margin,
         gate=course.sign * design.gate.below,
     )
-    runs = {arm: Runs([], []) for arm in entered}
-    standings = Standings((), rules.arms, next_look=rules.looks[0])
+    entered = Race(
+        rules,
+        rates={arm: t.lr for arm, t in tuned.items()},
+        runs={arm: Runs([], []) for arm in rules.arms},
+        sign=course.sign,
+    )
+    standings = judge(rules, entered.runs)
     # If the time ended in the first round of tuning, an arm has no rate.
     if len(tuned) == len(course.arms):
         with course.phase("test", begin + 60 * minutes):
-            standings = course.test(rules, entered, runs)
-    raced = Race(rules, entered, runs, course.sign)
-    return course.ranking(raced, standings, tuned, started, command)
+            standings = course.test(entered)
+    if kept is None and standings.seen:
+        keep(tuned, file)
+    caveats = _tuning_caveats(tuned, file if standings.seen else None)
+    return course.ranking(entered, standings, tuned, caveats, started, command)
 
 
 class _Course:
@@ -93,6 +106,7 @@ class _Course:
         self.skipped = {arm_of(c): why for c, why in trial.skipped[self.name].items()}
         self.arms = [arm for arm in self.design.arms if arm not in self.skipped]
         self.spent: list[Spent] = []
+        self._configs: dict[Try, RunConfig] = {}
 
     def require_arms(self) -> None:
         """Raise RequestError for several levels, or for fewer than two arms."""
@@ -132,7 +146,7 @@ class _Course:
         rates = set(self.design.rates)
         if len(rates) == 1:
             (lr,) = rates
-            return dict.fromkeys(self.arms, Tuned(lr, {}))
+            return dict.fromkeys(self.arms, Tuned(lr=lr, tried={}))
         return tune(
             self.arms,
             rates,
@@ -141,16 +155,15 @@ class _Course:
             margin=self.design.contrasts[0].margin,
         )
 
-    def test(
-        self, rules: Rules, rates: Mapping[str, float], runs: dict[str, Runs]
-    ) -> Standings:
-        """Do phase 2: fill `runs` look by look, and return the last standings.
+    def test(self, entered: Race) -> Standings:
+        """Do phase 2: fill the runs look by look, and return the last standings.
 
         A look that the remaining time does not suffice for, as far as the finished runs
         tell, is not begun.
         """
+        rules, rates = entered.rules, entered.rates
         metrics = (self.design.contrasts[0].metric, self.design.gate.metric)
-        while (n := (standings := judge(rules, runs)).next_look) is not None:
+        while (n := (standings := judge(rules, entered.runs)).next_look) is not None:
             configs = {
                 (arm, seed): self._config(arm, rates[arm], seed)
                 for seed in range(n)  # all arms have the first seeds if the time ends
@@ -171,7 +184,7 @@ class _Course:
                     [self._cost(record, metric) for record in of_arm]
                     for metric in metrics
                 )
-                runs[arm] = Runs(costs, gate)
+                entered.runs[arm] = Runs(costs, gate)
         return standings
 
     def ranking(
@@ -179,6 +192,7 @@ class _Course:
         entered: Race,
         standings: Standings,
         tuned: Mapping[str, Tuned],
+        caveats: Sequence[str],
         started: str,
         command: str,
     ) -> Ranking:
@@ -217,7 +231,7 @@ class _Course:
             further=self._further(entered, standings, arms),
             caveats=[
                 *judging.mixtures(environment),
-                *_tuning_caveats(tuned),
+                *caveats,
                 *run_caveats(self.trial),
             ],
             run_ids=sorted(records),
@@ -248,8 +262,11 @@ class _Course:
         }
 
     def _config(self, arm: str, lr: float, seed: int) -> RunConfig:
-        (cell,) = (c for c in self.design.all_cells() if arm_of(c) == arm)
-        return self.trial.config(self.name, cell, lr, seed)
+        key = (arm, lr, seed)
+        if key not in self._configs:  # composing takes milliseconds
+            (cell,) = (c for c in self.design.all_cells() if arm_of(c) == arm)
+            self._configs[key] = self.trial.config(self.name, cell, lr, seed)
+        return self._configs[key]
 
     def _has_time(self, configs: Iterable[RunConfig]) -> bool:
         """Return whether the missing runs of `configs` are expected to end in time."""
@@ -295,14 +312,18 @@ def _seconds(record: RunRecord) -> float:
     return times.setup + times.train + times.evaluate
 
 
-def _tuning_caveats(tuned: Mapping[str, Tuned]) -> list[str]:
-    """Return what limits the choice of the rates, one sentence each."""
+def _tuning_caveats(tuned: Mapping[str, Tuned], kept: Path | None) -> list[str]:
+    """Return what limits the choice of the rates, one sentence each.
+
+    `kept` is the file with the rates if a look has used them.
+    """
     caveats = []
     seeds = min((t.tried[t.lr][1] for t in tuned.values() if t.tried), default=None)
     if seeds is not None and seeds < FULL_SEEDS:
         caveats.append(
             f"the time sufficed for {seeds} of {FULL_SEEDS} tuning seeds; the learning "
             "rates may be poor, and no arm was dropped"
+            + (f"; remove {kept} to tune again, with more time" if kept else "")
         )
     at_edge = [arm for arm, t in tuned.items() if t.at_edge]
     if at_edge:

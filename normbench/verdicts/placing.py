@@ -21,7 +21,7 @@ class Race:
 
     rules: Rules
     rates: Mapping[str, float]
-    runs: Mapping[str, Runs]
+    runs: dict[str, Runs]
     sign: int
 
 

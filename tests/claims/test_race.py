@@ -1,6 +1,8 @@
 """Races with made-up runs and a made-up clock."""
 
+import shutil
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from normbench.sweeps import round
 from normbench.sweeps.engines.base import Work
 from normbench.verdicts.ranking import Ranking
 
-LOOKS = (6, 8, 10, 12, 16, 20, 24, 32)
+LOOKS = (6, 8, 10, 12, 16)
 RUN_SECONDS = 3.5
 """How long a run takes, on the clock and by its record."""
 ARMS = ("norm=batch", "norm=group", "norm=instance", "norm=none")
@@ -147,18 +149,49 @@ def test_the_phases_have_their_shares_of_the_time(
 
 
 def test_a_continued_race_is_judged_as_one_without_interruption(
-    runner: TimedRunner, clock: Clock, tmp_path: Path
+    runner: TimedRunner, tmp_path: Path
 ) -> None:
     runner.means = ERRORS | {"group": 0.108}
-    whole = raced(tmp_path / "whole", minutes=600)
-    parts = [raced(tmp_path / "parts", minutes=3) for _ in range(5)]
+    parts = [raced(tmp_path, minutes=3) for _ in range(4)]
     assert parts[0].ended == "time" and parts[0].further is not None
-    assert (parts[-1].arms, parts[-1].seen) == (whole.arms, whole.seen)
-    assert parts[-1].ended == whole.ended
-    assert parts[-1].spent[0].runs == 0
-    assert parts[-1].spent[0].found == whole.spent[0].runs
-    # Looks come at planned numbers of seeds only.
-    assert all(set(part.seen) <= set(LOOKS) for part in parts)
+    for before, after in pairwise(parts):
+        assert after.seen[: len(before.seen)] == before.seen
+        worse = {arm for arm, place in places(before).items() if place == "worse"}
+        assert worse <= {a for a, place in places(after).items() if place == "worse"}
+    with_looks = [part for part in parts if part.seen]
+    assert 1 < len(with_looks) and len(with_looks[-1].seen) > 1
+    # The first look fixes the rates.
+    assert all(part.tuning == parts[-1].tuning for part in with_looks)
+    assert all(part.spent[0].runs == 0 for part in with_looks[1:])
+    # Without an interruption, the same rates lead to the same ranking.
+    (kept,) = tmp_path.glob("runs/races/*.json")
+    elsewhere = tmp_path / "elsewhere" / "runs" / "races"
+    elsewhere.mkdir(parents=True)
+    shutil.copy(kept, elsewhere)
+    whole = raced(tmp_path / "elsewhere", minutes=600)
+    again = raced(tmp_path, minutes=600)
+    assert (whole.arms, whole.seen, whole.ended) == (
+        again.arms,
+        again.seen,
+        again.ended,
+    )
+    assert again.left_out == whole.left_out
+
+
+def test_rates_on_few_seeds_may_be_tuned_again(
+    runner: TimedRunner, tmp_path: Path
+) -> None:
+    ranking = raced(tmp_path, minutes=3)
+    (kept,) = tmp_path.glob("runs/races/*.json")
+    (caveat,) = (text for text in ranking.caveats if "tuning seeds" in text)
+    assert f"remove {kept} to tune again" in caveat
+    kept.unlink()
+    again = raced(tmp_path, minutes=60)
+    assert min(arm.seeds[f"{arm.lr:g}"] for arm in again.tuning) == 4
+    for damage, message in (("{", "remove it"), ('{"arms": {}}', "other arms")):
+        kept.write_text(damage)
+        with pytest.raises(RequestError, match=message):
+            raced(tmp_path, minutes=60)
 
 
 def test_a_look_that_the_time_does_not_suffice_for_is_not_begun(

@@ -17,7 +17,7 @@ MEAN_WIDTH = 24
 """Characters of a mean with its interval."""
 DIFFERENCE_WIDTH = 27
 """Characters of a difference with its interval."""
-P_WIDTH = 7
+P_WIDTH = 9
 """Characters of a p value."""
 
 
