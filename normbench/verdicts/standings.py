@@ -175,7 +175,7 @@ def _disqualification(rules: Rules, runs: Runs, n: int) -> str | None:
         return f"no finite metric on test seed {', '.join(bad)}"
     gate = [cost for cost in runs.gate[:n] if cost is not None]
     if len(gate) < n or mean(gate) >= rules.gate:
-        return f"did not train on {n} test seeds"
+        return f"did not train, by its gate, on {n} test seeds"
     return None
 
 

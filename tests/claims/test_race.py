@@ -207,7 +207,10 @@ def test_a_look_that_the_time_does_not_suffice_for_is_not_begun(
     assert ranking.further.minutes == pytest.approx(needed)
     text = ranking_text(ranking)
     assert text.startswith("There is no ranking: the time was too short")
-    assert "val/error by lr" in text and "the first look needs" in text
+    assert (
+        "val/error by lr" in text
+        and "the first look needs 6 test seeds of 4 arms" in " ".join(text.split())
+    )
     assert any("1 of 4 tuning seeds" in caveat for caveat in ranking.caveats)
 
 

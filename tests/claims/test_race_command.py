@@ -20,23 +20,23 @@ RACE += ["--arm", "norm=batch", "--arm", "norm=group", "--arm", "norm=none"]
 
 @pytest.mark.slow
 def test_a_race_ends_in_time_and_the_same_command_continues(command: Command) -> None:
-    ranking, seen = None, 0
-    for _ in range(40):  # on a slow machine, a command does few runs
-        done = command(*RACE, "--minutes", "0.3", "--json", timeout=PATIENCE)
+    def race(minutes: float) -> tuple[Ranking, str]:
+        words = [*RACE, "--minutes", str(minutes), "--json"]
+        done = command(*words, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
-        ranking = Ranking.model_validate_json(done.stdout)
         assert "test/error" not in done.stderr  # no effect is shown before the end
-        assert len(ranking.seen) >= seen
-        seen = len(ranking.seen)
-        if ranking.ended != "time":
-            break
-        assert sum(spent.minutes for spent in ranking.spent) < 1
-    assert ranking is not None and ranking.seen
-    assert ranking.arms[0].place == "best"
-    done = command(*RACE, "--minutes", "0.3")
-    assert done.returncode == 0, done.stderr
-    assert "runs to do" not in done.stderr
-    assert done.stdout.count("norm=") >= 3
+        return Ranking.model_validate_json(done.stdout), done.stderr
+
+    first, _ = race(0.05)
+    assert (first.ended, first.arms) == ("time", [])
+    assert sum(spent.minutes for spent in first.spent) < 1
+    second, lines = race(10)
+    assert second.ended in {"settled", "last look"} and second.seen[0] == 6
+    assert second.arms[0].place == "best"
+    assert "compare: test seeds, look 1 of 2, 0 of " in lines
+    third, lines = race(10)
+    assert third.arms == second.arms and "runs to do" not in lines
+    assert [spent.runs for spent in third.spent] == [0, 0]
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def test_an_arm_that_did_not_train_or_lacks_a_metric_is_left_out() -> None:
     standings = judge(rules("a", "b", "c", "d"), made)
     assert standings.out == {
         "b": "no finite metric on test seed 3",
-        "c": "did not train on 6 test seeds",
+        "c": "did not train, by its gate, on 6 test seeds",
     }
     assert standings.running == ("a", "d")
     # A lack on a later seed counts from the look that uses the seed.

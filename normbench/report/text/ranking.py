@@ -140,10 +140,13 @@ def _further(ranking: Ranking) -> str:
         return ""
     if further.seeds is None:
         return "more than 200 seeds would be needed to settle the open arms"
-    time = "" if further.minutes is None else f", about {further.minutes:.1f} min"
-    needs = f"about {further.seeds} further seeds of {len(further.arms)} arms{time}"
+    time = "" if further.minutes is None else f" (about {further.minutes:.1f} min)"
+    seeds = f"{further.seeds} test seeds of {len(further.arms)} arms{time}"
     if not ranking.seen:
-        return f"the first look needs {needs}; the same command continues"
-    if ranking.seen[-1] + further.seeds > ranking.looks[-1]:
-        return f"{needs}, would settle it; the last look is at {ranking.looks[-1]}"
-    return f"{needs}, would settle it; the same command continues"
+        return f"the first look needs {seeds}; the same command continues"
+    total = ranking.seen[-1] + further.seeds
+    if total > ranking.looks[-1]:
+        end = f"but the last look is at {ranking.looks[-1]} seeds"
+    else:
+        end = "the same command continues"
+    return f"about {seeds} more would settle the open arms; {end}"
