@@ -1,11 +1,12 @@
 """Rank any number of arms in a given time: tune and drop arms, then test the rest.
 
-Phase 1 takes at most a third of the time. It tunes learning rates on tuning seeds and
-drops arms that are clearly worse (`halving`). Phase 2 gives the other arms test seeds,
-look by look, until the best arm is told from all others, or until the time is over
-(`verdicts.standings`). The same command continues, and finished runs count. The looks
-depend on the number of seeds and not on the time, and the first look fixes the rates
-(`kept`). So a continued race is judged as if it had not been interrupted.
+Phase 1 tunes learning rates on tuning seeds and drops arms that are clearly worse
+(`halving`). It takes at most a third of the time, but always has the first tuning seed.
+Phase 2 gives the other arms test seeds, look by look, until the best arm is told from
+all others, or until the time is over (`verdicts.standings`). The same command continues
+and uses finished runs. The looks depend on the number of seeds and not on the time, and
+the first look fixes the rates (`kept`). So a continued race is judged as if it had not
+been interrupted.
 """
 
 import time
@@ -45,7 +46,7 @@ from normbench.verdicts.registration import (
 from normbench.verdicts.standings import Rules, Runs, Standings, judge
 
 TUNING_SHARE = 1 / 3
-"""The largest share of the time that phase 1 takes."""
+"""The share of the time after which phase 1 ends, except in its first round."""
 
 
 def race(claim: Claim, trial: Trial, *, minutes: float, command: str) -> Ranking:
@@ -56,11 +57,10 @@ def race(claim: Claim, trial: Trial, *, minutes: float, command: str) -> Ranking
     and if fewer than two arms fit their networks.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    course = _Course(trial)
+    course = _Course(trial, 60 * minutes)
     course.require_arms()
-    begin = time.monotonic()
     file = kept_file(claim, trial.request.results)
-    with course.phase("tuning", begin + 60 * minutes * TUNING_SHARE):
+    with course.phase("tuning"):
         kept = read_kept(file)
         tuned = course.tune() if kept is None else kept
     if kept is not None and kept.keys() != set(course.arms):
@@ -84,7 +84,7 @@ def race(claim: Claim, trial: Trial, *, minutes: float, command: str) -> Ranking
     standings = judge(rules, entered.runs)
     # If the time ended in the first round of tuning, an arm has no rate.
     if len(tuned) == len(course.arms):
-        with course.phase("test", begin + 60 * minutes):
+        with course.phase("test"):
             standings = course.test(entered)
     if kept is None and standings.seen:
         keep(tuned, file)
@@ -96,11 +96,14 @@ class _Course:
     """The runs of a race, and what they cost.
 
     `sign` is -1 if a higher metric is better, otherwise 1; `sign` times the metric is a
-    cost. `arms` are the arms that fit their networks.
+    cost. `arms` are the arms that fit their networks. `end` and `tuning_end` are times
+    of `time.monotonic`.
     """
 
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, trial: Trial, seconds: float) -> None:
         self.trial, self.rounds = trial, trial.request.rounds
+        begin = time.monotonic()
+        self.end, self.tuning_end = begin + seconds, begin + seconds * TUNING_SHARE
         ((self.name, self.design),) = trial.designs.items()
         self.sign = -1 if self.design.contrasts[0].says == "greater" else 1
         self.skipped = {arm_of(c): why for c, why in trial.skipped[self.name].items()}
@@ -121,9 +124,9 @@ class _Course:
             raise RequestError(f"fewer than two arms fit their networks ({reasons})")
 
     @contextmanager
-    def phase(self, name: Literal["tuning", "test"], deadline: float) -> Iterator[None]:
-        """Limit the rounds in the block to `deadline`, and record what they cost."""
-        begin, self.rounds.deadline = time.monotonic(), deadline
+    def phase(self, name: Literal["tuning", "test"]) -> Iterator[None]:
+        """Record what the rounds in the block cost."""
+        begin = time.monotonic()
         records, trained = self.trial.records, self.rounds.trained
         known, trained_before = set(records), set(trained)
         yield
@@ -163,6 +166,7 @@ class _Course:
         """
         rules, rates = entered.rules, entered.rates
         metrics = (self.design.contrasts[0].metric, self.design.gate.metric)
+        self.rounds.deadline = self.end
         while (n := (standings := judge(rules, entered.runs)).next_look) is not None:
             configs = {
                 (arm, seed): self._config(arm, rates[arm], seed)
@@ -243,13 +247,16 @@ class _Course:
     def _measure(self, tries: Sequence[Try]) -> dict[Try, float | None]:
         """Do tuning runs and return their costs; see `halving.Measure`.
 
-        Only the first round begins if the time does not suffice for all its runs.
+        Without the runs of the first round, an arm has no rate. So this round has the
+        whole time. Another round begins only if the time suffices for all its runs.
         """
+        is_first = not self.trial.records
+        self.rounds.deadline = self.end if is_first else self.tuning_end
         configs = {
             (arm, lr, seed): self._config(arm, lr, FIRST_TUNING_SEED + seed)
             for arm, lr, seed in tries
         }
-        if self.trial.records and not self._has_time(configs.values()):
+        if not is_first and not self._has_time(configs.values()):
             return {}
         seeds = 1 + max(seed for *_, seed in tries)
         title = f"rates, {seeds} tuning seed{'s' if seeds > 1 else ''}"
