@@ -11,7 +11,7 @@ A cost is a number that is better if it is smaller.
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import mean
+from statistics import fmean
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat
 
@@ -106,7 +106,7 @@ def clearly_worse(
     probability that the truly best arm is dropped is at most DROP_LEVEL, if differences
     are normal and each arm has one rate (Bonferroni's inequality).
     """
-    best = min(costs, key=lambda arm: mean(costs[arm]))
+    best = min(costs, key=lambda arm: fmean(costs[arm]))
     p_values = {}
     for arm in costs.keys() - {best}:
         pairs = zip(costs[arm], costs[best], strict=True)
@@ -138,7 +138,7 @@ class _Arm:
     def score(self, lr: float, seeds: int) -> float:
         """Return the mean cost of a rate on the first `seeds` seeds, or inf."""
         values = self.values(lr, seeds)
-        return math.inf if values is None else mean(values)
+        return math.inf if values is None else fmean(values)
 
     def best(self, seeds: int) -> float:
         """Return the rate with the lowest score; of equal scores, the lowest rate."""
@@ -174,7 +174,7 @@ class _Arm:
         for rate in sorted({rate for rate, _ in self.costs}):
             count = sum(other == rate for other, _ in self.costs)
             values = self.values(rate, count)
-            tried[rate] = (mean(values) if values else None, count)
+            tried[rate] = (fmean(values) if values else None, count)
         at_edge = len(tried) > 1 and lr in {min(tried), max(tried)}
         return Tuned(lr=lr, tried=tried, at_edge=at_edge, dropped=self.dropped)
 
@@ -193,12 +193,12 @@ def _drop(states: Mapping[str, _Arm], seeds: int, margin: float) -> None:
     if len(values) < 2:
         return
     worse = clearly_worse(values, margin)
-    best = min(values, key=lambda arm: mean(values[arm]))
+    best = min(values, key=lambda arm: fmean(values[arm]))
     running = sum(state.dropped is None for state in states.values())
     # The worst arms come first: the last MIN_ARMS are the best ones.
-    ranked = sorted(worse, key=lambda arm: -mean(values[arm]))
+    ranked = sorted(worse, key=lambda arm: -fmean(values[arm]))
     for arm in ranked[: max(0, running - MIN_ARMS)]:
-        difference = mean(values[arm]) - mean(values[best])
+        difference = fmean(values[arm]) - fmean(values[best])
         states[arm].alive = [states[arm].best(seeds)]
         states[arm].dropped = (
             f"worse than {best} by {difference:.4f} on {seeds} tuning seeds, clearly "

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
-from statistics import mean
+from statistics import fmean
 
 from normbench import stats
 from normbench.verdicts.power import seeds_needed
@@ -39,7 +39,7 @@ def ranked(race: Race, standings: Standings) -> list[RankedArm]:
         if arm in standings.worse:
             pair = _from_best(race, standings, arm)
             return True, pair.difference * race.sign if pair else 0.0
-        return False, mean(_costs(race, standings, arm))
+        return False, fmean(_costs(race, standings, arm))
 
     arms = sorted((*standings.running, *standings.worse), key=order)
     assert arms[0] == leader

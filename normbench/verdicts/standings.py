@@ -12,7 +12,7 @@ A cost is a number that is better if it is smaller.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from statistics import mean
+from statistics import fmean
 
 from normbench import stats
 from normbench.stats import MeanInterval
@@ -151,7 +151,7 @@ def _after_look(
     worse = dict(before.worse)
     for pair, difference in differences.items():
         if difference.decision == "worse":
-            loser, winner = pair if mean(difference.values) > 0 else pair[::-1]
+            loser, winner = pair if fmean(difference.values) > 0 else pair[::-1]
             worse.setdefault(loser, winner)
     running = tuple(arm for arm in costs if arm not in worse)
     standings = Standings(
@@ -161,7 +161,7 @@ def _after_look(
         out=before.out | out,
         seeds=before.seeds | dict.fromkeys(before.running, n),
         differences=differences,
-        leader=min(running, key=lambda arm: mean(costs[arm]), default=None),
+        leader=min(running, key=lambda arm: fmean(costs[arm]), default=None),
     )
     later = [look for look in rules.looks if look > n]
     next_look = later[0] if later and standings.open else None
@@ -174,7 +174,7 @@ def _disqualification(rules: Rules, runs: Runs, n: int) -> str | None:
     if bad:
         return f"no finite metric on test seed {', '.join(bad)}"
     gate = [cost for cost in runs.gate[:n] if cost is not None]
-    if len(gate) < n or mean(gate) >= rules.gate:
+    if len(gate) < n or fmean(gate) >= rules.gate:
         return f"did not train, by its gate, on {n} test seeds"
     return None
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from checks_made import ENGINE, Runner, in_folder
 from records_made import A_RECORD
 
-from normbench.claims import halving, race
+from normbench.claims import halving, race, trial
 from normbench.claims.check import prepare
 from normbench.claims.comparison import comparison
 from normbench.claims.trial import Request
+from normbench.config.composer import Composer
 from normbench.config.schema import Engine, RunConfig
 from normbench.errors import NormbenchError, RequestError
 from normbench.report.text.ranking import ranking_text
@@ -25,6 +27,8 @@ from normbench.verdicts.ranking import Ranking
 LOOKS = (6, 8, 10, 12, 16)
 RUN_SECONDS = 3.5
 """How long a run takes, on the clock and by its record."""
+COMPOSER = cache(Composer)
+"""All races share one composer, which remembers what it has composed."""
 ARMS = ("norm=batch", "norm=group", "norm=instance", "norm=none")
 ERRORS = {"batch": 0.1, "group": 0.115, "instance": 0.135, "none": 0.7}
 
@@ -90,6 +94,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def runner(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> TimedRunner:
     made = TimedRunner(clock)
     monkeypatch.setattr(round, "run_all", made)
+    monkeypatch.setattr(trial, "Composer", COMPOSER)
     return made
 
 
@@ -109,8 +114,8 @@ def raced(
     }
     claim = comparison(arms, overrides, **(given | changes))
     request = Request(in_folder(folder / "runs"), "full", ENGINE, "compare")
-    trial = prepare(claim, request)
-    return race.race(claim, trial, minutes=minutes, command="normbench compare ..")
+    prepared = prepare(claim, request)
+    return race.race(claim, prepared, minutes=minutes, command="normbench compare ..")
 
 
 def places(ranking: Ranking) -> dict[str, str]:
