@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,8 @@ def comparison(
     """Return the claim that each of the other arms is better than the first arm.
 
     As in a sweep, a key may have several values. Each combination of values in `arms`
-    is an arm. Each combination of values in `overrides` is a level. Lower is better,
-    unless the task maximizes the metric. Several numbers in `seeds` are looks. Raises
-    RequestError if a value is wrong.
+    is an arm, each in `overrides` is a level. Several `seeds` are looks. Lower is
+    better, unless the task maximizes the metric. Raises RequestError if a value is wrong.
     """
     overrides_of_arm = _arms(arms, config_dir)
     first, *others = overrides_of_arm
@@ -54,8 +54,7 @@ def comparison(
                 primary=True,
                 exploratory=True,
             )
-            for arm in others
-            for level in levels
+            for arm, level in product(others, levels)
         ]
         design = Design(
             question=f"Which arm has the {'higher' if maximized else 'lower'} metric?",

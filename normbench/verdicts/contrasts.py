@@ -54,11 +54,8 @@ def judge(
     """
     weights = weights_of(contrast, design)
     missing = [cell for cell in weights if not cells.get(cell)]
-    values: dict[int, float] = {}
-    bad_seeds: list[int] = []
-    if not missing:
-        n = looks.seeds[-1] if looks else None
-        values, bad_seeds = _values(contrast, weights, cells, n)
+    n = looks.seeds[-1] if looks else None
+    values, bad_seeds = ({}, []) if missing else _values(contrast, weights, cells, n)
     statistics = None
     if tested and not bad_seeds and len(values) > 1:
         statistics = _statistics(contrast, list(values.values()), alpha, looks)

@@ -7,9 +7,10 @@ from pydantic import Field
 
 MIN_SEEDS = 6
 """With five seeds, no test without a normal model can reach p < .05."""
+MAX_LOOKS = 20
 
 Seeds = Annotated[int, Field(ge=MIN_SEEDS)]
-LookSeeds = Annotated[list[int], Field(min_length=2)]
+LookSeeds = Annotated[list[int], Field(min_length=2, max_length=MAX_LOOKS)]
 Spending = Literal["pocock", "obrien_fleming", "kim_demets"]
 """How the error probability alpha is divided among looks; see `spending.spent`."""
 

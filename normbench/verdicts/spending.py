@@ -13,11 +13,11 @@ distribution with the degrees of freedom at that look (the significance-level ap
 Jennison & Turnbull 2000, chapter 11).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from math import ceil, e, log1p, pi, sqrt
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,6 @@ def spent(spending: Spending, fraction: float, alpha: float) -> float:
     return float(alpha * fraction**1.5)
 
 
-@cache
 def nominal_levels(
     looks: tuple[int, ...], maximum: int, spending: Spending, alpha: float
 ) -> tuple[float, ...]:
@@ -86,10 +85,16 @@ def nominal_levels(
     only look of a fixed design, at `maximum`, has the level `alpha`. Raises ValueError
     for looks that do not increase or go beyond `maximum`.
     """
-    levels = special.ndtr(-_bounds(looks, maximum, spending, alpha))
+    increasing = all(a < b for a, b in pairwise((0, *looks)))
+    if not looks or not increasing or looks[-1] > maximum:
+        raise ValueError(
+            f"looks {list(looks)} must increase, from 1 or more to {maximum} at most"
+        )
     if looks == (maximum,):
         return (alpha,)
-    return tuple(np.maximum(levels, MIN_LEVEL).tolist())
+    histories = (looks[:count] for count in range(1, len(looks) + 1))
+    bounds = [_state(each, maximum, spending, alpha).bound for each in histories]
+    return tuple(np.maximum(special.ndtr(np.negative(bounds)), MIN_LEVEL).tolist())
 
 
 def adjusted_p(
@@ -117,37 +122,47 @@ def _table(
 ) -> tuple[Array, Array]:
     """Return increasing quantiles of overall levels, and the last look's for each."""
     nominal = [
-        _bounds(looks, maximum, spending, float(level))[-1]
+        _state(looks, maximum, spending, float(level)).bound
         for level in special.ndtr(-OVERALL)
     ]
     return OVERALL[::-1], np.array(nominal[::-1])
 
 
-def _bounds(
-    looks: Sequence[int], maximum: int, spending: Spending, alpha: float
-) -> Array:
-    """Return the z value of each look at or above which the hypothesis is rejected."""
-    increasing = all(a < b for a, b in zip((0, *looks), looks, strict=False))
-    if not looks or not increasing or looks[-1] > maximum:
-        raise ValueError(
-            f"looks {list(looks)} must increase, from 1 or more to {maximum} at most"
-        )
-    amounts = [0.0] + [spent(spending, n / maximum, alpha) for n in looks]
-    bounds = [-float(special.ndtri(amounts[1]))]
-    nodes = masses = np.empty(0)
-    for k, (before, n) in enumerate(pairwise(looks)):
-        # The z value of the look before has the density `masses` / weights at `nodes`,
-        # over the samples in which no look has rejected the hypothesis.
-        added = sqrt((n - before) / n)
-        new_nodes, weights = _quadrature(min(bounds[-1], HIGHEST), added)
-        if k == 0:
-            density = np.exp(-(new_nodes**2) / 2) / sqrt(2 * pi)
-        else:
-            density = _kernel(new_nodes, nodes, looks[k - 1], before) @ masses
-        nodes, masses = new_nodes, weights * density
-        amount = amounts[k + 2] - amounts[k + 1]
-        bounds.append(_bound(amount, nodes * sqrt(before / n), masses, added))
-    return np.array(bounds)
+class _State(NamedTuple):
+    """What the recursion knows after a look.
+
+    At or above the z value `bound`, the look rejects the hypothesis. `masses` are the
+    probabilities, at the z values `nodes` of the look before, that no look up to then
+    has rejected the hypothesis. They are empty after the first look.
+    """
+
+    bound: float
+    nodes: Array
+    masses: Array
+
+
+@lru_cache(maxsize=10_000)
+def _state(
+    looks: tuple[int, ...], maximum: int, spending: Spending, alpha: float
+) -> _State:
+    """Return the state after the last of `looks`."""
+    *earlier, n = looks
+    amount = spent(spending, n / maximum, alpha)
+    if not earlier:
+        return _State(-float(special.ndtri(amount)), np.empty(0), np.empty(0))
+    last = _state(tuple(earlier), maximum, spending, alpha)
+    before = earlier[-1]
+    added = sqrt((n - before) / n)  # the sd of what the new seeds add to z
+    nodes, weights = _quadrature(min(last.bound, HIGHEST), added)
+    if len(earlier) == 1:
+        density = np.exp(-(nodes**2) / 2) / sqrt(2 * pi)
+    else:
+        density = _kernel(nodes, last.nodes, earlier[-2], before) @ last.masses
+    masses = weights * density
+    amount -= spent(spending, before / maximum, alpha)
+    return _State(
+        _bound(amount, nodes * sqrt(before / n), masses, added), nodes, masses
+    )
 
 
 def _quadrature(end: float, added: float) -> tuple[Array, Array]:

@@ -162,8 +162,8 @@ class ContrastVerdict(_Reported):
     @property
     def stopped_early(self) -> bool:
         """Whether a look before the last one that was planned gave the decision."""
-        planned = self.planned or 0
-        return bool(self.looks) and self.looks[-1] < planned and self.settled
+        early = self.planned is not None and self.looks[-1] < self.planned
+        return early and self.settled and self.effect is not None
 
     @property
     def interval(self) -> Interval | None:
