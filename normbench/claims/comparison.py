@@ -33,7 +33,7 @@ def comparison(
 
     As in a sweep, a key may have several values. Each combination of values in `arms`
     is an arm, each in `overrides` is a level. Several `seeds` are looks. Lower is
-    better, unless the task maximizes the metric. Raises RequestError if a value is wrong.
+    better, unless the task maximizes the metric. Raises RequestError for a wrong value.
     """
     overrides_of_arm = _arms(arms, config_dir)
     first, *others = overrides_of_arm

@@ -67,7 +67,8 @@ def watch(
     """Show the progress of a running sweep, check or comparison.
 
     Start this command in another terminal. It shows each cell of the grid, with a mark
-    for each run, the best and the worst cell, and the time left. It ends when the sweep
+    for each run, the best and the worst cell, and the time left. Of a check or a
+    comparison, no metrics are shown before the verdict. The view ends when the sweep
     ends. Ctrl-C ends this command, but not the sweep.
 
     If no sweep is running, or the output is not a terminal, the command prints the

@@ -21,6 +21,8 @@ from verdicts_made import (
 )
 
 from normbench.report import words
+from normbench.report.figures import drawing
+from normbench.report.figures.forest import forest
 from normbench.report.text.verdict import verdict_text
 from normbench.verdicts.judging import adjusted
 from normbench.verdicts.registration import Says
@@ -197,6 +199,7 @@ def test_words_say_at_which_look_a_contrast_was_settled() -> None:
         shown = " ".join(verdict_text(a_verdict(design), 400).split())
         assert said[situation] in shown
         assert ", repeated 9" in shown
+        assert ", repeated 9" in drawing.svg(forest(design, 0.05, "drawn"))
     assert said["far below"] == (
         "the repeated 95% interval is below 0; settled at 8 of at most 32 seeds; an "
         "effect that stops early is biased away from 0"
