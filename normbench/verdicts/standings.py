@@ -3,8 +3,9 @@
 A race compares all pairs of its arms. After each look, an arm that is worse than some
 other arm stops. The best arm is chosen by the data, so the p values are adjusted for
 all pairs (Holm 1979), not only for those of the best arm. They are adjusted for the
-looks too (Maurer & Bretz 2013). Then the probability of any wrong "worse" is at most
-alpha. The standings follow from the costs alone, whatever was run beyond them.
+looks too (Maurer & Bretz 2013). Then the probability of any wrong "worse" is about
+alpha at most; scripts/simulate_race measures it. The standings follow from the costs
+alone, whatever was run beyond them.
 
 A cost is a number that is better if it is smaller.
 """
