@@ -153,8 +153,6 @@ def compare(
         from normbench.claims.comparison import comparison
         from normbench.claims.trial import Request
 
-        _require_positive(minutes)
-        default = SEEDS if minutes is None else RACE_SEEDS
         rounds = make_rounds(results, module, redo_stale)
         claim = comparison(
             arm or (),
@@ -162,7 +160,7 @@ def compare(
             metric=metric,
             margin=margin,
             rates=_numbers(float, "--rates", rates, "0.05,0.1,0.2"),
-            seeds=_numbers(int, "--seeds", default if seeds is None else seeds, SEEDS),
+            seeds=_looks(seeds, minutes),
             spending=spending.value,
             gate=gate,
             config_dir=config_dir,
@@ -177,7 +175,8 @@ def compare(
         trial = prepare(claim, request)
         trial.require_distinct_cells()
         with rounds:
-            typer.echo(_result(claim, trial, minutes, json))
+            text = _result(claim, trial, minutes, json)
+        typer.echo(text)
 
 
 def _result(claim: "Claim", trial: "Trial", minutes: float | None, json: bool) -> str:
@@ -189,24 +188,26 @@ def _result(claim: "Claim", trial: "Trial", minutes: float | None, json: bool) -
 
     if minutes is None:
         verdict = check(claim, trial, command_line())
-        return (
-            verdict.model_dump_json(indent=2)
-            if json
-            else verdict_text(verdict, text_width())
-        )
+        if json:
+            return verdict.model_dump_json(indent=2)
+        return verdict_text(verdict, text_width())
     ranking = race(claim, trial, minutes=minutes, command=command_line())
-    return (
-        ranking.model_dump_json(indent=2)
-        if json
-        else ranking_text(ranking, text_width())
-    )
+    if json:
+        return ranking.model_dump_json(indent=2)
+    return ranking_text(ranking, text_width())
 
 
-def _require_positive(minutes: float | None) -> None:
+def _looks(seeds: str | None, minutes: float | None) -> list[int]:
+    """Return the numbers of --seeds, or their default.
+
+    Raises RequestError for something else, or if `minutes` is not a positive number.
+    """
     from normbench.errors import RequestError
 
     if minutes is not None and not 0 < minutes < inf:
         raise RequestError(f"--minutes {minutes:g} is not a positive number")
+    default = SEEDS if minutes is None else RACE_SEEDS
+    return _numbers(int, "--seeds", default if seeds is None else seeds, SEEDS)
 
 
 def _numbers(
