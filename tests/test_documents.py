@@ -57,6 +57,7 @@ STOPS = {
     "claim list": TO_THE_END,
     "claim show": TO_THE_END,
     "compare": "normbench.claims.check.check",
+    "compare --minutes": "normbench.claims.race.race",
     "config": TO_THE_END,
     "footprint": "normbench.norms.measure.portrait.portrait",
     "dashboard": TO_THE_END,

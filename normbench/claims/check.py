@@ -204,7 +204,7 @@ def _caveats(
     claim: Claim, trial: Trial, rates: Mapping[str, Mapping[str, Rate]]
 ) -> list[str]:
     """Return what limits the verdict, one sentence each."""
-    budget, records = trial.request.budget, trial.records.values()
+    budget = trial.request.budget
     all_rates = [rate for by_cell in rates.values() for rate in by_cell.values()]
     caveats = []
     if budget != "full":
@@ -229,6 +229,12 @@ def _caveats(
         caveats.append(
             f"the best rate is at an edge of what was tried for {', '.join(at_edge)}"
         )
+    return [*caveats, *run_caveats(trial)]
+
+
+def run_caveats(trial: Trial) -> list[str]:
+    """Return a sentence on failed runs, and a sentence on runs of other code."""
+    records, caveats = trial.records.values(), []
     failed = sum(record.status == "failed" for record in records)
     if failed:
         caveats.append(f"{failed} of {len(records)} runs failed; `normbench status`")

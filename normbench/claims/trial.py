@@ -174,7 +174,7 @@ class Trial:
             for name, cell in self._compatible_cells
             if (name, cell) in seeds
         }
-        self._do(what, chain.from_iterable(configs.values()))
+        self.do(what, chain.from_iterable(configs.values()))
         runs = {
             key: {config.seed: self.records[run_id(config)] for config in of_cell}
             for key, of_cell in configs.items()
@@ -227,7 +227,7 @@ class Trial:
             if len(self.designs[name].rates) > 1
             for lr in tried
         }
-        self._do("rates", chain.from_iterable(configs.values()))
+        self.do("rates", chain.from_iterable(configs.values()))
         best = {}
         for (name, cell), tried in rates.items():
             records = {
@@ -239,26 +239,36 @@ class Trial:
             best[name, cell] = best_rate(design, records)
         return best
 
-    def _do(self, what: str, configs: Iterable[RunConfig]) -> None:
+    def do(self, what: str, configs: Iterable[RunConfig]) -> dict[str, RunRecord]:
         """Do the missing runs of `configs`; keep all records, also of failed runs.
 
-        Raises NormbenchError if a run has left no record at all.
+        Returns the records by run id. If the rounds have a deadline, records may be
+        missing after it. Raises NormbenchError if a run has left no record before it.
+        `what` is shown with the runs.
         """
+        plan, rounds = self._plan(configs), self.request.rounds
+        records = rounds.run(plan, f"{self.request.title}: {what}")
+        self.records |= records
+        missing = [key for key in plan.runs if key not in records]
+        if missing and not rounds.is_over:
+            raise NormbenchError(
+                f"{len(missing)} of {len(plan.runs)} runs left no record "
+                f"({missing[0]}, ..); the same command does them again"
+            )
+        return records
+
+    def seconds(self, configs: Iterable[RunConfig]) -> float | None:
+        """Return the expected seconds of the missing runs; None if unknown."""
+        return self.request.rounds.seconds(self._plan(configs))
+
+    def _plan(self, configs: Iterable[RunConfig]) -> Plan:
         runs: dict[str, RunConfig] = {}
         for config in configs:
             key = run_id(config)
             # Two designs may share a run and measure different probes on it.
             probes = {*config.probes, *(runs[key].probes if key in runs else ())}
             runs[key] = config.model_copy(update={"probes": sorted(probes)})
-        plan = Plan(runs, {}, self.request.engine)
-        records = self.request.rounds.run(plan, f"{self.request.title}: {what}")
-        self.records |= records
-        missing = [key for key in runs if key not in records]
-        if missing:
-            raise NormbenchError(
-                f"{len(missing)} of {len(runs)} runs left no record ({missing[0]}, "
-                "..); the same command does them again"
-            )
+        return Plan(runs, {}, self.request.engine)
 
     def _frozen(self, name: str) -> dict[str, Rate]:
         """Return the frozen rate of each cell, or the middle rate if there is none."""

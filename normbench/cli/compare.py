@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from math import inf
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -25,7 +26,20 @@ from normbench.cli.trials import (
     make_rounds,
 )
 
+if TYPE_CHECKING:
+    from normbench.claims.trial import Trial
+    from normbench.verdicts.registration import Claim
+
 Number = TypeVar("Number", int, float)
+
+SEEDS = "8,16,24,32"
+"""The default of --seeds."""
+RACE_SEEDS = "6,8,10,12,16,20,24,32"
+"""The default of --seeds with --minutes.
+
+The numbers are close together: when the time is over, seeds beyond the last number that
+all arms have are not used yet.
+"""
 
 Arms = Annotated[
     list[str] | None,
@@ -57,12 +71,13 @@ Rates = Annotated[
     ),
 ]
 Seeds = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="NUMBERS",
         help="Numbers of seeds of each arm at each level at which the comparison is "
         "judged. It stops at the first one that settles it; one number is a fixed "
         "number of seeds.",
+        show_default=f"{SEEDS}; with --minutes {RACE_SEEDS}",
     ),
 ]
 
@@ -90,6 +105,15 @@ Gate = Annotated[
         help="An arm counts as trained if its training metric is better than this.",
     ),
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="Rank the arms in this time: spend it on the arms and the seeds that "
+        "decide most. The same command continues.",
+        show_default="no limit",
+    ),
+]
 
 
 def compare(
@@ -98,9 +122,10 @@ def compare(
     margin: Margin = 0.01,
     metric: Metric = "test/error",
     rates: Rates = "0.05,0.1,0.2",
-    seeds: Seeds = "8,16,24,32",
+    seeds: Seeds = None,
     spending: SpendingOption = SpendingName.pocock,
     gate: Gate = 0.5,
+    minutes: Minutes = None,
     engine: EngineOverrides = None,
     workers: Workers = None,
     redo_stale: RedoStale = False,
@@ -119,12 +144,14 @@ def compare(
     first arm, and `refuted` if it is worse. It is exploratory, because no claim was
     registered before the runs. An arm stops as soon as its comparisons are settled.
     The same command continues an interrupted comparison.
+
+    With --minutes, all arms are compared with each other at one level. Arms that are
+    worse stop early. The answer is a ranking, and says what is not known yet.
     """
     with exit_codes():
-        from normbench.claims.check import check, prepare
+        from normbench.claims.check import prepare
         from normbench.claims.comparison import comparison
         from normbench.claims.trial import Request
-        from normbench.report.text.verdict import verdict_text
 
         rounds = make_rounds(results, module, redo_stale)
         claim = comparison(
@@ -133,7 +160,7 @@ def compare(
             metric=metric,
             margin=margin,
             rates=_numbers(float, "--rates", rates, "0.05,0.1,0.2"),
-            seeds=_numbers(int, "--seeds", seeds, "8,16,24,32"),
+            seeds=_looks(seeds, minutes),
             spending=spending.value,
             gate=gate,
             config_dir=config_dir,
@@ -148,9 +175,39 @@ def compare(
         trial = prepare(claim, request)
         trial.require_distinct_cells()
         with rounds:
-            verdict = check(claim, trial, command_line())
-        plain = verdict.model_dump_json(indent=2)
-        typer.echo(plain if json else verdict_text(verdict, text_width()))
+            text = _result(claim, trial, minutes, json)
+        typer.echo(text)
+
+
+def _result(claim: "Claim", trial: "Trial", minutes: float | None, json: bool) -> str:
+    """Do the runs; return the verdict, or with `minutes` the ranking, as text."""
+    from normbench.claims.check import check
+    from normbench.claims.race import race
+    from normbench.report.text.ranking import ranking_text
+    from normbench.report.text.verdict import verdict_text
+
+    if minutes is None:
+        verdict = check(claim, trial, command_line())
+        if json:
+            return verdict.model_dump_json(indent=2)
+        return verdict_text(verdict, text_width())
+    ranking = race(claim, trial, minutes=minutes, command=command_line())
+    if json:
+        return ranking.model_dump_json(indent=2)
+    return ranking_text(ranking, text_width())
+
+
+def _looks(seeds: str | None, minutes: float | None) -> list[int]:
+    """Return the numbers of --seeds, or their default.
+
+    Raises RequestError for something else, or if `minutes` is not a positive number.
+    """
+    from normbench.errors import RequestError
+
+    if minutes is not None and not 0 < minutes < inf:
+        raise RequestError(f"--minutes {minutes:g} is not a positive number")
+    default = SEEDS if minutes is None else RACE_SEEDS
+    return _numbers(int, "--seeds", default if seeds is None else seeds, SEEDS)
 
 
 def _numbers(

@@ -194,7 +194,7 @@ class SweepProgress:
         self._update(run_id)
 
     def stopping(self) -> None:
-        self._print("stopping after this step; Ctrl-C again stops at once")
+        self._print("stopping after this step; Ctrl-C now stops at once")
 
     def warn(self, text: str) -> None:
         self._print_once(f"warning: {text}")

@@ -267,3 +267,8 @@ def census_coverage(verdict: Verdict, library: str) -> str:
     reasons = [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
     reasons = reasons or ["the reasons were not recorded"]
     return f"{missing} of {total} models could not be built: {'; '.join(reasons)}"
+
+
+def estimate(value: float, low: float, high: float, *, sign: str = "") -> str:
+    """Return a number with its interval; with the `sign` "+", all have a sign."""
+    return f"{value:{sign}.4f} [{low:{sign}.4f}, {high:{sign}.4f}]"

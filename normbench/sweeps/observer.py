@@ -27,7 +27,7 @@ class SweepObserver(Protocol):
         """Another command is training the run; the sweep waits for it."""
 
     def stopping(self) -> None:
-        """The sweep was interrupted; running runs write checkpoints."""
+        """The sweep was interrupted or its time is over; runs write checkpoints."""
 
     def warn(self, text: str) -> None:
         """A worker or the sweep itself has a warning."""

@@ -4,6 +4,7 @@
 that they need.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from typing import Self
@@ -31,12 +32,18 @@ class Rounds:
     `normbench watch` shows all rounds as one sweep. In the block, Ctrl-C, SIGTERM and
     SIGHUP raise KeyboardInterrupt; the running runs then write checkpoints. `watch`
     shows no metrics of `blind` rounds.
+
+    `deadline` is the time of `time.monotonic` at which a round ends, None for no limit.
+    Then the running runs write checkpoints, and the records that exist are returned.
+    `trained` has the ids of the runs whose records this process made.
     """
 
     def __init__(
         self, results: Results, observe: Observe, *, blind: bool = False
     ) -> None:
         self.results = results
+        self.deadline: float | None = None
+        self.trained: set[str] = set()
         self._observe = observe
         self._blind = blind
         self._announcement = Announcement(results.folder)
@@ -55,14 +62,14 @@ class Rounds:
     ) -> dict[str, RunRecord]:
         """Train the missing runs of `plan` and return all its records by run id.
 
-        Records of failed runs are included. With `skip_failed`, runs that failed before
-        are not repeated. Raises RequestError if the engine is not available, and the
-        errors of `follow`.
+        Records of failed runs are included; a run without a record has no entry. With
+        `skip_failed`, runs that failed before are not repeated. Raises RequestError if
+        the engine is not available, and the errors of `follow`.
         """
         state = plan_state(plan, self.results, skip_failed=skip_failed)
         observer = self._observe(title, plan, state)
         records = state.finished | state.left  # `left`: failed and not repeated
-        if state.missing:
+        if state.missing and not self.is_over:
 
             def announce(workers: int) -> None:
                 self._announcement.publish(
@@ -77,10 +84,24 @@ class Rounds:
                 )
 
             expected = forecast(plan, state, self.results)
-            work = Work(state.missing, self.results, expected, observer, announce)
+            work = Work(
+                state.missing, self.results, expected, observer, announce, self.deadline
+            )
             run_all(work, plan.engine)
-            records |= self._records(state.missing)
+            new = self._records(state.missing)
+            self.trained.update(new)
+            records |= new
         return {key: records[key] for key in plan.runs if key in records}
+
+    def seconds(self, plan: Plan) -> float | None:
+        """Return the expected seconds of the missing runs; None if unknown."""
+        state = plan_state(plan, self.results)
+        return forecast(plan, state, self.results).seconds() if state.missing else 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _records(self, runs: Mapping[str, RunConfig]) -> dict[str, RunRecord]:
         """Return the records of runs that have failed or are finished now."""

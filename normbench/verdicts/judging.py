@@ -282,6 +282,15 @@ def environment_of(
     return {key: sorted(strings) for key, strings in values.items()}
 
 
+def mixtures(environment: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a caveat for each key of `environment` with several values."""
+    return [
+        f"runs of mixed {key}: {' and '.join(values)}"
+        for key, values in environment.items()
+        if len(values) > 1
+    ]
+
+
 def make_verdict(
     claim: Claim,
     *,
@@ -303,11 +312,6 @@ def make_verdict(
     after_holm = adjusted(designs, claim.alpha)
     mechanisms = [d for d in after_holm if d.name in claim.mechanisms]
     outcomes = [d for d in after_holm if d.name not in claim.mechanisms]
-    mixed = [
-        f"runs of mixed {key}: {' and '.join(values)}"
-        for key, values in environment.items()
-        if len(values) > 1
-    ]
     return Verdict(
         claim=claim.name,
         statement=claim.statement,
@@ -315,7 +319,7 @@ def make_verdict(
         registration=registration_hash(claim),
         budget=budget,
         alpha=claim.alpha,
-        caveats=[*mixed, *caveats],
+        caveats=[*mixtures(environment), *caveats],
         theorem=together(theorem.decision for theorem in theorems),
         mechanism=_combined_decision(mechanisms),
         outcome=_combined_decision(outcomes),

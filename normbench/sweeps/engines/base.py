@@ -56,7 +56,8 @@ class Work:
     """The runs that an engine trains, by run id, and where their records go.
 
     The engine reports to `observer` and updates `forecast`. Once the engine is ready,
-    it calls `announce` with the number of parallel runs.
+    it calls `announce` with the number of parallel runs. At the time `deadline` of
+    `time.monotonic`, running runs write checkpoints, and no other run starts.
     """
 
     runs: Mapping[str, RunConfig]
@@ -64,6 +65,7 @@ class Work:
     forecast: Forecast
     observer: SweepObserver
     announce: Callable[[int], None] = lambda workers: None
+    deadline: float | None = None
 
 
 @dataclass(frozen=True)

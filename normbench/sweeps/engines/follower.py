@@ -28,15 +28,16 @@ STOP_POLL_INTERVAL = 0.5
 
 
 def follow(backend: Backend[JobT], work: Work) -> None:
-    """Train every run of `work` on `backend`.
+    """Train every run of `work` on `backend`, but not longer than to its deadline.
 
     If a process dies, its run is submitted once more; if the second process dies too,
     the run is recorded as failed. Other runs are not affected. If another command is
     training a run, the function waits for it.
 
-    After KeyboardInterrupt or an error, the function waits until the running jobs have
-    written checkpoints; a second interrupt ends this wait. Raises RequestError if a
-    worker cannot import a module, NormbenchError if workers die before a run starts.
+    At the deadline, and after KeyboardInterrupt or an error, the function waits until
+    the running jobs have written checkpoints; another interrupt ends this wait. Raises
+    RequestError if a worker cannot import a module, NormbenchError if workers die
+    before a run starts.
     """
     work.announce(backend.slots)
     work.forecast.workers = backend.slots
@@ -82,12 +83,21 @@ class _Follower(Generic[JobT]):
         self.any_begun = False
 
     def finish_all(self) -> None:
-        """Submit jobs and handle their events until every run has ended."""
+        """Submit jobs and handle their events until every run has ended.
+
+        At the deadline of the work, the jobs are stopped instead.
+        """
+        deadline = self.work.deadline
         while True:
+            if deadline is not None and time.monotonic() >= deadline:
+                self.stop()
+                return
             self._submit()
             if not self.jobs and not self.next_check:
                 return
-            first = min(self.next_check.values(), default=None)
+            times = list(self.next_check.values())
+            times += [] if deadline is None else [deadline]
+            first = min(times, default=None)
             seconds = None if first is None else max(0.0, first - time.monotonic())
             self.backend.wait([job.handle for job in self.jobs], seconds)
             for job in list(self.jobs):

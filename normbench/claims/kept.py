@@ -1,0 +1,60 @@
+"""The rates of a race that a look has used, kept as a file for the next command.
+
+A command with more time could tune further, choose other rates, and look again. Then
+each command would be a new chance of a wrong statement. So the first look fixes the
+rates and the dropped arms.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from normbench.claims.halving import Tuned
+from normbench.errors import NormbenchError, RequestError, Unreadable
+from normbench.records.store import Results
+from normbench.system import untrusted
+from normbench.system.atomic import write_atomically
+from normbench.verdicts.registration import Claim, registration_hash
+
+FOLDER = "races"
+
+
+class Kept(BaseModel):
+    """The tuned arms of a race by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    format: Literal[1] = 1
+    arms: dict[str, Tuned]
+
+
+def kept_file(claim: Claim, results: Results) -> Path:
+    """Return the path of the file of the race that `claim` describes."""
+    return results.folder / FOLDER / f"{registration_hash(claim)}.json"
+
+
+def read_kept(path: Path) -> dict[str, Tuned] | None:
+    """Return the tuned arms, or None without a file.
+
+    Raises RequestError if the file is damaged.
+    """
+    try:
+        data = untrusted.content(path, untrusted.MAX_RECORD_BYTES)
+        return untrusted.parsed(Kept, data, path).arms
+    except FileNotFoundError:
+        return None
+    except (Unreadable, NotADirectoryError) as error:
+        why = error.why if isinstance(error, Unreadable) else error.strerror
+        raise RequestError(
+            f"{path} does not have the rates of a race ({why}); remove it"
+        ) from None
+
+
+def keep(tuned: dict[str, Tuned], path: Path) -> None:
+    """Write the tuned arms. Raises NormbenchError if the file cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, Kept(arms=tuned).model_dump_json(indent=2) + "\n")
+    except OSError as error:
+        raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None

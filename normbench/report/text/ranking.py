@@ -1,0 +1,152 @@
+"""The result of a race as text for a terminal: the answer first, then the arms."""
+
+from collections.abc import Iterator
+
+from normbench.report import words
+from normbench.report.text.paragraph import paragraph
+from normbench.verdicts.ranking import Place, RankedArm, Ranking, Spent, TunedArm
+
+PLACES: dict[Place, str] = {
+    "best": "best",
+    "equal": "as good",
+    "open": "open",
+    "worse": "worse",
+}
+"""The words for the places of arms."""
+MEAN_WIDTH = 24
+"""Characters of a mean with its interval."""
+DIFFERENCE_WIDTH = 27
+"""Characters of a difference with its interval."""
+P_WIDTH = 9
+"""Characters of a p value."""
+
+
+def ranking_text(ranking: Ranking, width: int = 80) -> str:
+    """Return the ranking as lines of at most `width` characters; the answer first."""
+    return "\n".join(_lines(ranking, width))
+
+
+def _lines(ranking: Ranking, width: int) -> Iterator[str]:
+    yield paragraph("", _answer(ranking), width)
+    for caveat in ranking.caveats:
+        yield paragraph("note: ", caveat, width)
+    yield ""
+    if ranking.arms:
+        yield from _table(ranking, width)
+    else:
+        for arm in ranking.tuning:
+            yield from _tuned(arm, ranking.validation, width)
+    for left_out in ranking.left_out:
+        yield paragraph(f"-  {left_out.arm}: ", left_out.reason, width)
+    if ranking.arms:
+        yield ""
+        yield paragraph("", _intervals(ranking), width)
+    yield ""
+    for spent in ranking.spent:
+        yield paragraph(f"{spent.phase + ':':<9}", _spent(spent), width)
+    if further := _further(ranking):
+        yield paragraph(f"{'further:':<9}", further, width)
+    yield f"{'command:':<9}{ranking.command}"
+
+
+def _table(ranking: Ranking, width: int) -> Iterator[str]:
+    """Yield two lines for each arm: its name, and its numbers."""
+    headings = (
+        f"{ranking.metric:<{MEAN_WIDTH}}",
+        f"{'minus the best':<{DIFFERENCE_WIDTH}}",
+        f"{'p':<{P_WIDTH}}",
+    )
+    yield f"   {''.join(headings)}".rstrip()
+    for place, arm in enumerate(ranking.arms, start=1):
+        facts = f"(lr {arm.lr:g}, {arm.n} seeds)"
+        yield paragraph(f"{place:<3}", f"{arm.arm} {facts}", width)
+        yield _numbers(arm).rstrip()
+
+
+def _numbers(arm: RankedArm) -> str:
+    mean = words.estimate(arm.mean, arm.low, arm.high)
+    text = f"   {mean:<{MEAN_WIDTH}}"
+    if pair := arm.from_best:
+        difference = words.estimate(pair.difference, pair.low, pair.high, sign="+")
+        text += f"{difference:<{DIFFERENCE_WIDTH}}{pair.p:<{P_WIDTH}.2g}"
+    else:
+        text += " " * (DIFFERENCE_WIDTH + P_WIDTH)
+    return text + PLACES[arm.place]
+
+
+def _tuned(arm: TunedArm, validation: str, width: int) -> Iterator[str]:
+    rates = ", ".join(
+        f"{lr}: {'-' if value is None else f'{value:.4f}'} ({arm.seeds[lr]})"
+        for lr, value in arm.validation.items()
+    )
+    text = f"{validation} by lr (tuning seeds) {rates}"
+    yield paragraph(f"-  {arm.arm}: ", text, width)
+
+
+def _answer(ranking: Ranking) -> str:
+    """Return the answer of a race: the best arm, or the arms that may be the best."""
+    if not ranking.seen:
+        return (
+            f"There is no ranking: the time was too short for {ranking.looks[0]} test "
+            "seeds of each arm. The tuning seeds below are too few to decide."
+        )
+    if not ranking.arms:
+        return "There is no ranking: no arm could be judged."
+    best, *others = ranking.arms
+    numbers = f"{ranking.metric} {words.estimate(best.mean, best.low, best.high)}"
+    open_arms = [arm.arm for arm in others if arm.place == "open"]
+    if open_arms:
+        return (
+            f"There is no winner yet: none of {', '.join([best.arm, *open_arms])} can "
+            f"be told from the best ({numbers} over {best.n} seeds)."
+        )
+    count = len(ranking.arms)
+    text = f"{best.arm} is the best of {count} arms: {numbers} over {best.n} seeds."
+    equal = ", ".join(arm.arm for arm in others if arm.place == "equal")
+    if equal:
+        text += f" As good within the margin {ranking.margin:g}: {equal}."
+    return text
+
+
+def _intervals(ranking: Ranking) -> str:
+    """Return what the intervals and the p values of a ranking mean."""
+    confidence = f"{1 - ranking.alpha:.0%}"
+    better = "higher" if ranking.maximized else "lower"
+    look = (
+        f"look {len(ranking.seen)} of {len(ranking.looks)}, at {ranking.seen[-1]} of "
+        f"at most {ranking.looks[-1]} seeds; {words.SPENDINGS[ranking.spending]} "
+        "spending"
+    )
+    return (
+        f"{ranking.metric}: {better} is better; {confidence} intervals. Differences "
+        f"are paired by seed and have repeated {confidence} intervals ({look}). p is "
+        "adjusted for the looks and for all pairs of arms (Holm)."
+    )
+
+
+def _spent(spent: Spent) -> str:
+    """Return what a phase of a race has cost."""
+    found = f", {spent.found} found finished" if spent.found else ""
+    return (
+        f"{spent.minutes:.1f} min, {spent.runs} runs{found}, "
+        f"{spent.core_seconds / 60:.1f} core minutes"
+    )
+
+
+def _further(ranking: Ranking) -> str:
+    """Return what would settle a race, "" if it is settled."""
+    further = ranking.further
+    if further is None:
+        return ""
+    if further.seeds is None:
+        return "more than 200 seeds would be needed to settle the open arms"
+    time = "" if further.minutes is None else f" (about {further.minutes:.1f} min)"
+    seeds = f"{further.seeds} test seeds of {len(further.arms)} arms{time}"
+    if not ranking.seen:
+        return f"the first look needs {seeds}; the same command continues"
+    total = ranking.seen[-1] + further.seeds
+    if total > ranking.looks[-1]:
+        end = f"but the last look is at {ranking.looks[-1]} seeds"
+    else:
+        end = "the same command continues"
+    return f"about {seeds} more would settle the open arms; {end}"

@@ -1,0 +1,151 @@
+"""The text of a race's result."""
+
+from typing import Any
+
+import pytest
+
+from normbench.report.text.ranking import ranking_text
+from normbench.verdicts.ranking import (
+    FromBest,
+    Further,
+    LeftOut,
+    Place,
+    RankedArm,
+    Ranking,
+    Spent,
+    TunedArm,
+)
+
+LONG = "norm=group norm.num_groups=4 reparam=scaled_weight_std optimizer=adamw x=yy"
+
+
+def an_arm(name: str, place: Place, difference: float, p: float = 0.5) -> RankedArm:
+    return RankedArm(
+        arm=name,
+        lr=0.1,
+        place=place,
+        distinguishable=place == "worse",
+        worse_than="norm=batch" if place == "worse" else None,
+        n=12,
+        mean=0.05 + difference,
+        low=0.04 + difference,
+        high=0.06 + difference,
+        from_best=FromBest(
+            difference=difference,
+            low=difference - 0.01,
+            high=difference + 0.01,
+            n=12,
+            p=p,
+            seeds_needed=20 if place == "open" else None,
+        )
+        if place != "best"
+        else None,
+    )
+
+
+def a_ranking(*arms: RankedArm, **changes: Any) -> Ranking:
+    fields: dict[str, Any] = {
+        "metric": "test/error",
+        "maximized": False,
+        "margin": 0.01,
+        "alpha": 0.05,
+        "spending": "pocock",
+        "looks": [6, 8, 12, 32],
+        "seen": [6, 8, 12],
+        "ended": "settled",
+        "arms": list(arms),
+        "left_out": [],
+        "validation": "val/error",
+        "tuning": [],
+        "spent": [
+            Spent(phase="tuning", runs=9, found=0, core_seconds=90, minutes=1.5),
+            Spent(phase="test", runs=24, found=6, core_seconds=240, minutes=2.0),
+        ],
+        "further": None,
+        "caveats": [],
+        "run_ids": [],
+        "command": "normbench compare ..",
+        "started": "2026-01-01T00:00:00+00:00",
+        "environment": {},
+    }
+    return Ranking(**(fields | changes))
+
+
+BEST = an_arm("norm=batch", "best", 0.0)
+OPEN = an_arm("norm=layer", "open", 0.005)
+EQUAL = an_arm("norm=group", "equal", 0.001)
+WORSE = an_arm(LONG, "worse", 0.2, p=1.234e-11)
+
+
+def test_the_first_line_names_the_winner_with_its_numbers() -> None:
+    text = ranking_text(a_ranking(BEST, EQUAL, WORSE))
+    assert text.splitlines()[0] == (
+        "norm=batch is the best of 3 arms: test/error 0.0500 [0.0400, 0.0600] over 12"
+    )
+    assert "As good within the margin 0.01: norm=group." in " ".join(text.split())
+
+
+def test_the_first_line_says_that_there_is_no_winner() -> None:
+    further = Further(arms=["norm=batch", "norm=layer"], seeds=8, minutes=1.25)
+    text = ranking_text(a_ranking(BEST, OPEN, WORSE, ended="time", further=further))
+    assert text.startswith(
+        "There is no winner yet: none of norm=batch, norm=layer can be told from the"
+    )
+    assert "further: about 8 test seeds of 2 arms (about 1.2 min) more" in text
+
+
+@pytest.mark.parametrize(
+    ("further", "words"),
+    [
+        ({"seeds": None, "minutes": None}, "more than 200 seeds would be needed"),
+        ({"seeds": 30, "minutes": None}, "but the last look is at 32 seeds"),
+        ({"seeds": 3, "minutes": 0.5}, "the same command continues"),
+    ],
+)
+def test_the_text_says_what_would_settle_the_rest(
+    further: dict[str, Any], words: str
+) -> None:
+    arms = {"arms": ["norm=batch", "norm=layer"]}
+    ranking = a_ranking(BEST, OPEN, further=Further(**(arms | further)))
+    assert words in " ".join(ranking_text(ranking).split())
+
+
+def test_every_arm_has_its_numbers_and_its_place() -> None:
+    left_out = LeftOut(arm="norm=none", reason="did not train on 6 test seeds")
+    text = ranking_text(
+        a_ranking(BEST, OPEN, WORSE, left_out=[left_out], caveats=["a caveat"])
+    )
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    (open_line,) = (line for line in lines if line.endswith("  open"))
+    assert open_line.split() == (
+        "0.0550 [0.0450, 0.0650] +0.0050 [-0.0050, +0.0150] 0.5 open".split()
+    )
+    assert any(line.endswith("1.2e-11  worse") for line in lines)
+    for words in (
+        "note: a caveat",
+        "-  norm=none: did not train on 6 test seeds",
+        "look 3 of 4, at 12 of at most 32 seeds",
+        "tuning:  1.5 min, 9 runs, 1.5 core minutes",
+        "test:    2.0 min, 24 runs, 6 found finished, 4.0 core minutes",
+    ):
+        assert words in " ".join(text.split()) or words in lines, words
+
+
+def test_too_little_time_shows_the_tuning_seeds_only() -> None:
+    tuned = TunedArm(
+        arm="norm=batch",
+        lr=0.1,
+        at_edge=False,
+        validation={"0.1": 0.05, "0.2": None},
+        seeds={"0.1": 2, "0.2": 1},
+    )
+    further = Further(arms=["norm=batch", "norm=layer"], seeds=6, minutes=None)
+    ranking = a_ranking(seen=[], ended="time", tuning=[tuned], further=further)
+    text = " ".join(ranking_text(ranking).split())
+    assert text.startswith("There is no ranking: the time was too short for 6 test")
+    assert "val/error by lr (tuning seeds) 0.1: 0.0500 (2), 0.2: - (1)" in text
+    assert "the first look needs 6 test seeds of 2 arms" in text
+    assert "interval" not in text
+    nobody = a_ranking(left_out=[LeftOut(arm="norm=none", reason="did not train")])
+    assert ranking_text(nobody).startswith("There is no ranking: no arm could be")
