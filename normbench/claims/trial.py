@@ -35,6 +35,10 @@ RESERVED_KEYS = {
 """Config keys that an arm or a level cannot set -> the reason."""
 FIXED_VALUES = {"tracker": "none", "keep_weights": False}
 """Values that all runs of a check have. An arm or a level may repeat them."""
+CHEAP = ("evaluations=1", "evaluation.batch_size=auto")
+"""Overrides that save time and change no metric, except by rounding.
+
+An arm or a level may replace them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Trial:
         for name, design in designs.items():
             # Whether a norm fits does not depend on the rate and the seed.
             configs = {
-                cell: self.config(name, cell, design.rates[0], 0, probes=True)
+                cell: self.config(name, cell, design.rates[0], 0)
                 for cell in design.all_cells()
             }
             ids = {cell: run_id(config) for cell, config in configs.items()}
@@ -95,26 +99,30 @@ class Trial:
             ]
 
     def config(
-        self, name: str, cell: str, lr: float, seed: int, *, probes: bool = False
+        self, name: str, cell: str, lr: float, seed: int, *, tuning: bool = False
     ) -> RunConfig:
         """Return the config of one run of a cell of the design `name`.
 
-        Raises RequestError if the overrides of the cell are wrong.
+        A run of a tuning seed (`tuning`) has no probes, and measures little beside the
+        validation metric. Raises RequestError if the overrides of the cell are wrong.
         """
         design = self.designs[name]
-        probe_names = ",".join(design.probes) if probes else ""
         fixed = [
             f"lr={lr!r}",
             f"seed={seed}",
-            f"probes=[{probe_names}]",
+            f"probes=[{'' if tuning else ','.join(design.probes)}]",
             "tracker=none",
             "keep_weights=false",
         ]
+        if tuning:
+            recomputed = design.validation.startswith("val_recomputed/")
+            kinds = "recomputed" if recomputed else ""
+            fixed.append(f"evaluation.at_end=[{kinds}]")
         try:
             # If a key is set twice, the last override counts.
             overrides = {
                 override.get_key_element(): override
-                for text in words(design.overrides(cell), "arm or level")
+                for text in (*CHEAP, *words(design.overrides(cell), "arm or level"))
                 for override in [parse(text, self.request.config_dir)]
             }
             for override in overrides.values():
@@ -164,9 +172,7 @@ class Trial:
         metric that a design needs.
         """
         configs = {
-            (name, cell, seed): self.config(
-                name, cell, rates[name][cell].lr, seed, probes=True
-            )
+            (name, cell, seed): self.config(name, cell, rates[name][cell].lr, seed)
             for name, cell in self._compatible_cells
             for seed in range(seeds_for(self.designs[name], self.request.budget))
         }
@@ -212,7 +218,7 @@ class Trial:
         # A single rate is not tuned, so it has no configs here.
         configs = {
             (name, cell, lr): [
-                self.config(name, cell, lr, FIRST_TUNING_SEED + i)
+                self.config(name, cell, lr, FIRST_TUNING_SEED + i, tuning=True)
                 for i in range(self.designs[name].tuning_seeds)
             ]
             for (name, cell), tried in rates.items()
@@ -239,9 +245,7 @@ class Trial:
         runs: dict[str, RunConfig] = {}
         for config in configs:
             key = run_id(config)
-            # Two designs may share a run and measure different probes on it.
-            probes = {*config.probes, *(runs[key].probes if key in runs else ())}
-            runs[key] = config.model_copy(update={"probes": sorted(probes)})
+            runs[key] = _both(runs.get(key, config), config)
         plan = Plan(runs, {}, self.request.engine)
         records = self.request.rounds.run(plan, f"{self.request.title}: {what}")
         self.records |= records
@@ -261,6 +265,17 @@ class Trial:
             cell: _untuned(frozen.get(cell, middle), frozen=cell in frozen)
             for cell in design.all_cells()
         }
+
+
+def _both(first: RunConfig, second: RunConfig) -> RunConfig:
+    """Return `first`, and let it measure what `second`, the same run, measures too.
+
+    Two designs may share a run and measure different probes on it.
+    """
+    at_end = dict.fromkeys([*first.evaluation.at_end, *second.evaluation.at_end])
+    evaluation = first.evaluation.model_copy(update={"at_end": [*at_end]})
+    probes = sorted({*first.probes, *second.probes})
+    return first.model_copy(update={"evaluation": evaluation, "probes": probes})
 
 
 def _require_allowed(text: str, key: str, value: object) -> None:

@@ -224,7 +224,7 @@ class SweepProgress:
 
 
 def _result(record: RunRecord) -> str:
-    seconds = record.seconds.setup + record.seconds.train + record.seconds.evaluate
+    seconds = record.seconds.total
     value = record.metrics.get(record.primary_metric)
     if record.status == "ok" and value is not None:
         return f"{record.primary_metric} {value:.4f}  {seconds:.1f} s"

@@ -72,7 +72,7 @@ class Transformer(Task, name="transformer"):
                 "set task.padding=longest"
             )
         self.tokens = data.tokens[:, :max_length].to(device)
-        self.lengths = data.lengths.clamp(max=max_length)
+        self.lengths: Tensor = data.lengths.clamp(max=max_length)
         self.labels = data.labels.to(device)
         self.splits, self.notes = data.splits, data.notes
         self.data_facts = data.facts
@@ -158,13 +158,10 @@ class Transformer(Task, name="transformer"):
         return F.cross_entropy(model(*inputs), labels)
 
     def evaluate(
-        self, model: nn.Module, split: str, batch_size: int
+        self, model: nn.Module, index: Tensor, batch_size: int
     ) -> dict[str, float]:
         return classification_metrics(
-            lambda index: model(*self.inputs(index)),
-            self.labels,
-            self.splits[split],
-            batch_size,
+            lambda batch: model(*self.inputs(batch)), self.labels, index, batch_size
         )
 
 
