@@ -224,6 +224,61 @@ def test_a_shared_run_measures_the_probes_of_both_designs(
     assert verdict.outcomes[1].decision == "supported"
 
 
+def at_end(runner: Runner, *, tuning: bool) -> set[tuple[str, ...]]:
+    """Return what the runs of the tuning seeds, or of the test seeds, evaluate."""
+    return {
+        tuple(config.evaluation.at_end)
+        for config in chain.from_iterable(runner.rounds)
+        if (config.seed >= 1000) == tuning
+    }
+
+
+def test_runs_measure_what_a_design_needs_and_no_more(
+    runner: Runner, tmp_path: Path
+) -> None:
+    checked(a_claim(extend=0), tmp_path / "a")
+    assert at_end(runner, tuning=True) == {()}
+    assert at_end(runner, tuning=False) == {("train", "recomputed", "batch")}
+    for config in chain.from_iterable(runner.rounds):
+        assert config.evaluations == 1
+        assert config.evaluation.batch_size == "auto"
+        assert config.evaluation.train_samples is None
+    runner.rounds.clear()
+    runner.metrics = lambda config: {
+        **an_error(config),
+        "val_recomputed/error": config.lr,
+    }
+    checked(a_claim(extend=0, validation="val_recomputed/error"), tmp_path / "b")
+    assert at_end(runner, tuning=True) == {("recomputed",)}
+
+
+def test_a_shared_tuning_run_measures_the_statistics_of_both_designs(
+    runner: Runner, tmp_path: Path
+) -> None:
+    runner.metrics = lambda config: {
+        **an_error(config),
+        "val_recomputed/error": config.lr,
+    }
+    plain = a_claim(extend=0).model_dump(exclude_defaults=True)
+    other = copy.deepcopy(plain["outcomes"]["digits"])
+    plain["outcomes"]["other"] = other | {"validation": "val_recomputed/error"}
+    checked(Claim(**plain), tmp_path)
+    assert at_end(runner, tuning=True) == {("recomputed",)}
+    assert at_end(runner, tuning=False) == {("train", "recomputed", "batch")}
+
+
+def test_a_design_chooses_its_evaluation(runner: Runner, tmp_path: Path) -> None:
+    claim = a_claim(extend=0, rates=[0.1])
+    arm = "norm=layer evaluation=fast evaluation.batch_size=9 evaluations=3"
+    checked(claim, tmp_path, arm=arm)
+    (fast,) = {
+        (config.evaluation.batch_size, config.evaluation.train_samples)
+        for config in chain.from_iterable(runner.rounds)
+        if config.norm.name == "layer_sample" and config.evaluations == 3
+    }
+    assert fast == (9, 512)
+
+
 def test_a_failed_run_is_counted_and_is_a_caveat(
     runner: Runner, tmp_path: Path
 ) -> None:
