@@ -52,6 +52,8 @@ class Norm(nn.Module):
       them to the statistics of that forward.
     - A norm that uses other samples computes its statistics with `norms.statistics`,
       so that several processes can share them.
+    - A norm with `one_call` treats each of `chunks` equal parts of the batch as a batch
+      of its own, in the order of the parts. A norm without it is called once per part.
     - A norm may set `penalty` to a scalar in each training forward. The training loop
       adds it to the loss.
     - A norm that cannot work with its arguments or its input raises Incompatible.
@@ -84,6 +86,23 @@ class Norm(nn.Module):
     fixed_spatial: ClassVar[bool] = False
     """Parameters have the spatial shape of the first input; all inputs must have it."""
 
+    one_call: bool = False
+    """The norm handles `chunks` above 1.
+
+    A subclass with a `forward` of its own does not inherit it. If it is set to False on
+    an instance, a Ghost calls this norm once per chunk."""
+    chunks: int = 1
+    """The number of equal parts of the batch with statistics of their own.
+
+    A `Ghost` sets it for a call. Each part is a chunk of consecutive samples."""
+    equal_weights: bool = False
+    """The running statistics after a call are the mean over its chunks.
+
+    With False, they are those after the chunks one after another."""
+    counting: bool = True
+    """A training forward adds 1 to the count of forwards, if the norm has one."""
+    forwards_per_step: int = 1
+    """The number of training forwards per optimizer step; set by the factory."""
     penalty: Tensor | None = None
     deterministic: bool = True
     """Evaluation draws no random numbers and changes no buffer."""
@@ -96,6 +115,8 @@ class Norm(nn.Module):
 
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "forward" in cls.__dict__ and "one_call" not in cls.__dict__:
+            cls.one_call = False  # not inherited: the new `forward` may ignore `chunks`
         if name:  # base classes have the name "" and are not registered
             cls.name = name
             REGISTRY.add(name, cls)
@@ -164,9 +185,15 @@ def affine_parameters(
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """Return a view of `values`, (C,) or (N, C), that broadcasts with x (N, C, ...)."""
-    shape = values.shape if values.dim() == 2 else (1, -1)
-    return values.view(*shape, *(1,) * (x.dim() - 2))
+    """Return `values` in a shape that broadcasts with x (N, C, *spatial).
+
+    `values` is (C,), (N, C), or (k, C) for k equal parts of the N samples.
+    """
+    if values.dim() == 1:
+        values = values.unsqueeze(0)
+    elif len(values) not in (1, len(x)):
+        values = values.repeat_interleave(len(x) // len(values), 0)
+    return values.view(*values.shape, *(1,) * (x.dim() - 2))
 
 
 def require_several(count: int, norm: Norm, x: Tensor, advice: str) -> None:

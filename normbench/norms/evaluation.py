@@ -20,10 +20,12 @@ def use_batch_statistics(modules: Iterable[nn.Module]) -> None:
     """Make the norms normalize with the statistics of each batch, as in training.
 
     A Ghost uses the statistics of each `norm_batch` samples. Other layers, such as
-    dropout, stay in evaluation mode.
+    dropout, stay in evaluation mode. These forwards do not count as training forwards,
+    so the end of a warm-up does not come closer.
     """
     for norm in _norms_that_differ(modules):
         norm.train()
+        norm.counting = False
 
 
 @torch.no_grad()
@@ -35,9 +37,9 @@ def recompute_statistics(
     """Set the running statistics to their mean over all batches ("precise" statistics).
 
     `forward(batch)` is one forward of the model, in which the norms normalize with the
-    batch. Each forward of a norm has the same weight; a Ghost has one forward per
-    chunk. Only floating-point buffers are averaged. Afterwards the norms are in
-    evaluation mode and have their original momentum.
+    batch. Each batch of a norm has the same weight; each chunk of a Ghost is a batch.
+    Only floating-point buffers are averaged. Afterwards the norms are in evaluation
+    mode and have their original momentum.
     Source: Wu & Johnson 2021. For torch's BatchNorm, the result equals that of
     torch.optim.swa_utils.update_bn.
     """
@@ -47,13 +49,14 @@ def recompute_statistics(
     try:
         for norm in norms:
             norm.train()
-            norm.momentum = 1.0  # each forward replaces the running statistics
+            norm.momentum = 1.0  # each call replaces the running statistics,
+            norm.equal_weights = True  # with the mean over its chunks
         for batch in batches:
             forward(batch)
     finally:
         for norm, momentum, average in zip(norms, momenta, averages, strict=True):
             norm.eval()
-            norm.momentum = momentum
+            norm.momentum, norm.equal_weights = momentum, False
             average.hook.remove()
     for average in averages:
         average.write()
@@ -69,7 +72,7 @@ def _norms_that_differ(modules: Iterable[nn.Module]) -> list[Norm]:
 
 
 class _BufferAverage:
-    """Averages the floating-point buffers of a norm over its forwards."""
+    """Averages the floating-point buffers of a norm over the chunks of its calls."""
 
     def __init__(self, norm: Norm) -> None:
         self.buffers = [b for b in norm.buffers() if b.is_floating_point()]
@@ -77,10 +80,10 @@ class _BufferAverage:
         self.count = 0
         self.hook = norm.register_forward_hook(self._add)
 
-    def _add(self, module: nn.Module, args: object, output: object) -> None:
-        self.count += 1
+    def _add(self, norm: Norm, args: object, output: object) -> None:
+        self.count += norm.chunks
         for mean, buffer in zip(self.means, self.buffers, strict=True):
-            mean.lerp_(buffer, 1 / self.count)
+            mean.lerp_(buffer, norm.chunks / self.count)
 
     def write(self) -> None:
         """Write the means to the buffers if there was a forward."""

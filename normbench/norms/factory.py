@@ -15,11 +15,11 @@ class NormFactory:
     """Creates the norm layers of one model: `factory(channels, activation=None)`.
 
     `name` and `options` choose the norm; `norm_batch` is the number of samples that
-    share statistics. `forwards_per_step` is the number of training forwards of a norm
-    per optimizer step (batch size / norm_batch). The factory lowers the momentum of
-    each norm, so that all forwards of a step together update the running statistics
-    as much as one forward with the original momentum. `conditions` is the number of
-    conditions in the data.
+    share statistics. `forwards_per_step` is the number of training forwards per
+    optimizer step, and `chunks` is the number of norm batches in a forward. The factory
+    lowers the momentum of each norm, so that all norm batches of a step together update
+    the running statistics as much as one norm batch with the original momentum.
+    `conditions` is the number of conditions in the data.
 
     `modules` lists the norms in the order of their creation. A norm whose
     output for a sample depends on other samples is wrapped in a Ghost.
@@ -34,12 +34,14 @@ class NormFactory:
         options: Mapping[str, Any],
         norm_batch: int,
         forwards_per_step: int = 1,
+        chunks: int = 1,
         conditions: int = 1,
     ) -> None:
         self.name = name
         self.options = dict(options)
         self.norm_batch = norm_batch
         self.forwards_per_step = forwards_per_step
+        self.chunks = chunks
         self.conditions = conditions
         self.modules: list[Norm | Ghost] = []
 
@@ -56,7 +58,9 @@ class NormFactory:
                 f"{self.conditions} conditions; set norm.conditions={self.conditions}"
             )
         if norm.differs_in_eval:
-            norm.momentum = 1 - (1 - norm.momentum) ** (1 / self.forwards_per_step)
+            updates = self.forwards_per_step * self.chunks
+            norm.momentum = 1 - (1 - norm.momentum) ** (1 / updates)
+        norm.forwards_per_step = self.forwards_per_step
         module = Ghost(norm, self.norm_batch) if norm.uses_other_samples else norm
         self.modules.append(module)
         if activation is None or norm.contains_activation:

@@ -12,9 +12,11 @@ class Ghost(nn.Module):
     """Applies a norm to `norm_batch` samples at a time in training.
 
     A Ghost is called with the arguments of the norm. In training, each chunk of
-    norm_batch consecutive samples is one forward of `norm`, and `norm.penalty` becomes
-    the mean over the chunks. In evaluation, the whole batch is one forward, and in both
-    modes a batch of 0 samples is one forward.
+    norm_batch consecutive samples is normalized as a batch of its own, one after
+    another, and `norm.penalty` becomes the mean over the chunks. The batch counts as
+    one forward. A norm with `one_call` gets all chunks in one call, and any other norm
+    is called once per chunk. In evaluation, the whole batch is one batch of the norm,
+    and in both modes a batch of 0 samples is one.
     If several processes share statistics, each process holds an equal part of a single
     chunk.
     In training, a call raises RequestError if norm_batch does not divide the batch, and
@@ -39,14 +41,34 @@ class Ghost(nn.Module):
             raise RequestError(
                 f"norm_batch={self.norm_batch} does not divide a batch of {samples}"
             )
+        call = self._in_one_call if self.norm.one_call else self._in_a_loop
+        return call(x, mask, condition)
+
+    def _in_one_call(
+        self, x: Tensor, mask: Tensor | None, condition: Tensor | None
+    ) -> Tensor:
+        self.norm.chunks = len(x) // self.norm_batch
+        try:
+            y: Tensor = self.norm(x, mask, condition)
+        finally:
+            self.norm.chunks = 1
+        return y
+
+    def _in_a_loop(
+        self, x: Tensor, mask: Tensor | None, condition: Tensor | None
+    ) -> Tensor:
         outputs, penalties = [], []
-        for start in range(0, samples, self.norm_batch):
+        counting = self.norm.counting
+        for start in range(0, len(x), self.norm_batch):
             chunk = slice(start, start + self.norm_batch)
             chunk_mask = None if mask is None else mask[chunk]
             chunk_condition = None if condition is None else condition[chunk]
+            # Only the last call counts, so that all chunks see the same count.
+            self.norm.counting = counting and chunk.stop == len(x)
             outputs.append(self.norm(x[chunk], chunk_mask, chunk_condition))
             if self.norm.penalty is not None:
                 penalties.append(self.norm.penalty)
+        self.norm.counting = counting
         if penalties:
             self.norm.penalty = torch.stack(penalties).mean()
         return torch.cat(outputs)

@@ -23,6 +23,13 @@ from normbench.norms.base import (
     per_channel,
     require_several,
 )
+from normbench.norms.chunks import (
+    batch_norm_by_chunk,
+    split_chunks,
+    weighted,
+    weights_after_chunks,
+    weights_of_chunks,
+)
 
 _group: dist.ProcessGroup | None = None
 _replicas = 1
@@ -135,26 +142,33 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def batch_moments(
-    x: Tensor, mask: Tensor | None, count: Tensor | int
+    x: Tensor, mask: Tensor | None, count: Tensor | int, chunks: int = 1
 ) -> tuple[Tensor, Tensor]:
     """Return the mean and the biased variance (C,) per channel, at least in float32.
 
     Both are computed over the real positions, or over all positions if `mask` is None.
     `count` is the number of values per channel in all sharing processes, as
-    BatchStatistics.count returns it.
+    BatchStatistics.count returns it. With several chunks, both are (chunks, C).
     """
-    axes = [0, *range(2, x.dim())]
     wide = at_least_float32(x)
     if mask is None:
-        var, mean = torch.var_mean(wide, axes, correction=0)
+        var, mean = torch.var_mean(*split_chunks(wide, chunks), correction=0)
         return pooled(mean, var)
     # Without sharing, `count` already is the number of values in this process.
     local_count = None if _group is None else mask.sum()
     divisor = count if local_count is None else local_count.clamp(min=1)
     real = mask.unsqueeze(1)
-    mean = torch.where(real, wide, 0).sum(axes) / divisor
-    centred = torch.where(real, wide - per_channel(mean, x), 0)
-    return pooled(mean, centred.square().sum(axes) / divisor, local_count)
+    mean = torch.sum(*split_chunks(torch.where(real, wide, 0), chunks)) / divisor
+    squares = torch.where(real, wide - per_channel(mean, x), 0).square()
+    var = torch.sum(*split_chunks(squares, chunks)) / divisor
+    return pooled(mean, var, local_count)
+
+
+def unbiased(var: Tensor, count: Tensor | int) -> Tensor:
+    """Return the unbiased variance for the biased variance over `count` values."""
+    if isinstance(count, int):
+        return var * (count / (count - 1))
+    return var * (count / (count - 1).clamp(min=1))
 
 
 def clean_pads(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -211,47 +225,109 @@ class BatchStatistics(Norm, name=""):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def count(self, x: Tensor, mask: Tensor | None = None) -> Tensor | int:
-        """Return the number of values per channel in all sharing processes.
+        """Return the number of values per channel and chunk in all sharing processes.
 
-        With a mask, only real positions are counted, and the number is a scalar on the
-        device, at least 1.
+        With a mask, only real positions are counted, and the numbers are on the device,
+        at least 1: a scalar, or (chunks, 1) with several chunks.
         Raises Incompatible if the number is below 2. With a mask, this is checked only
         on the CPU and outside compiled graphs, because the check would wait for another
         device. If it is not checked, `update` ignores a batch with a number below 2.
         """
         if mask is None:
-            count = x.numel() // x.shape[1] * process_count()
-            require_several(count, self, x, "raise norm_batch or the resolution")
+            chunk = x[: len(x) // self.chunks]
+            count = chunk.numel() // x.shape[1] * process_count()
+            require_several(count, self, chunk, "raise norm_batch or the resolution")
             return count
-        real = sum_over_processes(mask.sum(), _group)
+        chunk = mask[: len(mask) // self.chunks]
+        several = self.chunks > 1
+        real = mask.reshape(self.chunks, -1).sum(1, True) if several else mask.sum()
+        real = sum_over_processes(real, _group)
         can_check = mask.device.type == "cpu" and not torch.compiler.is_compiling()
-        if can_check and real <= 1:
+        if can_check and real.min() <= 1:
             raise Incompatible(
                 f"norm={self.name} needs more than one real position per norm batch, "
-                f"but a mask of shape {tuple(mask.shape)} has {int(real)}; "
+                f"but a mask of shape {tuple(chunk.shape)} has {int(real.min())}; "
                 "raise norm_batch"
             )
         return real.clamp(min=1)
 
     @torch.no_grad()
     def update(self, mean: Tensor | None, var: Tensor, count: Tensor | int) -> None:
-        """Update the running statistics with `mean` and the unbiased variance.
+        """Update running_mean and running_var, as `average` does.
 
-        `var` is the biased variance over `count` values. `mean` is None for a norm
-        without a running mean. Also adds 1 to the count of training forwards. If
-        `count` is a tensor below 2, the running statistics do not change.
+        `var` is the biased variance over `count` values, and running_var averages the
+        unbiased variance. `mean` is None for a norm without a running mean.
         """
+        means = {} if mean is None else {"running_mean": mean}
+        self.average(count, **means, running_var=unbiased(var, count))
+
+    @torch.no_grad()
+    def average(self, count: Tensor | int, **statistics: Tensor) -> None:
+        """Average `statistics` into the buffers of their names, and count the forward.
+
+        Each has the shape of its buffer, or (chunks, ...) with several chunks, which
+        count one after another. A chunk whose `count` is a tensor below 2 changes no
+        buffer.
+        """
+        self.count_forward()
+        if self.chunks > 1:
+            self._average_chunks(count, statistics)
+            return
         step: Tensor | float = self.momentum
-        if isinstance(count, int):
-            unbiased = var * (count / (count - 1))
+        for name, statistic in statistics.items():
+            buffer = self.get_buffer(name)
+            if isinstance(count, Tensor):  # the step is 0 if `count` is below 2
+                step = self.momentum * (count > 1).to(buffer.dtype)
+            buffer.lerp_(statistic.to(buffer.dtype).view_as(buffer), step)
+
+    def _average_chunks(
+        self, count: Tensor | int, statistics: dict[str, Tensor]
+    ) -> None:
+        (like, *_) = statistics.values()
+        rest: Tensor | float
+        if isinstance(count, int) and not self.equal_weights:  # the common case
+            rest, weights = weights_of_chunks(self.momentum, self.chunks, like)
         else:
-            # The step is 0 if `count` is below 2.
-            step = self.momentum * (count > 1).to(self.running_var.dtype)
-            unbiased = var * (count / (count - 1).clamp(min=1))
-        if mean is not None:
-            self.running_mean.lerp_(mean.to(self.running_mean.dtype), step)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), step)
-        self.num_batches_tracked.add_(1)
+            last = weights_after_chunks(self._steps(like, count))[-1]
+            rest, weights = last[0], last[1:]
+        for name, statistic in statistics.items():
+            buffer = self.get_buffer(name)
+            new = (weights.unsqueeze(1) * statistic).sum(0)
+            buffer.mul_(rest).add_(new.view_as(buffer))
+
+    @torch.no_grad()
+    def before_chunks(
+        self, buffer: Tensor, statistic: Tensor, count: Tensor | int
+    ) -> Tensor:
+        """Return the running statistic `buffer` (C,) before each chunk: (chunks, C).
+
+        `statistic` (chunks, C) is that of the chunks. Call this before `average`. With
+        one chunk, the result is `buffer`.
+        """
+        if self.chunks == 1:
+            return buffer
+        weights = weights_after_chunks(self._steps(statistic, count))[:-1]
+        return weighted(weights, buffer, statistic).to(buffer.dtype)
+
+    def _steps(self, like: Tensor, count: Tensor | int) -> Tensor:
+        """Return the step of the running statistics at each chunk: (chunks,)."""
+        dtype = at_least_float32(like).dtype
+        if isinstance(count, int):
+            enough = torch.ones(self.chunks, dtype=dtype, device=like.device)
+        else:
+            enough = (count > 1).flatten().to(dtype)
+        if self.equal_weights:
+            return enough / enough.cumsum(0).clamp(min=1)
+        return self.momentum * enough
+
+    def count_forward(self) -> None:
+        """Add 1 to the count of training forwards."""
+        if self.counting:
+            self.num_batches_tracked.add_(1)
+
+    def past_steps(self) -> Tensor:
+        """Return the number of optimizer steps before this forward."""
+        return self.num_batches_tracked // self.forwards_per_step
 
     def standardize(
         self,
@@ -263,7 +339,8 @@ class BatchStatistics(Norm, name=""):
     ) -> Tensor:
         """Return weight * (x - mean) / sqrt(var + eps) + bias in the type of `x`.
 
-        mean, weight, bias: (C,); var: (C,) or a scalar for all channels.
+        mean, weight, bias: (C,); var: (C,) or a scalar for all channels. With several
+        chunks, mean is (chunks, C), and var is (chunks, C) or (chunks, 1).
         """
         scale = torch.rsqrt(var + self.eps)
         if weight is not None:
@@ -278,15 +355,22 @@ class BatchStatistics(Norm, name=""):
     ) -> Tensor:
         """Return `x` normalized as by torch's BatchNorm with the buffers of this norm.
 
+        weight, bias: (C,), or both (chunks, C) with several chunks.
         In training, raises Incompatible if a channel has a single value.
         """
         if self.training:
             count = self.count(x)
+            if self.chunks > 1:
+                y, mean, var = batch_norm_by_chunk(
+                    x, self.chunks, weight, bias, self.eps
+                )
+                self.update(mean, var, count)
+                return y
             if _group is not None:
                 mean, var = batch_moments(x, None, count)
                 self.update(mean, var, count)
                 return self.standardize(x, mean, var, weight, bias)
-            self.num_batches_tracked.add_(1)  # F.batch_norm does not count forwards
+            self.count_forward()  # F.batch_norm does not
         tokens = x.transpose(1, -1)
         # If `x` (N, C, T) is a view of memory in the order (N, T, C), torch's kernel
         # would copy `x`. It does not copy the same values as rows (N * T, C).

@@ -51,7 +51,8 @@ def discrepancy(trained: Trained) -> dict[str, float]:
     handles = []
     for norm in norms:
         handles.append(norm.register_forward_hook(measure_with(norm)))
-        norm.momentum = 1.0  # so that the buffers hold the statistics of the last batch
+        # So the buffers hold the statistics of the last norm batch.
+        norm.momentum, norm.one_call = 1.0, False
     if norms:
         forward_as_trained(trained)
     for handle in handles:

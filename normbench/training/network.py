@@ -106,14 +106,14 @@ def build(config: RunConfig, task: Task, processes: int = 1) -> Network:
     share of every micro-batch.
     """
     share = config.batch_size // config.accumulate // processes
-    # A norm divides the share of a process into ghost batches of `norm_batch` samples,
-    # or shares its statistics between processes if `norm_batch` is larger.
-    ghost_batches = max(1, share // config.norm_batch)
     norms = NormFactory(
         config.norm.name,
         config.norm.options,
         norm_batch=config.norm_batch,
-        forwards_per_step=config.accumulate * ghost_batches,
+        forwards_per_step=config.accumulate,
+        # A norm divides the share of a process into chunks of `norm_batch` samples, or
+        # shares its statistics between processes if `norm_batch` is larger.
+        chunks=max(1, share // config.norm_batch),
         conditions=task.conditions,
     )
     model = task.build(norms)

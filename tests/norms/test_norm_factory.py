@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from layers_made import assert_close, results
+from layers_made import assert_close
 from torch import Tensor, nn
 
 from normbench.errors import Incompatible, RequestError
@@ -29,23 +29,6 @@ def unlisted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Ghost.
-
-
-@every_batch_norm
-def test_ghost_equals_its_chunks_apart(name):
-    x = torch.randn(6, C, 5, dtype=torch.float64)
-    for mask in (None, torch.rand(6, 5) < 0.7):
-        ghost = Ghost(make(name, C).double(), 2)
-        alone = deepcopy(ghost.norm)
-        masks = [None] * 3 if mask is None else mask.split(2)
-
-        def apart(x: Tensor, alone: Norm = alone, masks: list = masks) -> Tensor:
-            return torch.cat(list(map(alone, x.split(2), masks)))
-
-        ours = results(ghost, x, mask)
-        assert_close(ours, results(apart, x, of=alone), mask)
-        assert_close(dict(ghost.norm.state_dict()), dict(alone.state_dict()), mask)
-        assert not torch.equal(ours[0], alone(x, mask))
 
 
 @every_batch_norm
@@ -149,12 +132,12 @@ def test_factory_refuses_fewer_affine_maps_than_conditions():
 
 
 @every_batch_norm
-def test_the_forwards_of_one_step_move_statistics_as_far_as_one(name):
+def test_the_chunks_of_one_step_move_statistics_as_far_as_one(name):
     x = torch.randn(3, C, 5, dtype=torch.float64) + 2
     alone = make(name, C).double()
     alone(x)
     for forwards in (1, 4):
-        factory = NormFactory(name, {}, norm_batch=3, forwards_per_step=forwards)
+        factory = NormFactory(name, {}, norm_batch=3, chunks=forwards)
         layer = factory(C).double()
         layer(x.repeat(forwards, 1, 1))
         for key, buffer in alone.named_buffers():

@@ -20,6 +20,7 @@ from normbench.norms.statistics import BatchStatistics
 
 class BatchInstanceNorm(BatchStatistics, name="batch_instance"):
     source = "Nam & Kim 2018"
+    one_call = True
 
     def add_state(self) -> None:
         super().add_state()

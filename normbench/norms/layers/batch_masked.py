@@ -14,6 +14,7 @@ from normbench.norms.statistics import BatchStatistics, batch_moments, clean_pad
 
 class MaskedBatchNorm(BatchStatistics, name="batch_masked"):
     source = "folklore; Shen et al. 2020"
+    one_call = True
     honours_mask = True
 
     def forward(
@@ -23,6 +24,6 @@ class MaskedBatchNorm(BatchStatistics, name="batch_masked"):
         if mask is None or not self.training:
             return self.batch_norm(x, self.weight, self.bias)
         count = self.count(x, mask)
-        mean, var = batch_moments(x, mask, count)
+        mean, var = batch_moments(x, mask, count, self.chunks)
         self.update(mean, var, count)
         return self.standardize(x, mean, var, self.weight, self.bias)

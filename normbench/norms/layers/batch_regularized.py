@@ -19,11 +19,17 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from normbench.norms.base import Momentum
-from normbench.norms.statistics import BatchStatistics, batch_moments, clean_pads
+from normbench.norms.statistics import (
+    BatchStatistics,
+    batch_moments,
+    clean_pads,
+    unbiased,
+)
 
 
 class RegularizedBatchNorm(BatchStatistics, name="batch_regularized"):
     source = "Wang et al. 2022"
+    one_call = True
     honours_mask = True
 
     def __init__(
@@ -46,20 +52,22 @@ class RegularizedBatchNorm(BatchStatistics, name="batch_regularized"):
         if not self.training:
             return self.batch_norm(x, self.weight, self.bias)
         count = self.count(x, mask)
-        mean, var = batch_moments(x, mask, count)
-        self.penalty = self._discrepancy(mean, var)
+        mean, var = batch_moments(x, mask, count, self.chunks)
+        self.penalty = self._discrepancy(mean, var, count)
         self.update(mean, var, count)
         return self.standardize(x, mean, var, self.weight, self.bias)
 
-    def _discrepancy(self, mean: Tensor, var: Tensor) -> Tensor:
+    def _discrepancy(self, mean: Tensor, var: Tensor, count: Tensor | int) -> Tensor:
         # In eager mode, the subtraction makes new tensors, so the update of the running
         # statistics before the backward pass is harmless. Compiled code needs copies.
         running_mean, running_var = self.running_mean, self.running_var
         if torch.compiler.is_compiling():
             running_mean, running_var = _copy(running_mean), _copy(running_var)
+        running_mean = self.before_chunks(running_mean, mean, count)
+        running_var = self.before_chunks(running_var, unbiased(var, count), count)
         std, running_std = (torch.sqrt(v + self.eps) for v in (var, running_var))
-        mean_term = (mean - running_mean).square().sum()
-        std_term = (std - running_std).square().sum()
+        mean_term = (mean - running_mean).square().sum(-1).mean()
+        std_term = (std - running_std).square().sum(-1).mean()
         return self.penalty_mean * mean_term + self.penalty_std * std_term
 
     def __getstate__(self) -> dict[str, Any]:

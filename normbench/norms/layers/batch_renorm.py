@@ -7,9 +7,9 @@ positions, and
     d = clip((mean - running_mean) / sqrt(running_var + eps), -d_max, d_max).
 The running statistics in r and d have their values from before this forward. No
 gradient passes through r and d.
-In the first `warmup_steps` training forwards, the limits of r and d are 1 and 0, so the
+In the first `warmup_steps` optimizer steps, the limits of r and d are 1 and 0, so the
 norm equals `batch`. Then the limits rise linearly: the limit of r reaches r_max at
-forward `r_max_steps`, and the limit of d reaches d_max at forward `d_max_steps`. At
+step `r_max_steps`, and the limit of d reaches d_max at step `d_max_steps`. At
 momentum 1, r is 1 and d is 0, because there is no running average.
 Running statistics and evaluation are those of `batch`. So running_var averages the
 unbiased variance, while the paper averages the biased standard deviation.
@@ -26,12 +26,13 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from normbench.norms.base import Momentum
-from normbench.norms.statistics import BatchStatistics, batch_moments
+from normbench.norms.statistics import BatchStatistics, batch_moments, unbiased
 
 
 class BatchRenorm(BatchStatistics, name="batch_renorm"):
     source = "Ioffe 2017"
     fixed_map_in_eval = True
+    one_call = True
     exact_gradient = False
 
     def __init__(
@@ -65,17 +66,19 @@ class BatchRenorm(BatchStatistics, name="batch_renorm"):
 
     @torch.no_grad()
     def _corrections(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        mean, var = batch_moments(x, None, x.numel() // self.channels)
-        inverse_running_std = torch.rsqrt(self.running_var + self.eps)
+        count = self.count(x)
+        mean, var = batch_moments(x, None, count, self.chunks)
+        running_mean = self.before_chunks(self.running_mean, mean, count)
+        running_var = self.before_chunks(self.running_var, unbiased(var, count), count)
+        inverse_running_std = torch.rsqrt(running_var + self.eps)
         r_max = 1 + (self.r_max - 1) * self._progress(self.r_max_steps)
         d_max = self.d_max * self._progress(self.d_max_steps)
         r = (torch.sqrt(var + self.eps) * inverse_running_std).clamp(1 / r_max, r_max)
-        d = ((mean - self.running_mean) * inverse_running_std).clamp(-d_max, d_max)
+        d = ((mean - running_mean) * inverse_running_std).clamp(-d_max, d_max)
         dtype = self.running_var.dtype
         return r.to(dtype), d.to(dtype)
 
     def _progress(self, end: int) -> Tensor:
-        """Return the progress from the end of the warm-up to forward `end`, 0 to 1."""
-        # This forward is not yet counted in num_batches_tracked.
-        after_warmup = self.num_batches_tracked + 1 - self.warmup_steps
+        """Return the progress from the end of the warm-up to step `end`, 0 to 1."""
+        after_warmup = self.past_steps() + 1 - self.warmup_steps
         return (after_warmup / max(1, end - self.warmup_steps)).clamp(0, 1)

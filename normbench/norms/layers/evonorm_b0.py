@@ -20,6 +20,7 @@ from normbench.norms.statistics import BatchStatistics, at_least_float32, pooled
 
 class EvoNormB0(BatchStatistics, name="evonorm_b0"):
     source = "Liu et al. 2020"
+    one_call = True
     contains_activation = True
 
     weight: nn.Parameter
@@ -42,8 +43,10 @@ class EvoNormB0(BatchStatistics, name="evonorm_b0"):
         if self.training:
             # The batch variance is the mean variance within instances plus the variance
             # between instances. So x is read once.
-            between = mean.var(0, correction=0)
-            var = pooled(mean.mean(0), instance_var.mean(0) + between)[1]
+            means = mean.unflatten(0, (self.chunks, -1))
+            within = instance_var.unflatten(0, (self.chunks, -1)).mean(1)
+            between = means.var(1, correction=0)
+            var = pooled(means.mean(1), within + between)[1]
             self.update(None, var, self.count(x))
         batch_std = per_channel(torch.sqrt(var + self.eps), x)
         instance_std = per_channel(torch.sqrt(instance_var + self.eps), x)

@@ -23,6 +23,7 @@ from normbench.norms.statistics import (
 
 class ExtendedBatchNorm(BatchStatistics, name="extended_batch"):
     source = "Luo et al. 2020"
+    one_call = True
     axes = "all samples, all channels, all positions"
     fixed_map_in_eval = True
 
@@ -34,13 +35,14 @@ class ExtendedBatchNorm(BatchStatistics, name="extended_batch"):
         mean, var = self.running_mean, self.running_var
         if self.training:
             count = self.count(x)
-            if shared_group() is None:
+            if shared_group() is None and self.chunks == 1:
                 wide = at_least_float32(x)
                 mean = wide.mean([0, *range(2, x.dim())])
                 var = wide.var(correction=0)
             else:
                 # Variance of all values: within channels, plus between channels.
-                mean, channel_var = batch_moments(x, None, count)
-                var = channel_var.mean() + mean.var(correction=0)
+                mean, channel_var = batch_moments(x, None, count, self.chunks)
+                between = mean.var(-1, correction=0, keepdim=True)
+                var = channel_var.mean(-1, keepdim=True) + between
             self.update(mean, var, count * self.channels)
         return self.standardize(x, mean, var, self.weight, self.bias)

@@ -19,6 +19,7 @@ from normbench.norms.statistics import BatchStatistics
 
 class InstanceBatchNorm(BatchStatistics, name="ibn"):
     source = "Pan et al. 2018"
+    one_call = True
     axes = (
         "one sample, one channel, all positions; "
         "all samples, one channel, all positions"

@@ -5,18 +5,19 @@ running_square, the running mean square of each channel, still has its value fro
 this forward. No mean is subtracted. Afterwards the forward updates it:
 running_square += momentum * (square - running_square), where square is the mean of
 x * x over all samples and all positions that are not masked. In the first
-`warmup_steps` training forwards, and always at momentum 1, z is x / sqrt(square + eps)
+`warmup_steps` optimizer steps, and always at momentum 1, z is x / sqrt(square + eps)
 instead.
 The backward pass is the paper's approximation of the gradient through the running mean
 square. Let g be the gradient of z, and nu a buffer. The gradient of x is
 (g - nu * z) / sqrt(s + eps), where s is the mean square that z used. Then
 nu = nu * (1 - momentum * mean(z * z)) + momentum * mean(g * z).
+The chunks of a ghost batch change nu one after another too, but the last one first.
 These means also leave out masked positions, and the term nu * z is 0 there.
 Evaluation: y = weight * x / sqrt(running_square + eps) + bias.
 weight, bias, running_square, nu: (C,). All this is as in the paper, whose alpha is
 1 - momentum. The authors' code differs: it first divides x by its root mean square over
 channels, it divides the gradient by the batch's root mean square after the warm-up too,
-and it warms up for thousands of forwards. An infinity or NaN at a masked position
+and it warms up for thousands of steps. An infinity or NaN at a masked position
 counts as 0.
 """
 
@@ -29,6 +30,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from normbench.norms.base import Momentum, per_channel
+from normbench.norms.chunks import split_chunks
 from normbench.norms.statistics import (
     BatchStatistics,
     at_least_float32,
@@ -41,6 +43,7 @@ from normbench.norms.statistics import (
 
 class PowerNorm(BatchStatistics, name="power"):
     source = "Shen et al. 2020"
+    one_call = True
     honours_mask = True
     exact_gradient = False
     loss_scaling = False  # `nu` averages gradients of steps with different scales
@@ -72,7 +75,9 @@ class PowerNorm(BatchStatistics, name="power"):
             count = self.count(x, mask)
             real = None if mask is None else mask.unsqueeze(1)
             inverse = torch.rsqrt(self._square(x, real, count) + self.eps)
-            z: Tensor = _Divide.apply(x, inverse, self.nu, self.momentum, real, count)
+            z: Tensor = _Divide.apply(
+                x, inverse, self.nu, self.momentum, real, count, self.chunks
+            )
         else:
             z = x * per_channel(torch.rsqrt(self.running_square + self.eps), x)
         if self.weight is None or self.bias is None:
@@ -84,19 +89,14 @@ class PowerNorm(BatchStatistics, name="power"):
     def _square(self, x: Tensor, real: Tensor | None, count: Tensor | int) -> Tensor:
         """Return the mean square to divide by, and update the running mean square."""
         dtype = self.running_square.dtype
-        square = _mean(at_least_float32(x).square(), real, count, shared_group()).to(
-            dtype
-        )
-        if self.momentum == 1:
-            divisor = square
-        else:
-            in_warmup = self.num_batches_tracked < self.warmup_steps
-            divisor = torch.where(in_warmup, square, self.running_square)
-        new_weight: Tensor | float = self.momentum
-        if isinstance(count, Tensor):  # with a mask: ignore a single real position
-            new_weight = self.momentum * (count > 1).to(dtype)
-        self.running_square.lerp_(square, new_weight)
-        self.num_batches_tracked.add_(1)
+        squares = at_least_float32(x).square()
+        square = _mean(squares, real, count, shared_group(), self.chunks).to(dtype)
+        divisor = square
+        if self.momentum != 1:
+            before = self.before_chunks(self.running_square, square, count)
+            in_warmup = self.past_steps() < self.warmup_steps
+            divisor = torch.where(in_warmup, square, before)
+        self.average(count, running_square=square)
         return divisor
 
 
@@ -105,10 +105,12 @@ def _mean(
     real: Tensor | None,
     count: Tensor | int,
     group: dist.ProcessGroup | None,
+    chunks: int,
 ) -> Tensor:
     if real is not None:
         values = torch.where(real, values, 0)
-    return sum_over_processes(values.sum([0, *range(2, values.dim())]), group) / count
+    total = torch.sum(*split_chunks(values, chunks))
+    return sum_over_processes(total, group) / count
 
 
 class _Divide(torch.autograd.Function):
@@ -123,9 +125,10 @@ class _Divide(torch.autograd.Function):
         momentum: float,
         real: Tensor | None,
         count: Tensor | int,
+        chunks: int,
     ) -> Tensor:
         ctx.save_for_backward(x, inverse, real)
-        ctx.nu, ctx.momentum, ctx.count = nu, momentum, count
+        ctx.nu, ctx.momentum, ctx.count, ctx.chunks = nu, momentum, count, chunks
         ctx.group, ctx.replicas = shared_group(), replica_count()
         return x * per_channel(inverse, x)
 
@@ -133,15 +136,23 @@ class _Divide(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, inverse, real = ctx.saved_tensors
-        nu: Tensor = ctx.nu
         scale = per_channel(inverse, x)
         z = x * scale
+        mean_zz, mean_gz = (
+            _mean(values, real, ctx.count, ctx.group, ctx.chunks).view(ctx.chunks, -1)
+            for values in (z * z, grad * z)
+        )
+        # As without chunks in one call, the backward pass begins with the last chunk.
+        nu: Tensor = ctx.nu
+        before = []  # nu for each chunk, the last one first
+        for zz, gz in zip(mean_zz.flip(0), mean_gz.flip(0), strict=True):
+            before.append(nu)
+            nu = nu + ctx.momentum * (gz / ctx.replicas - nu * zz)
         # `grad` belongs to the loss of this process, `nu` to the mean loss of all.
-        correction = per_channel(nu * ctx.replicas, x) * z
+        correction = torch.stack(before[::-1]) * ctx.replicas
+        correction = per_channel(correction, x) * z
         if real is not None:
             correction = torch.where(real, correction, 0)
         x_grad = ((grad - correction) * scale).to(x.dtype)
-        mean_zz = _mean(z * z, real, ctx.count, ctx.group)
-        mean_gz = _mean(grad * z, real, ctx.count, ctx.group)
-        nu.add_(ctx.momentum * (mean_gz / ctx.replicas - nu * mean_zz))
-        return x_grad, None, None, None, None, None
+        ctx.nu.copy_(nu)
+        return x_grad, None, None, None, None, None, None

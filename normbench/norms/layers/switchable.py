@@ -20,6 +20,7 @@ from normbench.norms.statistics import BatchStatistics, at_least_float32, pooled
 
 class SwitchableNorm(BatchStatistics, name="switchable"):
     source = "Luo et al. 2018"
+    one_call = True
     axes = (
         "all samples, one channel, all positions; "
         "one sample, all channels, all positions"
@@ -45,18 +46,19 @@ class SwitchableNorm(BatchStatistics, name="switchable"):
         """Return the weighted mean and variance of each sample and channel: (N, C)."""
         # The layer and batch statistics are computed from the instance statistics.
         var, mean = torch.var_mean(at_least_float32(x).flatten(2), 2, correction=0)
-        layer_var, layer_mean = _merge(mean, var, 1)
+        # The first dimension is the chunk, the second the sample in the chunk.
+        var, mean = (values.unflatten(0, (self.chunks, -1)) for values in (var, mean))
+        layer_var, layer_mean = _merge(mean, var, 2)
         if self.training:
-            batch_var, batch_mean = _merge(mean, var, 0)
+            batch_var, batch_mean = _merge(mean, var, 1)
             batch_mean, batch_var = pooled(batch_mean, batch_var)
-            self.update(batch_mean.squeeze(0), batch_var.squeeze(0), self.count(x))
+            self.update(batch_mean.squeeze(1), batch_var.squeeze(1), self.count(x))
         else:
             batch_mean, batch_var = self.running_mean, self.running_var
         w_mean, w_var = self.mean_logits.softmax(0), self.var_logits.softmax(0)
-        return (
-            w_mean[0] * mean + w_mean[1] * layer_mean + w_mean[2] * batch_mean,
-            w_var[0] * var + w_var[1] * layer_var + w_var[2] * batch_var,
-        )
+        mean = w_mean[0] * mean + w_mean[1] * layer_mean + w_mean[2] * batch_mean
+        var = w_var[0] * var + w_var[1] * layer_var + w_var[2] * batch_var
+        return mean.flatten(0, 1), var.flatten(0, 1)
 
 
 def _merge(mean: Tensor, var: Tensor, dim: int) -> tuple[Tensor, Tensor]:
