@@ -103,7 +103,7 @@ class Trial:
     ) -> RunConfig:
         """Return the config of one run of a cell of the design `name`.
 
-        A run of a tuning seed (`tuning`) has no probes, and measures little beside the
+        A run of a tuning seed (`tuning`) has no probes and few metrics beside the
         validation metric. Raises RequestError if the overrides of the cell are wrong.
         """
         design = self.designs[name]
@@ -115,9 +115,8 @@ class Trial:
             "keep_weights=false",
         ]
         if tuning:
-            recomputed = design.validation.startswith("val_recomputed/")
-            kinds = "recomputed" if recomputed else ""
-            fixed.append(f"evaluation.at_end=[{kinds}]")
+            split = design.validation.partition("/")[0]
+            fixed.append(f"evaluation.at_end=[{split}]")
         try:
             # If a key is set twice, the last override counts.
             overrides = {

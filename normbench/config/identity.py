@@ -37,7 +37,6 @@ ADDED_LATER: dict[str, Any] = {
     "norm.group_size": None,
     "evaluation.train_samples": None,
     "evaluation.recompute_samples": None,
-    "evaluation.other_samples": None,
 }
 """Keys that did not exist in the first version, each with a value.
 

@@ -1,7 +1,7 @@
 """The data models of the config of a run and of its record."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -102,35 +102,33 @@ class Budget(_Frozen):
     max_steps: PositiveInt | None
 
 
+AtEnd = Literal[
+    "train", "val", "val_recomputed", "test_recomputed", "val_batch", "test_batch"
+]
+"""Metrics of a finished run, by their prefix."""
+
+
 class Evaluation(_Frozen):
     """What is evaluated, on how many samples, and in which batches.
 
-    The validation and the test split are always evaluated. `at_end` names what is
-    evaluated once more at the end of a run: the training split ("train"), and the
-    held-out splits with statistics that are computed anew ("recomputed") and with those
-    of each batch ("batch"). `batch_size` is the number of samples in a forward pass,
-    where the metrics do not depend on it: "auto" is the fastest number on one CPU core,
-    None is the number of the first version.
+    `at_end` has the metrics of a finished run; the test split is always evaluated too.
+    "_recomputed" means with statistics that are computed anew, "_batch" with those of
+    each batch. `batch_size` is the number of samples in a forward pass, where metrics
+    do not depend on it: "auto" is the fastest number on one CPU core, and None is the
+    number of the first version.
 
-    The other fields limit the number of samples; None means no limit. `train_samples`
-    limits the training split, `recompute_samples` the training samples over which
-    statistics are recomputed, and `other_samples` each held-out split with other
-    statistics. A limit above the size of a split has no effect. The first samples of a
-    split are used: a split is in a random order that depends on the seed alone. The
-    last two limits are rounded up to whole micro-batches.
+    At most `train_samples` samples of the training split are evaluated. Statistics are
+    recomputed over `recompute_samples` training samples, rounded up to whole
+    micro-batches. None means all samples, and so does a number above those of the
+    split. A limit takes the first samples. Their order depends on the seed alone.
     """
 
-    at_end: list[Literal["train", "recomputed", "batch"]] = [
-        "train",
-        "recomputed",
-        "batch",
-    ]
+    at_end: list[AtEnd] = list(get_args(AtEnd))
     batch_size: Annotated[
         int | Literal["auto"] | None, BeforeValidator(_evaluation_batch)
     ] = None
     train_samples: PositiveInt | None = None
     recompute_samples: PositiveInt | None = None
-    other_samples: PositiveInt | None = None
 
 
 class Checkpoint(_Frozen):

@@ -4,15 +4,19 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
+from typing import get_args
 
 from torch import Tensor, nn
 
-from normbench.config.schema import RunConfig
+from normbench.config.schema import AtEnd, RunConfig
 from normbench.norms import Norm, recompute_statistics, use_batch_statistics
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.tasks.base import Task
 
 HELD_OUT = ("val", "test")
+KINDS = ("recomputed", "batch")
+"""Statistics of held-out metrics, other than the running ones."""
 
 MIN_BATCH = 32
 """Minimum number of samples in a forward pass of several norm batches.
@@ -53,6 +57,15 @@ class Evaluator:
         """The number of samples in a forward pass of training."""
         return self.config.batch_size // self.config.accumulate
 
+    @property
+    def splits(self) -> list[str]:
+        """The splits to evaluate with running statistics at the end of a run."""
+        at_end = self.config.evaluation.at_end
+        needed = {"test", *at_end}
+        if not self._norm.differs_in_eval:  # see `same_under_other_statistics`
+            needed |= {name.partition("_")[0] for name in at_end}
+        return [split for split in ("train", *HELD_OUT) if split in needed]
+
     def running(self, model: nn.Module, *splits: str) -> dict[str, float]:
         """Return the metrics of `model`, a network in evaluation mode, on `splits`."""
         limits = {"train": self.config.evaluation.train_samples}
@@ -60,32 +73,37 @@ class Evaluator:
             split: self.task.evaluation_samples(split)[: limits.get(split)]
             for split in splits
         }
-        return self._in_any_batches(model, samples, self._usual_batch())
+        # For images, this is a batch that is small enough for the caches of a CPU.
+        usual = 64 if self.task.fixed_spatial else self.micro_batch
+        return self._in_any_batches(model, samples, usual)
 
     def other_statistics(
-        self,
-        model: nn.Module,
-        norms: Sequence[nn.Module],
-        kinds: Sequence[str],
-        training_samples: Tensor,
+        self, model: nn.Module, norms: Sequence[nn.Module], training_samples: Tensor
     ) -> dict[str, float]:
         """Return held-out metrics without the running statistics of training.
 
         This is for a network whose norms differ between training and evaluation. The
         metrics "test_recomputed/..." use running statistics that are averaged anew over
         the batches of `training_samples` ("precise" statistics, Wu & Johnson 2021). The
-        metrics "test_batch/..." use the statistics of each batch, as in training.
-        `kinds` says which are measured. All these metrics are measured on copies of the
-        network, without dropout.
+        metrics "test_batch/..." use the statistics of each batch, as in training. All
+        these metrics are measured on copies of the network, without dropout.
         """
         metrics: dict[str, float] = {}
-        samples, size = self._held_out(), self._training_batch()
-        for kind in kinds:
+        size = self._training_batch()
+        for kind in KINDS:
+            samples = {
+                split: self.task.evaluation_samples(split)
+                for split in HELD_OUT
+                if f"{split}_{kind}" in self.config.evaluation.at_end
+            }
+            if not samples:
+                continue
             copied_model, copied_norms = copy.deepcopy((model, list(norms)))
             if kind == "batch":
                 use_batch_statistics(copied_norms)
                 values = evaluate(self.task, copied_model, samples, size)
             else:
+                self.task.begin_epoch(0, training_samples)
                 forward = partial(_forward, self.task, copied_model)
                 batches = training_samples.split(size)
                 recompute_statistics(forward, copied_norms, batches)
@@ -93,39 +111,16 @@ class Evaluator:
             metrics |= _renamed(values, kind)
         return metrics
 
-    def same_under_other_statistics(
-        self, model: nn.Module, kinds: Sequence[str], metrics: Mapping[str, float]
-    ) -> dict[str, float]:
-        """Return what `other_statistics` would return, computed at most once.
-
-        This is for a network whose norms do not differ between training and evaluation.
-        `metrics` are those of `running` on the held-out splits.
-        """
-        if kinds and self.config.evaluation.other_samples is not None:
-            metrics = self._in_any_batches(model, self._held_out(), self._usual_batch())
-        return same_under_other_statistics(metrics, kinds)
-
     def to_recompute(self, training_samples: Tensor) -> Tensor:
         """Return those of `training_samples` over which statistics are recomputed.
 
         Samples that do not fill a whole micro-batch are left out.
         """
-        limit = self._whole(self.config.evaluation.recompute_samples)
-        count = len(training_samples) // self.micro_batch * self.micro_batch
-        return training_samples[:count][:limit]
-
-    def _held_out(self) -> dict[str, Tensor]:
-        limit = self._whole(self.config.evaluation.other_samples)
-        return {s: self.task.evaluation_samples(s)[:limit] for s in HELD_OUT}
-
-    def _whole(self, limit: int | None) -> int | None:
-        """Return `limit`, rounded up to a multiple of the micro-batch."""
-        if limit is None:
-            return None
-        return -(-limit // self.micro_batch) * self.micro_batch
-
-    def _usual_batch(self) -> int:
-        return 64 if self.task.fixed_spatial else self.micro_batch
+        size, limit = self.micro_batch, self.config.evaluation.recompute_samples
+        count = len(training_samples)
+        if limit is not None:
+            count = min(count, ceil(limit / size) * size)
+        return training_samples[: count // size * size]
 
     def _training_batch(self) -> int:
         """Return the number of samples in a forward with the statistics of batches.
@@ -146,14 +141,16 @@ class Evaluator:
     def _in_any_batches(
         self, model: nn.Module, samples: Mapping[str, Tensor], usual: int
     ) -> dict[str, float]:
-        """Return metrics that depend on no batch statistics.
+        """Return metrics of `model`, whose norms use no statistics of batches.
 
         A batch has `usual` samples, unless the config sets another number and the norm
-        gives the same results with other pads.
+        gives the same results in other batches.
         """
         size, norm = self.config.evaluation.batch_size, self._norm
         ignores_pads = norm.honours_mask or norm.fixed_map_in_eval
-        if size is None or not (self.task.fixed_spatial or ignores_pads):
+        ignores_samples = norm.differs_in_eval or not norm.uses_other_samples
+        ignores_batch = (self.task.fixed_spatial or ignores_pads) and ignores_samples
+        if size is None or not ignores_batch:
             return evaluate(self.task, model, samples, usual)
         lengths = self.task.lengths
         if lengths is not None:  # texts of similar length need few pads
@@ -171,17 +168,17 @@ class Evaluator:
 
 
 def same_under_other_statistics(
-    metrics: Mapping[str, float], kinds: Sequence[str] = ("recomputed", "batch")
+    metrics: Mapping[str, float], at_end: Sequence[str] = get_args(AtEnd)
 ) -> dict[str, float]:
-    """Return the held-out `metrics` under the names of `Evaluator.other_statistics`."""
+    """Return the held-out `metrics` under the names in `at_end`, such as "val_batch".
+
+    This is for a network whose norms do not differ between training and evaluation.
+    """
     held_out = {
         key: value for key, value in metrics.items() if key.split("/")[0] in HELD_OUT
     }
-    return {
-        name: value
-        for kind in kinds
-        for name, value in _renamed(held_out, kind).items()
-    }
+    renamed = _renamed(held_out, "recomputed") | _renamed(held_out, "batch")
+    return {key: x for key, x in renamed.items() if key.split("/")[0] in at_end}
 
 
 def _forward(task: Task, model: nn.Module, index: Tensor) -> None:

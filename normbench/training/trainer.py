@@ -19,7 +19,11 @@ from normbench.probes.base import PROBES, Trained
 from normbench.records.store import RunWriter, finite
 from normbench.tasks.base import Task
 from normbench.training import checkpoint, loop
-from normbench.training.evaluation import HELD_OUT, Evaluator
+from normbench.training.evaluation import (
+    HELD_OUT,
+    Evaluator,
+    same_under_other_statistics,
+)
 from normbench.training.network import build
 from normbench.training.progress import Progress
 from normbench.training.replica import Replica, Share
@@ -127,16 +131,14 @@ class Trainer:
         task, model, progress = self.task, self.model, self.progress
         with progress.evaluating():
             metrics: dict[str, float] = {}
-            at_end = self.config.evaluation.at_end
-            for split in ("train", *HELD_OUT) if "train" in at_end else HELD_OUT:
+            for split in self.evaluator.splits:
                 first = not metrics
                 metrics |= self.evaluator.running(model, split)
                 if first and not math.isfinite(metrics[f"{split}/loss"]):
                     progress.diverge(self.steps)  # the update of the last step diverged
                     return
                 self._stop_between_evaluations()
-            kinds = [kind for kind in ("recomputed", "batch") if kind in at_end]
-            metrics |= self._other_statistics(kinds, metrics)
+            metrics |= self._other_statistics(metrics)
             progress.metrics = finite(metrics)
             self._log(metrics)
             pictures = writer.pictures(
@@ -150,17 +152,13 @@ class Trainer:
         with progress.probing():
             progress.probes = finite(self._probe())
 
-    def _other_statistics(
-        self, kinds: Sequence[str], metrics: Mapping[str, float]
-    ) -> dict[str, float]:
-        """Return held-out metrics with statistics of `kinds`; `metrics` are others."""
-        evaluator, model = self.evaluator, self.model
+    def _other_statistics(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return held-out metrics without running statistics; `metrics` have these."""
         if not NORMS.get(self.config.norm.name).differs_in_eval:
-            return evaluator.same_under_other_statistics(model, kinds, metrics)
-        samples = evaluator.to_recompute(self._order_like_training())
-        if "recomputed" in kinds:
-            self.task.begin_epoch(0, samples)
-        return evaluator.other_statistics(model, self.norms, kinds, samples)
+            at_end = self.config.evaluation.at_end
+            return same_under_other_statistics(metrics, at_end)
+        samples = self.evaluator.to_recompute(self._order_like_training())
+        return self.evaluator.other_statistics(self.model, self.norms, samples)
 
     def _order_like_training(self) -> Tensor:
         """Return the training samples in an order that gives batches as in training."""

@@ -5,7 +5,7 @@ import gzip
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from claims_made import TINY, Plain
@@ -14,7 +14,7 @@ from sweeps_made import RecordingObserver
 
 from normbench.claims.check import check, prepare, with_arm, write_verdict
 from normbench.claims.trial import Request
-from normbench.config.schema import Engine, LocalEngine, RunConfig
+from normbench.config.schema import AtEnd, Engine, LocalEngine, RunConfig
 from normbench.errors import NormbenchError, RequestError
 from normbench.records.store import Results, RunWriter, read_compact
 from normbench.sweeps import round
@@ -237,8 +237,8 @@ def test_runs_measure_what_a_design_needs_and_no_more(
     runner: Runner, tmp_path: Path
 ) -> None:
     checked(a_claim(extend=0), tmp_path / "a")
-    assert at_end(runner, tuning=True) == {()}
-    assert at_end(runner, tuning=False) == {("train", "recomputed", "batch")}
+    assert at_end(runner, tuning=True) == {("val",)}
+    assert at_end(runner, tuning=False) == {get_args(AtEnd)}
     for config in chain.from_iterable(runner.rounds):
         assert config.evaluations == 1
         assert config.evaluation.batch_size == "auto"
@@ -249,7 +249,7 @@ def test_runs_measure_what_a_design_needs_and_no_more(
         "val_recomputed/error": config.lr,
     }
     checked(a_claim(extend=0, validation="val_recomputed/error"), tmp_path / "b")
-    assert at_end(runner, tuning=True) == {("recomputed",)}
+    assert at_end(runner, tuning=True) == {("val_recomputed",)}
 
 
 def test_a_shared_tuning_run_measures_the_statistics_of_both_designs(
@@ -263,8 +263,8 @@ def test_a_shared_tuning_run_measures_the_statistics_of_both_designs(
     other = copy.deepcopy(plain["outcomes"]["digits"])
     plain["outcomes"]["other"] = other | {"validation": "val_recomputed/error"}
     checked(Claim(**plain), tmp_path)
-    assert at_end(runner, tuning=True) == {("recomputed",)}
-    assert at_end(runner, tuning=False) == {("train", "recomputed", "batch")}
+    assert at_end(runner, tuning=True) == {("val", "val_recomputed")}
+    assert at_end(runner, tuning=False) == {get_args(AtEnd)}
 
 
 def test_a_design_chooses_its_evaluation(runner: Runner, tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_design_chooses_its_evaluation(runner: Runner, tmp_path: Path) -> None
         for config in chain.from_iterable(runner.rounds)
         if config.norm.name == "layer_sample" and config.evaluations == 3
     }
-    assert fast == (9, 512)
+    assert fast == (9, 1024)
 
 
 def test_a_failed_run_is_counted_and_is_a_caveat(

@@ -106,7 +106,7 @@ def test_run_id_changes_exactly_with_the_keys_that_decide_the_metrics() -> None:
         *("accumulate=2", "precision=bf16", "budget=smoke", "optimizer.momentum=0"),
         *("data.size=14", "task.network=plain", "task.padding=reflect"),
         *("task.conv_groups=2", "evaluation=fast", "evaluation.train_samples=64"),
-        *("evaluation.recompute_samples=64", "evaluation.other_samples=64"),
+        "evaluation.recompute_samples=64",
     ):
         assert run_id(compose([other])) != default, other
 
@@ -162,11 +162,11 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["tracker.mode=loud"], ["tracker.mode", "'loud'"]),
     (["evaluation.train_samples=0"], ["evaluation.train_samples=0", "greater than 0"]),
     (["evaluation.recompute_samples=-4"], ["recompute_samples=-4", "greater than 0"]),
-    (["evaluation.other_samples=1.5"], ["evaluation.other_samples=1.5", "integer"]),
+    (["evaluation.train_samples=1.5"], ["evaluation.train_samples=1.5", "integer"]),
     (["evaluation.batch_size=0"], ["evaluation.batch_size=0", "'auto'", "above 0"]),
     (["evaluation.batch_size=big"], ["evaluation.batch_size='big'", "'auto'"]),
     (["evaluation.batch_size=true"], ["evaluation.batch_size=True", "'auto'"]),
-    (["evaluation.at_end=[test]"], ["evaluation.at_end", "'test'", "'recomputed'"]),
+    (["evaluation.at_end=[tset]"], ["evaluation.at_end", "'tset'", "'val_batch'"]),
     (["evaluation.at_ends=[]"], ["evaluation.at_ends", "evaluation.at_end"]),
     (["evaluation=quick"], ["evaluation", "quick"]),
     (["lr=null"], ["lr"]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from conftest import SMALL, Run
 from torch import Tensor, nn
 
 from normbench.config.composition import compose
-from normbench.config.schema import RunConfig, RunRecord
+from normbench.config.schema import AtEnd, RunConfig, RunRecord
 from normbench.norms import use_batch_statistics
 from normbench.norms.layers.batch import BatchNorm
 from normbench.probes.base import PROBES, Trained
@@ -66,17 +67,13 @@ def test_a_run_measures_what_it_is_asked_for(
 ) -> None:
     overrides = [*SMALL["cnn"], *STEPS, f"norm={norm}"]
     whole = run(*overrides, results=tmp_path / "whole")
-    held_out = {"val", "test"}
-    for names, expected in {
-        "": held_out,
-        "train": held_out | {"train"},
-        "recomputed": held_out | {"val_recomputed", "test_recomputed"},
-        "batch,train": held_out | {"train", "val_batch", "test_batch"},
-    }.items():
-        at_end = f"evaluation.at_end=[{names}]"
+    assert splits(whole) == {"test", *get_args(AtEnd)}
+    for names in (["train"], ["val_recomputed"], ["test_batch", "val", "train"], []):
+        at_end = f"evaluation.at_end=[{','.join(names)}]"
         part = run(*overrides, at_end, results=tmp_path / f"part {names}")
         assert part.run_id == whole.run_id
-        assert splits(part) == expected
+        needed = {"val"} if norm == "group" and "val_recomputed" in names else set()
+        assert splits(part) == {"test", *names} | needed
         assert part.metrics.items() <= whole.metrics.items()
 
 
@@ -85,17 +82,17 @@ def test_a_run_is_redone_for_metrics_that_its_record_lacks(
 ) -> None:
     overrides = [*SMALL["cnn"], *STEPS, "norm=batch"]
     fresh = run(*overrides, results=tmp_path / "fresh")
-    little = run(*overrides, "evaluation.at_end=[recomputed]")
-    assert splits(little) == {"val", "test", "val_recomputed", "test_recomputed"}
+    little = run(*overrides, "evaluation.at_end=[val_recomputed]")
+    assert splits(little) == {"test", "val_recomputed"}
     redone = run(*overrides)
     assert redone.metrics == fresh.metrics
     assert redone.config == fresh.config
-    assert run(*overrides, "evaluation.at_end=[batch]") == redone
+    assert run(*overrides, "evaluation.at_end=[val_batch]") == redone
 
 
 def test_a_run_diverges_without_its_training_split_too(run: Run) -> None:
     overrides = [*SMALL["cnn"], *STEPS, "lr=1e30", "budget.max_steps=1"]
-    for at_end in ("train", ""):
+    for at_end in ("train", "val", ""):
         ended = run(*overrides, f"evaluation.at_end=[{at_end}]")
         assert (ended.status, ended.diverged_at) == ("diverged", 1)
 
@@ -146,8 +143,7 @@ def test_many_norm_batches_in_a_forward_are_those_of_training() -> None:
     order = measured.to_recompute(measured.task.splits["train"])
     sizes = []
     built.model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
-    kinds = ("recomputed", "batch")
-    metrics = measured.other_statistics(built.model, built.norms.modules, kinds, order)
+    metrics = measured.other_statistics(built.model, built.norms.modules, order)
     assert max(sizes) == evaluation.MIN_BATCH
     use_batch_statistics(built.norms.modules)
     samples = {split: measured.task.splits[split] for split in ("val", "test")}
@@ -164,53 +160,49 @@ def test_a_norm_without_ghost_batches_sees_micro_batches(
     sizes = set()
     built.model.register_forward_pre_hook(lambda _, args: sizes.add(len(args[0])))
     order = measured.task.splits["train"]
-    measured.other_statistics(built.model, built.norms.modules, ["batch"], order)
-    assert sizes == {2}
+    measured.other_statistics(built.model, built.norms.modules, order)
+    assert sizes == {2, 64}
+
+
+def test_a_norm_that_uses_other_samples_in_evaluation_keeps_its_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured, built = evaluator("evaluation.batch_size=7")
+    sizes = set()
+    built.model.register_forward_pre_hook(lambda _, args: sizes.add(len(args[0])))
+    for differs, size in ((True, 7), (False, 64)):
+        sizes.clear()
+        monkeypatch.setattr(BatchNorm, "differs_in_eval", differs)
+        measured.running(built.model, "val")
+        assert sizes == {size}
 
 
 @pytest.mark.parametrize("task", TASKS.names())
 def test_limits_take_the_first_samples_of_a_split(
     task: str, run: Run, tmp_path: Path
 ) -> None:
-    overrides = [*SMALL[task], *STEPS]
-    limits = [f"evaluation.{key}_samples=5" for key in ("train", "recompute", "other")]
-    for norm in ("batch", "layer"):
-        whole = run(*overrides, f"norm={norm}", results=tmp_path / "whole")
-        few = run(*overrides, f"norm={norm}", *limits)
-        assert few.run_id != whole.run_id
-        unchanged = {key for key in whole.metrics if key[:4] in ("val/", "test")}
-        unchanged = {key for key in unchanged if key.split("/")[0] in ("val", "test")}
-        assert {k: few.metrics[k] for k in unchanged} == {
-            k: whole.metrics[k] for k in unchanged
-        }
-        changed = whole.metrics.keys() - unchanged
-        losses = {key for key in changed if key.endswith("/loss")}
-        assert all(few.metrics[key] != whole.metrics[key] for key in losses)
-        # Without running statistics, the three kinds use the same samples.
-        same = few.metrics["test_batch/loss"] == few.metrics["test_recomputed/loss"]
-        assert same == (norm == "layer")
+    overrides = [*SMALL[task], *STEPS, "batch_size=4", "norm=batch"]
+    limits = ["evaluation.train_samples=5", "evaluation.recompute_samples=3"]
+    whole = run(*overrides, results=tmp_path / "whole")
+    few = run(*overrides, *limits)
+    assert few.run_id != whole.run_id
+    changed = {key for key in whole.metrics if few.metrics[key] != whole.metrics[key]}
+    assert changed >= {"train/loss", "val_recomputed/loss", "test_recomputed/loss"}
+    names = {key.split("/")[0] for key in changed}
+    assert names == {"train", "val_recomputed", "test_recomputed"}
 
 
-def test_limits_are_rounded_up_to_whole_micro_batches() -> None:
-    limits = ("evaluation.recompute_samples=9", "evaluation.other_samples=9")
-    measured, built = evaluator("batch_size=8", "accumulate=2", *limits)
-    order = measured.to_recompute(measured.task.splits["train"])
-    assert order.equal(measured.task.splits["train"][:12])
-    rest = measured.to_recompute(measured.task.splits["train"][:10])
-    assert rest.equal(measured.task.splits["train"][:8])
-    samples = {"test": measured.task.splits["test"][:12]}
-    metrics = measured.other_statistics(
-        built.model, built.norms.modules, ["recomputed"], order
-    )
-    evaluated = measured.same_under_other_statistics(built.model, ["recomputed"], {})
-    expected = evaluate(measured.task, built.model, samples, 64)["test/loss"]
-    assert evaluated["test_recomputed/loss"] == expected
-    assert metrics.keys() == evaluated.keys()
+def test_the_recomputed_samples_fill_whole_micro_batches() -> None:
+    for samples, limit, count in ((90, 9, 12), (90, 12, 12), (10, 9, 8), (10, 90, 8)):
+        recompute = f"evaluation.recompute_samples={limit}"
+        measured, _ = evaluator("batch_size=8", "accumulate=2", recompute)
+        train = measured.task.splits["train"]
+        assert measured.to_recompute(train[:samples]).equal(train[:count])
 
 
 def test_limits_above_a_split_change_nothing(run: Run, tmp_path: Path) -> None:
     overrides = [*SMALL["cnn"], *STEPS, "norm=batch"]
-    limits = [f"evaluation.{key}_samples=90" for key in ("train", "recompute", "other")]
+    limits = [f"evaluation.{key}_samples=90" for key in ("train", "recompute")]
     whole = run(*overrides, results=tmp_path / "whole")
     assert run(*overrides, *limits).metrics == whole.metrics
 
