@@ -59,9 +59,6 @@ class Task(ABC):
     batches are random. Validation and test batches never use the keys.
     """
 
-    lengths: Tensor | None = None
-    """Lengths (N,) of all samples, on the CPU, if a batch is padded to its longest."""
-
     evaluation_batch: int = 64
     """The number of samples per forward with which one CPU core evaluates fastest."""
 
@@ -131,13 +128,20 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(
-        self, model: nn.Module, index: Tensor, batch_size: int
+        self,
+        model: nn.Module,
+        index: Tensor,
+        batch_size: int,
+        *,
+        few_pads: bool = False,
     ) -> dict[str, float]:
         """Return the metrics of `model` over samples `index` (M,), on the CPU.
 
-        A batch has `batch_size` consecutive samples of `index`. The training flag of
-        `model` does not change. The keys, such as "loss" and "error", do not contain
-        the name of a split.
+        A batch has `batch_size` consecutive samples of `index`. If `few_pads`, neither
+        the other samples of a batch nor padding changes an output, so the task may
+        choose batches that need little padding. The training flag of `model` does not
+        change. The keys, such as "loss" and "error", do not contain the name of a
+        split.
         """
 
     def pictures(self, model: nn.Module) -> dict[str, Tensor]:

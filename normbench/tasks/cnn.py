@@ -108,7 +108,12 @@ class CNN(Task, name="cnn"):
         return F.cross_entropy(model(*self.training_inputs(index)), labels)
 
     def evaluate(
-        self, model: nn.Module, index: Tensor, batch_size: int
+        self,
+        model: nn.Module,
+        index: Tensor,
+        batch_size: int,
+        *,
+        few_pads: bool = False,
     ) -> dict[str, float]:
         self.images.expect(index)
         return classification_metrics(

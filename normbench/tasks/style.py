@@ -110,7 +110,12 @@ class Style(Task, name="style"):
         return index[: self.eval_crops] if split == "train" else index
 
     def evaluate(
-        self, model: nn.Module, index: Tensor, batch_size: int
+        self,
+        model: nn.Module,
+        index: Tensor,
+        batch_size: int,
+        *,
+        few_pads: bool = False,
     ) -> dict[str, float]:
         """Return the means of "loss", "content" and "style" over crops `index` (M,)."""
         terms = []

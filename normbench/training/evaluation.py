@@ -25,18 +25,23 @@ A forward pass of a few samples costs up to ten times more per sample."""
 
 
 def evaluate(
-    task: Task, model: nn.Module, samples: Mapping[str, Tensor], batch_size: int
+    task: Task,
+    model: nn.Module,
+    samples: Mapping[str, Tensor],
+    batch_size: int,
+    *,
+    few_pads: bool = False,
 ) -> dict[str, float]:
-    """Return the metrics of `model` by "split/name". A batch has `batch_size` samples.
+    """Return the metrics of `model` by "split/name".
 
-    `samples` has the indices of each split. The mode of `model` (training or
-    evaluation) does not change.
+    `samples` has the indices of each split. The other arguments are those of
+    `Task.evaluate`.
     """
-    return {
-        f"{split}/{name}": value
-        for split, index in samples.items()
-        for name, value in task.evaluate(model, index, batch_size).items()
-    }
+    metrics: dict[str, float] = {}
+    for split, index in samples.items():
+        values = task.evaluate(model, index, batch_size, few_pads=few_pads)
+        metrics |= {f"{split}/{name}": value for name, value in values.items()}
+    return metrics
 
 
 @dataclass(frozen=True)
@@ -152,15 +157,9 @@ class Evaluator:
         ignores_batch = (self.task.fixed_spatial or ignores_pads) and ignores_samples
         if size is None or not ignores_batch:
             return evaluate(self.task, model, samples, usual)
-        lengths = self.task.lengths
-        if lengths is not None:  # texts of similar length need few pads
-            samples = {
-                split: index[lengths[index].argsort(stable=True)]
-                for split, index in samples.items()
-            }
         if size == "auto":
             size = self.task.evaluation_batch
-        return evaluate(self.task, model, samples, size)
+        return evaluate(self.task, model, samples, size, few_pads=ignores_pads)
 
     @property
     def _norm(self) -> type[Norm]:

@@ -99,11 +99,12 @@ def test_a_run_diverges_without_its_training_split_too(run: Run) -> None:
 
 @pytest.mark.parametrize("size", ["auto", "7"])
 @pytest.mark.parametrize("norm", ["batch", "group norm.num_groups=4"])
-@pytest.mark.parametrize("task", TASKS.names())
+@pytest.mark.parametrize("task", [*TASKS.names(), "transformer task.long_batches=0.5"])
 def test_batches_of_an_evaluation_change_metrics_by_rounding_only(
     task: str, norm: str, size: str, run: Run, tmp_path: Path
 ) -> None:
-    overrides = [*SMALL[task], *STEPS, f"norm={norm.split()[0]}", *norm.split()[1:]]
+    task, *more = task.split()
+    overrides = [*SMALL[task], *STEPS, *more, *f"norm={norm}".split()]
     if norm == "batch":
         overrides.append("norm_batch=2")
     usual = run(*overrides, results=tmp_path / "usual")
@@ -119,13 +120,15 @@ def test_texts_of_similar_length_share_a_batch(
     run: Run, forwards: list[tuple[int, ...]], tmp_path: Path
 ) -> None:
     overrides = [*SMALL["transformer"], *STEPS, "evaluation.at_end=[]"]
-    lengths = {}
-    for size in ("null", "8"):
-        forwards.clear()
-        run(*overrides, f"evaluation.batch_size={size}", results=tmp_path / size)
-        assert {samples for samples, _ in forwards} == {8}
-        lengths[size] = sum(length for _, length in forwards)
-    assert lengths["8"] < 0.8 * lengths["null"]
+    for padding, share in (("longest", 0.8), ("max_length", 0.2)):
+        tokens = {}
+        for size in ("null", "8"):
+            forwards.clear()
+            batch = f"evaluation.batch_size={size}"
+            folder = tmp_path / padding / size
+            run(*overrides, f"task.padding={padding}", batch, results=folder)
+            tokens[size] = sum(samples * length for samples, length in forwards)
+        assert tokens["8"] < share * tokens["null"], padding
 
 
 def evaluator(*overrides: str) -> tuple[Evaluator, network.Network]:
