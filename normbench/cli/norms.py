@@ -55,7 +55,8 @@ def list_(
 
     For each norm, the command prints its source, the axes of its statistics in
     training, its number of parameters for C channels, whether it uses other samples,
-    differs in evaluation or honours a mask, the precisions that are safe, and the tasks
+    differs in evaluation or honours a mask, whether it normalizes all ghost batches in
+    one call or in a loop, which is slower, the precisions that are safe, and the tasks
     whose default network it fits.
     """
     with exit_codes():
@@ -103,6 +104,7 @@ def _norm_row(norm: "Facts") -> dict[str, str]:
         "uses other samples": yes_no[norm.uses_other_samples],
         "differs in eval": yes_no[norm.differs_in_eval],
         "honours mask": yes_no[norm.honours_mask],
+        "ghost batches": {True: "one call", False: "loop", None: ""}[norm.one_call],
         "precisions": norm.precisions or "",
         "tasks": " ".join(norm.tasks),
     }
@@ -150,7 +152,8 @@ def bench_norms(
 
     The reference of a norm is a layer of torch or timm that computes the same. Times
     are medians in microseconds on one thread. `ratio` is the time of the norm divided
-    by the time of its reference.
+    by the time of its reference. `ghost ratio` is the time of the norm with ghost
+    batches of two samples (norm_batch=2) divided by its time without them.
     """
     with exit_codes():
         from normbench.norms.measure.cost import measure_all
@@ -171,6 +174,7 @@ def _cost_row(cost: Mapping[str, Any]) -> dict[str, Any]:
         "us": cost["microseconds"],
         "peak KiB": cost["peak_kib"],
         "ratio": cost["ratio"],
+        "ghost ratio": cost["ghost_ratio"],
         "reference us": cost["reference_microseconds"],
         "reference": cost["reference"] or cost["incompatible"],
     }

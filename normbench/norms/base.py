@@ -189,8 +189,8 @@ def per_channel(values: Tensor, x: Tensor) -> Tensor:
 
     `values` is (C,), (N, C), or (k, C) for k equal parts of the N samples.
     """
-    if values.dim() == 1:
-        values = values.unsqueeze(0)
+    if values.dim() < 2:
+        values = values.view(1, -1)
     elif len(values) not in (1, len(x)):
         values = values.repeat_interleave(len(x) // len(values), 0)
     return values.view(*values.shape, *(1,) * (x.dim() - 2))

@@ -24,17 +24,31 @@ def batch_norm_by_chunk(
     """Return the batch normalization of each chunk, its mean and its biased variance.
 
     x: (N, C, *spatial); weight, bias: (C,) or both (k, C), or None. The result is in
-    the memory format of `x`. Mean and variance, (k, C), are for use without a gradient.
+    the memory format of `x`. Mean and variance are (k, C) and have no gradient.
     """
-    # A chunk is a sample of a group normalization with one channel per group. Its
-    # kernel needs the values of a channel side by side, so `x` is copied, except for
-    # chunks of one sample. Chunks as channels of F.batch_norm need the same copies,
-    # and were slower on a CPU.
+    tokens = not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
+    normalize = _chunks_as_channels if tokens else _chunks_as_samples
+    y, mean, rstd = normalize(x, chunks, weight, bias, eps)
+    mean, rstd = mean.detach().view(chunks, -1), rstd.detach().view(chunks, -1)
+    return y, mean, rstd.pow(-2).sub_(eps).clamp_(min=0)
+
+
+# Both kernels need the values of a channel of a chunk in another order, so they copy
+# `x`, except that chunks of one sample need no copy in the first. Each was the fastest
+# for its memory format on a CPU.
+
+
+def _chunks_as_samples(
+    x: Tensor, chunks: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize `x`, contiguous as (N, C, *spatial), as groups of one channel.
+
+    Returns the result, the means and the inverse standard deviations.
+    """
     channels = x.shape[1]
     parts = x.reshape(chunks, len(x) // chunks, channels, -1).transpose(1, 2)
     own_affine = weight is not None and weight.dim() == 2
-    samples = 1 if own_affine else chunks
-    groups = chunks * channels // samples
+    samples, groups = (1, chunks * channels) if own_affine else (chunks, channels)
     values = parts.reshape(samples, groups, -1).contiguous()
     y, mean, rstd = torch.native_group_norm(
         values,
@@ -46,15 +60,24 @@ def batch_norm_by_chunk(
         groups,
         eps,
     )
-    with torch.no_grad():
-        var = rstd.pow(-2).sub_(eps).clamp_(min=0).view(chunks, channels)
-    y = y.view(parts.shape)
-    last = x.movedim(1, -1)
-    if last.is_contiguous() and not x.is_contiguous():
-        y = y.permute(0, 2, 3, 1).reshape(last.shape).movedim(-1, 1)
-    else:
-        y = y.transpose(1, 2).reshape(x.shape)
-    return y, mean.detach().view(chunks, channels), var
+    return y.view(parts.shape).transpose(1, 2).reshape(x.shape), mean, rstd
+
+
+def _chunks_as_channels(
+    x: Tensor, chunks: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_chunks_as_samples`, for `x` contiguous as (N, *spatial, C)."""
+    channels, last = x.shape[1], x.movedim(1, -1)
+    rows = last.reshape(chunks, -1, channels).transpose(0, 1)
+    weight, bias = (
+        None if values is None else values.expand(chunks, channels).flatten()
+        for values in (weight, bias)
+    )
+    y, mean, rstd = torch.native_batch_norm(
+        rows.flatten(1), weight, bias, None, None, True, 0.0, eps
+    )
+    y = y.view(rows.shape).transpose(0, 1).reshape(last.shape)
+    return y.movedim(-1, 1), mean, rstd
 
 
 def weights_after_chunks(steps: Tensor) -> Tensor:
@@ -67,16 +90,6 @@ def weights_after_chunks(steps: Tensor) -> Tensor:
     steps = F.pad(steps, (1, 0), value=1.0)
     kept = (1 - steps).unsqueeze(1).expand(-1, len(steps)).tril(-1)
     return (kept + torch.ones_like(kept).triu()).cumprod(0).tril() * steps
-
-
-def weights_of_chunks(step: float, chunks: int, like: Tensor) -> tuple[float, Tensor]:
-    """Return the last row of `weights_after_chunks` for equal steps, in two parts.
-
-    They are the weight of the running average, and those of the statistics: (k,), in
-    the type of `like`, which is float32 or wider, and on its device.
-    """
-    later = torch.arange(chunks - 1, -1, -1, dtype=like.dtype, device=like.device)
-    return (1 - step) ** chunks, step * torch.pow(1 - step, later)
 
 
 def weighted(weights: Tensor, running: Tensor, statistics: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from normbench.errors import Incompatible, RequestError
 from normbench.norms.base import Norm
-from normbench.norms.statistics import exchange_count, process_count
+from normbench.norms.sharing import exchange_count, process_count
 
 
 class Ghost(nn.Module):
@@ -31,9 +31,9 @@ class Ghost(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        samples = len(x)
-        if not self.norm.training or samples in (0, self.norm_batch):
-            y: Tensor = self.norm(x, mask, condition)
+        samples, norm = len(x), self.norm
+        if not norm.training or samples in (0, self.norm_batch):
+            y: Tensor = norm(x, mask, condition)
             return y
         if process_count() > 1 and samples * process_count() == self.norm_batch:
             return self._shared_forward(x, mask, condition)
@@ -41,36 +41,34 @@ class Ghost(nn.Module):
             raise RequestError(
                 f"norm_batch={self.norm_batch} does not divide a batch of {samples}"
             )
-        call = self._in_one_call if self.norm.one_call else self._in_a_loop
-        return call(x, mask, condition)
-
-    def _in_one_call(
-        self, x: Tensor, mask: Tensor | None, condition: Tensor | None
-    ) -> Tensor:
-        self.norm.chunks = len(x) // self.norm_batch
+        if not norm.one_call:
+            return self._call_in_a_loop(x, mask, condition)
+        norm.chunks = samples // self.norm_batch
         try:
-            y: Tensor = self.norm(x, mask, condition)
+            y = norm(x, mask, condition)
         finally:
-            self.norm.chunks = 1
+            norm.chunks = 1
         return y
 
-    def _in_a_loop(
+    def _call_in_a_loop(
         self, x: Tensor, mask: Tensor | None, condition: Tensor | None
     ) -> Tensor:
+        norm, counting = self.norm, self.norm.counting
         outputs, penalties = [], []
-        counting = self.norm.counting
-        for start in range(0, len(x), self.norm_batch):
-            chunk = slice(start, start + self.norm_batch)
-            chunk_mask = None if mask is None else mask[chunk]
-            chunk_condition = None if condition is None else condition[chunk]
-            # Only the last call counts, so that all chunks see the same count.
-            self.norm.counting = counting and chunk.stop == len(x)
-            outputs.append(self.norm(x[chunk], chunk_mask, chunk_condition))
-            if self.norm.penalty is not None:
-                penalties.append(self.norm.penalty)
-        self.norm.counting = counting
+        try:
+            for start in range(0, len(x), self.norm_batch):
+                chunk = slice(start, start + self.norm_batch)
+                chunk_mask = None if mask is None else mask[chunk]
+                chunk_condition = None if condition is None else condition[chunk]
+                # Only the last call counts, so that all chunks see the same count.
+                norm.counting = counting and chunk.stop == len(x)
+                outputs.append(norm(x[chunk], chunk_mask, chunk_condition))
+                if norm.penalty is not None:
+                    penalties.append(norm.penalty)
+        finally:
+            norm.counting = counting
         if penalties:
-            self.norm.penalty = torch.stack(penalties).mean()
+            norm.penalty = torch.stack(penalties).mean()
         return torch.cat(outputs)
 
     def _shared_forward(

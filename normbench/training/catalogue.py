@@ -27,6 +27,8 @@ class Facts:
 
     `parameters` is a formula in the number of channels C, or None if the norm cannot be
     built for 96 channels. `tasks` are the tasks whose default network can use the norm.
+    `one_call` says whether all ghost batches are normalized in one call; it is None for
+    a norm that uses each sample alone.
     The optional facts are None in two cases: for an alias, because it selects a
     different norm in each task; and for a norm whose class is not imported. In the
     second case `tasks` is empty too.
@@ -41,6 +43,7 @@ class Facts:
     uses_other_samples: bool | None = None
     differs_in_eval: bool | None = None
     honours_mask: bool | None = None
+    one_call: bool | None = None
     precisions: str | None = None
     tasks: list[str]
 
@@ -106,6 +109,7 @@ def _facts(name: str, file: Path, section: Options, tasks: list[str]) -> Facts:
         uses_other_samples=cls.uses_other_samples,
         differs_in_eval=cls.differs_in_eval,
         honours_mask=cls.honours_mask,
+        one_call=cls.one_call if cls.uses_other_samples else None,
         precisions="fp32 bf16 fp16" if cls.loss_scaling else "fp32 bf16",
         tasks=tasks,
     )

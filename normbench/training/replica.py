@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from normbench.config.schema import RunConfig, Status
 from normbench.errors import Incompatible, RequestError
 from normbench.norms.base import REGISTRY as NORMS
-from normbench.norms.statistics import shared_by
+from normbench.norms.sharing import shared_by
 from normbench.tasks.base import Task
 from normbench.training import loop
 from normbench.training.checkpoint import State

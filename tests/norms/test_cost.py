@@ -40,6 +40,13 @@ def test_a_cost_has_times_a_ratio_and_memory() -> None:
     assert output <= cost.peak_kib <= 4 * output
 
 
+def test_the_ghost_ratio_is_that_of_norms_that_use_other_samples() -> None:
+    for name in ("batch", "evonorm_b0", "group"):
+        cost = measure(name, "style", {}, CPU, blocks=3)
+        assert (cost.ghost_ratio is None) == (name == "group")
+        assert cost.ghost_ratio is None or cost.ghost_ratio > 0
+
+
 def test_peak_memory_counts_what_is_held_at_once() -> None:
     x = torch.randn(1024, 256)  # 1 MiB
 
@@ -60,6 +67,7 @@ def test_the_command_prints_rows_of_named_norms(invoke: Command) -> None:
     assert cases == [("group", "style"), ("none", "style")]
     assert rows[0]["ratio"] > 0
     assert rows[1]["reference"] is None
+    assert rows[0]["ghost_ratio"] is None
     for wrong in (["grop"], ["group", "--shape", "cube"]):
         done = invoke("bench", "norms", *wrong)
         assert done.returncode == 2

@@ -28,6 +28,7 @@ def test_every_norm_has_its_facts(facts: dict[str, Facts]) -> None:
     assert facts["group"].year == 2018
     assert facts["batch"].uses_other_samples
     assert facts["batch"].precisions == "fp32 bf16 fp16"
+    assert (facts["batch"].one_call, facts["group"].one_call) == (True, None)
     assert facts["power"].precisions == "fp32 bf16"
     formulas = [facts[name].parameters for name in ("batch", "rms", "none")]
     assert formulas == ["2 C", "1 C", "0"]

@@ -9,7 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from normbench.norms import REGISTRY, Ghost, Norm, make, names
-from normbench.norms.statistics import batch_moments, shared_by
+from normbench.norms.sharing import shared_by
+from normbench.norms.statistics import batch_moments
 
 SHARING = [name for name in names() if REGISTRY.get(name).uses_other_samples]
 SAMPLES, C, T = 8, 16, 6

@@ -13,7 +13,7 @@ from conftest import SMALL, Command
 from normbench.config.composition import compose
 from normbench.errors import Incompatible, RequestError
 from normbench.norms import REGISTRY, Ghost, make
-from normbench.norms.statistics import shared_by
+from normbench.norms.sharing import shared_by
 from normbench.records.store import Results
 from normbench.training import distributed, experiment
 from normbench.training.distributed import World, run_together

@@ -15,7 +15,8 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from normbench.norms.base import Momentum, per_channel, require_positions
-from normbench.norms.statistics import BatchStatistics, at_least_float32, pooled
+from normbench.norms.sharing import pooled
+from normbench.norms.statistics import BatchStatistics, at_least_float32
 
 
 class EvoNormB0(BatchStatistics, name="evonorm_b0"):

@@ -31,14 +31,8 @@ from torch.autograd.function import once_differentiable
 
 from normbench.norms.base import Momentum, per_channel
 from normbench.norms.chunks import split_chunks
-from normbench.norms.statistics import (
-    BatchStatistics,
-    at_least_float32,
-    clean_pads,
-    replica_count,
-    shared_group,
-    sum_over_processes,
-)
+from normbench.norms.sharing import replica_count, shared_group, sum_over_processes
+from normbench.norms.statistics import BatchStatistics, at_least_float32, clean_pads
 
 
 class PowerNorm(BatchStatistics, name="power"):

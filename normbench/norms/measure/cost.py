@@ -7,7 +7,7 @@ gets the memory layout that its kernel is made for.
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.benchmark import Timer
 
 from normbench.errors import Incompatible, RequestError, did_you_mean
-from normbench.norms import REGISTRY, make
+from normbench.norms import REGISTRY, Ghost, make
 
 SHAPES = {
     "image": (32, 16, 28, 28),
@@ -27,6 +27,7 @@ SHAPES = {
 """(N, C, *spatial) of the input, as in the default network of each task."""
 
 BLOCK_SECONDS = 0.01
+GHOST_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ class Cost:
     tensors of the norm use at one time. This memory does not include the input, the
     parameters, the output gradient and the workspace inside a CPU kernel. If the norm
     has no reference layer, `reference`, `reference_microseconds` and `ratio` are None.
+    `ghost_ratio` is the median over paired blocks of the time with ghost batches of
+    GHOST_BATCH samples divided by the time without them. It is None for a norm that
+    uses each sample alone.
     If the norm does not work on the shape, `incompatible` is the reason, and nothing is
     measured.
     """
@@ -49,6 +53,7 @@ class Cost:
     reference: str | None = None
     reference_microseconds: float | None = None
     ratio: float | None = None
+    ghost_ratio: float | None = None
     incompatible: str | None = None
 
 
@@ -98,27 +103,31 @@ def measure(
         return Cost(name, shape, incompatible=str(reason))
     norm_step = step(lambda x: norm(x, None, condition), view)
     equal = reference(name, size, options)
+    steps = [norm_step]
+    if equal is not None:
+        layer = equal.layer.to(device).train()
+        steps.append(step(layer, view.transpose(1, 2) if equal.channels_last else x))
+    if norm.uses_other_samples:
+        ghost = Ghost(norm, GHOST_BATCH)
+        steps.append(step(lambda x: ghost(x, None, condition), view))
     count = runs_per_block(norm_step)
-    if equal is None:
-        times = [seconds_per_run(norm_step, count) for _ in range(blocks)]
-        return Cost(
-            name, shape, median_microseconds(times), peak_kib(norm_step, device)
-        )
-    layer = equal.layer.to(device).train()
-    layer_step = step(layer, view.transpose(1, 2) if equal.channels_last else x)
-    pairs = [
-        (seconds_per_run(norm_step, count), seconds_per_run(layer_step, count))
-        for _ in range(blocks)
-    ]
-    return Cost(
-        name,
-        shape,
-        median_microseconds([of_norm for of_norm, _ in pairs]),
-        peak_kib(norm_step, device),
-        equal.description,
-        median_microseconds([of_layer for _, of_layer in pairs]),
-        round(statistics.median(of_norm / of_layer for of_norm, of_layer in pairs), 3),
+    rounds = [[seconds_per_run(run, count) for run in steps] for _ in range(blocks)]
+    norm_times, *other_times = zip(*rounds, strict=True)
+    cost = Cost(
+        name, shape, median_microseconds(norm_times), peak_kib(norm_step, device)
     )
+    if equal is not None:
+        layer_times, *other_times = other_times
+        cost = replace(
+            cost,
+            reference=equal.description,
+            reference_microseconds=median_microseconds(layer_times),
+            ratio=median_ratio(norm_times, layer_times),
+        )
+    if norm.uses_other_samples:
+        (ghost_times,) = other_times
+        cost = replace(cost, ghost_ratio=median_ratio(ghost_times, norm_times))
+    return cost
 
 
 def reference(
@@ -240,6 +249,11 @@ def seconds_per_run(run: Callable[[], None], count: int) -> float:
 def median_microseconds(seconds: Sequence[float]) -> float:
     """Return the median, converted to microseconds."""
     return round(1e6 * statistics.median(seconds), 1)
+
+
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the ratios of paired times."""
+    return round(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), 3)
 
 
 def peak_kib(run: Callable[[], None], device: torch.device) -> float:
