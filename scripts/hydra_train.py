@@ -82,8 +82,7 @@ def metric_names(config: RunConfig) -> list[str]:
     task.splits = {split: index[:2] for split, index in task.splits.items()}
     norms = NormFactory("affine", {}, norm_batch=2, conditions=task.conditions)
     model = task.build(norms).to(device).eval()
-    parts = ("train", *evaluation.HELD_OUT)
-    metrics = evaluation.evaluate(task, model, parts, batch_size=2)
+    metrics = evaluation.evaluate(task, model, task.splits, batch_size=2)
     return sorted(metrics | evaluation.same_under_other_statistics(metrics))
 
 

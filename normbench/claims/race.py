@@ -137,7 +137,7 @@ class _Course:
                 runs=len(done),
                 found=len(records.keys() - known - done),
                 core_seconds=sum(
-                    _seconds(records[key]) * records[key].environment.threads
+                    records[key].seconds.total * records[key].environment.threads
                     for key in done
                 ),
                 minutes=(time.monotonic() - begin) / 60,
@@ -272,7 +272,9 @@ class _Course:
         key = (arm, lr, seed)
         if key not in self._configs:  # composing takes milliseconds
             (cell,) = (c for c in self.design.all_cells() if arm_of(c) == arm)
-            self._configs[key] = self.trial.config(self.name, cell, lr, seed)
+            self._configs[key] = self.trial.config(
+                self.name, cell, lr, seed, tuning=seed >= FIRST_TUNING_SEED
+            )
         return self._configs[key]
 
     def _has_time(self, configs: Iterable[RunConfig]) -> bool:
@@ -307,16 +309,11 @@ class _Course:
         if standings.seen:
             seeds = seeds_to_settle(arms, standings)
         minutes = None
-        times = [_seconds(record) for record in self.trial.records.values()]
+        times = [record.seconds.total for record in self.trial.records.values()]
         if seeds is not None and times:
             runs = seeds * len(standings.running)
             minutes = runs * mean(times) / parallel(self.trial.request.engine) / 60
         return Further(arms=list(standings.running), seeds=seeds, minutes=minutes)
-
-
-def _seconds(record: RunRecord) -> float:
-    times = record.seconds
-    return times.setup + times.train + times.evaluate
 
 
 def _tuning_caveats(tuned: Mapping[str, Tuned], kept: Path | None) -> list[str]:

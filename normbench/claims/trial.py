@@ -34,6 +34,10 @@ RESERVED_KEYS = {
 """Config keys that an arm or a level cannot set -> the reason."""
 FIXED_VALUES = {"tracker": "none", "keep_weights": False}
 """Values that all runs of a check have. An arm or a level may repeat them."""
+CHEAP = ("evaluations=1", "evaluation.batch_size=auto")
+"""Overrides that save time and change no metric, except by rounding.
+
+An arm or a level may replace them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Trial:
         for name, design in designs.items():
             # Whether a norm fits does not depend on the rate and the seed.
             configs = {
-                cell: self.config(name, cell, design.rates[0], 0, probes=True)
+                cell: self.config(name, cell, design.rates[0], 0)
                 for cell in design.all_cells()
             }
             ids = {cell: run_id(config) for cell, config in configs.items()}
@@ -94,26 +98,29 @@ class Trial:
             ]
 
     def config(
-        self, name: str, cell: str, lr: float, seed: int, *, probes: bool = False
+        self, name: str, cell: str, lr: float, seed: int, *, tuning: bool = False
     ) -> RunConfig:
         """Return the config of one run of a cell of the design `name`.
 
-        Raises RequestError if the overrides of the cell are wrong.
+        A run of a tuning seed (`tuning`) has no probes and few metrics beside the
+        validation metric. Raises RequestError if the overrides of the cell are wrong.
         """
         design = self.designs[name]
-        probe_names = ",".join(design.probes) if probes else ""
         fixed = [
             f"lr={lr!r}",
             f"seed={seed}",
-            f"probes=[{probe_names}]",
+            f"probes=[{'' if tuning else ','.join(design.probes)}]",
             "tracker=none",
             "keep_weights=false",
         ]
+        if tuning:
+            split = design.validation.partition("/")[0]
+            fixed.append(f"evaluation.at_end=[{split}]")
         try:
             # If a key is set twice, the last override counts.
             overrides = {
                 override.get_key_element(): override
-                for text in words(design.overrides(cell), "arm or level")
+                for text in (*CHEAP, *words(design.overrides(cell), "arm or level"))
                 for override in [parse(text, self.request.config_dir)]
             }
             for override in overrides.values():
@@ -168,7 +175,7 @@ class Trial:
         """
         configs = {
             (name, cell): [
-                self.config(name, cell, rates[name][cell].lr, seed, probes=True)
+                self.config(name, cell, rates[name][cell].lr, seed)
                 for seed in range(seeds[name, cell])
             ]
             for name, cell in self._compatible_cells
@@ -220,7 +227,7 @@ class Trial:
         # A single rate is not tuned, so it has no configs here.
         configs = {
             (name, cell, lr): [
-                self.config(name, cell, lr, FIRST_TUNING_SEED + i)
+                self.config(name, cell, lr, FIRST_TUNING_SEED + i, tuning=True)
                 for i in range(self.designs[name].tuning_seeds)
             ]
             for (name, cell), tried in rates.items()
@@ -265,9 +272,7 @@ class Trial:
         runs: dict[str, RunConfig] = {}
         for config in configs:
             key = run_id(config)
-            # Two designs may share a run and measure different probes on it.
-            probes = {*config.probes, *(runs[key].probes if key in runs else ())}
-            runs[key] = config.model_copy(update={"probes": sorted(probes)})
+            runs[key] = _both(runs.get(key, config), config)
         return Plan(runs, {}, self.request.engine)
 
     def _frozen(self, name: str) -> dict[str, Rate]:
@@ -279,6 +284,18 @@ class Trial:
             cell: _untuned(frozen.get(cell, middle), frozen=cell in frozen)
             for cell in design.all_cells()
         }
+
+
+def _both(first: RunConfig, second: RunConfig) -> RunConfig:
+    """Return `first`, and let it measure what `second`, the same run, measures too.
+
+    Two designs may share a run and measure different probes on it.
+    """
+    at_end = dict.fromkeys([*first.evaluation.measured, *second.evaluation.measured])
+    changes = {"at_end": [*at_end], "other_statistics": "end"}
+    evaluation = first.evaluation.model_copy(update=changes)
+    probes = sorted({*first.probes, *second.probes})
+    return first.model_copy(update={"evaluation": evaluation, "probes": probes})
 
 
 def _require_allowed(text: str, key: str, value: object) -> None:

@@ -228,7 +228,7 @@ class SweepProgress:
 
 
 def _result(record: RunRecord, blind: bool) -> str:
-    seconds = record.seconds.setup + record.seconds.train + record.seconds.evaluate
+    seconds = record.seconds.total
     value = record.metrics.get(record.primary_metric)
     if record.status == "ok":
         hidden = blind or value is None

@@ -20,6 +20,7 @@ FORMULA_STARTS = {*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"}
 MAX_TABLE_ROWS = 200
 """Rows of a printed table; --csv, --json and --parquet have all rows."""
 CAN_CHANGE_ROUNDING = frozenset({"device", "threads", "compile", "channels_last"})
+CAN_CHANGE_ROUNDING |= {"evaluation.batch_size"}
 """Keys that are not part of the run id, but can change a metric by rounding."""
 
 By = Annotated[
@@ -239,11 +240,11 @@ def _differing(
     that have it agree in the value and it is not None. Keys that cannot change a metric
     are left out.
     """
-    from normbench.config.schema import NOT_HASHED
+    from normbench.config.schema import is_hashed
 
     differing, options = [], {}
     for key in _in_config_order(key for config in configs for key in config):
-        if key.partition(".")[0] in NOT_HASHED - CAN_CHANGE_ROUNDING:
+        if not is_hashed(key) and key not in CAN_CHANGE_ROUNDING:
             continue
         values = [config[key] for config in configs if key in config]
         if any(value != values[0] for value in values):

@@ -35,6 +35,8 @@ ADDED_LATER: dict[str, Any] = {
     "data.label_column": None,
     "precision": "fp32",
     "norm.group_size": None,
+    "evaluation.train_samples": None,
+    "evaluation.recompute_samples": None,
 }
 """Keys that did not exist in the first version, each with a value.
 
@@ -76,18 +78,28 @@ def hashed(config: RunConfig, left_out: Collection[str] = ()) -> str:
     `left_out` are options of the data set, such as paths. If the data set has a
     fingerprint, the hash contains the fingerprint instead of these options.
     """
-    hashed_keys = config.model_dump(mode="json", exclude=set(NOT_HASHED))
+    hashed_keys = config.model_dump(mode="json")
+    for key in NOT_HASHED:
+        section, option = _place(hashed_keys, key)
+        del section[option]
     for key, value_before in ADDED_LATER.items():
-        group, _, option = key.rpartition(".")
-        section = hashed_keys[group] if group else hashed_keys
+        section, option = _place(hashed_keys, key)
         if option in section and section[option] == value_before:
             del section[option]
+    if not hashed_keys["evaluation"]:
+        del hashed_keys["evaluation"]
     # The loop above has deleted a fingerprint that is None.
     if "fingerprint" in hashed_keys["data"]:
         for option in hashed_keys["data"].keys() & left_out:
             del hashed_keys["data"][option]
     canonical = json.dumps(hashed_keys, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _place(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """Return the section of `values` that contains the dotted `key`, and its name."""
+    group, _, option = key.rpartition(".")
+    return (values[group] if group else values), option
 
 
 def mistake(run_id: str, config: RunConfig) -> str | None:

@@ -13,6 +13,7 @@ from normbench.config.schema import (
     Budget,
     Checkpoint,
     Choice,
+    Evaluation,
     RunConfig,
     RunRecord,
     TrackerConfig,
@@ -83,6 +84,7 @@ _CLASSES = ("task", "data", "norm")
 _FIELDS: Mapping[str, Collection[str]] = {
     "budget": Budget.model_fields,
     "checkpoint": Checkpoint.model_fields,
+    "evaluation": Evaluation.model_fields,
     "tracker": TrackerConfig.model_fields,
     "optimizer": (),  # only the keys in the file: they depend on the optimizer
 }

@@ -1,11 +1,12 @@
 """The data models of the config of a run and of its record."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
@@ -20,6 +21,13 @@ def _device_name(name: str) -> str:
             "'cuda:1'"
         )
     return name
+
+
+def _evaluation_batch(size: Any) -> Any:
+    is_number = isinstance(size, int) and not isinstance(size, bool)
+    if size not in (None, "auto") and not (is_number and 0 < size <= MAX_INT):
+        raise ValueError("a batch size is null, 'auto' or a whole number above 0")
+    return size
 
 
 class _Frozen(BaseModel):
@@ -94,6 +102,43 @@ class Budget(_Frozen):
     max_steps: PositiveInt | None
 
 
+AtEnd = Literal[
+    "train", "val", "val_recomputed", "test_recomputed", "val_batch", "test_batch"
+]
+"""Metrics of a finished run, by their prefix."""
+
+
+class Evaluation(_Frozen):
+    """What is evaluated, on how many samples, and in which batches.
+
+    `at_end` has the metrics of a finished run; the test split is always evaluated too.
+    "_recomputed" means with statistics that are computed anew, "_batch" with those of
+    each batch. If `other_statistics` is "never", both are left out. `batch_size` is the number of samples in a forward pass, where metrics
+    do not depend on it: "auto" is the fastest number on one CPU core, and None is the
+    number of the first version.
+
+    At most `train_samples` samples of the training split are evaluated. Statistics are
+    recomputed over `recompute_samples` training samples, rounded up to whole
+    micro-batches. None means all samples, and so does a number above those of the
+    split. A limit takes the first samples. Their order depends on the seed alone.
+    """
+
+    at_end: list[AtEnd] = list(get_args(AtEnd))
+    other_statistics: Literal["end", "never"] = "end"
+    batch_size: Annotated[
+        int | Literal["auto"] | None, BeforeValidator(_evaluation_batch)
+    ] = None
+    train_samples: PositiveInt | None = None
+    recompute_samples: PositiveInt | None = None
+
+    @property
+    def measured(self) -> list[AtEnd]:
+        """The metrics of `at_end` that `other_statistics` does not leave out."""
+        if self.other_statistics == "end":
+            return self.at_end
+        return [name for name in self.at_end if name in ("train", "val")]
+
+
 class Checkpoint(_Frozen):
     """An unfinished run saves a checkpoint every `every` steps; None means never."""
 
@@ -166,7 +211,8 @@ class RunConfig(_Frozen):
     """The resolved config of one run, without aliases.
 
     The fields up to `seed` decide the metrics and the run id. The fields after `seed`
-    say where the run executes, how fast, and what is saved.
+    say where the run executes, how fast, what is measured and what is saved; of these,
+    only the numbers of samples in `evaluation` decide metrics.
     """
 
     task: Choice
@@ -191,6 +237,7 @@ class RunConfig(_Frozen):
     threads: Annotated[int, Field(ge=1, le=1024)]
     compile: bool = False
     channels_last: bool = False
+    evaluation: Evaluation = Evaluation()
     evaluations: PositiveInt | None
     log_every: PositiveInt | None
     keep_weights: bool
@@ -202,13 +249,19 @@ class RunConfig(_Frozen):
 NOT_HASHED = frozenset(
     {"device", "threads", "compile", "channels_last", "evaluations", "log_every"}
     | {"keep_weights", "checkpoint", "probes", "tracker"}
+    | {"evaluation.at_end", "evaluation.other_statistics", "evaluation.batch_size"}
 )
-"""Fields of RunConfig that do not enter the run id.
+"""Keys of RunConfig that do not enter the run id.
 
-`device`, `threads`, `compile` and `channels_last` change a metric only by rounding.
-`device` also changes the random numbers of dropout. The environment in a record
-contains these four fields.
+`device`, `threads`, `compile`, `channels_last` and `evaluation.batch_size` change a
+metric only by rounding. `device` also changes the random numbers of dropout. The
+environment in a record contains the first four.
 """
+
+
+def is_hashed(key: str) -> bool:
+    """Return whether a config key, such as "norm.num_groups", enters the run id."""
+    return NOT_HASHED.isdisjoint({key, key.partition(".")[0]})
 
 
 class Skipped(_Frozen):
@@ -219,11 +272,20 @@ class Skipped(_Frozen):
 
 
 class Seconds(_Frozen):
-    """Wall-clock seconds of the parts of a run. Their sum is nearly its whole time."""
+    """Wall-clock seconds of the parts of a run. Their sum is nearly its whole time.
+
+    In older records, `evaluate` contains the seconds of the probes, and `probes` is 0.
+    """
 
     setup: float
     train: float
     evaluate: float
+    probes: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """The sum of all parts."""
+        return self.setup + self.train + self.evaluate + self.probes
 
 
 class Environment(_Frozen):

@@ -73,6 +73,8 @@ class Norm(nn.Module):
     """Evaluation computes a different function than training."""
     honours_mask: ClassVar[bool] = False
     """Values at masked positions never change the results at real positions."""
+    fixed_map_in_eval: ClassVar[bool] = False
+    """Evaluation applies one fixed map to every position, real or masked."""
     exact_gradient: ClassVar[bool] = True
     """The backward pass is the derivative of the forward pass."""
     loss_scaling: ClassVar[bool] = True

@@ -43,7 +43,9 @@ def regrouped(trained: Trained) -> dict[str, float]:
 
 def _metrics(trained: Trained, model: nn.Module) -> dict[str, float]:
     """Return the metrics of `model` on the test split."""
-    return trained.task.evaluate(model, "test", len(trained.batches[0]))
+    task = trained.task
+    samples = task.evaluation_samples("test")
+    return task.evaluate(model, samples, len(trained.batches[0]))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from normbench.config.schema import NOT_HASHED, RunConfig, RunRecord
+from normbench.config.schema import NOT_HASHED, RunConfig, RunRecord, is_hashed
 from normbench.errors import RequestError, did_you_mean
 from normbench.system.untrusted import MAX_METRIC
 
@@ -231,7 +231,8 @@ def _differences(first: RunConfig, second: RunConfig) -> Iterator[str]:
         if not isinstance(a, dict) or a.get("name") != b.get("name"):
             yield field
         else:
-            yield from (f"{field}.{k}" for k in a.keys() | b if a.get(k) != b.get(k))
+            keys = (f"{field}.{k}" for k in a.keys() | b if a.get(k) != b.get(k))
+            yield from filter(is_hashed, keys)
 
 
 def counted(ok: Iterable[RunRecord], metric: str) -> list[float]:

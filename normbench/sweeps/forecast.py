@@ -41,7 +41,7 @@ class Forecast:
         if record.status in {"ok", "diverged"}:
             times = record.seconds
             for kind in _kinds(record.config):
-                self._seconds[kind].append(times.setup + times.train + times.evaluate)
+                self._seconds[kind].append(times.total)
 
     def give_up(self, run_id: str, config: RunConfig) -> None:
         """Remove a run from the missing runs, whether it has a record or not."""

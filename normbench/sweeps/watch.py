@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from normbench.config.schema import NOT_HASHED, RunConfig, RunRecord
+from normbench.config.schema import RunConfig, RunRecord, is_hashed
 from normbench.config.titles import title
 from normbench.errors import RequestError, Unreadable
 from normbench.records import query, store
@@ -243,8 +243,7 @@ def _cells(
     middle = [
         key
         for key in every_key
-        if key not in {*FIRST, *LAST}
-        and key.partition(".")[0] not in {*NOT_HASHED, "seed"}
+        if key not in {*FIRST, *LAST, "seed"} and is_hashed(key)
     ]
     chosen: list[str] = []
     cells: dict[tuple[Any, ...], list[_Run]] = {(): list(runs)}

@@ -59,6 +59,9 @@ class Task(ABC):
     batches are random. Validation and test batches never use the keys.
     """
 
+    evaluation_batch: int = 64
+    """The number of samples per forward with which one CPU core evaluates fastest."""
+
     def __init_subclass__(cls, name: str, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name = name
@@ -119,14 +122,26 @@ class Task(ABC):
         """
         return self.loss(model, share)
 
+    def evaluation_samples(self, split: str) -> Tensor:
+        """Return the samples (M,) on which `split` is evaluated."""
+        return self.splits[split]
+
     @abstractmethod
     def evaluate(
-        self, model: nn.Module, split: str, batch_size: int
+        self,
+        model: nn.Module,
+        index: Tensor,
+        batch_size: int,
+        *,
+        few_pads: bool = False,
     ) -> dict[str, float]:
-        """Return the metrics of `model` over `split`, in batches of `batch_size`.
+        """Return the metrics of `model` over samples `index` (M,), on the CPU.
 
-        The training flag of `model` does not change. The keys, such as "loss" and
-        "error", do not contain the name of the split.
+        A batch has `batch_size` consecutive samples of `index`. If `few_pads`, neither
+        the other samples of a batch nor padding changes an output, so the task may
+        choose batches that need little padding. The training flag of `model` does not
+        change. The keys, such as "loss" and "error", do not contain the name of a
+        split.
         """
 
     def pictures(self, model: nn.Module) -> dict[str, Tensor]:

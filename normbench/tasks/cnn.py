@@ -79,6 +79,9 @@ class CNN(Task, name="cnn"):
         self.splits, self.notes = data.splits, data.notes
         self.data_facts = data.facts
         self.network, self.shape = network, shape
+        # More small images fit into the caches of a CPU.
+        rows, columns = self.images.shape[2:]
+        self.evaluation_batch = max(64, 2**16 // (rows * columns))
         self.epoch = 0
 
     def build(self, norm: NormFactory) -> nn.Module:
@@ -105,12 +108,14 @@ class CNN(Task, name="cnn"):
         return F.cross_entropy(model(*self.training_inputs(index)), labels)
 
     def evaluate(
-        self, model: nn.Module, split: str, batch_size: int
+        self,
+        model: nn.Module,
+        index: Tensor,
+        batch_size: int,
+        *,
+        few_pads: bool = False,
     ) -> dict[str, float]:
-        self.images.expect(self.splits[split])
+        self.images.expect(index)
         return classification_metrics(
-            lambda index: model(*self.inputs(index)),
-            self.labels,
-            self.splits[split],
-            batch_size,
+            lambda batch: model(*self.inputs(batch)), self.labels, index, batch_size
         )

@@ -61,6 +61,7 @@ class Style(Task, name="style"):
     primary_metric = "loss"
     direction: ClassVar[Literal["minimize", "maximize"]] = "minimize"
     norm_aliases: ClassVar[dict[str, str]] = {"layer": "layer_sample"}
+    evaluation_batch = 4
 
     def __init__(
         self,
@@ -103,16 +104,20 @@ class Style(Task, name="style"):
         content, style = self.terms(model(*self.inputs(index)), index)
         return (content + self.style_weight * style).mean()
 
-    def evaluate(
-        self, model: nn.Module, split: str, batch_size: int
-    ) -> dict[str, float]:
-        """Return the means of "loss", "content" and "style" over `split`.
+    def evaluation_samples(self, split: str) -> Tensor:
+        """Return the samples of `split`, or the first `eval_crops` training samples."""
+        index = super().evaluation_samples(split)
+        return index[: self.eval_crops] if split == "train" else index
 
-        If `split` is "train", only its first `eval_crops` crops are used.
-        """
-        index = self.splits[split]
-        if split == "train":
-            index = index[: self.eval_crops]
+    def evaluate(
+        self,
+        model: nn.Module,
+        index: Tensor,
+        batch_size: int,
+        *,
+        few_pads: bool = False,
+    ) -> dict[str, float]:
+        """Return the means of "loss", "content" and "style" over crops `index` (M,)."""
         terms = []
         with torch.no_grad():
             # After the first `count` indices, a batch has only repeats.

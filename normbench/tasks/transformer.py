@@ -158,14 +158,22 @@ class Transformer(Task, name="transformer"):
         return F.cross_entropy(model(*inputs), labels)
 
     def evaluate(
-        self, model: nn.Module, split: str, batch_size: int
+        self,
+        model: nn.Module,
+        index: Tensor,
+        batch_size: int,
+        *,
+        few_pads: bool = False,
     ) -> dict[str, float]:
-        return classification_metrics(
-            lambda index: model(*self.inputs(index)),
-            self.labels,
-            self.splits[split],
-            batch_size,
-        )
+        def logits(batch: Tensor) -> Tensor:
+            longest = int(self.lengths[batch].max())
+            length = longest if few_pads else self._length(batch)
+            output: Tensor = model(*self._padded(batch, length))
+            return output
+
+        if few_pads:  # the samples of a batch have similar lengths
+            index = index[self.lengths[index].argsort(stable=True)]
+        return classification_metrics(logits, self.labels, index, batch_size)
 
 
 class Encoder(nn.Module):

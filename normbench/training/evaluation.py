@@ -1,89 +1,190 @@
 """Metrics of a network, for each kind of statistics that its norms can use."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from math import ceil
+from typing import get_args
 
 from torch import Tensor, nn
 
-from normbench.norms import recompute_statistics, use_batch_statistics
+from normbench.config.schema import AtEnd, RunConfig
+from normbench.norms import Norm, recompute_statistics, use_batch_statistics
+from normbench.norms.base import REGISTRY as NORMS
 from normbench.tasks.base import Task
 
 HELD_OUT = ("val", "test")
+KINDS = ("recomputed", "batch")
+"""Statistics of held-out metrics, other than the running ones."""
 
+MIN_BATCH = 32
+"""Minimum number of samples in a forward pass of several norm batches.
 
-def batch_size(task: Task, micro_batch: int) -> int:
-    """Return the number of samples in each batch of an evaluation.
-
-    If the task pads texts to the longest text in a batch, the number of pads depends on
-    the batch size, and some norms use the pads. Then evaluation has the batch size of
-    training. For other tasks, a batch is small enough for the caches of the CPU.
-    """
-    return 64 if task.fixed_spatial else micro_batch
+A forward pass of a few samples costs up to ten times more per sample."""
 
 
 def evaluate(
-    task: Task, model: nn.Module, splits: Iterable[str], batch_size: int
-) -> dict[str, float]:
-    """Return the metrics of `model` by "split/name". A batch has `batch_size` samples.
-
-    The mode of `model` (training or evaluation) does not change.
-    """
-    return {
-        f"{split}/{name}": value
-        for split in splits
-        for name, value in task.evaluate(model, split, batch_size).items()
-    }
-
-
-def evaluate_other_statistics(
     task: Task,
     model: nn.Module,
-    norms: Sequence[nn.Module],
-    micro_batch: int,
-    training_samples: Tensor,
+    samples: Mapping[str, Tensor],
+    batch_size: int,
+    *,
+    few_pads: bool = False,
 ) -> dict[str, float]:
-    """Return held-out metrics without the running statistics of training.
+    """Return the metrics of `model` by "split/name".
 
-    This is for a network whose norms differ between training and evaluation. The
-    metrics "test_recomputed/..." use running statistics that are averaged anew over the
-    batches of `training_samples` ("precise" statistics, Wu & Johnson 2021). The metrics
-    "test_batch/..." use the statistics of each batch, as in training. All these metrics
-    are measured on copies of the network, without dropout, in batches of `micro_batch`
-    samples.
+    `samples` has the indices of each split. The other arguments are those of
+    `Task.evaluate`.
     """
-    # Samples that do not fill a whole batch are left out.
-    count = len(training_samples) // micro_batch * micro_batch
-    batches = training_samples[:count].view(-1, micro_batch).unbind()
     metrics: dict[str, float] = {}
-    for statistics in ("recomputed", "batch"):
-        copied_model, copied_norms = copy.deepcopy((model, list(norms)))
-        if statistics == "batch":
-            use_batch_statistics(copied_norms)
-        else:
-            forward = partial(_forward, task, copied_model)
-            recompute_statistics(forward, copied_norms, batches)
-        values = evaluate(task, copied_model, HELD_OUT, micro_batch)
-        metrics |= _renamed(values, statistics)
+    for split, index in samples.items():
+        values = task.evaluate(model, index, batch_size, few_pads=few_pads)
+        metrics |= {f"{split}/{name}": value for name, value in values.items()}
     return metrics
 
 
-def same_under_other_statistics(metrics: dict[str, float]) -> dict[str, float]:
-    """Return the held-out `metrics` under the names of `evaluate_other_statistics`.
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates the networks of a run, on the samples and in the batches it asks for.
+
+    If the task pads texts to the longest text in a batch, the number of pads depends on
+    the batch, and some norms use the pads. Then a batch is a micro-batch, as in
+    training. Other metrics do not depend on the batches; `evaluation.batch_size` of the
+    config chooses them.
+    """
+
+    task: Task
+    config: RunConfig
+
+    @property
+    def micro_batch(self) -> int:
+        """The number of samples in a forward pass of training."""
+        return self.config.batch_size // self.config.accumulate
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits to evaluate with running statistics at the end of a run."""
+        names = self.config.evaluation.measured
+        needed = {"test", *names}
+        if not self._norm.differs_in_eval:  # see `same_under_other_statistics`
+            needed |= {name.partition("_")[0] for name in names}
+        return [split for split in ("train", *HELD_OUT) if split in needed]
+
+    def running(self, model: nn.Module, *splits: str) -> dict[str, float]:
+        """Return the metrics of `model`, a network in evaluation mode, on `splits`."""
+        limits = {"train": self.config.evaluation.train_samples}
+        samples = {
+            split: self.task.evaluation_samples(split)[: limits.get(split)]
+            for split in splits
+        }
+        # For images, this is a batch that is small enough for the caches of a CPU.
+        usual = 64 if self.task.fixed_spatial else self.micro_batch
+        return self._in_any_batches(model, samples, usual)
+
+    def other_statistics(
+        self, model: nn.Module, norms: Sequence[nn.Module], training_samples: Tensor
+    ) -> dict[str, float]:
+        """Return held-out metrics without the running statistics of training.
+
+        This is for a network whose norms differ between training and evaluation. The
+        metrics "test_recomputed/..." use running statistics that are averaged anew over
+        the batches of `training_samples` ("precise" statistics, Wu & Johnson 2021). The
+        metrics "test_batch/..." use the statistics of each batch, as in training. All
+        these metrics are measured on copies of the network, without dropout.
+        """
+        metrics: dict[str, float] = {}
+        size = self._training_batch()
+        for kind in KINDS:
+            samples = {
+                split: self.task.evaluation_samples(split)
+                for split in HELD_OUT
+                if f"{split}_{kind}" in self.config.evaluation.measured
+            }
+            if not samples:
+                continue
+            copied_model, copied_norms = copy.deepcopy((model, list(norms)))
+            if kind == "batch":
+                use_batch_statistics(copied_norms)
+                values = evaluate(self.task, copied_model, samples, size)
+            else:
+                self.task.begin_epoch(0, training_samples)
+                forward = partial(_forward, self.task, copied_model)
+                batches = training_samples.split(size)
+                recompute_statistics(forward, copied_norms, batches)
+                values = self._in_any_batches(copied_model, samples, size)
+            metrics |= _renamed(values, kind)
+        return metrics
+
+    def to_recompute(self, training_samples: Tensor) -> Tensor:
+        """Return those of `training_samples` over which statistics are recomputed.
+
+        Samples that do not fill a whole micro-batch are left out.
+        """
+        size, limit = self.micro_batch, self.config.evaluation.recompute_samples
+        count = len(training_samples)
+        if limit is not None:
+            count = min(count, ceil(limit / size) * size)
+        return training_samples[: count // size * size]
+
+    def _training_batch(self) -> int:
+        """Return the number of samples in a forward with the statistics of batches.
+
+        It is a multiple of norm_batch, so that the same samples share statistics as in
+        micro-batches.
+        """
+        if not self.task.fixed_spatial or not self._norm.uses_other_samples:
+            return self.micro_batch  # pads, or a norm without a Ghost, depend on it
+        size, fastest = self.config.evaluation.batch_size, self.task.evaluation_batch
+        if size is None:
+            size = min(MIN_BATCH, fastest)
+        elif size == "auto":
+            size = fastest
+        norm_batch = self.config.norm_batch
+        return max(self.micro_batch, size // norm_batch * norm_batch)
+
+    def _in_any_batches(
+        self, model: nn.Module, samples: Mapping[str, Tensor], usual: int
+    ) -> dict[str, float]:
+        """Return metrics of `model`, whose norms use no statistics of batches.
+
+        A batch has `usual` samples, unless the config sets another number and the norm
+        gives the same results in other batches.
+        """
+        size, norm = self.config.evaluation.batch_size, self._norm
+        ignores_pads = norm.honours_mask or norm.fixed_map_in_eval
+        ignores_samples = norm.differs_in_eval or not norm.uses_other_samples
+        ignores_batch = (self.task.fixed_spatial or ignores_pads) and ignores_samples
+        if size is None or not ignores_batch:
+            return evaluate(self.task, model, samples, usual)
+        if size == "auto":
+            size = self.task.evaluation_batch
+        return evaluate(self.task, model, samples, size, few_pads=ignores_pads)
+
+    @property
+    def _norm(self) -> type[Norm]:
+        return NORMS.get(self.config.norm.name)
+
+
+def same_under_other_statistics(
+    metrics: Mapping[str, float], names: Sequence[str] = get_args(AtEnd)
+) -> dict[str, float]:
+    """Return the held-out `metrics` under `names`, such as "val_batch".
 
     This is for a network whose norms do not differ between training and evaluation.
     """
     held_out = {
         key: value for key, value in metrics.items() if key.split("/")[0] in HELD_OUT
     }
-    return _renamed(held_out, "recomputed") | _renamed(held_out, "batch")
+    renamed = _renamed(held_out, "recomputed") | _renamed(held_out, "batch")
+    return {key: x for key, x in renamed.items() if key.split("/")[0] in names}
 
 
 def _forward(task: Task, model: nn.Module, index: Tensor) -> None:
     model(*task.training_inputs(index))
 
 
-def _renamed(metrics: dict[str, float], statistics: str) -> dict[str, float]:
+def _renamed(metrics: Mapping[str, float], statistics: str) -> dict[str, float]:
     return {
         key.replace("/", f"_{statistics}/"): value for key, value in metrics.items()
     }

@@ -164,5 +164,6 @@ def _identity(progress: Progress, ran_on: Environment) -> Mapping[str, Any]:
         "device": ran_on.device,
         "threads": ran_on.threads,
         "evaluations": config.evaluations,
+        "evaluation_batch": config.evaluation.batch_size,
         "log_every": config.log_every,
     }

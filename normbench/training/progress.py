@@ -32,6 +32,7 @@ class Progress:
     started    date and time (ISO 8601) at which the run was first started
     setup      seconds before training, 0 until training starts
     evaluation seconds of evaluations
+    probe_time seconds of probes
     earlier    seconds before the checkpoint from which the run resumed
     """
 
@@ -53,6 +54,7 @@ class Progress:
     error: str | None = None
     setup: float = 0.0
     evaluation: float = 0.0
+    probe_time: float = 0.0
     earlier: Mapping[str, float] = field(default_factory=dict)
     run_id: str = field(init=False)
 
@@ -81,6 +83,15 @@ class Progress:
         finally:
             self.evaluation += time.perf_counter() - start
 
+    @contextmanager
+    def probing(self) -> Iterator[None]:
+        """Count the time spent in this context as that of the probes."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.probe_time += time.perf_counter() - start
+
     def begin_training(self) -> None:
         """Count the time until now as set-up."""
         self.setup = time.perf_counter() - self.start
@@ -95,16 +106,17 @@ class Progress:
     def seconds(self) -> Seconds:
         """Return the time spent until now.
 
-        Training is the time that is neither set-up nor evaluation. If the run resumed
-        from a checkpoint, the times up to the checkpoint are included.
+        Training is the time that no other part takes. If the run resumed from a
+        checkpoint, the times up to the checkpoint are included.
         """
         total = time.perf_counter() - self.start
         setup = self.setup or total
-        train = total - setup - self.evaluation
+        train = total - setup - self.evaluation - self.probe_time
         return Seconds(
             setup=self.earlier.get("setup", 0.0) + setup,
             train=self.earlier.get("train", 0.0) + train,
             evaluate=self.earlier.get("evaluate", 0.0) + self.evaluation,
+            probes=self.earlier.get("probes", 0.0) + self.probe_time,
         )
 
     def record(self, ran_on: Environment) -> RunRecord:

@@ -18,7 +18,12 @@ from normbench.norms.base import REGISTRY as NORMS
 from normbench.probes.base import PROBES, Trained
 from normbench.records.store import RunWriter, finite
 from normbench.tasks.base import Task
-from normbench.training import checkpoint, evaluation, loop
+from normbench.training import checkpoint, loop
+from normbench.training.evaluation import (
+    HELD_OUT,
+    Evaluator,
+    same_under_other_statistics,
+)
 from normbench.training.network import build
 from normbench.training.progress import Progress
 from normbench.training.replica import Replica, Share
@@ -46,17 +51,15 @@ class Trainer:
         self.progress, self.stop, self.share = progress, stop, share
         self.saved_step, self.warned = 0, False
         self.training_samples = task.splits["train"]
-        self.micro_batch = config.batch_size // config.accumulate
-        self.evaluation_batch = evaluation.batch_size(task, self.micro_batch)
+        self.evaluator = Evaluator(task, config)
         self.model = network.model.to(device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.norms = network.norms.modules
         if any(is_lazy(parameter) for parameter in self.model.parameters()):
             with torch.no_grad():  # a forward pass gives lazy parameters a shape
-                self.model.eval()(
-                    *task.inputs(self.training_samples[: self.micro_batch])
-                )
+                first = self.training_samples[: self.evaluator.micro_batch]
+                self.model.eval()(*task.inputs(first))
         progress.parameters = sum(p.numel() for p in self.model.parameters())
         self.optimizer = loop.make_optimizer(
             self.model,
@@ -127,21 +130,15 @@ class Trainer:
         """Measure the trained network, and write its pictures and weights."""
         task, model, progress = self.task, self.model, self.progress
         with progress.evaluating():
-            metrics = self._metrics("train")
-            if not math.isfinite(metrics["train/loss"]):
-                progress.diverge(self.steps)  # the update of the last step diverged
-                return
-            self._stop_between_evaluations()
-            metrics |= self._metrics(*evaluation.HELD_OUT)
-            self._stop_between_evaluations()
-            if NORMS.get(self.config.norm.name).differs_in_eval:
-                order = self._order_like_training()
-                task.begin_epoch(0, order)
-                metrics |= evaluation.evaluate_other_statistics(
-                    task, model, self.norms, self.micro_batch, order
-                )
-            else:
-                metrics |= evaluation.same_under_other_statistics(metrics)
+            metrics: dict[str, float] = {}
+            for split in self.evaluator.splits:
+                first = not metrics
+                metrics |= self.evaluator.running(model, split)
+                if first and not math.isfinite(metrics[f"{split}/loss"]):
+                    progress.diverge(self.steps)  # the update of the last step diverged
+                    return
+                self._stop_between_evaluations()
+            metrics |= self._other_statistics(metrics)
             progress.metrics = finite(metrics)
             self._log(metrics)
             pictures = writer.pictures(
@@ -152,10 +149,16 @@ class Trainer:
             if self.config.keep_weights:
                 weights = model.state_dict()
                 writer.weights(save({k: t.contiguous() for k, t in weights.items()}))
+        with progress.probing():
             progress.probes = finite(self._probe())
 
-    def _metrics(self, *splits: str) -> dict[str, float]:
-        return evaluation.evaluate(self.task, self.model, splits, self.evaluation_batch)
+    def _other_statistics(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return held-out metrics without running statistics; `metrics` have these."""
+        if not NORMS.get(self.config.norm.name).differs_in_eval:
+            names = self.config.evaluation.measured
+            return same_under_other_statistics(metrics, names)
+        samples = self.evaluator.to_recompute(self._order_like_training())
+        return self.evaluator.other_statistics(self.model, self.norms, samples)
 
     def _order_like_training(self) -> Tensor:
         """Return the training samples in an order that gives batches as in training."""
@@ -188,7 +191,7 @@ class Trainer:
     def _evaluate_held_out(self, step: int) -> None:
         if self.progress.writer is not None:  # only in the first process
             with self.progress.evaluating():
-                self._log(self._metrics(*evaluation.HELD_OUT))
+                self._log(self.evaluator.running(self.model, *HELD_OUT))
 
     def _log(self, row: Mapping[str, Any]) -> None:
         step = self.progress.step

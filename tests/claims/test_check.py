@@ -4,14 +4,14 @@ import copy
 import gzip
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from checks_made import ENGINE, Runner, a_claim, an_error, checked, in_folder
 
 from normbench.claims.check import check, prepare, with_arm, write_verdict
 from normbench.claims.trial import Request
-from normbench.config.schema import RunConfig
+from normbench.config.schema import AtEnd, RunConfig
 from normbench.errors import NormbenchError, RequestError
 from normbench.records.store import read_compact
 from normbench.sweeps import round
@@ -155,6 +155,61 @@ def test_a_shared_run_measures_the_probes_of_both_designs(
     assert [len(runs) for runs in runner.rounds] == [16]
     assert verdict.outcomes[0].contrasts[0].effect == 0.0
     assert verdict.outcomes[1].decision == "supported"
+
+
+def at_end(runner: Runner, *, tuning: bool) -> set[tuple[str, ...]]:
+    """Return what the runs of the tuning seeds, or of the test seeds, evaluate."""
+    return {
+        tuple(config.evaluation.at_end)
+        for config in chain.from_iterable(runner.rounds)
+        if (config.seed >= 1000) == tuning
+    }
+
+
+def test_runs_measure_what_a_design_needs_and_no_more(
+    runner: Runner, tmp_path: Path
+) -> None:
+    checked(a_claim(extend=0), tmp_path / "a")
+    assert at_end(runner, tuning=True) == {("val",)}
+    assert at_end(runner, tuning=False) == {get_args(AtEnd)}
+    for config in chain.from_iterable(runner.rounds):
+        assert config.evaluations == 1
+        assert config.evaluation.batch_size == "auto"
+        assert config.evaluation.train_samples is None
+    runner.rounds.clear()
+    runner.metrics = lambda config: {
+        **an_error(config),
+        "val_recomputed/error": config.lr,
+    }
+    checked(a_claim(extend=0, validation="val_recomputed/error"), tmp_path / "b")
+    assert at_end(runner, tuning=True) == {("val_recomputed",)}
+
+
+def test_a_shared_tuning_run_measures_the_statistics_of_both_designs(
+    runner: Runner, tmp_path: Path
+) -> None:
+    runner.metrics = lambda config: {
+        **an_error(config),
+        "val_recomputed/error": config.lr,
+    }
+    plain = a_claim(extend=0).model_dump(exclude_defaults=True)
+    other = copy.deepcopy(plain["outcomes"]["digits"])
+    plain["outcomes"]["other"] = other | {"validation": "val_recomputed/error"}
+    checked(Claim(**plain), tmp_path)
+    assert at_end(runner, tuning=True) == {("val", "val_recomputed")}
+    assert at_end(runner, tuning=False) == {get_args(AtEnd)}
+
+
+def test_a_design_chooses_its_evaluation(runner: Runner, tmp_path: Path) -> None:
+    claim = a_claim(extend=0, rates=[0.1])
+    arm = "norm=layer evaluation=fast evaluation.batch_size=9 evaluations=3"
+    checked(claim, tmp_path, arm=arm)
+    (fast,) = {
+        (config.evaluation.batch_size, config.evaluation.train_samples)
+        for config in chain.from_iterable(runner.rounds)
+        if config.norm.name == "layer_sample" and config.evaluations == 3
+    }
+    assert fast == (9, 1024)
 
 
 def test_a_failed_run_is_counted_and_is_a_caveat(

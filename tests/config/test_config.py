@@ -10,7 +10,7 @@ import yaml
 from normbench.config.choices import choices, description, groups
 from normbench.config.composition import compose, resolve
 from normbench.config.identity import ADDED_LATER, run_id
-from normbench.config.schema import NOT_HASHED, RunConfig
+from normbench.config.schema import NOT_HASHED, Evaluation, RunConfig
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError
 from normbench.norms.base import REGISTRY as NORMS
@@ -92,7 +92,9 @@ def test_run_id_changes_exactly_with_the_keys_that_decide_the_metrics() -> None:
         ["tracker.mode=online", "tracker.group=mine"],
         ["device=cpu", "threads=2"],
         ["compile=true", "channels_last=true", "precision=fp32"],
-        ["evaluations=3", "log_every=7", "keep_weights=true"],
+        ["evaluations=3", "log_every=7", "keep_weights=true", "evaluation=exact"],
+        ["evaluation.at_end=[]", "evaluation.batch_size=auto"],
+        ["evaluation.batch_size=7", "evaluation.train_samples=null"],
         ["norm_batch=32"],
         ["lr=1e-1"],
         ["norm.eps=0.00001"],
@@ -103,13 +105,15 @@ def test_run_id_changes_exactly_with_the_keys_that_decide_the_metrics() -> None:
         *("seed=1", "norm.eps=0.1", "reparam=weight_std", "norm_batch=8"),
         *("accumulate=2", "precision=bf16", "budget=smoke", "optimizer.momentum=0"),
         *("data.size=14", "task.network=plain", "task.padding=reflect"),
-        "task.conv_groups=2",
+        *("task.conv_groups=2", "evaluation=fast", "evaluation.train_samples=64"),
+        "evaluation.recompute_samples=64",
     ):
         assert run_id(compose([other])) != default, other
 
 
 def test_every_field_is_hashed_or_named_as_not_hashed() -> None:
-    assert set(RunConfig.model_fields) > NOT_HASHED
+    evaluation = {f"evaluation.{key}" for key in Evaluation.model_fields}
+    assert RunConfig.model_fields.keys() | evaluation > NOT_HASHED
 
 
 def test_a_config_is_the_same_after_yaml() -> None:
@@ -156,6 +160,15 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["optimizer.momentum=2"], ["optimizer", "momentum", "2"]),
     (["device=tpu"], ["device", "'tpu'", "'cpu'"]),
     (["tracker.mode=loud"], ["tracker.mode", "'loud'"]),
+    (["evaluation.train_samples=0"], ["evaluation.train_samples=0", "greater than 0"]),
+    (["evaluation.recompute_samples=-4"], ["recompute_samples=-4", "greater than 0"]),
+    (["evaluation.train_samples=1.5"], ["evaluation.train_samples=1.5", "integer"]),
+    (["evaluation.batch_size=0"], ["evaluation.batch_size=0", "'auto'", "above 0"]),
+    (["evaluation.batch_size=big"], ["evaluation.batch_size='big'", "'auto'"]),
+    (["evaluation.batch_size=true"], ["evaluation.batch_size=True", "'auto'"]),
+    (["evaluation.at_end=[tset]"], ["evaluation.at_end", "'tset'", "'val_batch'"]),
+    (["evaluation.at_ends=[]"], ["evaluation.at_ends", "evaluation.at_end"]),
+    (["evaluation=quick"], ["evaluation", "quick"]),
     (["lr=null"], ["lr"]),
     (["norm=null"], ["norm"]),
     (["~norm"], ["norm"]),
@@ -184,11 +197,12 @@ def test_a_key_that_was_added_later_is_hashed_only_if_it_is_used(
     assert run_id(plain) != run_id(used)
 
 
-def test_a_config_without_the_section_checkpoint_is_valid() -> None:
+def test_a_config_without_the_sections_that_were_added_later_is_valid() -> None:
     config = compose(["checkpoint.every=7"])
-    plain = config.model_dump(mode="json", exclude={"checkpoint"})
+    plain = config.model_dump(mode="json", exclude={"checkpoint", "evaluation"})
     old = RunConfig.model_validate_json(json.dumps(plain))
     assert old.checkpoint.every is None
+    assert old.evaluation == compose(["evaluation=exact"]).evaluation
     assert run_id(old) == run_id(config)
     with pytest.raises(RequestError, match=r"checkpoint\.every"):
         compose(["checkpoint.every=0"])

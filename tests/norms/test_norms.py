@@ -189,6 +189,21 @@ def test_values_at_pads_matter_unless_the_mask_is_honoured(name, options):
 
 
 @every_case
+def test_pads_matter_in_evaluation_unless_the_norm_says_otherwise(name, options):
+    x, mask = sample(5, C, 7), padded((5, C, 7))
+    norm = made(name, x.shape, **options).eval()
+    real = mask[:, None].expand_as(x)
+    y = once(norm, x, mask)
+    ignores_pads = norm.honours_mask or norm.fixed_map_in_eval
+    assert (
+        torch.equal(y[real], once(norm, x.where(real, 9), mask)[real]) == ignores_pads
+    )
+    if ignores_pads:  # the number of pads does not matter either
+        y_short = once(norm, x[:, :, :5], mask[:, :5])
+        assert_close(y_short[real[:, :, :5]], y[real])
+
+
+@every_case
 def test_other_samples_matter_only_where_the_norm_says_so(name, options):
     x = sample(4, C, 5)
     changed = torch.cat([x[:1], sample(3, C, 5)])

@@ -248,7 +248,8 @@ def test_relative_error_is_zero_at_the_target_and_one_at_zero() -> None:
 
 def test_evaluation_does_not_depend_on_its_batch_size(task: Style) -> None:
     model = build(task).eval()
-    by_two, at_once = (task.evaluate(model, "test", size) for size in (2, 5))
+    test = task.splits["test"]
+    by_two, at_once = (task.evaluate(model, test, size) for size in (2, 5))
     assert by_two.keys() == {"loss", "content", "style"}
     assert by_two == pytest.approx(at_once, rel=1e-5)
     with torch.no_grad():
@@ -259,7 +260,7 @@ def test_evaluation_does_not_depend_on_its_batch_size(task: Style) -> None:
 def test_evaluation_does_not_change_the_training_flag(task: Style) -> None:
     for training in (True, False):
         model = build(task).train(training)
-        task.evaluate(model, "val", 2)
+        task.evaluate(model, task.splits["val"], 2)
         task.pictures(model)
         assert all(module.training == training for module in model.modules())
 
@@ -268,10 +269,8 @@ def test_evaluation_of_the_training_split_uses_only_eval_crops(
     photographs: Photographs,
 ) -> None:
     task = Style(photographs, CPU, width=4, blocks=1, eval_crops=4)
-    model = build(task).eval()
-    with torch.no_grad():
-        loss = task.loss(model, torch.arange(4)).item()
-    assert task.evaluate(model, "train", 2)["loss"] == pytest.approx(loss, rel=1e-5)
+    assert task.evaluation_samples("train").tolist() == [0, 1, 2, 3]
+    assert task.evaluation_samples("val").equal(task.splits["val"])
 
 
 @pytest.mark.parametrize("styles", [1, 3])

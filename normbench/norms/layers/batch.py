@@ -15,6 +15,7 @@ from normbench.norms.statistics import BatchStatistics
 
 class BatchNorm(BatchStatistics, name="batch"):
     source = "Ioffe & Szegedy 2015"
+    fixed_map_in_eval = True
     one_call = True
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:

@@ -31,6 +31,7 @@ from normbench.norms.statistics import BatchStatistics, batch_moments, unbiased
 
 class BatchRenorm(BatchStatistics, name="batch_renorm"):
     source = "Ioffe 2017"
+    fixed_map_in_eval = True
     one_call = True
     exact_gradient = False
 

@@ -23,6 +23,7 @@ class ExtendedBatchNorm(BatchStatistics, name="extended_batch"):
     source = "Luo et al. 2020"
     one_call = True
     axes = "all samples, all channels, all positions"
+    fixed_map_in_eval = True
 
     def add_state(self) -> None:
         mean, var = torch.zeros(self.channels), torch.tensor(1.0)

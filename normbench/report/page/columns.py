@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from normbench.config.schema import NOT_HASHED, RunConfig
+from normbench.config.schema import RunConfig, is_hashed
 from normbench.errors import Unreadable
 from normbench.records import store
 from normbench.report.page.material import Material, facts
@@ -127,7 +127,7 @@ def _curves(history: Iterable[Mapping[str, Any]]) -> dict[str, Curve]:
 def _defines_experiment(key: str) -> bool:
     """Return whether runs that differ in this config key are different experiments."""
     field = key.partition(".")[0]
-    return field in RunConfig.model_fields.keys() - NOT_HASHED - {"seed"}
+    return field in RunConfig.model_fields and key != "seed" and is_hashed(key)
 
 
 def _keys(rows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from normbench.config.schema import NOT_HASHED, RunConfig, RunRecord
+from normbench.config.schema import RunConfig, RunRecord, is_hashed
 from normbench.errors import Damaged, Unreadable
 from normbench.records import query
 from normbench.report.page.material import Material
@@ -186,7 +186,7 @@ def _norm_and_id(run: RunRecord) -> tuple[str, str]:
 def _options(config: RunConfig) -> dict[str, Any]:
     """Return the config keys that can change the numbers of a run."""
     flat = query.flat(config).items()
-    return {key: value for key, value in flat if key.split(".")[0] not in NOT_HASHED}
+    return {key: value for key, value in flat if is_hashed(key)}
 
 
 def _strip(run: RunRecord, file: Path) -> _Strip:
