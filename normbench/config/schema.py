@@ -113,9 +113,9 @@ class Evaluation(_Frozen):
 
     `at_end` has the metrics of a finished run; the test split is always evaluated too.
     "_recomputed" means with statistics that are computed anew, "_batch" with those of
-    each batch. If `other_statistics` is "never", both are left out. `batch_size` is the number of samples in a forward pass, where metrics
-    do not depend on it: "auto" is the fastest number on one CPU core, and None is the
-    number of the first version.
+    each batch. If `other_statistics` is "never", both are left out. `batch_size` is the
+    number of samples in a forward pass, where metrics do not depend on it: "auto" is
+    the fastest number on one CPU core, and None is the number of the first version.
 
     At most `train_samples` samples of the training split are evaluated. Statistics are
     recomputed over `recompute_samples` training samples, rounded up to whole

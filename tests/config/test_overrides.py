@@ -35,7 +35,7 @@ def composed(override: str) -> list[Any]:
 def compared(arms: list[str], overrides: list[str]) -> list[Any]:
     """Return the value of KEY in every cell of a comparison; None if it is not set."""
     numbers = {"metric": "test/error", "margin": 0.01, "rates": [0.1], "gate": 0.5}
-    claim = comparison(arms, overrides, seeds=6, **numbers)
+    claim = comparison(arms, overrides, seeds=[6], **numbers)
     (design,) = claim.designs().values()
     values = []
     for cell in design.all_cells():
