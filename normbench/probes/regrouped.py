@@ -45,7 +45,9 @@ def _metrics(trained: Trained, model: nn.Module) -> dict[str, float]:
     """Return the metrics of `model` on the test split."""
     task = trained.task
     samples = task.evaluation_samples("test")
-    return task.evaluate(model, samples, len(trained.batches[0]))
+    # The pads of a text depend on its batch, so the batches stay as in training.
+    size = task.evaluation_batch if task.fixed_spatial else len(trained.batches[0])
+    return task.evaluate(model, samples, size)
 
 
 @torch.no_grad()

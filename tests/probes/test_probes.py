@@ -259,6 +259,8 @@ def classifier(norm: nn.Module) -> Trained:
     task: Any = SimpleNamespace(
         evaluate=evaluate,
         evaluation_samples=samples.__getitem__,
+        evaluation_batch=64,
+        fixed_spatial=True,
         primary_metric="error",
     )
     return Trained(task, norm, [norm], [torch.arange(8)], 8)
