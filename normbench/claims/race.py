@@ -10,7 +10,7 @@ been interrupted.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,9 +85,9 @@ def race(claim: Claim, trial: Trial, *, minutes: float, command: str) -> Ranking
     # If the time ended in the first round of tuning, an arm has no rate.
     if len(tuned) == len(course.arms):
         with course.phase("test"):
-            standings = course.test(entered)
-    if kept is None and standings.seen:
-        keep(tuned, file)
+            standings = course.test(
+                entered, first_look=lambda: keep(tuned, file) if kept is None else None
+            )
     caveats = _tuning_caveats(tuned, file if standings.seen else None)
     return course.ranking(entered, standings, tuned, caveats, started, command)
 
@@ -158,11 +158,12 @@ class _Course:
             margin=self.design.contrasts[0].margin,
         )
 
-    def test(self, entered: Race) -> Standings:
+    def test(self, entered: Race, first_look: Callable[[], None]) -> Standings:
         """Do phase 2: fill the runs look by look, and return the last standings.
 
-        A look that the remaining time does not suffice for, as far as the finished runs
-        tell, is not begun.
+        `first_look` is called when the runs of the first look are there. A look that
+        the remaining time does not suffice for, as far as the finished runs tell, is
+        not begun.
         """
         rules, rates = entered.rules, entered.rates
         metrics = (self.design.contrasts[0].metric, self.design.gate.metric)
@@ -189,6 +190,8 @@ class _Course:
                     for metric in metrics
                 )
                 entered.runs[arm] = Runs(costs, gate)
+            if n == rules.looks[0]:
+                first_look()
         return standings
 
     def ranking(

@@ -195,7 +195,8 @@ def test_rates_on_few_seeds_may_be_tuned_again(
     kept.unlink()
     again = raced(tmp_path, minutes=60)
     assert min(arm.seeds[f"{arm.lr:g}"] for arm in again.tuning) == 4
-    for damage, message in (("{", "remove it"), ('{"arms": {}}', "other arms")):
+    others = kept.read_text().replace("norm=group", "norm=rms")
+    for damage, message in (("{", "remove it"), (others, "other arms")):
         kept.write_text(damage)
         with pytest.raises(RequestError, match=message):
             raced(tmp_path, minutes=60)
@@ -323,3 +324,21 @@ def test_the_ranking_is_written_whole(runner: TimedRunner, tmp_path: Path) -> No
     assert Ranking.model_validate_json(ranking.model_dump_json()) == ranking
     assert A_RECORD.seconds.setup + A_RECORD.seconds.train == RUN_SECONDS - 0.5
     assert halving.FULL_SEEDS == max(max(arm.seeds.values()) for arm in ranking.tuning)
+
+
+def test_an_interrupt_after_the_first_look_does_not_lose_the_rates(
+    runner: TimedRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.means = ERRORS | {"group": 0.108}
+
+    def interrupt(work: Work, engine: Engine) -> None:
+        if any(6 <= config.seed < 1000 for config in work.runs.values()):
+            raise KeyboardInterrupt
+        runner(work, engine)
+
+    monkeypatch.setattr(round, "run_all", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        raced(tmp_path, minutes=3.5)
+    monkeypatch.setattr(round, "run_all", runner)
+    ranking = raced(tmp_path, minutes=60)
+    assert ranking.spent[0].runs == 0 and len(ranking.seen) > 1
