@@ -49,7 +49,7 @@ class RecordingObserver:
     def waiting(self, run_id: str) -> None:
         self.waited.append(run_id)
 
-    def stopping(self) -> None:
+    def stopping(self, *, time_is_over: bool) -> None:
         self.calls.append("stopping")
 
     def warn(self, text: str) -> None:

@@ -37,8 +37,9 @@ class Tuned(BaseModel):
     """The rate of an arm, and what the tuning seeds show about the arm.
 
     `tried` has the mean cost of each rate that has runs, None if a run lacks its cost,
-    and the number of the seeds. `at_edge` is true if `lr` is the lowest or the highest
-    of several rates. `dropped` is the reason if the arm was dropped.
+    and the number of the seeds. Seeds of a round that was not finished do not count.
+    `at_edge` is true if `lr` is the lowest or the highest of several rates. `dropped`
+    is the reason if the arm was dropped.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -172,7 +173,7 @@ class _Arm:
         lr = self.alive[0] if self.dropped else self.best(seeds)
         tried = {}
         for rate in sorted({rate for rate, _ in self.costs}):
-            count = sum(other == rate for other, _ in self.costs)
+            count = sum(r == rate and seed < seeds for r, seed in self.costs)
             values = self.values(rate, count)
             tried[rate] = (fmean(values) if values else None, count)
         at_edge = len(tried) > 1 and lr in {min(tried), max(tried)}

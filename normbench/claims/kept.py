@@ -6,11 +6,11 @@ rates and the dropped arms.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from normbench.claims.halving import Tuned
+from normbench.claims.halving import MIN_ARMS, Tuned
 from normbench.errors import NormbenchError, RequestError, Unreadable
 from normbench.records.store import Results
 from normbench.system import untrusted
@@ -28,6 +28,15 @@ class Kept(BaseModel):
     format: Literal[1] = 1
     arms: dict[str, Tuned]
 
+    @model_validator(mode="after")
+    def _check_arms(self) -> Self:
+        if sum(tuned.dropped is None for tuned in self.arms.values()) < MIN_ARMS:
+            raise ValueError(f"fewer than {MIN_ARMS} arms are left")
+        for arm, tuned in self.arms.items():
+            if tuned.tried and tuned.lr not in tuned.tried:
+                raise ValueError(f"the rate {tuned.lr:g} of {arm} was not tried")
+        return self
+
 
 def kept_file(claim: Claim, results: Results) -> Path:
     """Return the path of the file of the race that `claim` describes."""
@@ -37,8 +46,10 @@ def kept_file(claim: Claim, results: Results) -> Path:
 def read_kept(path: Path) -> dict[str, Tuned] | None:
     """Return the tuned arms, or None without a file.
 
-    Raises RequestError if the file is damaged.
+    Raises RequestError if the file is damaged, or if its folder is a link.
     """
+    if path.parent.is_symlink():  # the file would be written outside the results
+        raise RequestError(f"{path.parent} is a link; put the folder itself there")
     try:
         data = untrusted.content(path, untrusted.MAX_RECORD_BYTES)
         return untrusted.parsed(Kept, data, path).arms

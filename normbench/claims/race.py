@@ -10,7 +10,7 @@ been interrupted.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,9 +85,9 @@ def race(claim: Claim, trial: Trial, *, minutes: float, command: str) -> Ranking
     # If the time ended in the first round of tuning, an arm has no rate.
     if len(tuned) == len(course.arms):
         with course.phase("test"):
-            standings = course.test(entered)
-    if kept is None and standings.seen:
-        keep(tuned, file)
+            standings = course.test(
+                entered, first_look=lambda: keep(tuned, file) if kept is None else None
+            )
     caveats = _tuning_caveats(tuned, file if standings.seen else None)
     return course.ranking(entered, standings, tuned, caveats, started, command)
 
@@ -96,13 +96,14 @@ class _Course:
     """The runs of a race, and what they cost.
 
     `sign` is -1 if a higher metric is better, otherwise 1; `sign` times the metric is a
-    cost. `arms` are the arms that fit their networks. `end` and `tuning_end` are times
-    of `time.monotonic`.
+    cost. `arms` are the arms that fit their networks. `seconds` is the whole time, and
+    `end` and `tuning_end` are times of `time.monotonic`.
     """
 
     def __init__(self, trial: Trial, seconds: float) -> None:
         self.trial, self.rounds = trial, trial.request.rounds
         begin = time.monotonic()
+        self.seconds = seconds
         self.end, self.tuning_end = begin + seconds, begin + seconds * TUNING_SHARE
         ((self.name, self.design),) = trial.designs.items()
         self.sign = -1 if self.design.contrasts[0].says == "greater" else 1
@@ -158,11 +159,12 @@ class _Course:
             margin=self.design.contrasts[0].margin,
         )
 
-    def test(self, entered: Race) -> Standings:
+    def test(self, entered: Race, first_look: Callable[[], None]) -> Standings:
         """Do phase 2: fill the runs look by look, and return the last standings.
 
-        A look that the remaining time does not suffice for, as far as the finished runs
-        tell, is not begun.
+        `first_look` is called when the runs of the first look are there. A look is
+        not begun if it takes longer than the rest of the time, as far as finished runs
+        tell, but not longer than the whole time of the next command.
         """
         rules, rates = entered.rules, entered.rates
         metrics = (self.design.contrasts[0].metric, self.design.gate.metric)
@@ -173,7 +175,8 @@ class _Course:
                 for seed in range(n)  # all arms have the first seeds if the time ends
                 for arm in standings.running
             }
-            if not self._has_time(configs.values()):
+            expected = self.trial.seconds(configs.values()) or 0.0
+            if self.end - time.monotonic() < expected <= self.seconds:
                 break
             number = rules.looks.index(n) + 1
             title = f"test seeds, look {number} of {len(rules.looks)}"
@@ -189,6 +192,8 @@ class _Course:
                     for metric in metrics
                 )
                 entered.runs[arm] = Runs(costs, gate)
+            if n == rules.looks[0]:
+                first_look()
         return standings
 
     def ranking(

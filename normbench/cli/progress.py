@@ -193,8 +193,9 @@ class SweepProgress:
         self._print_once(f"waiting for run {run_id}, which another process is doing")
         self._update(run_id)
 
-    def stopping(self) -> None:
-        self._print("stopping after this step; Ctrl-C now stops at once")
+    def stopping(self, *, time_is_over: bool) -> None:
+        why = "the time for these runs is over; " if time_is_over else ""
+        self._print(f"{why}stopping after this step; Ctrl-C now stops at once")
 
     def warn(self, text: str) -> None:
         self._print_once(f"warning: {text}")

@@ -26,8 +26,8 @@ class SweepObserver(Protocol):
     def waiting(self, run_id: str) -> None:
         """Another command is training the run; the sweep waits for it."""
 
-    def stopping(self) -> None:
-        """The sweep was interrupted or its time is over; runs write checkpoints."""
+    def stopping(self, *, time_is_over: bool) -> None:
+        """The sweep's time is over, or it was interrupted; runs write checkpoints."""
 
     def warn(self, text: str) -> None:
         """A worker or the sweep itself has a warning."""

@@ -137,7 +137,7 @@ def parsed(model: type[_Model], data: bytes, path: Path, where: str = "") -> _Mo
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])[:100]
-        message = first["msg"].splitlines()[0][:200]
+        message = first["msg"].splitlines()[0].removeprefix("Value error, ")[:200]
         raise Damaged(path, where + (f"{key}: {message}" if key else message)) from None
 
 

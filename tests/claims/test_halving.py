@@ -109,6 +109,14 @@ def test_if_the_time_ends_the_rates_are_chosen_on_the_finished_rounds(
     assert all(t.dropped is None for t in result.values())
 
 
+def test_seeds_of_a_round_that_was_not_finished_do_not_count() -> None:
+    rounds = Measured(cost)
+    tuned(rounds)
+    first, second, third = map(len, rounds.rounds)
+    result = tuned(Measured(cost, first + second + third - 1))
+    assert {t.tried[t.lr][1] for t in result.values()} == {2}
+
+
 @pytest.mark.parametrize("arms", [3, 8])
 @pytest.mark.parametrize("shape", ["normal", "skewed"])
 def test_the_best_arm_is_seldom_dropped_for_noise(arms: int, shape: str) -> None:

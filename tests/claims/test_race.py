@@ -195,7 +195,8 @@ def test_rates_on_few_seeds_may_be_tuned_again(
     kept.unlink()
     again = raced(tmp_path, minutes=60)
     assert min(arm.seeds[f"{arm.lr:g}"] for arm in again.tuning) == 4
-    for damage, message in (("{", "remove it"), ('{"arms": {}}', "other arms")):
+    others = kept.read_text().replace("norm=group", "norm=rms")
+    for damage, message in (("{", "remove it"), (others, "other arms")):
         kept.write_text(damage)
         with pytest.raises(RequestError, match=message):
             raced(tmp_path, minutes=60)
@@ -214,11 +215,17 @@ def test_a_look_that_the_time_does_not_suffice_for_is_not_begun(
     assert ranking.further.minutes == pytest.approx(needed)
     text = ranking_text(ranking)
     assert text.startswith("There is no ranking: the time was too short")
-    assert (
-        "val/error by lr" in text
-        and "the first look needs 6 test seeds of 4 arms" in " ".join(text.split())
-    )
+    assert "val/error by lr" in text
+    assert "the first look needs 6 test seeds of 4 arms" in " ".join(text.split())
     assert any("1 of 4 tuning seeds" in caveat for caveat in ranking.caveats)
+
+
+def test_a_look_that_takes_longer_than_a_command_gets_done_by_several(
+    runner: TimedRunner, tmp_path: Path
+) -> None:
+    # 24 runs take 84 s.
+    first, *_, last = [raced(tmp_path, 0.5, rates=[0.2]) for _ in range(4)]
+    assert first.seen == [] and 6 in last.seen
 
 
 def test_the_first_tuning_seed_may_take_more_than_a_third(
@@ -226,7 +233,7 @@ def test_the_first_tuning_seed_may_take_more_than_a_third(
 ) -> None:
     ranking = raced(tmp_path, minutes=1)  # 12 runs take 42 s
     assert len(ranking.tuning) == 4 and ranking.further is not None
-    assert [spent.runs for spent in ranking.spent] == [12, 0]
+    assert ranking.spent[0].runs == 12
     assert {seeds for arm in ranking.tuning for seeds in arm.seeds.values()} == {1}
 
 
@@ -249,8 +256,7 @@ def test_equal_arms_are_named_as_not_distinguishable(
     ranking = raced(tmp_path, minutes=600, margin=0.0001)
     assert (ranking.ended, ranking.seen) == ("last look", list(LOOKS))
     assert sorted(ranking.not_distinguishable) == sorted(ARMS)
-    text = ranking_text(ranking)
-    assert text.startswith("There is no winner yet: none of ")
+    assert ranking_text(ranking).startswith("There is no winner yet: none of ")
     wide = raced(tmp_path, minutes=600, margin=0.05)
     assert wide.ended == "settled"
     assert list(places(wide).values()) == ["best", "equal", "equal", "equal"]
@@ -323,3 +329,21 @@ def test_the_ranking_is_written_whole(runner: TimedRunner, tmp_path: Path) -> No
     assert Ranking.model_validate_json(ranking.model_dump_json()) == ranking
     assert A_RECORD.seconds.setup + A_RECORD.seconds.train == RUN_SECONDS - 0.5
     assert halving.FULL_SEEDS == max(max(arm.seeds.values()) for arm in ranking.tuning)
+
+
+def test_an_interrupt_after_the_first_look_does_not_lose_the_rates(
+    runner: TimedRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.means = ERRORS | {"group": 0.108}
+
+    def interrupt(work: Work, engine: Engine) -> None:
+        if any(6 <= config.seed < 1000 for config in work.runs.values()):
+            raise KeyboardInterrupt
+        runner(work, engine)
+
+    monkeypatch.setattr(round, "run_all", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        raced(tmp_path, minutes=3.5)
+    monkeypatch.setattr(round, "run_all", runner)
+    ranking = raced(tmp_path, minutes=60)
+    assert ranking.spent[0].runs == 0 and len(ranking.seen) > 1

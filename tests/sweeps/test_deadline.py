@@ -92,6 +92,36 @@ def test_at_the_deadline_running_runs_stop_and_no_other_run_starts(
     assert observer.calls == ["start", "stopping", "close"]
 
 
+def test_an_interrupt_ends_the_wait_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stops = []
+
+    def interrupted(backend: Slow, job: str) -> None:
+        stops.append(job)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Slow, "stop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        followed(115.0, Clock(), monkeypatch)
+    assert len(stops) == 1
+
+
+def test_no_wait_is_longer_than_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float | None] = []
+    wait = Slow.wait
+
+    def recorded(backend: Slow, jobs: Sequence[str], seconds: float | None) -> None:
+        waits.append(seconds)
+        wait(backend, jobs, seconds)
+
+    monkeypatch.setattr(Slow, "wait", recorded)
+    followed(1e300, Clock(), monkeypatch)
+    assert waits and all(s is not None and s <= follower.LONGEST_WAIT for s in waits)
+
+
 @pytest.mark.parametrize("deadline", [None, 140.5])
 def test_a_deadline_after_the_last_run_has_no_effect(
     deadline: float | None, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, inf
 from typing import Generic
 
 from normbench.config.schema import RunRecord
@@ -23,6 +23,8 @@ MAX_FAILED_STARTS = 3
 """The sweep ends once this number of processes in a row died before a run started."""
 RETRY_INTERVAL = 1.0
 """Seconds between two checks of a run that another command is training."""
+LONGEST_WAIT = 3600.0
+"""Seconds after which a wait begins anew: the system refuses to wait for many weeks."""
 STOP_POLL_INTERVAL = 0.5
 """Seconds between two checks of jobs that were told to stop."""
 
@@ -35,7 +37,7 @@ def follow(backend: Backend[JobT], work: Work) -> None:
     training a run, the function waits for it.
 
     At the deadline, and after KeyboardInterrupt or an error, the function waits until
-    the running jobs have written checkpoints; another interrupt ends this wait. Raises
+    the running jobs have written checkpoints; an interrupt ends this wait. Raises
     RequestError if a worker cannot import a module, NormbenchError if workers die
     before a run starts.
     """
@@ -48,6 +50,9 @@ def follow(backend: Backend[JobT], work: Work) -> None:
     except (KeyboardInterrupt, NormbenchError):
         follower.stop()
         raise
+    else:  # outside of `try`, so that an interrupt ends this wait too
+        if follower.jobs:
+            follower.stop(time_is_over=True)
     finally:
         work.observer.close()
 
@@ -85,31 +90,26 @@ class _Follower(Generic[JobT]):
     def finish_all(self) -> None:
         """Submit jobs and handle their events until every run has ended.
 
-        At the deadline of the work, the jobs are stopped instead.
+        At the deadline of the work, the function returns, and jobs may be running.
         """
-        deadline = self.work.deadline
-        while True:
-            if deadline is not None and time.monotonic() >= deadline:
-                self.stop()
-                return
+        deadline = inf if self.work.deadline is None else self.work.deadline
+        while time.monotonic() < deadline:
             self._submit()
             if not self.jobs and not self.next_check:
                 return
-            times = list(self.next_check.values())
-            times += [] if deadline is None else [deadline]
-            first = min(times, default=None)
-            seconds = None if first is None else max(0.0, first - time.monotonic())
+            first = min([*self.next_check.values(), deadline])
+            seconds = min(max(0.0, first - time.monotonic()), LONGEST_WAIT)
             self.backend.wait([job.handle for job in self.jobs], seconds)
             for job in list(self.jobs):
                 for event in self.backend.events(job.handle):
                     self._handle(job, event)
 
-    def stop(self) -> None:
+    def stop(self, *, time_is_over: bool = False) -> None:
         """Tell the jobs to write checkpoints and exit, and wait until they have ended.
 
         The wait is limited to the backend's `patience`.
         """
-        self.work.observer.stopping()
+        self.work.observer.stopping(time_is_over=time_is_over)
         for job in self.jobs:
             self.backend.stop(job.handle)
         deadline = time.monotonic() + self.backend.patience
