@@ -38,11 +38,8 @@ from normbench.verdicts.ranking import (
     Spent,
     TunedArm,
 )
-from normbench.verdicts.registration import (
-    FIRST_TUNING_SEED,
-    Claim,
-    arm_of,
-)
+from normbench.verdicts.registration import Claim, arm_of
+from normbench.verdicts.seeds import FIRST_TUNING_SEED
 from normbench.verdicts.standings import Rules, Runs, Standings, judge
 
 TUNING_SHARE = 1 / 3

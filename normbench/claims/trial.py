@@ -20,7 +20,8 @@ from normbench.records.store import Results
 from normbench.sweeps.plan import Plan, incompatible
 from normbench.sweeps.round import Rounds
 from normbench.verdicts.contrasts import is_maximized, metric_of
-from normbench.verdicts.registration import FIRST_TUNING_SEED, BudgetName, Design
+from normbench.verdicts.registration import BudgetName, Design
+from normbench.verdicts.seeds import FIRST_TUNING_SEED
 from normbench.verdicts.verdict import Rate
 
 RESERVED_KEYS = {

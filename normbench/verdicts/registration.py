@@ -51,9 +51,6 @@ SPLITS = (
 evaluated with the statistics of each batch, as in training.
 """
 
-FIRST_TUNING_SEED = 1000
-"""Learning rates are chosen on the seeds 1000, 1001, ...; test seeds start at 0."""
-
 
 class _Registered(BaseModel):
     model_config = ConfigDict(

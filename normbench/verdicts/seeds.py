@@ -8,8 +8,10 @@ from pydantic import Field
 MIN_SEEDS = 6
 """With five seeds, no test without a normal model can reach p < .05."""
 MAX_LOOKS = 20
+FIRST_TUNING_SEED = 1000
+"""Learning rates are chosen on the seeds 1000, 1001, ...; test seeds start at 0."""
 
-Seeds = Annotated[int, Field(ge=MIN_SEEDS)]
+Seeds = Annotated[int, Field(ge=MIN_SEEDS, le=FIRST_TUNING_SEED)]
 LookSeeds = Annotated[list[int], Field(min_length=2, max_length=MAX_LOOKS)]
 Spending = Literal["pocock", "obrien_fleming", "kim_demets"]
 """How the error probability alpha is divided among looks; see `spending.spent`."""
@@ -31,8 +33,8 @@ def check_looks(
             "number of seeds, so leave out seeds"
         )
     increasing = all(a < b for a, b in pairwise(looks))
-    if not increasing or looks[0] < MIN_SEEDS:
+    if not increasing or looks[0] < MIN_SEEDS or looks[-1] > FIRST_TUNING_SEED:
         raise ValueError(
-            f"looks: {looks} must be increasing numbers of seeds, {MIN_SEEDS} or more, "
-            "such as [8, 16, 24, 32]"
+            f"looks: {looks} must be increasing numbers of seeds, from {MIN_SEEDS} to "
+            f"{FIRST_TUNING_SEED}, such as [8, 16, 24, 32]"
         )

@@ -319,7 +319,8 @@ def test_a_design_with_looks_is_judged_at_each_of_them_in_a_full_check() -> None
     [
         ({"looks": [8]}, "at least 2 items"),
         ({"looks": [*range(6, 27)]}, "at most 20 items"),
-        ({"looks": [5, 8]}, r"\[5, 8\] must be increasing numbers of seeds, 6 or more"),
+        ({"looks": [5, 8]}, r"\[5, 8\] must be increasing numbers of seeds, from 6"),
+        ({"looks": [8, 1001]}, r"from 6 to 1000"),
         ({"looks": [8, 8, 16]}, "must be increasing"),
         ({"looks": [16, 8]}, "must be increasing"),
         ({"seeds": 32}, "seeds or looks, not both"),
