@@ -143,6 +143,20 @@ def test_an_encoder_computes_the_plain_formulas_of_each_sample_without_pads(
     torch.testing.assert_close(model(TOKENS, MASK), expected, rtol=0, atol=1e-10)
 
 
+@every_position
+def test_dropout_applies_to_what_is_added_to_the_hidden_states(
+    position: NormPosition,
+) -> None:
+    layer = randomized(encoder(SHAPE._replace(norm_position=position))[0].layers[0])
+    layer.dropout = nn.Dropout(1.0)
+    h = torch.randn(6, 6, 16, generator=seeded(), dtype=torch.float64)
+    expected = h
+    if position == "post":
+        for norm in (layer.norm1, layer.norm2):
+            expected = norm(expected, MASK)
+    assert torch.equal(layer(h, MASK), expected)
+
+
 def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(1)
 
