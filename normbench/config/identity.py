@@ -25,6 +25,7 @@ ADDED_LATER: dict[str, Any] = {
     "task.batching": "random",
     "task.shortcut": "projection",
     "task.perceptual": "efficientnet_lite0",
+    "task.qk_norm": "none",
     "data.augment": [],
     "data.content": "raw",
     "data.fingerprint": None,  # an embedded data set has its known content

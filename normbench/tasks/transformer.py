@@ -1,10 +1,10 @@
 """Classification of padded token sequences with a Transformer encoder.
 
-Vaswani et al. 2017, "Attention Is All You Need" (post-norm); Xiong et al. 2020, "On
-Layer Normalization in the Transformer Architecture" (pre-norm).
+The network, with its sources and formulas, is in `networks/transformer.py`.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
@@ -16,6 +16,12 @@ from torch.nn import functional as F
 from normbench.data.base import Tokens
 from normbench.errors import RequestError
 from normbench.tasks.base import NormFactory, Task, classification_metrics
+from normbench.tasks.networks.transformer import (
+    Encoder,
+    NormPosition,
+    QKNormKind,
+    Shape,
+)
 
 
 class Transformer(Task, name="transformer"):
@@ -23,6 +29,12 @@ class Transformer(Task, name="transformer"):
 
     Attention and pooling ignore padding tokens. The norm ignores them only if it uses
     the mask. A batch means a micro-batch: the samples that one forward pass sees.
+
+    `norm_position` places the norms; the formulas of its values are in
+    `networks/transformer.py`, with those of `qk_norm`, which normalizes the queries and
+    keys of every head. `qk_norm` is the same whatever the norm of the network is. The
+    learned scale of `qk_norm="l2"` starts at log2(L**2 - L) (Henry et al. 2020), where
+    L is the 97.5th percentile of the lengths of the training samples, at least 2.
 
     `padding` pads every batch to its longest sequence or to `max_length`.
     `long_batches` is the share of training batches that are padded to `max_length`
@@ -52,7 +64,8 @@ class Transformer(Task, name="transformer"):
         width: PositiveInt = 64,
         depth: PositiveInt = 2,
         heads: PositiveInt = 4,
-        norm_position: Literal["pre", "post"] = "post",
+        norm_position: NormPosition = "post",
+        qk_norm: QKNormKind = "none",
         padding: Literal["longest", "max_length"] = "longest",
         max_length: PositiveInt = 64,
         long_batches: Annotated[float, Field(ge=0, le=1)] = 0.0,
@@ -64,6 +77,12 @@ class Transformer(Task, name="transformer"):
         if width % heads:
             raise RequestError(
                 f"task.width={width} is not a multiple of task.heads={heads}"
+            )
+        if qk_norm == "layer" and width == heads:
+            raise RequestError(
+                f"task.qk_norm=layer needs heads of at least 2 values, but "
+                f"task.heads={heads} and task.width={width} give 1, which minus its "
+                "mean is 0; use fewer heads, or task.qk_norm=none"
             )
         if long_batches and padding == "max_length":
             raise RequestError(
@@ -78,29 +97,32 @@ class Transformer(Task, name="transformer"):
         self.data_facts = data.facts
         self.classes, self.vocab_size = len(data.classes), data.vocab_size
         self.pad = data.pad
-        self.width, self.depth, self.heads = width, depth, heads
-        self.norm_position, self.zero_pads = norm_position, zero_pads
-        self.padding_side = padding_side
-        self.max_length, self.dropout = max_length, dropout
+        self.padding_side, self.max_length = padding_side, max_length
         self.fixed_spatial = padding == "max_length"
         self.long_batches = long_batches
         self.is_train_sample = torch.zeros(len(self.lengths), dtype=torch.bool)
         self.is_train_sample[self.splits["train"]] = True
         if batching == "length":
             self.batch_by = self.lengths
+        train_lengths = self.lengths[self.splits["train"]]
+        self.shape = Shape(
+            width=width,
+            depth=depth,
+            heads=heads,
+            norm_position=norm_position,
+            qk_norm=qk_norm,
+            qk_scale=cosine_scale(train_lengths) if qk_norm == "l2" else 1.0,
+            zero_pads=zero_pads,
+            dropout=dropout,
+        )
 
     def build(self, norm: NormFactory) -> nn.Module:
         return Encoder(
             norm,
+            self.shape,
             vocab_size=self.vocab_size,
             max_length=self.max_length,
             classes=self.classes,
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-            pre_norm=self.norm_position == "pre",
-            zero_pads=self.zero_pads,
-            dropout=self.dropout,
         )
 
     def inputs(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,113 +198,11 @@ class Transformer(Task, name="transformer"):
         return classification_metrics(logits, self.labels, index, batch_size)
 
 
-class Encoder(nn.Module):
-    """Embedding, `depth` layers, mean over the real tokens, a linear classifier.
+def cosine_scale(lengths: Tensor) -> float:
+    """Return log2(L**2 - L) (Henry et al. 2020): an initial scale of cosine attention.
 
-    (N, T) int64 tokens and (N, T) bool mask -> (N, classes). Position 0 is the first
-    real token, so that padding on the left gives the same result as on the right.
+    L is the 97.5th percentile of `lengths` (N,), by its nearest rank, at least 2.
     """
-
-    def __init__(
-        self,
-        norm: NormFactory,
-        *,
-        vocab_size: int,
-        max_length: int,
-        classes: int,
-        width: int,
-        depth: int,
-        heads: int,
-        pre_norm: bool,
-        zero_pads: bool,
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        self.token = nn.Embedding(vocab_size, width)
-        self.position = nn.Embedding(max_length, width)
-        nn.init.normal_(self.token.weight, std=0.02)
-        nn.init.normal_(self.position.weight, std=0.02)
-        self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(
-            EncoderLayer(norm, width, heads, pre_norm, zero_pads, dropout)
-            for _ in range(depth)
-        )
-        # The last layer of a pre-norm network has an output that no norm has seen.
-        self.norm = TokenNorm(norm, width, zero_pads) if pre_norm else None
-        self.head = nn.Linear(width, classes)
-        self.output_layers = [self.head]
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        h = self.dropout(self.token(tokens) + self.position(positions))
-        for layer in self.layers:
-            h = layer(h, mask)
-        if self.norm is not None:
-            h = self.norm(h, mask)
-        weights = mask.to(h.dtype)[:, :, None]
-        pooled = (h * weights).sum(1) / weights.sum(1)
-        logits: Tensor = self.head(pooled)
-        return logits
-
-
-class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network, both with a residual connection."""
-
-    def __init__(
-        self,
-        norm: NormFactory,
-        width: int,
-        heads: int,
-        pre_norm: bool,
-        zero_pads: bool,
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        self.heads, self.pre_norm = heads, pre_norm
-        self.norm1 = TokenNorm(norm, width, zero_pads)
-        self.attention_in = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
-        self.norm2 = TokenNorm(norm, width, zero_pads)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
-        if self.pre_norm:
-            h = h + self.dropout(self.attend(self.norm1(h, mask), mask))
-            h = h + self.dropout(self.feed_forward(self.norm2(h, mask)))
-        else:
-            h = self.norm1(h + self.dropout(self.attend(h, mask)), mask)
-            h = self.norm2(h + self.dropout(self.feed_forward(h)), mask)
-        return h
-
-    def attend(self, h: Tensor, mask: Tensor) -> Tensor:
-        n, length, width = h.shape
-        q, k, v = (
-            self.attention_in(h)
-            .view(n, length, 3, self.heads, width // self.heads)
-            .permute(2, 0, 3, 1, 4)
-        )
-        attended = F.scaled_dot_product_attention(q, k, v, mask[:, None, None, :])
-        out: Tensor = self.attention_out(attended.transpose(1, 2).flatten(2))
-        return out
-
-
-class TokenNorm(nn.Module):
-    """Applies a norm, which takes (N, C, T), to hidden states (N, T, C).
-
-    `zero_pads` first sets the hidden states at padding tokens to zero, as many
-    published implementations do.
-    """
-
-    def __init__(self, norm: NormFactory, width: int, zero_pads: bool) -> None:
-        super().__init__()
-        self.norm = norm(width)
-        self.zero_pads = zero_pads
-
-    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
-        if self.zero_pads:
-            h = h * mask[:, :, None]
-        out: Tensor = self.norm(h.transpose(1, 2), mask)
-        return out.transpose(1, 2)
+    rank = math.ceil(0.975 * len(lengths))
+    longest = max(2, int(lengths.kthvalue(rank).values))
+    return math.log2(longest**2 - longest)

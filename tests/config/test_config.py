@@ -111,6 +111,14 @@ def test_run_id_changes_exactly_with_the_keys_that_decide_the_metrics() -> None:
         assert run_id(compose([other])) != default, other
 
 
+def test_the_run_id_depends_on_every_norm_of_queries_and_keys_but_none() -> None:
+    kinds = ("layer", "rms", "l2")
+    ids = {run_id(compose(["task=transformer", f"task.qk_norm={k}"])) for k in kinds}
+    default = run_id(compose(["task=transformer"]))
+    assert len(ids | {default}) == 4
+    assert run_id(compose(["task=transformer", "task.qk_norm=none"])) == default
+
+
 def test_every_field_is_hashed_or_named_as_not_hashed() -> None:
     evaluation = {f"evaluation.{key}" for key in Evaluation.model_fields}
     assert RunConfig.model_fields.keys() | evaluation > NOT_HASHED

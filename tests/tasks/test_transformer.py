@@ -24,7 +24,7 @@ def made(*overrides: str) -> tuple[Task, torch.nn.Module]:
 INDEX = torch.arange(32)
 
 
-@pytest.mark.parametrize("norm_position", ["pre", "post"])
+@pytest.mark.parametrize("norm_position", ["pre", "post", "peri", "res_post"])
 @pytest.mark.parametrize("zero_pads", ["true", "false"])
 @pytest.mark.parametrize("norm", ["layer", "rms", "batch_masked", "batch", "none"])
 @pytest.mark.parametrize(
