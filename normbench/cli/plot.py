@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normbench.cli.claim import Budget
+from normbench.cli.check import Budget
 from normbench.cli.options import (
     CLAIMS,
     RESULTS,
