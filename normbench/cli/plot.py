@@ -225,7 +225,7 @@ def _records(
     from normbench.errors import RequestError
     from normbench.records import query
 
-    records, _ = matching_records(results, where, tuning=tuning)
+    records, _ = matching_records(results, where, tuning)
     if not records:
         conditions = f" with {' and '.join(where)}" if where else ""
         raise RequestError(

@@ -90,15 +90,12 @@ def results(
 
         if json + csv + (parquet is not None) > 1:
             raise RequestError("--json, --csv and --parquet exclude each other")
-        records, all_records = matching_records(
-            results, where or (), tuning=tuning or by is None
-        )
+        records, all_records = matching_records(results, where, tuning or by is None)
         metrics = list(dict.fromkeys(metric or ()))
         query.check_metrics(metrics, all_records)
-        keys: list[str] = []
+        keys = [key.strip() for key in by.split(",")] if by is not None else []
         cells: list[Cell] = []
         if by is not None:
-            keys = [key.strip() for key in by.split(",")]
             cells = query.cells(records, keys, metrics)
             if sort is not None:
                 cells = query.cells_in_order(cells, sort)

@@ -20,7 +20,7 @@ Tuning = Annotated[
 
 
 def matching_records(
-    results: Path, where: Sequence[str], *, tuning: bool
+    results: Path, where: Sequence[str] | None, tuning: bool
 ) -> "tuple[list[RunRecord], list[RunRecord]]":
     """Return the records that meet the conditions `where`, and all records.
 
@@ -39,7 +39,7 @@ def matching_records(
     all_records, damaged = store.all_records(results)
     for error in damaged:
         typer.echo(f"left out: {error}", err=True)
-    records = query.matching(all_records, where)
+    records = query.matching(all_records, where or ())
     if tuning:
         return records, all_records
     kept = [record for record in records if record.config.seed < FIRST_TUNING_SEED]
