@@ -53,7 +53,7 @@ STOPS = {
     "bench norms": "normbench.norms.measure.cost.measure",
     "claim check": "normbench.claims.check.prepare",
     "claim check --arm": "normbench.claims.check.check",
-    "claim check --from-records": "normbench.claims.check.restore_records",
+    "claim check --from-records": "normbench.claims.saved.judge_again",
     "claim list": TO_THE_END,
     "claim show": TO_THE_END,
     "compare": "normbench.claims.check.check",

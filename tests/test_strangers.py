@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checks_made import ENGINE
 from conftest import Command
 from PIL import Image
 from records_made import a_record, written
 
-from normbench.claims.check import restore_records
+from normbench.claims.saved import SavedRuns
 from normbench.config import identity
 from normbench.config.schema import RunConfig, RunRecord
 from normbench.data.base import REGISTRY as DATA
-from normbench.errors import NormbenchError, RequestError, Unreadable
+from normbench.errors import RequestError, Unreadable
 from normbench.records import store
 from normbench.records.sync import offline_runs
 from normbench.sweeps.manifest import Announcement, Manifest, folders, read_manifest
+from normbench.sweeps.plan import Plan
 from normbench.system import untrusted
 from normbench.training.stylization import load, styles
 
@@ -68,18 +70,16 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_a_record_cannot_name_a_folder(mine: Path, tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    (results / "00").mkdir(parents=True)
     other = a_record("seed=7").run_id
     names = [str(mine), "../mine", "..", "", ".", RECORD.run_id.upper(), "0" * 15]
     names += [RECORD.run_id + "\n", f"{RECORD.run_id}/../../../mine", "0" * 17, other]
     for name in names:
         compact(tmp_path / "claim" / "records.jsonl.gz", PLAIN | {"run_id": name})
         with untouched(tmp_path), pytest.raises(RequestError, match="line 1: its run_"):
-            restore_records(tmp_path / "claim", results)
-    restored = compact(tmp_path / "claim" / "records.jsonl.gz", PLAIN)
-    restore_records(restored.parent, results)
-    assert store.read(store.run_folder(results, RECORD.run_id)) == RECORD
+            SavedRuns(tmp_path / "claim")
+    compact(tmp_path / "claim" / "records.jsonl.gz", PLAIN)
+    plan = Plan({RECORD.run_id: RECORD.config}, {}, ENGINE)
+    assert SavedRuns(tmp_path / "claim").run(plan, "") == {RECORD.run_id: RECORD}
 
 
 def test_the_command_refuses_records_of_a_strangers_folder(
@@ -91,7 +91,7 @@ def test_the_command_refuses_records_of_a_strangers_folder(
     )
     with untouched(mine):
         done = invoke(
-            *("claim", "check", "layernorm-axes", "--from-records", "--budget=smoke"),
+            *("claim", "check", "layernorm-axes", "--from-records"),
             *("--output", "claims", "--results", "results"),
         )
     assert done.returncode == 2
@@ -109,8 +109,6 @@ def test_nothing_is_written_through_a_link(mine: Path, tmp_path: Path) -> None:
         link.parent.mkdir(parents=True)
         is_file = link.parent == folder
         link.symlink_to(mine / "thesis.txt" if is_file else mine)
-        with untouched(mine), pytest.raises(NormbenchError, match=r"link|symbolic"):
-            store.restore(results, [RECORD])
         with untouched(mine), pytest.raises(RequestError, match=r"link|symbolic"):
             store.RunWriter(results, RECORD.run_id).begin(RECORD.config)
     shutil.rmtree(results)

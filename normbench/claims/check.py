@@ -73,26 +73,29 @@ def prepare(claim: Claim, request: Request, arm: str | None = None) -> Trial:
     return Trial(designs, request)
 
 
-def check(claim: Claim, trial: Trial, command: str) -> Verdict:
+def check(
+    claim: Claim, trial: Trial, command: str, counted: Census | None = None
+) -> Verdict:
     """Do the missing runs of `claim` and return its verdict.
 
     `command` is the command line that repeats the check; the verdict records it.
+    `counted` is an earlier census, to use instead of a new one.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     tested = trial.request.budget != "smoke"  # if False, no contrast is decided
     theorem_verdicts = [_check_theorem(theorem) for theorem in claim.theorems]
     rates = trial.rates()
     designs = judge_by_looks(trial, rates, claim.alpha, tested=tested)
-    # The census counts the norms in the models of torchvision and timm.
-    models = census() if claim.census and tested else Census({}, {})
+    if counted is None:  # count the norms in the models of torchvision and timm
+        counted = census() if claim.census and tested else Census({}, {})
     return judging.make_verdict(
         claim,
         budget=trial.request.budget,
         designs=designs,
         theorems=theorem_verdicts,
         caveats=_caveats(claim, trial, rates),
-        census=models.counts,
-        census_failures=models.not_built,
+        census=counted.counts,
+        census_failures=counted.not_built,
         run_ids=sorted(trial.records),
         command=command,
         started=started,
@@ -239,7 +242,7 @@ def run_caveats(trial: Trial) -> list[str]:
     if failed:
         caveats.append(f"{failed} of {len(records)} runs failed; `normbench status`")
     stale = sum(
-        not comes_from_this_code(record, trial.request.results.modules)
+        not comes_from_this_code(record, trial.request.rounds.modules)
         for record in records
     )
     if stale:
@@ -260,20 +263,6 @@ def _left_out(claim: Claim, designs: Mapping[str, Design]) -> list[str]:
         for contrast in design.contrasts
         if contrast.primary and (name, contrast.name) not in remaining
     ]
-
-
-def restore_records(folder: Path, results: Path) -> None:
-    """Write the records of a full check into the results folder as finished runs.
-
-    `folder` is the folder of the verdict. Raises RequestError if it has no records.
-    """
-    path = folder / RECORDS
-    if not path.is_file():
-        raise RequestError(
-            f"{path} is not there: only a full check writes records; leave out "
-            "--from-records to do the runs"
-        )
-    store.restore(results, store.read_compact(path))
 
 
 def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:

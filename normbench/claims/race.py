@@ -26,6 +26,7 @@ from normbench.config.schema import RunConfig, RunRecord
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError
 from normbench.sweeps.engines.base import parallel
+from normbench.sweeps.round import Rounds
 from normbench.verdicts import judging
 from normbench.verdicts.contrasts import metric_of
 from normbench.verdicts.placing import Race, ranked, seeds_to_settle
@@ -46,17 +47,20 @@ TUNING_SHARE = 1 / 3
 """The share of the time after which phase 1 ends, except in its first round."""
 
 
-def race(claim: Claim, trial: Trial, *, minutes: float, command: str) -> Ranking:
+def race(
+    claim: Claim, trial: Trial, rounds: Rounds, *, minutes: float, command: str
+) -> Ranking:
     """Do runs for `minutes`, and return the ranking of the arms of `claim`.
 
-    `claim` is made by `comparison` and has one level; `trial` has its design. `command`
-    is the command line that continues the race. Raises RequestError for several levels,
-    and if fewer than two arms fit their networks.
+    `claim` is made by `comparison` and has one level; `trial` has its design and
+    does its runs in `rounds`. `command` is the command line that continues the race.
+    Raises RequestError for several levels, and if fewer than two arms fit their
+    networks.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    course = _Course(trial, 60 * minutes)
+    course = _Course(trial, rounds, 60 * minutes)
     course.require_arms()
-    file = kept_file(claim, trial.request.results)
+    file = kept_file(claim, rounds.results)
     with course.phase("tuning"):
         kept = read_kept(file)
         tuned = course.tune() if kept is None else kept
@@ -97,8 +101,8 @@ class _Course:
     `end` and `tuning_end` are times of `time.monotonic`.
     """
 
-    def __init__(self, trial: Trial, seconds: float) -> None:
-        self.trial, self.rounds = trial, trial.request.rounds
+    def __init__(self, trial: Trial, rounds: Rounds, seconds: float) -> None:
+        self.trial, self.rounds = trial, rounds
         begin = time.monotonic()
         self.seconds = seconds
         self.end, self.tuning_end = begin + seconds, begin + seconds * TUNING_SHARE
@@ -172,7 +176,7 @@ class _Course:
                 for seed in range(n)  # all arms have the first seeds if the time ends
                 for arm in standings.running
             }
-            expected = self.trial.seconds(configs.values()) or 0.0
+            expected = self._expected(configs.values()) or 0.0
             if self.end - time.monotonic() < expected <= self.seconds:
                 break
             number = rules.looks.index(n) + 1
@@ -281,9 +285,13 @@ class _Course:
 
     def _has_time(self, configs: Iterable[RunConfig]) -> bool:
         """Return whether the missing runs of `configs` are expected to end in time."""
-        seconds, deadline = self.trial.seconds(configs), self.rounds.deadline
+        seconds, deadline = self._expected(configs), self.rounds.deadline
         assert deadline is not None
         return seconds is None or seconds <= max(0.0, deadline - time.monotonic())
+
+    def _expected(self, configs: Iterable[RunConfig]) -> float | None:
+        """Return the expected seconds of the missing runs; None if unknown."""
+        return self.rounds.seconds(self.trial.plan(configs))
 
     def _cost(self, record: RunRecord, metric: str) -> float | None:
         value = metric_of(record, metric)

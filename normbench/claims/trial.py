@@ -16,9 +16,8 @@ from normbench.config.identity import run_id
 from normbench.config.overrides import parse, words
 from normbench.config.schema import Engine, RunConfig, RunRecord
 from normbench.errors import NormbenchError, RequestError, did_you_mean
-from normbench.records.store import Results
 from normbench.sweeps.plan import Plan, incompatible
-from normbench.sweeps.round import Rounds
+from normbench.sweeps.round import RunSource
 from normbench.verdicts.contrasts import is_maximized, metric_of
 from normbench.verdicts.registration import BudgetName, Design
 from normbench.verdicts.seeds import FIRST_TUNING_SEED
@@ -43,23 +42,18 @@ An arm or a level may replace them."""
 
 @dataclass(frozen=True)
 class Request:
-    """How to do a check: where its runs go, its budget and its engine.
+    """How to do a check: where its records come from, its budget and its engine.
 
     `title` is shown with each round of runs. `frozen` has the rates of an earlier full
     check: design -> cell -> rate.
     """
 
-    rounds: Rounds
+    rounds: RunSource
     budget: BudgetName
     engine: Engine
     title: str = "check"
     config_dir: Path | None = None
     frozen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-
-    @property
-    def results(self) -> Results:
-        """Where the runs are recorded."""
-        return self.rounds.results
 
 
 Cell = tuple[str, str]
@@ -254,7 +248,7 @@ class Trial:
         missing after it. Raises NormbenchError if a run has left no record before it.
         `what` is shown with the runs.
         """
-        plan, rounds = self._plan(configs), self.request.rounds
+        plan, rounds = self.plan(configs), self.request.rounds
         records = rounds.run(plan, f"{self.request.title}: {what}")
         self.records |= records
         missing = [key for key in plan.runs if key not in records]
@@ -265,11 +259,8 @@ class Trial:
             )
         return records
 
-    def seconds(self, configs: Iterable[RunConfig]) -> float | None:
-        """Return the expected seconds of the missing runs; None if unknown."""
-        return self.request.rounds.seconds(self._plan(configs))
-
-    def _plan(self, configs: Iterable[RunConfig]) -> Plan:
+    def plan(self, configs: Iterable[RunConfig]) -> Plan:
+        """Return the plan of runs; equal runs are one run, with the probes of all."""
         runs: dict[str, RunConfig] = {}
         for config in configs:
             key = run_id(config)

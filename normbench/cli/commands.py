@@ -8,6 +8,7 @@ import typer
 
 from normbench import __version__
 from normbench.cli import (
+    check,
     claim,
     compare,
     doctor,
@@ -55,6 +56,7 @@ app.command()(wandb.sync)
 app.command()(wandb.dashboard)
 app.command()(footprint.footprint)
 app.command()(compare.compare)
+claim.app.command("check")(check.check)
 app.add_typer(claim.app, name="claim")
 app.add_typer(norms.bench, name="bench")
 

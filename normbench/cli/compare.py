@@ -28,6 +28,7 @@ from normbench.cli.trials import (
 
 if TYPE_CHECKING:
     from normbench.claims.trial import Trial
+    from normbench.sweeps.round import Rounds
     from normbench.verdicts.registration import Claim
 
 Number = TypeVar("Number", int, float)
@@ -175,11 +176,13 @@ def compare(
         trial = prepare(claim, request)
         trial.require_distinct_cells()
         with rounds:
-            text = _result(claim, trial, minutes, json)
+            text = _result(claim, trial, rounds, minutes, json)
         typer.echo(text)
 
 
-def _result(claim: "Claim", trial: "Trial", minutes: float | None, json: bool) -> str:
+def _result(
+    claim: "Claim", trial: "Trial", rounds: "Rounds", minutes: float | None, json: bool
+) -> str:
     """Do the runs; return the verdict, or with `minutes` the ranking, as text."""
     from normbench.claims.check import check
     from normbench.claims.race import race
@@ -191,7 +194,7 @@ def _result(claim: "Claim", trial: "Trial", minutes: float | None, json: bool) -
         if json:
             return verdict.model_dump_json(indent=2)
         return verdict_text(verdict, text_width())
-    ranking = race(claim, trial, minutes=minutes, command=command_line())
+    ranking = race(claim, trial, rounds, minutes=minutes, command=command_line())
     if json:
         return ranking.model_dump_json(indent=2)
     return ranking_text(ranking, text_width())

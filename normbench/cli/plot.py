@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normbench.cli.claim import Budget
+from normbench.cli.check import Budget
 from normbench.cli.options import (
     CLAIMS,
     RESULTS,
@@ -20,6 +20,7 @@ from normbench.cli.options import (
     exit_codes,
     path_option,
 )
+from normbench.cli.runs import Tuning, matching_records
 from normbench.cli.tables import print_json
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def plot(
     output: Output = None,
     output_dir: OutputDir = None,
     format: Formats = "svg,png",
+    tuning: Tuning = False,
     config_dir: ConfigDir = None,
     json: Json = False,
 ) -> None:
@@ -133,7 +135,7 @@ def plot(
             folder = output_dir or verdict.with_name(f"figures{suffix}")
         else:
             keys = [key.strip() for key in series.split(",")]
-            records = _records(results, where or (), keys, by)
+            records = _records(results, where or (), keys, by, tuning)
             if by is not None:
                 figures = _means(records, by, keys, metric)
             elif curves:
@@ -213,14 +215,17 @@ def _verdict_figures(
 
 
 def _records(
-    results: Path, where: Sequence[str], series: Sequence[str], by: str | None
+    results: Path,
+    where: Sequence[str],
+    series: Sequence[str],
+    by: str | None,
+    tuning: bool,
 ) -> "list[RunRecord]":
     """Return the records to draw; print a note if a mean is over different configs."""
-    from normbench.cli.results import matching_records
     from normbench.errors import RequestError
     from normbench.records import query
 
-    records, _ = matching_records(results, where)
+    records, _ = matching_records(results, where, tuning)
     if not records:
         conditions = f" with {' and '.join(where)}" if where else ""
         raise RequestError(

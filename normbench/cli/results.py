@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normbench.cli.options import RESULTS, Json, Results, Where, exit_codes, path_option
+from normbench.cli.runs import Tuning, matching_records
 from normbench.cli.tables import number, print_json, print_table
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def results(
     json: Json = False,
     csv: Csv = False,
     parquet: Parquet = None,
+    tuning: Tuning = False,
 ) -> None:
     """Print a table of runs, or of the means over groups of runs.
 
@@ -78,7 +80,7 @@ def results(
     With --by, each row is a cell: all runs with equal values of the given keys. `mean`
     and `sd` are the mean and the standard deviation of the metric over the `n` ok runs.
     `low` and `high` are the 95% t interval of the mean. `failures` counts the runs that
-    diverged, failed or were skipped.
+    diverged, failed or were skipped. Runs of tuning seeds are in no cell.
     """
     with exit_codes():
         from pydantic_core import to_json
@@ -88,13 +90,12 @@ def results(
 
         if json + csv + (parquet is not None) > 1:
             raise RequestError("--json, --csv and --parquet exclude each other")
-        records, all_records = matching_records(results, where or ())
+        records, all_records = matching_records(results, where, tuning or by is None)
         metrics = list(dict.fromkeys(metric or ()))
         query.check_metrics(metrics, all_records)
-        keys: list[str] = []
+        keys = [key.strip() for key in by.split(",")] if by is not None else []
         cells: list[Cell] = []
         if by is not None:
-            keys = [key.strip() for key in by.split(",")]
             cells = query.cells(records, keys, metrics)
             if sort is not None:
                 cells = query.cells_in_order(cells, sort)
@@ -120,27 +121,6 @@ def results(
         if by is not None:
             _note_mixtures(query.mixtures(records, keys))
             _note_missing_metrics(cells)
-
-
-def matching_records(
-    results: Path, where: Sequence[str]
-) -> "tuple[list[RunRecord], list[RunRecord]]":
-    """Return the records that meet the conditions `where`, and all records.
-
-    Damaged records are left out and printed to standard error. Raises RequestError if
-    `results` is not a folder or a condition is wrong.
-    """
-    from normbench.errors import RequestError
-    from normbench.records import query, store
-
-    if not results.is_dir():
-        raise RequestError(
-            f"--results {results} is not a folder; `normbench train` creates it"
-        )
-    all_records, damaged = store.all_records(results)
-    for error in damaged:
-        typer.echo(f"left out: {error}", err=True)
-    return query.matching(all_records, where), all_records
 
 
 def _export(rows: Sequence[Mapping[str, Any]], parquet: Path | None) -> None:

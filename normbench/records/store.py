@@ -73,20 +73,6 @@ def _no_records(path: Path, why: str | None) -> RequestError:
     return RequestError(f"{path}: records cannot be read: {why}")
 
 
-def restore(results: Path, records: Iterable[RunRecord]) -> None:
-    """Write each of `records` as a finished run, unless `results` has the run already.
-
-    A written run has an empty history, no pictures and no weights. Raises Busy if a
-    process is training the run, and RequestError if its folder cannot be written.
-    """
-    for record in records:
-        existing = read(run_folder(results, record.run_id))
-        if existing is None or existing.status == "failed":
-            with RunWriter(results, record.run_id) as writer:
-                writer.begin(record.config)
-                writer.finish(record)
-
-
 def read_valid(folder: Path) -> RunRecord | None:
     """Read the record in a run's folder; None if the folder has no record.
 

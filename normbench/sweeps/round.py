@@ -7,7 +7,7 @@ that they need.
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from typing import Self
+from typing import Protocol, Self
 
 from normbench.config.schema import Engine, LocalEngine, RayEngine, RunConfig, RunRecord
 from normbench.errors import Unreadable
@@ -24,6 +24,19 @@ from normbench.system.signals import stop_signals_raise
 
 Observe = Callable[[str, Plan, PlanState], SweepObserver]
 """Makes the observer of a round from its title, its plan and the state of the plan."""
+
+
+class RunSource(Protocol):
+    """Gives the records of plans. `Rounds` does the missing runs; others may not.
+
+    `modules` are the names of the user's modules.
+    """
+
+    @property
+    def modules(self) -> tuple[str, ...]: ...
+    @property
+    def is_over(self) -> bool: ...
+    def run(self, plan: Plan, title: str) -> dict[str, RunRecord]: ...
 
 
 class Rounds:
@@ -97,6 +110,11 @@ class Rounds:
         """Return the expected seconds of the missing runs; None if unknown."""
         state = plan_state(plan, self.results)
         return forecast(plan, state, self.results).seconds() if state.missing else 0.0
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The names of the user's modules."""
+        return self.results.modules
 
     @property
     def is_over(self) -> bool:

@@ -19,6 +19,11 @@ _REMARK_FIELDS: Any = {
     "mechanisms": {"__all__": _DESIGN_FIELDS},
     "outcomes": {"__all__": _DESIGN_FIELDS},
 }
+_NOT_JUDGED: Any = {
+    **dict.fromkeys(("started", "command", "environment", "caveats"), True),
+    **dict.fromkeys(("census", "census_failures"), True),
+    "theorems": {"__all__": {"deviation", "control", "detail"}},
+}
 
 
 def read_verdict(path: Path) -> Verdict | None:
@@ -35,6 +40,17 @@ def read_verdict(path: Path) -> Verdict | None:
         why = error.why if isinstance(error, Unreadable) else error.strerror
         raise RequestError(f"{path} is not a verdict ({why}); remove it") from None
     return with_remarks(verdict, path.parent)
+
+
+def as_judged(verdict: Verdict) -> dict[str, Any]:
+    """Return what a verdict says of its registration and its runs, as JSON types.
+
+    Left out are remarks, and what may differ between two judgements of the same runs:
+    time, command, environment, caveats (which compare the runs with the code that
+    judges), the census of the installed packages, and the rounding errors that the
+    theorems measure.
+    """
+    return verdict.model_dump(mode="json", exclude=_REMARK_FIELDS | _NOT_JUDGED)
 
 
 def as_recorded(verdict: Verdict) -> str:

@@ -83,6 +83,10 @@ def verdict_of(folder: Path, name: str = "verdict.json") -> Verdict:
     return verdict
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def runs_in(folder: Path) -> int:
     return len(list(folder.glob("results/runs/??/*/result.json")))
 
@@ -128,18 +132,32 @@ def test_a_quick_check_uses_rates_and_runs_of_the_full_check(folder: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_verdict_is_made_again_from_the_records_beside_it(
+def test_saved_records_are_judged_again_without_runs_and_files(
     folder: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "results" / "runs")
     again = ["claim", "check", "tiny", *MINE, "--budget", "full", "--from-records"]
+    before = contents(tmp_path)
     done = normbench(tmp_path, *again)
     assert done.returncode == 0, done.stderr
-    assert "test seeds" not in done.stderr  # no run was missing
-    old, new = verdict_of(folder), verdict_of(tmp_path)
-    unlike = {"started": "", "command": ""}
-    assert new.model_copy(update=unlike) == old.model_copy(update=unlike)
+    assert "OUTCOME    " in done.stdout
+    assert "same verdict as results/claims/tiny/verdict.json" in done.stdout
+    assert contents(tmp_path) == before
+    verdict = tmp_path / "results" / "claims" / "tiny" / "verdict.json"
+    verdict.write_text(verdict.read_text().replace('"alpha": 0.05', '"alpha": 0.1'))
+    before = contents(tmp_path)
+    done = normbench(tmp_path, *again)
+    assert done.returncode == 1
+    assert "another verdict than results/claims/tiny/verdict.json" in done.stdout
+    assert "\n  alpha: 0.1 -> 0.05\n" in done.stdout
+    done = normbench(tmp_path, *again, "--json")
+    assert done.returncode == 1
+    (plain,) = json.loads(done.stdout)
+    assert plain["differences"] == [{"where": "alpha", "old": 0.1, "new": 0.05}]
+    assert plain["same"] is False
+    assert plain["verdict"]["alpha"] == 0.05
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.slow
@@ -258,9 +276,10 @@ def test_a_full_check_with_looks_is_made_again_from_its_records(
     more = [*common, "norm=batch", "norm_batch=2", f"lr={cell.rate.lr}"]
     swept = normbench(tmp_path, "sweep", *more, "seed=6,7,8", "tracker=none")
     assert swept.returncode == 0, swept.stderr
-    again = normbench(
-        tmp_path, "claim", "check", "tiny", *MINE, "--budget", "full", "--from-records"
-    )
+    check = ["claim", "check", "tiny", *MINE]
+    saved = normbench(tmp_path, *check, "--from-records")
+    assert saved.returncode == 0, saved.stdout
+    again = normbench(tmp_path, *check, "--budget", "full")
     assert again.returncode == 0, again.stderr
     unlike = {"started": "", "command": ""}
     assert verdict_of(tmp_path).model_copy(update=unlike) == old.model_copy(
@@ -297,6 +316,19 @@ def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(
         (
             ["claim", "check", "tiny", "--from-records"],
             "results/claims/tiny/records.jsonl.gz is not there",
+        ),
+        *(
+            (
+                ["claim", "check", "tiny", "--from-records", *words],
+                f"leave out {words[0]}",
+            )
+            for words in (
+                ["--arm", "norm=rms"],
+                ["--engine", "engine=local"],
+                ["--workers", "2"],
+                ["--redo-stale"],
+                ["--budget", "smoke"],
+            )
         ),
     ):
         done = invoke(*arguments, *MINE)

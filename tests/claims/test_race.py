@@ -113,9 +113,10 @@ def raced(
         "gate": 0.9,
     }
     claim = comparison(arms, overrides, **(given | changes))
-    request = Request(in_folder(folder / "runs"), "full", ENGINE, "compare")
-    prepared = prepare(claim, request)
-    return race.race(claim, prepared, minutes=minutes, command="normbench compare ..")
+    rounds = in_folder(folder / "runs")
+    prepared = prepare(claim, Request(rounds, "full", ENGINE, "compare"))
+    command = "normbench compare .."
+    return race.race(claim, prepared, rounds, minutes=minutes, command=command)
 
 
 def places(ranking: Ranking) -> dict[str, str]:

@@ -59,6 +59,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return results
 
 
+def test_runs_of_tuning_seeds_are_not_drawn(plot: Plot, tmp_path: Path) -> None:
+    results = tmp_path / "runs"
+    written(results, a_record("seed=0", metrics={"test/error": 0.1}))
+    only = ["--by", "seed", "--series", "norm", "--results", str(results)]
+    alone = plot(*only, "--output", "alone")
+    assert alone.exit_code == 0, alone.output
+    written(results, a_record("seed=1000", metrics={"test/error": 0.9}))
+    default = plot(*only, "--output", "default")
+    assert "1 run of tuning seeds left out; --tuning shows it" in default.stderr
+    assert words_in(tmp_path / "default.svg") == words_in(tmp_path / "alone.svg")
+    with_tuning = plot(*only, "--output", "both", "--tuning")
+    assert "left out" not in with_tuning.stderr
+    assert "1000" in words_in(tmp_path / "both.svg")
+
+
 def words_in(file: Path) -> str:
     """Return all text in an SVG file."""
     texts = ElementTree.parse(file).getroot().iter("{http://www.w3.org/2000/svg}text")

@@ -71,6 +71,26 @@ def test_cells_are_the_same_in_every_form(
     assert "metric=test/error" in table
 
 
+def test_means_leave_out_runs_of_tuning_seeds_and_say_so(
+    six_runs: list[RunRecord], invoke: Command, tmp_path: Path
+) -> None:
+    for seed in (1000, 1001):
+        tuned = a_record("norm=batch", f"seed={seed}", metrics={"test/error": 0.9})
+        written(tmp_path / "results" / "runs", tuned)
+    by = ["results", "--by", "norm", "--where", "norm=batch", "--json"]
+    done = invoke(*by)
+    (row,) = json.loads(done.stdout)
+    assert (row["n"], row["mean"]) == (2, 0.4)
+    note = "note: 2 runs of tuning seeds left out; --tuning shows them"
+    assert note in done.stderr.splitlines()
+    done = invoke(*by, "--tuning")
+    (row,) = json.loads(done.stdout)
+    assert (row["n"], row["mean"]) == (4, pytest.approx(0.65))
+    assert "tuning" not in done.stderr
+    assert len(json.loads(invoke("results", "--json").stdout)) == 8
+    assert "of tuning" not in invoke("results", "--by", "norm", "--tuning").stderr
+
+
 def from_parquet(file: Path) -> list[dict[str, Any]]:
     from pyarrow import parquet
 

@@ -22,18 +22,6 @@ from normbench.records.store import Results
 from normbench.sweeps.plan import Plan, plan_state
 
 
-def test_restored_records_are_finished_runs_and_replace_none(tmp_path: Path) -> None:
-    here, gone = a_record("seed=1"), a_record("seed=2", metrics={"test/error": None})
-    folder = written(tmp_path, here)
-    store.restore(tmp_path, [here.model_copy(update={"steps": 11}), gone])
-    assert store.read(folder) == here
-    assert store.read(store.run_folder(tmp_path, gone.run_id)) == gone
-    assert store.state(tmp_path, gone.run_id) == "ok"
-    written(tmp_path, here.model_copy(update={"status": "failed"}))
-    store.restore(tmp_path, [here])
-    assert store.read(folder) == here
-
-
 @given(
     metrics=st.dictionaries(st.text(), st.none() | st.floats(allow_nan=False)),
     error=st.none() | st.text(),

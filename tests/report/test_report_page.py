@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 
 from normbench.cli import app
 from normbench.records import query, store
+from normbench.verdicts.seeds import FIRST_TUNING_SEED
 
 ROOT = Path(__file__).parents[2]
 NO_VALUE = "\N{EN DASH}"
@@ -155,6 +156,23 @@ def test_filters_match_the_command_line(report: Path, open_page: OpenPage) -> No
         assert len(column(page, "run_id")) == len(records)
     add_filter(page, "norm", "<", "batch")  # refused: the value is not a number
     expect(page.get_by_role("button", name="Remove the filter")).to_have_count(0)
+
+
+def test_runs_of_tuning_seeds_are_filtered_out_at_first(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    script = ROOT / "normbench" / "report" / "page" / "explorer.js"
+    assert f"FIRST_TUNING_SEED = {FIRST_TUNING_SEED};" in script.read_text()
+    for seed, error in ((0, 0.1), (1, 0.3), (FIRST_TUNING_SEED, 0.8)):
+        write_run(tmp_path / "runs", seed, metrics={"test/error": error})
+    page = open_page(write_report(tmp_path, tmp_path / "claims"))
+    status = page.locator("#explorer [role=status]")
+    expect(status).to_have_text("2 of 3 runs")
+    show_cells(page)
+    assert (column(page, "n"), column(page, "mean")) == (["2"], ["0.2000"])
+    page.get_by_role("button", name="Remove the filter seed < 1000").click()
+    expect(status).to_contain_text("3 of 3 runs")
+    assert column(page, "n") == ["3"]
 
 
 def test_headings_sort_and_keys_are_columns(report: Path, open_page: OpenPage) -> None:

@@ -1,17 +1,15 @@
 """The committed records, judged again as if their claims had registered looks."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 from verdicts_made import CLAIMS, NAMES, committed
 
-from normbench.claims.check import prepare, restore_records
+from normbench.claims.check import prepare
+from normbench.claims.saved import SavedRuns
 from normbench.claims.trial import Request, Trial
 from normbench.config.schema import LocalEngine
-from normbench.records.store import Results
-from normbench.sweeps.round import Rounds
 from normbench.verdicts.judging import adjusted, judge_design
 from normbench.verdicts.registration import Claim, read_claim
 from normbench.verdicts.settled import Settled, settled_contrasts
@@ -22,20 +20,15 @@ LOOKS, PLANNED = ((8,), (8, 16)), 32
 """The looks that the committed records have seeds for, of 8, 16, 24 and 32."""
 
 
-def trial_of(claim: Claim, results: Path) -> Trial:
-    def nothing_is_missing(title: str, plan: object, state: Any) -> Any:
-        assert not state.missing, title
-
-    restore_records(CLAIMS / claim.name, results)
+def trial_of(claim: Claim) -> Trial:
     engine = LocalEngine(name="local", workers=1, timeout=None)
-    rounds = Rounds(Results(results), nothing_is_missing)
-    return prepare(claim, Request(rounds, "full", engine))
+    return prepare(claim, Request(SavedRuns(CLAIMS / claim.name), "full", engine))
 
 
-def judged_again(name: str, results: Path) -> list[DesignVerdict]:
+def judged_again(name: str) -> list[DesignVerdict]:
     """Return the designs of a claim after Holm's adjustment."""
     claim = read_claim(name)
-    trial = trial_of(claim, results)
+    trial = trial_of(claim)
     rates = trial.rates()
     seeds = {
         (name, cell): design.seeds
@@ -65,9 +58,7 @@ def judged_again(name: str, results: Path) -> list[DesignVerdict]:
 
 
 @pytest.mark.slow
-def test_with_looks_most_committed_contrasts_are_settled_at_8_seeds(
-    tmp_path: Path,
-) -> None:
+def test_with_looks_most_committed_contrasts_are_settled_at_8_seeds() -> None:
     """The numbers are in docs/reading-a-verdict.md."""
     settled_at: Counter[int | None] = Counter()
     changed = []
@@ -77,7 +68,7 @@ def test_with_looks_most_committed_contrasts_are_settled_at_8_seeds(
             for design in committed(name).designs
             for contrast in design.contrasts
         }
-        for design in judged_again(name, tmp_path / name):
+        for design in judged_again(name):
             for contrast in design.contrasts:
                 if contrast.primary and contrast.effect is not None:
                     settled_at[contrast.n if contrast.settled else None] += 1

@@ -9,13 +9,10 @@ from pathlib import Path
 import pytest
 from verdicts_made import CLAIMS, NAMES, committed, with_defaults
 
-from normbench.claims.check import RECORDS, check, prepare, restore_records
-from normbench.claims.trial import Request
-from normbench.cli.console import Terminal
-from normbench.cli.progress import SweepProgress
+from normbench.claims.check import RECORDS
+from normbench.claims.saved import judge_again
 from normbench.config.choices import choices
-from normbench.config.schema import LocalEngine
-from normbench.records.store import Results, read_compact
+from normbench.records.store import read_compact
 from normbench.report import words
 from normbench.report.dashboard import verdict_table
 from normbench.report.page import page
@@ -23,9 +20,6 @@ from normbench.report.page.material import gather
 from normbench.report.published import published_line, recalled
 from normbench.report.text.claim import claim_text
 from normbench.report.text.verdict import verdict_text
-from normbench.sweeps.observer import SweepObserver
-from normbench.sweeps.plan import Plan, PlanState
-from normbench.sweeps.round import Rounds
 from normbench.verdicts.contrasts import decide
 from normbench.verdicts.files import as_recorded
 from normbench.verdicts.registration import read_claim, registration_hash
@@ -210,28 +204,9 @@ def test_no_document_and_no_output_uses_the_old_words() -> None:
     assert not re.search(r"\bequivalent\b", table + RESULTS)
 
 
-def nothing_is_missing(title: str, plan: Plan, state: PlanState) -> SweepObserver:
-    assert not state.missing, title
-    return SweepProgress(Terminal())
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_verdict_follows_from_its_records(name: str, tmp_path: Path) -> None:
-    restore_records(CLAIMS / name, tmp_path)
-    # What the model zoos are built with changes with their versions.
-    claim = read_claim(name).model_copy(update={"census": False})
-    old = committed(name)
-    request = Request(
-        rounds=Rounds(Results(tmp_path), nothing_is_missing),
-        budget="full",
-        engine=LocalEngine(name="local", workers=1, timeout=None),
-    )
-    new = check(claim, prepare(claim, request), old.command)
-    # The last digits depend on the CPU, and so do the measurements of theorems.
-    judged, recorded = (
-        json.loads(as_recorded(verdict), parse_float=lambda text: round(float(text), 9))
-        for verdict in (new, old)
-    )
-    for part in ("theorem", "mechanism", "outcome", "mechanisms", "outcomes"):
-        assert judged[part] == recorded[part], part
+def test_a_verdict_follows_from_its_records(name: str) -> None:
+    new, differences = judge_again(read_claim(name), CLAIMS / name, "again")
+    assert differences == []
+    assert new.run_ids == committed(name).run_ids

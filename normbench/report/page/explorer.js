@@ -4,6 +4,8 @@
 const MAX_CHOSEN = 24;
 const DEFAULT_COLUMNS = ["status", "claim", "task", "norm", "batch_size", "norm_batch", "lr", "seed"];
 const DEFAULT_CELL_KEYS = ["task", "norm", "batch_size", "norm_batch", "lr"];
+// Runs of these seeds and above chose a learning rate: `verdicts/seeds.py`.
+const FIRST_TUNING_SEED = 1000;
 const NO_KEY = "";
 const GROUPS = ["Cells by", "then by", "and by"];
 const DRAW = { filter: drawFilter, table: drawTable, curves: drawCurves, compare: drawCompare };
@@ -12,7 +14,7 @@ function explorer(runs, place) {
   // At most three primary metrics are columns from the start.
   const metrics = runs.distinct("primary_metric").filter((name) => runs.metrics.has(name)).slice(0, 3);
   const state = {
-    conditions: [],
+    conditions: withoutTuning(runs),
     view: "runs",
     columns: [...DEFAULT_COLUMNS.filter((key) => runs.varies(key)), ...metrics],
     sort: { runs: { key: "run_id", descending: false }, cells: { key: "mean", descending: false } },
@@ -34,6 +36,12 @@ function explorer(runs, place) {
   const context = { runs, state, parts, message, update };
   place.replaceChildren(parts.filter, message, parts.table, parts.curves, parts.compare);
   update();
+}
+
+// The filter from the start: a reader who wants the runs of tuning seeds removes it.
+function withoutTuning(runs) {
+  const tuned = runs.distinct("seed").some((seed) => seed >= FIRST_TUNING_SEED);
+  return tuned ? [{ key: "seed", operator: "<", text: String(FIRST_TUNING_SEED) }] : [];
 }
 
 // The first keys, with NO_KEY for each control that is left.

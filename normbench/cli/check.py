@@ -1,0 +1,267 @@
+"""The command `claim check`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from normbench.cli.claim import Output, full_verdict, is_changed
+from normbench.cli.options import (
+    CLAIMS,
+    RESULTS,
+    ConfigDir,
+    Json,
+    Modules,
+    Results,
+    complete_group,
+    exit_codes,
+)
+from normbench.cli.sweep import RedoStale
+from normbench.cli.tables import print_json, text_width
+from normbench.cli.trials import (
+    EngineOverrides,
+    Workers,
+    command_line,
+    compose_engine,
+    make_rounds,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from normbench.claims.trial import Trial
+    from normbench.verdicts.registration import Claim
+    from normbench.verdicts.verdict import Verdict
+
+
+class Budget(StrEnum):
+    """The choices of --budget: how many runs a check does, and how long they are."""
+
+    smoke = "smoke"
+    quick = "quick"
+    full = "full"
+
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CLAIM",
+        help="Names that `claim list` prints.",
+        autocompletion=complete_group("claim"),
+        show_default=False,
+    ),
+]
+Everything = Annotated[bool, typer.Option("--all", help="Check every claim.")]
+CheckBudget = Annotated[
+    Budget | None,
+    typer.Option(
+        help="smoke: runs of ten steps, to test that they work. quick: a reduced check "
+        "with six seeds. full: all runs as registered.",
+        show_default="quick; full with --from-records",
+    ),
+]
+ExtraArm = Annotated[
+    str | None,
+    typer.Option(
+        "--arm",
+        metavar="OVERRIDES",
+        help="Add an arm, such as norm=mine. Its contrasts are exploratory, and the "
+        "verdict is not saved.",
+    ),
+]
+FromRecords = Annotated[
+    bool,
+    typer.Option(
+        "--from-records",
+        help="Do no runs and write nothing: judge the records that a full check saved "
+        "in --output again, and print how the verdict differs from the saved one.",
+    ),
+]
+
+
+def check(
+    names: Names = None,
+    everything: Everything = False,
+    budget: CheckBudget = None,
+    arm: ExtraArm = None,
+    from_records: FromRecords = False,
+    engine: EngineOverrides = None,
+    workers: Workers = None,
+    redo_stale: RedoStale = False,
+    results: Results = RESULTS,
+    output: Output = CLAIMS,
+    config_dir: ConfigDir = None,
+    module: Modules = None,
+    json: Json = False,
+) -> None:
+    """Do the missing runs of claims, and print the verdicts.
+
+    Each verdict is saved in --output; a full check also saves its records there. The
+    same command continues an interrupted check.
+
+    Exit code: 0 if every check ended, whatever the verdicts; with --from-records, 1 if
+    a verdict differs from the saved one; 2 if the request was wrong; 130 after Ctrl-C,
+    SIGTERM or SIGHUP; 1 after any other error.
+    """
+    with exit_codes():
+        from normbench.claims.check import prepare, require_committed
+        from normbench.claims.trial import Request
+        from normbench.config.user_modules import import_modules
+
+        if from_records:
+            _require_no_runs(budget, arm, engine, workers, redo_stale)
+            import_modules(module or ())
+            claims = _claims(names or (), everything, config_dir)
+            _judge_again(claims, output, module or (), config_dir, json)
+            return
+        budget = budget or Budget.quick
+        rounds = make_rounds(results, module, redo_stale)
+        claims = _claims(names or (), everything, config_dir)
+        if budget is Budget.full:
+            for claim in claims:
+                require_committed(claim.name, config_dir)
+        chosen_engine = compose_engine(engine, workers, config_dir)
+        trials = []
+        for claim in claims:
+            request = Request(
+                rounds=rounds,
+                budget=budget.value,
+                engine=chosen_engine,
+                title=claim.name,
+                config_dir=config_dir,
+                frozen=_rates(claim, full_verdict(claim.name, output)),
+            )
+            trials.append(prepare(claim, request, arm))
+        with rounds:
+            verdicts = [
+                _checked(claim, trial, results, output, write=not arm, json=json)
+                for claim, trial in zip(claims, trials, strict=True)
+            ]
+        if json:
+            print_json([verdict.model_dump(mode="json") for verdict in verdicts])
+
+
+def _checked(
+    claim: "Claim", trial: "Trial", results: Path, output: Path, write: bool, json: bool
+) -> "Verdict":
+    """Check a claim and return its verdict.
+
+    The verdict is saved if `write`, and printed unless `json`.
+    """
+    from normbench.claims.check import check, write_verdict
+    from normbench.report.text.verdict import verdict_text
+    from normbench.verdicts.remarks import with_remarks
+
+    folder = output / claim.name
+    verdict = check(claim, trial, command_line())
+    path = write_verdict(verdict, results, folder) if write else None
+    verdict = with_remarks(verdict, folder)
+    if not json:
+        typer.echo(verdict_text(verdict, text_width()))
+    if path is not None:
+        typer.echo(f"\nwrote {path}\n", err=json)
+    return verdict
+
+
+def _require_no_runs(
+    budget: Budget | None,
+    arm: str | None,
+    engine: str | None,
+    workers: int | None,
+    redo_stale: bool,
+) -> None:
+    """Raise RequestError if an option asks for runs, which --from-records has not."""
+    from normbench.errors import RequestError
+
+    smaller = budget in {Budget.smoke, Budget.quick}
+    options = {
+        f"--budget {budget}": smaller,
+        "--arm": arm is not None,
+        "--engine": engine is not None,
+        "--workers": workers is not None,
+        "--redo-stale": redo_stale,
+    }
+    given = [option for option, is_given in options.items() if is_given]
+    if given:
+        raise RequestError(
+            "--from-records judges the saved runs of a full check and does no runs; "
+            f"leave out {' and '.join(given)}"
+        )
+
+
+def _judge_again(
+    claims: "Sequence[Claim]",
+    output: Path,
+    modules: "Sequence[str]",
+    config_dir: Path | None,
+    json: bool,
+) -> None:
+    """Print new verdicts from saved records, and how they differ from the saved ones.
+
+    Raises typer.Exit with code 1 if a verdict differs.
+    """
+    from normbench.claims.saved import judge_again
+    from normbench.report.text.verdict import verdict_text
+    from normbench.verdicts.remarks import with_remarks
+
+    judged = []
+    for claim in claims:
+        folder, command = output / claim.name, command_line()
+        verdict, differences = judge_again(
+            claim, folder, command, modules=modules, config_dir=config_dir
+        )
+        verdict = with_remarks(verdict, folder)
+        judged.append(
+            {
+                "verdict": verdict.model_dump(mode="json"),
+                "same": not differences,
+                "differences": [difference._asdict() for difference in differences],
+            }
+        )
+        if not json:
+            typer.echo(verdict_text(verdict, text_width()))
+            what = "another verdict than" if differences else "same verdict as"
+            rest = "; old -> new:" if differences else ""
+            typer.echo(f"\n{what} {folder / 'verdict.json'}{rest}")
+            for difference in differences:
+                typer.echo(f"  {difference}")
+            typer.echo()
+    if json:
+        print_json(judged)
+    if not all(each["same"] for each in judged):
+        raise typer.Exit(1)
+
+
+def _claims(
+    names: "Sequence[str]", everything: bool, config_dir: Path | None
+) -> "list[Claim]":
+    """Return the claims to check.
+
+    Raises RequestError if names and --all are both given, or neither of them.
+    """
+    from normbench.config.choices import choices
+    from normbench.errors import RequestError
+    from normbench.verdicts.registration import read_claim
+
+    if everything and names:
+        raise RequestError(f"use either --all or {' '.join(names)}, not both")
+    if everything:
+        names = list(choices("claim", config_dir))
+    if not names:
+        raise RequestError("name a claim, or use --all; `claim list` lists the claims")
+    return [read_claim(name, config_dir) for name in dict.fromkeys(names)]
+
+
+def _rates(claim: "Claim", verdict: "Verdict | None") -> dict[str, dict[str, float]]:
+    """Return the learning rates that a full check of the same registration chose.
+
+    The result is design -> cell -> rate. Designs with a withdrawn result are left out.
+    """
+    if verdict is None or is_changed(claim, verdict):
+        return {}
+    return {
+        design.name: {cell.cell: cell.rate.lr for cell in design.cells}
+        for design in verdict.designs
+        if not design.reasons
+    }
