@@ -4,12 +4,12 @@ The runs are ordinary runs in the results folder, and sweeps and other claims ca
 them too. A finished run is not repeated, so an interrupted check can be continued.
 """
 
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from normbench.claims.rates import best_rate, untuned, with_one_more
 from normbench.config.composer import Composer
 from normbench.config.composition import resolve
 from normbench.config.identity import run_id
@@ -18,7 +18,6 @@ from normbench.config.schema import Engine, RunConfig, RunRecord
 from normbench.errors import NormbenchError, RequestError, did_you_mean
 from normbench.sweeps.plan import Plan, incompatible
 from normbench.sweeps.round import RunSource
-from normbench.verdicts.contrasts import is_maximized, metric_of
 from normbench.verdicts.registration import BudgetName, Design
 from normbench.verdicts.seeds import FIRST_TUNING_SEED
 from normbench.verdicts.verdict import Rate
@@ -149,7 +148,7 @@ class Trial:
             return {name: self._frozen(name) for name in self.designs}
         # A skipped cell has no runs; it gets the first rate of its design.
         rates = {
-            name: dict.fromkeys(skipped, _untuned(self.designs[name].rates[0]))
+            name: dict.fromkeys(skipped, untuned(self.designs[name].rates[0]))
             for name, skipped in self.skipped.items()
         }
         for (name, cell), rate in self._tuned().items():
@@ -209,7 +208,7 @@ class Trial:
         while True:
             best = self._best(rates)
             extended = {
-                key: _with_one_more(rates[key], rate)
+                key: with_one_more(rates[key], rate)
                 for key, rate in best.items()
                 if rate.at_edge and len(rates[key]) < max_counts[key]
             }
@@ -273,7 +272,7 @@ class Trial:
         middle = sorted(design.rates)[len(design.rates) // 2]
         frozen = self.request.frozen.get(name, {})
         return {
-            cell: _untuned(frozen.get(cell, middle), frozen=cell in frozen)
+            cell: untuned(frozen.get(cell, middle), frozen=cell in frozen)
             for cell in design.all_cells()
         }
 
@@ -298,52 +297,6 @@ def _require_allowed(text: str, key: str, value: object) -> None:
         raise RequestError(
             f"{text} cannot be part of an arm or a level: {RESERVED_KEYS[section]}"
         )
-
-
-def _untuned(lr: float, *, frozen: bool = False) -> Rate:
-    return Rate(lr=lr, validation={}, good=[], at_edge=False, frozen=frozen)
-
-
-def _with_one_more(rates: Sequence[float], best: Rate) -> list[float]:
-    """Return the ascending `rates`, and one more rate beyond their edge `best`."""
-    if best.lr == rates[0]:
-        return [rates[0] / 2, *rates]
-    return [*rates, rates[-1] * 2]
-
-
-def best_rate(design: Design, records: Mapping[float, Sequence[RunRecord]]) -> Rate:
-    """Return the rate whose records have the best mean validation metric.
-
-    `records` are the runs of the tuning seeds by rate. Lower is better, unless the task
-    maximizes the metric. If all rates diverged, the lowest rate is the best, and it is
-    at the edge. A single rate is not tuned and is not at an edge.
-    """
-    all_records = [*chain.from_iterable(records.values())]
-    sign = -1 if is_maximized(design.validation, all_records) else 1
-    validation: dict[float, float | None] = {}
-    for lr, runs in sorted(records.items()):
-        values = [metric_of(run, design.validation) for run in runs]
-        finite = [value for value in values if value is not None]
-        complete = len(finite) == design.tuning_seeds
-        validation[lr] = statistics.mean(finite) if complete else None
-    rates = list(validation)
-    scores = {lr: value for lr, value in validation.items() if value is not None}
-    best = min(scores, key=lambda lr: sign * scores[lr], default=rates[0])
-    quantity = design.validation.partition("/")[2]
-    margins = [
-        contrast.margin
-        for contrast in design.contrasts
-        if contrast.metric.partition("/")[2] == quantity and not contrast.log2
-    ]
-    # A rate is good if its metric is within the smallest margin of the best metric.
-    limit = sign * scores.get(best, 0.0) + min(margins, default=0.0)
-    return Rate(
-        lr=best,
-        validation={f"{lr:g}": value for lr, value in validation.items()},
-        good=[lr for lr, value in scores.items() if sign * value <= limit],
-        at_edge=len(rates) > 1 and best in {rates[0], rates[-1]},
-        frozen=False,
-    )
 
 
 def require_metric(metric: str, records: Sequence[RunRecord]) -> None:
