@@ -141,12 +141,13 @@ def readings(model: nn.Module, sample_shape: zoos.SampleShape) -> list[Reading]:
     for handle in handles:
         handle.remove()
     found: list[Reading] = []
-    measured: dict[tuple[type, str, torch.Size], set[int]] = {}
+    measured: dict[tuple[object, ...], set[int]] = {}
     for name, layer in layers.items():
         if name not in shapes:
             found.append("not called")
             continue
-        kind = type(layer), layer.extra_repr(), shapes[name]
+        weights = [weight.shape for weight in layer.parameters()]
+        kind = type(layer), layer.extra_repr(), shapes[name], *weights
         if kind not in measured:
             measured[kind] = axes(layer, shapes[name])
         found.append(_reading(name, shapes[name], measured[kind], sample))
@@ -180,13 +181,9 @@ def _reading(
     """
     real = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
     kept = [shape[axis] for axis in range(1, len(shape)) if axis not in measured]
-    if 0 in measured or not measured:
-        raise ValueError(f"{name} has statistics over the axes {sorted(measured)}")
-    if len(real) == 1:
-        return "vector"
-    if measured == set(real):
-        return "C,H,W"
-    if len(measured) != 1:
+    if real and measured == set(real):
+        return "vector" if len(real) == 1 else "C,H,W"
+    if len(measured) != 1 or 0 in measured:
         raise ValueError(f"{name} has statistics over the axes {sorted(measured)}")
     if name.endswith(HEAD_NORMS):
         return "head"
