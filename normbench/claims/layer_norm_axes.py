@@ -168,8 +168,12 @@ def axes(layer: nn.Module, shape: Sequence[int]) -> set[int]:
         x = torch.randn(2, *shape[1:], dtype=torch.float64, requires_grad=True)
     # An activation behind the norm passes the derivative of the largest output.
     (gradient,) = torch.autograd.grad(copy(x).max(), x)
-    used = gradient.nonzero()
-    return {axis for axis in range(x.ndim) if used[:, axis].unique().numel() > 1}
+    used = gradient != 0
+    return {
+        axis
+        for axis in range(x.ndim)
+        if used.transpose(0, axis).flatten(1).any(1).sum() > 1
+    }
 
 
 def _reading(
