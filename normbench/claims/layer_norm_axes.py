@@ -1,0 +1,196 @@
+"""Count over which axes the layer norms of shipped models take their statistics.
+
+"LayerNorm" names several layers. This census builds each model of torchvision and timm
+without weights, runs it on the meta device, which computes only shapes, and notes the
+shape that each layer norm gets. On a copy of the layer with real numbers, it then
+measures the axes of the statistics. Neither package has text models: the tokens that
+this census counts are patches of images.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import nn
+
+from normbench.claims import zoos
+from normbench.data.reading.cache import Parsed, cached
+
+FORMAT = 1
+
+NAMES = ("layernorm", "rmsnorm", "simplenorm")
+"""Parts of the lower-case names of classes that are layer norms.
+
+LayerNorm without its mean is RMSNorm. timm's SimpleNorm divides by the standard
+deviation and subtracts no mean.
+"""
+HEAD_NORMS = (
+    *("q_norm", "k_norm", "v_norm", "norm_q", "norm_k", "norm_v"),
+    *("sub_norm", "norm_act.0"),
+)
+"""Ends of the names of the layers that normalize each head of an attention apart.
+
+Shapes do not tell heads from windows. "norm_act.0" is in torchvision's MViT, and
+"sub_norm" in timm's differential attention.
+"""
+
+Reading = Literal[
+    "C,H,W", "C at each position", "token", "head", "vector", "not called"
+]
+"""The axes of the statistics of a layer, by the shape of its input:
+
+- "C,H,W": all axes of the sample, such as (C, H, W).
+- "C at each position": the channels of (C, H, W), (H, W, C) or (T, H, W, C).
+- "token": the embedding of (L, C), or of L tokens in each of several windows.
+- "head": the part of a token's embedding that one head of an attention uses.
+- "vector": the sample is one vector, as after pooling, where all readings agree.
+- "not called": the model does not use the layer in evaluation mode.
+"""
+
+
+@dataclass(frozen=True)
+class LayerNormAxes:
+    """The counts of each zoo: zoo -> reading -> number.
+
+    `layers` counts layers. `models` counts the models that have such a layer, so that a
+    model with several readings counts several times; its key "any" counts each model
+    that has a layer norm once. `failures`: zoo -> model -> why it is not counted.
+    """
+
+    layers: dict[str, dict[str, int]]
+    models: dict[str, dict[str, int]]
+    failures: dict[str, dict[str, str]]
+
+
+def layer_norm_axes() -> LayerNormAxes:
+    """Return the counts of all installed zoos, from the cache if it has them.
+
+    The first call takes minutes. The cache is keyed by the versions of torch,
+    torchvision and timm.
+    """
+    identity = {"format": FORMAT, **zoos.versions()}
+
+    def make() -> Parsed:
+        counts = asdict(count(zoos.installed()))
+        return Parsed({}, {key: json.dumps(value) for key, value in counts.items()})
+
+    stored = cached("layer_norm_axes", identity, make).strings
+    return LayerNormAxes(**{key: json.loads(value) for key, value in stored.items()})
+
+
+def count(collections: Mapping[str, zoos.Zoo]) -> LayerNormAxes:
+    """Build and run the models of the given zoos, one at a time."""
+    result = LayerNormAxes({}, {}, {})
+    for zoo_name, zoo in collections.items():
+        layers: Counter[str] = Counter()
+        models: Counter[str] = Counter()
+        failures: dict[str, str] = {}
+        for name in zoo.names:
+            try:
+                model = zoos.built(name, zoo.build)
+                found = Counter(readings(model, zoo.sample_shape))
+            except zoos.NotBuilt as error:
+                failures[name] = str(error)
+            except Exception as error:  # models are code of other packages
+                failures[name] = f"cannot be measured: {zoos.one_line(error)}"
+            else:
+                layers += found
+                models.update([*found, "any"] if found else [])
+        result.layers[zoo_name] = dict(layers.most_common())
+        result.models[zoo_name] = dict(models.most_common())
+        # A zoo without failures gets no key.
+        result.failures.update({zoo_name: failures} if failures else {})
+    return result
+
+
+def is_layer_norm(module: nn.Module) -> bool:
+    """Return whether a module is a layer norm, RMS norm or GroupNorm of one group."""
+    name = type(module).__name__.lower()
+    one_group = isinstance(module, nn.GroupNorm) and module.num_groups == 1
+    kinds = (nn.LayerNorm, nn.RMSNorm)
+    return one_group or isinstance(module, kinds) or any(n in name for n in NAMES)
+
+
+def readings(model: nn.Module, sample_shape: zoos.SampleShape) -> list[Reading]:
+    """Return the reading of each layer norm of a model, for two samples.
+
+    `sample_shape` is called only if there is a layer norm. The model moves to the meta
+    device. If it calls a layer several times, the first call counts. Raises what the
+    forward of the model raises.
+    """
+    layers = {name: m for name, m in model.named_modules() if is_layer_norm(m)}
+    if not layers:
+        return []
+    sample = sample_shape(model)
+    shapes: dict[str, torch.Size] = {}
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor], name: str) -> None:
+        shapes.setdefault(name, inputs[0].shape)
+
+    handles = [
+        layer.register_forward_pre_hook(partial(note, name=name))
+        for name, layer in layers.items()
+    ]
+    with torch.no_grad():
+        model.to("meta").eval()(torch.empty(2, *sample, device="meta"))
+    for handle in handles:
+        handle.remove()
+    found: list[Reading] = []
+    measured: dict[tuple[object, ...], set[int]] = {}
+    for name, layer in layers.items():
+        if name not in shapes:
+            found.append("not called")
+            continue
+        weights = [weight.shape for weight in layer.parameters()]
+        kind = type(layer), layer.extra_repr(), shapes[name], *weights
+        if kind not in measured:
+            measured[kind] = axes(layer, shapes[name])
+        found.append(_reading(name, shapes[name], measured[kind], sample))
+    return found
+
+
+def axes(layer: nn.Module, shape: Sequence[int]) -> set[int]:
+    """Return the axes of the statistics of `layer` for an input of `shape`.
+
+    An axis belongs to the statistics if the derivative of one output by the input is
+    not zero at another index of this axis. The layer does not change.
+    """
+    copy = deepcopy(layer).to_empty(device="cpu").double().eval()
+    for name, parameter in copy.named_parameters():
+        nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x = torch.randn(2, *shape[1:], dtype=torch.float64, requires_grad=True)
+    # An activation behind the norm passes the derivative of the largest output.
+    (gradient,) = torch.autograd.grad(copy(x).max(), x)
+    used = gradient != 0
+    return {
+        axis
+        for axis in range(x.ndim)
+        if used.transpose(0, axis).flatten(1).any(1).sum() > 1
+    }
+
+
+def _reading(
+    name: str, shape: Sequence[int], measured: set[int], sample: Sequence[int]
+) -> Reading:
+    """Return the reading of a layer from its measured axes.
+
+    `sample` is the shape of the model's input. Raises ValueError for other axes.
+    """
+    real = [axis for axis in range(1, len(shape)) if shape[axis] > 1]
+    kept = [shape[axis] for axis in range(1, len(shape)) if axis not in measured]
+    if real and measured == set(real):
+        return "vector" if len(real) == 1 else "C,H,W"
+    if len(measured) != 1 or 0 in measured:
+        raise ValueError(f"{name} has statistics over the axes {sorted(measured)}")
+    if name.endswith(HEAD_NORMS):
+        return "head"
+    # A grid of positions has the aspect ratio of the picture.
+    grid = len(kept) > 1 and kept[-2] * sample[-1] == kept[-1] * sample[-2]
+    return "C at each position" if grid else "token"
