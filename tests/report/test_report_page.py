@@ -349,7 +349,11 @@ def test_ten_thousand_runs_stay_usable(tmp_path: Path, open_page: OpenPage) -> N
         write_run(
             tmp_path / "runs",
             number,
-            config={"norm": norm(names[number % 5]), "batch_size": 2 ** (number % 7)},
+            config={
+                "norm": norm(names[number % 5]),
+                "batch_size": 2 ** (number % 7),
+                "seed": number // 35,  # below those of tuning seeds
+            },
             metrics={name: noise + i for i, name in enumerate(METRICS)},
             losses=[noise + (loss or 0) for loss in losses],
         )
