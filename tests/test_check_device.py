@@ -122,9 +122,9 @@ def test_a_device_that_is_not_there_is_refused(
 def test_a_norm_that_is_wrong_in_16_bits_fails(
     script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, found = states(script, capsys)
+    code, rows = states(script, capsys)
     assert code == 0
-    assert {way: state for way, (state, _) in found.items()} == {
+    assert {way: state for way, (state, _) in rows.items()} == {
         "fp32": "ok",
         "bf16": "ok",
         "fp16": "ok",
@@ -139,25 +139,25 @@ def test_a_norm_that_is_wrong_in_16_bits_fails(
         return y if x.dtype == torch.float32 else 3 * y
 
     monkeypatch.setattr(group, "__call__", wrong)
-    code, found = states(script, capsys)
+    code, rows = states(script, capsys)
     assert code == 1
     for way in ("bf16", "fp16"):
-        assert found[way][0] == "failed"
-        assert "gradient" in found[way][1]
-    assert found["fp32"][0] == found["channels_last"][0] == "ok"
+        assert rows[way][0] == "failed"
+        assert "gradient" in rows[way][1]
+    assert rows["fp32"][0] == rows["channels_last"][0] == "ok"
 
 
 def test_a_precision_that_is_ignored_fails(
     script: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch, "autocast", lambda *_: contextlib.nullcontext())
-    code, found = states(script, capsys)
+    code, rows = states(script, capsys)
     assert code == 1
-    assert [way for way, (state, _) in found.items() if state == "failed"] == [
+    assert [way for way, (state, _) in rows.items() if state == "failed"] == [
         "bf16",
         "fp16",
     ]
-    assert "gradient is 0; the limit is 1e-05" in found["bf16"][1]
+    assert "gradient is 0; the limit is 1e-05" in rows["bf16"][1]
 
 
 @pytest.mark.parametrize("kind", ["another result", "nan", "an error"])
@@ -178,9 +178,9 @@ def test_a_norm_that_is_broken_in_float32_fails(
         return y * (math.nan if kind == "nan" else 1.1)
 
     break_norm(monkeypatch, broken)
-    code, found = states(script, capsys)
+    code, rows = states(script, capsys)
     assert code == 1
-    state, reason = found["fp32"]
+    state, reason = rows["fp32"]
     assert state == "failed"
     expected = {"nan": "not finite", "an error": "RuntimeError: no kernel image"}
     assert expected.get(kind, "gradient") in reason
@@ -255,7 +255,7 @@ def test_a_graph_that_takes_other_steps_or_longer_fails(
 def test_a_slow_step_fails(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for ratio, state in ((1.4, "ok"), (1.6, "failed")):
         measured = {"ratio": ratio, "bare_ms": 1.0}
-        monkeypatch.setattr(script, "measure", lambda *_, found=measured: found)
+        monkeypatch.setattr(script, "measure", lambda *_, figures=measured: figures)
         assert row_of(script, "steps").state == state
 
 

@@ -93,14 +93,14 @@ def count(collections: Mapping[str, zoos.Zoo]) -> LayerNormAxes:
         for name in zoo.names:
             try:
                 model = zoos.built(name, zoo.build)
-                found = Counter(readings(model, zoo.sample_shape))
+                of_model = Counter(readings(model, zoo.sample_shape))
             except zoos.NotBuilt as error:
                 failures[name] = str(error)
             except Exception as error:  # models are code of other packages
                 failures[name] = f"cannot be measured: {zoos.one_line(error)}"
             else:
-                layers += found
-                models.update([*found, "any"] if found else [])
+                layers += of_model
+                models.update([*of_model, "any"] if of_model else [])
         result.layers[zoo_name] = dict(layers.most_common())
         result.models[zoo_name] = dict(models.most_common())
         # A zoo without failures gets no key.
@@ -140,18 +140,18 @@ def readings(model: nn.Module, sample_shape: zoos.SampleShape) -> list[Reading]:
         model.to("meta").eval()(torch.empty(2, *sample, device="meta"))
     for handle in handles:
         handle.remove()
-    found: list[Reading] = []
+    by_layer: list[Reading] = []
     measured: dict[tuple[object, ...], set[int]] = {}
     for name, layer in layers.items():
         if name not in shapes:
-            found.append("not called")
+            by_layer.append("not called")
             continue
         weights = [weight.shape for weight in layer.parameters()]
         kind = type(layer), layer.extra_repr(), shapes[name], *weights
         if kind not in measured:
             measured[kind] = axes(layer, shapes[name])
-        found.append(_reading(name, shapes[name], measured[kind], sample))
-    return found
+        by_layer.append(_reading(name, shapes[name], measured[kind], sample))
+    return by_layer
 
 
 def axes(layer: nn.Module, shape: Sequence[int]) -> set[int]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,11 +44,11 @@ def installed() -> dict[str, Zoo]:
 
     All are models of images or videos. Neither package has a text model.
     """
-    found: dict[str, Zoo] = {}
-    for package, zoos in _ZOOS.items():
+    zoos: dict[str, Zoo] = {}
+    for package, zoos_of_package in _ZOOS.items():
         if _version(package):
-            found |= zoos()
-    return found
+            zoos |= zoos_of_package()
+    return zoos
 
 
 def built(name: str, build: Build) -> nn.Module:
@@ -74,7 +75,7 @@ def built(name: str, build: Build) -> nn.Module:
         )
         try:
             return build(name)
-        except Exception as error:
+        except Exception as error:  # as above
             raise NotBuilt(
                 f"on the meta device {on_meta}; on the CPU {one_line(error)}"
             ) from error
@@ -122,8 +123,8 @@ def _timm() -> Mapping[str, Zoo]:
     import timm
 
     def sample_shape(model: nn.Module) -> Sequence[int]:
-        shape: Sequence[int] = model.pretrained_cfg["input_size"]  # type: ignore[index, assignment]
-        return shape
+        config: Any = model.pretrained_cfg  # torch's type of an attribute is Tensor
+        return tuple(config["input_size"])
 
     return {"timm": Zoo(timm.list_models(), timm.create_model, sample_shape)}
 

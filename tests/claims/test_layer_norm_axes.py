@@ -91,8 +91,8 @@ def test_models_of_torchvision_are_read() -> None:
     # ConvNeXt: the stem, 18 blocks and three downsamplings, then the pooled head.
     layers = {"token": 25, "C at each position": 22, "vector": 1}
     assert counts.layers == {"some": layers}
-    found = {"any": 2, "C at each position": 1, "vector": 1, "token": 1}
-    assert counts.models == {"some": found}
+    model_counts = {"any": 2, "C at each position": 1, "vector": 1, "token": 1}
+    assert counts.models == {"some": model_counts}
 
 
 class NotAPicture(nn.Module):

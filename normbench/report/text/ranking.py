@@ -126,9 +126,9 @@ def _intervals(ranking: Ranking) -> str:
 
 def _spent(spent: Spent) -> str:
     """Return what a phase of a race has cost."""
-    found = f", {spent.found} found finished" if spent.found else ""
+    already = f", {spent.found} found finished" if spent.found else ""
     return (
-        f"{spent.minutes:.1f} min, {spent.runs} runs{found}, "
+        f"{spent.minutes:.1f} min, {spent.runs} runs{already}, "
         f"{spent.core_seconds / 60:.1f} core minutes"
     )
 
