@@ -10,8 +10,9 @@ from records_made import A_RECORD
 
 from normbench.config.schema import RunRecord
 from normbench.verdicts import judging
+from normbench.verdicts.design import Contrast, Design, Gate, Says
 from normbench.verdicts.files import read_verdict
-from normbench.verdicts.registration import Claim, Contrast, Design, Gate, Says
+from normbench.verdicts.registration import Claim
 from normbench.verdicts.spending import Looks
 from normbench.verdicts.verdict import DesignVerdict, Rate, Verdict
 

@@ -2,14 +2,9 @@
 
 from collections.abc import Sequence
 
-from normbench.verdicts.contrasts import weights_of
-from normbench.verdicts.registration import (
-    BudgetName,
-    Claim,
-    Contrast,
-    Design,
-    arm_of,
-)
+from normbench.verdicts.design import Contrast, Design, arm_of
+from normbench.verdicts.registration import BudgetName, Claim
+from normbench.verdicts.values import weights_of
 
 QUICK_SEEDS = 6
 SMOKE_OVERRIDES = "budget.epochs=1 budget.max_steps=10 evaluations=1"
@@ -25,9 +20,12 @@ def designs_for(claim: Claim, budget: BudgetName) -> dict[str, Design]:
         return dict(claim.designs())
     designs = {}
     for name, design in claim.designs().items():
-        reduction = claim.quick.get(name)
+        data = next(iter(design.data), None)
+        reduction = claim.quick.get(name.removesuffix(f"-{data}"))
         # An empty list of cells leaves the design out.
         if reduction is not None and reduction.cells == []:
+            continue
+        if reduction and reduction.data is not None and data not in reduction.data:
             continue
         cells = reduction.cells if reduction else None
         overrides = reduction.overrides if reduction else ""

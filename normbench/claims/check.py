@@ -1,7 +1,6 @@
 """Check a claim: plan its runs, do them, judge the records, write the verdict."""
 
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
@@ -12,24 +11,22 @@ from normbench.claims.budgets import designs_for, looks_for
 from normbench.claims.census import Census, census
 from normbench.claims.looks import judge_by_looks
 from normbench.claims.trial import Request, Trial
-from normbench.config.choices import choices
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import NormbenchError, RequestError
 from normbench.records import store
 from normbench.records.source import comes_from_this_code
 from normbench.system.atomic import write_atomically
 from normbench.verdicts import judging
-from normbench.verdicts.contrasts import weights_of
+from normbench.verdicts.design import Design, arm_of, level_of
 from normbench.verdicts.files import as_recorded
-from normbench.verdicts.registration import (
-    BudgetName,
-    Claim,
-    Design,
-    Theorem,
-    arm_of,
-    level_of,
+from normbench.verdicts.registration import BudgetName, Claim, Theorem
+from normbench.verdicts.values import weights_of
+from normbench.verdicts.verdict import (
+    DesignVerdict,
+    Registered,
+    TheoremVerdict,
+    Verdict,
 )
-from normbench.verdicts.verdict import Rate, TheoremVerdict, Verdict
 
 RUN_OVER_TRAINING_COST = 1.17
 """The cost of a whole run, with start and evaluation, divided by that of its training.
@@ -47,14 +44,14 @@ EXTRA_ARM = "extra"
 class Cost:
     """Number of runs of a check on an empty results folder, and their core seconds.
 
-    `first_test_runs` and `first_core_seconds` are those of a check whose contrasts are
-    all settled at their first look; the other numbers are those up to the last look.
+    `first_runs` and `first_core_seconds` are those of a check whose contrasts are all
+    settled at their first look; the other numbers are those up to the last look, if no
+    rate is dropped.
     """
 
-    tuning_runs: int
-    test_runs: int
+    runs: int
     core_seconds: float
-    first_test_runs: int
+    first_runs: int
     first_core_seconds: float
 
 
@@ -74,18 +71,23 @@ def prepare(claim: Claim, request: Request, arm: str | None = None) -> Trial:
 
 
 def check(
-    claim: Claim, trial: Trial, command: str, counted: Census | None = None
+    claim: Claim,
+    trial: Trial,
+    command: str,
+    *,
+    registration: Registered | None = None,
+    counted: Census | None = None,
 ) -> Verdict:
     """Do the missing runs of `claim` and return its verdict.
 
     `command` is the command line that repeats the check; the verdict records it.
-    `counted` is an earlier census, to use instead of a new one.
+    `registration` is the commit of the yaml. `counted` is an earlier census, to use
+    instead of a new one.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     tested = trial.request.budget != "smoke"  # if False, no contrast is decided
     theorem_verdicts = [_check_theorem(theorem) for theorem in claim.theorems]
-    rates = trial.rates()
-    designs = judge_by_looks(trial, rates, claim.alpha, tested=tested)
+    designs = judge_by_looks(trial, claim.alpha, tested=tested)
     if counted is None:  # count the norms in the models of torchvision and timm
         counted = census() if claim.census and tested else Census({}, {})
     return judging.make_verdict(
@@ -93,10 +95,11 @@ def check(
         budget=trial.request.budget,
         designs=designs,
         theorems=theorem_verdicts,
-        caveats=_caveats(claim, trial, rates),
+        caveats=_caveats(claim, trial, designs),
+        records=list(trial.records.values()),
+        registered=registration,
         census=counted.counts,
         census_failures=counted.not_built,
-        run_ids=sorted(trial.records),
         command=command,
         started=started,
         environment=judging.environment_of(
@@ -143,7 +146,8 @@ def with_arm(design: Design, overrides: str) -> Design:
             "name": f"{contrast.name}, with {overrides} for {replaced}",
             "weights": new_weights,
             "slope": None,
-            "primary": False,
+            "part": None,
+            "bears": "context",
             "exploratory": True,
         }
         contrasts.append(contrast.model_copy(update=changes))
@@ -163,71 +167,39 @@ def cost(claim: Claim, budget: BudgetName) -> Cost:
     A run that two designs share is counted twice. Rates beyond the grid, which a check
     tries while the best rate is at an edge, are not counted.
     """
-    tuning = test = first_test = 0
+    runs = first_runs = 0
     seconds = first_seconds = 0.0
     limit = MAX_SMOKE_SECONDS if budget == "smoke" else inf
     for design in designs_for(claim, budget).values():
-        cells, looks = len(design.all_cells()), looks_for(design, budget)
-        rates = len(design.rates) if budget == "full" and len(design.rates) > 1 else 0
-        tuning_runs = cells * rates * design.tuning_seeds
-        tuning += tuning_runs
-        test += cells * looks[-1]
-        first_test += cells * looks[0]
+        looks = looks_for(design, budget)
+        rates = len(set(design.rates)) if budget == "full" else 1
+        of_a_seed = len(design.all_cells()) * rates
         run_seconds = min(design.seconds, limit) * RUN_OVER_TRAINING_COST
-        seconds += (tuning_runs + cells * looks[-1]) * run_seconds
-        first_seconds += (tuning_runs + cells * looks[0]) * run_seconds
-    return Cost(tuning, test, seconds, first_test, first_seconds)
+        runs += of_a_seed * looks[-1]
+        first_runs += of_a_seed * looks[0]
+        seconds += of_a_seed * looks[-1] * run_seconds
+        first_seconds += of_a_seed * looks[0] * run_seconds
+    return Cost(runs, seconds, first_runs, first_seconds)
 
 
-def require_committed(name: str, config_dir: Path | None) -> None:
-    """Raise RequestError unless git has the yaml of a claim in its present state.
-
-    The yaml of a claim that was installed with normbench passes.
-    """
-    path = choices("claim", config_dir)[name].resolve()
-    if path.is_relative_to(Path(__file__).parents[1]):
-        return
-
-    def git(*arguments: str) -> bool:
-        words = ["git", "-C", str(path.parent), *arguments]
-        try:
-            return subprocess.run(words, capture_output=True).returncode == 0
-        except OSError:
-            return False
-
-    tracked = git("ls-files", "--error-unmatch", path.name)
-    if not tracked or not git("diff", "--quiet", "HEAD", "--", path.name):
-        raise RequestError(
-            f"{path} is not committed as it stands; a full check needs a registration "
-            "that was fixed before its runs: commit it, or use --budget quick"
-        )
-
-
-def _caveats(
-    claim: Claim, trial: Trial, rates: Mapping[str, Mapping[str, Rate]]
-) -> list[str]:
+def _caveats(claim: Claim, trial: Trial, designs: Sequence[DesignVerdict]) -> list[str]:
     """Return what limits the verdict, one sentence each."""
     budget = trial.request.budget
-    all_rates = [rate for by_cell in rates.values() for rate in by_cell.values()]
+    cells = [cell for design in designs for cell in design.cells]
     caveats = []
     if budget != "full":
-        frozen = sum(rate.frozen for rate in all_rates)
+        frozen = sum(cell.frozen for cell in cells)
         caveats.append(
-            f"budget {budget}: learning rates are those of a full check for "
-            f"{frozen} of {len(all_rates)} cells, the middle of the grid for the rest"
+            f"budget {budget}: one learning rate a cell, that of a full check for "
+            f"{frozen} of {len(cells)} cells, the middle of the grid for the rest"
         )
         left_out = _left_out(claim, trial.designs)
         if left_out:
             caveats.append(
-                f"budget {budget} leaves out {len(left_out)} primary contrasts: "
-                + "; ".join(left_out)
+                f"budget {budget} leaves out {len(left_out)} contrasts that bear on a "
+                f"part: {'; '.join(left_out)}"
             )
-    at_edge = [
-        cell
-        for by_cell in rates.values()
-        for cell, rate in by_cell.items()
-        if rate.at_edge
-    ]
+    at_edge = [cell.cell for cell in cells if cell.at_edge]
     if at_edge:
         caveats.append(
             f"the best rate is at an edge of what was tried for {', '.join(at_edge)}"

@@ -13,7 +13,8 @@ from normbench.config.overrides import grid, words
 from normbench.errors import RequestError
 from normbench.registry import explain
 from normbench.tasks.base import REGISTRY as TASKS
-from normbench.verdicts.registration import Claim, Contrast, Design, Gate
+from normbench.verdicts.design import Contrast, Design, Gate
+from normbench.verdicts.registration import Claim, Part
 from normbench.verdicts.seeds import Spending
 
 
@@ -45,13 +46,14 @@ def comparison(
     try:
         contrasts = [
             Contrast(
-                name=f"{arm} against {first}" + ("" if level == "-" else f", {level}"),
+                name=_question(arm, first, level),
                 metric=metric,
                 weights={f"{arm}@{level}": 1.0, f"{first}@{level}": -1.0},
                 says="greater" if maximized else "less",
                 margin=margin,
                 reason="given on the command line",
-                primary=True,
+                part=_question(arm, first, level),
+                bears="for",
                 exploratory=True,
             )
             for arm, level in product(others, levels)
@@ -74,9 +76,21 @@ def comparison(
         name="comparison",
         statement=f"{' and '.join(others)} against {first}",
         source="asked on the command line",
-        confounds=["rates are tuned for each arm and level", "seeds are paired"],
+        confounds=["every seed has every rate", "seeds are paired"],
+        parts={
+            _question(arm, first, level): Part(
+                sentence=f"{arm} is better than {first}"
+                + ("." if level == "-" else f" at {level}."),
+                scope=shlex.join(overrides) or "the default config",
+            )
+            for arm, level in product(others, levels)
+        },
         outcomes={"comparison": design},
     )
+
+
+def _question(arm: str, first: str, level: str) -> str:
+    return f"{arm} against {first}" + ("" if level == "-" else f", {level}")
 
 
 def _seeds(seeds: Sequence[int], spending: Spending) -> dict[str, Any]:

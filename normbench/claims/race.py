@@ -28,7 +28,8 @@ from normbench.errors import RequestError
 from normbench.sweeps.engines.base import parallel
 from normbench.sweeps.round import Rounds
 from normbench.verdicts import judging
-from normbench.verdicts.contrasts import metric_of
+from normbench.verdicts.design import arm_of
+from normbench.verdicts.metrics import metric_of
 from normbench.verdicts.placing import Race, ranked, seeds_to_settle
 from normbench.verdicts.ranking import (
     End,
@@ -39,7 +40,7 @@ from normbench.verdicts.ranking import (
     Spent,
     TunedArm,
 )
-from normbench.verdicts.registration import Claim, arm_of
+from normbench.verdicts.registration import Claim
 from normbench.verdicts.seeds import FIRST_TUNING_SEED
 from normbench.verdicts.standings import Rules, Runs, Standings, judge
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from normbench.claims.census import Census
 from normbench.claims.check import RECORDS, check, prepare
+from normbench.claims.lock import registered
 from normbench.claims.trial import Request
 from normbench.config.schema import LocalEngine, RunRecord
 from normbench.errors import RequestError
@@ -15,8 +16,8 @@ from normbench.records import store
 from normbench.sweeps.plan import Plan
 from normbench.verdicts.differences import Difference, differences
 from normbench.verdicts.files import read_verdict
-from normbench.verdicts.registration import Claim
-from normbench.verdicts.verdict import Verdict
+from normbench.verdicts.registration import Claim, registration_hash
+from normbench.verdicts.verdict import Registered, Verdict
 
 
 class SavedRuns:
@@ -85,6 +86,16 @@ def judge_again(
     engine = LocalEngine(name="local", workers=1, timeout=None)
     request = Request(runs, "full", engine, claim.name, config_dir)
     trial = prepare(claim, request)
-    counted = Census(old.census, old.census_failures)
-    new = check(claim, trial, command, counted)
+    new = check(
+        claim,
+        trial,
+        command,
+        registration=registered(claim, config_dir) or _of_same(claim, old),
+        counted=Census(old.census, old.census_failures),
+    )
     return new, differences(old, new)
+
+
+def _of_same(claim: Claim, old: Verdict) -> Registered | None:
+    """Return the commit in the old verdict, unless the claim has changed since."""
+    return old.registered if old.registration == registration_hash(claim) else None

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from normbench.claims.rates import best_rate, untuned, with_one_more
 from normbench.config.composer import Composer
 from normbench.config.composition import resolve
 from normbench.config.identity import run_id
@@ -18,9 +17,8 @@ from normbench.config.schema import Engine, RunConfig, RunRecord
 from normbench.errors import NormbenchError, RequestError, did_you_mean
 from normbench.sweeps.plan import Plan, incompatible
 from normbench.sweeps.round import RunSource
-from normbench.verdicts.registration import BudgetName, Design
-from normbench.verdicts.seeds import FIRST_TUNING_SEED
-from normbench.verdicts.verdict import Rate
+from normbench.verdicts.design import SPLITS, Design
+from normbench.verdicts.registration import BudgetName
 
 RESERVED_KEYS = {
     "lr": "the design sets the rates; `compare` has --rates",
@@ -96,20 +94,22 @@ class Trial:
     ) -> RunConfig:
         """Return the config of one run of a cell of the design `name`.
 
-        A run of a tuning seed (`tuning`) has no probes and few metrics beside the
-        validation metric. Raises RequestError if the overrides of the cell are wrong.
+        A run has the metrics that the design needs. A run of a tuning seed (`tuning`)
+        has only the validation metric, and no probes. Raises RequestError if the
+        overrides of the cell are wrong.
         """
         design = self.designs[name]
+        metrics = [design.validation] if tuning else design.metrics()
+        splits = dict.fromkeys(metric.partition("/")[0] for metric in metrics)
+        measured = [split for split in splits if split in SPLITS]
         fixed = [
             f"lr={lr!r}",
             f"seed={seed}",
             f"probes=[{'' if tuning else ','.join(design.probes)}]",
+            f"evaluation.at_end=[{','.join(measured)}]",
             "tracker=none",
             "keep_weights=false",
         ]
-        if tuning:
-            split = design.validation.partition("/")[0]
-            fixed.append(f"evaluation.at_end=[{split}]")
         try:
             # If a key is set twice, the last override counts.
             overrides = {
@@ -138,107 +138,62 @@ class Trial:
                         f"{' and '.join(names)} are the same runs; leave one out"
                     )
 
-    def rates(self) -> dict[str, dict[str, Rate]]:
-        """Return the rate of every cell: design -> cell -> rate.
+    def first_rates(self) -> dict[Cell, list[float]]:
+        """Return the rates of every cell with runs, in ascending order.
 
-        A full check does the runs of the tuning seeds, and chooses the rates by the
-        validation metric of these runs. Other budgets use the frozen rates.
+        A full check tries all rates of a design. Other budgets have one rate: that of
+        an earlier full check, or the middle rate.
         """
-        if self.request.budget != "full":
-            return {name: self._frozen(name) for name in self.designs}
-        # A skipped cell has no runs; it gets the first rate of its design.
-        rates = {
-            name: dict.fromkeys(skipped, untuned(self.designs[name].rates[0]))
-            for name, skipped in self.skipped.items()
-        }
-        for (name, cell), rate in self._tuned().items():
-            rates[name][cell] = rate
+        if self.request.budget == "full":
+            return {
+                (name, cell): sorted(set(self.designs[name].rates))
+                for name, cell in self._compatible_cells
+            }
+        rates = {}
+        for name, cell in self._compatible_cells:
+            tried = sorted(self.designs[name].rates)
+            frozen = self.request.frozen.get(name, {}).get(cell)
+            rates[name, cell] = [tried[len(tried) // 2] if frozen is None else frozen]
         return rates
 
-    def test_runs(
-        self,
-        rates: Mapping[str, Mapping[str, Rate]],
-        seeds: Mapping[Cell, int],
-        what: str = "test seeds",
-    ) -> dict[Cell, dict[int, RunRecord]]:
-        """Do the runs of the first `seeds[cell]` test seeds of each cell, at `rates`.
+    def is_frozen(self, name: str, cell: str) -> bool:
+        """Return whether an earlier full check chose the rate of a cell."""
+        return self.request.budget != "full" and cell in self.request.frozen.get(
+            name, {}
+        )
 
-        Returns cell -> seed -> record; cells whose norm does not fit are left out.
-        `what` is shown with the runs. Raises RequestError if no run has a metric that a
-        design needs.
+    def runs(
+        self,
+        rates: Mapping[Cell, Sequence[float]],
+        seeds: Mapping[Cell, int],
+        what: str,
+    ) -> dict[Cell, dict[float, dict[int, RunRecord]]]:
+        """Do the runs of the first `seeds[cell]` seeds of each cell at its `rates`.
+
+        Returns cell -> rate -> seed -> record. `what` is shown with the runs. Raises
+        RequestError if no run has a metric that a design needs.
         """
         configs = {
-            (name, cell): [
-                self.config(name, cell, rates[name][cell].lr, seed)
-                for seed in range(seeds[name, cell])
-            ]
-            for name, cell in self._compatible_cells
-            if (name, cell) in seeds
+            (key, lr): [self.config(*key, lr, seed) for seed in range(count)]
+            for key, count in seeds.items()
+            for lr in rates[key]
         }
         self.do(what, chain.from_iterable(configs.values()))
-        runs = {
-            key: {config.seed: self.records[run_id(config)] for config in of_cell}
-            for key, of_cell in configs.items()
-        }
-        for name, design in self.designs.items():
+        runs: dict[Cell, dict[float, dict[int, RunRecord]]] = {key: {} for key in seeds}
+        for (key, lr), of_rate in configs.items():
+            runs[key][lr] = {c.seed: self.records[run_id(c)] for c in of_rate}
+        for name in dict.fromkeys(name for name, _ in seeds):
+            design = self.designs[name]
             records = [
                 record
-                for (of_design, _), of_cell in runs.items()
+                for (of_design, _), by_rate in runs.items()
                 if of_design == name
-                for record in of_cell.values()
+                for by_seed in by_rate.values()
+                for record in by_seed.values()
             ]
-            for metric in (design.gate.metric, *(c.metric for c in design.contrasts)):
+            for metric in design.metrics():
                 require_metric(metric, records)
         return runs
-
-    def _tuned(self) -> dict[Cell, Rate]:
-        """Return the best rate of every cell, tried on the tuning seeds.
-
-        If the best rate is at an edge, one more rate beyond the edge is tried, at most
-        `design.extend` times.
-        """
-        rates = {
-            (name, cell): sorted(set(self.designs[name].rates))
-            for name, cell in self._compatible_cells
-        }
-        max_counts = {
-            (name, cell): len(tried) + self.designs[name].extend
-            for (name, cell), tried in rates.items()
-        }
-        while True:
-            best = self._best(rates)
-            extended = {
-                key: with_one_more(rates[key], rate)
-                for key, rate in best.items()
-                if rate.at_edge and len(rates[key]) < max_counts[key]
-            }
-            if not extended:
-                return best
-            rates |= extended
-
-    def _best(self, rates: Mapping[Cell, Sequence[float]]) -> dict[Cell, Rate]:
-        """Do the runs of the tuning seeds at `rates`; return each cell's best rate."""
-        # A single rate is not tuned, so it has no configs here.
-        configs = {
-            (name, cell, lr): [
-                self.config(name, cell, lr, FIRST_TUNING_SEED + i, tuning=True)
-                for i in range(self.designs[name].tuning_seeds)
-            ]
-            for (name, cell), tried in rates.items()
-            if len(self.designs[name].rates) > 1
-            for lr in tried
-        }
-        self.do("rates", chain.from_iterable(configs.values()))
-        best = {}
-        for (name, cell), tried in rates.items():
-            records = {
-                lr: [self.records[run_id(c)] for c in configs.get((name, cell, lr), ())]
-                for lr in tried
-            }
-            design = self.designs[name]
-            require_metric(design.validation, [*chain.from_iterable(records.values())])
-            best[name, cell] = best_rate(design, records)
-        return best
 
     def do(self, what: str, configs: Iterable[RunConfig]) -> dict[str, RunRecord]:
         """Do the missing runs of `configs`; keep all records, also of failed runs.
@@ -265,16 +220,6 @@ class Trial:
             key = run_id(config)
             runs[key] = _both(runs.get(key, config), config)
         return Plan(runs, {}, self.request.engine)
-
-    def _frozen(self, name: str) -> dict[str, Rate]:
-        """Return the frozen rate of each cell, or the middle rate if there is none."""
-        design = self.designs[name]
-        middle = sorted(design.rates)[len(design.rates) // 2]
-        frozen = self.request.frozen.get(name, {})
-        return {
-            cell: untuned(frozen.get(cell, middle), frozen=cell in frozen)
-            for cell in design.all_cells()
-        }
 
 
 def _both(first: RunConfig, second: RunConfig) -> RunConfig:

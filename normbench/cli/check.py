@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normbench.cli.claim import Output, full_verdict, is_changed
+from normbench.cli.claim import Details, Output, full_verdict, is_changed
 from normbench.cli.options import (
     CLAIMS,
     RESULTS,
@@ -93,6 +93,7 @@ def check(
     output: Output = CLAIMS,
     config_dir: ConfigDir = None,
     module: Modules = None,
+    details: Details = False,
     json: Json = False,
 ) -> None:
     """Do the missing runs of claims, and print the verdicts.
@@ -105,7 +106,8 @@ def check(
     SIGTERM or SIGHUP; 1 after any other error.
     """
     with exit_codes():
-        from normbench.claims.check import prepare, require_committed
+        from normbench.claims.check import prepare
+        from normbench.claims.lock import require_committed
         from normbench.claims.trial import Request
         from normbench.config.user_modules import import_modules
 
@@ -113,7 +115,7 @@ def check(
             _require_no_runs(budget, arm, engine, workers, redo_stale)
             import_modules(module or ())
             claims = _claims(names or (), everything, config_dir)
-            _judge_again(claims, output, module or (), config_dir, json)
+            _judge_again(claims, output, module or (), config_dir, details, json)
             return
         budget = budget or Budget.quick
         rounds = make_rounds(results, module, redo_stale)
@@ -135,7 +137,9 @@ def check(
             trials.append(prepare(claim, request, arm))
         with rounds:
             verdicts = [
-                _checked(claim, trial, results, output, write=not arm, json=json)
+                _checked(
+                    claim, trial, results, output, not arm, details=details, json=json
+                )
                 for claim, trial in zip(claims, trials, strict=True)
             ]
         if json:
@@ -143,22 +147,31 @@ def check(
 
 
 def _checked(
-    claim: "Claim", trial: "Trial", results: Path, output: Path, write: bool, json: bool
+    claim: "Claim",
+    trial: "Trial",
+    results: Path,
+    output: Path,
+    write: bool,
+    *,
+    details: bool,
+    json: bool,
 ) -> "Verdict":
     """Check a claim and return its verdict.
 
     The verdict is saved if `write`, and printed unless `json`.
     """
     from normbench.claims.check import check, write_verdict
+    from normbench.claims.lock import registered
     from normbench.report.text.verdict import verdict_text
     from normbench.verdicts.remarks import with_remarks
 
     folder = output / claim.name
-    verdict = check(claim, trial, command_line())
+    registration = registered(claim, trial.request.config_dir)
+    verdict = check(claim, trial, command_line(), registration=registration)
     path = write_verdict(verdict, results, folder) if write else None
     verdict = with_remarks(verdict, folder)
     if not json:
-        typer.echo(verdict_text(verdict, text_width()))
+        typer.echo(verdict_text(verdict, text_width(), details=details))
     if path is not None:
         typer.echo(f"\nwrote {path}\n", err=json)
     return verdict
@@ -195,6 +208,7 @@ def _judge_again(
     output: Path,
     modules: "Sequence[str]",
     config_dir: Path | None,
+    details: bool,
     json: bool,
 ) -> None:
     """Print new verdicts from saved records, and how they differ from the saved ones.
@@ -220,7 +234,7 @@ def _judge_again(
             }
         )
         if not json:
-            typer.echo(verdict_text(verdict, text_width()))
+            typer.echo(verdict_text(verdict, text_width(), details=details))
             what = "another verdict than" if differences else "same verdict as"
             rest = "; old -> new:" if differences else ""
             typer.echo(f"\n{what} {folder / 'verdict.json'}{rest}")
@@ -256,12 +270,15 @@ def _claims(
 def _rates(claim: "Claim", verdict: "Verdict | None") -> dict[str, dict[str, float]]:
     """Return the learning rates that a full check of the same registration chose.
 
-    The result is design -> cell -> rate. Designs with a withdrawn result are left out.
+    The result is design -> cell -> the rate that was chosen for most seeds.
     """
     if verdict is None or is_changed(claim, verdict):
         return {}
     return {
-        design.name: {cell.cell: cell.rate.lr for cell in design.cells}
+        design.name: {
+            cell.cell: rate
+            for cell in design.cells
+            if (rate := cell.usual_rate) is not None
+        }
         for design in verdict.designs
-        if not design.reasons
     }

@@ -38,6 +38,14 @@ Name = Annotated[
 ]
 
 
+Details = Annotated[
+    bool,
+    typer.Option(
+        "--details", help="Show all theorems, cells, learning rates and contrasts too."
+    ),
+]
+
+
 @app.command("list")
 def list_(
     output: Output = CLAIMS, config_dir: ConfigDir = None, json: Json = False
@@ -61,31 +69,22 @@ def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
     return {
         "name": claim.name,
         "statement": claim.statement,
-        "theorem": verdict.theorem if verdict else None,
-        "mechanism": verdict.shown_mechanism if verdict else None,
-        "outcome": verdict.shown_outcome if verdict else None,
-        "changed": is_changed(claim, verdict),
-        # Without `contrasts`, the whole design is withdrawn.
-        "withdrawn": [
-            {"design": design.name, "contrasts": contrasts, "reason": reason}
-            for design in (verdict.designs if verdict else ())
-            for reason, contrasts in design.reasons.items()
+        "parts": [
+            part.model_dump(mode="json", exclude={"bearings"})
+            for part in (verdict.parts if verdict else ())
         ],
-        "findings": verdict.findings if verdict else {},
+        "changed": is_changed(claim, verdict),
     }
 
 
 def _table_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, str]:
     from normbench.report import words
 
-    row = {"name": claim.name, "statement": claim.statement}
-    if verdict is None:
-        return row | dict.fromkeys(("theorem", "mechanism", "outcome"), "-")
-    row |= words.table_row(verdict)._asdict()
+    row = {"name": claim.name, "statement": claim.statement, "headlines": "-"}
+    if verdict is not None:
+        row["headlines"] = words.headlines(verdict)
     if is_changed(claim, verdict):
         row["name"] += " (its yaml has changed since the verdict)"
-    finding = verdict.findings.get("statement")
-    row["statement"] = words.with_finding(claim.statement, finding)
     return row
 
 
@@ -104,12 +103,13 @@ def show(
     output: Output = CLAIMS,
     config_dir: ConfigDir = None,
     module: Modules = None,
+    details: Details = False,
     json: Json = False,
 ) -> None:
-    """Show a registered claim, its planned runs and its verdict.
+    """Show a claim: the headline and the finding of each part, and what a check costs.
 
-    The output has the theorems, designs and margins of the claim, the cost of each
-    --budget, and the verdict of a full check if --output contains one.
+    The headlines are those of a full check, if --output contains one. --details adds
+    the registration (theorems, designs, margins) and all numbers of the verdict.
     """
     with exit_codes():
         from dataclasses import asdict
@@ -144,14 +144,18 @@ def show(
             for theorem in claim.theorems
         }
         cost_lines = [_cost_line(budget, cost) for budget, cost in costs.items()]
-        _print_notice([verdict])
-        finding = verdict.findings.get("statement") if verdict else None
         width = text_width()
-        typer.echo(claim_text(claim, statements, cost_lines, width, finding))
+        if details or verdict is None:
+            typer.echo(claim_text(claim, statements, cost_lines, width))
         if verdict:
             if changed:
                 typer.echo("\nthe yaml has changed since this verdict:")
-            typer.echo(f"\n{verdict_text(verdict, width)}")
+            typer.echo(f"\n{verdict_text(verdict, width, details=details)}")
+        if not details:
+            lines = [] if verdict is None else cost_lines
+            typer.echo(
+                "\n".join([*lines, "--details shows the registration and all numbers"])
+            )
 
 
 def full_verdict(name: str, output: Path) -> "Verdict | None":
@@ -171,10 +175,9 @@ def is_changed(claim: "Claim", verdict: "Verdict | None") -> bool:
 def _cost_line(budget: str, cost: "Cost") -> str:
     from normbench.cli.progress import duration
 
-    runs, time = cost.tuning_runs + cost.test_runs, duration(cost.core_seconds / 2)
-    if cost.first_test_runs == cost.test_runs:
+    runs, time = cost.runs, duration(cost.core_seconds / 2)
+    if cost.first_runs == cost.runs:
         return f"{budget:<6} {runs} runs, about {time} on two cores"
-    first_runs = cost.tuning_runs + cost.first_test_runs
     first_time = duration(cost.first_core_seconds / 2)
-    counts, times = f"from {first_runs} to {runs} runs", f"{first_time} to {time}"
+    counts, times = f"from {cost.first_runs} to {runs} runs", f"{first_time} to {time}"
     return f"{budget:<6} {counts}, about {times} on two cores"

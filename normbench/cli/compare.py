@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from normbench.cli.claim import Details
 from normbench.cli.options import (
     RESULTS,
     ConfigDir,
@@ -68,7 +69,7 @@ Rates = Annotated[
     str,
     typer.Option(
         metavar="NUMBERS",
-        help="Learning rates from which the best is chosen for each arm and level.",
+        help="Learning rates at which every seed of each arm and level is trained.",
     ),
 ]
 Seeds = Annotated[
@@ -133,6 +134,7 @@ def compare(
     results: Results = RESULTS,
     config_dir: ConfigDir = None,
     module: Modules = None,
+    details: Details = False,
     json: Json = False,
 ) -> None:
     """Compare norms in an experiment of your own.
@@ -140,11 +142,12 @@ def compare(
     Example: normbench compare batch_size=2,8 --arm norm=batch --arm norm=group
 
     At each level, the first arm is compared with each of the other arms. The levels are
-    the combinations of the values in the KEY=VALUE arguments. Learning rates are tuned
-    on validation data. A verdict is `supported` if the other arm is better than the
-    first arm, and `refuted` if it is worse. It is exploratory, because no claim was
-    registered before the runs. An arm stops as soon as its comparisons are settled.
-    The same command continues an interrupted comparison.
+    the combinations of the values in the KEY=VALUE arguments. Every seed is trained at
+    every learning rate, and validation data choose the rate. The headline of each
+    comparison says whether it holds that the other arm is better than the first arm.
+    It is exploratory, because no claim was registered before the runs. An arm stops as
+    soon as its comparisons are settled. The same command continues an interrupted
+    comparison.
 
     With --minutes, all arms are compared with each other at one level. Arms that are
     worse stop early. The answer is a ranking, and says what is not known yet.
@@ -176,12 +179,17 @@ def compare(
         trial = prepare(claim, request)
         trial.require_distinct_cells()
         with rounds:
-            text = _result(claim, trial, rounds, minutes, json)
+            text = _result(claim, trial, rounds, minutes, details, json)
         typer.echo(text)
 
 
 def _result(
-    claim: "Claim", trial: "Trial", rounds: "Rounds", minutes: float | None, json: bool
+    claim: "Claim",
+    trial: "Trial",
+    rounds: "Rounds",
+    minutes: float | None,
+    details: bool,
+    json: bool,
 ) -> str:
     """Do the runs; return the verdict, or with `minutes` the ranking, as text."""
     from normbench.claims.check import check
@@ -193,7 +201,7 @@ def _result(
         verdict = check(claim, trial, command_line())
         if json:
             return verdict.model_dump_json(indent=2)
-        return verdict_text(verdict, text_width())
+        return verdict_text(verdict, text_width(), details=details)
     ranking = race(claim, trial, rounds, minutes=minutes, command=command_line())
     if json:
         return ranking.model_dump_json(indent=2)

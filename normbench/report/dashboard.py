@@ -240,11 +240,15 @@ def _blocks(
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> str:
-    """Return a Markdown table with a row for each claim."""
+    """Return a Markdown table with a row for each part of a claim."""
     if not verdicts:
         return "No claim has a verdict yet. `normbench claim check` makes one."
-    head = ("claim", "statement", "theorem", "mechanism", "outcome")
-    rows = [(verdict.claim, *words.table_row(verdict)) for verdict in verdicts]
+    head = ("claim", "headline", "sentence", "finding", "scope")
+    rows = [
+        (verdict.claim, row.headline, row.sentence, row.finding, row.scope)
+        for verdict in verdicts
+        for row in words.part_rows(verdict)
+    ]
     cells = [[text.replace("|", "\\|") for text in row] for row in rows]
     table = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *cells)]
     withdrawals = words.withdrawals(verdicts)

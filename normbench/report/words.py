@@ -8,26 +8,20 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import NamedTuple
 
-from normbench.verdicts.registration import Says
+from normbench.verdicts.design import Says
 from normbench.verdicts.seeds import Spending
 from normbench.verdicts.verdict import (
     CellSummary,
     ContrastVerdict,
     CrossoverVerdict,
     DesignVerdict,
-    Headline,
+    Estimate,
+    PartVerdict,
     TheoremVerdict,
     Verdict,
 )
+from normbench.verdicts.wording import answer, estimate_text, unit, value_text
 
-HEADLINES: dict[Headline, str] = {
-    "supported": "supported",
-    "refuted": "refuted",
-    "equivalent": "no relevant difference",
-    "inconclusive": "inconclusive",
-    "withdrawn": "withdrawn",
-    "not tested": "not tested",
-}
 EXPECTATIONS: dict[Says, str] = {
     "greater": "above 0",
     "less": "below 0",
@@ -50,13 +44,14 @@ MIN_SHARE_SEVERAL = 0.05
 """The smallest share of several crossings that the text of a crossover mentions."""
 
 
-class TableRow(NamedTuple):
-    """A claim as a row of a table: its sentence and the decision on each part."""
+class PartRow(NamedTuple):
+    """A part of a claim as text: headline first, then the finding and its scope."""
 
-    statement: str
-    theorem: str
-    mechanism: str
-    outcome: str
+    name: str
+    headline: str
+    sentence: str
+    finding: str
+    scope: str
 
 
 class Numbers(NamedTuple):
@@ -80,13 +75,13 @@ def numbers(contrast: ContrastVerdict, alpha: float) -> Numbers | None:
     """Return the formatted numbers of a contrast, or None if it has no effect."""
     if contrast.effect is None or contrast.interval is None:
         return None
-    interval = contrast.interval
+    interval, scale, metric = contrast.interval, contrast.scale, contrast.metric
     confidence = f"{1 - alpha if interval.wide else 1 - 2 * alpha:.0%}"
     return Numbers(
-        effect=f"{contrast.effect:+.4f}",
+        effect=estimate_text(contrast, interval=False),
         confidence=f"repeated {confidence}" if contrast.looks else confidence,
-        low=f"{interval.low:+.4f}",
-        high=f"{interval.high:+.4f}",
+        low=value_text(interval.low, scale, metric),
+        high=value_text(interval.high, scale, metric),
         n=str(contrast.n),
         p=contrast.p_shown,
     )
@@ -109,77 +104,99 @@ def metrics(design: DesignVerdict) -> list[str]:
     return list(dict.fromkeys(contrast.metric for contrast in design.contrasts))
 
 
-def headline(decision: Headline) -> str:
-    """Return the words for a decision."""
-    return HEADLINES[decision]
+def part_rows(verdict: Verdict) -> list[PartRow]:
+    """Return the parts of a verdict as text."""
+    return [
+        PartRow(
+            part.name, headline(part), part.sentence, finding(part, verdict), part.scope
+        )
+        for part in verdict.parts
+    ]
 
 
-def headlines(designs: Sequence[DesignVerdict]) -> dict[str, Headline]:
-    """Return the decision on each design that has a primary contrast, by design name.
+def headline(part: PartVerdict) -> str:
+    """Return the headline of a part with what limits it."""
+    limits = [part.withdrawn] if part.withdrawn else part.caveats
+    return f"{part.headline} ({'; '.join(limits)})" if limits else part.headline
 
-    Designs answer separate questions, so their decisions are not merged.
+
+def finding(part: PartVerdict, verdict: Verdict) -> str:
+    """Return the finding of a part: a written sentence, or else the numbers alone.
+
+    Without runs, it is "".
     """
-    return {design.name: design.headline for design in designs if design.has_primary}
+    if part.finding:
+        return part.finding
+    contrasts = {(d.name, c.name): c for d in verdict.designs for c in d.contrasts}
+    answers = [
+        f"{bearing.design}, {bearing.name}: {text}"
+        for bearing in part.bearings
+        if (contrast := contrasts.get((bearing.design, bearing.name)))
+        and (text := answer(contrast))
+    ]
+    return "; ".join(answers)
 
 
-def decisions(designs: Sequence[DesignVerdict]) -> str:
-    """Return the decisions on all designs with a primary contrast in one line.
+def headlines(verdict: Verdict) -> str:
+    """Return the headlines of all parts in one line, with the names of several parts."""
+    if len(verdict.parts) == 1:
+        return headline(verdict.parts[0])
+    return ", ".join(f"{part.name}: {headline(part)}" for part in verdict.parts)
 
-    The line names the designs if there are several. It is "not tested" if no design has
-    a primary contrast.
-    """
-    by_design = headlines(designs)
-    if not by_design:
-        return headline("not tested")
-    if len(by_design) == 1:
-        (decision,) = by_design.values()
-        return headline(decision)
-    return ", ".join(
-        f"{name}: {headline(decision)}" for name, decision in by_design.items()
+
+def registration(verdict: Verdict) -> str:
+    """Return when the claim was registered, and when its first run began."""
+    known = verdict.registered
+    commit = (
+        "no commit known" if known is None else f"{known.commit[:10]}, {known.time}"
     )
+    first = verdict.first_run or "none"
+    return f"{verdict.registration} ({commit}); first run {first}"
 
 
-def table_row(verdict: Verdict) -> TableRow:
-    """Return the verdict as a row of a table."""
-    findings = verdict.findings
-
-    def cell(decision: str, finding: str | None) -> str:
-        return f"{decision}; found: {finding}" if finding else decision
-
-    return TableRow(
-        with_finding(verdict.statement, findings.get("statement")),
-        cell(headline(verdict.theorem), findings.get("theorem")),
-        cell(decisions(verdict.mechanisms), findings.get("mechanism")),
-        cell(decisions(verdict.outcomes), findings.get("outcome")),
+def decision(contrast: ContrastVerdict) -> str:
+    """Return the decision on a contrast and the size of a known difference."""
+    return (
+        f"{contrast.decision}, {contrast.size}" if contrast.size else contrast.decision
     )
-
-
-def with_finding(statement: str, finding: str | None) -> str:
-    """Return the sentence of a claim, followed by the finding about it if any."""
-    return f"{statement} Found: {finding}." if finding else statement
 
 
 def withdrawals(verdicts: Iterable[Verdict]) -> str:
-    """Return a paragraph on all withdrawn decisions and the reasons, or ""."""
-    by_reason: dict[str, dict[str, list[str]]] = {}  # reason -> claim -> parts
-    for verdict in verdicts:
-        for design in verdict.designs:
-            for reason, contrasts in design.reasons.items():
-                claims = by_reason.setdefault(reason, {})
-                parts = claims.setdefault(verdict.claim, [])
-                parts.append(_withdrawn_part(design, contrasts))
-    sentences = []
-    for reason, claims in by_reason.items():
-        names = [f"{claim} ({', '.join(parts)})" for claim, parts in claims.items()]
-        sentences += [f"Withdrawn: {', '.join(names)}.", reason]
-    return " ".join(sentences)
+    """Return a paragraph on all withdrawn headlines and the reasons, or ""."""
+    return " ".join(
+        f"Withdrawn: {verdict.claim}, {part.name}: {part.withdrawn}"
+        for verdict in verdicts
+        for part in verdict.parts
+        if part.withdrawn
+    )
 
 
-def _withdrawn_part(design: DesignVerdict, contrasts: Sequence[str]) -> str:
-    """Name the withdrawn `contrasts`, or the whole design if `contrasts` is empty."""
-    if contrasts:
-        return f"of {design.name} {' and '.join(contrasts)}"
-    return f"{design.name} with its crossover" if design.crossovers else design.name
+def other_estimates(contrast: ContrastVerdict) -> list[str]:
+    """Return the estimates of a contrast that do not decide, a line each."""
+
+    def text(estimate: Estimate) -> str:
+        ends = (estimate.effect, estimate.low, estimate.high)
+        effect, low, high = (
+            value_text(value, contrast.scale, contrast.metric) for value in ends
+        )
+        which = unit(contrast.scale, contrast.metric)
+        return f"{effect}{f' {which}' if which else ''} [{low}, {high}]"
+
+    lines = []
+    if contrast.nested:
+        lines.append(f"tuned by one seed: {text(contrast.nested)}")
+    if contrast.at_common_rate:
+        rates = ", ".join(
+            f"{lr}{' (best)' if lr == contrast.best_common_rate else ''}: {text(estimate)}"
+            for lr, estimate in contrast.at_common_rate.items()
+        )
+        lines.append(f"every cell at one lr {rates}")
+    if contrast.without_failures:
+        estimate = contrast.without_failures
+        lines.append(
+            f"without runs that failed to train: {text(estimate)}, n {estimate.n}"
+        )
+    return lines
 
 
 def theorem_numbers(theorem: TheoremVerdict) -> tuple[str, str, str]:
@@ -193,16 +210,34 @@ def theorem_numbers(theorem: TheoremVerdict) -> tuple[str, str, str]:
 
 
 def cell_problems(cell: CellSummary) -> str:
-    """Return how many runs of a cell diverged or failed, or why it was skipped."""
+    """Return how many runs of a cell failed to train, or why it was skipped."""
     if cell.skipped:
         return f"skipped, {cell.skipped}"
     counts = (("diverged", cell.diverged), ("failed", cell.failed))
-    return ", ".join(f"{count} {status}" for status, count in counts if count)
+    parts = [f"{count} {status}" for status, count in counts if count]
+    if cell.untrained:
+        interval = f"[{cell.untrained_low:.0%}, {cell.untrained_high:.0%}]"
+        parts.append(f"{cell.untrained} of {cell.n} did not train {interval}")
+    return ", ".join(parts)
 
 
-def good_rates(cell: CellSummary) -> str:
-    """Return the learning rates whose validation is within one margin of the best."""
-    return " ".join(f"{lr:g}" for lr in cell.rate.good) or "none"
+def rates(cell: CellSummary) -> str:
+    """Return the learning rates of a cell: chosen ones, good ones, and the curve."""
+    chosen = [rate for rate in cell.rates if rate.seeds]
+    if len(cell.rates) == 1:
+        origin = " (chosen by a full check)" if cell.frozen else ""
+        return f"lr {cell.rates[0].lr:g}{origin}"
+    text = "lr " + " ".join(
+        f"{rate.lr:g}" if len(chosen) == 1 else f"{rate.lr:g} (on {rate.seeds} seeds)"
+        for rate in chosen
+    )
+    good = " ".join(f"{lr:g}" for lr in cell.good) or "none"
+    edge = ", at the edge" if cell.at_edge else ""
+    curve = ", ".join(
+        f"{rate.lr:g}: {'-' if rate.validation is None else f'{rate.validation:.4f}'}"
+        for rate in cell.rates
+    )
+    return f"{text}, good {good}{edge}; validation by lr {curve}"
 
 
 def crossover(crossing: CrossoverVerdict) -> str:
@@ -215,22 +250,19 @@ def crossover(crossing: CrossoverVerdict) -> str:
     text = f"at {level} [{low}, {high}], n {crossing.n}"
     if crossing.share_several >= MIN_SHARE_SEVERAL:
         text += f"; {crossing.share_several:.0%} of resamples cross more than once"
-    if crossing.withdrawn:
-        text += "; withdrawn"
     return text
 
 
 def explanation(contrast: ContrastVerdict) -> str:
     """Return the reason for a decision.
 
-    The text of an inconclusive contrast also says how many seeds would settle it,
-    unless the decision is withdrawn. The text of a contrast with looks says at which
-    look it was settled.
+    The text of an undecided contrast also says how many seeds would settle it. The text
+    of a contrast with looks says at which look it was settled.
     """
     if sentence := looks_taken(contrast):
         return f"{contrast.because}; {sentence}"
     needed = contrast.seeds_needed
-    if needed is None or contrast.withdrawn:
+    if needed is None:
         return contrast.because
     return f"{contrast.because}; about {needed} seeds would settle it"
 

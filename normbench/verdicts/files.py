@@ -8,19 +8,10 @@ from normbench.system import untrusted
 from normbench.verdicts.remarks import with_remarks
 from normbench.verdicts.verdict import Verdict
 
-_WITHDRAWN_PARTS = {"__all__": {"withdrawn"}}
-_DESIGN_FIELDS = {
-    "withdrawn": True,
-    "contrasts": _WITHDRAWN_PARTS,
-    "crossovers": _WITHDRAWN_PARTS,
-}
-_REMARK_FIELDS: Any = {
-    "findings": True,
-    "mechanisms": {"__all__": _DESIGN_FIELDS},
-    "outcomes": {"__all__": _DESIGN_FIELDS},
-}
+_REMARK_FIELDS: Any = {"parts": {"__all__": {"finding", "withdrawn"}}}
 _NOT_JUDGED: Any = {
     **dict.fromkeys(("started", "command", "environment", "caveats"), True),
+    "registered": True,
     **dict.fromkeys(("census", "census_failures"), True),
     "theorems": {"__all__": {"deviation", "control", "detail"}},
 }

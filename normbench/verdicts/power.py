@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from normbench.stats import t_quantile
-from normbench.verdicts.registration import Says
+from normbench.verdicts.design import Says
 
 POWER = 0.8
 MAX_SEEDS = 200

@@ -1,10 +1,18 @@
 """Read later remarks on a verdict, from `remarks.yaml` beside it.
 
-The file of a verdict stays as its check wrote it. Remarks withdraw decisions that are
-no longer valid and add findings. Every view of the verdict shows them.
+The file of a verdict stays as its check wrote it. Remarks write the finding of a part,
+or withdraw its headline. Every view of the verdict shows them.
+
+A finding is a sentence with places for numbers, such as
+`{norm_batch-digits | BatchNorm at 2 against 32}`. A place has the name of a design and
+the name of a contrast of the design, and stands for the effect of the contrast with its
+interval. A third field after another `|` chooses something else: `effect` (without the
+interval), `n`, or `p`. With the name of a cell and a metric,
+`{norm_batch-digits | batch@2 | test/error}` stands for the mean of the metric.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,37 +21,29 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from normbench.errors import RequestError, Unreadable, did_you_mean
 from normbench.registry import explain
 from normbench.system.untrusted import yaml_value
-from normbench.verdicts.verdict import DesignVerdict, Part, Verdict
+from normbench.verdicts.verdict import ContrastVerdict, Verdict
+from normbench.verdicts.wording import estimate_text, mean_text
 
 REMARKS = "remarks.yaml"
 
 Text = Annotated[str, Field(min_length=1)]
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+PLACE = re.compile(r"\{([^{}]*)\}")
 
 
-class Withdrawal(_Strict):
-    """A design whose decision is no longer valid, with its contrasts and crossovers.
-
-    If `contrasts` has names, only these contrasts or crossovers are withdrawn.
-    """
-
-    design: str
-    contrasts: list[str] = []
-    reason: Text
-
-
-class Remarks(_Strict):
+class Remarks(BaseModel):
     """Remarks on the verdict of the registration with the hash `registration`.
 
-    They do not apply to verdicts of other registrations.
+    They do not apply to verdicts of other registrations. `findings` has a sentence with
+    places for each part, and `withdrawn` has the reason for each part whose headline is
+    no longer valid.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
     registration: str
-    withdrawn: list[Withdrawal] = []
-    findings: dict[Part, Text] = {}
+    findings: dict[str, Text] = {}
+    withdrawn: dict[str, Text] = {}
 
 
 def read_remarks(path: Path) -> Remarks | None:
@@ -66,51 +66,69 @@ def with_remarks(verdict: Verdict, folder: Path) -> Verdict:
 
     Remarks apply only to a full check of the registration that they name; otherwise
     they are ignored. Raises RequestError if they cannot be read, or if they name a
-    design or contrast that the verdict does not have.
+    part, a design, a contrast or a cell that the verdict does not have.
     """
     path = folder / REMARKS
     remarks = read_remarks(path) if verdict.budget == "full" else None
     if remarks is None or remarks.registration != verdict.registration:
         return verdict
+    names = [part.name for part in verdict.parts]
+    parts = []
     try:
-        designs = _withdrawn(verdict.designs, remarks.withdrawn)
+        for name in (*remarks.findings, *remarks.withdrawn):
+            if name not in names:
+                raise ValueError(f"no part {name!r}; {did_you_mean(name, names)}")
+        for part in verdict.parts:
+            finding = filled(remarks.findings.get(part.name, ""), verdict)
+            reason = remarks.withdrawn.get(part.name)
+            changes = {"finding": finding, "withdrawn": reason}
+            if reason is not None:
+                changes["headline"] = "withdrawn"
+            parts.append(part.model_copy(update=changes))
     except ValueError as error:
-        raise RequestError(f"{path}: withdrawn: {error}") from None
-    return verdict.model_copy(
-        update={
-            "findings": remarks.findings,
-            "mechanisms": [designs[design.name] for design in verdict.mechanisms],
-            "outcomes": [designs[design.name] for design in verdict.outcomes],
-        }
-    )
+        raise RequestError(f"{path}: {error}") from None
+    return verdict.model_copy(update={"parts": parts})
 
 
-def _withdrawn(
-    designs: Sequence[DesignVerdict], withdrawals: Sequence[Withdrawal]
-) -> dict[str, DesignVerdict]:
-    """Return the designs by name after the withdrawals; ValueError for a wrong name."""
-    changed = {design.name: design for design in designs}
-    for withdrawal in withdrawals:
-        design = changed.get(withdrawal.design)
-        if design is None:
-            known = did_you_mean(withdrawal.design, changed)
-            raise ValueError(f"there is no design {withdrawal.design!r}; {known}")
-        parts = [c.name for c in design.contrasts]
-        parts += [crossover.name for crossover in design.crossovers]
-        for name in withdrawal.contrasts:
-            if name not in parts:
-                message = f"{design.name} has no contrast {name!r}"
-                raise ValueError(f"{message}; {did_you_mean(name, parts)}")
-        names = withdrawal.contrasts or parts
-        mark = {"withdrawn": withdrawal.reason}
-        changes = {
-            kind: [
-                part.model_copy(update=mark) if part.name in names else part
-                for part in getattr(design, kind)
-            ]
-            for kind in ("contrasts", "crossovers")
-        }
-        # The design itself is withdrawn if the remark names none of its parts.
-        mark_of_design = {} if withdrawal.contrasts else mark
-        changed[design.name] = design.model_copy(update=changes | mark_of_design)
-    return changed
+def filled(text: str, verdict: Verdict) -> str:
+    """Return a finding with numbers in its places.
+
+    Raises ValueError for a place that the verdict has no number for.
+    """
+    return PLACE.sub(lambda place: _number(place[1], verdict), text)
+
+
+def _number(place: str, verdict: Verdict) -> str:
+    fields = [field.strip() for field in place.split("|")]
+    if len(fields) not in {2, 3}:
+        raise ValueError(
+            f"{{{place}}} is not {{DESIGN | CONTRAST}}, {{DESIGN | CONTRAST | effect}} "
+            "or {DESIGN | CELL | METRIC}"
+        )
+    designs = {design.name: design for design in verdict.designs}
+    if fields[0] not in designs:
+        known = did_you_mean(fields[0], designs)
+        raise ValueError(f"{{{place}}}: no design {fields[0]!r}; {known}")
+    design, name = designs[fields[0]], fields[1]
+    third = fields[2] if len(fields) == 3 else "estimate"
+    contrasts = {contrast.name: contrast for contrast in design.contrasts}
+    cells = {cell.cell: cell for cell in design.cells}
+    if name in cells and third in cells[name].mean:
+        return mean_text(cells[name].mean[third], third)
+    if name not in contrasts:
+        known = did_you_mean(name, [*contrasts, *cells])
+        raise ValueError(f"{{{place}}}: no contrast or cell {name!r}; {known}")
+    if third not in QUANTITIES:
+        known = did_you_mean(third, QUANTITIES)
+        raise ValueError(f"{{{place}}}: no quantity {third!r}; {known}")
+    if contrasts[name].effect is None:
+        raise ValueError(f"{{{place}}}: the contrast has no effect")
+    return QUANTITIES[third](contrasts[name])
+
+
+QUANTITIES: dict[str, Callable[[ContrastVerdict], str]] = {
+    "estimate": lambda contrast: estimate_text(contrast, interval=True),
+    "effect": lambda contrast: estimate_text(contrast, interval=False),
+    "n": lambda contrast: str(contrast.n),
+    "p": lambda contrast: contrast.p_shown,
+}

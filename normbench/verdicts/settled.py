@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Iterable
 
-from normbench.verdicts.contrasts import weights_of
+from normbench.verdicts.design import Design
 from normbench.verdicts.judging import adjusted
-from normbench.verdicts.registration import Design
+from normbench.verdicts.values import weights_of
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict
 
 Settled = dict[str, dict[str, ContrastVerdict]]

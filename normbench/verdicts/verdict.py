@@ -1,20 +1,44 @@
-"""The types of a verdict: the result of checking a claim."""
+"""The types of a verdict: the result of checking a claim.
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, overload
+A claim is a sentence with parts. Theorems and contrasts bear on the parts; together
+they give each part a headline.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from normbench.verdicts.registration import Says
+from normbench.verdicts.design import Bears, Says, Scale
 
-Decision = Literal["supported", "refuted", "equivalent", "inconclusive", "not tested"]
-"""equivalent: the claim predicts a difference; the runs exclude a relevant one."""
+Decision = Literal[
+    "confirmed", "contradicted", "no relevant difference", "not decided", "not tested"
+]
+"""What the runs, or the check of a theorem, say of a statement.
 
-Headline = Decision | Literal["withdrawn"]
-"""The decision that is shown; "withdrawn" if a remark withdrew it after the check."""
+no relevant difference: the statement is a difference, and the interval of the effect
+includes 0 and lies within the margins.
+"""
 
-Part = Literal["statement", "theorem", "mechanism", "outcome"]
-"""The subject of a finding: the sentence of a claim, or one of its three parts."""
+Size = Literal["clear", "small", "open"]
+"""The size of a difference whose direction is known: beyond the margin, within the
+margins, or neither."""
+
+Headline = Literal[
+    "holds",
+    "holds in part",
+    "does not hold",
+    "not decided",
+    "not tested",
+    "withdrawn",
+]
+"""What is said of a part of a claim; "withdrawn" if a remark withdrew it later."""
+
+Result = Literal["for", "small", "against", "open", "not tested"]
+"""What a theorem or a contrast says of its part; small: a difference within the
+margins."""
+
+Kind = Literal["theorem", "mechanism", "outcome", "census"]
 
 Level = float | Literal["before", "after"]
 """Position of a crossover: a level, before the first level, or after the last."""
@@ -27,14 +51,16 @@ class _Reported(BaseModel):
 class TheoremVerdict(_Reported):
     """The result of a theorem's check.
 
-    The theorem is supported if `deviation` is at most `tolerance` and the control, if
+    The theorem is confirmed if `deviation` is at most `tolerance` and the control, if
     there is one, is larger than `tolerance`. The control is measured in a case that the
     theorem excludes; `control` is null if there is no such case. A number that is not
-    finite is null too. If `deviation` is null, the theorem is not supported.
+    finite is null too. If `deviation` is null, the theorem is contradicted.
     """
 
     check: str
     statement: str
+    part: str | None
+    bears: Bears
     tolerance: float
     deviation: float | None
     control: float | None
@@ -42,38 +68,56 @@ class TheoremVerdict(_Reported):
     decision: Decision
 
 
-class Rate(_Reported):
-    """The learning rate of a cell, and how it was chosen.
+class RateSummary(_Reported):
+    """The runs of a cell at one learning rate.
 
-    `validation` has the mean validation metric over the tuning seeds for each rate that
-    was tried. The mean is null if a run lacks the metric. `good` are the rates whose
-    mean is within one margin of the best mean. This margin is the smallest margin of
-    the contrasts of that metric. `at_edge` is true if the rate is the lowest or the
-    highest that was tried. `frozen` is true if an earlier full check chose the rate.
+    `validation` is the mean of the validation metric over `n` seeds, and `mean` has the
+    means of the metrics of the contrasts; null, or missing, if a run lacks the metric.
+    After the first look, a rate that is `dropped` has no further runs. `seeds` is the
+    number of seeds for which this rate was chosen.
     """
 
     lr: float
-    validation: dict[str, float | None]
-    good: list[float]
-    at_edge: bool
-    frozen: bool
+    n: int
+    validation: float | None
+    mean: dict[str, float]
+    dropped: bool
+    seeds: int
 
 
 class CellSummary(_Reported):
-    """The `n` runs of a cell, with the mean and sd of each metric.
+    """The runs of a cell: over rates, and at the chosen rates with `n` seeds.
 
-    A diverged classifier counts with an error of 1. A metric that a run lacks has no
-    mean. `diverged` and `failed` are numbers of runs.
+    `mean` and `sd` are those of each metric at the chosen rates. A diverged classifier
+    counts with an error of 1. A metric that a run lacks has no mean. `diverged` and
+    `failed` are numbers of runs at the chosen rates. `untrained` is the number of these
+    runs that diverged or did not pass the gate; (`untrained_low`, `untrained_high`) is
+    the exact interval of their share, of confidence 1 - alpha. `good` are the rates
+    whose mean validation metric is within ten per cent of the best mean. `at_edge` is
+    true if the best of several rates is the lowest or the highest that was tried.
+    `frozen` is true if an earlier full check chose the only rate.
     """
 
     cell: str
-    rate: Rate
+    rates: list[RateSummary]
+    good: list[float]
+    at_edge: bool
+    frozen: bool
     n: int
     mean: dict[str, float]
     sd: dict[str, float | None]
     diverged: int
     failed: int
+    untrained: int
+    untrained_low: float
+    untrained_high: float
     skipped: str | None
+
+    @property
+    def usual_rate(self) -> float | None:
+        """The rate that was chosen for most seeds; None if there are no runs."""
+        chosen = [rate for rate in self.rates if rate.seeds]
+        return max(chosen, key=lambda rate: rate.seeds).lr if chosen else None
 
 
 class Interval(NamedTuple):
@@ -87,41 +131,58 @@ class Interval(NamedTuple):
     wide: bool
 
 
+class Estimate(_Reported):
+    """The mean of a contrast over `n` seeds, and its interval of confidence 1 - alpha.
+
+    The interval is Student's t of a single look, on the scale of the contrast.
+    """
+
+    effect: float
+    low: float
+    high: float
+    n: int
+
+
 class ContrastVerdict(_Reported):
     """One contrast: its effect over paired seeds, its tests and its decision.
 
-    (`low`, `high`) is the interval of confidence 1 - alpha. (`low_margin`,
-    `high_margin`) is the interval of confidence 1 - 2 alpha, which is compared with the
-    margin. `p` is the p value of the test that would support the claim. `p_against` is
-    the p value of the test that would refute the claim or exclude a relevant
-    difference. Holm's method adjusts `p_adjusted` and `p_against_adjusted` over the
-    primary contrasts of the claim. `p_sign_flip` is the p value of a test of no
-    difference that does not assume a normal distribution.
+    If `scale` is "ratio", then `effect`, the intervals, `values` and `margin` are
+    natural logarithms of ratios. (`low`, `high`) is the interval of confidence
+    1 - alpha. (`low_margin`, `high_margin`) is the interval of confidence 1 - 2 alpha,
+    which is compared with the margin. `p` is the p value of the test that would confirm
+    the statement. `p_against` is the p value of the test that would contradict the
+    statement or exclude a relevant difference. `size` is that of a difference whose
+    direction is known. `above` is the share of seeds with a contrast above 0 (ties
+    count half). (`above_low`, `above_high`) is its exact interval.
 
-    `above` is the share of seeds with a contrast above 0 (ties count half).
-    (`above_low`, `above_high`) is its exact interval. `at_one_rate` has, for
-    each learning rate, the same contrast with every cell at that rate. This contrast is
-    the mean over the tuning seeds on validation samples. It has no influence on the
-    decision. `seeds_needed` is the number of seeds that would decide an inconclusive
-    contrast of a fixed design with power .8. `withdrawn` is the reason of a remark that
-    withdraws the decision.
+    Beside the effect at the chosen rates, there are three further estimates, which have
+    no influence on the decision. `nested`: each seed has the rate that is best on its
+    own validation samples, as for a user with one seed. `at_common_rate`: all cells
+    have the same rate; `best_common_rate` is the best one on validation samples.
+    `without_failures`: without the seeds on which a run diverged or did not pass the
+    gate; null if there are none.
 
     `looks` are the numbers of seeds at which the contrast was judged. The last is that
     of all numbers here: a settled contrast is not judged again. `planned` is the
     largest number of seeds that was registered. With looks, both intervals are repeated
     confidence intervals, and `p` and `p_against` are adjusted for the looks: together,
     all looks have the probability of an error of one fixed test. `p_sign_flip` and the
-    interval of `above` are those of a test that looks once.
+    interval of `above` are those of a test that looks once. `seeds_needed` is the
+    number of seeds that would decide an undecided contrast of a fixed design with power
+    .8.
     """
 
     name: str
     metric: str
+    scale: Scale
     says: Says
     margin: float
     reason: str
-    primary: bool
+    part: str | None
+    bears: Bears
     exploratory: bool = False
     decision: Decision
+    size: Size | None = None
     because: str
     effect: float | None = None
     sd: float | None = None
@@ -138,17 +199,19 @@ class ContrastVerdict(_Reported):
     above: float | None = None
     above_low: float | None = None
     above_high: float | None = None
-    at_one_rate: dict[str, float] = {}
+    nested: Estimate | None = None
+    at_common_rate: dict[str, Estimate] = {}
+    best_common_rate: str | None = None
+    without_failures: Estimate | None = None
     seeds_needed: int | None = None
     values: dict[str, float] = {}
     looks: list[int] = []
     planned: int | None = None
-    withdrawn: str | None = None
 
     @property
-    def headline(self) -> Headline:
-        """The decision that is shown."""
-        return "withdrawn" if self.withdrawn else self.decision
+    def primary(self) -> bool:
+        """Whether the contrast bears on a part of the claim."""
+        return self.bears != "context"
 
     @property
     def settled(self) -> bool:
@@ -157,7 +220,7 @@ class ContrastVerdict(_Reported):
         That is so if there is a decision, or if a run that the contrast needs has no
         finite metric.
         """
-        return self.decision != "inconclusive" or self.effect is None
+        return self.decision != "not decided" or self.effect is None
 
     @property
     def stopped_early(self) -> bool:
@@ -168,7 +231,10 @@ class ContrastVerdict(_Reported):
     @property
     def interval(self) -> Interval | None:
         """The interval that gave the decision; None without an effect."""
-        wide = self.says in {"greater", "less"} and self.decision != "equivalent"
+        wide = (
+            self.says in {"greater", "less"}
+            and self.decision != "no relevant difference"
+        )
         low, high = (
             (self.low, self.high) if wide else (self.low_margin, self.high_margin)
         )
@@ -178,15 +244,15 @@ class ContrastVerdict(_Reported):
     def p_shown(self) -> str:
         """The p of the test that decided, "" if there is none.
 
-        "against" marks the p of the test against the claim, and "(Holm)" marks an
+        "against" marks the p of the test against the statement, and "(Holm)" marks an
         adjusted p. If neither test decided, the smaller p is shown: its test was the
         closest to a decision.
         """
         holm = self.p_adjusted is not None
         p = self.p_adjusted if holm else self.p
         p_against = self.p_against_adjusted if holm else self.p_against
-        against = self.decision in {"refuted", "equivalent"}
-        if self.decision == "inconclusive" and p is not None and p_against is not None:
+        against = self.decision in {"contradicted", "no relevant difference"}
+        if self.decision == "not decided" and p is not None and p_against is not None:
             against = p_against < p
         shown = p_against if against else p
         if shown is None:
@@ -195,6 +261,13 @@ class ContrastVerdict(_Reported):
         holm_mark = " (Holm)" if holm else ""
         return f"{shown:.2g}{against_mark}{holm_mark}"
 
+    @property
+    def best_common(self) -> Estimate | None:
+        """The estimate at the best common rate; None if there is no common rate."""
+        if self.best_common_rate is None:
+            return None
+        return self.at_common_rate.get(self.best_common_rate)
+
 
 class CrossoverVerdict(_Reported):
     """The level at which two curves of means meet, with a bootstrap interval.
@@ -202,8 +275,7 @@ class CrossoverVerdict(_Reported):
     `share_before` is the share of the bootstrap samples whose curves have crossed
     before the first level. In `share_after` of the samples, the curves have not crossed
     up to the last level. In `share_several` of the samples, the curves cross more than
-    once (the first crossing counts). `withdrawn` is the reason of a remark that
-    withdraws the crossover.
+    once (the first crossing counts).
     """
 
     name: str
@@ -215,69 +287,81 @@ class CrossoverVerdict(_Reported):
     share_after: float
     share_several: float
     n: int
-    withdrawn: str | None = None
 
 
 class DesignVerdict(_Reported):
-    """A mechanism or an outcome: its cells, gate and contrasts.
+    """A mechanism or an outcome on one data set: its cells, gate and contrasts.
 
-    `withdrawn` is the reason of a remark that withdraws the whole design.
+    `data` is the name of the data set in the registration, "" if the design names none.
     """
 
     name: str
+    data: str
     question: str
     gate: dict[str, bool]
     cells: list[CellSummary]
     contrasts: list[ContrastVerdict]
     crossovers: list[CrossoverVerdict] = []
-    decision: Decision
+
+
+class Bearing(_Reported):
+    """What one theorem, contrast or census says of a part: `result`.
+
+    `design` is "" for a theorem and for a census.
+    """
+
+    kind: Kind
+    design: str
+    name: str
+    bears: Bears
+    result: Result
+
+
+class PartVerdict(_Reported):
+    """A part of the sentence: its headline, by rule from what bears on it.
+
+    `caveats` limit the headline and are printed with it. `finding` is a sentence with
+    numbers, "" if nobody has written one. `withdrawn` is the reason of a remark that
+    withdraws the headline.
+    """
+
+    name: str
+    sentence: str
+    scope: str
+    headline: Headline
+    bearings: list[Bearing]
+    caveats: list[str] = []
+    finding: str = ""
     withdrawn: str | None = None
 
-    @property
-    def has_primary(self) -> bool:
-        """Whether the design counts towards its part of the claim."""
-        return any(contrast.primary for contrast in self.contrasts)
 
-    @property
-    def headline(self) -> Headline:
-        """The decision that is shown."""
-        if self.withdrawn:
-            return "withdrawn"
-        return _headline(self.decision, [c for c in self.contrasts if c.primary])
+class Registered(_Reported):
+    """The commit that last changed the yaml of a claim, and its time (ISO 8601)."""
 
-    @property
-    def reasons(self) -> dict[str, list[str]]:
-        """Reason of a withdrawal -> its contrasts; empty if the design is withdrawn."""
-        if self.withdrawn:
-            return {self.withdrawn: []}
-        reasons: dict[str, list[str]] = {}
-        for contrast in self.contrasts:
-            if contrast.withdrawn:
-                reasons.setdefault(contrast.withdrawn, []).append(contrast.name)
-        return reasons
+    commit: str
+    time: str
 
 
 class Verdict(_Reported):
-    """The result of checking a claim: a decision on each of its three parts.
+    """The result of checking a claim: a headline for each part of its sentence.
 
-    `mechanism` combines the decisions of the mechanisms that have a primary contrast.
-    `outcome` combines the decisions of the outcomes that have a primary contrast.
-    `caveats` limit all decisions: mixed code or devices, failed runs, rates that this
-    check did not tune. `census_failures` has the models of each zoo that could not be
-    built, with the error. `findings` come from the remarks.
+    `caveats` limit all headlines: mixed code or devices, failed runs, rates that this
+    check did not choose. `registered` is null if git does not know the yaml, and
+    `first_run` is the time at which the first run of the verdict began.
+    `census_failures` has the models of each zoo that could not be built, with errors.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     claim: str
     statement: str
     source: str
     registration: str
+    registered: Registered | None
+    first_run: str | None
     budget: str
     alpha: float
     caveats: list[str]
-    theorem: Decision
-    mechanism: Decision
-    outcome: Decision
+    parts: list[PartVerdict]
     theorems: list[TheoremVerdict]
     mechanisms: list[DesignVerdict]
     outcomes: list[DesignVerdict]
@@ -285,50 +369,13 @@ class Verdict(_Reported):
     census_failures: dict[str, dict[str, str]] = {}
     published: list[str] = []
     confounds: list[str] = []
+    seen: list[str] = []
     run_ids: list[str] = []
     command: str
     started: str
     environment: dict[str, list[str]]
-    findings: dict[Part, str] = {}
 
     @property
-    def designs(self) -> list[DesignVerdict]:
+    def designs(self) -> Sequence[DesignVerdict]:
         """Mechanisms, then outcomes."""
         return [*self.mechanisms, *self.outcomes]
-
-    @property
-    def shown_mechanism(self) -> Headline:
-        """The decision that is shown for all mechanisms together."""
-        return _headline(self.mechanism, [d for d in self.mechanisms if d.has_primary])
-
-    @property
-    def shown_outcome(self) -> Headline:
-        """The decision that is shown for all outcomes together."""
-        return _headline(self.outcome, [d for d in self.outcomes if d.has_primary])
-
-
-def _headline(
-    decision: Decision, parts: Sequence[ContrastVerdict | DesignVerdict]
-) -> Headline:
-    """Return `decision`, or a new decision over `parts` if a part is withdrawn."""
-    headlines = [part.headline for part in parts]
-    return together(headlines) if "withdrawn" in headlines else decision
-
-
-@overload
-def together(parts: Iterable[Decision]) -> Decision: ...
-@overload
-def together(parts: Iterable[Headline]) -> Headline: ...
-def together(parts: Iterable[Headline]) -> Headline:
-    """Return the decision over several parts.
-
-    The whole is refuted if one part is refuted, and supported only if all parts are
-    supported. If no part is refuted, a withdrawn part withdraws the whole, because that
-    part may turn out to be refuted.
-    """
-    decisions = set(parts)
-    order: tuple[Headline, ...]
-    order = ("refuted", "withdrawn", "equivalent", "inconclusive", "not tested")
-    # The first decision in `order` that some part has is the decision of the whole.
-    whole: Headline = "supported" if decisions else "not tested"
-    return next((decisive for decisive in order if decisive in decisions), whole)

@@ -17,7 +17,7 @@ from verdicts_made import (
 )
 
 from normbench.verdicts import contrasts, judging
-from normbench.verdicts.registration import Says
+from normbench.verdicts.design import Says
 from normbench.verdicts.verdict import DesignVerdict
 
 

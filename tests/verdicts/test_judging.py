@@ -23,8 +23,9 @@ from normbench.errors import RequestError
 from normbench.report.text.verdict import verdict_text
 from normbench.report.words import decisions
 from normbench.verdicts import judging
+from normbench.verdicts.design import Says
 from normbench.verdicts.files import read_verdict
-from normbench.verdicts.registration import Says, Theorem
+from normbench.verdicts.registration import Theorem
 from normbench.verdicts.verdict import Rate, Verdict
 
 SAYS: tuple[Says, ...] = ("greater", "less", "equal", "not_greater")

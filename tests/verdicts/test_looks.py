@@ -24,8 +24,8 @@ from normbench.report import words
 from normbench.report.figures import drawing
 from normbench.report.figures.forest import forest
 from normbench.report.text.verdict import verdict_text
+from normbench.verdicts.design import Says
 from normbench.verdicts.judging import adjusted
-from normbench.verdicts.registration import Says
 from normbench.verdicts.settled import cells_in_use, settled_contrasts
 from normbench.verdicts.spending import Looks, nominal_levels
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Verdict

@@ -11,8 +11,8 @@ from scipy import stats as oracle
 
 from normbench.stats import mean_interval
 from normbench.verdicts import power
+from normbench.verdicts.design import Says
 from normbench.verdicts.power import power_of_difference, power_within, seeds_needed
-from normbench.verdicts.registration import Says
 
 
 def test_power_of_a_difference_and_of_a_bound_is_noncentral_t() -> None:

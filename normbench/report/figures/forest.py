@@ -12,6 +12,7 @@ from normbench.report.figures.drawing import BACKGROUND, PAGE_WIDTH, TEXT_COLOUR
 from normbench.report.figures.palette import DECISIONS
 from normbench.report.figures.series import hide_y_axis, metric_label
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict
+from normbench.verdicts.wording import margin_text
 
 MAX_MARGINS = 10.0
 """Limit of the axis in margins; an arrow marks an effect beyond it."""
@@ -28,8 +29,8 @@ def forest(design: DesignVerdict, alpha: float, title: str) -> Figure:
         if (formatted := words.numbers(contrast, alpha))
     ]
     description = "\n".join(
-        f"{contrast.name}: {words.headline(contrast.headline)}, "
-        f"{metric_label(contrast.metric)} {numbers}, margin {contrast.margin:g}"
+        f"{contrast.name}: {words.decision(contrast)}, "
+        f"{metric_label(contrast.metric)} {numbers}, margin {margin_text(contrast)}"
         for contrast, numbers in rows
     )
     names = [balanced(contrast.name, 38) for contrast, _ in rows]
@@ -52,7 +53,7 @@ def forest(design: DesignVerdict, alpha: float, title: str) -> Figure:
             place,
             f"{metric_label(contrast.metric)}, expected "
             f"{words.SHORT_EXPECTATIONS[contrast.says]}: "
-            f"{words.headline(contrast.headline)}\n{numbers}",
+            f"{words.decision(contrast)}\n{numbers}",
             transform=axes.get_yaxis_transform(),
             va="center",
             fontsize=7,
@@ -98,7 +99,7 @@ def _contrast(
     axes: Axes, contrast: ContrastVerdict, place: float, limits: tuple[float, float]
 ) -> None:
     """Draw the values of the seeds, both intervals and the effect in one row."""
-    look = DECISIONS[contrast.headline]
+    look = DECISIONS[contrast.decision]
     assert contrast.effect is not None
     axes.plot(
         [value / contrast.margin for value in contrast.values.values()],

@@ -11,7 +11,7 @@ and protanopia (Machado et al. 2009).
 from hashlib import sha256
 from typing import NamedTuple
 
-from normbench.verdicts.verdict import Headline
+from normbench.verdicts.verdict import Decision
 
 
 class Look(NamedTuple):
@@ -61,12 +61,11 @@ _OTHER_COLOURS = (
 )
 _MARKERS, _LINES = "oDsv^<>pP", ("-", "--", "-.", ":")
 
-DECISIONS: dict[Headline, Look] = {
-    "supported": Look("#1a9850", "o", "-"),
-    "refuted": Look("#e0452c", "X", "-"),
-    "equivalent": Look("#9a5fd0", "s", "-"),
-    "inconclusive": Look("#a07a00", "D", "--"),
-    "withdrawn": Look("#68727c", "P", ":"),
+DECISIONS: dict[Decision, Look] = {
+    "confirmed": Look("#1a9850", "o", "-"),
+    "contradicted": Look("#e0452c", "X", "-"),
+    "no relevant difference": Look("#9a5fd0", "s", "-"),
+    "not decided": Look("#a07a00", "D", "--"),
     "not tested": Look("#7d858d", "x", ":"),
 }
 

@@ -41,7 +41,8 @@ from normbench.report.figures.series import (
     styled_series,
 )
 from normbench.report.published import Published, published_for
-from normbench.verdicts.registration import Claim, Design, arm_of, level_of
+from normbench.verdicts.design import Design, arm_of, level_of
+from normbench.verdicts.registration import Claim
 from normbench.verdicts.verdict import CellSummary, DesignVerdict, Verdict
 
 Panels = dict[str, list[Series]]
@@ -174,9 +175,6 @@ def _notes(design: DesignVerdict, verdict: Verdict) -> Iterator[str]:
     """Yield notes on the intervals and on runs that are missing from the means."""
     if verdict.budget != "full":
         yield f"a {verdict.budget} check, not the registered one"
-    for reason, contrasts in design.reasons.items():
-        names = f" ({'; '.join(contrasts)})" if contrasts else ""
-        yield f"withdrawn{names}: {reason}"
     counts = [cell.n for cell in design.cells if cell.n]
     if counts and max(counts) > 1:
         seeds = count_range(counts)
@@ -276,7 +274,11 @@ def _expected_slopes(
 ) -> None:
     """Draw the slopes that contrasts of `metric` expect, on logarithmic axes."""
     for contrast in registered.contrasts if registered else ():
-        if contrast.metric != metric or not contrast.log2 or contrast.slope is None:
+        if (
+            contrast.metric != metric
+            or contrast.scale != "log2"
+            or contrast.slope is None
+        ):
             continue
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

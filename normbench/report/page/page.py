@@ -26,7 +26,8 @@ from normbench.report.page.material import Material, reason
 from normbench.report.page.pictures import QUALITY, Gallery, gallery
 from normbench.report.published import published_line
 from normbench.verdicts.registration import Claim
-from normbench.verdicts.verdict import ContrastVerdict, Headline
+from normbench.verdicts.verdict import ContrastVerdict, Decision, Headline
+from normbench.verdicts.wording import margin_text
 
 FOLDER = Path(__file__).parent
 SCRIPTS = (
@@ -38,11 +39,14 @@ MAX_BYTES = 5 * 2**20
 """A page that would be larger gets curves with fewer points, or none."""
 MAX_FAILURES = 200
 """Rows in the table of failures; the explorer has every run."""
-SYMBOLS: dict[Headline, str] = {
-    "supported": "\N{CHECK MARK}",
-    "refuted": "\N{MULTIPLICATION SIGN}",
-    "equivalent": "=",
-    "inconclusive": "?",
+SYMBOLS: dict[Headline | Decision, str] = {
+    "holds": "\N{CHECK MARK}",
+    "confirmed": "\N{CHECK MARK}",
+    "holds in part": "\N{PLUS-MINUS SIGN}",
+    "does not hold": "\N{MULTIPLICATION SIGN}",
+    "contradicted": "\N{MULTIPLICATION SIGN}",
+    "no relevant difference": "=",
+    "not decided": "?",
     "withdrawn": "\N{LEFTWARDS ARROW WITH HOOK}",
     "not tested": "\N{EN DASH}",
 }
@@ -121,7 +125,12 @@ def _html(
         "published": published_line,
     }
     environment.filters |= filters
-    environment.globals |= {"bar": bar, "words": words, "part_counts": part_counts}
+    environment.globals |= {
+        "bar": bar,
+        "words": words,
+        "part_counts": part_counts,
+        "margin_text": margin_text,
+    }
     script = "\n".join(_text(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     panels = read(MEASURED)

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from normbench.report import words
 from normbench.report.published import published_line
 from normbench.report.text.paragraph import paragraph
-from normbench.verdicts.registration import Claim, Contrast, Design
+from normbench.verdicts.design import Contrast, Design
+from normbench.verdicts.registration import Claim
 
 RELATIONS = {
     "greater": "is above {}",
@@ -13,6 +14,7 @@ RELATIONS = {
     "equal": "is {} within the margin",
     "not_greater": "is not above {} by the margin",
 }
+SCALES = {"ratio": "logarithm of the mean", "log2": "log2"}
 
 
 def claim_text(
@@ -20,14 +22,13 @@ def claim_text(
     statements: Mapping[str, str],
     costs: Sequence[str],
     width: int,
-    finding: str | None = None,
 ) -> str:
     """Return the whole claim as lines of at most `width` characters.
 
     `statements` maps the check of a theorem to the sentence of the theorem. `costs` are
-    lines on the cost of a check. `finding` is the finding about the claim's sentence.
+    lines on the cost of a check.
     """
-    return "\n".join(_lines(claim, statements, costs, width, finding))
+    return "\n".join(_lines(claim, statements, costs, width))
 
 
 def _lines(
@@ -35,19 +36,22 @@ def _lines(
     statements: Mapping[str, str],
     costs: Sequence[str],
     width: int,
-    finding: str | None,
 ) -> Iterator[str]:
-    yield paragraph(
-        f"{claim.name}: ", words.with_finding(claim.statement, finding), width
-    )
+    yield paragraph(f"{claim.name}: ", claim.statement, width)
+    yield "parts:"
+    for name, part in claim.parts.items():
+        text = f"{name}: {part.sentence} (for {part.scope})"
+        yield paragraph("- ", text, width, indent=2)
     yield paragraph("source: ", claim.source, width)
     theorems = [
         f"{statements[theorem.check]} (within {theorem.tolerance:g})"
+        + ("" if theorem.part is None else f"; bears {theorem.bears} {theorem.part}")
         for theorem in claim.theorems
     ]
     for title, items in (
         ("published", [published_line(line) for line in claim.published]),
         ("confounds", claim.confounds),
+        ("seen before", claim.seen),
         ("theorems", theorems),
     ):
         if items:
@@ -64,7 +68,7 @@ def _lines(
             yield paragraph(f"{kind} {name}: ", design.question, width)
             yield from _design(design, width)
     yield ""
-    yield "* primary: the verdict rests on these contrasts, adjusted by Holm"
+    yield "* primary: the headlines rest on these contrasts, adjusted by Holm"
     yield from costs
 
 
@@ -73,6 +77,8 @@ def _design(design: Design, width: int) -> Iterator[str]:
         return paragraph(f"{label:<9}", text, width, indent=2)
 
     yield row("common", design.common)
+    for name, data in design.data.items():
+        yield row("data", f"{name}: {data.overrides}")
     for arm, overrides in design.arms.items():
         yield row("arm", f"{arm}: {overrides}")
     for level, overrides in design.levels.items():
@@ -83,7 +89,7 @@ def _design(design: Design, width: int) -> Iterator[str]:
         yield row("cells", ", ".join(cells))
     choice = "not tuned"
     if len(design.rates) > 1:
-        choice = f"chosen on {design.tuning_seeds} other seeds by {design.validation}"
+        choice = f"all on every seed, chosen by {design.validation}"
     rates = ", ".join(f"{lr:g}" for lr in design.rates)
     seeds = f"{design.seeds} seeds"
     if design.looks:
@@ -104,13 +110,22 @@ def _design(design: Design, width: int) -> Iterator[str]:
 
 def _contrast(contrast: Contrast) -> str:
     name = f"{contrast.name}*" if contrast.primary else contrast.name
-    metric = f"log2 of {contrast.metric}" if contrast.log2 else contrast.metric
+    metric = " and ".join([contrast.metric, *contrast.also])
+    if contrast.scale != "difference":
+        metric = f"{SCALES[contrast.scale]} of {metric}"
     if contrast.weights is None:
         quantity = f"slope of {metric} on log2 level of {contrast.slope}"
     else:
         quantity = f"{metric}, {_weighted_sum(contrast.weights)},"
     relation = RELATIONS[contrast.says].format(f"{contrast.expected:g}")
-    margin = f"margin {contrast.margin:g}: {contrast.reason}"
+    size = (
+        f"{contrast.margin:.0%}"
+        if contrast.scale == "ratio"
+        else f"{contrast.margin:g}"
+    )
+    margin = f"margin {size}: {contrast.reason}"
+    if contrast.part is not None:
+        margin += f"; bears {contrast.bears} {contrast.part}"
     return f"{name}: {quantity} {relation} ({margin})"
 
 

@@ -1,6 +1,7 @@
-"""A verdict as text for a terminal: theorem, mechanism and outcome separately."""
+"""A verdict as text for a terminal: the parts first, then the details."""
 
 from collections.abc import Iterator
+from typing import get_args
 
 from normbench.report import words
 from normbench.report.published import published_line
@@ -8,45 +9,67 @@ from normbench.report.text.paragraph import paragraph
 from normbench.verdicts.verdict import (
     CellSummary,
     ContrastVerdict,
+    Decision,
     DesignVerdict,
     TheoremVerdict,
     Verdict,
 )
+from normbench.verdicts.wording import margin_text
 
 PLOT_WIDTH = 41
 """Characters of a plotted interval; an odd number, so that 0 is in the middle."""
-DECISION_WIDTH = 2 + max(map(len, words.HEADLINES.values()))
+DECISION_WIDTH = 2 + max(map(len, get_args(Decision)))
 """Characters of the longest decision, and two spaces after it."""
 DETAIL_INDENT = 4 + DECISION_WIDTH
 """Number of spaces before the details of a contrast."""
 
 
-def verdict_text(verdict: Verdict, width: int = 88) -> str:
-    """Return the whole verdict as lines of at most `width` characters; caveats first.
+def verdict_text(verdict: Verdict, width: int = 88, *, details: bool = False) -> str:
+    """Return a verdict as lines of at most `width` characters.
 
-    Only the plot of an interval may be wider than `width`.
+    The text has the headline and the finding of each part. With `details`, it also has
+    all theorems, cells, contrasts and rates. Only the plot of an interval may be wider
+    than `width`.
     """
-    return "\n".join(_lines(verdict, width))
+    lines = [*_parts(verdict, width)]
+    if details:
+        lines += _details(verdict, width)
+    lines += ["", f"reproduce: {verdict.command}"]
+    return "\n".join(lines)
 
 
-def _lines(verdict: Verdict, width: int) -> Iterator[str]:
-    row = words.table_row(verdict)
+def _parts(verdict: Verdict, width: int) -> Iterator[str]:
     if withdrawals := words.withdrawals([verdict]):
         yield paragraph("note: ", withdrawals, width)
     for caveat in verdict.caveats:
         yield paragraph("note: ", caveat, width)
-    yield paragraph(f"{verdict.claim}: ", row.statement, width)
-    yield paragraph("source: ", verdict.source, width)
+    yield paragraph(f"{verdict.claim}: ", verdict.statement, width)
+    for row in words.part_rows(verdict):
+        yield ""
+        yield paragraph(f"{row.headline.upper()}: ", row.sentence, width)
+        if row.finding:
+            yield paragraph("", row.finding, width, indent=2)
+        yield paragraph("for ", row.scope, width, indent=2)
+
+
+def _details(verdict: Verdict, width: int) -> Iterator[str]:
     yield ""
-    yield paragraph(f"{'THEOREM':<11}", row.theorem, width)
+    yield paragraph("source: ", verdict.source, width)
+    yield paragraph("registered: ", words.registration(verdict), width)
+    for line in verdict.seen:
+        yield paragraph("seen before: ", line, width)
+    if verdict.theorems:
+        yield ""
+        yield "THEOREM"
     for theorem in verdict.theorems:
         yield from _theorem(theorem, width)
-    for title, decision, designs in (
-        ("MECHANISM", row.mechanism, verdict.mechanisms),
-        ("OUTCOME", row.outcome, verdict.outcomes),
+    for title, designs in (
+        ("MECHANISM", verdict.mechanisms),
+        ("OUTCOME", verdict.outcomes),
     ):
-        yield ""
-        yield paragraph(f"{title:<11}", decision, width)
+        if designs:
+            yield ""
+            yield title
         for design in designs:
             yield from _design(design, verdict.alpha, width)
     if verdict.census:
@@ -61,13 +84,11 @@ def _lines(verdict: Verdict, width: int) -> Iterator[str]:
         yield ""
     for line in verdict.published:
         yield paragraph("published: ", published_line(line), width)
-    yield ""
-    yield f"reproduce: {verdict.command}"
 
 
 def _theorem(theorem: TheoremVerdict, width: int) -> Iterator[str]:
     deviation, tolerance, control = words.theorem_numbers(theorem)
-    label = f"{words.headline(theorem.decision):<{DECISION_WIDTH}}"
+    label = f"{theorem.decision:<{DECISION_WIDTH}}"
     yield paragraph(label, theorem.statement, width, indent=2)
     detail = f"deviation {deviation} (tolerance {tolerance})"
     if control:
@@ -99,18 +120,7 @@ def _cell(cell: CellSummary, metric: str | None) -> str:
         sd = cell.sd.get(metric)
         deviation = "" if sd is None else f" sd {sd:.4f}"
         parts.insert(0, f"{metric} {cell.mean[metric]:.4f}{deviation}")
-    rate = cell.rate
-    origin = " (chosen by a full check)" if rate.frozen else ""
-    parts.append(f"lr {rate.lr:g}{origin}")
-    if len(rate.validation) > 1:
-        validation = ", ".join(
-            f"{lr}: {'-' if value is None else f'{value:.4f}'}"
-            for lr, value in rate.validation.items()
-        )
-        edge = ", at the edge" if rate.at_edge else ""
-        parts.append(
-            f"good {words.good_rates(cell)}{edge}; validation by lr {validation}"
-        )
+    parts.append(words.rates(cell))
     return ", ".join(filter(None, parts))
 
 
@@ -120,21 +130,17 @@ def _contrast(
     name = f"{contrast.name}*" if contrast.primary else contrast.name
     if contrast.exploratory:
         name += " (exploratory)"
-    label = f"{words.headline(contrast.headline):<{DECISION_WIDTH}}"
+    label = f"{words.decision(contrast):<{DECISION_WIDTH}}"
     yield paragraph(label, name, width, indent=4)
     if numbers := words.numbers(contrast, alpha):
-        line = f"{contrast.metric} {numbers}, margin {contrast.margin:g}"
+        line = f"{contrast.metric} {numbers}, margin {margin_text(contrast)}"
         yield paragraph("", line, width, indent=DETAIL_INDENT)
         yield " " * DETAIL_INDENT + plot(contrast, limit)
     if contrast.above is not None:
         interval = f"{contrast.above_low:.0%}, {contrast.above_high:.0%}"
         line = f"above 0 on {contrast.above:.0%} of seeds [{interval}]"
         yield paragraph("", line, width, indent=DETAIL_INDENT)
-    if contrast.at_one_rate:
-        effects = (
-            f"{lr}: {effect:+.4f}" for lr, effect in contrast.at_one_rate.items()
-        )
-        line = f"on tuning seeds, every cell at one lr {', '.join(effects)}"
+    for line in words.other_estimates(contrast):
         yield paragraph("", line, width, indent=DETAIL_INDENT)
     yield paragraph("", words.explanation(contrast), width, indent=DETAIL_INDENT)
 

@@ -1,0 +1,167 @@
+"""Choose the learning rate of each seed from the runs of a cell at all rates.
+
+Every seed of a cell is trained at every rate, so the choice of the rate is part of
+what is compared, and its noise is in the interval. `normbench.verdicts.choosing` has
+the ways of choosing; the simulation in docs/method.json compares them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normbench.config.schema import RunRecord
+from normbench.verdicts.choosing import Choosing, chosen
+from normbench.verdicts.metrics import is_maximized, metric_of
+
+Runs = Mapping[int, RunRecord]
+"""Seed -> record, whatever its status."""
+
+CHOOSING: Choosing = "cross_fitted"
+"""The way of choosing rates for every decision."""
+DROP_ERRORS = 3.0
+"""Standard errors by which a rate must be worse to be dropped."""
+GOOD = 0.1
+"""A rate is good if its validation metric is at most this share worse than the best."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of a cell at all of its rates.
+
+    `runs` has the rates in ascending order. The rates of `dropped` have no runs beyond
+    those of the first look. `validation` is the metric that chooses the rates.
+    `frozen` is true if an earlier check chose the only rate.
+    """
+
+    runs: Mapping[float, Runs]
+    validation: str
+    dropped: frozenset[float] = frozenset()
+    frozen: bool = False
+
+    @cached_property
+    def kept(self) -> list[float]:
+        """The rates at which all seeds have runs, in ascending order."""
+        return [lr for lr in self.runs if lr not in self.dropped]
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """The seeds that have a run at every kept rate, in ascending order."""
+        return sorted(set.intersection(*(set(self.runs[lr]) for lr in self.kept)))
+
+    def below(self, n: int | None) -> "Grid":
+        """Return the grid of the seeds below `n`; with None, of all seeds."""
+        if n is None:
+            return self
+        runs = {
+            lr: {seed: record for seed, record in by_seed.items() if seed < n}
+            for lr, by_seed in self.runs.items()
+        }
+        return Grid(runs, self.validation, self.dropped, self.frozen)
+
+    def with_runs(self, runs: Mapping[float, Runs]) -> "Grid":
+        """Return the grid with more runs of its kept rates."""
+        merged = {
+            lr: {**by_seed, **runs.get(lr, {})} for lr, by_seed in self.runs.items()
+        }
+        return Grid(merged, self.validation, self.dropped, self.frozen)
+
+    def scores(
+        self, rates: Sequence[float], seeds: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """Return the validation metric [seeds, rates], negative if it is maximized.
+
+        A run without the metric, such as a diverged run, has +inf.
+        """
+        records = [self.runs[lr][seed] for lr in rates for seed in seeds]
+        sign = -1 if is_maximized(self.validation, records) else 1
+        return np.array(
+            [
+                [
+                    inf
+                    if (value := self._validation(lr, seed)) is None
+                    else sign * value
+                    for lr in rates
+                ]
+                for seed in seeds
+            ],
+            np.float64,
+        )
+
+    def _validation(self, lr: float, seed: int) -> float | None:
+        record = self.runs[lr][seed]
+        # A diverged run is never the best, whatever its metric counts as elsewhere.
+        return None if record.status != "ok" else metric_of(record, self.validation)
+
+    def choice(self, how: Choosing = CHOOSING) -> dict[int, float]:
+        """Return seed -> chosen rate. A single seed chooses for itself."""
+        if len(self.kept) == 1:
+            return dict.fromkeys(self.seeds, self.kept[0])
+        how = "nested" if len(self.seeds) < 2 else how
+        indices = chosen(self.scores(self.kept, self.seeds), self.kept, how)
+        return {
+            seed: self.kept[index]
+            for seed, index in zip(self.seeds, indices.tolist(), strict=True)
+        }
+
+    def chosen_runs(self, how: Choosing = CHOOSING) -> dict[int, RunRecord]:
+        """Return seed -> the record at the chosen rate."""
+        return {seed: self.runs[lr][seed] for seed, lr in self.choice(how).items()}
+
+    def means(self) -> dict[float, float]:
+        """Return rate -> mean of `scores` over the seeds that have runs at it."""
+        return {
+            lr: float(self.scores([lr], sorted(by_seed)).mean()) if by_seed else inf
+            for lr, by_seed in self.runs.items()
+        }
+
+    def clearly_worse(self) -> frozenset[float]:
+        """Return the kept rates that need no further seeds.
+
+        Such a rate is worse than the best rate on every seed, and its mean is worse by
+        more than DROP_ERRORS standard errors. A rate at which a run has no metric is
+        dropped if another rate has one on every seed.
+        """
+        scores = self.scores(self.kept, self.seeds)
+        best = int(scores.mean(axis=0).argmin())
+        worse = set()
+        for index, lr in enumerate(self.kept):
+            differences = scores[:, index] - scores[:, best]
+            if index == best or not np.isfinite(scores[:, best]).all():
+                continue
+            error = differences.std(ddof=1) / len(differences) ** 0.5
+            beyond = differences.mean() > DROP_ERRORS * error
+            if not np.isfinite(differences).all() or (differences.min() > 0 and beyond):
+                worse.add(lr)
+        return frozenset(worse)
+
+    def best(self) -> float:
+        """Return the rate with the best mean; the lowest of equally good rates."""
+        means = self.means()
+        return min(means, key=lambda lr: means[lr])
+
+
+def common_rates(grids: Sequence[Grid]) -> list[float]:
+    """Return the rates that all grids have kept, in ascending order."""
+    return sorted(set.intersection(*(set(grid.kept) for grid in grids)))
+
+
+def best_common_rate(grids: Sequence[Grid]) -> float | None:
+    """Return the common rate at which the cells together are the best on validation.
+
+    The means of a cell are relative to the best mean of this cell, so that cells with
+    large metrics do not decide alone. None if there is no common rate.
+    """
+    rates = common_rates(grids)
+    if not rates:
+        return None
+    totals = dict.fromkeys(rates, 0.0)
+    for grid in grids:
+        means = grid.means()
+        best = min(means.values())
+        for lr in rates:
+            totals[lr] += means[lr] - best if best != inf else 0.0
+    return min(totals, key=lambda lr: totals[lr])
