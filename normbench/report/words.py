@@ -117,7 +117,7 @@ def part_rows(verdict: Verdict) -> list[PartRow]:
 def headline(part: PartVerdict) -> str:
     """Return the headline of a part with what limits it."""
     limits = [part.withdrawn] if part.withdrawn else part.caveats
-    return f"{part.headline} ({'; '.join(limits)})" if limits else part.headline
+    return f"{part.shown} ({'; '.join(limits)})" if limits else part.shown
 
 
 def finding(part: PartVerdict, verdict: Verdict) -> str:
@@ -138,7 +138,7 @@ def finding(part: PartVerdict, verdict: Verdict) -> str:
 
 
 def headlines(verdict: Verdict) -> str:
-    """Return the headlines of all parts in one line, with the names of several parts."""
+    """Return the headlines of all parts in one line; several have names."""
     if len(verdict.parts) == 1:
         return headline(verdict.parts[0])
     return ", ".join(f"{part.name}: {headline(part)}" for part in verdict.parts)
@@ -186,8 +186,9 @@ def other_estimates(contrast: ContrastVerdict) -> list[str]:
     if contrast.nested:
         lines.append(f"tuned by one seed: {text(contrast.nested)}")
     if contrast.at_common_rate:
+        best = " (best)"
         rates = ", ".join(
-            f"{lr}{' (best)' if lr == contrast.best_common_rate else ''}: {text(estimate)}"
+            f"{lr}{best if lr == contrast.best_common_rate else ''}: {text(estimate)}"
             for lr, estimate in contrast.at_common_rate.items()
         )
         lines.append(f"every cell at one lr {rates}")

@@ -81,10 +81,9 @@ def with_remarks(verdict: Verdict, folder: Path) -> Verdict:
         for part in verdict.parts:
             finding = filled(remarks.findings.get(part.name, ""), verdict)
             reason = remarks.withdrawn.get(part.name)
-            changes = {"finding": finding, "withdrawn": reason}
-            if reason is not None:
-                changes["headline"] = "withdrawn"
-            parts.append(part.model_copy(update=changes))
+            parts.append(
+                part.model_copy(update={"finding": finding, "withdrawn": reason})
+            )
     except ValueError as error:
         raise RequestError(f"{path}: {error}") from None
     return verdict.model_copy(update={"parts": parts})

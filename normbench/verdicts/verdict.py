@@ -32,7 +32,7 @@ Headline = Literal[
     "not tested",
     "withdrawn",
 ]
-"""What is said of a part of a claim; "withdrawn" if a remark withdrew it later."""
+"""What is said of a part of a claim; "withdrawn" if a remark withdrew it."""
 
 Result = Literal["for", "small", "against", "open", "not tested"]
 """What a theorem or a contrast says of its part; small: a difference within the
@@ -333,6 +333,11 @@ class PartVerdict(_Reported):
     caveats: list[str] = []
     finding: str = ""
     withdrawn: str | None = None
+
+    @property
+    def shown(self) -> Headline:
+        """The headline, or "withdrawn"."""
+        return "withdrawn" if self.withdrawn else self.headline
 
 
 class Registered(_Reported):
