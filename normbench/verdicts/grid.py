@@ -127,15 +127,17 @@ class Grid:
         """
         scores = self.scores(self.kept, self.seeds)
         best = int(scores.mean(axis=0).argmin())
+        if not np.isfinite(scores[:, best]).all():
+            return frozenset()
         worse = set()
         for index, lr in enumerate(self.kept):
             differences = scores[:, index] - scores[:, best]
-            if index == best or not np.isfinite(scores[:, best]).all():
-                continue
-            error = differences.std(ddof=1) / len(differences) ** 0.5
-            beyond = differences.mean() > DROP_ERRORS * error
-            if not np.isfinite(differences).all() or (differences.min() > 0 and beyond):
+            if not np.isfinite(differences).all():
                 worse.add(lr)
+            elif differences.min() > 0:
+                error = differences.std(ddof=1) / len(differences) ** 0.5
+                if differences.mean() > DROP_ERRORS * error:
+                    worse.add(lr)
         return frozenset(worse)
 
     def best(self) -> float:

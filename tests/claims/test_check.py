@@ -4,19 +4,21 @@ import copy
 import gzip
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import numpy as np
 import pytest
 from checks_made import ENGINE, Runner, a_claim, an_error, checked, in_folder
 
 from normbench.claims.check import check, prepare, with_arm, write_verdict
 from normbench.claims.trial import Request
-from normbench.config.schema import AtEnd, RunConfig
+from normbench.config.schema import RunConfig
 from normbench.errors import NormbenchError, RequestError
 from normbench.records.store import read_compact
 from normbench.sweeps import round
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import BudgetName, Claim, read_claim
+from normbench.verdicts.verdict import Verdict
 
 
 @pytest.fixture
@@ -26,25 +28,35 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> Runner:
     return made
 
 
-def test_rates_are_tuned_on_other_seeds_and_extended_at_an_edge(
+def tried(verdict: Verdict, cell: int = 0) -> dict[float, float | None]:
+    """Return rate -> mean validation metric of a cell of the first outcome."""
+    return {r.lr: r.validation for r in verdict.outcomes[0].cells[cell].rates}
+
+
+def headline(verdict: Verdict) -> str:
+    (part,) = verdict.parts
+    return part.headline
+
+
+def test_every_seed_has_every_rate_and_an_edge_is_extended(
     runner: Runner, tmp_path: Path
 ) -> None:
     verdict = checked(a_claim(extend=5), tmp_path)
     for cell in verdict.outcomes[0].cells:
-        assert cell.rate.lr == 0.8
-        assert list(cell.rate.validation) == ["0.1", "0.2", "0.4", "0.8", "1.6"]
-        assert not cell.rate.at_edge
-    asked = set(runner.seeds("batch"))
-    assert {seed for lr, seed in asked if lr != 0.8} == {1000, 1001}
-    assert {seed for lr, seed in asked if lr == 0.8} == {*range(8), 1000, 1001}
-    assert (verdict.outcome, verdict.outcomes[0].contrasts[0].n) == ("supported", 8)
+        assert [rate.lr for rate in cell.rates] == [0.1, 0.2, 0.4, 0.8, 1.6]
+        assert {rate.lr: rate.seeds for rate in cell.rates if rate.seeds} == {0.8: 8}
+        assert cell.usual_rate == 0.8
+        assert not cell.at_edge
+    rates = (0.1, 0.2, 0.4, 0.8, 1.6)
+    assert sorted(runner.seeds("batch")) == [(lr, s) for lr in rates for s in range(8)]
+    assert (headline(verdict), verdict.outcomes[0].contrasts[0].n) == ("holds", 8)
 
 
 def test_a_best_rate_at_an_edge_is_a_caveat(runner: Runner, tmp_path: Path) -> None:
     verdict = checked(a_claim(extend=1), tmp_path)
-    assert {cell.rate.lr for cell in verdict.outcomes[0].cells} == {0.4}
-    # The good rates are within the margin of the best one.
-    assert verdict.outcomes[0].cells[0].rate.good == [0.1, 0.2, 0.4]
+    assert {cell.usual_rate for cell in verdict.outcomes[0].cells} == {0.4}
+    # The good rates are at most ten per cent worse than the best one.
+    assert verdict.outcomes[0].cells[0].good == [0.1, 0.2, 0.4]
     assert any("edge" in caveat and "a@2" in caveat for caveat in verdict.caveats)
 
 
@@ -56,22 +68,66 @@ def test_rates_are_halved_while_all_runs_diverge(
     plain["outcomes"]["digits"]["validation"] = "val/loss"
     runner.metrics = lambda config: {**an_error(config), "val/loss": config.lr}
     verdict = checked(Claim(**plain), tmp_path)
-    tried = verdict.outcomes[0].cells[0].rate
-    assert tried.validation == {
-        "0.0125": 0.0125,
-        "0.025": 0.025,
-        "0.05": 0.05,
-        "0.1": None,
-        "0.2": None,
-    }
-    assert (tried.lr, tried.at_edge) == (0.0125, True)
+    assert tried(verdict) == pytest.approx(
+        {0.0125: 0.0125, 0.025: 0.025, 0.05: 0.05, 0.1: None, 0.2: None}
+    )
+    cell = verdict.outcomes[0].cells[0]
+    assert (cell.usual_rate, cell.at_edge) == (0.0125, True)
 
 
-def test_one_rate_is_not_tuned(runner: Runner, tmp_path: Path) -> None:
+def test_one_rate_is_no_choice(runner: Runner, tmp_path: Path) -> None:
     verdict = checked(a_claim(rates=[0.1]), tmp_path)
     assert len(runner.rounds) == 1
     assert {seed for _, seed in runner.seeds("batch")} == set(range(8))
     assert verdict.caveats == []
+    (contrast,) = verdict.outcomes[0].contrasts
+    assert (contrast.nested, contrast.at_common_rate) == (None, {})
+
+
+def test_other_seeds_choose_the_rate_of_a_seed(runner: Runner, tmp_path: Path) -> None:
+    def metrics(config: RunConfig) -> dict[str, float | None]:
+        """Let seed 3 alone prefer the rate .1, by a little."""
+        values = an_error(config)
+        validation = values["val/error"]
+        assert validation is not None
+        if config.lr == 0.1 and config.seed == 3:
+            values["val/error"] = validation - 0.002
+        return values
+
+    runner.metrics = metrics
+    verdict = checked(a_claim(extend=0), tmp_path)
+    for cell in verdict.outcomes[0].cells:
+        assert {rate.lr: rate.seeds for rate in cell.rates} == {0.1: 0, 0.2: 8}
+    (contrast,) = verdict.outcomes[0].contrasts
+    assert contrast.effect == pytest.approx(-0.1)
+    assert set(contrast.at_common_rate) == {"0.1", "0.2"}
+    assert contrast.best_common_rate == "0.2"
+    assert contrast.nested is not None and contrast.nested.n == 8
+
+
+def test_a_clearly_worse_rate_has_no_further_seeds(
+    runner: Runner, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 64)
+
+    def metrics(config: RunConfig) -> dict[str, float | None]:
+        worse = 0.3 * (config.lr == 0.1)
+        return {
+            f"{split}/error": 0.4 + worse + float(noise[config.seed]) * (norm - 0.5)
+            for split in ("train", "val", "test")
+            for norm in [float(config.norm.name == "batch")]
+        }
+
+    runner.metrics = metrics
+    verdict = checked(a_claim(extend=0, looks=[8, 10]), tmp_path)
+    (contrast,) = verdict.outcomes[0].contrasts
+    assert contrast.looks == [8, 10]
+    for cell in verdict.outcomes[0].cells:
+        assert [(r.lr, r.n, r.dropped) for r in cell.rates] == [
+            (0.1, 8, True),
+            (0.2, 10, False),
+        ]
+        assert cell.n == 10
 
 
 def test_the_best_rate_is_the_highest_of_a_metric_that_its_task_maximizes(
@@ -81,13 +137,13 @@ def test_the_best_rate_is_the_highest_of_a_metric_that_its_task_maximizes(
     verdict = checked(a_claim(rates=[0.1, 0.8, 1.4], extend=0), tmp_path)
     (outcome,) = verdict.outcomes
     for cell in outcome.cells:
-        assert (cell.rate.lr, cell.rate.at_edge) == (0.1, True)
-        assert cell.rate.good == [0.1, 0.8, 1.4]
+        assert (cell.usual_rate, cell.at_edge) == (0.1, True)
+        assert cell.good == [0.1, 0.8, 1.4]
     assert outcome.gate == {"a": False, "b": False}  # neither is above .9
     # Of other metrics less is better.
     runner.changes["primary_metric"] = "test/accuracy"
     again = checked(a_claim(rates=[0.1, 0.8, 1.4], extend=0), tmp_path / "other")
-    assert [cell.rate.lr for cell in again.outcomes[0].cells] == [0.8, 0.8]
+    assert [cell.usual_rate for cell in again.outcomes[0].cells] == [0.8, 0.8]
     assert again.outcomes[0].gate == {"a": True, "b": True}
 
 
@@ -100,15 +156,39 @@ def test_quick_has_six_seeds_and_the_rates_it_is_given(
     verdict = check(claim, prepare(claim, request), "")
     assert set(runner.seeds("batch")) == {(0.7, seed) for seed in range(6)}
     assert set(runner.seeds("group")) == {(0.2, seed) for seed in range(6)}
-    assert [cell.rate.frozen for cell in verdict.outcomes[0].cells] == [True, False]
+    assert [cell.frozen for cell in verdict.outcomes[0].cells] == [True, False]
     assert "for 1 of 2 cells" in verdict.caveats[0]
 
 
 def test_smoke_tests_nothing(runner: Runner, tmp_path: Path) -> None:
     verdict = checked(a_claim(), tmp_path, "smoke")
-    assert verdict.outcome == "not tested"
+    assert headline(verdict) == "not tested"
     assert [len(runs) for runs in runner.rounds] == [2]
     assert {config.budget.max_steps for config in runner.rounds[0]} == {10}
+
+
+def test_a_design_is_repeated_on_each_data_set(runner: Runner, tmp_path: Path) -> None:
+    data = {
+        "small": {"overrides": "data.size=14"},
+        "large": {"overrides": "data.size=28", "below": 0.05, "rates": [0.4]},
+    }
+    verdict = checked(a_claim(extend=0, data=data), tmp_path)
+    small, large = verdict.outcomes
+    assert (small.name, small.data) == ("digits-small", "small")
+    assert (large.name, large.data) == ("digits-large", "large")
+    assert [rate.lr for rate in large.cells[0].rates] == [0.4]
+    assert (small.gate, large.gate) == (
+        {"a": True, "b": True},
+        {"a": False, "b": False},
+    )
+    sizes = [c.data.options["size"] for c in chain.from_iterable(runner.rounds)]
+    assert (sizes.count(14), sizes.count(28)) == (32, 16)
+    # One data set decides for the part, and the other does not decide.
+    assert headline(verdict) == "not decided"
+    smaller = a_claim(data=data).model_dump(exclude_defaults=True)
+    smaller["quick"]["digits"] = {"data": ["large"]}
+    quick = checked(Claim(**smaller), tmp_path, "quick")
+    assert [design.name for design in quick.outcomes] == ["digits-large"]
 
 
 def test_finished_runs_are_not_repeated_and_an_interrupted_check_continues(
@@ -121,14 +201,14 @@ def test_finished_runs_are_not_repeated_and_an_interrupted_check_continues(
 
     runner.status = interrupted
     with pytest.raises(KeyboardInterrupt):
-        checked(a_claim(), tmp_path)
+        checked(a_claim(rates=[0.1]), tmp_path)
     runner.status = lambda config: "ok"
     done = sum(map(len, runner.rounds))
     runner.rounds.clear()
-    verdict = checked(a_claim(), tmp_path)
+    verdict = checked(a_claim(rates=[0.1]), tmp_path)
     assert [config.seed for config in chain.from_iterable(runner.rounds)] == [5, 6, 7]
     runner.rounds.clear()
-    assert checked(a_claim(), tmp_path).outcomes == verdict.outcomes
+    assert checked(a_claim(rates=[0.1]), tmp_path).outcomes == verdict.outcomes
     assert runner.rounds == []
     assert done > 3
 
@@ -154,15 +234,13 @@ def test_a_shared_run_measures_the_probes_of_both_designs(
     verdict = checked(Claim(**plain), tmp_path)
     assert [len(runs) for runs in runner.rounds] == [16]
     assert verdict.outcomes[0].contrasts[0].effect == 0.0
-    assert verdict.outcomes[1].decision == "supported"
+    assert verdict.outcomes[1].contrasts[0].decision == "confirmed"
 
 
-def at_end(runner: Runner, *, tuning: bool) -> set[tuple[str, ...]]:
-    """Return what the runs of the tuning seeds, or of the test seeds, evaluate."""
+def at_end(runner: Runner) -> set[tuple[str, ...]]:
+    """Return what the runs evaluate at their end."""
     return {
-        tuple(config.evaluation.at_end)
-        for config in chain.from_iterable(runner.rounds)
-        if (config.seed >= 1000) == tuning
+        tuple(config.evaluation.at_end) for config in chain.from_iterable(runner.rounds)
     }
 
 
@@ -170,22 +248,14 @@ def test_runs_measure_what_a_design_needs_and_no_more(
     runner: Runner, tmp_path: Path
 ) -> None:
     checked(a_claim(extend=0), tmp_path / "a")
-    assert at_end(runner, tuning=True) == {("val",)}
-    assert at_end(runner, tuning=False) == {get_args(AtEnd)}
+    assert at_end(runner) == {("val", "train")}
     for config in chain.from_iterable(runner.rounds):
         assert config.evaluations == 1
         assert config.evaluation.batch_size == "auto"
         assert config.evaluation.train_samples is None
-    runner.rounds.clear()
-    runner.metrics = lambda config: {
-        **an_error(config),
-        "val_recomputed/error": config.lr,
-    }
-    checked(a_claim(extend=0, validation="val_recomputed/error"), tmp_path / "b")
-    assert at_end(runner, tuning=True) == {("val_recomputed",)}
 
 
-def test_a_shared_tuning_run_measures_the_statistics_of_both_designs(
+def test_a_shared_run_measures_the_statistics_of_both_designs(
     runner: Runner, tmp_path: Path
 ) -> None:
     runner.metrics = lambda config: {
@@ -196,8 +266,7 @@ def test_a_shared_tuning_run_measures_the_statistics_of_both_designs(
     other = copy.deepcopy(plain["outcomes"]["digits"])
     plain["outcomes"]["other"] = other | {"validation": "val_recomputed/error"}
     checked(Claim(**plain), tmp_path)
-    assert at_end(runner, tuning=True) == {("val", "val_recomputed")}
-    assert at_end(runner, tuning=False) == {get_args(AtEnd)}
+    assert at_end(runner) == {("val", "train", "val_recomputed")}
 
 
 def test_a_design_chooses_its_evaluation(runner: Runner, tmp_path: Path) -> None:
@@ -217,7 +286,7 @@ def test_a_failed_run_is_counted_and_is_a_caveat(
 ) -> None:
     runner.status = lambda c: "failed" if (c.seed, c.lr) == (3, 0.1) else "ok"
     verdict = checked(a_claim(rates=[0.1]), tmp_path)
-    assert verdict.outcome == "inconclusive"
+    assert headline(verdict) == "not decided"
     assert [cell.failed for cell in verdict.outcomes[0].cells] == [1, 1]
     assert any("2 of 16 runs failed" in caveat for caveat in verdict.caveats)
 
@@ -252,7 +321,7 @@ def test_an_extra_arm_does_not_change_the_registered_verdict(
     registered, extra = verdict.outcomes[0].contrasts
     assert registered == without.outcomes[0].contrasts[0]
     assert verdict.registration == without.registration
-    assert verdict.outcome == without.outcome == "supported"
+    assert headline(verdict) == headline(without) == "holds"
     assert (extra.exploratory, extra.primary) == (True, False)
     assert extra.p_adjusted is None
     assert extra.effect == pytest.approx(0, abs=1e-9)
@@ -282,7 +351,7 @@ def test_a_full_verdict_is_written_with_its_records(
     compact = path.with_name("records.jsonl.gz")
     records = read_compact(compact)
     assert [record.run_id for record in records] == verdict.run_ids
-    assert {record.config.seed for record in records} == {*range(8), 1000, 1001}
+    assert {record.config.seed for record in records} == {*range(8)}
     before = compact.read_bytes()
     write_verdict(verdict, tmp_path / "runs", tmp_path / "tiny")
     assert compact.read_bytes() == before

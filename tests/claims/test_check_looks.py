@@ -77,9 +77,9 @@ def test_a_settled_contrast_is_frozen_and_its_cell_stops(
 ) -> None:
     verdict = checked(claim(), tmp_path)
     clear, open_ = contrasts(verdict)
-    assert (clear.decision, clear.n, clear.looks) == ("supported", 8, [8])
+    assert (clear.decision, clear.n, clear.looks) == ("confirmed", 8, [8])
     assert clear.stopped_early
-    assert (open_.decision, open_.n) == ("inconclusive", 32)
+    assert (open_.decision, open_.n) == ("not decided", 32)
     assert (open_.looks, open_.planned) == ([8, 16, 32], 32)
     assert seeds_run(runner) == {
         "batch": [8, 0, 0],
@@ -97,7 +97,7 @@ def test_a_check_ends_when_all_contrasts_are_settled(
 ) -> None:
     verdict = checked(claim({"contrasts": TINY_CONTRASTS}), tmp_path)
     assert seeds_run(runner)["batch"] == [8]
-    assert verdict.outcome == "supported"
+    assert verdict.parts[0].headline == "holds"
 
 
 TINY_CONTRASTS = TINY["outcomes"]["digits"]["contrasts"]
@@ -123,11 +123,11 @@ def test_rounds_are_called_by_their_look(runner: Runner, tmp_path: Path) -> None
     for made, folder in ((claim(), "looks"), (claim({"looks": None}), "fixed")):
         rounds = Rounds(Results(tmp_path / folder), observe)
         check(made, prepare(made, Request(rounds, "full", ENGINE)), "")
-    assert [title for title in titles if "rates" not in title] == [
-        "check: test seeds, look 1 of 3",
-        "check: test seeds, look 2 of 3",
-        "check: test seeds, look 3 of 3",
-        "check: test seeds",
+    assert titles == [
+        "check: seeds, look 1 of 3",
+        "check: seeds, look 2 of 3",
+        "check: seeds, look 3 of 3",
+        "check: seeds",
     ]
 
 
@@ -152,7 +152,7 @@ def test_a_quick_check_has_one_look(runner: Runner, tmp_path: Path) -> None:
     (contrast,) = contrasts(verdict)
     assert (contrast.n, contrast.looks, contrast.planned) == (6, [], None)
     smoke = checked(claim(), tmp_path, "smoke")
-    assert smoke.outcome == "not tested"
+    assert smoke.parts[0].headline == "not tested"
 
 
 def test_a_failed_run_stops_its_contrasts(runner: Runner, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_every_check_has_a_tolerance_here() -> None:
 def holds(finding: Finding, tolerance: float) -> bool:
     theorem = Theorem(check="x", tolerance=tolerance)
     measured = finding.deviation, finding.control, finding.detail
-    return judge_theorem(theorem, "", *measured).decision == "supported"
+    return judge_theorem(theorem, "", *measured).decision == "confirmed"
 
 
 @pytest.mark.parametrize("name", TOLERANCES)
