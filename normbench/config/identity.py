@@ -46,10 +46,13 @@ has this value, so that older records keep their ids.
 """
 
 LEFT_OUT = {
+    "digits": frozenset(),
     "display_names": frozenset(),
+    "language": frozenset(),
     "mnist5k": frozenset(),
     "photographs": frozenset(),
     "shapes": frozenset(),
+    "textures": frozenset(),
     "content_folder": frozenset({"path", "style_paths", "strict"}),
     "folder": frozenset({"path", "test_path", "strict", "memory_gb", "workers"}),
     "hf": frozenset({"dataset", "subset", "revision"}),
