@@ -28,6 +28,7 @@ ADDED_LATER: dict[str, Any] = {
     "task.qk_norm": "none",
     "data.augment": [],
     "data.content": "raw",
+    "data.held_out": "cat",
     "data.fingerprint": None,  # an embedded data set has its known content
     # Options of text_csv. The data set hf also has columns, but they are never null.
     "data.header": True,

@@ -31,8 +31,8 @@ MIN_LENGTH, MAX_LENGTH = 8, 64
 SINGLE, PAIR, GAP = (1, 2, 4, 8), (1, 4), (1, 2)
 """The values, equally probable, of the entries of the tables in the module docstring.
 
-With these values, a small Transformer with LayerNorm misclassifies about a sixth of the
-texts after two epochs.
+With these values, a classifier that knows all tables misclassifies 4.5 % of the texts,
+nearly all of them short, and one that only counts tokens 15 %.
 """
 
 SEED = 20
@@ -44,11 +44,15 @@ Integers = NDArray[np.int64]
 class Language(Data, name="language"):
     """Texts of eight made-up languages; the label is the language.
 
-    Every text starts from two random tokens, which are not part of it. Half of the
-    texts have 13 tokens or fewer, nine tenths 37 or fewer, and two in a thousand have
-    the largest length, 64. A short text has little evidence of its language. Token 0 is
-    the pad. Text i depends on `languages` and i alone, and its language is i mod
-    `languages`. The seed draws only the split.
+    Lengths have a heavy tail: the quantiles .25, .5, .75, .9, .95 and .99 are 10, 13,
+    22, 36, 47 and 60 tokens, and 18 of 8,000 texts have the largest length, 64. A short
+    text has little evidence of its language. Every text follows two random tokens that
+    are not part of it. Token 0 is the pad. Text i depends only on `languages` and i. Its
+    language is i mod `languages`. The seed draws only the split.
+
+    With the defaults of task=transformer (two epochs) and norm=layer, about a sixth of
+    the test texts are misclassified, and .66 of the positions in training batches are
+    pads.
 
     All random numbers are integers of the bit generator PCG64 of numpy, whose stream is
     the same in all versions, and all arithmetic is of integers. So the texts are the
@@ -56,7 +60,7 @@ class Language(Data, name="language"):
     """
 
     kind = Tokens
-    known_content = "aac918c700a7350c0d079c7de9d5d75a"
+    known_content = "d268c0d8f0d62141f8309fa0230099b0"
 
     def __init__(
         self,
@@ -74,12 +78,12 @@ class Language(Data, name="language"):
         self.fingerprint = fingerprint
 
     def hash_files(self) -> str:
-        """Hash the first 100 texts of two languages and of a hundred languages."""
-        texts = {}
-        for languages in (2, 100):
-            tokens, lengths = written(languages, 100)
-            texts[f"tokens {languages}"] = torch.from_numpy(tokens)
-            texts[f"lengths {languages}"] = torch.from_numpy(lengths)
+        """Hash the first 100 texts of a hundred languages, one of each."""
+        tokens, lengths = written(100, 100)
+        texts = {
+            "tokens": torch.from_numpy(tokens),
+            "lengths": torch.from_numpy(lengths),
+        }
         return digest({"drawing": content_hash(FORMAT)}, texts)[:32]
 
     def load(self, seed: int) -> Tokens:

@@ -54,18 +54,17 @@ STD = 1.04
 
 
 class Textures(Data, name="textures"):
-    """Grey crops of brick, grass, gravel and a stained tissue; the label is the picture.
+    """Grey crops of brick, grass, gravel and a stained tissue, labelled with these.
 
-    `images` (samples, 1, size, size), standardised by constants. Every part has nearly
-    as many crops of each class as of any other. A crop has a random position inside a
-    random block of its part. Crops of the same part may overlap, so that errors on them
-    are correlated: with the default options, the test part of each class comes from 19
-    of the 64 blocks of its picture.
+    `images` (samples, 1, size, size), standardised by constants. All classes have the
+    same number of crops in every part, up to one. A crop has a random position inside a
+    random block of its part. Crops of one part may overlap, so that their errors are
+    correlated: by default, the test crops of a class come from 19 blocks.
 
     A random gain and a random offset change the contrast and the brightness of each
-    crop, and noise is added. With a small CNN (`task.stem_stride=2`, width 16), 3,000
-    crops and three epochs, about a tenth of the test crops are misclassified with
-    norm=batch. Source: scikit-image; the pictures are in the public domain or CC0.
+    crop, and noise is added. With norm=batch, task.stem_stride=2 and three epochs of
+    3,000 crops, a small CNN misclassifies about a tenth of the test crops. Source:
+    scikit-image; the pictures are in the public domain or CC0.
     """
 
     kind = Images
