@@ -28,6 +28,7 @@ ADDED_LATER: dict[str, Any] = {
     "task.qk_norm": "none",
     "data.augment": [],
     "data.content": "raw",
+    "data.held_out": "cat",
     "data.fingerprint": None,  # an embedded data set has its known content
     # Options of text_csv. The data set hf also has columns, but they are never null.
     "data.header": True,
@@ -46,10 +47,13 @@ has this value, so that older records keep their ids.
 """
 
 LEFT_OUT = {
+    "digits": frozenset(),
     "display_names": frozenset(),
+    "language": frozenset(),
     "mnist5k": frozenset(),
     "photographs": frozenset(),
     "shapes": frozenset(),
+    "textures": frozenset(),
     "content_folder": frozenset({"path", "style_paths", "strict"}),
     "folder": frozenset({"path", "test_path", "strict", "memory_gb", "workers"}),
     "hf": frozenset({"dataset", "subset", "revision"}),

@@ -187,17 +187,18 @@ def random_split(
     val_fraction: float,
     test_fraction: float,
     generator: torch.Generator,
+    unit: str = "samples",
 ) -> Splits:
     """Return a random split of `count` samples into three parts.
 
     The part "test" does not depend on `val_fraction`. Raises RequestError if a part
-    would be empty.
+    would be empty; the message calls the samples `unit`.
     """
     test, val = round(count * test_fraction), round(count * val_fraction)
     if min(test, val, count - test - val) < 1:
         raise RequestError(
             f"data.val_fraction={val_fraction} and data.test_fraction={test_fraction} "
-            f"leave a part of the {count} samples empty; "
+            f"leave a part of the {count} {unit} empty; "
             "both must be above 0 and their sum below 1"
         )
     order = torch.randperm(count, generator=generator)

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from normbench.config.schema import NOT_HASHED, RunConfig, RunRecord, is_hashed
+from normbench.config.identity import ADDED_LATER
+from normbench.config.schema import RunConfig, RunRecord, is_hashed
 from normbench.errors import RequestError, did_you_mean
 from normbench.system.untrusted import MAX_METRIC
 
@@ -26,8 +27,6 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_FIELDS = sorted(RunConfig.model_fields.keys() - NOT_HASHED - {"seed"})
-"""The fields of a config that distinguish experiments."""
 ABSENT = object()
 """The value of a key that a run does not have."""
 Item = TypeVar("Item")
@@ -221,18 +220,17 @@ def mixtures(records: Sequence[RunRecord], by: Sequence[str]) -> list[str]:
 
 
 def _differences(first: RunConfig, second: RunConfig) -> Iterator[str]:
-    """Yield the keys in which two configs differ, such as "lr" or "norm.num_groups"."""
-    for field in _FIELDS:
-        a, b = getattr(first, field), getattr(second, field)
-        if a == b:
-            continue
-        if isinstance(a, BaseModel):
-            a, b = dict(a), dict(b)
-        if not isinstance(a, dict) or a.get("name") != b.get("name"):
-            yield field
-        else:
-            keys = (f"{field}.{k}" for k in a.keys() | b if a.get(k) != b.get(k))
-            yield from filter(is_hashed, keys)
+    """Yield the keys in which two configs differ, such as "lr" or "norm.num_groups".
+
+    If the norms have different names, "norm" is yielded, and none of their options.
+    """
+    # An older record lacks the keys that were added later.
+    a, b = ADDED_LATER | flat(first), ADDED_LATER | flat(second)
+    for key in filter(is_hashed, (a.keys() | b.keys()) - {"seed"}):
+        section = key.partition(".")[0]
+        same_name = a.get(section) == b.get(section)
+        if a.get(key) != b.get(key) and (key == section or same_name):
+            yield key
 
 
 def counted(ok: Iterable[RunRecord], metric: str) -> list[float]:

