@@ -38,15 +38,17 @@ from documents import (
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from typer.core import TyperGroup
 from typer.testing import CliRunner
+from verdicts_made import a_design, a_verdict, judge, pair
 
 from normbench.cli import app
-from normbench.config.choices import config_root
+from normbench.config.choices import choices, config_root
 from normbench.config.composition import compose
 from normbench.data.base import REGISTRY as DATA
 from normbench.norms import REGISTRY
 from normbench.probes.base import PROBES
 from normbench.records.store import Results
 from normbench.training.experiment import run_one
+from normbench.verdicts.files import as_recorded
 
 TO_THE_END = None
 STOPS = {
@@ -110,6 +112,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_recipe_for_a_data_set(folder, folder / "mine" / "data")
     write_recipe_for_a_claim(folder / "mine")
     shutil.copytree(ROOT / "results" / "claims", folder / "results" / "claims")
+    write_missing_verdicts(folder / "results" / "claims")
     styles = {"style": [*SMALL["style"], "data.styles=[brick,grass]"]}
     for small in (SMALL | styles).values():
         config = compose([*small, "budget=smoke", "budget.max_steps=1", "tracker=none"])
@@ -118,6 +121,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         write_the_users_files(folder, patch)
     return folder
+
+
+def write_missing_verdicts(claims: Path) -> None:
+    """Write a made-up verdict for each claim that has none yet."""
+    verdict = a_verdict(judge(a_design(), pair([-0.05, *[-0.04] * 7])))
+    for name in choices("claim"):
+        file = claims / name / "verdict.json"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            changed = verdict.model_copy(update={"claim": name})
+            file.write_text(as_recorded(changed))
 
 
 def write_the_users_files(folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -166,7 +180,7 @@ def try_normbench(
     if function is not TO_THE_END:
         monkeypatch.setattr(function, stop)
     # The yaml files of claims may be uncommitted while somebody edits them.
-    monkeypatch.setattr("normbench.claims.check.require_committed", lambda *_: None)
+    monkeypatch.setattr("normbench.claims.lock.require_committed", lambda *_: None)
     # RUN_ID is a run of the style task: it keeps the weights that `stylize` needs.
     weights = reader.glob("results/runs/??/*/weights.safetensors")
     run_id = min(path.parent.name for path in weights)

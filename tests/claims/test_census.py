@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
-from verdicts_made import committed
+from verdicts_made import a_verdict
 
 from normbench.claims import census, zoos
 from normbench.report.text.verdict import verdict_text
@@ -68,13 +68,13 @@ def test_the_counts_are_cached_for_the_versions(
 
 
 def test_models_that_could_not_be_built_are_counted_and_named() -> None:
-    verdict = committed("batch-default")
+    verdict = a_verdict()
     counts = {"a zoo": {"batch": 3, "not built": 2}, "another": {"layer": 1}}
     failures = {"a zoo": {"one": "RuntimeError: no", "two": "RuntimeError: no"}}
     changes = {"census": counts, "census_failures": failures}
-    printed = verdict_text(verdict.model_copy(update=changes), 200)
+    printed = verdict_text(verdict.model_copy(update=changes), 200, details=True)
     reason = "2 of 5 models could not be built: one, two (RuntimeError: no)"
     assert reason in printed
     assert "all 1 models were built" in printed
     older = verdict.model_copy(update={"census": counts})
-    assert "the reasons were not recorded" in verdict_text(older, 200)
+    assert "the reasons were not recorded" in verdict_text(older, 200, details=True)
