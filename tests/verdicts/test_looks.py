@@ -88,7 +88,7 @@ def test_the_decision_the_intervals_and_the_p_values_agree_at_a_look(
     assert c.low_margin is not None and c.high_margin is not None
     just, over = alpha * (1 + 2e-4), alpha * (1 - 2e-4)
     within = -MARGIN < c.low_margin and c.high_margin < MARGIN
-    if c.decision == "supported":
+    if c.decision == "confirmed":
         assert c.p < just
         assert {
             "greater": c.low > 0,
@@ -96,7 +96,7 @@ def test_the_decision_the_intervals_and_the_p_values_agree_at_a_look(
             "equal": within,
             "not_greater": c.high_margin < MARGIN,
         }[says]
-    elif c.decision == "inconclusive":
+    elif c.decision == "not decided":
         assert says == "equal" or min(c.p, c.p_against) > over
         assert c.seeds_needed is None
     else:
@@ -108,7 +108,7 @@ def test_an_early_look_needs_a_clearer_difference_than_a_fixed_test() -> None:
     barely = pair(list(0.04 + 0.047 * SPREAD))
     (fixed,) = judge(a_design(a_contrast("greater")), barely).contrasts
     (early,) = judge(a_design(a_contrast("greater")), barely, looks=FIRST).contrasts
-    assert (fixed.decision, early.decision) == ("supported", "inconclusive")
+    assert (fixed.decision, early.decision) == ("confirmed", "not decided")
     assert fixed.p is not None and early.p is not None and fixed.p < 0.05 < early.p
     assert (fixed.settled, early.settled, early.stopped_early) == (True, False, False)
     assert fixed.effect == early.effect
@@ -136,7 +136,7 @@ def test_a_contrast_is_settled_after_holm_over_all_designs() -> None:
     assert set(settled_contrasts([one], 0.05)["made_up"]) == {"0"}
     other = several(*[vaguely] * 9, name="other", looks=FIRST)
     settled = settled_contrasts([one, other], 0.05)
-    assert one.contrasts[0].decision == "supported"
+    assert one.contrasts[0].decision == "confirmed"
     assert settled == {"made_up": {}, "other": {}}
     # The others being settled, the same p is small enough.
     clear = several(*[SITUATIONS["far below"]] * 9, name="other", looks=FIRST)
@@ -159,7 +159,7 @@ def test_a_settled_contrast_stays_settled_whatever_the_later_looks_show(
         for name in map(str, range(count)):
             if name not in settled:
                 p = data.draw(p_values)
-                decision = "supported" if p < 0.05 else "inconclusive"
+                decision = "confirmed" if p < 0.05 else "not decided"
                 changes = {"name": name, "p": p, "decision": decision}
                 state[name] = template.model_copy(update=changes)
         design = several(SITUATIONS["far below"])
@@ -175,7 +175,7 @@ def test_a_run_without_its_metric_settles_what_no_seed_could_decide() -> None:
     cells = pair([0.0] * 16)
     cells["a@-"][3] = a_run(None, status="failed")
     (c,) = judge(a_design(), cells, looks=FIRST).contrasts
-    assert (c.decision, c.effect, c.settled) == ("inconclusive", None, True)
+    assert (c.decision, c.effect, c.settled) == ("not decided", None, True)
     assert words.explanation(c) == "seeds 3 have no finite test/error"
 
 
@@ -196,7 +196,7 @@ def test_words_say_at_which_look_a_contrast_was_settled() -> None:
     for situation, differences in SITUATIONS.items():
         design = judge(a_design(), pair(list(differences)), looks=FIRST)
         said[situation] = words.explanation(design.contrasts[0])
-        shown = " ".join(verdict_text(a_verdict(design), 400).split())
+        shown = " ".join(verdict_text(a_verdict(design), 400, details=True).split())
         assert said[situation] in shown
         assert ", repeated 9" in shown
         assert ", repeated 9" in drawing.svg(forest(design, 0.05, "drawn"))
@@ -218,4 +218,4 @@ def test_a_look_that_spends_next_to_nothing_has_a_finite_interval() -> None:
     looks = Looks((6,), 10_000, "obrien_fleming")
     (c,) = judge(a_design(), pair([0.1, 0.2, 0.3] * 2), looks=looks).contrasts
     assert c.low is not None and -inf < c.low < -10
-    assert c.decision == "inconclusive"
+    assert c.decision == "not decided"
