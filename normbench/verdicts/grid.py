@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normbench.config.schema import RunRecord
-from normbench.verdicts.choosing import Choosing, chosen
+from normbench.verdicts.choosing import Choosing, chosen, dropped_rates
 from normbench.verdicts.metrics import is_maximized, metric_of
 
 Runs = Mapping[int, RunRecord]
@@ -22,8 +22,6 @@ Runs = Mapping[int, RunRecord]
 
 CHOOSING: Choosing = "cross_fitted"
 """The way of choosing rates for every decision."""
-DROP_ERRORS = 3.0
-"""Standard errors by which a rate must be worse to be dropped."""
 GOOD = 0.1
 """A rate is good if its validation metric is at most this share worse than the best."""
 
@@ -119,26 +117,11 @@ class Grid:
         }
 
     def clearly_worse(self) -> frozenset[float]:
-        """Return the kept rates that need no further seeds.
-
-        Such a rate is worse than the best rate on every seed, and its mean is worse by
-        more than DROP_ERRORS standard errors. A rate at which a run has no metric is
-        dropped if another rate has one on every seed.
-        """
-        scores = self.scores(self.kept, self.seeds)
-        best = int(scores.mean(axis=0).argmin())
-        if not np.isfinite(scores[:, best]).all():
-            return frozenset()
-        worse = set()
-        for index, lr in enumerate(self.kept):
-            differences = scores[:, index] - scores[:, best]
-            if not np.isfinite(differences).all():
-                worse.add(lr)
-            elif differences.min() > 0:
-                error = differences.std(ddof=1) / len(differences) ** 0.5
-                if differences.mean() > DROP_ERRORS * error:
-                    worse.add(lr)
-        return frozenset(worse)
+        """Return the kept rates that need no further seeds; see `dropped_rates`."""
+        worse = dropped_rates(self.scores(self.kept, self.seeds))
+        return frozenset(
+            lr for lr, is_worse in zip(self.kept, worse, strict=True) if is_worse
+        )
 
     def best(self) -> float:
         """Return the rate with the best mean; the lowest of equally good rates."""
