@@ -1,8 +1,8 @@
 """Choose the learning rate of each seed from the validation losses of one cell.
 
 Every seed has a run at every rate of one grid, so a cell has a validation loss for each
-seed and rate, shape (S, R). Lower is better: a caller negates a score. +inf stands for a
-run that diverged. A rate whose mean has an inf is chosen only if all means have one;
+seed and rate, shape (S, R). Lower is better: a caller negates a score. +inf stands for
+a run that diverged. A rate whose mean has an inf is chosen only if all means have one;
 then it is the lowest rate. NaN stands for a run that was not done, because its rate was
 dropped: a rate with a NaN is not chosen for any seed. A validation loss itself is never
 NaN. If rates are equally good, the lowest of them is chosen.
@@ -42,7 +42,7 @@ def chosen(validation: Array, rates: Sequence[float], how: Choosing) -> Indices:
     """
     _check(validation, rates)
     seeds = validation.shape[-2]
-    dropped = np.isnan(validation).any(axis=-2)
+    dropped = _dropped(validation)
     if how == "nested":
         return _lowest(validation, dropped[..., None, :])
     if how == "cross_fitted":
@@ -58,8 +58,8 @@ def best_common(validations: Sequence[Array], rates: Sequence[float]) -> int:
 
     `validations` has an array (S, R) for each cell; S may differ. The best rate has the
     lowest sum, over the cells, of the mean loss divided by the lowest mean of the cell.
-    So the losses must be positive. Raises ValueError for other losses, for no cells, and
-    if every rate was dropped in some cell.
+    So the losses must be positive. Raises ValueError for other losses, for no cells,
+    and if every rate was dropped in some cell.
     """
     if not validations:
         raise ValueError("best_common needs at least one cell")
@@ -89,13 +89,19 @@ def _check(validation: Array, rates: Sequence[float]) -> None:
         )
     if rates[0] <= 0 or any(low >= high for low, high in pairwise(rates)):
         raise ValueError(f"rates must be positive and increase, not {list(rates)}")
-    if np.isnan(validation).any(axis=-2).all(axis=-1).any():
+    if _dropped(validation).all(axis=-1).any():
         raise ValueError("a cell has a NaN at every rate: no rate is left to choose")
+
+
+def _dropped(validation: Array) -> NDArray[np.bool_]:
+    """Return which rates have a run that was not done, shape (..., R)."""
+    return np.asarray(np.isnan(validation).any(axis=-2))
 
 
 def _lowest(losses: Array, dropped: NDArray[np.bool_]) -> Indices:
     """Return the index of the lowest of `losses`, (..., R), that is not `dropped`."""
-    return np.where(dropped, np.inf, np.minimum(losses, DIVERGED)).argmin(axis=-1)
+    ranks = np.where(dropped, np.inf, np.minimum(losses, DIVERGED))
+    return np.asarray(ranks.argmin(axis=-1))
 
 
 def _means_of_others(validation: Array) -> Array:
@@ -112,10 +118,10 @@ def _lowest_of_curve(means: Array, dropped: NDArray[np.bool_], x: Array) -> Indi
     """Return the index of the rate nearest to the minimum of the fitted parabola.
 
     `means` and `dropped` have shape (..., R), `x` is log2 of the rates. The parabola is
-    the least-squares fit to the finite means within REACH of the lowest mean. The lowest
-    mean itself is chosen if these are fewer than four, because three equally spaced
-    means always have their minimum next to the lowest, or if the parabola has no
-    minimum.
+    the least-squares fit to the finite means within REACH of the lowest mean. The
+    lowest mean itself is chosen if the parabola has no minimum or if there are fewer
+    than four such means: a parabola through three equally spaced means always has its
+    minimum nearest to the lowest of them.
     """
     best = _lowest(means, dropped)
     distance = x - x[best][..., None]
@@ -131,4 +137,5 @@ def _lowest_of_curve(means: Array, dropped: NDArray[np.bool_], x: Array) -> Indi
     )
     curved = enough & (curvature > 0)
     vertex = np.where(curved, -slope / (2 * np.where(curved, curvature, 1)), 0)
-    return _lowest(np.abs(distance - vertex[..., None]), ~near | dropped)
+    nearest = _lowest(np.abs(distance - vertex[..., None]), ~near)
+    return np.where(curved, nearest, best)

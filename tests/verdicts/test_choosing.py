@@ -1,120 +1,159 @@
-"""The rate of each seed: chosen by its own, by other seeds, or by a fitted curve."""
+"""How the rate of each seed is chosen from validation losses."""
 
 import numpy as np
 import pytest
 
 from normbench.verdicts.choosing import Choosing, best_common, chosen
 
-RATES = (0.05, 0.1, 0.2, 0.4, 0.8)
-LOG_RATES = np.log2(RATES)
-WAYS: tuple[Choosing, ...] = ("nested", "cross_fitted", "curve")
+RATES = [0.05, 0.1, 0.2, 0.4, 0.8]
+ALL: list[Choosing] = ["nested", "cross_fitted", "curve"]
+nan, inf = np.nan, np.inf
+Array = np.typing.NDArray[np.float64]
 
 
-def parabola(minimum: float, seeds: int = 4) -> np.ndarray:
-    """Return costs whose minimum is so many steps above the lowest rate."""
-    costs = 1 + (LOG_RATES - LOG_RATES[0] - minimum) ** 2
-    return np.tile(costs, (seeds, 1))
+def draws(*shape: int, seed: int = 0) -> Array:
+    noise = np.random.default_rng(seed).normal(size=(*shape, len(RATES)))
+    valley = (np.arange(len(RATES)) - 2.0) ** 2
+    return 10 + valley + noise
 
 
-@pytest.mark.parametrize("how", WAYS)
-def test_without_noise_all_ways_choose_the_best_rate(how: Choosing) -> None:
-    for minimum in (0.3, 1.4, 2.0, 2.6, 4.0):
-        expected = [round(minimum)] * 4
-        assert chosen(parabola(minimum), RATES, how).tolist() == expected
+def test_nested_takes_each_seeds_own_minimum() -> None:
+    validation = draws(6)
+    expected = validation.argmin(axis=1).tolist()
+    assert len(set(expected)) > 1
+    assert chosen(validation, RATES, "nested").tolist() == expected
 
 
-def test_each_way_looks_at_its_own_seeds() -> None:
-    validation = np.array(
-        [[1.0, 2.0, 4.0], [1.0, 2.0, 4.0], [9.0, 8.0, 1.0], [9.0, 3.0, 1.0]]
-    )
-    rates = RATES[:3]
-    assert chosen(validation, rates, "nested").tolist() == [0, 0, 2, 2]
-    # Means of the others: (6.3 4.3 2), (6.3 4.3 2), (3.7 2.3 3), (3.7 4 3).
-    assert chosen(validation, rates, "cross_fitted").tolist() == [2, 2, 1, 2]
-    assert chosen(validation, rates, "curve").tolist() == [2] * 4
+def test_cross_fitted_ignores_the_seed_itself() -> None:
+    validation = draws(7)
+    expected = [
+        np.delete(validation, seed, axis=0).mean(axis=0).argmin() for seed in range(7)
+    ]
+    assert chosen(validation, RATES, "cross_fitted").tolist() == expected
+    for seed in range(7):
+        changed = validation.copy()
+        changed[seed] = np.random.default_rng(9).permuted(changed[seed])
+        assert chosen(changed, RATES, "cross_fitted")[seed] == expected[seed]
 
 
-def test_the_curve_corrects_a_lucky_rate() -> None:
-    validation = parabola(2.0)
-    validation[:, 1] = 0.99  # its neighbours cost 5 and 1
-    assert chosen(validation, RATES, "cross_fitted").tolist() == [1] * 4
-    # The quadratic has its minimum at 1.74.
-    assert chosen(validation, RATES, "curve").tolist() == [2] * 4
+def test_a_curve_corrects_a_lucky_rate() -> None:
+    """The means are a valley at 0.2, but 0.4 is lucky."""
+    validation = np.tile([14.0, 11.0, 10.0, 9.9, 14.0], (3, 1))
+    assert chosen(validation, RATES, "cross_fitted").tolist() == [3, 3, 3]
+    fitted = np.polyfit(np.log2(RATES), validation[0], 2)
+    assert 2 ** (-fitted[1] / (2 * fitted[0])) < 0.2 * 2**0.5
+    assert chosen(validation, RATES, "curve").tolist() == [2, 2, 2]
 
 
-def test_the_curve_is_fitted_near_the_best_rate_only() -> None:
-    rates = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-    costs = np.array([[3.0, 2.0, 1.0, 1.9, 3.1, 500.0, 900.0]])
-    assert chosen(costs, rates, "curve").tolist() == [2]
+def test_a_curve_is_fitted_near_the_best_rate_only() -> None:
+    rates = [0.025, *RATES, 1.6]
+    means = [10.9, 10.5, 10.2, 10.0, 10.2, 10.5, 10.9]
+    far = [99.0, *means[1:]]
+    for index, row in ((3, means), (3, far)):
+        assert chosen(np.tile(row, (2, 1)), rates, "curve").tolist() == [index] * 2
 
 
-def test_a_concave_curve_gives_the_best_rate() -> None:
-    costs = np.array([[1.0, 5.0, 6.0, 6.0, 1.1]])
-    assert chosen(costs, RATES, "curve").tolist() == [0]
-    assert chosen(np.array([[1.1, 4.0, 4.0, 1.0]]), RATES[:4], "curve").tolist() == [3]
+@pytest.mark.parametrize(
+    "means",
+    [
+        [1.0, 2.0, inf, inf, inf],  # two finite means
+        [1.0, 2.0, 3.0, inf, inf],  # three: a parabola would add nothing
+        [1.0, 3.0, 4.0, 4.5, 4.6],  # no minimum
+    ],
+)
+def test_a_curve_without_a_parabola_takes_the_lowest_mean(means: list[float]) -> None:
+    assert chosen(np.array([means, means]), RATES, "curve").tolist() == [0, 0]
 
 
-def test_a_diverged_run_removes_the_rate_from_the_means_it_is_in() -> None:
-    validation = np.array([[3.0, 1.0, np.inf], [3.0, np.inf, 2.0], [3.0, 1.0, 2.0]])
-    rates = RATES[:3]
-    assert chosen(validation, rates, "nested").tolist() == [1, 2, 1]
-    assert chosen(validation, rates, "cross_fitted").tolist() == [2, 1, 0]
-    assert chosen(validation, rates, "curve").tolist() == [0] * 3
+def test_a_rate_that_diverged_for_one_of_the_used_seeds_is_not_chosen() -> None:
+    validation = np.tile([5.0, 4.0, 3.0, 1.0, 6.0], (4, 1))
+    validation[1, 3] = inf
+    assert chosen(validation, RATES, "nested").tolist() == [3, 2, 3, 3]
+    # Seed 1 does not see its own divergence.
+    assert chosen(validation, RATES, "cross_fitted").tolist() == [2, 3, 2, 2]
+    assert set(chosen(validation, RATES, "curve").tolist()) <= {1, 2}
 
 
-@pytest.mark.parametrize("how", WAYS)
-def test_if_all_rates_diverged_the_lowest_is_chosen(how: Choosing) -> None:
-    assert chosen(np.full((3, 5), np.inf), RATES, how).tolist() == [0] * 3
+@pytest.mark.parametrize("how", ALL)
+def test_if_all_rates_diverged_the_lowest_that_was_run_is_chosen(how: Choosing) -> None:
+    validation = np.full((3, 5), inf)
+    assert chosen(validation, RATES, how).tolist() == [0, 0, 0]
+    validation[1:, 0] = nan
+    assert chosen(validation, RATES, how).tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("how", WAYS)
-def test_in_a_tie_the_lower_rate_is_chosen(how: Choosing) -> None:
-    """The sums of 0.1, 0.2, 0.3 and of 0.3, 0.2, 0.1 differ by rounding."""
-    validation = np.array([[0.9, 0.6, 0.6], [0.9, 0.1, 0.3], [0.9, 0.3, 0.1]])
-    assert chosen(validation, RATES[:3], how)[0] == 1
+@pytest.mark.parametrize("how", ALL)
+def test_the_lower_of_equal_rates_is_chosen(how: Choosing) -> None:
+    validation = np.tile([3.0, 1.0, 1.0, 3.0, inf], (4, 1))
+    assert chosen(validation, RATES, how).tolist() == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("how", WAYS)
-def test_a_dropped_rate_is_ignored(how: Choosing) -> None:
-    validation = parabola(2.0, seeds=4)
-    validation[:, 0] = 0.0  # the best, had it been run with all seeds
-    validation[2:, 0] = np.nan
-    assert chosen(validation, RATES, how).tolist() == [2] * 4
-    validation[:, 2] = np.nan
-    assert chosen(validation, RATES, how)[0] in {1, 3}
+@pytest.mark.parametrize("how", ALL)
+def test_a_dropped_rate_changes_nothing_else(how: Choosing) -> None:
+    validation = draws(8)
+    dropped = np.insert(validation, 3, -1.0, axis=1)
+    dropped[5:, 3] = nan  # it has losses of the first seeds
+    rates = [*RATES[:3], 0.3, *RATES[3:]]
+    before, after = chosen(validation, RATES, how), chosen(dropped, rates, how)
+    assert [rates[i] for i in after] == [RATES[i] for i in before]
 
 
-def test_bad_arguments_are_named() -> None:
-    costs = parabola(2.0)
-    with pytest.raises(ValueError, match=r"shape \(4, 5\); it must be \(seeds, 4\)"):
-        chosen(costs, RATES[:4], "nested")
-    with pytest.raises(ValueError, match="must be positive and increase"):
-        chosen(costs, RATES[::-1], "nested")
-    with pytest.raises(ValueError, match="no rate was run with all seeds"):
-        chosen(np.full((4, 5), np.nan), RATES, "nested")
-    with pytest.raises(ValueError, match=r"diverged run must have \+inf"):
-        chosen(-np.inf * costs, RATES, "nested")
+@pytest.mark.parametrize("how", ALL)
+def test_leading_axes_are_independent_cells(how: Choosing) -> None:
+    validation = draws(3, 4, 6)
+    validation[0, 1, 2, 0] = nan
+    validation[2, 2, :, 3:] = inf
+    together = chosen(validation, RATES, how)
+    assert together.shape == (3, 4, 6)
+    for i, j in np.ndindex(3, 4):
+        alone = chosen(validation[i, j], RATES, how)
+        assert together[i, j].tolist() == alone.tolist()
+
+
+def test_the_best_common_rate_weighs_cells_by_their_best_mean() -> None:
+    one = np.tile([1.3, 1.0, 1.1, 2.0, 9.0], (3, 1))
+    other = 100 * np.tile([1.9, 1.2, 1.0, 1.1, 1.3], (5, 1))
+    assert best_common([one], RATES) == 1
+    assert best_common([other], RATES) == 2
+    assert best_common([one, other], RATES) == 2
+    assert best_common([one, one, one, other], RATES) == 1
+    one[0, 2] = inf
+    assert best_common([one, other], RATES) == 1
+    other[1:, 1] = nan
+    assert best_common([one, other], RATES) == 3
+    # A cell that diverges at all rates has no best rate.
+    assert best_common([np.full((2, 5), inf), other], RATES) == 2
+
+
+@pytest.mark.parametrize(
+    ("validation", "rates", "message"),
+    [
+        (np.ones(5), RATES, r"shape \(5,\), not"),
+        (np.ones((0, 5)), RATES, r"shape \(0, 5\), not"),
+        (np.ones((2, 4)), RATES, "must be the 5 rates"),
+        (np.ones((2, 3)), [0.1, 0.1, 0.2], "must be positive and increase"),
+        (np.ones((2, 2)), [0.0, 0.1], "must be positive and increase"),
+        (np.array([[1.0, nan], [nan, 1.0]]), [0.1, 0.2], "NaN at every rate"),
+    ],
+)
+def test_a_wrong_argument_is_named(
+    validation: Array, rates: list[float], message: str
+) -> None:
+    for how in ALL:
+        with pytest.raises(ValueError, match=message):
+            chosen(validation, rates, how)
+    with pytest.raises(ValueError, match=message):
+        best_common([validation], rates)
+
+
+def test_what_no_rate_can_be_chosen_from_is_named() -> None:
     with pytest.raises(ValueError, match="at least two seeds"):
-        chosen(costs[:1], RATES, "cross_fitted")
-    with pytest.raises(ValueError, match="'best' must be nested, cross_fitted"):
-        chosen(costs, RATES, "best")  # type: ignore[arg-type]
-
-
-def test_the_common_rate_costs_the_cells_least() -> None:
-    flat, steep = parabola(0.0) * 0.1, parabola(4.0)
-    assert best_common([flat, steep]) == 4
-    assert best_common([parabola(0.0), steep]) == 2
-    # The level of a cell does not count.
-    assert best_common([parabola(0.0) + 100, steep]) == 2
-
-
-def test_the_common_rate_was_run_and_did_not_diverge_in_any_cell() -> None:
-    low, high = parabola(0.0), parabola(4.0)
-    low[0, 2] = np.inf
-    high[1, 1] = np.nan
-    assert best_common([low, high]) == 3
-    low[:] = np.inf
-    assert best_common([low, high]) == 4
-    assert best_common([low, low]) == 0
-    with pytest.raises(ValueError, match="no rate was run with all seeds"):
-        best_common([np.full((4, 5), np.nan), high])
+        chosen(np.ones((1, 5)), RATES, "cross_fitted")
+    with pytest.raises(ValueError, match="at least one cell"):
+        best_common([], RATES)
+    with pytest.raises(ValueError, match="must be positive"):
+        best_common([-np.ones((2, 5))], RATES)
+    one, other = np.ones((2, 2)), np.ones((2, 2))
+    one[0, 0] = other[1, 1] = nan
+    with pytest.raises(ValueError, match="no rate is common"):
+        best_common([one, other], [0.1, 0.2])
