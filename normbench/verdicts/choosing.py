@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-Choosing = Literal["nested", "cross_fitted", "curve"]
+Choosing = Literal["nested", "cross_fitted", "pooled", "curve"]
 """How the rate of a seed is chosen.
 
 `nested`: the lowest validation loss of the seed itself. `cross_fitted`: the lowest mean
-validation loss of all other seeds. `curve`: the minimum of a parabola in log2 of the
-rate, which is fitted to the mean validation loss of all seeds; all seeds get the same
-rate.
+validation loss of all other seeds. `pooled`: the lowest mean validation loss of all
+seeds. `curve`: the minimum of a parabola in log2 of the rate, which is fitted to the
+mean validation loss of all seeds. With the last two, all seeds get the same rate.
 """
+STANDARD_ERRORS = 3.0
+"""`dropped_rates` drops a rate that is worse by more than this many standard errors."""
 REACH = 2.0
 """`curve` fits the means from a quarter to four times the best rate (log2: +-2)."""
 DIVERGED = float(np.finfo(np.float64).max)
@@ -49,7 +51,11 @@ def chosen(validation: Array, rates: Sequence[float], how: Choosing) -> Indices:
         if seeds < 2:
             raise ValueError("cross_fitted needs the losses of at least two seeds")
         return _lowest(_means_of_others(validation), dropped[..., None, :])
-    index = _lowest_of_curve(validation.mean(axis=-2), dropped, np.log2(rates))
+    means = validation.mean(axis=-2)
+    if how == "pooled":
+        index = _lowest(means, dropped)
+    else:
+        index = _lowest_of_curve(means, dropped, np.log2(rates))
     return np.repeat(index[..., None], seeds, axis=-1)
 
 
@@ -76,6 +82,29 @@ def best_common(validations: Sequence[Array], rates: Sequence[float]) -> int:
     if dropped.all():
         raise ValueError("no rate is common: each was dropped in some cell")
     return int(_lowest(total, dropped))
+
+
+def dropped_rates(validation: Array) -> NDArray[np.bool_]:
+    """Return which rates need no runs on further seeds, shape (..., R).
+
+    `validation`, shape (..., S >= 2, R), has a loss for every seed so far and rate. A
+    rate is dropped if it is worse than the rate with the lowest mean on every seed, and
+    if its mean is worse by more than STANDARD_ERRORS standard errors of the differences
+    (paired by seed). A rate that diverged on some seed is worse by inf. No rate is
+    dropped if all diverged. Raises ValueError for fewer than two seeds.
+    """
+    seeds = validation.shape[-2]
+    if seeds < 2:
+        raise ValueError("dropped_rates needs the losses of at least two seeds")
+    means = validation.mean(axis=-2)
+    diverged = np.isposinf(means)
+    finite = np.where(diverged[..., None, :], np.nan, validation)
+    best = means.argmin(axis=-1)[..., None, None]
+    lowest = np.take_along_axis(finite, best, axis=-1)  # NaN if all diverged
+    gaps = finite - lowest
+    errors = gaps.std(axis=-2, ddof=1) / np.sqrt(seeds)
+    clearly_worse = diverged | (gaps.mean(axis=-2) > STANDARD_ERRORS * errors)
+    return np.asarray((validation > lowest).all(axis=-2) & clearly_worse)
 
 
 def _check(validation: Array, rates: Sequence[float]) -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from normbench.verdicts.choosing import Choosing, best_common, chosen
+from normbench.verdicts.choosing import Choosing, best_common, chosen, dropped_rates
 
 RATES = [0.05, 0.1, 0.2, 0.4, 0.8]
-ALL: list[Choosing] = ["nested", "cross_fitted", "curve"]
+ALL: list[Choosing] = ["nested", "cross_fitted", "pooled", "curve"]
 nan, inf = np.nan, np.inf
 Array = np.typing.NDArray[np.float64]
 
@@ -34,6 +34,13 @@ def test_cross_fitted_ignores_the_seed_itself() -> None:
         changed = validation.copy()
         changed[seed] = np.random.default_rng(9).permuted(changed[seed])
         assert chosen(changed, RATES, "cross_fitted")[seed] == expected[seed]
+
+
+def test_pooled_takes_the_minimum_of_the_mean_for_all_seeds() -> None:
+    validation = draws(3, 7)
+    expected = validation.mean(axis=1).argmin(axis=1)
+    pooled = chosen(validation, RATES, "pooled")
+    assert pooled.tolist() == [[index] * 7 for index in expected.tolist()]
 
 
 def test_a_curve_corrects_a_lucky_rate() -> None:
@@ -71,6 +78,7 @@ def test_a_rate_that_diverged_for_one_of_the_used_seeds_is_not_chosen() -> None:
     assert chosen(validation, RATES, "nested").tolist() == [3, 2, 3, 3]
     # Seed 1 does not see its own divergence.
     assert chosen(validation, RATES, "cross_fitted").tolist() == [2, 3, 2, 2]
+    assert chosen(validation, RATES, "pooled").tolist() == [2, 2, 2, 2]
     assert set(chosen(validation, RATES, "curve").tolist()) <= {1, 2}
 
 
@@ -108,6 +116,27 @@ def test_leading_axes_are_independent_cells(how: Choosing) -> None:
     for i, j in np.ndindex(3, 4):
         alone = chosen(validation[i, j], RATES, how)
         assert together[i, j].tolist() == alone.tolist()
+
+
+def test_a_rate_is_dropped_if_it_is_worse_on_every_seed_and_clearly_worse() -> None:
+    best = np.array([1.0, 2.0, 3.0, 4.0])
+    barely = np.array([0.01, 0.01, 0.01, 2.0])  # a t value of 1.02
+    clearly = np.array([0.9, 1.0, 1.1, 1.0])
+    once_better = np.array([2.0, 2.0, 2.0, -0.01])
+    diverged = np.array([0.5, 0.5, 0.5, inf])
+    lucky = np.array([inf, 2.0, 2.0, -1.0])  # diverged once, and was better once
+    gaps = np.stack([clearly, barely, best * 0, once_better, diverged, lucky], axis=1)
+    validation = best[:, None] + gaps
+    expected = [True, False, False, False, True, False]
+    assert dropped_rates(validation).tolist() == expected
+    assert dropped_rates(np.stack([validation] * 2)).tolist() == [expected] * 2
+
+
+def test_no_rate_is_dropped_if_all_are_equal_or_all_diverged() -> None:
+    for loss in (1.0, inf):
+        assert not dropped_rates(np.full((4, 5), loss)).any()
+    with pytest.raises(ValueError, match="at least two seeds"):
+        dropped_rates(np.ones((1, 5)))
 
 
 def test_the_best_common_rate_weighs_cells_by_their_best_mean() -> None:
