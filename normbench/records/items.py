@@ -111,7 +111,10 @@ def read(folder: Path) -> Items:
 
 
 def read_all(path: Path) -> dict[str, Items]:
-    """Read the items of all runs in a file, by run id. Raises the errors of `read`."""
+    """Read the items of all runs in a file, by run id, sorted.
+
+    Raises the errors of `read`.
+    """
     try:
         data = untrusted.unzipped(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -125,7 +128,7 @@ def read_all(path: Path) -> dict[str, Items]:
     except Exception as error:  # safetensors raises many types for other files
         raise Damaged(path, f"it is not a safetensors file: {error}"[:200]) from None
     runs: dict[str, dict[str, NDArray[Any]]] = {}
-    for key, tensor in tensors.items():
+    for key, tensor in sorted(tensors.items()):
         run_id, _, name = key.partition("/")
         if not RUN_ID.fullmatch(run_id) or not _NAME.fullmatch(name):
             raise Damaged(path, f"{key[:80]!r} is not RUN_ID/NAME")
