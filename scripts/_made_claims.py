@@ -2,32 +2,34 @@
 
 A claim has four primary contrasts, each of an arm with the same reference. Every seed
 has a run at every rate. At each look, the rates are chosen anew from all seeds so far.
-The value of a seed is its part of the log ratio of the mean errors.
+The contrasts are ratios of mean errors.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log
 from unittest.mock import patch
 
 import numpy as np
-from _made_intervals import at_rates, log_values
+from _made_intervals import at_rates
 from _made_runs import RATES, Array, Runs
 
 from normbench import stats
 from normbench.config.schema import RunConfig, RunRecord
 from normbench.verdicts.choosing import Choosing, chosen, dropped_rates
+from normbench.verdicts.design import Contrast, Design, Gate
+from normbench.verdicts.grid import Grid
 from normbench.verdicts.judging import adjusted, judge_design
-from normbench.verdicts.registration import Contrast, Design, Gate
 from normbench.verdicts.seeds import Spending
 from normbench.verdicts.settled import cells_in_use, settled_contrasts
 from normbench.verdicts.spending import Looks
-from normbench.verdicts.verdict import ContrastVerdict, Rate
+from normbench.verdicts.verdict import ContrastVerdict
 
 ALPHA = 0.05
-MARGIN = log(1.15)
-"""Fifteen per cent more errors."""
+SHARE = 0.15
+"""The margin: fifteen per cent more errors."""
+MARGIN = log(1 + SHARE)
 LOOKS = (8, 12, 16, 24)
 CONTRASTS = 4
 METRIC = "test/error"
@@ -41,21 +43,22 @@ DESIGN = Design(
     validation="val/loss",
     looks=list(LOOKS),
     seconds=1.0,
-    gate=Gate(metric=METRIC, below=0.0),  # the metric is the logarithm of an error
+    gate=Gate(metric=METRIC, below=1.0),
     contrasts=[
         Contrast(
             name=cell,
             metric=METRIC,
             weights={cell: 1.0, REFERENCE: -1.0},
             says="less",
-            margin=MARGIN,
+            scale="ratio",
+            margin=SHARE,
             reason="made up",
-            primary=True,
+            part="better",
+            bears="for",
         )
         for cell in CELLS[1:]
     ],
 )
-RATE = Rate(lr=RATES[0], validation={}, good=[], at_edge=False, frozen=False)
 CONFIG = RunConfig.model_construct(probes=[])
 
 
@@ -95,7 +98,7 @@ def judged(
         cell: dropped_rates(of_cell.validation[row, : LOOKS[0]]) & drop
         for cell, of_cell in cells.items()
     }
-    records: dict[str, Mapping[int, RunRecord]] = {}
+    records: dict[str, Grid] = {}
     settled: dict[str, ContrastVerdict] = {}
     planned = done = 0
     for number, n in enumerate(LOOKS, 1):
@@ -107,7 +110,8 @@ def judged(
             validation = cells[cell].validation[row, :n].copy()
             validation[LOOKS[0] :, dropped[cell]] = np.nan
             index = chosen(validation, RATES, how)
-            records[cell] = _records(at_rates(cells[cell].error[row, :n], index))
+            at_chosen = _records(at_rates(cells[cell].error[row, :n], index))
+            records[cell] = Grid({RATES[0]: at_chosen}, "val/loss")
             planned += new * len(RATES)
             kept = len(RATES) - (int(dropped[cell].sum()) if number > 1 else 0)
             done += new * kept
@@ -115,7 +119,6 @@ def judged(
             "made up",
             DESIGN,
             records,
-            dict.fromkeys(CELLS, RATE),
             {},
             ALPHA,
             looks=Looks(LOOKS[:number], LOOKS[-1], spending),
@@ -136,5 +139,5 @@ def _records(errors: Array) -> dict[int, RunRecord]:
             primary_metric=METRIC,
             direction="minimize",
         )
-        for seed, value in enumerate(log_values(errors).tolist())
+        for seed, value in enumerate(errors.tolist())
     }

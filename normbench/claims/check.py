@@ -13,7 +13,7 @@ from normbench.claims.looks import judge_by_looks
 from normbench.claims.trial import Request, Trial
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import NormbenchError, RequestError
-from normbench.records import store
+from normbench.records import items, store
 from normbench.records.source import comes_from_this_code
 from normbench.system.atomic import write_atomically
 from normbench.verdicts import judging
@@ -255,3 +255,23 @@ def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
     except OSError as error:
         raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None
     return path
+
+
+def write_items(verdict: Verdict, results: Path, folder: Path) -> tuple[Path, int]:
+    """Write the results of all test samples of the runs of a verdict to `folder`.
+
+    Returns the path of the file, and how many runs are in it: runs that diverged and
+    runs of older versions have no such results. Raises NormbenchError if the file
+    cannot be written, and Unreadable if the results of a run cannot be read.
+    """
+    runs = {}
+    for run_id in verdict.run_ids:
+        run_folder = store.run_folder(results, run_id)
+        if (run_folder / items.ITEMS).exists():
+            runs[run_id] = items.read(run_folder)
+    path = folder / items.ITEMS
+    try:
+        items.write_all(path, runs)
+    except OSError as error:
+        raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None
+    return path, len(runs)

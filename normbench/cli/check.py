@@ -70,6 +70,14 @@ ExtraArm = Annotated[
         "verdict is not saved.",
     ),
 ]
+SaveItems = Annotated[
+    bool,
+    typer.Option(
+        "--items",
+        help="With --budget full: also save the result of every test sample of every "
+        "run, about 3 kB per run, for paired comparisons.",
+    ),
+]
 FromRecords = Annotated[
     bool,
     typer.Option(
@@ -85,6 +93,7 @@ def check(
     everything: Everything = False,
     budget: CheckBudget = None,
     arm: ExtraArm = None,
+    save_items: SaveItems = False,
     from_records: FromRecords = False,
     engine: EngineOverrides = None,
     workers: Workers = None,
@@ -112,12 +121,14 @@ def check(
         from normbench.config.user_modules import import_modules
 
         if from_records:
-            _require_no_runs(budget, arm, engine, workers, redo_stale)
+            _require_no_runs(budget, arm, save_items, engine, workers, redo_stale)
             import_modules(module or ())
             claims = _claims(names or (), everything, config_dir)
             _judge_again(claims, output, module or (), config_dir, details, json)
             return
         budget = budget or Budget.quick
+        if save_items:
+            _require_saved_verdict(budget, arm)
         rounds = make_rounds(results, module, redo_stale)
         claims = _claims(names or (), everything, config_dir)
         if budget is Budget.full:
@@ -142,6 +153,8 @@ def check(
                 )
                 for claim, trial in zip(claims, trials, strict=True)
             ]
+        if save_items:
+            _save_items(verdicts, results, output)
         if json:
             print_json([verdict.model_dump(mode="json") for verdict in verdicts])
 
@@ -177,9 +190,31 @@ def _checked(
     return verdict
 
 
+def _save_items(verdicts: "Sequence[Verdict]", results: Path, output: Path) -> None:
+    from normbench.claims.check import write_items
+
+    for verdict in verdicts:
+        path, count = write_items(verdict, results, output / verdict.claim)
+        runs = f"{count} of {len(verdict.run_ids)} runs"
+        typer.echo(f"wrote {path}, the results of test samples of {runs}", err=True)
+
+
+def _require_saved_verdict(budget: Budget, arm: str | None) -> None:
+    """Raise RequestError if the check saves no records beside which --items fits."""
+    from normbench.errors import RequestError
+
+    if budget is not Budget.full or arm is not None:
+        given = "--arm" if arm is not None else f"--budget {budget}"
+        raise RequestError(
+            f"--items saves files beside the records of a full check, and a check with "
+            f"{given} saves no records; use --budget full without --arm"
+        )
+
+
 def _require_no_runs(
     budget: Budget | None,
     arm: str | None,
+    save_items: bool,
     engine: str | None,
     workers: int | None,
     redo_stale: bool,
@@ -191,6 +226,7 @@ def _require_no_runs(
     options = {
         f"--budget {budget}": smaller,
         "--arm": arm is not None,
+        "--items": save_items,
         "--engine": engine is not None,
         "--workers": workers is not None,
         "--redo-stale": redo_stale,

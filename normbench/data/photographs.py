@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from pydantic import AfterValidator, Field, PositiveInt
@@ -12,7 +12,11 @@ from normbench.data.base import Data, Photographs
 from normbench.data.reading.appearance import FORMAT as APPEARANCE
 from normbench.data.reading.appearance import equalize_luminance, impose_style
 from normbench.data.reading.cache import Parsed, cached, digest
-from normbench.data.reading.embedded import content_hash, package_file
+from normbench.data.reading.embedded import (
+    content_hash,
+    package_file,
+    with_parsed,
+)
 from normbench.data.reading.pictures import (
     pixels,
     random_crops,
@@ -23,6 +27,8 @@ from normbench.data.reading.pictures import (
 from normbench.data.splits import consecutive_split
 
 FORMAT = 1
+KNOWN_PIXELS = "8e123d1a69443cf7fe4bf937cae3b58a"
+"""Hash of the pixels of all pictures at the default size. Never change it."""
 
 # motorcycle_right.png is left out, because it shows the scene of motorcycle_left.png.
 # Two parts, such as training and validation, must not show the same scene.
@@ -105,9 +111,13 @@ class PhotographCrops(Data, name="photographs"):
         self.fingerprint = fingerprint
 
     def hash_files(self) -> str:
-        """Hash all photographs and all style pictures, whether or not they are used."""
-        names = (*PHOTOGRAPHS, *STYLES.values())
-        return content_hash(FORMAT, *(_path(name) for name in names))
+        """Hash all photographs and style pictures, whether or not they are used.
+
+        The hash covers the files, and the pixels that Pillow decodes and scales.
+        """
+        everything = PhotographCrops(styles=[*get_args(StyleName)])._pictures()
+        pixels = digest({"appearance": APPEARANCE}, everything)[:32]
+        return with_parsed(_content_hash(), pixels, KNOWN_PIXELS)
 
     def load(self, seed: int) -> Photographs:
         """Return all crops; raise RequestError if scikit-image lacks a picture."""
@@ -172,7 +182,7 @@ class PhotographCrops(Data, name="photographs"):
             "format": FORMAT,
             "pillow": version("pillow"),
             "shorter_side": self.shorter_side,
-            "content": self.hash_files(),
+            "content": _content_hash(),
             "styles": sorted(self.styles),
         }
         return cached("photographs", identity, lambda: self._parse(paths)).tensors
@@ -192,6 +202,11 @@ class PhotographCrops(Data, name="photographs"):
             square = picture.resize(size, Image.Resampling.LANCZOS, box)
             pictures[name] = pixels(square)
         return Parsed(pictures)
+
+
+def _content_hash() -> str:
+    names = (*PHOTOGRAPHS, *STYLES.values())
+    return content_hash(FORMAT, *(_path(name) for name in names))
 
 
 def _path(name: str) -> Path:

@@ -25,8 +25,10 @@ CONFIG = "config.yaml"
 RESULT = "result.json"
 HISTORY = "history.jsonl"
 WEIGHTS = "weights.safetensors"
+ITEMS = "items.safetensors.gz"
 CHECKPOINT = "checkpoint.pt"
-FILES = (LOCK, CONFIG, RESULT, HISTORY, WEIGHTS, CHECKPOINT, "checkpoint.previous.pt")
+FILES = (LOCK, CONFIG, RESULT, HISTORY, WEIGHTS, ITEMS, CHECKPOINT)
+FILES += ("checkpoint.previous.pt",)
 """Names of the files that this or an older version of normbench writes to the folder of
 a run, apart from pictures (PNG)."""
 LOCK_TIMEOUT = 0.1
@@ -171,6 +173,10 @@ class RunWriter:
     def weights(self, content: bytes) -> None:
         """Write the network's parameters and buffers as a safetensors file."""
         write_atomically(self.folder / WEIGHTS, content)
+
+    def items(self, content: bytes) -> None:
+        """Write the result for each test sample, as `items.packed` returns it."""
+        write_atomically(self.folder / ITEMS, content)
 
     def finish(self, record: RunRecord) -> None:
         """Write the record; from then on the run is finished.

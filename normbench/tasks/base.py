@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -26,6 +27,20 @@ class NormFactory(Protocol):
     def __call__(
         self, channels: int, activation: type[nn.Module] | None = None
     ) -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a network on M samples.
+
+    `metrics`, such as "loss" and "error", are over all samples. Their keys do not
+    contain the name of a split. `samples` has a value (M,) of each sample by name, in
+    the order of `index` (M,) int64; bool or float32, on any device. They may be empty.
+    """
+
+    metrics: dict[str, float]
+    index: Tensor
+    samples: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -127,6 +142,22 @@ class Task(ABC):
         return self.splits[split]
 
     @abstractmethod
+    def score(
+        self,
+        model: nn.Module,
+        index: Tensor,
+        batch_size: int,
+        *,
+        few_pads: bool = False,
+    ) -> Scores:
+        """Return the scores of `model` on the samples `index` (M,), on the CPU.
+
+        A batch has `batch_size` consecutive samples of `index`. If `few_pads`, neither
+        the other samples of a batch nor padding changes an output, so the task may
+        choose batches that need little padding. The training flag of `model` does not
+        change.
+        """
+
     def evaluate(
         self,
         model: nn.Module,
@@ -135,14 +166,8 @@ class Task(ABC):
         *,
         few_pads: bool = False,
     ) -> dict[str, float]:
-        """Return the metrics of `model` over samples `index` (M,), on the CPU.
-
-        A batch has `batch_size` consecutive samples of `index`. If `few_pads`, neither
-        the other samples of a batch nor padding changes an output, so the task may
-        choose batches that need little padding. The training flag of `model` does not
-        change. The keys, such as "loss" and "error", do not contain the name of a
-        split.
-        """
+        """Return only the metrics of `score`."""
+        return self.score(model, index, batch_size, few_pads=few_pads).metrics
 
     def pictures(self, model: nn.Module) -> dict[str, Tensor]:
         """Return example outputs as pictures: name -> (3, H, W) float32 in [0, 1]."""
@@ -164,26 +189,35 @@ def full_batches(index: Tensor, batch_size: int) -> Iterator[tuple[Tensor, int]]
         yield batch, count
 
 
-def classification_metrics(
+def classification_scores(
     logits: Callable[[Tensor], Tensor],
     labels: Tensor,
     index: Tensor,
     batch_size: int,
-) -> dict[str, float]:
+) -> Scores:
     """Return the mean cross-entropy ("loss", nats), "error" and "accuracy" in [0, 1].
 
+    The values of each sample are its "loss", and whether the class is "correct".
     `logits(batch)` maps indices (B,) to (B, classes). `labels` (N,) are the labels of
     the whole data set, `index` the samples to classify. An output that is not finite
     counts as an error. All values stay on the device until the end.
     """
-    losses, error_counts = [], []
+    losses, losses_of_samples, correct = [], [], []
     with torch.no_grad():
         for batch, count in full_batches(index, batch_size):
             output = logits(batch)[:count].float()
             target = labels[batch[:count].to(labels.device, non_blocking=True)]
-            losses.append(F.cross_entropy(output, target, reduction="sum"))
-            correct = (output.argmax(1) == target) & output.isfinite().all(1)
-            error_counts.append((~correct).sum())
-    error = torch.stack(error_counts).sum().item() / len(index)
+            log_likelihoods = output.log_softmax(1)
+            losses.append(F.nll_loss(log_likelihoods, target, reduction="sum"))
+            losses_of_samples.append(
+                F.nll_loss(log_likelihoods, target, reduction="none")
+            )
+            correct.append((output.argmax(1) == target) & output.isfinite().all(1))
+    is_correct = torch.cat(correct)
+    error = (~is_correct).sum().item() / len(index)
     loss = torch.stack(losses).cpu().double().sum().item() / len(index)
-    return {"loss": loss, "error": error, "accuracy": 1 - error}
+    return Scores(
+        {"loss": loss, "error": error, "accuracy": 1 - error},
+        index,
+        {"correct": is_correct, "loss": torch.cat(losses_of_samples)},
+    )

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from normbench.data.base import Images
 from normbench.data.reading.augmentation import as_source
 from normbench.errors import RequestError
-from normbench.tasks.base import NormFactory, Task, classification_metrics
+from normbench.tasks.base import NormFactory, Scores, Task, classification_scores
 from normbench.tasks.networks.cnn import (
     BLOCKS,
     Network,
@@ -107,15 +107,15 @@ class CNN(Task, name="cnn"):
         labels = self.labels[index.to(self.labels.device, non_blocking=True)]
         return F.cross_entropy(model(*self.training_inputs(index)), labels)
 
-    def evaluate(
+    def score(
         self,
         model: nn.Module,
         index: Tensor,
         batch_size: int,
         *,
         few_pads: bool = False,
-    ) -> dict[str, float]:
+    ) -> Scores:
         self.images.expect(index)
-        return classification_metrics(
+        return classification_scores(
             lambda batch: model(*self.inputs(batch)), self.labels, index, batch_size
         )

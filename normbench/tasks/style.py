@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from normbench.data.base import Photographs
 from normbench.data.reading.cache import Parsed, cached
 from normbench.errors import RequestError
-from normbench.tasks.base import NormFactory, Task, full_batches
+from normbench.tasks.base import NormFactory, Scores, Task, full_batches
 from normbench.tasks.networks.perceptual import PerceptualName, perceptual_network
 
 FORMAT = 2
@@ -109,27 +109,34 @@ class Style(Task, name="style"):
         index = super().evaluation_samples(split)
         return index[: self.eval_crops] if split == "train" else index
 
-    def evaluate(
+    def score(
         self,
         model: nn.Module,
         index: Tensor,
         batch_size: int,
         *,
         few_pads: bool = False,
-    ) -> dict[str, float]:
-        """Return the means of "loss", "content" and "style" over crops `index` (M,)."""
+    ) -> Scores:
+        """Return the means of "loss", "content" and "style" over crops `index` (M,).
+
+        The values of each crop are its "content" and "style".
+        """
         terms = []
         with torch.no_grad():
             # After the first `count` indices, a batch has only repeats.
             for batch, count in full_batches(index, batch_size):
                 output = model(*self.inputs(batch))[:count]
                 terms.append(torch.stack(self.terms(output, batch[:count])))
-        content, style = torch.cat(terms, 1).cpu().double().mean(1).tolist()
-        return {
+        by_crop = torch.cat(terms, 1)
+        content, style = by_crop.cpu().double().mean(1).tolist()
+        metrics = {
             "loss": content + self.style_weight * style,
             "content": content,
             "style": style,
         }
+        return Scores(
+            metrics, index, dict(zip(("content", "style"), by_crop, strict=True))
+        )
 
     def pictures(self, model: nn.Module) -> dict[str, Tensor]:
         """Return one picture, "stylised", with two rows.

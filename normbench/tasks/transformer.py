@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from normbench.data.base import Tokens
 from normbench.errors import RequestError
-from normbench.tasks.base import NormFactory, Task, classification_metrics
+from normbench.tasks.base import NormFactory, Scores, Task, classification_scores
 from normbench.tasks.networks.transformer import (
     Encoder,
     NormPosition,
@@ -179,14 +179,14 @@ class Transformer(Task, name="transformer"):
         inputs = self._padded(share, self._length(index))
         return F.cross_entropy(model(*inputs), labels)
 
-    def evaluate(
+    def score(
         self,
         model: nn.Module,
         index: Tensor,
         batch_size: int,
         *,
         few_pads: bool = False,
-    ) -> dict[str, float]:
+    ) -> Scores:
         def logits(batch: Tensor) -> Tensor:
             longest = int(self.lengths[batch].max())
             length = longest if few_pads else self._length(batch)
@@ -195,7 +195,7 @@ class Transformer(Task, name="transformer"):
 
         if few_pads:  # the samples of a batch have similar lengths
             index = index[self.lengths[index].argsort(stable=True)]
-        return classification_metrics(logits, self.labels, index, batch_size)
+        return classification_scores(logits, self.labels, index, batch_size)
 
 
 def cosine_scale(lengths: Tensor) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from normbench.config.schema import AtEnd, RunConfig
 from normbench.norms import Norm, recompute_statistics, use_batch_statistics
 from normbench.norms.base import REGISTRY as NORMS
-from normbench.tasks.base import Task
+from normbench.tasks.base import Scores, Task
 
 HELD_OUT = ("val", "test")
 KINDS = ("recomputed", "batch")
@@ -35,13 +35,18 @@ def evaluate(
     """Return the metrics of `model` by "split/name".
 
     `samples` has the indices of each split. The other arguments are those of
-    `Task.evaluate`.
+    `Task.score`.
     """
     metrics: dict[str, float] = {}
     for split, index in samples.items():
-        values = task.evaluate(model, index, batch_size, few_pads=few_pads)
-        metrics |= {f"{split}/{name}": value for name, value in values.items()}
+        scores = task.score(model, index, batch_size, few_pads=few_pads)
+        metrics |= by_split(split, scores)
     return metrics
+
+
+def by_split(split: str, scores: Scores) -> dict[str, float]:
+    """Return the metrics of `scores` by "split/name"."""
+    return {f"{split}/{name}": value for name, value in scores.metrics.items()}
 
 
 @dataclass(frozen=True)
@@ -73,14 +78,19 @@ class Evaluator:
 
     def running(self, model: nn.Module, *splits: str) -> dict[str, float]:
         """Return the metrics of `model`, a network in evaluation mode, on `splits`."""
+        metrics: dict[str, float] = {}
+        for split in splits:
+            metrics |= by_split(split, self.scores(model, split))
+        return metrics
+
+    def scores(self, model: nn.Module, split: str) -> Scores:
+        """Return the scores of `model`, a network in evaluation mode, on `split`."""
         limits = {"train": self.config.evaluation.train_samples}
-        samples = {
-            split: self.task.evaluation_samples(split)[: limits.get(split)]
-            for split in splits
-        }
+        samples = self.task.evaluation_samples(split)[: limits.get(split)]
         # For images, this is a batch that is small enough for the caches of a CPU.
         usual = 64 if self.task.fixed_spatial else self.micro_batch
-        return self._in_any_batches(model, samples, usual)
+        size, few_pads = self._batches(usual)
+        return self.task.score(model, samples, size, few_pads=few_pads)
 
     def other_statistics(
         self, model: nn.Module, norms: Sequence[nn.Module], training_samples: Tensor
@@ -112,7 +122,10 @@ class Evaluator:
                 forward = partial(_forward, self.task, copied_model)
                 batches = training_samples.split(size)
                 recompute_statistics(forward, copied_norms, batches)
-                values = self._in_any_batches(copied_model, samples, size)
+                any_size, few_pads = self._batches(size)
+                values = evaluate(
+                    self.task, copied_model, samples, any_size, few_pads=few_pads
+                )
             metrics |= _renamed(values, kind)
         return metrics
 
@@ -143,10 +156,8 @@ class Evaluator:
         norm_batch = self.config.norm_batch
         return max(self.micro_batch, size // norm_batch * norm_batch)
 
-    def _in_any_batches(
-        self, model: nn.Module, samples: Mapping[str, Tensor], usual: int
-    ) -> dict[str, float]:
-        """Return metrics of `model`, whose norms use no statistics of batches.
+    def _batches(self, usual: int) -> tuple[int, bool]:
+        """Return batch size and `few_pads` for norms without statistics of batches.
 
         A batch has `usual` samples, unless the config sets another number and the norm
         gives the same results in other batches.
@@ -156,10 +167,10 @@ class Evaluator:
         ignores_samples = norm.differs_in_eval or not norm.uses_other_samples
         ignores_batch = (self.task.fixed_spatial or ignores_pads) and ignores_samples
         if size is None or not ignores_batch:
-            return evaluate(self.task, model, samples, usual)
+            return usual, False
         if size == "auto":
             size = self.task.evaluation_batch
-        return evaluate(self.task, model, samples, size, few_pads=ignores_pads)
+        return size, ignores_pads
 
     @property
     def _norm(self) -> type[Norm]:

@@ -16,12 +16,14 @@ from normbench.config.titles import title
 from normbench.errors import Stopped
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.probes.base import PROBES, Trained
+from normbench.records.items import Items, packed, sorted_items
 from normbench.records.store import RunWriter, finite
-from normbench.tasks.base import Task
+from normbench.tasks.base import Scores, Task
 from normbench.training import checkpoint, loop
 from normbench.training.evaluation import (
     HELD_OUT,
     Evaluator,
+    by_split,
     same_under_other_statistics,
 )
 from normbench.training.network import build
@@ -133,7 +135,8 @@ class Trainer:
             metrics: dict[str, float] = {}
             for split in self.evaluator.splits:
                 first = not metrics
-                metrics |= self.evaluator.running(model, split)
+                scores = self.evaluator.scores(model, split)
+                metrics |= by_split(split, scores)
                 if first and not math.isfinite(metrics[f"{split}/loss"]):
                     progress.diverge(self.steps)  # the update of the last step diverged
                     return
@@ -141,6 +144,8 @@ class Trainer:
             metrics |= self._other_statistics(metrics)
             progress.metrics = finite(metrics)
             self._log(metrics)
+            if scores.samples:  # of the test split, which is always the last
+                writer.items(packed({progress.run_id: _items(scores)}))
             pictures = writer.pictures(
                 {name: _image(x) for name, x in task.pictures(model).items()}
             )
@@ -269,6 +274,11 @@ def _evaluation_steps(steps: int, evaluations: int) -> frozenset[int]:
     evaluations = min(evaluations, steps)
     spaced = {round(steps * i / evaluations) for i in range(1, evaluations)}
     return frozenset(spaced - {0, steps})
+
+
+def _items(scores: Scores) -> Items:
+    values = {name: value.cpu().numpy() for name, value in scores.samples.items()}
+    return sorted_items(scores.index.numpy(), values)
 
 
 def _image(picture: Tensor) -> Image.Image:

@@ -55,7 +55,9 @@ def _has_parts(value: Any) -> bool:
 
 
 def _name(part: Any) -> str:
-    return str(next(part[key] for key in ("name", "cell", "check", "lr") if key in part))
+    return str(
+        next(part[key] for key in ("name", "cell", "check", "lr") if key in part)
+    )
 
 
 def _equal(old: Any, new: Any) -> bool:

@@ -6,14 +6,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from checks_made import ENGINE, Runner, a_claim, an_error, checked, in_folder
 
-from normbench.claims.check import check, prepare, with_arm, write_verdict
+from normbench.claims.check import (
+    check,
+    prepare,
+    with_arm,
+    write_items,
+    write_verdict,
+)
 from normbench.claims.trial import Request
 from normbench.config.schema import RunConfig
 from normbench.errors import NormbenchError, RequestError
-from normbench.records.store import read_compact
+from normbench.records import items
+from normbench.records.store import read_compact, run_folder
 from normbench.sweeps import round
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import BudgetName, Claim, read_claim
@@ -244,3 +252,23 @@ def test_a_full_verdict_is_written_with_its_records(
     quick = checked(a_claim(), tmp_path, "quick")
     path = write_verdict(quick, tmp_path / "runs", tmp_path / "tiny")
     assert path.name == "verdict.quick.json"
+
+
+def test_items_of_the_runs_that_have_some_are_written_beside_the_verdict(
+    runner: Runner, tmp_path: Path
+) -> None:
+    verdict = checked(a_claim(), tmp_path)
+    first, second, *_ = verdict.run_ids
+    correct = {first: [True, False], second: [False, True]}
+    for run_id, values in correct.items():
+        run = items.Items(np.array([4, 7]), {"correct": np.array(values)})
+        file = run_folder(tmp_path / "runs", run_id) / items.ITEMS
+        items.write_all(file, {run_id: run})
+    path, count = write_items(verdict, tmp_path / "runs", tmp_path)
+    assert (path, count) == (tmp_path / items.ITEMS, 2)
+    saved = items.read_all(path)
+    assert {key: x.values["correct"].tolist() for key, x in saved.items()} == correct
+    assert saved[first].index.tolist() == [4, 7]
+    file.write_bytes(b"damaged")
+    with pytest.raises(NormbenchError, match=rf"{second}/items.* is damaged"):
+        write_items(verdict, tmp_path / "runs", tmp_path)

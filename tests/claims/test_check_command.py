@@ -14,6 +14,7 @@ import pytest
 from claims_made import TINY, Plain, put
 from conftest import Command
 
+from normbench.records import items
 from normbench.records.store import read_compact
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.verdict import Verdict
@@ -60,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("user")
     put(real(), made / "mine")
     git(made, "init", "-q")
-    full = ["claim", "check", "tiny", *MINE, "--budget", "full"]
+    full = ["claim", "check", "tiny", *MINE, "--budget", "full", "--items"]
     refused = normbench(made, *full)
     assert refused.returncode == 2
     assert "is not committed as it stands" in refused.stderr
@@ -100,6 +101,9 @@ def test_a_full_check_leaves_its_verdict_and_its_records(folder: Path) -> None:
     assert design.contrasts[0].effect is not None
     records = read_compact(folder / "results" / "claims" / "tiny" / "records.jsonl.gz")
     assert len(records) == len(verdict.run_ids) == 24
+    saved = items.read_all(folder / "results" / "claims" / "tiny" / items.ITEMS)
+    assert sorted(saved) == verdict.run_ids
+    assert {len(run.index) for run in saved.values()} == {1500}
     assert {key: len(v) for key, v in verdict.environment.items()} == {
         "code": 1,
         "device": 1,
@@ -312,6 +316,7 @@ def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(
         (["claim", "check", "tinny"], "is unknown"),
         (["claim", "check", "tiny", "--all"], "not both"),
         (["claim", "check", "tiny", "--arm", "norm=batch lr=1"], "lr=1 cannot"),
+        (["claim", "check", "tiny", "--items"], "--budget quick saves no records"),
         (["compare", "--arm", "norm=batch"], "two arms"),
         (["compare", "--rates", "a,b"], "not a list of numbers"),
         (["compare", "--seeds", "8,b"], "--seeds '8,b' is not a list of numbers"),
@@ -326,6 +331,7 @@ def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(
             )
             for words in (
                 ["--arm", "norm=rms"],
+                ["--items"],
                 ["--engine", "engine=local"],
                 ["--workers", "2"],
                 ["--redo-stale"],

@@ -104,6 +104,7 @@ def test_train_show_and_results_print_the_same_record(
     assert {f.name for f in folder.iterdir()} - {".lock"} == {
         "config.yaml",
         "history.jsonl",
+        "items.safetensors.gz",
         "result.json",
     }
 

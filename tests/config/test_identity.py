@@ -199,7 +199,7 @@ def test_a_changed_byte_of_a_file_or_other_random_numbers_change_the_content_has
         files: list[Path] = []
 
         def recorded(format: int, *paths: Path, files: list[Path] = files) -> str:
-            files += paths
+            files[:] = paths
             return embedded.content_hash(format, *paths)
 
         module = sys.modules[REGISTRY.get(name).__module__]

@@ -69,6 +69,8 @@ WRITES = {
     "before checkpoint.pt 2": [1, 6],
     "half checkpoint.pt 3": [1, 11],
     "after checkpoint.pt 2": [1, 11],
+    "half items.safetensors.gz 1": [1, 31],
+    "after items.safetensors.gz 1": [1, 31],
     "half weights.safetensors 1": [1, 31],
     "before weights.safetensors 1": [1, 31],
     "after weights.safetensors 1": [1, 31],

@@ -14,7 +14,7 @@ from records_made import a_record, written
 
 from normbench.cli.plot import _curves
 from normbench.errors import Damaged, NormbenchError, RequestError
-from normbench.records import store
+from normbench.records import items, store
 from normbench.report.page.material import gather
 from normbench.sweeps.manifest import read_manifest
 from normbench.system import untrusted
@@ -82,6 +82,7 @@ def test_a_pipe_or_link_is_named_and_does_not_block(tmp_path: Path) -> None:
         "checkpoint.pt": untrusted.require_file,
         "verdict.json": read_verdict,
         "records.jsonl.gz": store.read_compact,
+        "items.safetensors.gz": items.read_all,
         "manifest.json.gz": lambda path: read_manifest(path.parent),
         "norm.yaml": untrusted.yaml_value,
     }

@@ -77,7 +77,7 @@ def test_claims_with_pooled_rates_are_seldom_wrong_and_find_a_margin(
         assert within(row.wrong, 0, 0.06, row.replications), row
         assert within(row.coverage, 0.93, 1, row.replications), row
         if row.effect == 1:
-            assert within(row.supported, 0.8, 1, row.replications), row
+            assert within(row.confirmed, 0.8, 1, row.replications), row
 
 
 def test_the_page_shows_the_recorded_simulation(
@@ -131,6 +131,6 @@ def test_a_small_simulation_gives_the_recorded_results(
         if (row.situation, row.law, row.effect) == ("steeper", "normal", 1)
     )
     new = script.claims(200, "steeper", "normal", "pooled", True, 1.0)
-    assert abs(new.supported - old.supported) < 0.12
+    assert abs(new.confirmed - old.confirmed) < 0.12
     assert new.wrong < 0.05 + tolerance(0.05, 200)
     assert new.saved == pytest.approx(old.saved, abs=0.03)

@@ -40,11 +40,9 @@ def content_hash(format: int, *files: Path) -> str:
 
     `format` is a version number of the code that uses the files. A module increases its
     number when its code makes other samples from the same files. The hash also covers
-    some numbers of torch's generator, because this generator draws all splits. The hash
-    does not cover what packages do with the files (decode, scale, learn byte pairs), as
-    this would take seconds in every command. Instead, records contain the versions of
-    these packages (`Data.packages`), and a verdict warns if its runs used several
-    versions. Raises RequestError if a file cannot be read.
+    some numbers of torch's generator, because this generator draws all splits. What
+    packages make of the files is covered by `with_parsed`. Raises RequestError if a
+    file cannot be read.
     """
     generator = torch.Generator().manual_seed(0)
     draws = [
@@ -60,3 +58,16 @@ def content_hash(format: int, *files: Path) -> str:
         except OSError as error:
             raise unreadable(error) from None
     return hash.hexdigest()[:32]
+
+
+def with_parsed(content: str, parsed: str, known: str) -> str:
+    """Return a hash of files that also covers what a package makes of them.
+
+    `content` is the hash of the files. `parsed` is a hash of tensors that a package,
+    such as Pillow, decoded, scaled or tokenised from them; `known` is the one that the
+    runs with the known content have. If both are equal, the result is `content`, so
+    another version of the package changes the id of a run only if it gives other data.
+    """
+    if parsed == known:
+        return content
+    return hashlib.sha256(f"{content} {parsed}".encode()).hexdigest()[:32]
