@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from records_made import A_RECORD, a_record
+from verdicts_made import rich_verdict
 
 from normbench.config.identity import hashed
 from normbench.config.schema import RunConfig, RunRecord
-from normbench.records.store import read_compact, run_folder, write_compact
+from normbench.records.store import run_folder, write_compact
+from normbench.verdicts.files import as_recorded
+from normbench.verdicts.verdict import Verdict
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "results" / "claims"
@@ -21,8 +25,34 @@ QUOTES = "\" ' ` {{ 7 * 7 }} & <b>"
 
 @cache
 def template() -> RunRecord:
-    """Return a committed record of a CNN."""
-    return read_compact(COMMITTED / "layernorm-axes" / "records.jsonl.gz")[0]
+    """Return the record of a CNN."""
+    metrics = {"test/error": 0.03, "test/loss": 0.1, "train/loss": 0.01}
+    return a_record("norm=affine", "data.size=14", "tracker=none", metrics=metrics)
+
+
+def write_verdict(claims: Path, **changes: Any) -> Verdict:
+    """Write a made-up verdict with `changes` of its fields, and the record of its run.
+
+    A verdict of a smaller budget is written beside that of a full check.
+    """
+    verdict = rich_verdict().model_copy(update=changes)
+    budget = "" if verdict.budget == "full" else f".{verdict.budget}"
+    folder = claims / verdict.claim
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"verdict{budget}.json").write_text(as_recorded(verdict))
+    write_compact(folder / "records.jsonl.gz", [A_RECORD])
+    return verdict
+
+
+def write_remarks(claims: Path, verdict: Verdict) -> None:
+    """Write the finding of the second part, and withdraw the headline of the third."""
+    _, written, withdrawn = verdict.parts
+    remarks = {
+        "registration": verdict.registration,
+        "findings": {written.name: "a has {how-digits | a against b} errors."},
+        "withdrawn": {withdrawn.name: "The data were mixed up."},
+    }
+    (claims / verdict.claim / "remarks.yaml").write_text(json.dumps(remarks))
 
 
 def write_run(
@@ -97,10 +127,17 @@ def write_hostile(results: Path, claims: Path) -> None:
         losses=[2.0, 1.0],
     )
     write_run(results, 65, status="failed", error=f"Traceback\nError: {SCRIPT_TAG}")
-    plain = json.loads((COMMITTED / "layernorm-axes" / "verdict.json").read_text())
+    plain = json.loads(as_recorded(rich_verdict()))
     name = "<img src=x onerror=alert(1)>"
     plain |= {"claim": name, "statement": SCRIPT_TAG, "source": IMAGE_TAG}
-    plain |= {"caveats": [QUOTES], "confounds": [IMAGE_TAG], "command": QUOTES}
+    plain["parts"][0] |= {"sentence": SCRIPT_TAG, "scope": IMAGE_TAG}
+    plain["parts"][0] |= {"caveats": [QUOTES]}
+    plain |= {
+        "seen": [QUOTES],
+        "caveats": [QUOTES],
+        "confounds": [IMAGE_TAG],
+        "command": QUOTES,
+    }
     plain["outcomes"][0] |= {"name": IMAGE_TAG, "question": SCRIPT_TAG}
     plain["outcomes"][0]["contrasts"][0] |= {"name": IMAGE_TAG, "reason": QUOTES}
     (claims / name).mkdir(parents=True)

@@ -12,13 +12,11 @@ from normbench.config.choices import choices
 from normbench.config.composition import compose
 from normbench.norms import REGISTRY
 from normbench.records.query import flat
-from normbench.report.text.verdict import verdict_text
-from normbench.report.words import headline
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.verdicts.contrasts import decide
-from normbench.verdicts.files import read_verdict
+from normbench.verdicts.design import Says
 from normbench.verdicts.registration import read_claim
-from normbench.verdicts.verdict import Decision
+from normbench.verdicts.verdict import Decision, Headline, Size
 
 
 def anchors(document: Path) -> set[str]:
@@ -132,23 +130,30 @@ def reading_page() -> str:
     return (ROOT / "docs" / "reading-a-verdict.md").read_text()
 
 
-def test_the_page_on_reading_explains_a_committed_verdict() -> None:
-    """If this fails: paste the output of `normbench claim show`, and mend the text."""
-    section = reading_page().split("## A real verdict")[1]
-    (name,) = re.findall(r"^normbench claim show (\S+)$", section, re.MULTILINE)
-    verdict = read_verdict(ROOT / "results" / "claims" / name / "verdict.json")
-    assert verdict is not None
-    assert f"```text\n{verdict_text(verdict, 88)}\n```" in section
+def test_the_page_on_reading_explains_every_headline_and_statement() -> None:
+    table = rows(reading_page())
+    headlines = [cells[0].strip("*") for cells in table if cells[0].startswith("**")]
+    assert headlines == list(get_args(Headline))
+    assert set(get_args(Says)) <= {cells[0] for cells in table}
 
 
 def test_the_decisions_on_drawn_intervals_are_right() -> None:
     """Each line has a decision and a plot of 29 characters; the margin has 6."""
-    decision_of = {headline(decision): decision for decision in get_args(Decision)}
-    section = reading_page().split("## Five decisions")[1].split("\n## ")[0]
+    section = reading_page().split("## Direction and size")[1].split("\n## ")[0]
     plots = [text for _, language, text in FENCE.findall(section)]
+    seen = set()
     for says, lines in zip(("greater", "equal", "not_greater"), plots, strict=True):
         for line in lines.splitlines():
-            decision, plot = decision_of[line[:24].strip()], line[24:53]
+            plot = line[24:53]
             places = [i - 14 for i, mark in enumerate(plot) if mark in "-o"]
             interval = float(min(places)), float(max(places))
-            assert decide(says, 6.0, interval, interval, 0.05)[0] == decision, line
+            decision, _, size = decide(says, 6.0, interval, interval, 0.05)
+            shown = f"{decision}, {size}" if size else decision
+            assert line[:24].strip() == shown, line
+            seen |= {decision, size}
+            if says == "greater":
+                mirrored = -interval[1], -interval[0]
+                mirror = decide("less", 6.0, mirrored, mirrored, 0.05)
+                assert (mirror.decision, mirror.size) == (decision, size)
+    expected = {*get_args(Decision), *get_args(Size), None}
+    assert seen == expected - {"not tested"}

@@ -141,82 +141,36 @@ def a_verdict(
     )
 
 
+RATES = (0.1, 0.2, 0.4)
+LEVELS = {"1": "norm_batch=1", "2": "norm_batch=2"}
+MEANS = {"a": 0.2, "b": 0.3, "c": 0.302, "d": 0.31, "e": 0.26, "f": 0.9}
+NORMS = ("batch", "group", "instance", "layer_sample", "rms", "none")
+SKIPPED = {"f@1": "the norm needs two samples"}
+STATEMENTS: tuple[tuple[Says, str, str, dict[str, Any]], ...] = (
+    ("less", "a@2", "clear", {}),
+    ("greater", "d@2", "small", {}),
+    ("greater", "a@2", "opposite", {"bears": "context"}),
+    ("less", "c@2", "nothing", {"bears": "context"}),
+    ("equal", "c@2", "equal", {}),
+    ("not_greater", "a@2", "no worse", {"bears": "context"}),
+    ("less", "f@2", "did not train", {"bears": "context"}),
+    ("greater", "d@2", "open", {"bears": "context", "margin": 0.012}),
+    ("greater", "c@1", "diverged", {"bears": "context", "also": ["test/loss"]}),
+    ("less", "f@1", "skipped", {"part": "open"}),
+)
+"""(prediction, cell that is compared with b, what the contrast shows, its changes)."""
+
+
 def rich_verdict() -> Verdict:
-    """Return a verdict of "padding-tokens" with every decision, size and kind."""
-    generator = np.random.default_rng(5)
+    """Return a verdict of "padding-tokens" with every decision, size and kind.
 
-    def runs(mean: float, lr: float, *, spread: float = 0.01) -> dict[int, RunRecord]:
-        return {
-            seed: A_RECORD.model_copy(
-                update={
-                    "run_id": f"{round(1e6 * mean) % 10**8:08d}{seed:04d}{lr:04.2f}",
-                    "metrics": {
-                        "test/error": mean + float(noise),
-                        "test/loss": 3 * mean + float(noise),
-                        "train/error": mean,
-                        "val/error": mean + abs(lr - 0.2) / 10 + float(noise) / 9,
-                    },
-                }
-            )
-            for seed, noise in enumerate(generator.normal(0, spread, 12))
-        }
-
-    def grid(mean: float, *, spread: float = 0.01) -> Grid:
-        rates = {lr: runs(mean, lr, spread=spread) for lr in (0.1, 0.2, 0.4)}
-        return Grid(rates, "val/error", dropped=frozenset({0.4}))
-
-    levels = {"1": "norm_batch=1", "2": "norm_batch=2"}
-    means = {"a": 0.2, "b": 0.3, "c": 0.302, "d": 0.31, "e": 0.26, "f": 0.9}
-    arms = {arm: f"norm={norm}" for arm, norm in zip(means, NORMS, strict=True)}
-    contrasts = [
-        a_contrast(
-            says,
-            name=f"{first} against b ({size})",
-            weights={f"{first}@2": 1.0, "b@2": -1.0},
-            margin=0.02,
-            **({} if primary else {"part": None, "bears": "context"}),
-        )
-        for says, first, size, primary in (
-            ("less", "a", "clear", True),
-            ("greater", "d", "small", True),
-            ("greater", "a", "opposite", False),
-            ("less", "c", "nothing", False),
-            ("equal", "c", "equal", True),
-            ("not_greater", "a", "no worse", False),
-            ("less", "f", "did not train", False),
-        )
-    ]
-    ratio = a_contrast(
-        "less", name="a against b", scale="ratio", margin=0.1, also=["test/loss"],
-        weights={"a@2": 1.0, "b@2": -1.0}, part="size",
-    )  # fmt: skip
-    crossing = {"name": "x", "metric": "test/error", "above": "e", "below": "b"}
-    common: dict[str, Any] = {
-        "arms": arms,
-        "levels": levels,
-        "rates": [0.1, 0.2, 0.4],
-        "gate": Gate(metric="train/error", below=0.5),
-    }
-    design = a_design(*contrasts, crossovers=[crossing], **common)
-    digits = {"digits": {"overrides": "data.size=14"}}
-    relative = a_design(ratio, data=digits, **common)
-    claim = a_claim(
-        design,
-        name="padding-tokens",
-        parts={
-            "better": Part(sentence="a is better than b.", scope="made-up runs"),
-            "size": Part(sentence="a has ten per cent fewer errors.", scope="runs"),
-            "open": Part(sentence="Nobody knows.", scope="nothing"),
-        },
-        mechanisms={"how": relative},
-    )
-    grids = {f"{arm}@{level}": grid(m) for arm, m in means.items() for level in levels}
-    grids["e@1"], grids["b@1"] = grid(0.4), grid(0.3)
-    broken = dict(grids["c@2"].runs[0.2])
-    broken[3] = a_run(None, status="diverged")
-    grids["c@1"] = Grid({0.2: broken}, "val/error")
+    Its second design is on a data set and has ratios; in the first, a run diverged and
+    a cell was skipped. All cells have several rates, one of which was dropped.
+    """
+    claim = _rich_claim()
+    grids = _rich_grids()
     judged = [
-        judging.judge_design(name, each, grids, {}, 0.05, looks=looks)
+        judging.judge_design(name, each, grids, SKIPPED, 0.05, looks=looks)
         for name, each, looks in (
             ("how-digits", claim.designs()["how-digits"], None),
             ("made_up", claim.designs()["made_up"], Looks((12,), 24)),
@@ -241,7 +195,73 @@ def rich_verdict() -> Verdict:
     )
 
 
-NORMS = ("batch", "group", "instance", "layer_sample", "rms", "none")
+def _rich_claim() -> Claim:
+    contrasts = [
+        a_contrast(
+            says,
+            name=f"{cell[0]} against b ({shows})",
+            weights={cell: 1.0, f"b@{cell[2]}": -1.0},
+            **{"margin": 0.02, **changes}
+            | ({"part": None} if changes.get("bears") == "context" else {}),
+        )
+        for says, cell, shows, changes in STATEMENTS
+    ]
+    ratio = a_contrast(
+        "less", name="a against b", scale="ratio", margin=0.1, also=["test/loss"],
+        weights={"a@2": 1.0, "b@2": -1.0}, part="size",
+    )  # fmt: skip
+    crossing = {"name": "x", "metric": "test/error", "above": "e", "below": "b"}
+    common: dict[str, Any] = {
+        "arms": {a: f"norm={norm}" for a, norm in zip(MEANS, NORMS, strict=True)},
+        "levels": LEVELS,
+        "rates": list(RATES),
+        "gate": Gate(metric="train/error", below=0.5),
+    }
+    design = a_design(*contrasts, crossovers=[crossing], **common)
+    digits = {"digits": {"overrides": "data.size=14"}}
+    return a_claim(
+        design,
+        name="padding-tokens",
+        parts={
+            "better": Part(sentence="a is better than b.", scope="made-up runs"),
+            "size": Part(sentence="a has ten per cent fewer errors.", scope="runs"),
+            "open": Part(sentence="Nobody knows.", scope="nothing"),
+        },
+        mechanisms={"how": a_design(ratio, data=digits, **common)},
+    )
+
+
+def _rich_grids() -> dict[str, Grid]:
+    """Return the runs of all cells but f@1; seed 3 of c@1 diverged at its only rate."""
+    generator = np.random.default_rng(5)
+
+    def runs(mean: float, lr: float) -> dict[int, RunRecord]:
+        return {
+            seed: A_RECORD.model_copy(
+                update={
+                    "run_id": f"{round(1e6 * mean) % 10**8:08d}{seed:04d}{lr:04.2f}",
+                    "metrics": {
+                        "test/error": mean + float(noise),
+                        "test/loss": 3 * mean + float(noise),
+                        "train/error": mean,
+                        "val/error": mean + abs(lr - 0.2) / 10 + float(noise) / 9,
+                    },
+                }
+            )
+            for seed, noise in enumerate(generator.normal(0, 0.01, 12))
+        }
+
+    def grid(mean: float) -> Grid:
+        rates = {lr: runs(mean, lr) for lr in RATES}
+        return Grid(rates, "val/error", dropped=frozenset({0.4}))
+
+    grids = {f"{arm}@{level}": grid(m) for arm, m in MEANS.items() for level in LEVELS}
+    del grids["f@1"]
+    grids["e@1"], grids["b@1"] = grid(0.4), grid(0.3)
+    broken = dict(grids["c@2"].runs[0.2])
+    broken[3] = a_run(None, status="diverged")
+    grids["c@1"] = Grid({0.2: broken}, "val/error")
+    return grids
 
 
 def some_verdicts() -> list[Verdict]:

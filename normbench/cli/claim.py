@@ -145,17 +145,17 @@ def show(
         }
         cost_lines = [_cost_line(budget, cost) for budget, cost in costs.items()]
         width = text_width()
+        blocks = []
         if details or verdict is None:
-            typer.echo(claim_text(claim, statements, cost_lines, width))
+            blocks.append(claim_text(claim, statements, cost_lines, width))
+        if changed:
+            blocks.append("the yaml has changed since this verdict:")
         if verdict:
-            if changed:
-                typer.echo("\nthe yaml has changed since this verdict:")
-            typer.echo(f"\n{verdict_text(verdict, width, details=details)}")
-        if not details:
-            lines = [] if verdict is None else cost_lines
-            typer.echo(
-                "\n".join([*lines, "--details shows the registration and all numbers"])
-            )
+            blocks.append(verdict_text(verdict, width, details=details))
+            if not details:
+                more = "--details shows the registration and all numbers"
+                blocks.append("\n".join([*cost_lines, more]))
+        typer.echo("\n\n".join(blocks))
 
 
 def full_verdict(name: str, output: Path) -> "Verdict | None":

@@ -245,9 +245,15 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
         return "No claim has a verdict yet. `normbench claim check` makes one."
     head = ("claim", "headline", "sentence", "finding", "scope")
     rows = [
-        (verdict.claim, row.headline, row.sentence, row.finding, row.scope)
+        (
+            verdict.claim,
+            words.headline(part),
+            part.sentence,
+            ". ".join(words.findings(part, verdict)),
+            part.scope,
+        )
         for verdict in verdicts
-        for row in words.part_rows(verdict)
+        for part in verdict.parts
     ]
     cells = [[text.replace("|", "\\|") for text in row] for row in rows]
     table = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *cells)]

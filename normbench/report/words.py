@@ -44,16 +44,6 @@ MIN_SHARE_SEVERAL = 0.05
 """The smallest share of several crossings that the text of a crossover mentions."""
 
 
-class PartRow(NamedTuple):
-    """A part of a claim as text: headline first, then the finding and its scope."""
-
-    name: str
-    headline: str
-    sentence: str
-    finding: str
-    scope: str
-
-
 class Numbers(NamedTuple):
     """The formatted numbers of a contrast, with the interval that decided."""
 
@@ -104,37 +94,37 @@ def metrics(design: DesignVerdict) -> list[str]:
     return list(dict.fromkeys(contrast.metric for contrast in design.contrasts))
 
 
-def part_rows(verdict: Verdict) -> list[PartRow]:
-    """Return the parts of a verdict as text."""
-    return [
-        PartRow(
-            part.name, headline(part), part.sentence, finding(part, verdict), part.scope
-        )
-        for part in verdict.parts
-    ]
-
-
-def headline(part: PartVerdict) -> str:
-    """Return the headline of a part with what limits it."""
+def headline(part: PartVerdict, *, capitals: bool = False) -> str:
+    """Return the headline of a part, perhaps in capitals, with what limits it."""
+    shown = part.shown.upper() if capitals else part.shown
     limits = [part.withdrawn] if part.withdrawn else part.caveats
-    return f"{part.shown} ({'; '.join(limits)})" if limits else part.shown
+    return f"{shown} ({'; '.join(limits)})" if limits else shown
 
 
-def finding(part: PartVerdict, verdict: Verdict) -> str:
-    """Return the finding of a part: a written sentence, or else the numbers alone.
+def findings(part: PartVerdict, verdict: Verdict) -> list[str]:
+    """Return the finding of a part: a written text, or else a line for each statement.
 
-    Without runs, it is "".
+    A statement that was not tested has no line.
     """
     if part.finding:
-        return part.finding
+        return [part.finding]
+    theorems = [theorem for theorem in verdict.theorems if theorem.part == part.name]
     contrasts = {(d.name, c.name): c for d in verdict.designs for c in d.contrasts}
-    answers = [
-        f"{bearing.design}, {bearing.name}: {text}"
-        for bearing in part.bearings
-        if (contrast := contrasts.get((bearing.design, bearing.name)))
-        and (text := answer(contrast))
+    return [
+        *(f"theorem, {theorem.decision}: {theorem.statement}" for theorem in theorems),
+        *(
+            f"{bearing.design}, {bearing.name}: {_finding(contrast)}"
+            for bearing in part.bearings
+            if (contrast := contrasts.get((bearing.design, bearing.name)))
+            and contrast.decision != "not tested"
+        ),
     ]
-    return "; ".join(answers)
+
+
+def _finding(contrast: ContrastVerdict) -> str:
+    if contrast.size:
+        return answer(contrast)
+    return f"{contrast.decision}, {answer(contrast) or contrast.because}"
 
 
 def headlines(verdict: Verdict) -> str:

@@ -14,6 +14,8 @@ RELATIVE, ABSOLUTE = 1e-9, 1e-12
 """Numbers are equal within one of these tolerances: last digits depend on the CPU."""
 MAX_WIDTH = 60
 """Characters of a value in the text of a difference."""
+NAMES = ("name", "cell", "check", "lr")
+"""Keys that name a part of a list; each part has one of them."""
 ABSENT = "absent"
 """The value that a verdict lacks."""
 
@@ -55,9 +57,7 @@ def _has_parts(value: Any) -> bool:
 
 
 def _name(part: Any) -> str:
-    return str(
-        next(part[key] for key in ("name", "cell", "check", "lr") if key in part)
-    )
+    return str(next(part[key] for key in NAMES if key in part))
 
 
 def _equal(old: Any, new: Any) -> bool:

@@ -2,7 +2,7 @@
 
 Every seed of a cell is trained at every rate, so the choice of the rate is part of
 what is compared, and its noise is in the interval. `normbench.verdicts.choosing` has
-the ways of choosing; the simulation in docs/method.json compares them.
+the ways of choosing; the simulation in docs/choosing-rates.md compares them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from normbench.verdicts.metrics import is_maximized, metric_of
 Runs = Mapping[int, RunRecord]
 """Seed -> record, whatever its status."""
 
-CHOOSING: Choosing = "cross_fitted"
+CHOOSING: Choosing = "pooled"
 """The way of choosing rates for every decision."""
 GOOD = 0.1
 """A rate is good if its validation metric is at most this share worse than the best."""
@@ -95,10 +95,9 @@ class Grid:
         return None if record.status != "ok" else metric_of(record, self.validation)
 
     def choice(self, how: Choosing = CHOOSING) -> dict[int, float]:
-        """Return seed -> chosen rate. A single seed chooses for itself."""
+        """Return seed -> chosen rate."""
         if len(self.kept) == 1:
             return dict.fromkeys(self.seeds, self.kept[0])
-        how = "nested" if len(self.seeds) < 2 else how
         indices = chosen(self.scores(self.kept, self.seeds), self.kept, how)
         return {
             seed: self.kept[index]

@@ -101,8 +101,9 @@ def _bearing_contrasts(
 def result(decision: Decision, size: Size | None, against: bool) -> Result:
     """Return what a decision says of a part; `against`: the statement bears against it.
 
-    A small difference speaks neither for nor against a part: its direction is as
-    stated, or the opposite, but its size does not matter.
+    A small difference in the stated direction speaks neither for nor against a part:
+    it exists, but its size does not matter. In the opposite direction, the statement is
+    false whatever the size.
     """
     if decision == "not tested":
         return "not tested"

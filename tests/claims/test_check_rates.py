@@ -73,7 +73,7 @@ def test_one_rate_is_no_choice(runner: Runner, tmp_path: Path) -> None:
     assert (contrast.nested, contrast.at_common_rate) == (None, {})
 
 
-def test_other_seeds_choose_the_rate_of_a_seed(runner: Runner, tmp_path: Path) -> None:
+def test_all_seeds_together_choose_the_rate(runner: Runner, tmp_path: Path) -> None:
     def metrics(config: RunConfig) -> dict[str, float | None]:
         """Let seed 3 alone prefer the rate .1, by a little."""
         values = an_error(config)

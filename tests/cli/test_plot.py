@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from click.testing import Result
+from pages_made import write_verdict
 from PIL import Image
 from records_made import a_record, written
 from typer.testing import CliRunner
@@ -18,7 +19,6 @@ from normbench.cli import app
 from normbench.config.identity import run_id
 from normbench.records import store
 
-CLAIMS = Path(__file__).parents[2] / "results" / "claims"
 Plot = Callable[..., Result]
 
 
@@ -83,28 +83,29 @@ def words_in(file: Path) -> str:
 def test_a_claims_figures_are_beside_its_verdict_or_in_the_given_place(
     plot: Plot, runs: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "results" / "claims" / "layernorm-axes"
-    folder.mkdir(parents=True)
-    verdict = (CLAIMS / "layernorm-axes" / "verdict.json").read_bytes()
-    (folder / "verdict.json").write_bytes(verdict)
-    (folder / "verdict.quick.json").write_bytes(verdict)
-    names = ["images.svg", "images-contrasts.svg"]
+    for budget in ("full", "quick"):
+        claims = tmp_path / "results" / "claims"
+        write_verdict(claims, budget=budget, mechanisms=[])
+    names = ["made_up.svg", "made_up-contrasts.svg"]
     for options, files in (
-        ([], [f"results/claims/layernorm-axes/figures/{name}" for name in names]),
+        ([], [f"results/claims/padding-tokens/figures/{name}" for name in names]),
         (
             ["--budget", "quick"],
-            [f"results/claims/layernorm-axes/figures.quick/{name}" for name in names],
+            [f"results/claims/padding-tokens/figures.quick/{name}" for name in names],
         ),
         (["--output-dir", "here"], [f"here/{name}" for name in names]),
         (["--output", "a/b"], [f"a/b-{name}" for name in names]),
     ):
-        done = plot("layernorm-axes", *options, "--json")
+        done = plot("padding-tokens", *options, "--json")
         assert done.exit_code == 0, done.output
         assert [made["file"] for made in json.loads(done.stdout)] == files
         assert {str(f.name) for f in Path(files[0]).parent.iterdir()} == {
             Path(file).name for file in files
         }
-    assert "layer_position" in words_in(Path("here/images.svg"))
+    assert "test error" in words_in(Path("here/made_up.svg"))
+    assert "a quick check" not in words_in(Path("here/made_up.svg"))
+    quick = Path("results/claims/padding-tokens/figures.quick/made_up.svg")
+    assert "a quick check" in words_in(quick)
     done = plot("--by", "batch_size", "--results", str(runs), "--output", "one")
     assert done.output.splitlines()[-1] == "one.svg"
 

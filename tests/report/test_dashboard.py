@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import SMALL, Command
+from verdicts_made import CLAIMS, some_verdicts
 from wandb_server import Received, serving
 
 from normbench.config.composition import compose
@@ -18,10 +19,7 @@ from normbench.records import store
 from normbench.records.store import Results
 from normbench.report import dashboard as built
 from normbench.training.experiment import run_one
-from normbench.verdicts.files import read_verdict
-from normbench.verdicts.verdict import Verdict
 
-CLAIMS = Path(__file__).parents[2] / "results" / "claims"
 LOGGED = {
     "cnn": ["norm=batch"],
     "transformer": ["norm=batch", "probes=[pad_statistics]", "budget.max_steps=2"],
@@ -29,14 +27,9 @@ LOGGED = {
 }
 
 
-def verdicts() -> list[Verdict]:
-    files = sorted(CLAIMS.glob("*/verdict.json"))
-    return [verdict for file in files if (verdict := read_verdict(file)) is not None]
-
-
 @pytest.fixture(scope="module")
 def shown() -> built.Dashboard:
-    return built.dashboard(verdicts(), "normbench", None)
+    return built.dashboard(some_verdicts(), "normbench", None)
 
 
 @pytest.fixture(scope="module")
@@ -122,16 +115,25 @@ def test_the_outline_names_everything_to_publish(shown: built.Dashboard) -> None
     assert "someone/digits" in built.outline(built.dashboard([], "digits", "someone"))
 
 
-def test_a_row_has_three_decisions_and_text_cannot_break_the_table(
+def test_each_part_has_a_row_and_text_cannot_break_the_table(
     shown: built.Dashboard,
 ) -> None:
-    verdict, *_ = verdicts()
-    with_bar = verdict.model_copy(update={"statement": "a | b"})
-    _, _, row = built.verdict_table([with_bar]).splitlines()
-    assert row.startswith(f"| {verdict.claim} | a \\| b | {verdict.theorem} | ")
-    assert row.replace("\\|", "").count("|") == 6
+    verdict = some_verdicts()[-1]
+    first, second, third = verdict.parts
+    changes = {"sentence": "a | b", "finding": "Words."}
+    parts = [first.model_copy(update=changes), second, third]
+    with_bar = verdict.model_copy(update={"parts": parts})
+    _, _, *rows = built.verdict_table([with_bar]).splitlines()
+    assert rows[0] == (
+        f"| {verdict.claim} | {first.headline} | a \\| b | Words. | {first.scope} |"
+    )
+    assert rows[1].startswith(f"| {verdict.claim} | holds | {second.sentence} | how-")
+    assert rows[2] == (
+        f"| {verdict.claim} | not tested | {third.sentence} |  | {third.scope} |"
+    )
+    assert all(row.replace("\\|", "").count("|") == 6 for row in rows)
     assert "No claim has a verdict" in built.verdict_table([])
-    for verdict in verdicts():
+    for verdict in some_verdicts():
         assert verdict.claim in built.outline(shown)
 
 
@@ -186,13 +188,13 @@ def test_both_objects_are_published_or_none(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(built.wr.Report, "delete", lambda self: calls.append("delete"))
     monkeypatch.setattr(built.ws.Workspace, "save", refuse)
     with pytest.raises(NormbenchError, match=r"no such view.*nothing was published"):
-        built.publish(verdicts(), "normbench", "someone")
+        built.publish(some_verdicts(), "normbench", "someone")
     assert calls == ["save", "delete"]
 
     monkeypatch.setattr(built.ws.Workspace, "save", lambda self: calls.append("view"))
     monkeypatch.setattr(built.ws.Workspace, "url", "here")
     monkeypatch.setattr(built.wr.Report, "url", "there")
-    assert built.publish(verdicts(), "normbench", "someone") == {
+    assert built.publish(some_verdicts(), "normbench", "someone") == {
         "workspace": "here",
         "report": "there",
     }

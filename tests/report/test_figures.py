@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from verdicts_made import NAMES, committed
+from verdicts_made import rich_verdict, some_verdicts
 
 from normbench.config.choices import choices
 from normbench.errors import RequestError
@@ -78,7 +78,7 @@ def test_looks_are_different_and_visible_on_white_and_on_dark() -> None:
     assert palette.look("mine") == ("#d2527c", "^", "--")
     del norms["layer"]  # has the colour of layer_sample
     assert len({*norms.values()}) == len(norms)
-    assert len({look.marker for look in palette.DECISIONS.values()}) == 6
+    assert len({look.marker for look in palette.DECISIONS.values()}) == 5
 
 
 def test_norms_of_one_figure_differ_for_all_kinds_of_colour_vision() -> None:
@@ -116,9 +116,9 @@ def test_the_norm_of_an_arm_is_in_its_overrides_or_its_name() -> None:
     assert norm_of("mine_too", None) == "mine_too"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_committed_verdict_is_drawn(name: str) -> None:
-    figures = verdict_figures(committed(name), read_claim(name))
+@pytest.mark.parametrize("verdict", some_verdicts(), ids=lambda v: v.claim)
+def test_every_verdict_is_drawn(verdict: Verdict) -> None:
+    figures = verdict_figures(verdict, read_claim(verdict.claim))
     drawn = {title: drawing.svg(figure) for title, figure in figures.items()}
     used: set[str] = set()
     for svg in drawn.values():
@@ -127,13 +127,34 @@ def test_every_committed_verdict_is_drawn(name: str) -> None:
         assert len(ids) == len({*ids}) and not used.intersection(ids)
         assert {part.split(")")[0] for part in svg.split("url(#")[1:]} <= {*ids}
         used.update(ids)
-    for design in committed(name).designs:
+    for design in verdict.designs:
         assert f"{design.name}-contrasts" in drawn
         texts = written(drawn[design.name])
         metrics = {contrast.metric for contrast in design.contrasts}
         for cell in design.cells:
             if metrics & cell.mean.keys():  # of one arm, rows are levels
                 assert any(part in texts for part in cell.cell.split("@")), cell.cell
+
+
+def test_effects_are_drawn_in_margins_and_ratios_on_their_log_scale(
+    batch: Verdict,
+) -> None:
+    figures = verdict_figures(batch)
+    for design in batch.designs:
+        (axes,) = figures[f"{design.name}-contrasts"].axes
+        # The effect is the last of the lines of a contrast, after both intervals.
+        effects = [line.get_xdata()[0] for line in axes.lines[4::4]]
+        shown = [
+            contrast.effect / contrast.margin
+            for contrast in design.contrasts
+            if contrast.effect is not None
+        ]
+        inside = [(a, b) for a, b in zip(effects, shown, strict=True) if abs(b) < 9]
+        assert len(inside) > 1
+        for drawn, effect in inside:
+            assert drawn == pytest.approx(effect)
+    ratio, _ = batch.mechanisms[0].contrasts
+    assert ratio.margin == pytest.approx(np.log(1.1))
 
 
 def written(svg: str) -> str:
@@ -150,15 +171,18 @@ def labels(svg: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def batch() -> Verdict:
-    return committed("batch-size-dependence")
+    return rich_verdict()
 
 
 def test_published_figures_are_marked_as_published(batch: Verdict) -> None:
-    drawn = verdict_figures(batch, read_claim(batch.claim))
+    (outcome,) = batch.outcomes
+    designs = [outcome.model_copy(update={"name": "norm_batch"}), outcome]
+    changes = {"claim": "batch-size-dependence", "outcomes": designs}
+    drawn = verdict_figures(batch.model_copy(update=changes))
     texts = written(drawing.svg(drawn["norm_batch"]))
     assert "published: Wu & He 2018" in texts
     assert "batch, Wu & He 2018" in texts
-    assert "published" not in written(drawing.svg(drawn["joint_steps"]))
+    assert "published" not in written(drawing.svg(drawn["made_up"]))
 
 
 def test_published_series_name_existing_designs_arms_and_levels() -> None:
@@ -189,11 +213,11 @@ def test_published_series_have_the_numbers_of_the_claim() -> None:
 def test_an_inline_figure_has_a_description_and_the_colours_of_the_page(
     batch: Verdict,
 ) -> None:
-    inline = drawing.svg(verdict_figures(batch)["norm_batch"])
+    inline = drawing.svg(verdict_figures(batch)["made_up"])
     root = ElementTree.fromstring(inline)
     title, description = labels(inline)
-    assert title == "batch-size-dependence, norm_batch"
-    assert "test error: batch@1 " in description
+    assert title == "padding-tokens, made_up"
+    assert "test error: a@1 " in description
     ids = [element.get("id") for element in root.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
     assert set((root.get("aria-labelledby") or "").split()) <= set(ids)
@@ -206,7 +230,7 @@ def test_an_inline_figure_has_a_description_and_the_colours_of_the_page(
 
 
 def test_equal_figures_are_equal_bytes(batch: Verdict, tmp_path: Path) -> None:
-    one, two = (verdict_figures(batch)["joint_steps-contrasts"] for _ in range(2))
+    one, two = (verdict_figures(batch)["made_up-contrasts"] for _ in range(2))
     assert drawing.svg(one) == drawing.svg(two) == drawing.svg(one)
     first = drawing.save(one, tmp_path / "one" / "a.b")
     second = drawing.save(two, tmp_path / "two" / "a.b")
@@ -246,7 +270,7 @@ def test_an_unwritable_folder_is_an_error_and_leaves_nothing(
     batch: Verdict, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    figure = verdict_figures(batch)["joint_steps"]
+    figure = verdict_figures(batch)["made_up"]
     with pytest.raises(RequestError, match="cannot be written"):
         drawing.save(figure, tmp_path / "file" / "figure")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
@@ -258,15 +282,15 @@ def test_a_cell_without_a_mean_is_left_out_and_named(batch: Verdict) -> None:
     changed = design.model_copy(update={"cells": [skipped, *design.cells[1:]]})
     partial = batch.model_copy(update={"outcomes": [changed], "mechanisms": []})
     _, description = labels(drawing.svg(verdict_figures(partial)[design.name]))
-    assert "skipped: batch@1" in description
-    assert "batch@1 0" not in description
+    assert "skipped: a@1" in description
+    assert "a@1 0" not in description
     empty = batch.model_copy(update={"outcomes": [], "mechanisms": []})
     assert verdict_figures(empty) == {}
 
 
 def test_drawing_leaves_the_settings_of_matplotlib_unchanged(batch: Verdict) -> None:
     settings = dict(mpl.rcParams)
-    drawing.svg(verdict_figures(batch)["joint_steps"])
+    drawing.svg(verdict_figures(batch)["made_up"])
     assert dict(mpl.rcParams) == settings
 
 

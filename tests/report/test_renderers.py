@@ -1,23 +1,26 @@
-"""All renderers show the same numbers and words of each committed verdict."""
+"""All renderers show the same numbers and words of each verdict."""
 
 import html
+import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from verdicts_made import CLAIMS, NAMES, committed
+from verdicts_made import CLAIMS, NAMES, committed, some_verdicts
 
 from normbench.config.choices import choices
 from normbench.report import words
 from normbench.report.dashboard import verdict_table
 from normbench.report.figures.verdict import verdict_figures
 from normbench.report.page import page
-from normbench.report.page.material import gather
+from normbench.report.page.material import ClaimEntry, gather
 from normbench.report.text.verdict import verdict_text
 from normbench.verdicts.registration import read_claim
-from normbench.verdicts.verdict import ContrastVerdict, Verdict
+from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,39 +38,56 @@ class Shown(NamedTuple):
     p: str
 
 
-NUMBER = r"([+-][\d.]+)"
-NUMBERS = rf"{NUMBER}, (\d+%) \[{NUMBER}, {NUMBER}\], n (\d+), p (.*?)"
+EFFECT = r"([+-][\d.]+(?: %| points)?)"
+END = r"([+-][\d.]+)"
+CONFIDENCE = r"((?:repeated )?\d+%)"
+NUMBERS = rf"{EFFECT}, {CONFIDENCE} \[{END}, {END}\], n (\d+), p (.*?)"
+
+
+def in_units(contrast: ContrastVerdict, value: float | None) -> tuple[str, str]:
+    """Return an effect or the end of an interval, and its unit."""
+    assert value is not None
+    if contrast.scale == "ratio":
+        return f"{100 * (math.exp(value) - 1):+.1f}", " %"
+    if contrast.scale == "difference" and contrast.metric.endswith("error"):
+        return f"{100 * value:+.2f}", " points"
+    return f"{value:+.4f}", ""
 
 
 def expected(contrast: ContrastVerdict, alpha: float) -> Shown:
     """Return the texts to show: the test that decided, with its interval."""
-    against = contrast.decision in {"refuted", "equivalent"}
+    against = contrast.decision in {"contradicted", "no relevant difference"}
     adjusted, p = contrast.p_adjusted, contrast.p
     adjusted_against, p_against = contrast.p_against_adjusted, contrast.p_against
-    if contrast.decision == "inconclusive" and p is not None and p_against is not None:
+    if contrast.decision == "not decided" and p is not None and p_against is not None:
         against = (adjusted_against or p_against) < (adjusted or p)
     if against:
         adjusted, p = adjusted_against, p_against
     value = p if adjusted is None else adjusted
-    wide = contrast.says in {"greater", "less"} and contrast.decision != "equivalent"
+    none = contrast.decision == "no relevant difference"
+    wide = contrast.says in {"greater", "less"} and not none
     low, high = contrast.low_margin, contrast.high_margin
     if wide:
         low, high = contrast.low, contrast.high
     marks = " against" * against + " (Holm)" * (adjusted is not None)
     return Shown(
         contrast.name,
-        words.HEADLINES["withdrawn" if contrast.withdrawn else contrast.decision],
-        f"{contrast.effect:+.4f}",
-        f"{100 * (1 - alpha * (1 if wide else 2)):.0f}%",
-        f"{low:+.4f}",
-        f"{high:+.4f}",
+        contrast.decision + (f", {contrast.size}" if contrast.size else ""),
+        "".join(in_units(contrast, contrast.effect)),
+        "repeated " * bool(contrast.looks) + f"{1 - alpha * (1 if wide else 2):.0%}",
+        in_units(contrast, low)[0],
+        in_units(contrast, high)[0],
         str(contrast.n),
         f"{value:.2g}{marks}",
     )
 
 
+def with_effect(design: DesignVerdict) -> list[ContrastVerdict]:
+    return [each for each in design.contrasts if each.effect is not None]
+
+
 def in_the_terminal(verdict: Verdict) -> Iterator[Shown]:
-    printed = verdict_text(verdict, 10_000)
+    printed = verdict_text(verdict, 10_000, details=True)
     for decision, name, *numbers in re.findall(
         rf"^    (\S.*?) {{2,}}(.*)\n +\S+ {NUMBERS}, margin", printed, re.MULTILINE
     ):
@@ -78,7 +98,7 @@ def in_the_figures(verdict: Verdict) -> Iterator[Shown]:
     figures = verdict_figures(verdict, read_claim(verdict.claim))
     for design in verdict.designs:
         (axes,) = figures[f"{design.name}-contrasts"].axes
-        for label, contrast in zip(axes.texts, design.contrasts, strict=True):
+        for label, contrast in zip(axes.texts, with_effect(design), strict=True):
             line = label.get_text().replace("\N{MINUS SIGN}", "-")
             match = re.fullmatch(rf".*, expected .*?: (.*)\n{NUMBERS}", line)
             assert match, line
@@ -89,33 +109,113 @@ ROW = re.compile(
     r'<tr>\n<th scope="row">(?P<name>[^\n]*?)(?: <span class="tag">.*?)?'
     r'<div class="small">[^\n]*, expected: .*?</th>\n'
     r'<td><span class="badge [^"]*"><span [^>]*>.</span>(?P<decision>.*?)</span>'
-    rf'.*?<td class="n">{NUMBER}<div class="small">(\d+%) '
-    rf"\[{NUMBER}, {NUMBER}\]</div></td>\n"
+    r'(?: <span class="tag">(?P<size>.*?)</span>)?<div'
+    rf'(?:(?!</tr>).)*?<td class="n">{EFFECT}<div class="small">{CONFIDENCE} '
+    rf"\[{END}, {END}\]</div></td>\n"
     r'<td class="n">(\d+)</td>\n<td class="n">(.*?)</td>',
     re.DOTALL,
 )
 
 
+def in_the_page(html: str) -> Iterator[Shown]:
+    for row in ROW.finditer(html):
+        name, decision, size, *numbers = row.groups()
+        yield Shown(name, f"{decision}, {size}" if size else decision, *numbers)
+
+
+@cache
+def verdicts() -> list[Verdict]:
+    """Return all verdicts; the last one has a finding and a withdrawn headline."""
+    *others, rich = some_verdicts()
+    first, second, third = rich.parts
+    caveat = "the sign is the opposite"
+    parts = [
+        first.model_copy(update={"caveats": [caveat]}),
+        second.model_copy(update={"finding": "It is lower by 3 %."}),
+        third.model_copy(update={"withdrawn": "The data were mixed up."}),
+    ]
+    return [*others, rich.model_copy(update={"parts": parts})]
+
+
 @pytest.fixture(scope="module")
 def rendered() -> str:
-    """The page of all committed verdicts, without HTML entities."""
-    text = page.render(gather(CLAIMS / "no runs", CLAIMS), {}, {}).html
+    """The page of all verdicts, without HTML entities."""
+    entries = [ClaimEntry(verdict.claim, None, verdict) for verdict in verdicts()]
+    material = replace(gather(CLAIMS / "no runs", CLAIMS), claims=entries)
+    text = page.render(material, {}, {}).html
     return html.unescape(text).replace("\N{MINUS SIGN}", "-")
 
 
 def test_every_renderer_shows_the_numbers_that_decided(rendered: str) -> None:
     all_texts = []
-    for name in NAMES:
-        verdict = committed(name)
+    for verdict in verdicts():
         texts = [
             expected(contrast, verdict.alpha)
             for design in verdict.designs
-            for contrast in design.contrasts
+            for contrast in with_effect(design)
         ]
-        assert list(in_the_terminal(verdict)) == texts, name
-        assert list(in_the_figures(verdict)) == texts, name
+        assert list(in_the_terminal(verdict)) == texts, verdict.claim
+        assert list(in_the_figures(verdict)) == texts, verdict.claim
         all_texts += texts
-    assert [Shown(*row.groups()) for row in ROW.finditer(rendered)] == all_texts
+    assert list(in_the_page(rendered)) == all_texts
+    decisions = {text.decision for text in all_texts}
+    assert {"confirmed, clear", "confirmed, small", "contradicted, clear"} <= decisions
+    assert {"confirmed", "no relevant difference", "not decided"} <= decisions
+
+
+def test_every_renderer_shows_headlines_findings_and_scopes(rendered: str) -> None:
+    articles = re.split('<article class="claim"', rendered)[1:]
+    for verdict, article in zip(verdicts(), articles, strict=True):
+        printed = verdict_text(verdict, 10_000).splitlines()
+        table = verdict_table([verdict])
+        shown_parts = re.split('<div class="part">', article)[1:]
+        for part, shown in zip(verdict.parts, shown_parts, strict=True):
+            found = words.findings(part, verdict)
+            limits = [part.withdrawn] if part.withdrawn else part.caveats
+            headline = part.shown + (f" ({'; '.join(limits)})" if limits else "")
+            start = printed.index(
+                headline.replace(part.shown, part.shown.upper(), 1)
+                + f": {part.sentence}"
+            )
+            dash = "" if part.finding else "- "
+            assert printed[start + 1 : start + 2 + len(found)] == [
+                *(f"  {dash}{line}" for line in found),
+                f"  for {part.scope}",
+            ]
+            row = [verdict.claim, headline, part.sentence, ". ".join(found), part.scope]
+            assert f"| {' | '.join(row)} |" in table
+            for text in (f">{part.shown}</span>", part.sentence, *limits, *found):
+                assert text in shown.partition("\n</div>")[0], text
+        # Nothing else is printed without --details.
+        assert not any("THEOREM" in line or "lr " in line for line in printed)
+
+
+def test_without_a_written_finding_each_tested_statement_has_a_line() -> None:
+    verdict = verdicts()[-1]
+    first, second, third = verdict.parts
+    lines = words.findings(first, verdict)
+    assert lines[0] == "theorem, confirmed: It is 0."
+    assert [line.partition(":")[0] for line in lines[1:]] == [
+        f"{bearing.design}, {bearing.name}" for bearing in first.bearings[1:]
+    ]
+    assert re.search(
+        r": confirmed, [+-][\d.]+ points \[.*\]; margin 2 points$", lines[3]
+    )
+    assert words.findings(second, verdict) == ["It is lower by 3 %."]
+    assert words.findings(third, verdict) == []
+    smoke = [
+        design.model_copy(
+            update={
+                "contrasts": [
+                    c.model_copy(update={"decision": "not tested", "size": None})
+                    for c in design.contrasts
+                ]
+            }
+        )
+        for design in verdict.outcomes
+    ]
+    untested = verdict.model_copy(update={"outcomes": smoke})
+    assert words.findings(first, untested) == lines[:1]
 
 
 def row_of(document: Path, link: str) -> list[str]:
@@ -125,27 +225,8 @@ def row_of(document: Path, link: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", choices("claim"))
-def test_every_renderer_uses_the_same_words_for_decisions(
-    name: str, rendered: str
-) -> None:
-    sentence, *parts = row_of(ROOT / "README.md", rf"docs/claims/{name}\.md")
-    sentence = re.sub(r"^\[(.*?)\]\(.*?\)", r"\1", sentence)
-    if name not in NAMES:
-        assert [sentence, *parts] == [read_claim(name).statement, "", "", ""]
-        return
-    verdict = committed(name)
-    row = words.table_row(verdict)
-    assert [sentence, *parts] == list(row)
-    results = row_of(ROOT / "results" / "README.md", rf"claims/{name}/verdict\.json")
-    assert results[1:4] == parts
-    printed = verdict_text(verdict, 10_000).splitlines()
-    for title, part in zip(("THEOREM", "MECHANISM", "OUTCOME"), parts, strict=True):
-        assert f"{title:<11}{part}" in printed
-    assert f"| {' | '.join(row)} |" in verdict_table([verdict])
-    article = rendered.split(f'<article class="claim" id="claim-{name}"')[1]
-    summary = article.partition('<dl class="parts">')[2].partition("</dl>")[0]
-    for part in parts:
-        decisions, _, finding = part.partition("; found: ")
-        assert finding in summary
-        for decision in decisions.split(", "):
-            assert decision.rpartition(": ")[2] in summary, (name, decision)
+def test_the_readme_has_the_headlines_of_each_claim(name: str) -> None:
+    sentence, headlines = row_of(ROOT / "README.md", rf"docs/claims/{name}\.md")
+    assert re.sub(r"^\[(.*?)\]\(.*?\)", r"\1", sentence) == read_claim(name).statement
+    expected = words.headlines(committed(name)) if name in NAMES else "-"
+    assert headlines == expected

@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages_made import COMMITTED, ROOT, write_run, write_small, write_style
+from pages_made import (
+    COMMITTED,
+    ROOT,
+    write_run,
+    write_small,
+    write_style,
+    write_verdict,
+)
 from PIL import Image
+from records_made import A_RECORD
 from typer.testing import CliRunner, Result
 
 from normbench.cli import app
@@ -23,6 +31,7 @@ from normbench.report.page import page
 from normbench.report.page.columns import evenly_spaced, max_points, pack
 from normbench.report.page.material import gather
 from normbench.report.page.pictures import MAX_PICTURES, gallery
+from normbench.verdicts.registration import read_claim, registration_hash
 
 
 def report(tmp_path: Path, *arguments: str) -> Result:
@@ -43,11 +52,15 @@ def unpacked(html: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_committed_verdicts_make_a_page_without_torch(tmp_path: Path) -> None:
+def test_all_verdicts_make_a_page_without_torch(tmp_path: Path) -> None:
+    claims = tmp_path / "claims"
+    ignored = shutil.ignore_patterns("archive-*")
+    shutil.copytree(COMMITTED, claims, ignore=ignored)
+    write_verdict(claims)
     code = (
         "import sys; from normbench.cli import app\n"
-        f"app(['report', '--json', '--output', {str(tmp_path / 'page.html')!r}],\n"
-        "    standalone_mode=False)\n"
+        f"app(['report', '--json', '--output', {str(tmp_path / 'page.html')!r},\n"
+        f"     '--claims', {str(claims)!r}], standalone_mode=False)\n"
         "print({'torch', 'hydra', 'wandb'} & sys.modules.keys(), file=sys.stderr)"
     )
     done = subprocess.run(
@@ -61,20 +74,25 @@ def test_the_committed_verdicts_make_a_page_without_torch(tmp_path: Path) -> Non
     summary = json.loads(done.stdout)
     run_ids = {
         record.run_id
-        for file in COMMITTED.glob("*/records.jsonl.gz")
+        for file in claims.glob("*/records.jsonl.gz")
         for record in read_compact(file)
     }
-    assert summary["runs"] >= len(run_ids) > 100
+    assert summary["runs"] >= len(run_ids) > 0
     assert summary["bytes"] == (tmp_path / "page.html").stat().st_size < page.MAX_BYTES
     figures = [Path(file) for file in summary["figures"]]
+    assert {file.stem for file in figures} >= {
+        f"padding-tokens-{name}{kind}"
+        for name in ("how-digits", "made_up")
+        for kind in ("", "-contrasts")
+    }
     assert {file.suffix for file in figures} == {".svg", ".png"}
     assert all(file.is_file() for file in figures)
     html = (tmp_path / "page.html").read_text()
-    claims = list((ROOT / "configs" / "claim").glob("*.yaml"))
-    for file in claims:
+    registered = list((ROOT / "configs" / "claim").glob("*.yaml"))
+    for file in registered:
         assert f'id="claim-{file.stem}"' in html
-    verdicts = list(COMMITTED.glob("*/verdict.json"))
-    assert html.count("no verdict yet</td>") == len(claims) - len(verdicts)
+    verdicts = list(claims.glob("*/verdict.json"))
+    assert html.count("no verdict yet</td>") == len(registered) - len(verdicts)
 
 
 def test_an_unwritable_folder_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
@@ -87,9 +105,7 @@ def test_an_unwritable_folder_is_an_error_and_leaves_nothing(tmp_path: Path) -> 
         assert f"--output {output} cannot be written" in done.stderr
         assert sorted(tmp_path.rglob("*")) == files
     write_small(tmp_path / "runs")
-    folder = tmp_path / "claims" / "layernorm-axes"
-    folder.mkdir(parents=True)
-    shutil.copy(COMMITTED / folder.name / "verdict.json", folder)
+    write_verdict(tmp_path / "claims")
     done = report(tmp_path, "--figures", str(tmp_path / "file"))
     assert done.exit_code == 2
     assert f"{tmp_path / 'file'} cannot be written" in done.stderr
@@ -188,19 +204,20 @@ def test_failed_damaged_and_unfinished_runs_are_listed(tmp_path: Path) -> None:
 
 
 def test_a_quick_check_counts_if_there_is_no_full_check(tmp_path: Path) -> None:
-    claims = tmp_path / "claims" / "layernorm-axes"
-    claims.mkdir(parents=True)
-    plain = json.loads((COMMITTED / "layernorm-axes" / "verdict.json").read_text())
-    plain["budget"] = "quick"
-    (claims / "verdict.quick.json").write_text(json.dumps(plain))
-    assert report(tmp_path).exit_code == 0
-    html = (tmp_path / "report.html").read_text()
-    assert "This is a quick check, not the registered one." in html
-    assert "has changed since this verdict" not in html
-    plain["registration"] = "0" * 16
-    (claims / "verdict.quick.json").write_text(json.dumps(plain))
-    assert report(tmp_path).exit_code == 0
-    assert "has changed since this verdict" in (tmp_path / "report.html").read_text()
+    claims, file = tmp_path / "claims", tmp_path / "report.html"
+    hashed = registration_hash(read_claim("padding-tokens"))
+    for changes, limitations in (
+        ({"budget": "quick", "registration": hashed}, {"quick"}),
+        ({"budget": "quick"}, {"quick", "changed"}),
+        ({"registration": hashed}, set()),
+    ):
+        write_verdict(claims, **changes)
+        assert report(tmp_path).exit_code == 0
+        html = file.read_text()
+        quick = "This is a quick check, not the registered one." in html
+        assert quick == ("quick" in limitations)
+        changed = "has changed since this verdict" in html
+        assert changed == ("changed" in limitations)
 
 
 def test_the_gallery_has_a_picture_of_every_norm(tmp_path: Path) -> None:
@@ -274,7 +291,10 @@ def test_claims_of_a_user_are_in_the_page(tmp_path: Path) -> None:
 
 
 def test_runs_know_the_claims_that_use_them(tmp_path: Path) -> None:
-    material = gather(tmp_path / "runs", COMMITTED)
-    run_ids = {record.run_id for record in material.records}
-    assert material.claims_of
-    assert material.claims_of.keys() <= run_ids
+    verdict = write_verdict(tmp_path / "claims")
+    material = gather(tmp_path / "runs", tmp_path / "claims")
+    assert material.claims_of == {A_RECORD.run_id: [verdict.claim]}
+    for claims in (COMMITTED, tmp_path / "claims"):
+        material = gather(tmp_path / "runs", claims)
+        run_ids = {record.run_id for record in material.records}
+        assert material.claims_of.keys() <= run_ids

@@ -1,7 +1,6 @@
 """The report in a browser; the tests fail if no browser is installed."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,15 +8,16 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from pages_made import (
-    COMMITTED,
     IMAGE_TAG,
     QUOTES,
     SCRIPT_TAG,
     norm,
     write_hostile,
+    write_remarks,
     write_run,
     write_small,
     write_style,
+    write_verdict,
 )
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from typer.testing import CliRunner
@@ -84,16 +84,16 @@ def write_report(folder: Path, claims: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of sixteen runs, two of them with pictures, and two verdicts."""
+    """The page of sixteen runs, two of them with pictures, and a verdict."""
     folder = tmp_path_factory.mktemp("small")
     write_small(folder / "runs")
     write_style(folder / "runs", 80, "group", "red")
     write_style(folder / "runs", 81, "rms", "blue")
     claims = folder / "claims"
-    # Without the claims' records: their runs would be in the page too.
-    for name in ("layernorm-axes", "group-compromise"):
-        (claims / name).mkdir(parents=True)
-        shutil.copy(COMMITTED / name / "verdict.json", claims / name)
+    verdict = write_verdict(claims)
+    write_remarks(claims, verdict)
+    # Its run would be in the page too.
+    (claims / verdict.claim / "records.jsonl.gz").unlink()
     return write_report(folder, claims)
 
 
@@ -257,6 +257,33 @@ def test_cells_have_means_and_ranges(report: Path, open_page: OpenPage) -> None:
     expect(slider(page, "of the chosen cells")).to_be_visible()
 
 
+def test_parts_have_a_headline_a_finding_and_a_scope(
+    report: Path, open_page: OpenPage
+) -> None:
+    page = open_page(report)
+    for place in (".verdicts", "#claim-padding-tokens"):
+        parts = page.locator(f"{place} .part")
+        expect(parts).to_have_count(3)
+        texts = (" ".join(text.split()) for text in parts.all_inner_texts())
+        first, second, third = texts
+        assert first.startswith("\N{PLUS-MINUS SIGN} holds in part a is better than b.")
+        assert " theorem, confirmed: It is 0. " in first
+        assert " made_up, a against b (clear): lower by " in first
+        assert first.endswith(" for made-up runs")
+        finding = r"a has \u2212[\d.]+ % \[\u2212.*\] errors\."
+        sentence = r"holds a has ten per cent fewer errors\."
+        assert re.search(rf" {sentence} {finding} for runs$", second)
+        assert third.endswith(
+            " withdrawn Nobody knows. withdrawn: The data were mixed up. for nothing"
+        )
+    estimates = page.get_by_text("Estimates with other learning rates")
+    expect(estimates).to_have_count(2)
+    line = page.get_by_text("a against b (clear), tuned by one seed:")
+    expect(line).not_to_be_visible()
+    estimates.nth(1).click()
+    expect(line).to_be_visible()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_page_is_accessible(report: Path, open_page: OpenPage, theme: str) -> None:
@@ -310,6 +337,9 @@ def test_a_phone_never_scrolls_sideways(report: Path, open_page: OpenPage) -> No
     assert page.evaluate(scroll_width) == PHONE["width"]
     show_cells(page)
     assert page.evaluate(scroll_width) == PHONE["width"]
+    for part in page.locator(".verdicts .part").all():
+        box = part.bounding_box()
+        assert box is not None and box["width"] > PHONE["width"] / 2
     page.locator(".verdicts .badge").first.scroll_into_view_if_needed()
     for badge in page.locator(".verdicts .badge").all():
         box = badge.bounding_box()

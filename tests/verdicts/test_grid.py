@@ -32,20 +32,19 @@ def a_grid(validation: Mapping[float, list[float | None]], error: float = 0.1) -
     )
 
 
-def test_the_other_seeds_choose_and_the_own_seed_does_not() -> None:
-    lucky = [0.5, 0.5, 0.5, 0.0]
+def test_all_seeds_together_choose_one_rate() -> None:
+    lucky = [0.5, 0.5, 0.5, 0.35]
     grid = a_grid({0.1: lucky, 0.2: [0.45] * 4})
-    assert grid.choice() == {0: 0.1, 1: 0.1, 2: 0.1, 3: 0.2}
+    assert grid.choice() == dict.fromkeys(range(4), 0.2)
     assert grid.choice("nested") == {0: 0.2, 1: 0.2, 2: 0.2, 3: 0.1}
     assert [run.metrics["test/error"] for run in grid.chosen_runs().values()] == (
-        pytest.approx([0.2, 0.2, 0.2, 0.3])
+        pytest.approx([0.3] * 4)
     )
 
 
-def test_a_rate_at_which_another_seed_diverged_is_not_chosen() -> None:
+def test_a_rate_at_which_a_seed_diverged_is_not_chosen() -> None:
     grid = a_grid({0.1: [0.5] * 4, 0.2: [0.4, None, 0.4, 0.4]})
-    # Only for seed 1 has no other seed diverged.
-    assert grid.choice() == {0: 0.1, 1: 0.2, 2: 0.1, 3: 0.1}
+    assert set(grid.choice().values()) == {0.1}
     assert grid.best() == 0.1
     all_diverged = a_grid({0.1: [None] * 4, 0.2: [None] * 4})
     assert set(all_diverged.choice().values()) == {0.1}
@@ -114,13 +113,104 @@ def test_estimates_beside_the_effect_do_not_decide() -> None:
     contrast = judge(
         design.contrasts[0], design, {"a@-": a, "b@-": b}, gate, 0.05, True
     )
-    # Seven seeds choose .1 for b, where one seed diverged at .2; the last chooses .2.
-    assert contrast.values["0"] == pytest.approx(0.1 - 0.5)
-    assert contrast.values["7"] == pytest.approx(0.1 - 1.0)
+    # b does not get the rate .2, at which one seed diverged.
+    assert list(contrast.values.values()) == pytest.approx([0.1 - 0.5] * 8)
     at_one = contrast.at_common_rate
     assert at_one["0.1"].effect == pytest.approx(-0.4)
     assert contrast.best_common_rate == "0.1"
     assert contrast.nested is not None
     assert contrast.nested.effect == pytest.approx((7 * (0.1 - 0.6) + 0.1 - 0.5) / 8)
+    assert contrast.without_failures is None
+    only = a_grid({0.2: [0.3] * 7 + [None]}, error=0.4)
+    grids = {"a@-": a, "b@-": only}
+    contrast = judge(design.contrasts[0], design, grids, gate, 0.05, True)
+    assert contrast.values["7"] == pytest.approx(0.1 - 1.0)
     assert contrast.without_failures is not None
     assert contrast.without_failures.n == 7
+
+
+def test_a_rate_that_is_the_best_on_a_seed_or_only_just_worse_is_kept() -> None:
+    noise = list(np.random.default_rng(0).normal(0, 0.01, 8))
+    base = [0.5 + x for x in noise]
+    best_once = [0.9, *[0.9 + x for x in noise[1:]]]
+    best_once[0] = base[0] - 0.1
+    assert a_grid({0.1: best_once, 0.2: base}).clearly_worse() == set()
+    # Worse on every seed, but by less than three standard errors.
+    vague = [x + 0.001 for x in base[:-1]] + [base[-1] + 1.0]
+    assert a_grid({0.1: vague, 0.2: base}).clearly_worse() == set()
+    # A run that diverged is worse; on the other seeds, the rate must be worse too.
+    equal = [*base[:-1], None]
+    diverged = [*vague[:-1], None]
+    assert a_grid({0.1: equal, 0.2: base}).clearly_worse() == set()
+    assert a_grid({0.1: diverged, 0.2: base}).clearly_worse() == {0.1}
+    assert a_grid({0.1: diverged, 0.2: diverged}).clearly_worse() == set()
+
+
+def test_a_metric_that_its_task_maximizes_is_the_best_where_it_is_highest() -> None:
+    grid = a_grid({0.1: [0.5] * 4, 0.2: [0.9] * 4, 0.4: [0.6] * 4})
+    maximized = Grid(
+        {
+            lr: {
+                seed: record.model_copy(
+                    update={"direction": "maximize", "primary_metric": "test/loss"}
+                )
+                for seed, record in runs.items()
+            }
+            for lr, runs in grid.runs.items()
+        },
+        "val/loss",
+    )
+    assert (grid.best(), maximized.best()) == (0.1, 0.2)
+    assert set(maximized.choice().values()) == {0.2}
+    assert set(maximized.choice("nested").values()) == {0.2}
+    assert maximized.clearly_worse() == {0.1, 0.4}
+    assert best_common_rate([maximized, maximized]) == 0.2
+    design = a_design(validation="val/loss", rates=list(RATES))
+    assert summary("a@-", design, maximized, None, 0.05).good == [0.2]
+    diverged = maximized.with_runs({0.2: {3: a_run(None, status="diverged")}})
+    assert diverged.best() == 0.4
+
+
+def test_the_best_rate_at_an_edge_is_marked_unless_it_is_the_only_one() -> None:
+    design = a_design(validation="val/loss", rates=list(RATES))
+    for validation, at_edge in (
+        ({0.1: [0.4] * 4, 0.2: [0.5] * 4, 0.4: [0.6] * 4}, True),
+        ({0.1: [0.5] * 4, 0.2: [0.4] * 4, 0.4: [0.6] * 4}, False),
+        ({0.1: [0.5] * 4, 0.2: [0.45] * 4, 0.4: [0.4] * 4}, True),
+        ({0.1: [0.5] * 4}, False),
+    ):
+        cell = summary("a@-", design, a_grid(validation), None, 0.05)
+        assert cell.at_edge == at_edge, validation
+
+
+def test_one_rate_has_no_estimates_beside_the_effect() -> None:
+    design = a_design(validation="val/loss")
+    grids = {"a@-": a_grid({0.1: [0.3] * 8}), "b@-": a_grid({0.1: [0.3] * 8}, 0.4)}
+    gate = {"a": True, "b": True}
+    (contrast,) = design.contrasts
+    judged = judge(contrast, design, grids, gate, 0.05, True)
+    assert judged.effect == pytest.approx(-0.3)
+    assert (judged.nested, judged.at_common_rate) == (None, {})
+    assert (judged.best_common_rate, judged.best_common) == (None, None)
+    assert judged.without_failures is None
+
+
+def test_a_run_that_misses_the_gate_counts_as_a_failure_of_its_own() -> None:
+    design = a_design(validation="val/loss")
+    a, b = a_grid({0.1: [0.3] * 8}), a_grid({0.1: [0.3] * 8}, 0.4)
+    untrained = a.runs[0.1][2].model_copy(
+        update={
+            "metrics": {"val/loss": 0.3, "test/error": 0.9, "train/error": 0.9},
+        }
+    )
+    a = a.with_runs({0.1: {2: untrained}})
+    gate = {"a": True, "b": True}
+    (contrast,) = design.contrasts
+    judged = judge(contrast, design, {"a@-": a, "b@-": b}, gate, 0.05, True)
+    assert judged.n == 8
+    assert judged.effect == pytest.approx((7 * -0.3 + 0.4) / 8)
+    assert judged.without_failures is not None
+    assert judged.without_failures.n == 7
+    assert judged.without_failures.effect == pytest.approx(-0.3)
+    cell = summary("a@-", design, a, None, 0.05)
+    assert (cell.untrained, cell.diverged, cell.failed) == (1, 0, 0)

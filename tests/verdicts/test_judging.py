@@ -181,6 +181,26 @@ def test_contrasts_that_only_report_have_no_part_in_a_headline() -> None:
     assert a_verdict().parts[0].headline == "not tested"
 
 
+def test_a_difference_that_holm_undoes_has_no_size() -> None:
+    vague = judge(
+        a_design(), pair([-0.06, -0.05, -0.01, 0.0, -0.04, -0.02, 0.01, -0.03])
+    )
+    (before,) = vague.contrasts
+    assert (before.decision, before.size) == ("confirmed", "open")
+    others = [
+        judge(a_design(a_contrast(name=str(n))), pair(list(0.05 * SPREAD)))
+        for n in range(4)
+    ]
+    after, *_ = judging.adjusted([vague, *others], 0.05)
+    (contrast,) = after.contrasts
+    assert (contrast.decision, contrast.size) == ("not decided", None)
+    assert "not after Holm over 5 primary contrasts" in contrast.because
+    assert contrast.p is not None
+    assert contrast.p_adjusted == pytest.approx(5 * contrast.p)
+    (part,) = a_verdict(vague, *others).parts
+    assert part.headline == "not decided"
+
+
 def test_mixed_code_or_devices_are_the_first_caveat() -> None:
     mixtures: list[tuple[str, dict[str, object]]] = [
         ("code", {"source_hash": "1"}),

@@ -8,11 +8,19 @@ from verdicts_made import a_contrast, a_design, a_run, a_verdict, judge, pair
 
 from normbench.config.schema import RunRecord
 from normbench.report import words
+from normbench.verdicts.design import Bears
 from normbench.verdicts.grid import Grid
-from normbench.verdicts.judging import judge_design
+from normbench.verdicts.judging import judge_design, judge_theorem
 from normbench.verdicts.parts import headline, judge_parts, result
-from normbench.verdicts.registration import Part
-from normbench.verdicts.verdict import Decision, Headline, Registered, Result
+from normbench.verdicts.registration import Part, Theorem
+from normbench.verdicts.verdict import (
+    Decision,
+    Estimate,
+    Headline,
+    PartVerdict,
+    Registered,
+    Result,
+)
 
 PART = {"better": Part(sentence="a is better than b.", scope="made-up runs")}
 
@@ -126,3 +134,56 @@ def test_an_opposite_sign_at_the_best_common_rate_is_in_the_headline() -> None:
         "holds (made_up, a against b: the sign is the opposite if all arms have the "
         "learning rate 0.1)"
     )
+
+
+def test_the_other_sign_is_a_caveat_of_decided_directions_only() -> None:
+    away = Estimate(effect=0.05, low=0.04, high=0.06, n=8)
+    decided = judge(a_design(), pair([-0.05, *[-0.04] * 7]))
+    beside: dict[str, object]
+    beside = {"best_common_rate": "0.1", "at_common_rate": {"0.1": away}}
+
+    def caveats(**changes: object) -> list[str]:
+        (contrast,) = decided.contrasts
+        contrast = contrast.model_copy(update=beside | changes)
+        design = decided.model_copy(update={"contrasts": [contrast]})
+        (part,) = judge_parts(PART, [], [], [design], None, None)
+        return part.caveats
+
+    assert len(caveats()) == 1
+    assert len(caveats(decision="contradicted")) == 1
+    same_sign = away.model_copy(update={"effect": -0.001})
+    for changes in (
+        {"decision": "not decided", "size": None},
+        {"decision": "no relevant difference", "size": None},
+        {"says": "equal"},
+        {"best_common_rate": None},
+        {"best_common_rate": "0.2"},
+        {"at_common_rate": {"0.1": same_sign}},
+        {"effect": None},
+        {"part": None, "bears": "context"},
+    ):
+        assert caveats(**changes) == [], changes
+
+
+def test_a_theorem_bears_on_its_part() -> None:
+    def part(deviation: float, control: float, bears: Bears) -> PartVerdict:
+        theorem = Theorem(check="x", tolerance=1e-6, part="better", bears=bears)
+        judged = judge_theorem(theorem, "x is 0.", deviation, control, "")
+        (judged_part,) = judge_parts(PART, [judged], [], [], None, None)
+        return judged_part
+
+    cases: list[tuple[Bears, Headline, Headline]] = [
+        ("for", "holds", "does not hold"),
+        ("against", "does not hold", "holds"),
+    ]
+    for bears, true, false in cases:
+        assert part(0.0, 0.5, bears).headline == true
+        assert part(0.1, 0.5, bears).headline == false
+        assert part(0.0, 0.0, bears).headline == "not decided"
+    (bearing,) = part(0.0, 0.5, "for").bearings
+    assert (bearing.kind, bearing.design, bearing.name) == ("theorem", "", "x")
+    # A theorem of another part, and one of none, do not bear on this one.
+    context = judge_theorem(Theorem(check="x", tolerance=0.0), "", 0.0, None, "")
+    other = context.model_copy(update={"part": "other", "bears": "for"})
+    (untested,) = judge_parts(PART, [context, other], [], [], None, None)
+    assert (untested.headline, untested.bearings) == ("not tested", [])

@@ -150,6 +150,14 @@ def test_remarks_that_are_wrong_are_named(folder: Path) -> None:
             'registration: OWN\nfindings: {size: "{how-digits | a against b | efect}"}',
             "no quantity 'efect'; did you mean 'effect'",
         ),
+        (
+            'registration: OWN\nfindings: {size: "{made_up | f against b (skipped)}"}',
+            "the contrast has no effect",
+        ),
+        (
+            'registration: OWN\nfindings: {size: "{made_up | a@2 | test/eror}"}',
+            "no contrast or cell 'a@2'",
+        ),
     ):
         (folder / "remarks.yaml").write_text(remarks.replace("OWN", own))
         with pytest.raises(RequestError, match=r"remarks\.yaml"):

@@ -86,3 +86,41 @@ def test_errors_are_points_ratios_per_cent_and_others_numbers() -> None:
         a_verdict(judge(a_design(), {"a@-": runs(a), "b@-": runs(b)}))
     )
     assert "lower by 10.00 points" in printed
+
+
+def test_the_slope_on_the_log2_scale_is_the_exponent_of_a_power_law() -> None:
+    levels = (2, 8, 32)
+    contrast = a_contrast(
+        "equal", weights=None, slope="a", metric="train/noise", scale="log2",
+        expected=-0.5, margin=0.1,
+    )  # fmt: skip
+    design = a_design(contrast, levels={str(n): f"norm_batch={n}" for n in levels})
+
+    def judged(exponent: float, spread: float = 0.0) -> ContrastVerdict:
+        cells = {}
+        for number, n in enumerate(levels):
+            noises = [3 * n**exponent + spread * s * number for s in range(8)]
+            cells[f"a@{n}"] = [
+                run for x in noises for run in runs([0.1], **{"train/noise": x})
+            ]
+        return judge(design, cells).contrasts[0]
+
+    exact = judged(-0.5)
+    assert exact.effect == pytest.approx(0, abs=1e-12)
+    assert exact.decision == "confirmed"
+    assert judged(-0.8).effect == pytest.approx(-0.3)
+    assert judged(-0.8).decision == "contradicted"
+    # The logarithm is taken of each run, and not of the means.
+    noisy = judged(-0.5, spread=0.05)
+    rows = [
+        [3 * n**-0.5 + 0.05 * s * i for i, n in enumerate(levels)] for s in range(8)
+    ]
+    slopes = [np.polyfit(np.log2(levels), np.log2(row), 1)[0] + 0.5 for row in rows]
+    assert noisy.effect == pytest.approx(np.mean(slopes))
+    assert noisy.sd == pytest.approx(np.std(slopes, ddof=1))
+
+
+def test_a_run_of_0_has_no_logarithm() -> None:
+    contrast = of([0.0, *[0.1] * 7], [0.2] * 8, scale="log2", margin=0.5)
+    assert (contrast.decision, contrast.effect) == ("not decided", None)
+    assert contrast.because == "seeds 0 have no finite test/error"

@@ -118,11 +118,12 @@ def _html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., str]] = {
+    filters: dict[str, Callable[..., str | list[str]]] = {
         "number": number,
         "minus": lambda text: text.replace("-", "\N{MINUS SIGN}"),
         "anchor": anchor,
         "published": published_line,
+        "other_estimates": words.other_estimates,
     }
     environment.filters |= filters
     environment.globals |= {

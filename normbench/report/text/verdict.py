@@ -39,17 +39,17 @@ def verdict_text(verdict: Verdict, width: int = 88, *, details: bool = False) ->
 
 
 def _parts(verdict: Verdict, width: int) -> Iterator[str]:
-    if withdrawals := words.withdrawals([verdict]):
-        yield paragraph("note: ", withdrawals, width)
     for caveat in verdict.caveats:
         yield paragraph("note: ", caveat, width)
     yield paragraph(f"{verdict.claim}: ", verdict.statement, width)
-    for row in words.part_rows(verdict):
+    for part in verdict.parts:
         yield ""
-        yield paragraph(f"{row.headline.upper()}: ", row.sentence, width)
-        if row.finding:
-            yield paragraph("", row.finding, width, indent=2)
-        yield paragraph("for ", row.scope, width, indent=2)
+        headline = words.headline(part, capitals=True)
+        yield paragraph("", f"{headline}: {part.sentence}", width)
+        label = "" if part.finding else "- "
+        for line in words.findings(part, verdict):
+            yield paragraph(label, line, width, indent=2)
+        yield paragraph("for ", part.scope, width, indent=2)
 
 
 def _details(verdict: Verdict, width: int) -> Iterator[str]:
