@@ -59,31 +59,6 @@ def chosen(validation: Array, rates: Sequence[float], how: Choosing) -> Indices:
     return np.repeat(index[..., None], seeds, axis=-1)
 
 
-def best_common(validations: Sequence[Array], rates: Sequence[float]) -> int:
-    """Return the index of the best rate that all cells have in common.
-
-    `validations` has an array (S, R) for each cell; S may differ. The best rate has the
-    lowest sum, over the cells, of the mean loss divided by the lowest mean of the cell.
-    So the losses must be positive. Raises ValueError for other losses, for no cells,
-    and if every rate was dropped in some cell.
-    """
-    if not validations:
-        raise ValueError("best_common needs at least one cell")
-    total, dropped = np.zeros(len(rates)), np.zeros(len(rates), bool)
-    for validation in validations:
-        _check(validation, rates)
-        means = validation.mean(axis=0)
-        best = np.nanmin(means)
-        if best <= 0:
-            raise ValueError(f"the lowest mean loss is {best}; it must be positive")
-        dropped |= np.isnan(means)
-        if np.isfinite(best):  # otherwise all rates of the cell are equally bad
-            total += means / best
-    if dropped.all():
-        raise ValueError("no rate is common: each was dropped in some cell")
-    return int(_lowest(total, dropped))
-
-
 def dropped_rates(validation: Array) -> NDArray[np.bool_]:
     """Return which rates need no runs on further seeds, shape (..., R).
 

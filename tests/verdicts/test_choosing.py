@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from normbench.verdicts.choosing import Choosing, best_common, chosen, dropped_rates
+from normbench.verdicts.choosing import Choosing, chosen, dropped_rates
 
 RATES = [0.05, 0.1, 0.2, 0.4, 0.8]
 ALL: list[Choosing] = ["nested", "cross_fitted", "pooled", "curve"]
@@ -139,21 +139,6 @@ def test_no_rate_is_dropped_if_all_are_equal_or_all_diverged() -> None:
         dropped_rates(np.ones((1, 5)))
 
 
-def test_the_best_common_rate_weighs_cells_by_their_best_mean() -> None:
-    one = np.tile([1.3, 1.0, 1.1, 2.0, 9.0], (3, 1))
-    other = 100 * np.tile([1.9, 1.2, 1.0, 1.1, 1.3], (5, 1))
-    assert best_common([one], RATES) == 1
-    assert best_common([other], RATES) == 2
-    assert best_common([one, other], RATES) == 2
-    assert best_common([one, one, one, other], RATES) == 1
-    one[0, 2] = inf
-    assert best_common([one, other], RATES) == 1
-    other[1:, 1] = nan
-    assert best_common([one, other], RATES) == 3
-    # A cell that diverges at all rates has no best rate.
-    assert best_common([np.full((2, 5), inf), other], RATES) == 2
-
-
 @pytest.mark.parametrize(
     ("validation", "rates", "message"),
     [
@@ -171,18 +156,8 @@ def test_a_wrong_argument_is_named(
     for how in ALL:
         with pytest.raises(ValueError, match=message):
             chosen(validation, rates, how)
-    with pytest.raises(ValueError, match=message):
-        best_common([validation], rates)
 
 
 def test_what_no_rate_can_be_chosen_from_is_named() -> None:
     with pytest.raises(ValueError, match="at least two seeds"):
         chosen(np.ones((1, 5)), RATES, "cross_fitted")
-    with pytest.raises(ValueError, match="at least one cell"):
-        best_common([], RATES)
-    with pytest.raises(ValueError, match="must be positive"):
-        best_common([-np.ones((2, 5))], RATES)
-    one, other = np.ones((2, 2)), np.ones((2, 2))
-    one[0, 0] = other[1, 1] = nan
-    with pytest.raises(ValueError, match="no rate is common"):
-        best_common([one, other], [0.1, 0.2])
