@@ -176,8 +176,13 @@ class Trainer:
         steps = range(1, len(self.training_samples) // self.config.batch_size + 1)
         batches = [batch for step in steps for batch in self.micro_batches(step)]
         for name in self.config.probes:
-            model, norms = copy.deepcopy((self.model, self.norms))
-            trained = Trained(self.task, model, norms, batches, self.config.norm_batch)
+            model, norms, optimizer = copy.deepcopy(
+                (self.model, self.norms, self.optimizer)
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = peak_lr(self.config)
+            norm_batch = self.config.norm_batch
+            trained = Trained(self.task, model, norms, batches, norm_batch, optimizer)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.config.seed)
                 measured = PROBES.get(name)(trained)
