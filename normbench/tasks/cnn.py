@@ -43,6 +43,11 @@ class CNN(Task, name="cnn"):
     for plain networks only.
     `conv_groups` is the number of groups of every convolution except the first. Only
     the classifier combines the groups.
+
+    `batching="class"` makes training batches of samples of one class, or of two where a
+    class ends in the middle of a batch, and `batching="quality"` those of images of one
+    quality. Batches have `batch_size` samples; micro-batches and norm batches are
+    random parts of them. Validation and test batches are random.
     """
 
     data_kind = Images
@@ -62,6 +67,7 @@ class CNN(Task, name="cnn"):
         stem_stride: Literal[1, 2] = 1,
         padding: Padding = "zeros",
         conv_groups: PositiveInt = 1,
+        batching: Literal["random", "class", "quality"] = "random",
     ) -> None:
         shape = Shape(width, depth, shortcut, stem_stride, padding, conv_groups)
         self.images = as_source(data.images).to(device)
@@ -74,6 +80,15 @@ class CNN(Task, name="cnn"):
                     f"task.{option}={value} does not apply to task.network={network}, "
                     f"which has a fixed shape; leave task.{option} at {default}"
                 )
+        if batching == "quality" and data.quality is None:
+            raise RequestError(
+                "task.batching=quality needs images of two qualities, but all images "
+                "of the data set have the same; set data.low_quality=0.5 (of "
+                "data=mnist5k or data=shapes), or task.batching=random"
+            )
+        self.batch_by = {"random": None, "class": data.labels, "quality": data.quality}[
+            batching
+        ]
         self.labels = data.labels.to(device)
         self.classes = len(data.classes)
         self.splits, self.notes = data.splits, data.notes
