@@ -23,6 +23,7 @@ ADDED_LATER: dict[str, Any] = {
     "task.conv_groups": 1,
     "task.long_batches": 0.0,
     "task.batching": "random",
+    "task.batching_scope": "batch",
     "task.shortcut": "projection",
     "task.perceptual": "efficientnet_lite0",
     "task.qk_norm": "none",

@@ -95,6 +95,7 @@ class Trainer:
             self.config.accumulate,
             self.task.batch_by,
             begin_epoch,
+            self.task.sort_within_batch,
         )
 
     def train(self, state: checkpoint.State | None) -> None:
@@ -166,7 +167,8 @@ class Trainer:
         if key is None:
             return self.training_samples  # the split is in random order already
         size, seed = self.config.batch_size, self.config.seed
-        return loop.epoch_order(self.training_samples, seed, 0, size, key)
+        within = self.task.sort_within_batch
+        return loop.epoch_order(self.training_samples, seed, 0, size, key, within)
 
     def _probe(self) -> dict[str, float]:
         """Return the results of all probes of the config, each measured on a copy."""

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from normbench.claims.theorems import networks as small_networks
 from normbench.config.composition import compose
 from normbench.config.identity import run_id
 from normbench.data.base import REGISTRY, Images
@@ -30,7 +31,10 @@ def task(*overrides: str) -> Task:
 def epoch(task: Task, batch_size: int, number: int = 0) -> Tensor:
     """Return the training batches of an epoch: (batches, batch_size)."""
     train = task.splits["train"]
-    batches = loop.micro_batches(train, 0, batch_size, 1, task.batch_by)
+    within = task.sort_within_batch
+    batches = loop.micro_batches(
+        train, 0, batch_size, 1, task.batch_by, sort_within_batch=within
+    )
     per_epoch = len(train) // batch_size
     steps = range(number * per_epoch + 1, (number + 1) * per_epoch + 1)
     return torch.stack([batches(step)[0] for step in steps])
@@ -105,9 +109,41 @@ def test_a_batch_has_the_samples_of_one_class_or_of_two() -> None:
     assert all(len(batch.unique()) > 2 for batch in labels[epoch(task(), 16)])
 
 
+def test_norm_batches_can_be_of_one_quality_in_random_batches() -> None:
+    words = ["data.low_quality=0.5", "task.batching=quality"]
+    within = task(*words, "task.batching_scope=norm_batch")
+    batches, random = epoch(within, 16), epoch(task("data.low_quality=0.5"), 16)
+    assert torch.equal(batches.sort().values, random.sort().values)
+    quality = load(0.5).quality
+    assert quality is not None
+    assert (quality[batches].diff() >= 0).all()
+    assert not torch.equal(batches, random)
+    # At most one of the four norm batches of a batch has both qualities.
+    halves = quality[batches].view(-1, 4, 4).double().mean(2)
+    assert ((halves > 0) & (halves < 1)).sum(1).max() <= 1
+
+
+def test_only_norms_that_use_other_samples_notice_sorted_norm_batches() -> None:
+    differences = {}
+    for norm in ("batch", "group"):
+        words = [*SHAPES, "task.network=plain", "task.width=8", f"norm={norm}"]
+        words += ["tracker=none", "batch_size=16", "norm_batch=4", "warmup=0.0"]
+        sort = ["task.batching=class", "task.batching_scope=norm_batch"]
+        states = []
+        for more in ([], sort):
+            config = compose([*words, *more])
+            step = small_networks.trained(config, steps=3)
+            states.append(step.state["stem.weight"])
+        differences[norm] = float((states[0] - states[1]).abs().max())
+    assert differences["group"] < 1e-12
+    assert differences["batch"] > 1e-3
+
+
 def test_batches_of_one_quality_need_two_qualities() -> None:
     with pytest.raises(RequestError, match=r"set data\.low_quality=0\.5"):
         task("task.batching=quality")
+    with pytest.raises(RequestError, match=r"batching_scope=norm_batch does not apply"):
+        task("task.batching_scope=norm_batch")
     with pytest.raises(RequestError, match=r"data\.low_quality=1\.0: .*less than 1"):
         compose([*SHAPES, "data.low_quality=1.0"])
 
@@ -121,6 +157,7 @@ def test_the_run_id_depends_on_batching_and_low_quality_that_are_used() -> None:
             ["task.batching=class"],
             ["data.low_quality=0.5"],
             ["data.low_quality=0.5", "task.batching=quality"],
+            ["task.batching=class", "task.batching_scope=norm_batch"],
         )
     }
-    assert len(ids | {default}) == 4
+    assert len(ids | {default}) == 5
