@@ -13,6 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from normbench.config.noise import NormNoise
+
 
 def _device_name(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", name):
@@ -230,6 +232,7 @@ class RunConfig(_Frozen):
     accumulate: PositiveInt
     norm_batch: PositiveInt
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    norm_noise: NormNoise = NormNoise()
     budget: Budget
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 

@@ -7,12 +7,15 @@ from normbench.config.schema import RunConfig
 def title(config: RunConfig) -> str:
     """Return the most important values of `config`, such as "cnn batch b32 lr 0.1 s0".
 
-    The learning rate in the title is the peak rate. The norm batch ("b32/8") and the
-    reparametrization ("batch+weight_std") appear if they are not the defaults.
+    The learning rate in the title is the peak rate. The norm batch ("b32/8"), the
+    reparametrization ("batch+weight_std") and noise ("batch+statistic_noise") appear if
+    they are not the defaults.
     """
     norm, batch = config.norm.name, f"b{config.batch_size}"
     if config.reparam != "none":
         norm += f"+{config.reparam}"
+    if config.norm_noise.kind != "none":
+        norm += f"+{config.norm_noise.kind}_noise"
     if config.norm_batch != config.batch_size:
         batch += f"/{config.norm_batch}"
     return f"{config.task.name} {norm} {batch} lr {peak_lr(config):.3g} s{config.seed}"

@@ -64,9 +64,10 @@ class ImageSource(ABC):
 class Images:
     """Labelled images: `images` (N, C, H, W) float32, `labels` (N,) int64.
 
-    `images` is an ImageSource if they are augmented or do not fit into memory. `facts`
-    are numbers that describe the data set, such as "skipped_images". `facts` and
-    `notes` are copied into the record of a run.
+    `images` is an ImageSource if they are augmented or do not fit into memory.
+    `quality` (N,) int64 is 0 for images of low quality and 1 for the others; it is None
+    if all images have the same quality. `facts` are numbers that describe the data set,
+    such as "skipped_images". `facts` and `notes` are copied into the record of a run.
     """
 
     images: Tensor | ImageSource
@@ -75,6 +76,7 @@ class Images:
     splits: Splits
     facts: Mapping[str, float] = field(default_factory=dict)
     notes: Notes = field(default_factory=Notes)
+    quality: Tensor | None = None
 
 
 @dataclass(frozen=True)

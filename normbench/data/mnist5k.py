@@ -13,6 +13,7 @@ from normbench.data.base import Data, Fraction, Images, random_split
 from normbench.data.reading.augmentation import Augmentations, with_augmentation
 from normbench.data.reading.cache import Parsed, cached
 from normbench.data.reading.embedded import content_hash, package_file
+from normbench.data.reading.quality import Share, with_low_quality
 from normbench.errors import RequestError
 
 FORMAT = 1
@@ -40,12 +41,14 @@ class Mnist5k(Data, name="mnist5k"):
         size: Literal[28, 14] = 28,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.3,
+        low_quality: Share = 0.0,
         augment: Augmentations = [],  # noqa: B006 - never changed
         fingerprint: str | None = None,
     ) -> None:
         self.size = size
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
+        self.low_quality = low_quality
         self.augment = augment
         self.fingerprint = fingerprint
 
@@ -60,8 +63,10 @@ class Mnist5k(Data, name="mnist5k"):
         images = (tensors["images"].float() / 255 - MEAN) / STD
         if self.size == 14:
             images = F.avg_pool2d(images, 2)
+        images, quality = with_low_quality(images, self.low_quality, seed)
         return Images(
             images=with_augmentation(images, self.augment, seed),
+            quality=quality,
             labels=tensors["labels"].long(),
             classes=tuple("0123456789"),
             splits=random_split(

@@ -21,6 +21,7 @@ from torch import Tensor
 from normbench.data.base import Data, Fraction, Images, random_split
 from normbench.data.reading.augmentation import Augmentations, with_augmentation
 from normbench.data.reading.embedded import content_hash
+from normbench.data.reading.quality import Share, with_low_quality
 from normbench.errors import RequestError
 
 FORMAT = 1
@@ -116,6 +117,7 @@ class Shapes(Data, name="shapes"):
         samples: PositiveInt = 5000,
         val_fraction: Fraction = 0.1,
         test_fraction: Fraction = 0.3,
+        low_quality: Share = 0.0,
         augment: Augmentations = [],  # noqa: B006 - never changed
         fingerprint: str | None = None,
     ) -> None:
@@ -130,6 +132,7 @@ class Shapes(Data, name="shapes"):
         self.samples = samples
         self.val_fraction = val_fraction
         self.test_fraction = test_fraction
+        self.low_quality = low_quality
         self.augment = augment
         self.fingerprint = fingerprint
 
@@ -158,8 +161,12 @@ class Shapes(Data, name="shapes"):
             (self.samples, self.size, self.size), generator=generator
         ).mul_(2 * NOISE)
         pixels = render(factors, noise - NOISE, luma=self.label == "contrast_luma")
+        images, quality = with_low_quality(
+            (pixels - MEAN) / STD, self.low_quality, seed
+        )
         return Images(
-            images=with_augmentation((pixels - MEAN) / STD, self.augment, seed),
+            images=with_augmentation(images, self.augment, seed),
+            quality=quality,
             labels=labels,
             classes=self._classes(),
             splits=splits,

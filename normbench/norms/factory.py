@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from normbench.errors import Incompatible
 from normbench.norms.base import Norm, make
 from normbench.norms.ghost import Ghost
+from normbench.norms.noise import Noise, NoisyNorm
 
 
 class NormFactory:
@@ -19,13 +20,15 @@ class NormFactory:
     optimizer step, and `chunks` is the number of norm batches in a forward. The factory
     lowers the momentum of each norm, so that all norm batches of a step together update
     the running statistics as much as one norm batch with the original momentum.
-    `conditions` is the number of conditions in the data.
+    `conditions` is the number of conditions in the data. `noise` is added after every
+    norm in training, before the activation; None means no noise.
 
     `modules` lists the norms in the order of their creation. A norm whose
     output for a sample depends on other samples is wrapped in a Ghost.
 
     A call raises RequestError for an unknown name or option, and Incompatible if the
-    norm does not fit the channels or has fewer affine maps than there are conditions.
+    norm does not fit the channels or the noise, or has fewer affine maps than there are
+    conditions.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class NormFactory:
         forwards_per_step: int = 1,
         chunks: int = 1,
         conditions: int = 1,
+        noise: Noise | None = None,
     ) -> None:
         self.name = name
         self.options = dict(options)
@@ -43,6 +47,7 @@ class NormFactory:
         self.forwards_per_step = forwards_per_step
         self.chunks = chunks
         self.conditions = conditions
+        self.noise = noise
         self.modules: list[Norm | Ghost] = []
 
     def __call__(
@@ -61,8 +66,13 @@ class NormFactory:
             updates = self.forwards_per_step * self.chunks
             norm.momentum = 1 - (1 - norm.momentum) ** (1 / updates)
         norm.forwards_per_step = self.forwards_per_step
-        module = Ghost(norm, self.norm_batch) if norm.uses_other_samples else norm
+        module: Norm | Ghost | NoisyNorm = norm
+        if norm.uses_other_samples:
+            module = Ghost(norm, self.norm_batch)
         self.modules.append(module)
+        if self.noise is not None:
+            layer = len(self.modules)
+            module = NoisyNorm(module, self.noise, self.norm_batch, layer)
         if activation is None or norm.contains_activation:
             return module
         return NormAct(module, activation())

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from normbench.registry import Functions
 from normbench.tasks.base import Task
@@ -27,7 +28,8 @@ class Trained:
     the `Ghost` that applies a norm to one norm batch at a time. `batches` are the
     micro-batches of the first epoch: sample indices (B,) int64. In training,
     `norm_batch` consecutive samples of a micro-batch share statistics; these samples
-    are called a norm batch.
+    are called a norm batch. `optimizer` is that of `model`, in its state at the end of
+    training, with the peak learning rate of the run.
     """
 
     task: Task
@@ -35,6 +37,7 @@ class Trained:
     norms: Sequence[nn.Module]
     batches: Sequence[Tensor]
     norm_batch: int
+    optimizer: Optimizer
 
 
 Probe = Callable[[Trained], dict[str, float]]

@@ -74,6 +74,12 @@ class Task(ABC):
     batches are random. Validation and test batches never use the keys.
     """
 
+    sort_within_batch: bool = False
+    """Whether a training batch is random and its samples are sorted by `batch_by`.
+
+    Then its micro-batches and norm batches, not the whole batch, have similar keys.
+    """
+
     evaluation_batch: int = 64
     """The number of samples per forward with which one CPU core evaluates fastest."""
 

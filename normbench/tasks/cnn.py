@@ -43,6 +43,14 @@ class CNN(Task, name="cnn"):
     for plain networks only.
     `conv_groups` is the number of groups of every convolution except the first. Only
     the classifier combines the groups.
+
+    `batching="class"` makes training batches of samples of one class, or of two where a
+    class ends in the middle of a batch, and `batching="quality"` those of images of one
+    quality. Micro-batches and norm batches are random parts of them. With
+    `batching_scope="norm_batch"`, batches are random, and their samples are sorted, so
+    that norm batches have as few classes or qualities as possible. The step of the
+    optimizer then has the same samples as with random batches, so that only norms that
+    use other samples notice the difference. Validation and test batches are random.
     """
 
     data_kind = Images
@@ -62,6 +70,8 @@ class CNN(Task, name="cnn"):
         stem_stride: Literal[1, 2] = 1,
         padding: Padding = "zeros",
         conv_groups: PositiveInt = 1,
+        batching: Literal["random", "class", "quality"] = "random",
+        batching_scope: Literal["batch", "norm_batch"] = "batch",
     ) -> None:
         shape = Shape(width, depth, shortcut, stem_stride, padding, conv_groups)
         self.images = as_source(data.images).to(device)
@@ -74,6 +84,21 @@ class CNN(Task, name="cnn"):
                     f"task.{option}={value} does not apply to task.network={network}, "
                     f"which has a fixed shape; leave task.{option} at {default}"
                 )
+        if batching == "quality" and data.quality is None:
+            raise RequestError(
+                "task.batching=quality needs images of two qualities, but all images "
+                "of the data set have the same; set data.low_quality=0.5 (of "
+                "data=mnist5k or data=shapes), or task.batching=random"
+            )
+        if batching == "random" and batching_scope != "batch":
+            raise RequestError(
+                f"task.batching_scope={batching_scope} does not apply to "
+                "task.batching=random; set task.batching to class or quality"
+            )
+        self.sort_within_batch = batching_scope == "norm_batch"
+        self.batch_by = {"random": None, "class": data.labels, "quality": data.quality}[
+            batching
+        ]
         self.labels = data.labels.to(device)
         self.classes = len(data.classes)
         self.splits, self.notes = data.splits, data.notes

@@ -153,13 +153,15 @@ def epoch_order(
     epoch: int,
     batch_size: int = 1,
     batch_by: Tensor | None = None,
+    sort_within_batch: bool = False,
 ) -> Tensor:
     """Return `index` (N,) shuffled. The order depends on the seed and epoch alone.
 
     `batch_by` (one value per sample of the data set) groups similar samples in a batch.
     The shuffled samples, without the remainder, are sorted by it and cut into batches.
     Then the batches are shuffled. The samples in each batch are shuffled too, so that
-    its micro-batches and ghost batches are random subsets of it.
+    its micro-batches and ghost batches are random subsets of it. `sort_within_batch`
+    does the opposite: the batches are random, and each is sorted by `batch_by`.
     """
     generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
     order = index[torch.randperm(len(index), generator=generator)]
@@ -167,6 +169,10 @@ def epoch_order(
         return order
     # Drop the remainder before sorting; after it, the largest keys would be dropped.
     order = order[: len(order) // batch_size * batch_size]
+    if sort_within_batch:
+        batches = order.view(-1, batch_size)
+        positions = batch_by[batches].argsort(dim=1, stable=True)
+        return batches.gather(1, positions).flatten()
     batches = order[batch_by[order].argsort(stable=True)].view(-1, batch_size)
     batches = batches[torch.randperm(len(batches), generator=generator)]
     noise = torch.rand(batches.shape, generator=generator)
@@ -180,6 +186,7 @@ def micro_batches(
     accumulate: int,
     batch_by: Tensor | None = None,
     begin_epoch: Callable[[int, Tensor], None] | None = None,
+    sort_within_batch: bool = False,
 ) -> Callable[[int], Sequence[Tensor]]:
     """Return a function from the step (from 1) to its `accumulate` index tensors.
 
@@ -197,7 +204,9 @@ def micro_batches(
         epoch, position = divmod(step - 1, per_epoch)
         if epoch != current:
             current = epoch
-            order = epoch_order(index, seed, epoch, batch_size, batch_by)
+            order = epoch_order(
+                index, seed, epoch, batch_size, batch_by, sort_within_batch
+            )
             if begin_epoch is not None:
                 begin_epoch(
                     epoch, order[position * batch_size : per_epoch * batch_size]

@@ -16,6 +16,7 @@ from normbench.errors import Incompatible, RequestError
 from normbench.norms import reparam
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.factory import NormFactory
+from normbench.norms.noise import Noise
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
 
@@ -115,10 +116,21 @@ def build(config: RunConfig, task: Task, processes: int = 1) -> Network:
         # shares its statistics between processes if `norm_batch` is larger.
         chunks=max(1, share // config.norm_batch),
         conditions=task.conditions,
+        noise=noise_after_norms(config),
     )
     model = task.build(norms)
     reparam.apply(model, config.reparam)
     return Network(model, norms)
+
+
+def noise_after_norms(config: RunConfig) -> Noise | None:
+    """Return the noise that `config` adds after every norm, or None."""
+    section = config.norm_noise
+    if section.kind == "none":
+        return None
+    return Noise(
+        section.kind, section.shift, section.scale, section.spread, config.seed
+    )
 
 
 def try_on_meta(
@@ -187,7 +199,7 @@ def check(config: RunConfig, task: Task) -> None:
     _checked.add(key)
 
 
-_SHAPES = {"task", "data", "norm", "reparam", "precision"}
+_SHAPES = {"task", "data", "norm", "norm_noise", "reparam", "precision"}
 _SHAPES |= {"batch_size", "accumulate", "norm_batch"}
 """The config keys that decide the network and the shapes of its batches."""
 _checked: set[str] = set()

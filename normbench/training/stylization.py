@@ -21,6 +21,7 @@ from normbench.norms.factory import NormFactory
 from normbench.records import store
 from normbench.system.atomic import write_atomically
 from normbench.tasks.style import MIN_SIDE, Generator
+from normbench.training.network import noise_after_norms
 
 
 def styles(finished: RunRecord) -> int:
@@ -92,7 +93,12 @@ def _network(config: RunConfig, state: Mapping[str, Tensor]) -> nn.Module:
                 f"task.{key}={value!r} in the record does not fit the weights"
             )
     options = NORMS.options(config.norm.name, config.norm.options)
-    norms = NormFactory(config.norm.name, options, norm_batch=config.norm_batch)
+    norms = NormFactory(
+        config.norm.name,
+        options,
+        norm_batch=config.norm_batch,
+        noise=noise_after_norms(config),
+    )
     model = Generator(norms, width=width, blocks=blocks)
     reparam.apply(model, config.reparam)
     return model

@@ -97,6 +97,7 @@ class Trainer:
             self.config.accumulate,
             self.task.batch_by,
             begin_epoch,
+            self.task.sort_within_batch,
         )
 
     def train(self, state: checkpoint.State | None) -> None:
@@ -171,7 +172,8 @@ class Trainer:
         if key is None:
             return self.training_samples  # the split is in random order already
         size, seed = self.config.batch_size, self.config.seed
-        return loop.epoch_order(self.training_samples, seed, 0, size, key)
+        within = self.task.sort_within_batch
+        return loop.epoch_order(self.training_samples, seed, 0, size, key, within)
 
     def _probe(self) -> dict[str, float]:
         """Return the results of all probes of the config, each measured on a copy."""
@@ -181,8 +183,13 @@ class Trainer:
         steps = range(1, len(self.training_samples) // self.config.batch_size + 1)
         batches = [batch for step in steps for batch in self.micro_batches(step)]
         for name in self.config.probes:
-            model, norms = copy.deepcopy((self.model, self.norms))
-            trained = Trained(self.task, model, norms, batches, self.config.norm_batch)
+            model, norms, optimizer = copy.deepcopy(
+                (self.model, self.norms, self.optimizer)
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = peak_lr(self.config)
+            norm_batch = self.config.norm_batch
+            trained = Trained(self.task, model, norms, batches, norm_batch, optimizer)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.config.seed)
                 measured = PROBES.get(name)(trained)

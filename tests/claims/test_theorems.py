@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from normbench.claims import theorems
-from normbench.claims.theorems import Finding, base
+from normbench.claims.theorems import Finding, base, batch_size_dependence
 from normbench.config.user_modules import import_modules
 from normbench.errors import RequestError
 from normbench.norms import REGISTRY, Norm
@@ -33,6 +33,7 @@ TOLERANCES = {
     "layer-shape-fixes-size": 0.0,
     "layers-that-agree": 1e-12,
     "moments-with-pads": 1e-12,
+    "noise-slope": 1e-12,
     "other-samples": 1e-12,
     "pads-in-evaluation": 1e-12,
     "pads-in-training": 1e-8,  # AdamW's eps under rounding
@@ -123,6 +124,16 @@ FALSE: dict[str, list[Falsify]] = {
     ],
     "layers-that-agree": [becomes("layer_sample", "layer_position")],
     "moments-with-pads": [computes("batch", twice)],
+    "noise-slope": [
+        # The mean of the first two samples is independent of the other two.
+        lambda patch: patch.setattr(
+            batch_size_dependence,
+            "batch_moments",
+            lambda x, mask, count, chunks: torch.var_mean(
+                x.unflatten(0, (chunks, -1))[:, :2], (1, 3, 4)
+            )[::-1],
+        )
+    ],
     "other-samples": [computes("rms", across_samples)],
     "pads-in-evaluation": [becomes("layer_position", "instance")],
     "pads-in-training": [becomes("batch_masked", "batch")],

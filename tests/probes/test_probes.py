@@ -26,6 +26,7 @@ from normbench.training import loop
 from tests.conftest import SMALL, Run
 
 CHANNELS = 32
+NO_OPTIMIZER: Any = None  # for probes that do not use it
 
 
 def trained(
@@ -36,7 +37,7 @@ def trained(
         training_inputs=lambda index: tuple(i[index] for i in inputs)
     )
     batches = torch.arange(len(inputs[0])).split(batch)
-    return Trained(task, norm, [norm], batches, norm_batch or batch)
+    return Trained(task, norm, [norm], batches, norm_batch or batch, NO_OPTIMIZER)
 
 
 def normal(*shape: int) -> Tensor:
@@ -203,7 +204,7 @@ def pictures(draw: Callable[[Tensor], Tensor]) -> Trained:
         inputs=lambda index: (crops[index], index % 2),
         splits={"test": torch.arange(32)},
     )
-    return Trained(task, Network(), [], [torch.arange(4)], 4)
+    return Trained(task, Network(), [], [torch.arange(4)], 4, NO_OPTIMIZER)
 
 
 def test_leakage_is_one_only_for_what_the_output_contains() -> None:
@@ -263,7 +264,7 @@ def classifier(norm: nn.Module) -> Trained:
         fixed_spatial=True,
         primary_metric="error",
     )
-    return Trained(task, norm, [norm], [torch.arange(8)], 8)
+    return Trained(task, norm, [norm], [torch.arange(8)], 8, NO_OPTIMIZER)
 
 
 @pytest.mark.parametrize("name", ["group", "group_permuted"])
@@ -282,10 +283,11 @@ def test_probes_without_a_mask_or_without_groups_return_nothing() -> None:
     assert regrouped(classifier(make("instance", 8))) == {}
 
 
+EVERY_TASK = ["statistic_noise", "discrepancy", "covariate_shift"]
 PROBES_BY_TASK = {
-    "cnn": ["statistic_noise", "discrepancy", "regrouped"],
-    "transformer": ["statistic_noise", "discrepancy", "pad_statistics"],
-    "style": ["statistic_noise", "discrepancy", "style_leakage"],
+    "cnn": [*EVERY_TASK, "regrouped"],
+    "transformer": [*EVERY_TASK, "pad_statistics"],
+    "style": [*EVERY_TASK, "style_leakage"],
 }
 
 

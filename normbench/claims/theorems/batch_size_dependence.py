@@ -1,4 +1,4 @@
-"""Check which norms depend on the other samples of a batch."""
+"""Check which norms depend on the other samples of a batch, and how noisy they are."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,11 +12,12 @@ from normbench.claims.theorems.base import (
     largest,
     theorem,
 )
-from normbench.claims.theorems.networks import small, trained, with_norm
+from normbench.claims.theorems.networks import built, small, trained, with_norm
 from normbench.config.schema import RunConfig
 from normbench.errors import Incompatible
 from normbench.norms.base import REGISTRY, make
 from normbench.norms.measure.subject import Mode, Subject, modes, subject
+from normbench.norms.statistics import batch_moments
 
 SHAPE = (4, 16, 4, 4)
 RANDOM_STATES = 4
@@ -189,6 +190,119 @@ def _numbers(config: RunConfig) -> Tensor:
     metrics = task.evaluate(run.network.model.eval(), samples, 64)
     tensors = [run.losses, torch.tensor([*metrics.values()]), *run.state.values()]
     return torch.cat([tensor.double().flatten() for tensor in tensors])
+
+
+CLASSES, PER_CLASS = 3, 2
+"""The samples whose batches `noise-slope` lists: so many classes, so many of each."""
+BATCH_SIZES = (1, 2, 4)
+
+
+@theorem("noise-slope")
+def noise_slope() -> Finding:
+    """The noise of batch means has slope -1/2 on a log-log scale, however pixels vary.
+
+    The network is fixed: a CNN in evaluation, with 6 pictures. The noise is the root
+    mean square over channels of the standard deviation of a channel's mean between norm
+    batches of n independent samples. Samples are drawn with replacement, so all 6**n
+    batches are equally likely, and the check computes the noise from all of them: it is
+    exact. The least-squares slope of log noise on log n, for n = 1, 2 and 4, is -1/2
+    for the input of every norm, and also for other correlations of its pixels, which
+    change only the intercept. The control are batches whose samples are dependent: all
+    from one class, which is drawn at random.
+    """
+    samples = torch.arange(CLASSES * PER_CLASS)
+    independent = {n: _all_batches(samples, n) for n in BATCH_SIZES}
+    of_one_class = {
+        n: torch.cat([_all_batches(c, n) for c in samples.split(PER_CLASS)])
+        for n in BATCH_SIZES
+    }
+    layers = _norm_inputs()
+    noises = {
+        (layer, pixels): _noises(values, independent)
+        for layer, x in layers.items()
+        for pixels, values in _rearranged(x).items()
+    }
+    equal, uncorrelated = (
+        sum(float(noises[layer, pixels][0]) for layer in layers)
+        for pixels in ("equal", "shuffled")
+    )
+    return finding(
+        {case: abs(_slope(noise) + 0.5) for case, noise in noises.items()},
+        {
+            layer: abs(_slope(_noises(x, of_one_class)) + 0.5)
+            for layer, x in layers.items()
+        },
+        "the slopes of the inputs of {layers} norms, with pixels as they are, shuffled "
+        "or equal in a sample, differ from -1/2 by {deviation:.1g} at most; equal "
+        "pixels multiply the noise of shuffled pixels by {ratio:.2g} at every norm "
+        "batch; in batches of one class, the slope is off by {control:.2g} at least "
+        "({weakest})",
+        layers=len(layers),
+        ratio=equal / uncorrelated,
+    )
+
+
+@torch.no_grad()
+def _norm_inputs() -> dict[str, Tensor]:
+    """Return the input (6, C, H, W) float64 of every norm of a fixed CNN, by "norm 1".
+
+    The samples are sorted by class.
+    """
+    task, network = built(small("cnn"), torch.float64)
+    train = task.splits["train"]
+    labels = task.labels[train]  # type: ignore[attr-defined]
+    samples = [train[labels == label][:PER_CLASS] for label in range(CLASSES)]
+    inputs: dict[str, Tensor] = {}
+    for number, norm in enumerate(network.norms.modules, 1):
+        norm.register_forward_pre_hook(
+            lambda module, args, name=f"norm {number}": inputs.update({name: args[0]})
+        )
+    network.model.eval()(*task.inputs(torch.cat(samples)))
+    return inputs
+
+
+def _rearranged(x: Tensor) -> dict[str, Tensor]:
+    """Return `x` (N, C, H, W) itself and with two other correlations of its pixels.
+
+    "shuffled" has the values of each channel shuffled over samples and positions, so
+    that the correlation is 0 on average. "equal" has the value at the centre of a
+    sample at all its positions, so that the correlation is 1.
+    """
+    by_channel = x.transpose(0, 1)
+    values = by_channel.flatten(1)
+    shuffled = values.gather(1, torch.rand(values.shape).argsort(1))
+    rows, columns = x.shape[2:]
+    centre = x[:, :, rows // 2, columns // 2, None, None]
+    return {
+        "as they are": x,
+        "shuffled": shuffled.view(by_channel.shape).transpose(0, 1),
+        "equal": centre.expand_as(x),
+    }
+
+
+def _all_batches(samples: Tensor, n: int) -> Tensor:
+    """Return all ordered batches of n of `samples` with replacement: (batches, n)."""
+    return torch.cartesian_prod(*[samples] * n).view(-1, n)
+
+
+def _noises(x: Tensor, batches: Mapping[int, Tensor]) -> Tensor:
+    """Return the noise of the batch mean of `x` for every norm batch: (sizes,).
+
+    `batches` has all equally likely batches (batches, n) of each norm batch n.
+    """
+    noises = []
+    for n, index in batches.items():
+        count = n * x.shape[2:].numel()
+        mean, _ = batch_moments(x[index.flatten()], None, count, chunks=len(index))
+        noises.append(mean.var(0, correction=0).mean().sqrt())
+    return torch.stack(noises)
+
+
+def _slope(noises: Tensor) -> float:
+    """Return the least-squares slope of log noise on the log of BATCH_SIZES."""
+    log_sizes = torch.tensor(BATCH_SIZES, dtype=noises.dtype).log()
+    centred = log_sizes - log_sizes.mean()
+    return float((centred * noises.log()).sum() / centred.square().sum())
 
 
 def _left_out(unfit: Sequence[str]) -> str:

@@ -117,7 +117,12 @@ def fitted(config: RunConfig, task: Task, network: Network, steps: int) -> Train
         optimizer,
         steps=steps,
         micro_batches=loop.micro_batches(
-            task.splits["train"], config.seed, config.batch_size, config.accumulate
+            task.splits["train"],
+            config.seed,
+            config.batch_size,
+            config.accumulate,
+            task.batch_by,
+            sort_within_batch=task.sort_within_batch,
         ),
         learning_rate=lambda step: config.lr,
         clip=None,
