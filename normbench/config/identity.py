@@ -35,7 +35,11 @@ ADDED_LATER: dict[str, Any] = {
     "data.text_column": None,
     "data.label_column": None,
     "precision": "fp32",
+    "ema": None,
+    "train_size": None,
+    "optimizer.decay_as": "weight_decay",
     "norm.group_size": None,
+    "norm.bias": False,  # of rms
     "evaluation.train_samples": None,
     "evaluation.recompute_samples": None,
 }

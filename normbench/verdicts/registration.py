@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from normbench.config.choices import choices
+from normbench.config.evaluation import AtEnd
 from normbench.errors import RequestError, Unreadable, did_you_mean
 from normbench.registry import explain
 from normbench.system.untrusted import yaml_value
@@ -36,20 +37,8 @@ BUDGETS: tuple[BudgetName, ...] = get_args(BudgetName)
 Says = Literal["greater", "less", "equal", "not_greater"]
 """Prediction for a contrast: > 0, < 0, within +-margin, or below the margin."""
 
-SPLITS = (
-    "train",
-    "val",
-    "test",
-    "val_recomputed",
-    "test_recomputed",
-    "val_batch",
-    "test_batch",
-)
-"""Prefixes of a metric before its "/". The name of a probe is a prefix too.
-
-`_recomputed`: evaluated with running statistics that are averaged anew. `_batch`:
-evaluated with the statistics of each batch, as in training.
-"""
+SPLITS: tuple[str, ...] = ("test", *get_args(AtEnd))
+"""Prefixes of a metric before its "/". The name of a probe is a prefix too."""
 
 
 class _Registered(BaseModel):
@@ -193,7 +182,8 @@ class Design(_Registered):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        if self.validation.partition("/")[0] not in ("val", "val_recomputed"):
+        split = self.validation.partition("/")[0]
+        if split not in SPLITS or not split.startswith("val"):
             raise ValueError(
                 f"validation: {self.validation!r} is not of the validation split, "
                 "such as val/error"
