@@ -11,7 +11,7 @@ from normbench.config.schema import RunConfig
 from normbench.training.decay import scale_invariant_weights
 
 STEPS = 20
-SGD = ("lr=0.05", "optimizer.nesterov=false", "optimizer.weight_decay=0.2")
+SGD = ("lr=0.1", "optimizer.nesterov=false", "optimizer.weight_decay=0.3")
 NORMS = ("batch", "group")
 
 
@@ -23,7 +23,7 @@ def weight_decay_scale() -> Finding:
     convolution is orthogonal to its weights, and half as large if all convolutions are
     twice as large. After 20 steps of SGD with weight decay, the directions of the
     convolutions are those after 20 steps without it at the rate of
-    `normbench/training/decay.py`, for a momentum of 0 and of .9. The controls are the
+    `normbench/training/decay.py`, for a momentum of 0 and of .5. The controls are the
     same network without a norm, and no weight decay at the same rate.
     """
     deviations: dict[str, float] = {}
@@ -34,7 +34,7 @@ def weight_decay_scale() -> Finding:
         figures = controls if norm == "none" else deviations
         cosine, size = _gradient_figures(start)
         figures |= {f"cosine, {norm}": cosine, f"size, {norm}": size}
-        for momentum in (0.0, 0.9):
+        for momentum in (0.0, 0.5):
             case = f"directions at momentum {momentum}, {norm}"
             config = _with_sgd(start, momentum=momentum)
             decayed = _directions(config)
