@@ -40,7 +40,9 @@ def comparison(
     first, *others = overrides_of_arm
     levels = _combinations(overrides, config_dir)
     split, _, quantity = metric.partition("/")
-    validation_split = "val_recomputed" if split == "test_recomputed" else "val"
+    validation_split = "val"
+    if split.startswith("test_") and split != "test_batch":
+        validation_split = split.replace("test", "val")
     texts = (overrides_of_arm[first], *levels.values())
     maximized = _is_maximized(quantity, texts, config_dir)
     try:

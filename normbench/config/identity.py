@@ -39,7 +39,11 @@ ADDED_LATER: dict[str, Any] = {
     "data.low_quality": 0.0,
     "precision": "fp32",
     "norm_noise": {"kind": "none", "shift": 0.0, "scale": 0.0, "spread": 0.0},
+    "ema": None,
+    "train_size": None,
+    "optimizer.decay_as": "weight_decay",
     "norm.group_size": None,
+    "norm.bias": False,  # of rms
     "evaluation.train_samples": None,
     "evaluation.recompute_samples": None,
 }

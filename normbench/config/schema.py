@@ -1,18 +1,22 @@
 """The data models of the config of a run and of its record."""
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
     model_validator,
 )
 
+from normbench.config.evaluation import AtEnd as AtEnd
+from normbench.config.evaluation import Evaluation as Evaluation
+from normbench.config.evaluation import is_ema
+from normbench.config.fields import MAX_INT as MAX_INT
+from normbench.config.fields import Fraction, PositiveInt
 from normbench.config.noise import NormNoise
 
 
@@ -25,32 +29,17 @@ def _device_name(name: str) -> str:
     return name
 
 
-def _evaluation_batch(size: Any) -> Any:
-    is_number = isinstance(size, int) and not isinstance(size, bool)
-    if size not in (None, "auto") and not (is_number and 0 < size <= MAX_INT):
-        raise ValueError("a batch size is null, 'auto' or a whole number above 0")
-    return size
+Status = Literal["ok", "diverged", "skipped", "failed"]
+"""How a run ended. A run is skipped if its norm cannot work in its network."""
+
+Options = dict[str, Any]
+"""The options of a class, by name. The registry checks them against its signature."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False
     )
-
-
-MAX_INT = 2**53
-"""The maximum integer in a config or a record.
-
-A float represents each integer up to this maximum exactly.
-"""
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-PositiveInt = Annotated[int, Field(gt=0, le=MAX_INT)]
-Status = Literal["ok", "diverged", "skipped", "failed"]
-"""How a run ended. A run is skipped if its norm cannot work in its network."""
-
-Options = dict[str, Any]
-"""The options of a class, by name. The registry checks them against its signature."""
 
 
 class Choice(BaseModel):
@@ -79,12 +68,27 @@ class Choice(BaseModel):
 
 
 class SGD(_Frozen):
-    """Stochastic gradient descent with (Nesterov) momentum."""
+    """Stochastic gradient descent with (Nesterov) momentum.
+
+    If `decay_as` is "lr_schedule", the weights that a norm makes scale-invariant have
+    no weight decay. Instead, their learning rate rises so that their directions are the
+    same as with weight decay; `training/decay.py` has the formula.
+    """
 
     name: Literal["sgd"]
     momentum: Fraction
     nesterov: bool
     weight_decay: Annotated[float, Field(ge=0)]
+    decay_as: Literal["weight_decay", "lr_schedule"] = "weight_decay"
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.decay_as == "lr_schedule" and self.nesterov and self.momentum:
+            raise ValueError(
+                "decay_as=lr_schedule has no exact schedule for Nesterov momentum; "
+                "set optimizer.nesterov=false"
+            )
+        return self
 
 
 class AdamW(_Frozen):
@@ -102,43 +106,6 @@ class Budget(_Frozen):
 
     epochs: PositiveInt
     max_steps: PositiveInt | None
-
-
-AtEnd = Literal[
-    "train", "val", "val_recomputed", "test_recomputed", "val_batch", "test_batch"
-]
-"""Metrics of a finished run, by their prefix."""
-
-
-class Evaluation(_Frozen):
-    """What is evaluated, on how many samples, and in which batches.
-
-    `at_end` has the metrics of a finished run; the test split is always evaluated too.
-    "_recomputed" means with statistics that are computed anew, "_batch" with those of
-    each batch. If `other_statistics` is "never", both are left out. `batch_size` is the
-    number of samples in a forward pass, where metrics do not depend on it: "auto" is
-    the fastest number on one CPU core, and None is the number of the first version.
-
-    At most `train_samples` samples of the training split are evaluated. Statistics are
-    recomputed over `recompute_samples` training samples, rounded up to whole
-    micro-batches. None means all samples, and so does a number above those of the
-    split. A limit takes the first samples. Their order depends on the seed alone.
-    """
-
-    at_end: list[AtEnd] = list(get_args(AtEnd))
-    other_statistics: Literal["end", "never"] = "end"
-    batch_size: Annotated[
-        int | Literal["auto"] | None, BeforeValidator(_evaluation_batch)
-    ] = None
-    train_samples: PositiveInt | None = None
-    recompute_samples: PositiveInt | None = None
-
-    @property
-    def measured(self) -> list[AtEnd]:
-        """The metrics of `at_end` that `other_statistics` does not leave out."""
-        if self.other_statistics == "end":
-            return self.at_end
-        return [name for name in self.at_end if name in ("train", "val")]
 
 
 class Checkpoint(_Frozen):
@@ -212,6 +179,11 @@ Engine = LocalEngine | RayEngine | SlurmEngine
 class RunConfig(_Frozen):
     """The resolved config of one run, without aliases.
 
+    `ema` is the decay of a moving average of the weights; metrics of the averaged
+    network are added. Training uses the first `train_size` samples of the training
+    split, in its random order; None means all. What a data set learns from the whole
+    training split, such as a vocabulary, stays the same.
+
     The fields up to `seed` decide the metrics and the run id. The fields after `seed`
     say where the run executes, how fast, what is measured and what is saved; of these,
     only the numbers of samples in `evaluation` decide metrics.
@@ -233,6 +205,8 @@ class RunConfig(_Frozen):
     norm_batch: PositiveInt
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     norm_noise: NormNoise = NormNoise()
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    train_size: PositiveInt | None = None
     budget: Budget
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -247,6 +221,28 @@ class RunConfig(_Frozen):
     checkpoint: Checkpoint = Checkpoint(every=None)
     probes: list[str] = []
     tracker: TrackerConfig
+
+    @property
+    def measured(self) -> list[AtEnd]:
+        """The metrics that this run has at its end, beside those of the test split."""
+        names = self.evaluation.measured
+        return [name for name in names if self.ema is not None or not is_ema(name)]
+
+    @model_validator(mode="after")
+    def _check_decay(self) -> Self:
+        if self.optimizer.name == "sgd" and self.optimizer.decay_as == "lr_schedule":
+            if self.clip is not None:
+                raise ValueError(
+                    "optimizer.decay_as=lr_schedule does not work with clip="
+                    f"{self.clip}, because the size of the gradients differs from that "
+                    "with weight decay; set clip=null"
+                )
+            if self.reparam != "none":
+                raise ValueError(
+                    f"optimizer.decay_as=lr_schedule does not work with reparam="
+                    f"{self.reparam}; set reparam=none"
+                )
+        return self
 
 
 NOT_HASHED = frozenset(

@@ -66,13 +66,14 @@ class NormFactory:
             updates = self.forwards_per_step * self.chunks
             norm.momentum = 1 - (1 - norm.momentum) ** (1 / updates)
         norm.forwards_per_step = self.forwards_per_step
-        module: Norm | Ghost | NoisyNorm = norm
+        with_statistics: Norm | Ghost = norm
         if norm.uses_other_samples:
-            module = Ghost(norm, self.norm_batch)
-        self.modules.append(module)
+            with_statistics = Ghost(norm, self.norm_batch)
+        self.modules.append(with_statistics)
+        module: nn.Module = with_statistics
         if self.noise is not None:
             layer = len(self.modules)
-            module = NoisyNorm(module, self.noise, self.norm_batch, layer)
+            module = NoisyNorm(with_statistics, self.noise, self.norm_batch, layer)
         if activation is None or norm.contains_activation:
             return module
         return NormAct(module, activation())

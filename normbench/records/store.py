@@ -161,7 +161,7 @@ def satisfies(folder: Path, record: RunRecord | None, config: RunConfig) -> bool
         return False
     if not set(config.probes) <= set(record.config.probes):
         return False
-    if not set(config.evaluation.measured) <= set(record.config.evaluation.measured):
+    if not set(config.measured) <= set(record.config.measured):
         return False
     # `data.strict` is not part of the run id, as it changes no number. With it, a run
     # refuses data with unreadable images instead of skipping these images.

@@ -27,8 +27,10 @@ HISTORY = "history.jsonl"
 WEIGHTS = "weights.safetensors"
 ITEMS = "items.safetensors.gz"
 CHECKPOINT = "checkpoint.pt"
-FILES = (LOCK, CONFIG, RESULT, HISTORY, WEIGHTS, ITEMS, CHECKPOINT)
-FILES += ("checkpoint.previous.pt",)
+FILES = (
+    *(LOCK, CONFIG, RESULT, HISTORY, WEIGHTS, ITEMS, CHECKPOINT),
+    "checkpoint.previous.pt",
+)
 """Names of the files that this or an older version of normbench writes to the folder of
 a run, apart from pictures (PNG)."""
 LOCK_TIMEOUT = 0.1

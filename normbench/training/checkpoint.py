@@ -35,6 +35,7 @@ class State:
     started    date and time (ISO 8601) at which the run was first started
     seconds    time spent so far: one number for each field of `Seconds`
     scaler     state of the GradScaler; empty if the precision is not fp16
+    average    state of the WeightAverage; empty without `ema`
     """
 
     identity: Mapping[str, Any]
@@ -47,6 +48,7 @@ class State:
     started: str
     seconds: Mapping[str, float]
     scaler: Mapping[str, Any] = field(default_factory=dict)
+    average: Mapping[str, Any] = field(default_factory=dict)
 
 
 class _Damaged(Exception):

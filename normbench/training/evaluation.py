@@ -9,7 +9,8 @@ from typing import get_args
 
 from torch import Tensor, nn
 
-from normbench.config.schema import AtEnd, RunConfig
+from normbench.config.evaluation import AtEnd, is_ema
+from normbench.config.schema import RunConfig
 from normbench.norms import Norm, recompute_statistics, use_batch_statistics
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.tasks.base import Scores, Task
@@ -70,9 +71,9 @@ class Evaluator:
     @property
     def splits(self) -> list[str]:
         """The splits to evaluate with running statistics at the end of a run."""
-        names = self.config.evaluation.measured
+        names = [name for name in self.config.measured if not is_ema(name)]
         needed = {"test", *names}
-        if not self._norm.differs_in_eval:  # see `same_under_other_statistics`
+        if not self.norm.differs_in_eval:  # see `same_under_other_statistics`
             needed |= {name.partition("_")[0] for name in names}
         return [split for split in ("train", *HELD_OUT) if split in needed]
 
@@ -109,7 +110,7 @@ class Evaluator:
             samples = {
                 split: self.task.evaluation_samples(split)
                 for split in HELD_OUT
-                if f"{split}_{kind}" in self.config.evaluation.measured
+                if f"{split}_{kind}" in self.config.measured
             }
             if not samples:
                 continue
@@ -118,16 +119,25 @@ class Evaluator:
                 use_batch_statistics(copied_norms)
                 values = evaluate(self.task, copied_model, samples, size)
             else:
-                self.task.begin_epoch(0, training_samples)
-                forward = partial(_forward, self.task, copied_model)
-                batches = training_samples.split(size)
-                recompute_statistics(forward, copied_norms, batches)
+                self.recompute(copied_model, copied_norms, training_samples)
                 any_size, few_pads = self._batches(size)
                 values = evaluate(
                     self.task, copied_model, samples, any_size, few_pads=few_pads
                 )
             metrics |= _renamed(values, kind)
         return metrics
+
+    def recompute(
+        self, model: nn.Module, norms: Sequence[nn.Module], training_samples: Tensor
+    ) -> None:
+        """Average the running statistics of `norms`, those of `model`, anew.
+
+        The average is over the batches of `training_samples`.
+        """
+        self.task.begin_epoch(0, training_samples)
+        forward = partial(_forward, self.task, model)
+        batches = training_samples.split(self._training_batch())
+        recompute_statistics(forward, norms, batches)
 
     def to_recompute(self, training_samples: Tensor) -> Tensor:
         """Return those of `training_samples` over which statistics are recomputed.
@@ -146,7 +156,7 @@ class Evaluator:
         It is a multiple of norm_batch, so that the same samples share statistics as in
         micro-batches.
         """
-        if not self.task.fixed_spatial or not self._norm.uses_other_samples:
+        if not self.task.fixed_spatial or not self.norm.uses_other_samples:
             return self.micro_batch  # pads, or a norm without a Ghost, depend on it
         size, fastest = self.config.evaluation.batch_size, self.task.evaluation_batch
         if size is None:
@@ -162,7 +172,7 @@ class Evaluator:
         A batch has `usual` samples, unless the config sets another number and the norm
         gives the same results in other batches.
         """
-        size, norm = self.config.evaluation.batch_size, self._norm
+        size, norm = self.config.evaluation.batch_size, self.norm
         ignores_pads = norm.honours_mask or norm.fixed_map_in_eval
         ignores_samples = norm.differs_in_eval or not norm.uses_other_samples
         ignores_batch = (self.task.fixed_spatial or ignores_pads) and ignores_samples
@@ -173,7 +183,8 @@ class Evaluator:
         return size, ignores_pads
 
     @property
-    def _norm(self) -> type[Norm]:
+    def norm(self) -> type[Norm]:
+        """The class of the norms of the network."""
         return NORMS.get(self.config.norm.name)
 
 

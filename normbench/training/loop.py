@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from normbench.training.decay import scale_invariant_weights
+
 Loss = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -31,6 +33,7 @@ def fit(
     pending: Sequence[Tensor] = (),
     scaler: torch.amp.GradScaler | None = None,
     average: Callable[[Tensor], Tensor] | None = None,
+    scale_invariant_rate: Callable[[int], float] | None = None,
 ) -> int | None:
     """Train `model` for optimiser steps `start + 1` to `steps`.
 
@@ -47,6 +50,10 @@ def fit(
     float16. With several replicas, `average` turns the losses (L,) of this replica into
     the means over all replicas.
 
+    `scale_invariant_rate` is the learning rate of the group of the optimiser with the
+    key "scale_invariant", which `make_optimizer` makes; `learning_rate` is that of the
+    others.
+
     A loss that is not finite ends training at the next `log`; its step is returned.
     """
     penalised: list[Any] = [m for m in model.modules() if hasattr(m, "penalty")]
@@ -57,7 +64,11 @@ def fit(
         batches = micro_batches(step)
         optimizer.zero_grad(set_to_none=True)
         losses += _backward(model, loss, batches, penalised, scaler)
-        _update(model, optimizer, lr, clip, scaler)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+            if scale_invariant_rate is not None and "scale_invariant" in group:
+                group["lr"] = scale_invariant_rate(step)
+        _update(model, optimizer, clip, scaler)
         if step % log_every == 0 or step == steps or step in evaluate_at:
             stacked = torch.stack(losses)
             values = (stacked if average is None else average(stacked)).tolist()
@@ -103,12 +114,9 @@ def _backward(
 def _update(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    lr: float,
     clip: float | None,
     scaler: torch.amp.GradScaler | None,
 ) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
     if clip is not None:
         if scaler is not None:
             scaler.unscale_(optimizer)
@@ -239,19 +247,26 @@ def make_optimizer(
     undecayed: Sequence[nn.Parameter],
     name: Literal["sgd", "adamw"],
     weight_decay: float,
+    decay_as: Literal["weight_decay", "lr_schedule"] = "weight_decay",
     **options: Any,
 ) -> torch.optim.Optimizer:
     """Return a fused optimiser of `model`, without weight decay of `undecayed`.
 
-    `fit` sets its learning rate in every step.
+    `fit` sets its learning rates in every step. If `decay_as` is "lr_schedule", the
+    scale-invariant weights are a group without weight decay (`decay.py`). Raises
+    Incompatible if there are none.
     """
-    undecayed_ids = {id(parameter) for parameter in undecayed}
-    groups = [
+    scheduled: list[nn.Parameter] = []
+    if decay_as == "lr_schedule":
+        scheduled = scale_invariant_weights(model)
+    others = {id(parameter) for parameter in (*undecayed, *scheduled)}
+    groups: list[dict[str, Any]] = [
         {
-            "params": [p for p in model.parameters() if id(p) not in undecayed_ids],
+            "params": [p for p in model.parameters() if id(p) not in others],
             "weight_decay": weight_decay,
         },
         {"params": list(undecayed), "weight_decay": 0.0},
+        {"params": scheduled, "weight_decay": 0.0, "scale_invariant": True},
     ]
     groups = [group for group in groups if group["params"]]
     if name == "sgd":

@@ -3,13 +3,14 @@
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from normbench.config.rates import peak_lr
 from normbench.config.schema import Options, RunConfig
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Incompatible, RequestError
@@ -19,6 +20,8 @@ from normbench.norms.factory import NormFactory
 from normbench.norms.noise import Noise
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
+from normbench.training import decay
+from normbench.training.loop import warmup_cosine
 
 
 def choose_device(name: str) -> torch.device:
@@ -77,6 +80,8 @@ def make_task(config: RunConfig, device: torch.device) -> Task:
     A process keeps at most one data set in memory.
     """
     data = _load(config.data.name, config.data.options, config.seed)
+    if config.train_size is not None:
+        data = _with_train_size(data, config.train_size, config.data.name)
     task: Any = TASKS.get(config.task.name)
     return cast(Task, task(data, device, **config.task.options))
 
@@ -90,6 +95,27 @@ def _load(name: str, options: Options, seed: int) -> Any:
         _loaded.clear()  # before loading: two data sets may not fit into memory
         _loaded[key] = DATA.get(name)(**options).load(seed)
     return _loaded[key]
+
+
+def _with_train_size(data: Any, train_size: int, name: str) -> Any:
+    """Return `data` with the first `train_size` samples of its training split.
+
+    The split is in random order, so that a smaller size gives a part of the samples of
+    a larger size. Raises RequestError if the split has fewer samples.
+    """
+    samples = data.splits["train"]
+    if train_size > len(samples):
+        raise RequestError(
+            f"train_size={train_size} is above the {len(samples)} training "
+            f"samples of data={name}; at most {len(samples)} is possible"
+        )
+    return replace(data, splits=data.splits | {"train": samples[:train_size]})
+
+
+def training_steps(config: RunConfig, samples: int) -> int:
+    """Return the number of optimizer steps of a run on `samples` training samples."""
+    steps = config.budget.epochs * (samples // config.batch_size)
+    return min(steps, config.budget.max_steps or steps)
 
 
 @dataclass(frozen=True)
@@ -178,6 +204,7 @@ def check(config: RunConfig, task: Task) -> None:
             "the loss changes between steps, but this norm reuses gradients of earlier "
             "steps; use precision=bf16, which does not scale the loss"
         )
+    _check_schedule(config, task)
     key = shapes(config)
     if key in _checked:
         return
@@ -197,6 +224,17 @@ def check(config: RunConfig, task: Task) -> None:
             f"network is checked first: {str(error).splitlines()[0]}"
         ) from error
     _checked.add(key)
+
+
+def _check_schedule(config: RunConfig, task: Task) -> None:
+    """Raise Incompatible or RequestError if decay_as="lr_schedule" is not possible."""
+    steps = training_steps(config, len(task.splits["train"]))
+    rate = warmup_cosine(peak_lr(config), steps, config.warmup)
+    if decay.scale_invariant_rate(config, rate, steps) is None:
+        return
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        network = build(config, task)
+    decay.require_scale_invariance(config, network.model)
 
 
 _SHAPES = {"task", "data", "norm", "norm_noise", "reparam", "precision"}

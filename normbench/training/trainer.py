@@ -20,15 +20,17 @@ from normbench.records.items import Items, packed, sorted_items
 from normbench.records.store import RunWriter, finite
 from normbench.tasks.base import Scores, Task
 from normbench.training import checkpoint, loop
+from normbench.training.decay import scale_invariant_rate
 from normbench.training.evaluation import (
     HELD_OUT,
     Evaluator,
     by_split,
     same_under_other_statistics,
 )
-from normbench.training.network import build
+from normbench.training.network import build, training_steps
 from normbench.training.progress import Progress
 from normbench.training.replica import Replica, Share
+from normbench.training.weight_average import WeightAverage, averaged_metrics
 
 
 class Trainer:
@@ -68,14 +70,16 @@ class Trainer:
             [] if config.norm_weight_decay else network.norms.parameters(),
             **config.optimizer.model_dump(),
         )
+        self.average = None
+        if config.ema is not None:
+            self.average = WeightAverage(self.model, config.ema)
         self.scaler = None
         if config.precision == "fp16":
             self.scaler = torch.amp.GradScaler(device.type)
             loop.begin_momentum(self.optimizer)
         self.replica = Replica(config, task, self.model, self.norms, device, share)
         per_epoch = len(self.training_samples) // config.batch_size
-        steps = config.budget.epochs * per_epoch
-        self.steps = min(steps, config.budget.max_steps or steps)
+        self.steps = training_steps(config, len(self.training_samples))
         self.micro_batches = self._make_micro_batches(self.replica.begin_epoch)
         progress.data_notes = task.notes.lines()
         if progress.writer is not None:  # only in the first process
@@ -103,6 +107,7 @@ class Trainer:
     def train(self, state: checkpoint.State | None) -> None:
         """Do all steps, or those after `state` if it is not None."""
         config, steps = self.config, self.steps
+        rate = loop.warmup_cosine(peak_lr(config), steps, config.warmup)
         self.progress.observer.start(title(config), steps)
         start, pending = self._restore(state) if state else (0, [])
         self.progress.begin_training()
@@ -112,7 +117,7 @@ class Trainer:
             self.optimizer,
             steps=steps,
             micro_batches=self.micro_batches,
-            learning_rate=loop.warmup_cosine(peak_lr(config), steps, config.warmup),
+            learning_rate=rate,
             clip=config.clip,
             log_every=config.log_every or max(1, steps // 200),
             log=self._log_step,
@@ -125,6 +130,7 @@ class Trainer:
             pending=pending,
             scaler=self.scaler,
             average=self.share.mean,
+            scale_invariant_rate=scale_invariant_rate(config, rate, steps),
         )
         if diverged_at is not None:
             self.progress.diverge(diverged_at)
@@ -143,6 +149,11 @@ class Trainer:
                     return
                 self._stop_between_evaluations()
             metrics |= self._other_statistics(metrics)
+            if self.average is not None:
+                samples = self.evaluator.to_recompute(self._order_like_training())
+                metrics |= averaged_metrics(
+                    self.average, self.evaluator, self.norms, samples
+                )
             progress.metrics = finite(metrics)
             self._log(metrics)
             if scores.samples:  # of the test split, which is always the last
@@ -161,7 +172,7 @@ class Trainer:
     def _other_statistics(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return held-out metrics without running statistics; `metrics` have these."""
         if not NORMS.get(self.config.norm.name).differs_in_eval:
-            names = self.config.evaluation.measured
+            names = self.config.measured
             return same_under_other_statistics(metrics, names)
         samples = self.evaluator.to_recompute(self._order_like_training())
         return self.evaluator.other_statistics(self.model, self.norms, samples)
@@ -213,6 +224,8 @@ class Trainer:
 
     def _after_step(self, step: int, pending: Sequence[Tensor]) -> None:
         self.replica.average_statistics()
+        if self.average is not None:
+            self.average.update()
         stopping = self.share.any(self.stop())
         every = self.config.checkpoint.every
         if stopping or (every and (step == self.steps or step % every == 0)):
@@ -237,6 +250,8 @@ class Trainer:
         self.optimizer.load_state_dict(dict(state.optimizer))
         if self.scaler is not None:
             self.scaler.load_state_dict(dict(state.scaler))
+        if self.average is not None:
+            self.average.load(state.average)
         checkpoint.set_random_states(state.random[self.share.rank], self.device)
         self.saved_step = state.step
         return state.step, [loss.to(self.device) for loss in state.pending]
@@ -258,6 +273,7 @@ class Trainer:
                 random=random,
                 pending=pending,
                 scaler={} if self.scaler is None else self.scaler.state_dict(),
+                average={} if self.average is None else self.average.state(),
                 history=writer.flushed_history(),
                 started=progress.started,
                 seconds=progress.seconds().model_dump(),

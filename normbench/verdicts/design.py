@@ -7,7 +7,7 @@ greater than 0.
 
 from collections import Counter
 from math import log1p
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from normbench.config.evaluation import AtEnd
 from normbench.errors import did_you_mean
 from normbench.verdicts.seeds import LookSeeds, Seeds, Spending, check_looks
 
@@ -35,20 +36,8 @@ that a difference of two cells is the logarithm of a ratio of means. log2: log2 
 metric of each run.
 """
 
-SPLITS = (
-    "train",
-    "val",
-    "test",
-    "val_recomputed",
-    "test_recomputed",
-    "val_batch",
-    "test_batch",
-)
-"""Prefixes of a metric before its "/". The name of a probe is a prefix too.
-
-`_recomputed`: evaluated with running statistics that are averaged anew. `_batch`:
-evaluated with the statistics of each batch, as in training.
-"""
+SPLITS: tuple[str, ...] = ("test", *get_args(AtEnd))
+"""Prefixes of a metric before its "/". The name of a probe is a prefix too."""
 
 
 STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

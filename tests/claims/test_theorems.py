@@ -38,6 +38,7 @@ TOLERANCES = {
     "pads-in-evaluation": 1e-12,
     "pads-in-training": 1e-8,  # AdamW's eps under rounding
     "sample-gain-and-bias": 1e-12,
+    "weight-decay-scale": 1e-12,
     "weight-std-gain-and-offset": 1e-12,
     "zeroed-pads": 1e-12,
 }
@@ -138,6 +139,7 @@ FALSE: dict[str, list[Falsify]] = {
     "pads-in-evaluation": [becomes("layer_position", "instance")],
     "pads-in-training": [becomes("batch_masked", "batch")],
     "sample-gain-and-bias": [computes("group", lambda norm, x: x)],
+    "weight-decay-scale": [becomes("group", "none")],
     "weight-std-gain-and-offset": [
         lambda patch: patch.setattr(WeightStd, "forward", lambda self, w: w)
     ],

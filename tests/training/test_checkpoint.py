@@ -28,6 +28,11 @@ RUNS = {
         *("task=cnn", "norm=group_permuted", "norm.order=random_each_forward"),
         *("norm.num_groups=4", "optimizer=adamw", "lr=0.01"),
     ],
+    "cnn, average of the weights": ["task=cnn", "norm=batch", "ema=0.9"],
+    "cnn, decay as a schedule": [
+        *("task=cnn", "norm=group", "norm.num_groups=4", "optimizer.nesterov=false"),
+        "optimizer.decay_as=lr_schedule",
+    ],
     "cnn, spectral norm": ["task=cnn", "norm=batch", "reparam=spectral_norm"],
     "cnn, accumulated": ["task=cnn", "norm=batch_regularized", "accumulate=4"],
     "transformer, power": ["task=transformer", "norm=power", "task.dropout=0.2"],
@@ -103,7 +108,7 @@ def halfway(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 LONGER = {"cnn, accumulated", "style, batch", "transformer, accumulated"}
-LONGER |= {"cnn, spectral norm", "transformer, power"}
+LONGER |= {"cnn, spectral norm", "cnn, decay as a schedule", "transformer, power"}
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def splits(record: RunRecord) -> set[str]:
 def test_a_run_measures_what_it_is_asked_for(
     norm: str, run: Run, tmp_path: Path
 ) -> None:
-    overrides = [*SMALL["cnn"], *STEPS, f"norm={norm}"]
+    overrides = [*SMALL["cnn"], *STEPS, f"norm={norm}", "ema=0.5"]
     whole = run(*overrides, results=tmp_path / "whole")
     assert splits(whole) == {"test", *get_args(AtEnd)}
     for names in (["train"], ["val_recomputed"], ["test_batch", "val", "train"], []):

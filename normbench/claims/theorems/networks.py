@@ -14,6 +14,7 @@ from normbench.config.schema import Choice, RunConfig
 from normbench.norms.base import REGISTRY
 from normbench.tasks.base import Task
 from normbench.training import loop
+from normbench.training.decay import scale_invariant_rate
 from normbench.training.network import Network, build, make_task
 
 SMALL = {
@@ -111,6 +112,10 @@ def fitted(config: RunConfig, task: Task, network: Network, steps: int) -> Train
     optimizer = loop.make_optimizer(
         model, network.norms.parameters(), **config.optimizer.model_dump()
     )
+
+    def rate(step: int) -> float:
+        return config.lr
+
     loop.fit(
         model,
         task.loss,
@@ -124,7 +129,8 @@ def fitted(config: RunConfig, task: Task, network: Network, steps: int) -> Train
             task.batch_by,
             sort_within_batch=task.sort_within_batch,
         ),
-        learning_rate=lambda step: config.lr,
+        learning_rate=rate,
+        scale_invariant_rate=scale_invariant_rate(config, rate, steps),
         clip=None,
         log_every=1,
         log=lambda step, loss, lr: losses.append(loss),

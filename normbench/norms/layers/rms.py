@@ -1,13 +1,15 @@
 """Root-mean-square normalization of each position (Zhang & Sennrich 2019).
 
 y = weight * x / sqrt(mean(x**2) + eps), with the mean over the channels of a position.
-No mean is subtracted, and there is no bias.
-weight: (C,). Equals torch.nn.RMSNorm(C) on channels-last input, except that eps is 1e-5
-as in the other norms (torch: the machine epsilon of the type).
+No mean is subtracted. With the option `bias`, + bias as in layer_position; the paper
+has no bias.
+weight, bias: (C,). Without a bias, equals torch.nn.RMSNorm(C) on channels-last input,
+except that eps is 1e-5 as in the other norms (torch: the machine epsilon of the type).
 """
 
+import torch
 from pydantic import PositiveFloat
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normbench.norms.base import Affine, require_several
@@ -19,12 +21,17 @@ class RMSNorm(Affine, name="rms"):
     honours_mask = True
 
     def __init__(
-        self, channels: int, *, eps: PositiveFloat = 1e-5, affine: bool = True
+        self,
+        channels: int,
+        *,
+        eps: PositiveFloat = 1e-5,
+        affine: bool = True,
+        bias: bool = False,
     ) -> None:
         super().__init__(channels, eps=eps, affine=affine)
-        self.bias = None
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         require_several(x.shape[1], self, x, "use more channels")
         y = F.rms_norm(x.movedim(1, -1), (self.channels,), self.weight, self.eps)
-        return y.movedim(-1, 1)
+        return (y if self.bias is None else y + self.bias).movedim(-1, 1)
