@@ -71,6 +71,8 @@ name: mine
 statement: Mine is better.
 source: me
 confounds: [none]
+parts:
+  mine: {{sentence: Mine is better., scope: here}}
 outcomes:
   error:
     question: Is it?
@@ -81,7 +83,7 @@ outcomes:
     seconds: 1.0
     gate: {{metric: train/error, below: 0.9}}
     contrasts:
-      - {{name: a, metric: test/error, weights: {{mine@-: 1, batch@-: -1}}, says: less, margin: 0.01, reason: none, primary: true}}
+      - {{name: a, metric: test/error, weights: {{mine@-: 1, batch@-: -1}}, says: less, margin: 0.01, reason: none, part: mine, bears: for}}
 """  # noqa: E501
 
 
