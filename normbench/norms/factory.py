@@ -66,13 +66,12 @@ class NormFactory:
             updates = self.forwards_per_step * self.chunks
             norm.momentum = 1 - (1 - norm.momentum) ** (1 / updates)
         norm.forwards_per_step = self.forwards_per_step
-        module: Norm | Ghost | NoisyNorm = norm
-        if norm.uses_other_samples:
-            module = Ghost(norm, self.norm_batch)
-        self.modules.append(module)
+        ghost = Ghost(norm, self.norm_batch) if norm.uses_other_samples else norm
+        self.modules.append(ghost)
+        module: nn.Module = ghost
         if self.noise is not None:
             layer = len(self.modules)
-            module = NoisyNorm(module, self.noise, self.norm_batch, layer)
+            module = NoisyNorm(ghost, self.noise, self.norm_batch, layer)
         if activation is None or norm.contains_activation:
             return module
         return NormAct(module, activation())
