@@ -31,6 +31,8 @@ HEAD_NORMS = (
 Shapes do not tell heads from windows. "norm_act.0" is in torchvision's MViT, and
 "sub_norm" in timm's differential attention.
 """
+CUT_LENGTH = 4
+"""Entries of a cut axis. The norm of two entries is constant, so two are too few."""
 
 
 def is_layer_norm(module: nn.Module) -> bool:
@@ -83,14 +85,17 @@ def axes(layer: nn.Module, shape: Sequence[int]) -> set[int]:
     """Return the axes of the statistics of `layer` for an input of `shape`.
 
     An axis belongs to the statistics if the derivative of one output by the input is
-    not zero at another index of this axis. The layer does not change.
+    not zero at another index of this axis. The layer does not change. The input is cut
+    to a few entries along each axis whose length the layer does not fix, so that large
+    pictures take no memory.
     """
     copy = deepcopy(layer).to_empty(device="cpu").double().eval()
     for name, parameter in copy.named_parameters():
         nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        x = torch.randn(2, *shape[1:], dtype=torch.float64, requires_grad=True)
+        sizes = _smallest_input(copy, shape)
+        x = torch.randn(sizes, dtype=torch.float64, requires_grad=True)
     # An activation behind the norm passes the derivative of the largest output.
     (gradient,) = torch.autograd.grad(copy(x).max(), x)
     used = gradient != 0
@@ -99,6 +104,21 @@ def axes(layer: nn.Module, shape: Sequence[int]) -> set[int]:
         for axis in range(x.ndim)
         if used.transpose(0, axis).flatten(1).any(1).sum() > 1
     }
+
+
+def _smallest_input(layer: nn.Module, shape: Sequence[int]) -> list[int]:
+    """Return the shape of two samples, cut along the axes that the layer allows."""
+    sizes = [2, *shape[1:]]
+    for axis in range(1, len(sizes)):
+        cut = [*sizes]
+        cut[axis] = min(sizes[axis], CUT_LENGTH)
+        try:
+            with torch.no_grad():
+                layer(torch.zeros(cut, dtype=torch.float64))
+        except Exception:  # the layer fixes the length: it is code of another package
+            continue
+        sizes = cut
+    return sizes
 
 
 def _reading(

@@ -170,6 +170,7 @@ class ModelCensus(_Checked):
         for zoo, counted in self.counts[rule.census].items():
             library, _, task = zoo.partition(" ")
             if library == rule.library and rule.task in (None, task):
+                # torchvision has no two models of one name.
                 models |= counted.models
                 failures |= counted.failures
         return Counted(models=models, failures=failures)
@@ -204,9 +205,10 @@ def judge_census(rule: CensusRule, census: ModelCensus) -> CensusVerdict:
 
     The decision is "confirmed" if the prediction is true however the tied models and
     those that could not be counted would count, "contradicted" if it is false in every
-    case, and otherwise "not decided". If the library has no such model or is not
-    installed, the decision is "not decided". Raises RequestError if `census` lacks the
-    census of the rule.
+    case, and otherwise "not decided". Models that are tied between other categories
+    than that of the rule can leave a false `most_frequent` not decided. If the library
+    has no such model or is not installed, the decision is "not decided". Raises
+    RequestError if `census` lacks the census of the rule.
     """
     counted = census.selected(rule)
     tally = tally_models(counted.models.values(), rule.among)

@@ -2,17 +2,32 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torchvision import models
-from verdicts_made import committed
+from verdicts_made import CLAIMS, committed
 
 from normbench.claims import census, zoos
 from normbench.errors import NormbenchError, RequestError
 from normbench.report.text.verdict import verdict_text
-from normbench.verdicts.counting import LAYER_CATEGORIES, MAX_REASON, ModelCensus
+from normbench.verdicts.counting import (
+    LAYER_CATEGORIES,
+    MAX_REASON,
+    CensusRule,
+    ModelCensus,
+    judge_census,
+    tally_models,
+)
+
+LABELS = {
+    "torchvision classification": "torchvision, {:,} for classification",
+    "timm": "timm, {:,}",
+}
+"""Zoo -> its models in a table of a document."""
+THREE = ["C,H,W", "C at each position", "token"]
 
 
 def a_zoo(names: list[str], build: zoos.Build) -> zoos.Zoo:
@@ -164,3 +179,76 @@ def test_models_that_could_not_be_built_are_counted_and_named() -> None:
     assert "all 1 models were built" in printed
     older = verdict.model_copy(update={"census": counts})
     assert "the reasons were not recorded" in verdict_text(older, 200)
+
+
+def test_the_pages_of_the_claims_quote_the_committed_censuses() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "claims"
+    default = census.read(CLAIMS / "batch-default" / census.FILE)
+    norms = default.counts["default_norms"]
+    page = (docs / "batch-default.md").read_text(encoding="utf-8")
+    for zoo, label in LABELS.items():
+        tally = tally_models(norms[zoo].models.values())
+        batch, layer = tally.certain["batch"], tally.certain["layer"]
+        without = tally.certain["none"]
+        others = tally.certain.total() - batch - layer - without
+        row = label.format(tally.total), batch, layer, others, without, tally.tied
+        assert f"| {' | '.join(map(str, row))} |" in page
+        assert f"({batch / tally.total:.0%}".replace("%", " %)") in page
+        assert norms[zoo].failures == {}
+    axes = census.read(CLAIMS / "layernorm-axes" / census.FILE)
+    assert axes.versions == default.versions
+    assert f"torchvision {axes.versions['torchvision']}" in page
+    page = (docs / "layernorm-axes.md").read_text(encoding="utf-8")
+    for zoo, label in LABELS.items():
+        counted = axes.counts["layer_norm_axes"][zoo]
+        tally = tally_models(counted.models.values(), THREE)
+        numbers = [tally.certain[reading] for reading in THREE]
+        row = label.format(tally.total), *numbers, tally.tied
+        assert f"| {' | '.join(map(str, row))} |" in page
+        assert all(f"`{model}`" in page for model in counted.failures)
+
+
+@pytest.mark.parametrize(
+    ("claim", "keys", "numbers", "decision"),
+    [
+        (
+            "batch-default",
+            {"library": "torchvision", "task": "classification", "of": "batch"},
+            (57, 80),
+            "confirmed",
+        ),
+        (
+            "batch-default",
+            {"library": "timm", "of": "batch"},
+            (660, 1371),
+            "contradicted",
+        ),
+        (
+            "batch-default",
+            {"library": "timm", "of": "batch", "says": "most_frequent", "share": None},
+            (660, 1371),
+            "confirmed",
+        ),
+        (
+            "layernorm-axes",
+            {"library": "timm", "of": "C,H,W", "among": THREE},
+            (35, 700),
+            "contradicted",
+        ),
+        (
+            "layernorm-axes",
+            {"library": "torchvision", "of": "C,H,W", "among": THREE, "says": "less"},
+            (0, 21),
+            "confirmed",
+        ),
+    ],
+)
+def test_rules_decide_sentences_about_the_committed_censuses(
+    claim: str, keys: dict[str, Any], numbers: tuple[int, int], decision: str
+) -> None:
+    counted = census.read(CLAIMS / claim / census.FILE)
+    (name,) = counted.counts
+    base = {"name": "a sentence", "says": "greater", "share": 0.5, "reason": "a half"}
+    verdict = judge_census(CensusRule(**base | {"census": name} | keys), counted)
+    assert (verdict.count, verdict.total) == numbers
+    assert verdict.decision == decision

@@ -43,6 +43,14 @@ def test_the_axes_of_the_statistics_are_measured(
     assert not layer.weight.any()
 
 
+def test_the_input_of_a_layer_is_cut_where_the_layer_allows_it() -> None:
+    # Complete inputs have 960 GB.
+    length = 100_000
+    assert axes(nn.LayerNorm(6), (2, length, length, 6)) == {3}
+    assert axes(LayerNorm2d(6), (2, 6, length, length)) == {1}
+    assert axes(nn.GroupNorm(1, 6), (2, 6, length, length)) == {1, 2, 3}
+
+
 def test_layer_norms_are_told_from_other_norms() -> None:
     assert all(map(is_layer_norm, [nn.LayerNorm(4), nn.RMSNorm(4), nn.GroupNorm(1, 4)]))
     others = [nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4)]
