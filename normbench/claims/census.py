@@ -1,23 +1,39 @@
-"""Count which normalization layers the models of torchvision and timm use.
+"""Count the normalization layers of the models of torchvision and timm.
 
-A model is counted once, in the family that most of its norm layers belong to. Building
-all of timm takes minutes, so the counts are cached for the installed versions of the
-packages.
+Building all models takes minutes, so each census is cached for the installed versions
+of the packages. `write` saves a census beside a verdict. With `read`, a check from
+records judges the saved models and builds none.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
 from normbench.claims import zoos
+from normbench.claims.layer_norm_axes import readings
 from normbench.data.reading.cache import Parsed, cached
+from normbench.errors import NormbenchError, RequestError, Unreadable
+from normbench.system import untrusted
+from normbench.system.atomic import write_atomically
+from normbench.verdicts.counting import (
+    MAX_REASON,
+    NONE,
+    CensusName,
+    Counted,
+    Family,
+    ModelCensus,
+)
 
-FORMAT = 3
+FORMAT = 4
+"""Part of the key of the cache. Increase it if a census would count differently."""
+FILE = "census.json"
+"""Name of the file with the counted models, beside a verdict."""
+MAX_CENSUS_BYTES = 8 * untrusted.MIB  # a census of 1,500 models has 80 KiB
 
-FAMILIES = {
+FAMILIES: dict[Family, str] = {
     "batch": "batchnorm",
     "layer": "layernorm",
     "group": "groupnorm",
@@ -35,6 +51,8 @@ NOT_BUILT = "not built"
 """Key for the number of models whose builder failed on the CPU too."""
 
 Counts = dict[str, dict[str, int]]
+CountLayers = Callable[[nn.Module, zoos.SampleShape], Mapping[str, int]]
+"""Returns category -> number of layers of a model. It may change the model."""
 
 
 @dataclass(frozen=True)
@@ -50,50 +68,102 @@ class Census:
 
 
 def census() -> Census:
-    """Return the counts of all installed zoos, from the cache if it has them."""
-    stored = cached("census", {"format": FORMAT, **zoos.versions()}, _count_all).strings
-    return Census(json.loads(stored["counts"]), json.loads(stored["not_built"]))
+    """Return the default norms of all installed zoos, from the cache if it has them."""
+    counts: Counts = {}
+    not_built: dict[str, dict[str, str]] = {}
+    for name, zoo in model_census(["default_norms"]).counts["default_norms"].items():
+        numbers = Counter(map(family, zoo.models.values()))
+        if zoo.failures:
+            numbers[NOT_BUILT] = len(zoo.failures)
+            not_built[name] = zoo.failures
+        counts[name] = dict(numbers.most_common())
+    return Census(counts, not_built)
 
 
-def family(model: nn.Module) -> str:
-    """Return the family that most norm layers of `model` belong to.
+def family(layers: Mapping[str, int]) -> str:
+    """Return the family of most of the `layers`, "none" if there are none.
 
-    The result is "none" if the model has no norm layer.
+    `layers`: family -> number of layers. If two families have equally many layers, the
+    result is the family of the model's first layer.
     """
+    return max(layers, key=lambda name: layers[name], default=NONE)
+
+
+def norm_layers(model: nn.Module) -> dict[str, int]:
+    """Return the number of norm layers of each family: family -> number."""
     counts: Counter[str] = Counter()
     for module in model.modules():
         name = type(module).__name__.lower()
         counts.update(f for f, part in FAMILIES.items() if part in name)
-    return counts.most_common(1)[0][0] if counts else "none"
+    return dict(counts)
 
 
-def _count_all() -> Parsed:
-    counts: Counts = {}
-    not_built: dict[str, dict[str, str]] = {}
-    for name, zoo in zoos.installed().items():
-        counts[name], failures = count(zoo.names, zoo.build)
-        # A zoo without failures gets no key.
-        not_built |= {name: failures} if failures else {}
-    strings = {"counts": json.dumps(counts), "not_built": json.dumps(not_built)}
-    return Parsed({}, strings)
+COUNT_LAYERS: dict[CensusName, CountLayers] = {
+    "default_norms": lambda model, shape: norm_layers(model),
+    "layer_norm_axes": lambda model, shape: Counter(readings(model, shape)),
+}
 
 
-def count(
-    names: Iterable[str], build: zoos.Build
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Build the named models, one at a time.
+def model_census(names: Iterable[CensusName]) -> ModelCensus:
+    """Return the given censuses of all installed zoos, from the cache if it has them.
 
-    Returns the number of models of each family, largest first, and the errors of the
-    models that could not be built: model -> errors.
+    The first call takes minutes for each census. One model at a time is in memory, and
+    its parameters are on the meta device.
     """
-    families: list[str] = []
-    not_built: dict[str, str] = {}
+    versions = zoos.versions()
+    counts: dict[CensusName, dict[str, Counted]] = {}
     for name in names:
+
+        def make(name: CensusName = name) -> Parsed:
+            installed = zoos.installed().items()
+            by_zoo = {zoo_name: count(name, zoo) for zoo_name, zoo in installed}
+            new = ModelCensus(versions=versions, counts={name: by_zoo})
+            return Parsed({}, {"census": new.model_dump_json()})
+
+        stored = cached(name, {"format": FORMAT, **versions}, make).strings["census"]
+        counts |= ModelCensus.model_validate_json(stored).counts
+    return ModelCensus(versions=versions, counts=counts)
+
+
+def count(name: CensusName, zoo: zoos.Zoo) -> Counted:
+    """Count the layers of each model of a zoo, and build one model at a time.
+
+    A model that cannot be built or measured is a failure, with the reason.
+    """
+    models: dict[str, dict[str, int]] = {}
+    failures: dict[str, str] = {}
+    for model in zoo.names:
         try:
-            families.append(family(zoos.built(name, build)))
+            built = zoos.built(model, zoo.build)
+            models[model] = dict(COUNT_LAYERS[name](built, zoo.sample_shape))
         except zoos.NotBuilt as error:
-            not_built[name] = str(error)
-    counts = Counter(families)
-    if not_built:
-        counts[NOT_BUILT] = len(not_built)
-    return dict(counts.most_common()), not_built
+            failures[model] = str(error)[:MAX_REASON]
+        except Exception as error:  # models are code of other packages
+            reason = f"cannot be measured: {zoos.one_line(error)}"
+            failures[model] = reason[:MAX_REASON]
+    return Counted(models=models, failures=failures)
+
+
+def write(path: Path, counted: ModelCensus) -> None:
+    """Write a census as JSON. Raises NormbenchError if the file cannot be written."""
+    try:
+        write_atomically(path, counted.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def read(path: Path) -> ModelCensus:
+    """Return the census in a file that `write` wrote.
+
+    Raises RequestError if the file is missing, damaged or larger than MAX_CENSUS_BYTES.
+    """
+    try:
+        data = untrusted.content(path, MAX_CENSUS_BYTES, follow=True)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RequestError(
+            f"{path} is not there: only a full check writes the models that it "
+            "counted; leave out --from-records to count them"
+        ) from None
+    except Unreadable as error:
+        raise RequestError(f"{path} is not a census ({error.why})") from None
+    return untrusted.parsed(ModelCensus, data, path)

@@ -1,27 +1,20 @@
-"""Count over which axes the layer norms of shipped models take their statistics.
+"""Measure over which axes the layer norms of a model take their statistics.
 
-"LayerNorm" names several layers. This census builds each model of torchvision and timm
-without weights, runs it on the meta device, which computes only shapes, and notes the
-shape that each layer norm gets. On a copy of the layer with real numbers, it then
-measures the axes of the statistics. Neither package has text models: the tokens that
-this census counts are patches of images.
+"LayerNorm" names several layers. `readings` runs a model on the meta device, which
+computes only shapes, and notes the shape that each layer norm gets. On a copy of the
+layer with real numbers, it then measures the axes of the statistics. torchvision and
+timm have no text models: the tokens of their models are patches of images.
 """
 
-import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import nn
 
 from normbench.claims import zoos
-from normbench.data.reading.cache import Parsed, cached
-
-FORMAT = 1
+from normbench.verdicts.counting import Reading
 
 NAMES = ("layernorm", "rmsnorm", "simplenorm")
 """Parts of the lower-case names of classes that are layer norms.
@@ -38,74 +31,8 @@ HEAD_NORMS = (
 Shapes do not tell heads from windows. "norm_act.0" is in torchvision's MViT, and
 "sub_norm" in timm's differential attention.
 """
-
-Reading = Literal[
-    "C,H,W", "C at each position", "token", "head", "vector", "not called"
-]
-"""The axes of the statistics of a layer, by the shape of its input:
-
-- "C,H,W": all axes of the sample, such as (C, H, W).
-- "C at each position": the channels of (C, H, W), (H, W, C) or (T, H, W, C).
-- "token": the embedding of (L, C), or of L tokens in each of several windows.
-- "head": the part of a token's embedding that one head of an attention uses.
-- "vector": the sample is one vector, as after pooling, where all readings agree.
-- "not called": the model does not use the layer in evaluation mode.
-"""
-
-
-@dataclass(frozen=True)
-class LayerNormAxes:
-    """The counts of each zoo: zoo -> reading -> number.
-
-    `layers` counts layers. `models` counts the models that have such a layer, so that a
-    model with several readings counts several times; its key "any" counts each model
-    that has a layer norm once. `failures`: zoo -> model -> why it is not counted.
-    """
-
-    layers: dict[str, dict[str, int]]
-    models: dict[str, dict[str, int]]
-    failures: dict[str, dict[str, str]]
-
-
-def layer_norm_axes() -> LayerNormAxes:
-    """Return the counts of all installed zoos, from the cache if it has them.
-
-    The first call takes minutes. The cache is keyed by the versions of torch,
-    torchvision and timm.
-    """
-    identity = {"format": FORMAT, **zoos.versions()}
-
-    def make() -> Parsed:
-        counts = asdict(count(zoos.installed()))
-        return Parsed({}, {key: json.dumps(value) for key, value in counts.items()})
-
-    stored = cached("layer_norm_axes", identity, make).strings
-    return LayerNormAxes(**{key: json.loads(value) for key, value in stored.items()})
-
-
-def count(collections: Mapping[str, zoos.Zoo]) -> LayerNormAxes:
-    """Build and run the models of the given zoos, one at a time."""
-    result = LayerNormAxes({}, {}, {})
-    for zoo_name, zoo in collections.items():
-        layers: Counter[str] = Counter()
-        models: Counter[str] = Counter()
-        failures: dict[str, str] = {}
-        for name in zoo.names:
-            try:
-                model = zoos.built(name, zoo.build)
-                of_model = Counter(readings(model, zoo.sample_shape))
-            except zoos.NotBuilt as error:
-                failures[name] = str(error)
-            except Exception as error:  # models are code of other packages
-                failures[name] = f"cannot be measured: {zoos.one_line(error)}"
-            else:
-                layers += of_model
-                models.update([*of_model, "any"] if of_model else [])
-        result.layers[zoo_name] = dict(layers.most_common())
-        result.models[zoo_name] = dict(models.most_common())
-        # A zoo without failures gets no key.
-        result.failures.update({zoo_name: failures} if failures else {})
-    return result
+CUT_LENGTH = 4
+"""Entries of a cut axis. The norm of two entries is constant, so two are too few."""
 
 
 def is_layer_norm(module: nn.Module) -> bool:
@@ -158,14 +85,17 @@ def axes(layer: nn.Module, shape: Sequence[int]) -> set[int]:
     """Return the axes of the statistics of `layer` for an input of `shape`.
 
     An axis belongs to the statistics if the derivative of one output by the input is
-    not zero at another index of this axis. The layer does not change.
+    not zero at another index of this axis. The layer does not change. The input is cut
+    to a few entries along each axis whose length the layer does not fix, so that large
+    pictures take no memory.
     """
     copy = deepcopy(layer).to_empty(device="cpu").double().eval()
     for name, parameter in copy.named_parameters():
         nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        x = torch.randn(2, *shape[1:], dtype=torch.float64, requires_grad=True)
+        sizes = _smallest_input(copy, shape)
+        x = torch.randn(sizes, dtype=torch.float64, requires_grad=True)
     # An activation behind the norm passes the derivative of the largest output.
     (gradient,) = torch.autograd.grad(copy(x).max(), x)
     used = gradient != 0
@@ -174,6 +104,21 @@ def axes(layer: nn.Module, shape: Sequence[int]) -> set[int]:
         for axis in range(x.ndim)
         if used.transpose(0, axis).flatten(1).any(1).sum() > 1
     }
+
+
+def _smallest_input(layer: nn.Module, shape: Sequence[int]) -> list[int]:
+    """Return the shape of two samples, cut along the axes that the layer allows."""
+    sizes = [2, *shape[1:]]
+    for axis in range(1, len(sizes)):
+        cut = [*sizes]
+        cut[axis] = min(sizes[axis], CUT_LENGTH)
+        try:
+            with torch.no_grad():
+                layer(torch.zeros(cut, dtype=torch.float64))
+        except Exception:  # the layer fixes the length: it is code of another package
+            continue
+        sizes = cut
+    return sizes
 
 
 def _reading(

@@ -2,15 +2,36 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torchvision import models
-from verdicts_made import a_verdict
+from verdicts_made import CLAIMS, a_verdict
 
 from normbench.claims import census, zoos
+from normbench.errors import NormbenchError, RequestError
 from normbench.report.text.verdict import verdict_text
+from normbench.verdicts.counting import (
+    LAYER_CATEGORIES,
+    MAX_REASON,
+    CensusRule,
+    ModelCensus,
+    judge_census,
+    tally_models,
+)
+
+LABELS = {
+    "torchvision classification": "torchvision, {:,} for classification",
+    "timm": "timm, {:,}",
+}
+"""Zoo -> its models in a table of a document."""
+THREE = ["C,H,W", "C at each position", "token"]
+
+
+def a_zoo(names: list[str], build: zoos.Build) -> zoos.Zoo:
+    return zoos.Zoo(names, build, lambda model: (4, 8, 8))
 
 
 def test_the_census_builds_on_the_cpu_what_the_meta_device_cannot() -> None:
@@ -23,15 +44,26 @@ def test_the_census_builds_on_the_cpu_what_the_meta_device_cannot() -> None:
         return nn.BatchNorm2d(4) if name != "plain" else nn.Linear(2, 2)
 
     names = ["broken", "needs numbers", "usual", "plain"]
-    counts, not_built = census.count(names, build)
-    assert counts == {"batch": 2, "none": 1, "not built": 1}
+    counted = census.count("default_norms", a_zoo(names, build))
+    one = {"batch": 1}
+    assert counted.models == {"needs numbers": one, "usual": one, "plain": {}}
     on_meta = "on the meta device RuntimeError: no kernel for meta"
     on_cpu = "on the CPU RuntimeError: no kernel for cpu"
-    assert not_built == {"broken": f"{on_meta}; {on_cpu}"}
+    assert counted.failures == {"broken": f"{on_meta}; {on_cpu}"}
+    regnet = a_zoo(["regnet_y_128gf"], partial(models.get_model, weights=None))
+    counted = census.count("default_norms", regnet)
+    assert counted.models["regnet_y_128gf"].keys() == one.keys()
+    assert counted.failures == {}
+
+
+def test_the_norm_layers_of_a_model_are_counted_by_their_family() -> None:
     batch, group = nn.BatchNorm2d(4), nn.GroupNorm(2, 4)
-    assert census.family(nn.Sequential(batch, nn.BatchNorm1d(4), group)) == "batch"
-    regnet = partial(models.get_model, weights=None)
-    assert census.count(["regnet_y_128gf"], regnet) == ({"batch": 1}, {})
+    model = nn.Sequential(group, batch, nn.Sequential(nn.BatchNorm1d(4)), nn.ReLU())
+    assert census.norm_layers(model) == {"group": 1, "batch": 2}
+    assert census.family({"group": 1, "batch": 2}) == "batch"
+    assert census.family({"group": 1, "batch": 1}) == "group"
+    assert census.family({}) == "none"
+    assert census.FAMILIES.keys() == set(LAYER_CATEGORIES["default_norms"])
 
 
 def test_a_model_that_is_built_on_the_cpu_keeps_no_parameter_in_memory() -> None:
@@ -48,23 +80,92 @@ def test_a_model_that_is_built_on_the_cpu_keeps_no_parameter_in_memory() -> None
     assert not nn.Linear(2, 2).weight.is_meta  # other modules are built as usual
 
 
-def test_the_counts_are_cached_for_the_versions(
+def build_two(name: str) -> nn.Module:
+    if name == "broken":
+        raise RuntimeError("no\nmore")
+    return nn.Sequential(nn.BatchNorm2d(4), nn.GroupNorm(1, 4))
+
+
+def test_a_census_is_cached_for_the_versions(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def installed() -> dict[str, zoos.Zoo]:
-        zoo = zoos.Zoo(["one"], lambda name: nn.BatchNorm2d(4), lambda model: (3, 8, 8))
         calls.append("installed")
-        return {"a zoo": zoo}
+        return {"a zoo": a_zoo(["one", "broken"], build_two)}
 
     calls: list[str] = []
     monkeypatch.setenv("NORMBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(zoos, "installed", installed)
     assert zoos.versions().keys() == {"torch", "torchvision", "timm"}
-    first = census.census()
-    assert first == census.Census({"a zoo": {"batch": 1}}, {})
-    assert census.census() == first and len(calls) == 1
+    both = census.model_census(["default_norms", "layer_norm_axes"])
+    assert both.versions == zoos.versions() and len(calls) == 2
+    norms = both.counts["default_norms"]["a zoo"]
+    assert norms.models == {"one": {"batch": 1, "group": 1}}
+    axes = both.counts["layer_norm_axes"]["a zoo"]
+    assert axes.models == {"one": {"C,H,W": 1}}
+    assert norms.failures == axes.failures and norms.failures.keys() == {"broken"}
+    assert census.model_census(["default_norms"]).counts.keys() == {"default_norms"}
+    assert len(calls) == 2  # both are read from the cache
     monkeypatch.setattr(zoos, "versions", lambda: {"torch": "another"})
-    assert census.census() == first and len(calls) == 2
+    assert census.model_census(["default_norms"]).versions == {"torch": "another"}
+    assert len(calls) == 3
+
+
+def test_the_default_norms_of_a_verdict_are_those_of_the_census(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ["one", "broken", "two"]
+    monkeypatch.setenv("NORMBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(zoos, "installed", lambda: {"a zoo": a_zoo(names, build_two)})
+    found = census.census()
+    assert found.counts == {"a zoo": {"batch": 2, "not built": 1}}
+    assert found.not_built["a zoo"].keys() == {"broken"}
+
+
+def test_a_census_is_written_and_read_again(tmp_path: Path) -> None:
+    path = tmp_path / census.FILE
+    zoo = a_zoo(["one", "broken"], build_two)
+    counts = {"default_norms": {"timm": census.count("default_norms", zoo)}}
+    written = ModelCensus(versions={"timm": "1.0", "torch": None}, counts=counts)
+    census.write(path, written)
+    assert census.read(path) == written
+    text = path.read_text(encoding="utf-8")
+    for wrong, reason in (
+        ("", "Invalid JSON"),
+        (text[:-20], "Invalid JSON"),
+        (text.replace('"batch"', '"bacth"'), "timm, one: 'bacth' is no category of"),
+        (text.replace('"batch": 1', '"batch": -1'), "greater than 0"),
+        (text.replace('"format": 1', '"format": 2'), "format: Input should be 1"),
+        (text.replace('"models"', '"model"'), "models: Field required"),
+    ):
+        assert wrong != text
+        path.write_text(wrong, encoding="utf-8")
+        with pytest.raises(RequestError, match=rf"census\.json is damaged: .*{reason}"):
+            census.read(path)
+
+
+def test_a_file_that_is_no_census_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / census.FILE
+    with pytest.raises(RequestError, match="is not there: only a full check writes"):
+        census.read(path)
+    with path.open("wb") as file:
+        file.truncate(census.MAX_CENSUS_BYTES + 1)
+    with pytest.raises(RequestError, match="it is larger than 8,192 KiB"):
+        census.read(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RequestError, match=r"is not a census .*a folder"):
+        census.read(path)
+    with pytest.raises(NormbenchError, match="cannot be written"):
+        census.write(path, ModelCensus(versions={}, counts={}))
+
+
+def test_a_long_reason_is_cut() -> None:
+    def build(name: str) -> nn.Module:
+        raise RuntimeError("x" * 10_000)
+
+    counted = census.count("default_norms", a_zoo(["one"], build))
+    assert len(counted.failures["one"]) == MAX_REASON
 
 
 def test_models_that_could_not_be_built_are_counted_and_named() -> None:
@@ -78,3 +179,76 @@ def test_models_that_could_not_be_built_are_counted_and_named() -> None:
     assert "all 1 models were built" in printed
     older = verdict.model_copy(update={"census": counts})
     assert "the reasons were not recorded" in verdict_text(older, 200, details=True)
+
+
+def test_the_pages_of_the_claims_quote_the_committed_censuses() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "claims"
+    default = census.read(CLAIMS / "batch-default" / census.FILE)
+    norms = default.counts["default_norms"]
+    page = (docs / "batch-default.md").read_text(encoding="utf-8")
+    for zoo, label in LABELS.items():
+        tally = tally_models(norms[zoo].models.values())
+        batch, layer = tally.certain["batch"], tally.certain["layer"]
+        without = tally.certain["none"]
+        others = tally.certain.total() - batch - layer - without
+        row = label.format(tally.total), batch, layer, others, without, tally.tied
+        assert f"| {' | '.join(map(str, row))} |" in page
+        assert f"({batch / tally.total:.0%}".replace("%", " %)") in page
+        assert norms[zoo].failures == {}
+    axes = census.read(CLAIMS / "layernorm-axes" / census.FILE)
+    assert axes.versions == default.versions
+    assert f"torchvision {axes.versions['torchvision']}" in page
+    page = (docs / "layernorm-axes.md").read_text(encoding="utf-8")
+    for zoo, label in LABELS.items():
+        counted = axes.counts["layer_norm_axes"][zoo]
+        tally = tally_models(counted.models.values(), THREE)
+        numbers = [tally.certain[reading] for reading in THREE]
+        row = label.format(tally.total), *numbers, tally.tied
+        assert f"| {' | '.join(map(str, row))} |" in page
+        assert all(f"`{model}`" in page for model in counted.failures)
+
+
+@pytest.mark.parametrize(
+    ("claim", "keys", "numbers", "decision"),
+    [
+        (
+            "batch-default",
+            {"library": "torchvision", "task": "classification", "of": "batch"},
+            (57, 80),
+            "confirmed",
+        ),
+        (
+            "batch-default",
+            {"library": "timm", "of": "batch"},
+            (660, 1371),
+            "contradicted",
+        ),
+        (
+            "batch-default",
+            {"library": "timm", "of": "batch", "says": "most_frequent", "share": None},
+            (660, 1371),
+            "confirmed",
+        ),
+        (
+            "layernorm-axes",
+            {"library": "timm", "of": "C,H,W", "among": THREE},
+            (35, 700),
+            "contradicted",
+        ),
+        (
+            "layernorm-axes",
+            {"library": "torchvision", "of": "C,H,W", "among": THREE, "says": "less"},
+            (0, 21),
+            "confirmed",
+        ),
+    ],
+)
+def test_rules_decide_sentences_about_the_committed_censuses(
+    claim: str, keys: dict[str, Any], numbers: tuple[int, int], decision: str
+) -> None:
+    counted = census.read(CLAIMS / claim / census.FILE)
+    (name,) = counted.counts
+    base = {"name": "a sentence", "says": "greater", "share": 0.5, "reason": "a half"}
+    verdict = judge_census(CensusRule(**base | {"census": name} | keys), counted)
+    assert (verdict.count, verdict.total) == numbers
+    assert verdict.decision == decision

@@ -1,9 +1,8 @@
 """The axes of layer norms are measured, and every model is counted or reported."""
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 from timm.layers import GroupNorm1, LayerNorm2d, LayerNormAct2d, RmsNorm, SimpleNorm2d
@@ -11,13 +10,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from normbench.claims import zoos
-from normbench.claims.layer_norm_axes import (
-    axes,
-    count,
-    is_layer_norm,
-    layer_norm_axes,
-    readings,
-)
+from normbench.claims.census import count
+from normbench.claims.layer_norm_axes import axes, is_layer_norm, readings
 
 
 @pytest.mark.parametrize(
@@ -47,6 +41,14 @@ def test_the_axes_of_the_statistics_are_measured(
     nn.init.zeros_(layer.weight)  # a layer that starts as zero is measured too
     assert axes(layer, shape) == expected
     assert not layer.weight.any()
+
+
+def test_the_input_of_a_layer_is_cut_where_the_layer_allows_it() -> None:
+    # Complete inputs have 960 GB.
+    length = 100_000
+    assert axes(nn.LayerNorm(6), (2, length, length, 6)) == {3}
+    assert axes(LayerNorm2d(6), (2, 6, length, length)) == {1}
+    assert axes(nn.GroupNorm(1, 6), (2, 6, length, length)) == {1, 2, 3}
 
 
 def test_layer_norms_are_told_from_other_norms() -> None:
@@ -86,13 +88,17 @@ def test_each_layer_is_read_by_its_axes_and_the_shape_of_its_input() -> None:
 def test_models_of_torchvision_are_read() -> None:
     build = partial(models.get_model, weights=None)
     names = ["convnext_tiny", "vit_b_16", "resnet18", "regnet_y_400mf"]
-    counts = count({"some": zoos.Zoo(names, build, lambda model: (3, 224, 224))})
-    assert counts.failures == {}
+    zoo = zoos.Zoo(names, build, lambda model: (3, 224, 224))
+    counted = count("layer_norm_axes", zoo)
     # ConvNeXt: the stem, 18 blocks and three downsamplings, then the pooled head.
-    layers = {"token": 25, "C at each position": 22, "vector": 1}
-    assert counts.layers == {"some": layers}
-    model_counts = {"any": 2, "C at each position": 1, "vector": 1, "token": 1}
-    assert counts.models == {"some": model_counts}
+    convnext = {"C at each position": 22, "vector": 1}
+    assert counted.models == {
+        "convnext_tiny": convnext,
+        "vit_b_16": {"token": 25},
+        "resnet18": {},
+        "regnet_y_400mf": {},
+    }
+    assert counted.failures == {}
 
 
 class NotAPicture(nn.Module):
@@ -114,40 +120,23 @@ def test_models_that_cannot_be_measured_are_named_with_the_reason() -> None:
         }[name]
 
     names = ["broken", "stops", "odd"]
-    counts = count({"some": zoos.Zoo(names, build, lambda model: (6, 4, 8))})
-    assert counts.layers == {"some": {}} and counts.models == {"some": {}}
+    zoo = zoos.Zoo(names, build, lambda model: (6, 4, 8))
+    counted = count("layer_norm_axes", zoo)
+    assert counted.models == {}
     both = "on the meta device RuntimeError: no; on the CPU RuntimeError: no"
-    assert counts.failures["some"] == {
+    assert counted.failures == {
         "broken": both,
         "stops": "cannot be measured: TypeError: a text",
         "odd": "cannot be measured: ValueError: 1 has statistics over the axes [3, 4]",
     }
 
 
-def test_the_counts_are_read_from_the_cache(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def build(name: str) -> nn.Module:
-        built.append(name)
-        return nn.LayerNorm(8)
-
-    built: list[str] = []
-    zoo = zoos.Zoo(["one"], build, lambda model: (3, 8, 8))
-    monkeypatch.setenv("NORMBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(zoos, "installed", lambda: {"some": zoo})
-    first = layer_norm_axes()
-    assert first == layer_norm_axes() == count({"some": zoo}) and built == ["one"] * 2
-    monkeypatch.setattr(zoos, "versions", lambda: {"timm": "another"})
-    assert asdict(layer_norm_axes()) == asdict(first) and built == ["one"] * 3
-
-
 @pytest.mark.slow
 def test_some_models_of_each_installed_zoo_are_read() -> None:
-    some = {
-        name: replace(zoo, names=zoo.names[::40])
-        for name, zoo in zoos.installed().items()
-    }
-    counts = count(some)
-    assert counts.failures == {}
-    assert not any("not called" in found for found in counts.layers.values())
-    assert {"token", "C at each position"} <= counts.layers["timm"].keys()
+    categories: set[str] = set()
+    for zoo in zoos.installed().values():
+        counted = count("layer_norm_axes", replace(zoo, names=zoo.names[::40]))
+        assert counted.failures == {}
+        categories.update(*counted.models.values())
+    assert {"token", "C at each position"} <= categories
+    assert "not called" not in categories
