@@ -247,7 +247,7 @@ def make_optimizer(
     scale-invariant weights are a group without weight decay (`decay.py`). Raises
     Incompatible if there are none.
     """
-    scheduled: list[nn.Parameter] = []
+    scheduled: list[Tensor] = []
     if decay_as == "lr_schedule":
         scheduled = scale_invariant_weights(model)
     others = {id(parameter) for parameter in (*undecayed, *scheduled)}
