@@ -90,8 +90,12 @@ def test_the_metrics_are_those_of_a_plain_loop(run: Run) -> None:
             for name, value in task.evaluate(model, task.splits[split], 64).items():
                 key = f"{split}{kind}/{name}"
                 assert record.metrics[key] == pytest.approx(value, rel=1e-3), key
+                change = record.metrics.get(f"{key}_change", 0.0)
+                usual = record.metrics[f"{split}/{name}"]
+                assert change == pytest.approx(record.metrics[key] - usual), key
     losses = {record.metrics[f"test{kind}/loss"] for kind in expected}
     assert len(losses) == 4  # every kind of statistics is another network
+    assert record.metrics["test_ema/loss_change"] != 0
 
 
 def test_the_average_is_a_weighted_mean_without_the_initial_weights() -> None:
