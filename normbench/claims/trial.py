@@ -12,6 +12,7 @@ from typing import get_args
 
 from normbench.config.composer import Composer
 from normbench.config.composition import resolve
+from normbench.config.evaluation import is_ema
 from normbench.config.identity import run_id
 from normbench.config.overrides import parse, words
 from normbench.config.schema import AtEnd, Engine, RunConfig, RunRecord
@@ -20,6 +21,7 @@ from normbench.sweeps.plan import Plan, incompatible
 from normbench.sweeps.round import RunSource
 from normbench.verdicts.design import Design
 from normbench.verdicts.registration import BudgetName
+from normbench.verdicts.values import weights_of
 
 RESERVED_KEYS = {
     "lr": "the design sets the rates; `compare` has --rates",
@@ -123,7 +125,9 @@ class Trial:
                 if override.is_sweep_override():
                     raise RequestError(f"{text} names several values; a cell has one")
                 _require_allowed(text, str(override.key_or_group), override.value())
-            return resolve(self._compose([*overrides.values(), *map(parse, fixed)]))
+            config = resolve(self._compose([*overrides.values(), *map(parse, fixed)]))
+            _require_average(design, cell, config)
+            return config
         except RequestError as error:
             raise RequestError(f"{name}, {cell}: {error}") from None
 
@@ -233,6 +237,17 @@ def _both(first: RunConfig, second: RunConfig) -> RunConfig:
     evaluation = first.evaluation.model_copy(update=changes)
     probes = sorted({*first.probes, *second.probes})
     return first.model_copy(update={"evaluation": evaluation, "probes": probes})
+
+
+def _require_average(design: Design, cell: str, config: RunConfig) -> None:
+    """Raise RequestError if the cell needs metrics of averaged weights and has none."""
+    metrics = [design.validation, design.gate.metric]
+    metrics += [c.metric for c in design.contrasts if cell in weights_of(c, design)]
+    for metric in metrics:
+        if config.ema is None and is_ema(metric.partition("/")[0]):
+            raise RequestError(
+                f"{metric} is of averaged weights, but ema is null; add ema=0.99"
+            )
 
 
 def _require_allowed(text: str, key: str, value: object) -> None:

@@ -63,6 +63,8 @@ def _standardize(w: Tensor, eps: float, reparam: str) -> Tensor:
     return F.layer_norm(w, w.shape[1:], eps=eps)
 
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
 REPARAMS: Functions[Callable[[nn.Module], object]] = Functions(
     "reparam", "normbench.norms.reparam"
 )
@@ -103,6 +105,17 @@ def spectral_norm(convolution: nn.Module) -> None:
     parametrizations.spectral_norm(convolution)
 
 
+def normalized_convolutions(model: nn.Module) -> list[Convolution]:
+    """Return all convolutions that a norm follows: all except `model.output_layers`."""
+    output_layers = cast("list[nn.Module]", model.output_layers)
+    excluded = {id(module) for layer in output_layers for module in layer.modules()}
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, Convolution) and id(module) not in excluded
+    ]
+
+
 def apply(model: nn.Module, name: str) -> None:
     """Apply reparametrization `name` to all convolutions except `model.output_layers`.
 
@@ -115,14 +128,7 @@ def apply(model: nn.Module, name: str) -> None:
     reparam = REPARAMS.get(name)
     if name == "none":
         return
-    output_layers = cast("list[nn.Module]", model.output_layers)
-    excluded = {id(module) for layer in output_layers for module in layer.modules()}
-    convolutions = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        and id(module) not in excluded
-    ]
+    convolutions = normalized_convolutions(model)
     if not convolutions:
         raise Incompatible(
             f"reparam={name} needs convolutions; "

@@ -30,7 +30,6 @@ The eps of a norm makes this inexact: it stays the same while the weights shrink
 import json
 from collections.abc import Callable
 from functools import cache
-from typing import cast
 
 from torch import Tensor, nn
 
@@ -38,6 +37,7 @@ from normbench.config.schema import RunConfig
 from normbench.errors import Incompatible, RequestError
 from normbench.norms.base import make
 from normbench.norms.measure.invariance import Change, invariances
+from normbench.norms.reparam import normalized_convolutions
 
 MIN_SCALE = 1e-12
 """The schedule ends at 1 / MIN_SCALE**2 times the rate, which float32 still holds."""
@@ -49,7 +49,8 @@ def equivalent_schedule(
     """Return the function from the step (from 1) to the rate without weight decay.
 
     `rate` is the learning rate with weight decay. Raises RequestError if the weights
-    would shrink by more than a factor of MIN_SCALE in `steps` steps.
+    would be multiplied by less than MIN_SCALE. With momentum, this happens in tens of
+    steps if lr * weight_decay is above (1 - sqrt(momentum))**2, which is .0026 for .9.
     """
     scales, buffer = [1.0], 0.0
     for step in range(1, steps + 1):
@@ -57,9 +58,9 @@ def equivalent_schedule(
         scales.append(scales[-1] - rate(step) * buffer)
         if scales[-1] < MIN_SCALE:
             raise RequestError(
-                "optimizer.decay_as=lr_schedule: weight decay alone would shrink the "
-                f"weights to {scales[-1]:.2g} of their size in {step} steps, and the "
-                f"learning rate would be too large; set a lower lr or a lower "
+                "optimizer.decay_as=lr_schedule: weight decay alone would multiply "
+                f"weights by {scales[-1]:.2g} in {step} steps, and the learning rate "
+                "must be divided by the square of it; set a lower lr or a lower "
                 f"optimizer.weight_decay than {weight_decay}"
             )
 
@@ -79,19 +80,12 @@ def scale_invariant_rate(
 
 
 def scale_invariant_weights(model: nn.Module) -> list[Tensor]:
-    """Return the weights of all convolutions except those of `model.output_layers`.
+    """Return the weights of all convolutions that a norm follows.
 
-    A norm follows each of them. Raises Incompatible if there are none, or if one has a
+    Raises Incompatible if there are none, or if one has a
     bias, because the loss then depends on the scale of the weights.
     """
-    output_layers = cast("list[nn.Module]", model.output_layers)
-    excluded = {id(module) for layer in output_layers for module in layer.modules()}
-    convolutions = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        and id(module) not in excluded
-    ]
+    convolutions = normalized_convolutions(model)
     if not convolutions or any(layer.bias is not None for layer in convolutions):
         raise Incompatible(
             "optimizer.decay_as=lr_schedule needs convolutions without a bias, each "

@@ -73,7 +73,7 @@ class Evaluator:
         """The splits to evaluate with running statistics at the end of a run."""
         names = [name for name in self.config.measured if not is_ema(name)]
         needed = {"test", *names}
-        if not self.norm.differs_in_eval:  # see `same_under_other_statistics`
+        if not self._norm.differs_in_eval:  # see `same_under_other_statistics`
             needed |= {name.partition("_")[0] for name in names}
         return [split for split in ("train", *HELD_OUT) if split in needed]
 
@@ -156,7 +156,7 @@ class Evaluator:
         It is a multiple of norm_batch, so that the same samples share statistics as in
         micro-batches.
         """
-        if not self.task.fixed_spatial or not self.norm.uses_other_samples:
+        if not self.task.fixed_spatial or not self._norm.uses_other_samples:
             return self.micro_batch  # pads, or a norm without a Ghost, depend on it
         size, fastest = self.config.evaluation.batch_size, self.task.evaluation_batch
         if size is None:
@@ -172,7 +172,7 @@ class Evaluator:
         A batch has `usual` samples, unless the config sets another number and the norm
         gives the same results in other batches.
         """
-        size, norm = self.config.evaluation.batch_size, self.norm
+        size, norm = self.config.evaluation.batch_size, self._norm
         ignores_pads = norm.honours_mask or norm.fixed_map_in_eval
         ignores_samples = norm.differs_in_eval or not norm.uses_other_samples
         ignores_batch = (self.task.fixed_spatial or ignores_pads) and ignores_samples
@@ -183,8 +183,7 @@ class Evaluator:
         return size, ignores_pads
 
     @property
-    def norm(self) -> type[Norm]:
-        """The class of the norms of the network."""
+    def _norm(self) -> type[Norm]:
         return NORMS.get(self.config.norm.name)
 
 

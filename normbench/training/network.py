@@ -97,19 +97,19 @@ def _load(name: str, options: Options, seed: int) -> Any:
     return _loaded[key]
 
 
-def _with_train_size(data: Any, train_size: int, name: str) -> Any:
-    """Return `data` with the first `train_size` samples of its training split.
+def _with_train_size(data: Any, size: int, name: str) -> Any:
+    """Return `data`, the data set `name`, with the first `size` training samples.
 
     The split is in random order, so that a smaller size gives a part of the samples of
     a larger size. Raises RequestError if the split has fewer samples.
     """
     samples = data.splits["train"]
-    if train_size > len(samples):
+    if size > len(samples):
         raise RequestError(
-            f"train_size={train_size} is above the {len(samples)} training "
-            f"samples of data={name}; at most {len(samples)} is possible"
+            f"train_size={size} is above the {len(samples)} training samples of "
+            f"data={name}; at most {len(samples)} is possible"
         )
-    return replace(data, splits=data.splits | {"train": samples[:train_size]})
+    return replace(data, splits=data.splits | {"train": samples[:size]})
 
 
 def training_steps(config: RunConfig, samples: int) -> int:

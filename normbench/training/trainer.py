@@ -152,7 +152,7 @@ class Trainer:
             if self.average is not None:
                 samples = self.evaluator.to_recompute(self._order_like_training())
                 metrics |= averaged_metrics(
-                    self.average, self.evaluator, self.norms, samples
+                    self.average, self.evaluator, self.norms, samples, metrics
                 )
             progress.metrics = finite(metrics)
             self._log(metrics)

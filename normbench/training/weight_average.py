@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.norms import Norm
+from normbench.norms.base import REGISTRY as NORMS
 from normbench.training.evaluation import HELD_OUT, Evaluator
 
 Kind = Literal["ema", "ema_averaged", "ema_recomputed"]
@@ -89,9 +90,12 @@ def averaged_metrics(
     evaluator: Evaluator,
     norms: Sequence[nn.Module],
     training_samples: Tensor,
+    trained: Mapping[str, float],
 ) -> dict[str, float]:
     """Return the held-out metrics of the averaged network that the run asks for.
 
+    "test_ema/loss_change" is "test_ema/loss" minus "test/loss" of `trained`, the
+    metrics of the trained network; likewise for all metrics that `trained` has.
     They are measured on copies of the trained network, in evaluation mode, which stays
     as it is. Statistics are recomputed over the batches of `training_samples`. If the
     norms do not differ between training and evaluation, all kinds are equal.
@@ -102,13 +106,13 @@ def averaged_metrics(
         kind: [split for split in HELD_OUT if f"{split}_{kind}" in wanted]
         for kind in get_args(Kind)
     }
-    if not evaluator.norm.differs_in_eval:
+    if not NORMS.get(evaluator.config.norm.name).differs_in_eval:
         model = copy.deepcopy(average.model)
         average.write(model, statistics=False)
         needed = [s for s in HELD_OUT if any(s in named for named in splits.values())]
         values = evaluator.running(model, *needed)
         for kind, named in splits.items():
-            metrics |= _renamed(values, kind, named)
+            metrics |= _with_changes(values, trained, kind, named)
         return metrics
     for kind, named in splits.items():
         if not named:
@@ -117,17 +121,23 @@ def averaged_metrics(
         average.write(model, statistics=kind == "ema_averaged")
         if kind == "ema_recomputed":
             evaluator.recompute(model, copied_norms, training_samples)
-        metrics |= _renamed(evaluator.running(model, *named), kind, named)
+        values = evaluator.running(model, *named)
+        metrics |= _with_changes(values, trained, kind, named)
     return metrics
 
 
-def _renamed(
-    metrics: Mapping[str, float], kind: str, splits: Sequence[str]
+def _with_changes(
+    metrics: Mapping[str, float],
+    trained: Mapping[str, float],
+    kind: str,
+    splits: Sequence[str],
 ) -> dict[str, float]:
-    """Return the metrics of `splits`, such as "val/loss" as "val_ema/loss"."""
+    """Return the `metrics` of `splits` under their names of `kind`, and the changes."""
     renamed = {}
     for key, value in metrics.items():
         split, _, name = key.partition("/")
         if split in splits:
             renamed[f"{split}_{kind}/{name}"] = value
+            if key in trained:
+                renamed[f"{split}_{kind}/{name}_change"] = value - trained[key]
     return renamed

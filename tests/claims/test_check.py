@@ -148,6 +148,14 @@ def test_runs_measure_what_a_design_needs_and_no_more(
         assert config.evaluation.train_samples is None
 
 
+def test_a_cell_without_averaged_weights_cannot_have_their_metrics(
+    runner: Runner, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match="val_ema/error is of averaged weights"):
+        checked(a_claim(validation="val_ema/error"), tmp_path)
+    assert runner.rounds == []
+
+
 def test_a_shared_run_measures_the_statistics_of_both_designs(
     runner: Runner, tmp_path: Path
 ) -> None:

@@ -38,6 +38,8 @@ def test_all_arms_are_compared_with_the_first_at_every_level() -> None:
         "val_recomputed/loss",
         "train/loss",
     )
+    averaged = compared(metric="test_ema_recomputed/loss").outcomes["comparison"]
+    assert averaged.validation == "val_ema_recomputed/loss"
     assert compared(metric="train/error").outcomes["comparison"].validation == (
         "val/error"
     )

@@ -71,7 +71,7 @@ def record_of(folder: Path) -> RunRecord:
 @pytest.mark.parametrize(
     ("task", "words", "processes"),
     [
-        ("cnn", ["norm=batch"], 2),
+        ("cnn", ["norm=batch", "ema=0.5"], 2),
         ("cnn", ["norm=batch", "norm_batch=4", "clip=1"], 2),
         ("cnn", ["norm=batch", "norm_batch=4"], 4),
         ("cnn", ["norm=switchable", "precision=bf16"], 2),

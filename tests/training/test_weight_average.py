@@ -24,7 +24,10 @@ SHORT += ["train_size=160", "data.val_fraction=0.02", "data.test_fraction=0.02"]
 KINDS = ("ema", "ema_averaged", "ema_recomputed")
 
 
-def trained(config: RunConfig) -> tuple[Task, nn.Module, list[nn.Module], list[Tensor]]:
+State = dict[str, Tensor]
+
+
+def trained(config: RunConfig) -> tuple[Task, nn.Module, list[nn.Module], list[State]]:
     """Train by a plain loop; return the network and its states after each step."""
     task = make_task(config, torch.device("cpu"))
     torch.manual_seed(config.seed)
@@ -47,11 +50,13 @@ def trained(config: RunConfig) -> tuple[Task, nn.Module, list[nn.Module], list[T
     return task, model.eval(), list(network.norms.modules), states
 
 
-def mean_of(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+def mean_of(states: list[State]) -> State:
     """Return the weighted mean of states, those of the last step with most weight."""
     weights = [DECAY ** (len(states) - 1 - s) for s in range(len(states))]
     return {
-        name: sum(w * state[name] for w, state in zip(weights, states, strict=True))
+        name: torch.stack(
+            [w * state[name] for w, state in zip(weights, states, strict=True)]
+        ).sum(0)
         / sum(weights)
         for name in states[0]
     }
@@ -64,7 +69,7 @@ def test_the_metrics_are_those_of_a_plain_loop(run: Run) -> None:
     task, model, norms, states = trained(config)
     means, last = mean_of(states), states[-1]
     statistics = {name for name in last if "running" in name}
-    expected = {
+    expected: dict[str, State] = {
         "": last,
         "_ema": means | {name: last[name] for name in last.keys() & statistics},
         "_ema_averaged": means,
@@ -85,8 +90,12 @@ def test_the_metrics_are_those_of_a_plain_loop(run: Run) -> None:
             for name, value in task.evaluate(model, task.splits[split], 64).items():
                 key = f"{split}{kind}/{name}"
                 assert record.metrics[key] == pytest.approx(value, rel=1e-3), key
+                change = record.metrics.get(f"{key}_change", 0.0)
+                usual = record.metrics[f"{split}/{name}"]
+                assert change == pytest.approx(record.metrics[key] - usual), key
     losses = {record.metrics[f"test{kind}/loss"] for kind in expected}
     assert len(losses) == 4  # every kind of statistics is another network
+    assert record.metrics["test_ema/loss_change"] != 0
 
 
 def test_the_average_is_a_weighted_mean_without_the_initial_weights() -> None:
