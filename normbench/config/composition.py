@@ -234,7 +234,8 @@ def _explain_fields(error: ValidationError, config: Mapping[str, Any]) -> str:
     name = config["optimizer"]["name"]
     unknown = [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]
     if not unknown:
-        return explain(error).replace(f"optimizer.{name}.", "optimizer.")
+        message = explain(error).replace(f"optimizer.{name}: ", "optimizer.")
+        return message.replace(f"optimizer.{name}.", "optimizer.")
     section, last = str(unknown[0][0]), str(unknown[0][-1])
     if len(unknown[0]) == 1:
         return f"{last} is not a key; {did_you_mean(last, RunConfig.model_fields)}"

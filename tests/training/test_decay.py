@@ -70,7 +70,7 @@ def test_the_default_is_the_id_of_older_runs() -> None:
 
 
 REFUSED = {
-    (AS_SCHEDULE,): "nesterov=false",
+    (AS_SCHEDULE,): r"^optimizer\.decay_as=lr_schedule has no exact .*nesterov=false$",
     (*SGD, AS_SCHEDULE, "clip=1.0"): "clip=null",
     (*SGD, AS_SCHEDULE, "reparam=weight_std"): "reparam=none",
     (*SGD, AS_SCHEDULE, "norm=none"): "norm=none is not one",
