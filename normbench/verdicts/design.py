@@ -234,7 +234,8 @@ class Design(_Registered):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        if self.validation.partition("/")[0] not in ("val", "val_recomputed"):
+        split = self.validation.partition("/")[0]
+        if split not in SPLITS or not split.startswith("val"):
             raise ValueError(
                 f"validation: {self.validation!r} is not of the validation split, "
                 "such as val/error"

@@ -82,8 +82,7 @@ def loaded(data: Data) -> tuple[str, dict[str, list[float]]]:
     rest = {
         key: value
         for key, value in fields.items()
-        if key not in tensors
-        and key not in {"splits", "key", "notes"}
+        if key not in {*tensors, "splits", "key", "notes"}
         and (key, value) != ("quality", None)
     }
     signs = np.random.RandomState(0)
