@@ -26,6 +26,7 @@ class Statistics:
     high_margin: float
     p: float
     p_against: float
+    p_within: float | None
     p_sign_flip: float
     above: float
     above_low: float
@@ -211,8 +212,8 @@ def statistics_of(
         for on_side in (wide.mean > 0, wide.mean <= 0)
     )
     p, p_against = {
-        "greater": (p_above_0, min(p_below_0, p_within)),
-        "less": (p_below_0, min(p_above_0, p_within)),
+        "greater": (p_above_0, p_below_0),
+        "less": (p_below_0, p_above_0),
         "equal": (p_within, looks.overall(p_beyond)),
         "not_greater": (
             looks.overall(p_below_margin),
@@ -229,6 +230,7 @@ def statistics_of(
         high_margin=narrow.high,
         p=p,
         p_against=p_against,
+        p_within=p_within if says in {"greater", "less"} else None,
         p_sign_flip=stats.sign_flip_test(values),
         above=above.value,
         above_low=above.low,

@@ -7,7 +7,7 @@ committed records.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from normbench import stats
 from normbench.config.schema import RunRecord
@@ -115,36 +115,60 @@ def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdi
     """Return `designs` after Holm's adjustment over all their primary contrasts.
 
     A primary contrast becomes undecided if its adjusted p is not below `alpha`. A
-    primary contrast without a p, because runs are missing, counts as p = 1.
+    primary contrast without a p, because runs are missing, counts as p = 1. The tests
+    that confirm, that contradict, and that exclude a relevant difference are adjusted
+    apart: three kinds of wrong decisions, each with at most its own level.
     """
     primary = [c for design in designs for c in design.contrasts if c.primary]
     if not primary:
         return list(designs)
-    in_favour = stats.holm([1.0 if c.p is None else c.p for c in primary])
-    against = stats.holm([1.0 if c.p_against is None else c.p_against for c in primary])
+    kinds = ("p", "p_against", "p_within")
+    by_kind = {
+        kind: stats.holm([_p_or_1(getattr(contrast, kind)) for contrast in primary])
+        for kind in kinds
+    }
     p_of = {
-        id(contrast): (float(p), float(p_against))
-        for contrast, p, p_against in zip(primary, in_favour, against, strict=True)
+        id(contrast): _PValues(*(float(by_kind[kind][i]) for kind in kinds))
+        for i, contrast in enumerate(primary)
     }
     adjusted_designs = []
     for design in designs:
         contrasts = [
-            _after_holm(c, *p_of[id(c)], len(primary), alpha) if id(c) in p_of else c
+            _after_holm(c, p_of[id(c)], len(primary), alpha) if id(c) in p_of else c
             for c in design.contrasts
         ]
         adjusted_designs.append(design.model_copy(update={"contrasts": contrasts}))
     return adjusted_designs
 
 
+class _PValues(NamedTuple):
+    """The adjusted p values of a contrast."""
+
+    p: float
+    p_against: float
+    p_within: float
+
+
+def _p_or_1(p: float | None) -> float:
+    return 1.0 if p is None else p
+
+
 def _after_holm(
-    contrast: ContrastVerdict, p: float, p_against: float, tests: int, alpha: float
+    contrast: ContrastVerdict, adjusted_p: _PValues, tests: int, alpha: float
 ) -> ContrastVerdict:
     """Return `contrast` with its adjusted p values, among `tests` primary contrasts."""
     if contrast.effect is None or contrast.sd is None:
         return contrast
-    changes: dict[str, Any] = {"p_adjusted": p, "p_against_adjusted": p_against}
-    # "no relevant difference" rests on `p_against`, as "contradicted" does.
-    decisive = p if contrast.decision == "confirmed" else p_against
+    changes: dict[str, Any] = {
+        "p_adjusted": adjusted_p.p,
+        "p_against_adjusted": adjusted_p.p_against,
+    }
+    if contrast.p_within is not None:
+        changes["p_within_adjusted"] = adjusted_p.p_within
+    decisive = {
+        "confirmed": adjusted_p.p,
+        "contradicted": adjusted_p.p_against,
+    }.get(contrast.decision, adjusted_p.p_within)
     decided = contrast.decision not in {"not decided", "not tested"}
     if decided and decisive >= alpha:
         changes["decision"] = "not decided"

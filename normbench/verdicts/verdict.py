@@ -151,7 +151,8 @@ class ContrastVerdict(_Reported):
     1 - alpha. (`low_margin`, `high_margin`) is the interval of confidence 1 - 2 alpha,
     which is compared with the margin. `p` is the p value of the test that would confirm
     the statement. `p_against` is the p value of the test that would contradict the
-    statement or exclude a relevant difference. `size` is that of a difference whose
+    statement. `p_within` is that of the test that would exclude a relevant difference,
+    if the statement is a difference. `size` is that of a difference whose
     direction is known. `above` is the share of seeds with a contrast above 0 (ties
     count half). (`above_low`, `above_high`) is its exact interval.
 
@@ -195,6 +196,8 @@ class ContrastVerdict(_Reported):
     p_adjusted: float | None = None
     p_against: float | None = None
     p_against_adjusted: float | None = None
+    p_within: float | None = None
+    p_within_adjusted: float | None = None
     p_sign_flip: float | None = None
     above: float | None = None
     above_low: float | None = None
@@ -244,22 +247,27 @@ class ContrastVerdict(_Reported):
     def p_shown(self) -> str:
         """The p of the test that decided, "" if there is none.
 
-        "against" marks the p of the test against the statement, and "(Holm)" marks an
-        adjusted p. If neither test decided, the smaller p is shown: its test was the
+        "against" marks the p of a test against the statement, and "(Holm)" marks an
+        adjusted p. If no test decided, the smallest p is shown: its test was the
         closest to a decision.
         """
         holm = self.p_adjusted is not None
         p = self.p_adjusted if holm else self.p
         p_against = self.p_against_adjusted if holm else self.p_against
-        against = self.decision in {"contradicted", "no relevant difference"}
-        if self.decision == "not decided" and p is not None and p_against is not None:
-            against = p_against < p
-        shown = p_against if against else p
-        if shown is None:
+        p_within = self.p_within_adjusted if holm else self.p_within
+        if self.decision == "confirmed":
+            candidates = [(p, "")]
+        elif self.decision == "contradicted":
+            candidates = [(p_against, " against")]
+        elif self.decision == "no relevant difference":
+            candidates = [(p_within, " against")]
+        else:
+            candidates = [(p, ""), (p_against, " against"), (p_within, " against")]
+        known = [(value, mark) for value, mark in candidates if value is not None]
+        if not known:
             return ""
-        against_mark = " against" if against else ""
-        holm_mark = " (Holm)" if holm else ""
-        return f"{shown:.2g}{against_mark}{holm_mark}"
+        value, mark = min(known, key=lambda candidate: candidate[0])
+        return f"{value:.2g}{mark}{' (Holm)' if holm else ''}"
 
     @property
     def best_common(self) -> Estimate | None:

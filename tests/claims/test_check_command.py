@@ -114,7 +114,8 @@ def test_a_full_check_leaves_its_verdict_and_its_records(folder: Path) -> None:
     (cell,) = (c for c in design.cells if c.cell == "b@32")
     common = real()["outcomes"]["digits"]["common"].split()
     words = [*common, "norm=affine", "norm_batch=32", f"lr={cell.usual_rate}"]
-    words += ["seed=range(0,6)", "tracker=none", "--dry-run", "--json"]
+    words += ["seed=range(0,6)", "tracker=none", "evaluation.at_end=[val,train]"]
+    words += ["--dry-run", "--json"]
     planned = json.loads(normbench(folder, "sweep", *words).stdout)
     assert (planned["finished"], planned["missing"]) == (6, 0)
 

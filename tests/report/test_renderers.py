@@ -56,14 +56,21 @@ def in_units(contrast: ContrastVerdict, value: float | None) -> tuple[str, str]:
 
 def expected(contrast: ContrastVerdict, alpha: float) -> Shown:
     """Return the texts to show: the test that decided, with its interval."""
-    against = contrast.decision in {"contradicted", "no relevant difference"}
-    adjusted, p = contrast.p_adjusted, contrast.p
-    adjusted_against, p_against = contrast.p_against_adjusted, contrast.p_against
-    if contrast.decision == "not decided" and p is not None and p_against is not None:
-        against = (adjusted_against or p_against) < (adjusted or p)
-    if against:
-        adjusted, p = adjusted_against, p_against
-    value = p if adjusted is None else adjusted
+    tests = {
+        "confirmed": (contrast.p, contrast.p_adjusted),
+        "contradicted": (contrast.p_against, contrast.p_against_adjusted),
+        "no relevant difference": (contrast.p_within, contrast.p_within_adjusted),
+    }
+    values = {
+        decision: p if adjusted is None else adjusted
+        for decision, (p, adjusted) in tests.items()
+        if p is not None
+    }
+    decided = contrast.decision
+    if decided not in values:  # of an undecided contrast, the closest test
+        decided = min(values, key=lambda decision: values[decision])
+    value, against = values[decided], decided != "confirmed"
+    adjusted = contrast.p_adjusted
     none = contrast.decision == "no relevant difference"
     wide = contrast.says in {"greater", "less"} and not none
     low, high = contrast.low_margin, contrast.high_margin

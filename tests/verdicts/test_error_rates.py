@@ -69,6 +69,20 @@ def test_holm_is_over_the_primary_contrasts_of_all_designs_and_no_others() -> No
     assert (u.decision, u.p_adjusted) == ("not tested", None)
 
 
+def test_excluded_differences_do_not_loosen_the_tests_of_directions() -> None:
+    barely_worse = list(0.0016 + 0.0016 * SPREAD)
+    precisely_nothing = list(0.0005 * SPREAD)
+    among = many(4, barely_worse, precisely_nothing)
+    decisions = [contrast.decision for contrast in among.contrasts]
+    assert decisions == ["contradicted", *["no relevant difference"] * 3]
+    (after,) = judging.adjusted([among], 0.05)
+    worse, *others = after.contrasts
+    assert worse.p_against is not None and worse.p_against < 0.05
+    assert worse.p_against_adjusted == pytest.approx(4 * worse.p_against)
+    assert worse.decision == "not decided"
+    assert {contrast.decision for contrast in others} == {"no relevant difference"}
+
+
 # Simulated claims have three primary contrasts of 8 seeds, with sd .01 and margin .01.
 SIMULATED = 400
 

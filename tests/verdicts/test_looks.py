@@ -97,10 +97,12 @@ def test_the_decision_the_intervals_and_the_p_values_agree_at_a_look(
             "not_greater": c.high_margin < MARGIN,
         }[says]
     elif c.decision == "not decided":
-        assert says == "equal" or min(c.p, c.p_against) > over
+        p_within = 1.0 if c.p_within is None else c.p_within
+        assert says == "equal" or min(c.p, c.p_against, p_within) > over
         assert c.seeds_needed is None
     else:
-        assert c.p_against < just
+        p = c.p_against if c.decision == "contradicted" else c.p_within
+        assert p is not None and p < just
     assert Verdict.model_validate_json(a_verdict(design).model_dump_json())
 
 
