@@ -125,14 +125,14 @@ class NoisyNorm(nn.Module):
         return factor * y + offset
 
     # A generator breaks a compiled graph; `disable` avoids the warning.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no type for it
     def _step_numbers(self, y: Tensor) -> Tensor:
         """Return two uniform numbers in [0, 1] for each channel in a step: (2, C)."""
         generator = self._generator(self.forwards // self.forwards_per_step)
         self.forwards += 1
         return torch.rand(2, y.shape[1], generator=generator).to(y.device)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch has no type for it
     def _norm_batch_numbers(self, y: Tensor) -> Tensor:
         """Return two normal numbers for each norm batch in `y` and channel: (2, k, C).
 
@@ -147,8 +147,8 @@ class NoisyNorm(nn.Module):
         total = max(1, len(y) * replicas // self.norm_batch)
         normal = torch.randn(2, total, y.shape[1], generator=generator)
         first = rank * len(y) // self.norm_batch
-        own = normal[:, first : first + max(1, len(y) // self.norm_batch)]
-        return own.to(y.device)
+        of_this_rank = normal[:, first : first + max(1, len(y) // self.norm_batch)]
+        return of_this_rank.to(y.device)
 
     def _generator(self, count: int) -> torch.Generator:
         text = f"norm noise {self.noise.seed} {self.layer} {count}"

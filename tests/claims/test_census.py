@@ -117,9 +117,9 @@ def test_the_default_norms_of_a_verdict_are_those_of_the_census(
     names = ["one", "broken", "two"]
     monkeypatch.setenv("NORMBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(zoos, "installed", lambda: {"a zoo": a_zoo(names, build_two)})
-    found = census.census()
-    assert found.counts == {"a zoo": {"batch": 2, "not built": 1}}
-    assert found.not_built["a zoo"].keys() == {"broken"}
+    counted = census.census()
+    assert counted.counts == {"a zoo": {"batch": 2, "not built": 1}}
+    assert counted.not_built["a zoo"].keys() == {"broken"}
 
 
 def test_a_census_is_written_and_read_again(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_numbers_are_means_over_layers_and_batches() -> None:
             weights: dict[str, Tensor], batch: Tensor = batch
         ) -> dict[str, Tensor]:
             leaves = {k: w.clone().requires_grad_() for k, w in weights.items()}
-            call: Any = lambda values: functional_call(  # noqa: E731
+            call: Any = lambda values: functional_call(  # noqa: E731 - one line for a closure
                 copy.deepcopy(model), leaves, (values,)
             )
             loss = trained.task.loss(call, batch)

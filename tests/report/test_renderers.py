@@ -177,7 +177,7 @@ def test_every_renderer_shows_headlines_findings_and_scopes(rendered: str) -> No
         table = verdict_table([verdict])
         shown_parts = re.split('<div class="part">', article)[1:]
         for part, shown in zip(verdict.parts, shown_parts, strict=True):
-            found = words.findings(part, verdict)
+            lines = words.findings(part, verdict)
             limits = [part.withdrawn] if part.withdrawn else part.caveats
             headline = part.shown + (f" ({'; '.join(limits)})" if limits else "")
             start = printed.index(
@@ -185,13 +185,13 @@ def test_every_renderer_shows_headlines_findings_and_scopes(rendered: str) -> No
                 + f": {part.sentence}"
             )
             dash = "" if part.finding else "- "
-            assert printed[start + 1 : start + 2 + len(found)] == [
-                *(f"  {dash}{line}" for line in found),
+            assert printed[start + 1 : start + 2 + len(lines)] == [
+                *(f"  {dash}{line}" for line in lines),
                 f"  for {part.scope}",
             ]
-            row = [verdict.claim, headline, part.sentence, ". ".join(found), part.scope]
+            row = [verdict.claim, headline, part.sentence, ". ".join(lines), part.scope]
             assert f"| {' | '.join(row)} |" in table
-            for text in (f">{part.shown}</span>", part.sentence, *limits, *found):
+            for text in (f">{part.shown}</span>", part.sentence, *limits, *lines):
                 assert text in shown.partition("\n</div>")[0], text
         # Nothing else is printed without --details.
         assert not any("THEOREM" in line or "lr " in line for line in printed)

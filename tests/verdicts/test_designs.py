@@ -77,7 +77,7 @@ def test_what_bears_on_a_part_is_primary_and_names_the_part() -> None:
         with pytest.raises(ValidationError, match="names the part"):
             a_contrast(part=part, bears=bears)
         with pytest.raises(ValidationError, match="names the part"):
-            Theorem(check="x", tolerance=0.0, part=part, bears=bears)  # type: ignore[arg-type]
+            Theorem(check="x", tolerance=0.0, part=part, bears=bears)  # type: ignore[arg-type]  # wrong on purpose
     stray = Theorem(check="x", tolerance=0.0, part="beter", bears="for")
     with pytest.raises(ValidationError, match="no 'beter'; did you mean 'better'"):
         a_claim(a_design(), theorems=[stray])

@@ -250,7 +250,7 @@ def _norm_inputs() -> dict[str, Tensor]:
     """
     task, network = built(small("cnn"), torch.float64)
     train = task.splits["train"]
-    labels = task.labels[train]  # type: ignore[attr-defined]
+    labels = task.labels[train]  # type: ignore[attr-defined]  # a classifier has them
     samples = [train[labels == label][:PER_CLASS] for label in range(CLASSES)]
     inputs: dict[str, Tensor] = {}
     for number, norm in enumerate(network.norms.modules, 1):
