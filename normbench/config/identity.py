@@ -41,6 +41,7 @@ ADDED_LATER: dict[str, Any] = {
     "norm_noise": {"kind": "none", "shift": 0.0, "scale": 0.0, "spread": 0.0},
     "ema": None,
     "train_size": None,
+    "init_offset": 0,
     "optimizer.decay_as": "weight_decay",
     "norm.group_size": None,
     "norm.bias": False,  # of rms

@@ -182,7 +182,8 @@ class RunConfig(_Frozen):
     `ema` is the decay of a moving average of the weights; metrics of the averaged
     network are added. Training uses the first `train_size` samples of the training
     split, in its random order; None means all. What a data set learns from the whole
-    training split, such as a vocabulary, stays the same.
+    training split, such as a vocabulary, stays the same. `init_offset` is added to the
+    seed of the initial weights and of dropout, but not to that of the data.
 
     The fields up to `seed` decide the metrics and the run id. The fields after `seed`
     say where the run executes, how fast, what is measured and what is saved; of these,
@@ -208,6 +209,7 @@ class RunConfig(_Frozen):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     train_size: PositiveInt | None = None
     budget: Budget
+    init_offset: Annotated[int, Field(ge=0, lt=2**32)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
     device: Annotated[str, AfterValidator(_device_name)]

@@ -49,7 +49,7 @@ class Trainer:
         share: Share,
     ) -> None:
         config = progress.config
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed + config.init_offset)
         network = build(config, task, share.size)
         self.config, self.task, self.device = config, task, device
         self.progress, self.stop, self.share = progress, stop, share

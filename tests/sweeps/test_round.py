@@ -16,8 +16,8 @@ from normbench.sweeps.manifest import folders, read_manifest
 RUNS = 12  # 2 cells with 6 seeds each
 COMMON = [word for word in THIRTY_STEPS if not word.startswith("tracker=")]
 COMMANDS = {
-    "tiny: test seeds": "claim check tiny --config-dir mine --workers 1",
-    "compare: test seeds": "compare --arm norm=affine --arm norm=none --rates 0.1 "
+    "tiny: seeds": "claim check tiny --config-dir mine --workers 1",
+    "compare: seeds": "compare --arm norm=affine --arm norm=none --rates 0.1 "
     f"--seeds 6 --gate 0.99 --workers 1 {' '.join(COMMON)}",
 }
 
