@@ -1,6 +1,7 @@
 """The documents on tasks, claims, norms and verdicts agree with the code."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -83,16 +84,23 @@ def test_the_page_of_a_claim_agrees_with_its_registration(name: str) -> None:
     for theorem in claim.theorems:
         assert f"`{theorem.check}`" in text
     table = rows(page)
-    for design_name, design in claim.designs().items():
-        rates = ", ".join(f"{rate:g}" for rate in design.rates)
+    for design_name, design in {**claim.mechanisms, **claim.outcomes}.items():
+        data = ", ".join(design.data) or "-"
+        counts = [str(len(design.all_cells())), _listed(design.planned_looks())]
         gate = f"{design.gate.metric} < {design.gate.below:g}"
-        counts = [str(len(design.all_cells())), str(design.seeds)]
-        assert [design_name, *counts, rates, gate] in table
+        row = [design_name, data, *counts, _listed(design.rates), gate]
+        assert row in table
         for contrast in design.contrasts:
             if contrast.primary:
+                metrics = ", ".join([contrast.metric, *contrast.also])
                 says = {"not_greater": "not greater"}.get(contrast.says, contrast.says)
-                row = [design_name, contrast.name, says, f"{contrast.margin:g}"]
-                assert row in table
+                share = contrast.scale == "ratio"
+                margin = f"{contrast.margin:.0%}" if share else f"{contrast.margin:g}"
+                assert [design_name, contrast.name, metrics, says, margin] in table
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
 
 
 def test_every_task_and_claim_has_a_page_and_every_page_a_task_or_claim() -> None:
