@@ -75,7 +75,12 @@ def in_folder(folder: Path) -> Rounds:
 
 
 def checked(
-    claim: Claim, folder: Path, budget: BudgetName = "full", arm: str | None = None
+    claim: Claim,
+    folder: Path,
+    budget: BudgetName = "full",
+    arm: str | None = None,
+    first_seed: int = 0,
 ) -> Verdict:
-    request = Request(in_folder(folder / "runs"), budget, ENGINE)
+    rounds = in_folder(folder / "runs")
+    request = Request(rounds, budget, ENGINE, first_seed=first_seed)
     return check(claim, prepare(claim, request, arm), "normbench claim check tiny")

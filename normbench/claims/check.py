@@ -93,6 +93,7 @@ def check(
     return judging.make_verdict(
         claim,
         budget=trial.request.budget,
+        first_seed=trial.request.first_seed,
         designs=designs,
         theorems=theorem_verdicts,
         caveats=_caveats(claim, trial, designs),
@@ -199,6 +200,11 @@ def _caveats(claim: Claim, trial: Trial, designs: Sequence[DesignVerdict]) -> li
                 f"budget {budget} leaves out {len(left_out)} contrasts that bear on a "
                 f"part: {'; '.join(left_out)}"
             )
+    if first := trial.request.first_seed:
+        caveats.append(
+            f"a repetition with the seeds {first}, {first + 1}, ..; the registered "
+            "check begins at seed 0"
+        )
     at_edge = [cell.cell for cell in cells if cell.at_edge]
     if at_edge:
         caveats.append(
@@ -240,13 +246,16 @@ def _left_out(claim: Claim, designs: Mapping[str, Design]) -> list[str]:
 def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
     """Write the verdict to `folder`; for a full check, also the records of its runs.
 
-    Returns the path of the verdict. Raises NormbenchError if a file cannot be written.
+    A check that was repeated with other seeds saves only its verdict, in a file of its
+    own. Returns the path of the verdict. Raises NormbenchError if a file cannot be
+    written.
     """
-    full = verdict.budget == "full"
-    path = folder / ("verdict.json" if full else f"verdict.{verdict.budget}.json")
+    smaller = f".{verdict.budget}" if verdict.budget != "full" else ""
+    repeated = f".seeds-{verdict.first_seed}" if verdict.first_seed else ""
+    path = folder / f"verdict{smaller}{repeated}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if full:
+        if not smaller and not repeated:
             records = (
                 store.read(store.run_folder(results, run)) for run in verdict.run_ids
             )

@@ -45,7 +45,7 @@ class Request:
     """How to do a check: where its records come from, its budget and its engine.
 
     `title` is shown with each round of runs. `frozen` has the rates of an earlier full
-    check: design -> cell -> rate.
+    check: design -> cell -> rate. The seeds of all cells begin at `first_seed`.
     """
 
     rounds: RunSource
@@ -54,6 +54,7 @@ class Request:
     title: str = "check"
     config_dir: Path | None = None
     frozen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    first_seed: int = 0
 
 
 Cell = tuple[str, str]
@@ -173,13 +174,14 @@ class Trial:
         seeds: Mapping[Cell, int],
         what: str,
     ) -> dict[Cell, dict[float, dict[int, RunRecord]]]:
-        """Do the runs of the first `seeds[cell]` seeds of each cell at its `rates`.
+        """Do the runs of `seeds[cell]` seeds of each cell at its `rates`.
 
         Returns cell -> rate -> seed -> record. `what` is shown with the runs. Raises
         RequestError if no run has a metric that a design needs.
         """
+        first = self.request.first_seed
         configs = {
-            (key, lr): [self.config(*key, lr, seed) for seed in range(count)]
+            (key, lr): [self.config(*key, lr, first + n) for n in range(count)]
             for key, count in seeds.items()
             for lr in rates[key]
         }

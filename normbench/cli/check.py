@@ -78,6 +78,16 @@ SaveItems = Annotated[
         "run, about 3 kB per run, for paired comparisons.",
     ),
 ]
+FirstSeed = Annotated[
+    int,
+    typer.Option(
+        "--first-seed",
+        metavar="NUMBER",
+        min=0,
+        help="First of the seeds. With 1000, the check is repeated with other runs, "
+        "and its verdict is saved beside the registered one, without records.",
+    ),
+]
 FromRecords = Annotated[
     bool,
     typer.Option(
@@ -94,6 +104,7 @@ def check(
     budget: CheckBudget = None,
     arm: ExtraArm = None,
     save_items: SaveItems = False,
+    first_seed: FirstSeed = 0,
     from_records: FromRecords = False,
     engine: EngineOverrides = None,
     workers: Workers = None,
@@ -121,14 +132,16 @@ def check(
         from normbench.config.user_modules import import_modules
 
         if from_records:
-            _require_no_runs(budget, arm, save_items, engine, workers, redo_stale)
+            _require_no_runs(
+                budget, arm, save_items, first_seed, engine, workers, redo_stale
+            )
             import_modules(module or ())
             claims = _claims(names or (), everything, config_dir)
             _judge_again(claims, output, module or (), config_dir, details, json)
             return
         budget = budget or Budget.quick
         if save_items:
-            _require_saved_verdict(budget, arm)
+            _require_saved_verdict(budget, arm, first_seed)
         rounds = make_rounds(results, module, redo_stale)
         claims = _claims(names or (), everything, config_dir)
         if budget is Budget.full:
@@ -144,6 +157,7 @@ def check(
                 title=claim.name,
                 config_dir=config_dir,
                 frozen=_rates(claim, full_verdict(claim.name, output)),
+                first_seed=first_seed,
             )
             trials.append(prepare(claim, request, arm))
         with rounds:
@@ -199,15 +213,16 @@ def _save_items(verdicts: "Sequence[Verdict]", results: Path, output: Path) -> N
         typer.echo(f"wrote {path}, the results of test samples of {runs}", err=True)
 
 
-def _require_saved_verdict(budget: Budget, arm: str | None) -> None:
+def _require_saved_verdict(budget: Budget, arm: str | None, first_seed: int) -> None:
     """Raise RequestError if the check saves no records beside which --items fits."""
     from normbench.errors import RequestError
 
-    if budget is not Budget.full or arm is not None:
-        given = "--arm" if arm is not None else f"--budget {budget}"
+    if budget is not Budget.full or arm is not None or first_seed:
+        given = f"--first-seed {first_seed}" if first_seed else f"--budget {budget}"
+        given = "--arm" if arm is not None else given
         raise RequestError(
             f"--items saves files beside the records of a full check, and a check with "
-            f"{given} saves no records; use --budget full without --arm"
+            f"{given} saves no records; use --budget full alone"
         )
 
 
@@ -215,6 +230,7 @@ def _require_no_runs(
     budget: Budget | None,
     arm: str | None,
     save_items: bool,
+    first_seed: int,
     engine: str | None,
     workers: int | None,
     redo_stale: bool,
@@ -227,6 +243,7 @@ def _require_no_runs(
         f"--budget {budget}": smaller,
         "--arm": arm is not None,
         "--items": save_items,
+        "--first-seed": first_seed > 0,
         "--engine": engine is not None,
         "--workers": workers is not None,
         "--redo-stale": redo_stale,

@@ -223,6 +223,7 @@ def make_verdict(
     claim: Claim,
     *,
     budget: str,
+    first_seed: int = 0,
     designs: Sequence[DesignVerdict],
     theorems: list[TheoremVerdict],
     caveats: Sequence[str],
@@ -251,6 +252,7 @@ def make_verdict(
         registered=registered,
         first_run=first_run,
         budget=budget,
+        first_seed=first_seed,
         alpha=claim.alpha,
         caveats=[*mixtures(environment), *caveats],
         parts=judge_parts(

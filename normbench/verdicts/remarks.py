@@ -64,12 +64,14 @@ def read_remarks(path: Path) -> Remarks | None:
 def with_remarks(verdict: Verdict, folder: Path) -> Verdict:
     """Return `verdict` with the remarks in `folder`.
 
-    Remarks apply only to a full check of the registration that they name; otherwise
-    they are ignored. Raises RequestError if they cannot be read, or if they name a
-    part, a design, a contrast or a cell that the verdict does not have.
+    Remarks apply only to a full check of the registration that they name, not to its
+    repetition with other seeds; otherwise they are ignored. Raises RequestError if they
+    cannot be read, or if they name a part, a design, a contrast or a cell that the
+    verdict does not have.
     """
     path = folder / REMARKS
-    remarks = read_remarks(path) if verdict.budget == "full" else None
+    registered_check = verdict.budget == "full" and not verdict.first_seed
+    remarks = read_remarks(path) if registered_check else None
     if remarks is None or remarks.registration != verdict.registration:
         return verdict
     names = [part.name for part in verdict.parts]

@@ -359,8 +359,9 @@ class Verdict(_Reported):
     """The result of checking a claim: a headline for each part of its sentence.
 
     `caveats` limit all headlines: mixed code or devices, failed runs, rates that this
-    check did not choose. `registered` is null if git does not know the yaml, and
-    `first_run` is the time at which the first run of the verdict began.
+    check did not choose. The seeds of the runs begin at `first_seed`, 0 unless the
+    check was repeated with other seeds. `registered` is null if git does not know the
+    yaml, and `first_run` is the time at which the first run of the verdict began.
     `census_failures` has the models of each zoo that could not be built, with errors.
     """
 
@@ -372,6 +373,7 @@ class Verdict(_Reported):
     registered: Registered | None
     first_run: str | None
     budget: str
+    first_seed: int = 0
     alpha: float
     caveats: list[str]
     parts: list[PartVerdict]

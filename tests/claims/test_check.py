@@ -11,6 +11,7 @@ import pytest
 from checks_made import ENGINE, Runner, a_claim, an_error, checked, in_folder
 
 from normbench.claims.check import (
+    RECORDS,
     check,
     prepare,
     with_arm,
@@ -260,6 +261,23 @@ def test_a_full_verdict_is_written_with_its_records(
     quick = checked(a_claim(), tmp_path, "quick")
     path = write_verdict(quick, tmp_path / "runs", tmp_path / "tiny")
     assert path.name == "verdict.quick.json"
+
+
+def test_a_repetition_with_other_seeds_is_saved_beside_the_verdict(
+    runner: Runner, tmp_path: Path
+) -> None:
+    claim = a_claim(seeds=6)
+    first = checked(claim, tmp_path)
+    again = checked(claim, tmp_path, first_seed=1000)
+    seeds = {seed for lr, seed in runner.seeds("batch")}
+    assert seeds == {*range(6), *range(1000, 1006)}
+    assert not {*first.run_ids} & {*again.run_ids}
+    assert any("with the seeds 1000, 1001, .." in c for c in again.caveats)
+    for verdict in (first, again):
+        write_verdict(verdict, tmp_path / "runs", tmp_path / "claims")
+    names = sorted(path.name for path in (tmp_path / "claims").iterdir())
+    assert names == ["records.jsonl.gz", "verdict.json", "verdict.seeds-1000.json"]
+    assert len(read_compact(tmp_path / "claims" / RECORDS)) == len(first.run_ids)
 
 
 def test_items_of_the_runs_that_have_some_are_written_beside_the_verdict(

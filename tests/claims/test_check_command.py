@@ -335,6 +335,7 @@ def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(
                 ["--items"],
                 ["--engine", "engine=local"],
                 ["--workers", "2"],
+                ["--first-seed", "1000"],
                 ["--redo-stale"],
                 ["--budget", "smoke"],
             )
