@@ -10,12 +10,10 @@ from typing import NamedTuple
 
 from normbench.verdicts.design import Says
 from normbench.verdicts.seeds import Spending
+from normbench.verdicts.summaries import CellSummary, CrossoverVerdict, Estimate
 from normbench.verdicts.verdict import (
-    CellSummary,
     ContrastVerdict,
-    CrossoverVerdict,
     DesignVerdict,
-    Estimate,
     PartVerdict,
     TheoremVerdict,
     Verdict,

@@ -10,7 +10,7 @@ from normbench import stats
 from normbench.verdicts.design import Design, arm_of
 from normbench.verdicts.grid import GOOD, Grid, Runs
 from normbench.verdicts.metrics import is_maximized, is_trained, values_of
-from normbench.verdicts.verdict import CellSummary, RateSummary
+from normbench.verdicts.summaries import CellSummary, RateSummary
 
 
 def passes_gate(design: Design, arm: str, cells: Mapping[str, Runs]) -> bool:

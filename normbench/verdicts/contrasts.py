@@ -10,8 +10,9 @@ from normbench.verdicts.grid import Grid, Runs, best_common_rate, common_rates
 from normbench.verdicts.metrics import is_trained
 from normbench.verdicts.power import seeds_needed
 from normbench.verdicts.spending import Looks
+from normbench.verdicts.summaries import Estimate
 from normbench.verdicts.values import Values, values_by_seed, weights_of
-from normbench.verdicts.verdict import ContrastVerdict, Decision, Estimate, Size
+from normbench.verdicts.verdict import ContrastVerdict, Decision, Size
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from normbench import stats
 from normbench.verdicts.design import Crossing, Design, arm_of, level_of
 from normbench.verdicts.grid import Runs
 from normbench.verdicts.metrics import values_of
-from normbench.verdicts.verdict import CrossoverVerdict, Level
+from normbench.verdicts.summaries import CrossoverVerdict, Level
 
 
 def crossover(

@@ -13,9 +13,9 @@ from normbench.verdicts.grid import Grid
 from normbench.verdicts.judging import judge_design, judge_theorem
 from normbench.verdicts.parts import headline, judge_parts, result
 from normbench.verdicts.registration import Part, Theorem
+from normbench.verdicts.summaries import Estimate
 from normbench.verdicts.verdict import (
     Decision,
-    Estimate,
     Headline,
     PartVerdict,
     Registered,

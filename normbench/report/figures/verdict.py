@@ -43,7 +43,8 @@ from normbench.report.figures.series import (
 from normbench.report.published import Published, published_for
 from normbench.verdicts.design import Design, arm_of, level_of
 from normbench.verdicts.registration import Claim
-from normbench.verdicts.verdict import CellSummary, DesignVerdict, Verdict
+from normbench.verdicts.summaries import CellSummary
+from normbench.verdicts.verdict import DesignVerdict, Verdict
 
 Panels = dict[str, list[Series]]
 """The series of each metric."""

@@ -6,8 +6,8 @@ from typing import get_args
 from normbench.report import words
 from normbench.report.published import published_line
 from normbench.report.text.paragraph import paragraph
+from normbench.verdicts.summaries import CellSummary
 from normbench.verdicts.verdict import (
-    CellSummary,
     ContrastVerdict,
     Decision,
     DesignVerdict,
