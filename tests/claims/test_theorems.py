@@ -37,6 +37,7 @@ TOLERANCES = {
     "other-samples": 1e-12,
     "pads-in-evaluation": 1e-12,
     "pads-in-training": 1e-8,  # AdamW's eps under rounding
+    "rms-of-centred": 1e-12,
     "sample-gain-and-bias": 1e-12,
     "weight-decay-scale": 1e-12,
     "weight-std-gain-and-offset": 1e-12,
@@ -138,6 +139,7 @@ FALSE: dict[str, list[Falsify]] = {
     "other-samples": [computes("rms", across_samples)],
     "pads-in-evaluation": [becomes("layer_position", "instance")],
     "pads-in-training": [becomes("batch_masked", "batch")],
+    "rms-of-centred": [becomes("layer_position", "layer_sample")],
     "sample-gain-and-bias": [computes("group", lambda norm, x: x)],
     "weight-decay-scale": [becomes("group", "none")],
     "weight-std-gain-and-offset": [
