@@ -21,6 +21,7 @@ from normbench.verdicts.registration import Theorem
 
 TOLERANCES = {
     "accumulation": 1e-12,
+    "batch-composition": 1e-12,
     "batch-folds": 1e-12,
     "batch-of-one": 1e-12,
     "brightness-and-contrast": 1e-12,
@@ -32,6 +33,7 @@ TOLERANCES = {
     "layer-footprints": 0.0,
     "layer-shape-fixes-size": 0.0,
     "layers-that-agree": 1e-12,
+    "mixed-moments": 1e-12,
     "moments-with-pads": 1e-12,
     "noise-slope": 1e-12,
     "other-samples": 1e-12,
@@ -109,6 +111,10 @@ def only(*names: str) -> Falsify:
 
 FALSE: dict[str, list[Falsify]] = {
     "accumulation": [computes("rms", across_samples), only("rms", "batch")],
+    "batch-composition": [
+        computes("rms", lambda norm, x: x - x.roll(1, 0)),
+        only("rms", "batch"),
+    ],
     "batch-folds": [becomes("batch", "instance")],
     "batch-of-one": [becomes("instance", "layer_sample")],
     "brightness-and-contrast": [becomes("instance", "layer_sample")],
@@ -125,6 +131,7 @@ FALSE: dict[str, list[Falsify]] = {
         computes("layer_shape", lambda norm, x: F.layer_norm(x, x.shape[1:]))
     ],
     "layers-that-agree": [becomes("layer_sample", "layer_position")],
+    "mixed-moments": [becomes("batch", "instance")],
     "moments-with-pads": [computes("batch", twice)],
     "noise-slope": [
         # The mean of the first two samples is independent of the other two.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from normbench.claims.theorems.base import (
     Finding,
+    K,
     difference,
     finding,
     largest,
@@ -71,7 +72,7 @@ def other_samples() -> Finding:
         "{dependent} in training, the smallest is {control:.2g} ({weakest}){left_out}",
         independent=len({name for name, _ in dependence} - declared),
         dependent=len(declared),
-        left_out=_left_out(unfit),
+        left_out=left_out_text(unfit),
     )
 
 
@@ -117,7 +118,7 @@ def accumulation() -> Finding:
             for part in parts
         }
 
-    per_sample, unfit = _per_sample(apart)
+    per_sample, unfit = per_sample_networks(apart)
     batch = apart(with_norm(small("cnn"), "batch"))
     return finding(
         per_sample,
@@ -127,7 +128,7 @@ def accumulation() -> Finding:
         "16 by {batch[16]:.2g}{left_out}",
         networks=len(per_sample),
         batch=batch,
-        left_out=_left_out(unfit),
+        left_out=left_out_text(unfit),
     )
 
 
@@ -149,7 +150,7 @@ def every_norm_batch() -> Finding:
         full = numbers.pop(16)
         return {size: float((n - full).abs().max()) for size, n in numbers.items()}
 
-    per_sample, unfit = _per_sample(apart)
+    per_sample, unfit = per_sample_networks(apart)
     return finding(
         per_sample,
         apart(with_norm(small("cnn"), "batch")),
@@ -157,12 +158,12 @@ def every_norm_batch() -> Finding:
         "weight or metric; with batch some number is off by {control:.2g} at "
         "least{left_out}",
         networks=len(per_sample),
-        left_out=_left_out(unfit),
+        left_out=left_out_text(unfit),
     )
 
 
-def _per_sample(
-    apart: Callable[[RunConfig], Mapping[int, float]],
+def per_sample_networks(
+    apart: Callable[[RunConfig], Mapping[K, float]],
 ) -> tuple[dict[str, float], list[str]]:
     """Measure the CNN with each per-sample norm.
 
@@ -305,5 +306,5 @@ def _slope(noises: Tensor) -> float:
     return float((centred * noises.log()).sum() / centred.square().sum())
 
 
-def _left_out(unfit: Sequence[str]) -> str:
+def left_out_text(unfit: Sequence[str]) -> str:
     return f"; left out, since they do not fit: {', '.join(unfit)}" if unfit else ""
