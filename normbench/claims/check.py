@@ -65,8 +65,11 @@ def prepare(claim: Claim, request: Request, arm: str | None = None) -> Trial:
         theorems.statement(theorem.check)  # raises if the theorem is unknown
     designs = designs_for(claim, request.budget)
     if arm:
-        for name in claim.outcomes.keys() & designs.keys():
-            designs[name] = with_arm(designs[name], arm)
+        mechanisms = claim.mechanism_names()
+        designs = {
+            name: design if name in mechanisms else with_arm(design, arm)
+            for name, design in designs.items()
+        }
     return Trial(designs, request)
 
 
@@ -199,7 +202,12 @@ def _caveats(claim: Claim, trial: Trial, designs: Sequence[DesignVerdict]) -> li
                 f"budget {budget} leaves out {len(left_out)} contrasts that bear on a "
                 f"part: {'; '.join(left_out)}"
             )
-    at_edge = [cell.cell for cell in cells if cell.at_edge]
+    at_edge = [
+        f"{design.name} {cell.cell}"
+        for design in designs
+        for cell in design.cells
+        if cell.at_edge
+    ]
     if at_edge:
         caveats.append(
             f"the best rate is at an edge of what was tried for {', '.join(at_edge)}"

@@ -232,6 +232,18 @@ def test_an_extra_arm_does_not_change_the_registered_verdict(
     assert skipped.outcomes[0].contrasts[1].decision == "not tested"
 
 
+def test_an_extra_arm_is_added_on_each_data_set(runner: Runner, tmp_path: Path) -> None:
+    data = {
+        "small": {"overrides": "data.size=14"},
+        "large": {"overrides": "data.size=28"},
+    }
+    verdict = checked(a_claim(data=data), tmp_path, "quick", "norm=instance")
+    assert [[c.exploratory for c in d.contrasts] for d in verdict.outcomes] == [
+        [False, True],
+        [False, True],
+    ]
+
+
 def test_an_extra_arm_replaces_one_arm_in_a_difference_of_differences() -> None:
     design = read_claim("instance-style-transfer").outcomes["raw"]
     *_, last = with_arm(design, "norm=mine").contrasts
