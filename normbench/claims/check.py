@@ -28,10 +28,6 @@ from normbench.verdicts.verdict import (
     Verdict,
 )
 
-RUN_OVER_TRAINING_COST = 1.17
-"""The cost of a whole run, with start and evaluation, divided by that of its training.
-
-It was measured."""
 MAX_SMOKE_SECONDS = 3.0
 """Upper bound on the seconds of ten training steps and their evaluation."""
 RECORDS = "records.jsonl.gz"
@@ -177,7 +173,7 @@ def cost(claim: Claim, budget: BudgetName) -> Cost:
         looks = looks_for(design, budget)
         rates = len(set(design.rates)) if budget == "full" else 1
         of_a_seed = len(design.all_cells()) * rates
-        run_seconds = min(design.seconds, limit) * RUN_OVER_TRAINING_COST
+        run_seconds = min(design.seconds, limit)
         runs += of_a_seed * looks[-1]
         first_runs += of_a_seed * looks[0]
         seconds += of_a_seed * looks[-1] * run_seconds

@@ -12,6 +12,7 @@ from checks_made import ENGINE, Runner, a_claim, an_error, checked, in_folder
 
 from normbench.claims.check import (
     check,
+    cost,
     prepare,
     with_arm,
     write_items,
@@ -82,6 +83,15 @@ def test_a_design_is_repeated_on_each_data_set(runner: Runner, tmp_path: Path) -
     smaller["quick"]["digits"] = {"data": ["large"]}
     quick = checked(Claim(**smaller), tmp_path, "quick")
     assert [design.name for design in quick.outcomes] == ["digits-large"]
+
+
+def test_the_planned_cost_is_that_of_whole_runs() -> None:
+    claim = a_claim(seconds=2.0, looks=[6, 8])
+    planned = cost(claim, "full")
+    # Two cells at two rates, with six seeds at the first look and two more.
+    assert (planned.runs, planned.core_seconds) == (32, 64.0)
+    assert (planned.first_runs, planned.first_core_seconds) == (24, 48.0)
+    assert cost(claim, "quick").core_seconds == 2 * 6 * 2.0
 
 
 def test_finished_runs_are_not_repeated_and_an_interrupted_check_continues(
