@@ -28,10 +28,6 @@ from normbench.verdicts.verdict import (
     Verdict,
 )
 
-RUN_OVER_TRAINING_COST = 1.17
-"""The cost of a whole run, with start and evaluation, divided by that of its training.
-
-It was measured."""
 MAX_SMOKE_SECONDS = 3.0
 """Upper bound on the seconds of ten training steps and their evaluation."""
 RECORDS = "records.jsonl.gz"
@@ -65,8 +61,11 @@ def prepare(claim: Claim, request: Request, arm: str | None = None) -> Trial:
         theorems.statement(theorem.check)  # raises if the theorem is unknown
     designs = designs_for(claim, request.budget)
     if arm:
-        for name in claim.outcomes.keys() & designs.keys():
-            designs[name] = with_arm(designs[name], arm)
+        mechanisms = claim.mechanism_names()
+        designs = {
+            name: design if name in mechanisms else with_arm(design, arm)
+            for name, design in designs.items()
+        }
     return Trial(designs, request)
 
 
@@ -175,7 +174,7 @@ def cost(claim: Claim, budget: BudgetName) -> Cost:
         looks = looks_for(design, budget)
         rates = len(set(design.rates)) if budget == "full" else 1
         of_a_seed = len(design.all_cells()) * rates
-        run_seconds = min(design.seconds, limit) * RUN_OVER_TRAINING_COST
+        run_seconds = min(design.seconds, limit)
         runs += of_a_seed * looks[-1]
         first_runs += of_a_seed * looks[0]
         seconds += of_a_seed * looks[-1] * run_seconds
@@ -205,7 +204,12 @@ def _caveats(claim: Claim, trial: Trial, designs: Sequence[DesignVerdict]) -> li
             f"a repetition with the seeds {first}, {first + 1}, ..; the registered "
             "check begins at seed 0"
         )
-    at_edge = [cell.cell for cell in cells if cell.at_edge]
+    at_edge = [
+        f"{design.name} {cell.cell}"
+        for design in designs
+        for cell in design.cells
+        if cell.at_edge
+    ]
     if at_edge:
         caveats.append(
             f"the best rate is at an edge of what was tried for {', '.join(at_edge)}"

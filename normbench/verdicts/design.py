@@ -191,7 +191,9 @@ class Design(_Registered):
     looks: LookSeeds | None = None
     spending: Spending = "pocock"
     seconds: PositiveFloat
-    """Measured seconds of one run on one core, for the planned cost of a check."""
+    """Measured seconds of one whole run on one core, for the planned cost of a check.
+
+    They include set-up, evaluation and probes."""
     gate: Gate
     contrasts: Annotated[list[Contrast], Field(min_length=1)]
     crossovers: list[Crossing] = []

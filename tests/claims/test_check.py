@@ -13,6 +13,7 @@ from checks_made import ENGINE, Runner, a_claim, an_error, checked, in_folder
 from normbench.claims.check import (
     RECORDS,
     check,
+    cost,
     prepare,
     with_arm,
     write_items,
@@ -83,6 +84,15 @@ def test_a_design_is_repeated_on_each_data_set(runner: Runner, tmp_path: Path) -
     smaller["quick"]["digits"] = {"data": ["large"]}
     quick = checked(Claim(**smaller), tmp_path, "quick")
     assert [design.name for design in quick.outcomes] == ["digits-large"]
+
+
+def test_the_planned_cost_is_that_of_whole_runs() -> None:
+    claim = a_claim(seconds=2.0, looks=[6, 8])
+    planned = cost(claim, "full")
+    # Two cells at two rates, with six seeds at the first look and two more.
+    assert (planned.runs, planned.core_seconds) == (32, 64.0)
+    assert (planned.first_runs, planned.first_core_seconds) == (24, 48.0)
+    assert cost(claim, "quick").core_seconds == 2 * 6 * 2.0
 
 
 def test_finished_runs_are_not_repeated_and_an_interrupted_check_continues(
@@ -231,6 +241,18 @@ def test_an_extra_arm_does_not_change_the_registered_verdict(
     skipped = checked(a_claim(), tmp_path, budget, "norm=group norm.num_groups=3")
     assert skipped.outcomes[0].contrasts[0] == registered
     assert skipped.outcomes[0].contrasts[1].decision == "not tested"
+
+
+def test_an_extra_arm_is_added_on_each_data_set(runner: Runner, tmp_path: Path) -> None:
+    data = {
+        "small": {"overrides": "data.size=14"},
+        "large": {"overrides": "data.size=28"},
+    }
+    verdict = checked(a_claim(data=data), tmp_path, "quick", "norm=instance")
+    assert [[c.exploratory for c in d.contrasts] for d in verdict.outcomes] == [
+        [False, True],
+        [False, True],
+    ]
 
 
 def test_an_extra_arm_replaces_one_arm_in_a_difference_of_differences() -> None:
