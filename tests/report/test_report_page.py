@@ -1,12 +1,23 @@
 """The report in a browser; the tests fail if no browser is installed."""
 
 import re
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from browser_made import (
+    OpenPage,
+    add_filter,
+    choose_two_runs,
+    column,
+    launched,
+    open_details,
+    opening,
+    show_cells,
+    slider,
+    write_report,
+)
 from pages_made import (
     IMAGE_TAG,
     QUOTES,
@@ -19,67 +30,27 @@ from pages_made import (
     write_style,
     write_verdict,
 )
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
-from typer.testing import CliRunner
+from playwright.sync_api import Browser, expect
 
-from normbench.cli import app
 from normbench.records import query, store
 from normbench.verdicts.seeds import FIRST_TUNING_SEED
 
 ROOT = Path(__file__).parents[2]
 NO_VALUE = "\N{EN DASH}"
 PHONE = {"width": 360, "height": 740}
-DESKTOP = {"width": 1280, "height": 900}
 METRICS = ("test/error", "test/loss", "val/error", "val/loss", "train/loss")
-OpenPage = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    command = [ROOT / "scripts" / "system", "--browser"]
-    path = subprocess.run(command, capture_output=True, text=True)
-    if path.returncode != 0:
-        pytest.fail(path.stderr.strip(), pytrace=False)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path.stdout.strip())
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[OpenPage]:
-    """Open a file; at the end, fail if a page logged a message or made a request."""
-    pages: list[Page] = []
-    messages: list[str] = []
-    requests: list[str] = []
-
-    def open_page(file: Path, theme: str = "light", size: object = DESKTOP) -> Page:
-        page = browser.new_page(viewport=size, color_scheme=theme)  # type: ignore[arg-type]
-        pages.append(page)
-        page.set_default_timeout(10_000)
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.on("dialog", lambda dialog: messages.append(dialog.message))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(file.as_uri())
-        expect(page.locator("#loading")).to_have_count(0)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert messages == []
-    urls = [url for url in requests if not url.startswith("data:")]
-    assert len(urls) == len(pages)
-    assert all(url.startswith("file://") for url in urls)
-
-
-def write_report(folder: Path, claims: Path) -> Path:
-    output = folder / "report.html"
-    arguments = ["--results", str(folder / "runs"), "--claims", str(claims)]
-    done = CliRunner().invoke(app, ["report", *arguments, "--output", str(output)])
-    assert done.exit_code == 0, done.output
-    return output
+    with opening(browser) as open_page:
+        yield open_page
 
 
 @pytest.fixture(scope="module")
@@ -95,39 +66,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Its run would be in the page too.
     (claims / verdict.claim / "records.jsonl.gz").unlink()
     return write_report(folder, claims)
-
-
-def add_filter(page: Page, key: str, operator: str, value: str) -> None:
-    page.get_by_label("Show runs with").select_option(key)
-    page.get_by_label("Condition").select_option(operator)
-    page.get_by_label("Value", exact=True).fill(value)
-    page.get_by_role("button", name="Add filter").click()
-
-
-def column(page: Page, name: str) -> list[str]:
-    """The texts of a column of the explorer's table."""
-    table = page.locator("#explorer table").first
-    heads = table.locator("thead th").all_inner_texts()
-    (index,) = [i for i, head in enumerate(heads) if head.strip() == name]
-    return table.locator(f"tbody tr > :nth-child({index + 1})").all_inner_texts()
-
-
-def choose_two_runs(page: Page) -> None:
-    for number in (0, 1):
-        page.get_by_label(re.compile("^Choose [0-9a-f]{16}$")).nth(number).check()
-
-
-def show_cells(page: Page) -> None:
-    page.get_by_text("Cells: means of runs").click()
-
-
-def slider(page: Page, name: str) -> Locator:
-    """The chart whose name matches a regular expression."""
-    return page.get_by_role("slider", name=re.compile(name))
-
-
-def open_details(page: Page) -> None:
-    page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")
 
 
 def test_filters_match_the_command_line(report: Path, open_page: OpenPage) -> None:

@@ -1,7 +1,7 @@
 """The figures of a verdict: means of cells, and forest plots of contrasts."""
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, exp2, log2
 from statistics import fmean
@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from normbench import stats
-from normbench.report import words
 from normbench.report.figures.drawing import (
     COLUMN_WIDTH,
     NOTE_SIZE,
@@ -21,13 +20,13 @@ from normbench.report.figures.drawing import (
     style,
 )
 from normbench.report.figures.forest import forest
+from normbench.report.figures.notes import in_words, notes
 from normbench.report.figures.palette import LOOKS, look
 from normbench.report.figures.series import (
     TICK_STEPS,
     Point,
     Series,
     axis_label,
-    count_range,
     draw_curves,
     draw_dots,
     label_ends,
@@ -111,7 +110,7 @@ def _cells(
     }
     if not panels:
         return None
-    notes = list(_notes(design, verdict))
+    lines = list(notes(design, verdict))
     content = _Content(
         design=design,
         registered=registered,
@@ -119,11 +118,11 @@ def _cells(
         published=published_for(verdict.claim, design.name),
         levels=_unique(design.cells, level_of),
         title=title,
-        description="\n".join([design.question, *_in_words(panels), *notes]),
+        description="\n".join([design.question, *in_words(panels), *lines]),
     )
     drawn = _curves(content) if numeric(content.levels) else _dots(content)
     width = 60 if len(panels) == 1 else 120
-    note = "\n".join(textwrap.fill(line, width) for line in notes)
+    note = "\n".join(textwrap.fill(line, width) for line in lines)
     drawn.supxlabel(note, x=0.01, ha="left", fontsize=NOTE_SIZE)
     return drawn
 
@@ -170,47 +169,6 @@ def _published(source: Published, ours: Sequence[Series], line: str) -> list[Ser
         )
         for name, values in source.series.items()
     ]
-
-
-def _notes(design: DesignVerdict, verdict: Verdict) -> Iterator[str]:
-    """Yield notes on the intervals and on runs that are missing from the means."""
-    if verdict.budget != "full":
-        yield f"a {verdict.budget} check, not the registered one"
-    counts = [cell.n for cell in design.cells if cell.n]
-    if counts and max(counts) > 1:
-        seeds = count_range(counts)
-        yield f"mean and {1 - verdict.alpha:.0%} interval over {seeds} seeds"
-    for status, runs in (
-        ("diverged", {cell.cell: cell.diverged for cell in design.cells}),
-        ("failed", {cell.cell: cell.failed for cell in design.cells}),
-    ):
-        cells = [f"{_short(cell)} {count}" for cell, count in runs.items() if count]
-        if cells:
-            yield f"runs that {status}: {', '.join(cells)}"
-    if skipped := [_short(cell.cell) for cell in design.cells if cell.skipped]:
-        yield f"skipped: {', '.join(skipped)}"
-    if untrained := [arm for arm, passed in design.gate.items() if not passed]:
-        yield f"did not train: {', '.join(untrained)}"
-    for crossing in design.crossovers:
-        yield f"grey: {crossing.name}: {words.crossover(crossing)}"
-
-
-def _short(cell: str) -> str:
-    """Return the name of a cell without the level "-" of a design without levels."""
-    return cell.removesuffix("@-")
-
-
-def _in_words(panels: Panels) -> Iterator[str]:
-    """Yield a line with all means and intervals of each metric."""
-    for metric, all_series in panels.items():
-        cells = []
-        for series in all_series:
-            for level, point in series.points.items():
-                text = f"{_short(f'{series.label}@{level}')} {point.mean:.4g}"
-                if point.low is not None:
-                    text += f" [{point.low:.4g}, {point.high:.4g}]"
-                cells.append(text)
-        yield f"{metric_label(metric)}: {', '.join(cells)}"
 
 
 def _level_key(registered: Design | None) -> str:
