@@ -114,8 +114,10 @@ def judge_design(
 def adjusted(designs: Sequence[DesignVerdict], alpha: float) -> list[DesignVerdict]:
     """Return `designs` after Holm's adjustment over all their primary contrasts.
 
-    A primary contrast becomes undecided if its adjusted p is not below `alpha`. A
-    primary contrast without a p, because runs are missing, counts as p = 1. The tests
+    A primary contrast becomes undecided if its adjusted p is not below `alpha`. If a
+    direction does not hold, but a relevant difference is excluded after the adjustment,
+    the contrast is no relevant difference instead. A primary contrast without a p,
+    because runs are missing, counts as p = 1. The tests
     that confirm, that contradict, and that exclude a relevant difference are adjusted
     apart: three kinds of wrong decisions, each with at most its own level.
     """
@@ -171,13 +173,21 @@ def _after_holm(
     }.get(contrast.decision, adjusted_p.p_within)
     decided = contrast.decision not in {"not decided", "not tested"}
     if decided and decisive >= alpha:
-        changes["decision"] = "not decided"
+        has_direction = contrast.decision in {"confirmed", "contradicted"}
+        within = has_direction and contrast.p_within is not None
+        within = within and adjusted_p.p_within < alpha
+        changes["decision"] = "no relevant difference" if within else "not decided"
         changes["size"] = None
         changes["because"] = (
             f"{contrast.because}, but not after Holm over {tests} "
             f"primary contrasts (p {decisive:.2g})"
         )
-        if not contrast.looks:
+        if within:
+            changes["because"] += (
+                "; a difference beyond the margins is excluded, after Holm too "
+                f"(p {adjusted_p.p_within:.2g})"
+            )
+        elif not contrast.looks:
             changes["seeds_needed"] = seeds_needed(
                 contrast.says,
                 contrast.effect,

@@ -204,6 +204,27 @@ def test_a_difference_that_holm_undoes_has_no_size() -> None:
     assert part.headline == "not decided"
 
 
+def test_a_small_difference_that_holm_undoes_is_no_relevant_difference() -> None:
+    values = [-0.006, -0.005, -0.001, 0.0, -0.004, -0.002, 0.001, -0.003]
+    for says in ("less", "greater"):
+        small = judge(a_design(a_contrast(says=says, margin=0.05)), pair(values))
+        (before,) = small.contrasts
+        assert (before.decision in {"confirmed", "contradicted"}, before.size) == (
+            True,
+            "small",
+        )
+        others = [
+            judge(a_design(a_contrast(name=str(n))), pair(list(0.05 * SPREAD)))
+            for n in range(4)
+        ]
+        after, *_ = judging.adjusted([small, *others], 0.05)
+        (contrast,) = after.contrasts
+        assert (contrast.decision, contrast.size) == ("no relevant difference", None)
+        assert "a difference beyond the margins is excluded" in contrast.because
+        assert contrast.p_within_adjusted is not None
+        assert contrast.p_within_adjusted < 0.05
+
+
 def test_mixed_code_or_devices_are_the_first_caveat() -> None:
     mixtures: list[tuple[str, dict[str, object]]] = [
         ("code", {"source_hash": "1"}),
