@@ -90,9 +90,9 @@ def _rates(design: Design, grid: Grid) -> list[RateSummary]:
 
 
 def _good(grid: Grid) -> list[float]:
-    """Return the rates whose mean is at most GOOD worse than the best mean."""
+    """Return the rates whose mean is at most GOOD worse than that of the best rate."""
     means = grid.means()
-    best = min(means.values())
+    best = means[grid.best()]
     if not isfinite(best):
         return []
     return [lr for lr, mean in means.items() if mean <= best + GOOD * abs(best)]

@@ -55,12 +55,12 @@ def judge(
 
     `grids` has the runs of each cell at all rates. `gate` says for each arm whether the
     arm trained. If `tested` is False, the decision is "not tested". With `looks`, seeds
-    from the number of the present look on are ignored; without, there is one look at
-    all seeds.
+    beyond those of the present look are ignored; without, there is one look at all
+    seeds.
     """
     weights = weights_of(contrast, design)
     n = looks.seeds[-1] if looks else None
-    limited = {c: grids[c].below(n) for c in weights if c in grids}
+    limited = {c: grids[c].first(n) for c in weights if c in grids}
     missing = [c for c in weights if c not in limited or not limited[c].seeds]
     values = Values({}, [], [])
     statistics, extras = None, {}
@@ -79,9 +79,12 @@ def judge(
         judged = Judged("not tested", "a smoke check shows that it runs")
     elif values.failed:
         seeds = ", ".join(map(str, values.failed))
-        judged = Judged(
-            "not decided", f"seeds {seeds} have no finite {contrast.metric}"
-        )
+        what = {
+            "difference": f"no finite {contrast.metric}",
+            "ratio": f"no finite {contrast.metric}, or a mean of 0",
+            "log2": f"no finite logarithm of {contrast.metric}",
+        }[contrast.scale]
+        judged = Judged("not decided", f"seeds {seeds} have {what}")
     elif statistics is None:
         judged = Judged("not decided", "fewer than two seeds in common")
     elif untrained:

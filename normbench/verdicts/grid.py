@@ -50,12 +50,12 @@ class Grid:
         """The seeds that have a run at every kept rate, in ascending order."""
         return sorted(set.intersection(*(set(self.runs[lr]) for lr in self.kept)))
 
-    def below(self, n: int | None) -> "Grid":
-        """Return the grid of the seeds below `n`; with None, of all seeds."""
-        if n is None:
-            return self
+    def first(self, n: int | None) -> "Grid":
+        """Return the grid of the first `n` seeds; with None, of all seeds."""
+        seeds = sorted({seed for by_seed in self.runs.values() for seed in by_seed})
+        kept = set(seeds[:n])
         runs = {
-            lr: {seed: record for seed, record in by_seed.items() if seed < n}
+            lr: {seed: record for seed, record in by_seed.items() if seed in kept}
             for lr, by_seed in self.runs.items()
         }
         return Grid(runs, self.validation, self.dropped, self.frozen)
@@ -123,9 +123,12 @@ class Grid:
         )
 
     def best(self) -> float:
-        """Return the rate with the best mean; the lowest of equally good rates."""
+        """Return the kept rate with the best mean; the lowest of equally good rates.
+
+        A dropped rate has fewer seeds, which may be lucky ones.
+        """
         means = self.means()
-        return min(means, key=lambda lr: means[lr])
+        return min(self.kept, key=lambda lr: means[lr])
 
 
 def common_rates(grids: Sequence[Grid]) -> list[float]:
@@ -136,8 +139,9 @@ def common_rates(grids: Sequence[Grid]) -> list[float]:
 def best_common_rate(grids: Sequence[Grid]) -> float | None:
     """Return the common rate at which the cells together are the best on validation.
 
-    The means of a cell are relative to the best mean of this cell, so that cells with
-    large metrics do not decide alone. None if there is no common rate.
+    A rate costs a cell by how much its mean is worse than the best mean of this cell,
+    as a share of that, so that cells with large metrics do not decide alone. None if
+    there is no common rate.
     """
     rates = common_rates(grids)
     if not rates:
@@ -145,7 +149,8 @@ def best_common_rate(grids: Sequence[Grid]) -> float | None:
     totals = dict.fromkeys(rates, 0.0)
     for grid in grids:
         means = grid.means()
-        best = min(means.values())
-        for lr in rates:
-            totals[lr] += means[lr] - best if best != inf else 0.0
+        best = means[grid.best()]
+        if best != inf:
+            for lr in rates:
+                totals[lr] += (means[lr] - best) / (abs(best) or 1.0)
     return min(totals, key=lambda lr: totals[lr])

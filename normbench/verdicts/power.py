@@ -33,13 +33,13 @@ def seeds_needed(
         return None
     size = abs(effect)
     powers: list[Callable[[int], float]] = []
-    if says in {"greater", "less"} and effect:  # supported or refuted
+    if says in {"greater", "less"} and effect:  # confirmed or contradicted
         powers.append(lambda n: power_of_difference(n, size, sd, alpha))
-    if says == "not_greater" and effect < margin:  # supported
+    if says == "not_greater" and effect < margin:  # confirmed
         powers.append(lambda n: power_within(n, effect, sd, -inf, margin, alpha))
-    elif says != "not_greater" and size < margin:  # equal: supported; else equivalent
+    elif says != "not_greater" and size < margin:  # confirmed, or no difference
         powers.append(lambda n: power_within(n, effect, sd, -margin, margin, alpha))
-    elif says in {"equal", "not_greater"} and size > margin:  # refuted
+    elif says in {"equal", "not_greater"} and size > margin:  # contradicted
         powers.append(lambda n: power_within(n, size, sd, margin, inf, alpha))
     seeds = range(2, MAX_SEEDS + 1)
     fewest = [bisect_left(seeds, POWER, key=power) for power in powers]

@@ -70,8 +70,16 @@ def test_a_clearly_worse_rate_is_dropped_and_gets_no_seeds() -> None:
     longer = kept.with_runs(more)
     assert (longer.kept, longer.seeds) == ([0.2, 0.4], [*range(9)])
     assert len(longer.runs[0.1]) == 8
-    assert longer.below(4).seeds == [0, 1, 2, 3]
+    assert longer.first(4).seeds == [0, 1, 2, 3]
     assert set(longer.choice()) == {*range(9)}
+
+
+def test_a_look_has_the_first_seeds_wherever_they_begin() -> None:
+    runs = a_grid({0.1: [0.5] * 4, 0.2: [0.4] * 4}).runs
+    shifted = {lr: {s + 1000: r for s, r in of.items()} for lr, of in runs.items()}
+    grid = Grid(shifted, "val/loss")
+    assert grid.first(3).seeds == [1000, 1001, 1002]
+    assert grid.first(None).seeds == grid.seeds
 
 
 def test_the_best_common_rate_is_best_for_all_cells_together() -> None:
@@ -80,6 +88,25 @@ def test_the_best_common_rate_is_best_for_all_cells_together() -> None:
     assert common_rates([one, other]) == [0.1, 0.2, 0.4]
     assert best_common_rate([one, other]) == 0.2
     assert best_common_rate([one, a_grid({0.8: [1.0] * 3})]) is None
+
+
+def test_a_cell_with_large_metrics_does_not_choose_the_common_rate_alone() -> None:
+    large = a_grid({0.1: [2.0] * 3, 0.2: [2.1] * 3})
+    small = a_grid({0.1: [0.02] * 3, 0.2: [0.01] * 3})
+    assert best_common_rate([large, small]) == 0.2
+    without_loss = a_grid({0.1: [0.0] * 3, 0.2: [1.0] * 3})
+    assert best_common_rate([large, without_loss]) == 0.1
+
+
+def test_a_dropped_rate_is_not_the_best_when_a_later_seed_diverges() -> None:
+    first = a_grid({0.1: [0.5] * 4, 0.2: [0.6] * 4, 0.4: [0.9] * 4})
+    grid = Grid(first.runs, first.validation, frozenset({0.4}))
+    diverged = a_run(None, status="diverged")
+    grid = grid.with_runs({0.1: {4: diverged}, 0.2: {4: diverged}})
+    assert set(grid.choice().values()) == {grid.best()} == {0.1}
+    design = a_design(validation="val/loss", rates=list(RATES))
+    cell = summary("a@-", design, grid, None, 0.05)
+    assert (cell.good, cell.at_edge) == ([], True)
 
 
 def test_the_summary_of_a_cell_has_its_curve_and_its_failures() -> None:
