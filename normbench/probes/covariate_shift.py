@@ -17,15 +17,20 @@ probe measures
 l2 is 0 and cosine is 1 without internal covariate shift. l2 is in the units of the
 gradient, which differ between networks; the other two have no units. All are means over
 batches and over layers, without the first layer, which has no layers before it.
+
+With noise after the norms (`normbench/norms/noise.py`), the layers before layer i also
+change because their noise is drawn anew in every step. So G_i has the noise of one
+step in all layers, and G'_i has the noise of the next step in layers 1, ..., i-1.
 """
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from normbench.norms.noise import NoisyNorm
 from normbench.probes.base import PROBES, Trained
 
 MAX_BATCHES = 4
@@ -38,15 +43,18 @@ def covariate_shift(trained: Trained) -> dict[str, float]:
 
     The batches are micro-batches of the first epoch. Each step starts at the trained
     weights, with the state of the optimizer at the end of training and the peak
-    learning rate of the run. The norms work as in training; dropout, clipping, noise
-    after norms and penalties are off. A layer is a module with weights, such as a
-    convolution. The order of the layers is that of their first calls in a forward pass.
-    The gain and the bias of a norm are updated with the layer before it, and their own
-    gradients are not measured. A layer whose gradient is 0 is left out of relative_l2
-    and cosine. All numbers are nan for a network with one layer.
+    learning rate of the run. The norms and the noise after them work as in training;
+    dropout, clipping and penalties are off. Only the noise that is drawn for a whole
+    channel changes with the step, not that of single values (`norm_noise.spread`). A
+    layer is a module with weights, such as a convolution. The order of the layers is
+    that of their first calls in a forward pass. The gain and the bias of a norm are
+    updated with the layer before it, and their own gradients are not measured. A layer
+    whose gradient is 0 is left out of relative_l2 and cosine. All numbers are nan for a
+    network with one layer.
     """
     trained.model.eval()
-    for module in trained.norms:
+    noisy = [m for m in trained.model.modules() if isinstance(m, NoisyNorm)]
+    for module in (*trained.norms, *noisy):
         module.train()
     batches = trained.batches[:MAX_BATCHES]
     layers = _layers_in_order(trained, batches[0])
@@ -58,8 +66,16 @@ def covariate_shift(trained: Trained) -> dict[str, float]:
     return dict(zip(names, means, strict=True))
 
 
-Layer = tuple[bool, list[str]]
-"""Whether the layer is a norm, and the names of its trained parameters."""
+class Layer(NamedTuple):
+    """A module of the network that is updated, by its name.
+
+    `names` are those of its trained parameters. `measured` says whether its gradient is
+    measured: that of a norm is not, and the noise after a norm has none.
+    """
+
+    module: str
+    measured: bool
+    names: list[str]
 
 
 def _layers_in_order(trained: Trained, batch: Tensor) -> list[Layer]:
@@ -75,11 +91,15 @@ def _layers_in_order(trained: Trained, batch: Tensor) -> list[Layer]:
             owner, parametrized, _ = name.partition(".parametrizations.")
             owner = owner if parametrized else name.rpartition(".")[0]
             owners.setdefault(owner, []).append(name)
+    for name, module in model.named_modules():
+        if isinstance(module, NoisyNorm):
+            owners[name] = []
     order: dict[str, Layer] = {}
 
     def remember(owner: str) -> Any:
         def hook(module: nn.Module, args: object) -> None:
-            order.setdefault(owner, (id(module) in in_norms, owners[owner]))
+            measured = bool(owners[owner]) and id(module) not in in_norms
+            order.setdefault(owner, Layer(owner, measured, owners[owner]))
 
         return hook
 
@@ -112,22 +132,28 @@ def _changes(
     model = copy.deepcopy(trained.model)
     weights = dict(model.named_parameters())
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    for position, (is_norm, names) in enumerate(layers):
-        if position > 0 and not is_norm:
+    noisy = {n: m for n, m in model.named_modules() if isinstance(m, NoisyNorm)}
+    forwards = {name: module.forwards for name, module in noisy.items()}
+    for position, layer in enumerate(layers):
+        if position > 0 and layer.measured:
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])  # some norms use their running statistics
+            for name, module in noisy.items():
+                module.forwards = forwards[name]
             after = torch.autograd.grad(
                 _loss(trained, model, batch),
-                [weights[name] for name in names],
+                [weights[name] for name in layer.names],
                 materialize_grads=True,
             )
             yield _compared(
-                torch.cat([before[name].flatten() for name in names]),
+                torch.cat([before[name].flatten() for name in layer.names]),
                 torch.cat([gradient.flatten() for gradient in after]),
             )
         with torch.no_grad():
-            for name in names:
+            for name in layer.names:
                 weights[name].copy_(new_weights[name])
+        if layer.module in noisy:  # from here on, it has the noise of the next step
+            forwards[layer.module] += noisy[layer.module].forwards_per_step
 
 
 def _loss(trained: Trained, model: nn.Module, batch: Tensor) -> Tensor:

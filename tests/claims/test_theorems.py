@@ -27,6 +27,7 @@ TOLERANCES = {
     "brightness-and-contrast": 1e-12,
     "channel-gain-and-bias": 1e-12,
     "every-norm-batch": 0.0,
+    "fixed-moments": 1e-12,
     "group-ends": 1e-12,
     "group-permutation": 1e-12,
     "instance-then-pooling": 1e-12,
@@ -41,8 +42,10 @@ TOLERANCES = {
     "pads-in-training": 1e-8,  # AdamW's eps under rounding
     "rms-of-centred": 1e-12,
     "sample-gain-and-bias": 1e-12,
+    "scale-in-evaluation": 1e-12,
     "weight-decay-scale": 1e-12,
     "weight-std-gain-and-offset": 1e-12,
+    "weights-grow": 1e-9,  # a difference of squared lengths
     "zeroed-pads": 1e-12,
 }
 Falsify = Callable[[pytest.MonkeyPatch], None]
@@ -123,6 +126,7 @@ FALSE: dict[str, list[Falsify]] = {
         lambda patch: patch.setattr(REGISTRY.get("batch"), "uses_other_samples", False),
         only("rms", "batch"),
     ],
+    "fixed-moments": [becomes("batch", "layer_position")],
     "group-ends": [becomes("group", "layer_position")],
     "group-permutation": [becomes("group_permuted", "group")],
     "instance-then-pooling": [becomes("instance", "layer_sample")],
@@ -148,10 +152,12 @@ FALSE: dict[str, list[Falsify]] = {
     "pads-in-training": [becomes("batch_masked", "batch")],
     "rms-of-centred": [becomes("layer_position", "layer_sample")],
     "sample-gain-and-bias": [computes("group", lambda norm, x: x)],
+    "scale-in-evaluation": [becomes("group", "affine")],
     "weight-decay-scale": [becomes("group", "none")],
     "weight-std-gain-and-offset": [
         lambda patch: patch.setattr(WeightStd, "forward", lambda self, w: w)
     ],
+    "weights-grow": [becomes("group", "none")],
     "zeroed-pads": [becomes("batch", "batch_masked")],
 }
 """Theorem -> changes of the program after which the theorem is false."""

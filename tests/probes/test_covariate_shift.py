@@ -15,6 +15,7 @@ from torch.optim import SGD, Optimizer
 
 from normbench.norms.base import Norm, make, names
 from normbench.norms.ghost import Ghost
+from normbench.norms.noise import Noise, NoisyNorm
 from normbench.norms.reparam import weight_std
 from normbench.probes.base import Trained
 from normbench.probes.covariate_shift import MAX_BATCHES, covariate_shift
@@ -137,6 +138,34 @@ def test_without_an_update_no_norm_has_a_shift(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert shift["l2"] == 0
     assert shift["cosine"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["activation", "statistic"])
+def test_the_layers_before_have_the_noise_of_the_next_step(kind: Any) -> None:
+    """Without an update, only the noise before a layer changes its gradient."""
+    noise = Noise(kind, 0.5, 0.25, 0.1, seed=0)
+    model = nn.Sequential(
+        nn.Conv1d(3, 4, 1), NoisyNorm(make("batch", 4), noise, SAMPLES, 0),
+        nn.Conv1d(4, 2, 1), NoisyNorm(make("affine", 2), noise, SAMPLES, 1),
+    ).double()  # fmt: skip
+    x, target = normal(SAMPLES, 3, 5), normal(SAMPLES, 2, 5, seed=1)
+    optimizer = SGD(model.parameters(), 0.0)
+    trained = regression(model, x, target, optimizer)
+
+    def gradient(first: int, last: int) -> Tensor:
+        """Return dL/dW_2 with the noise after these numbers of forwards."""
+        changed = copy.deepcopy(model).train()
+        changed[1].forwards, changed[3].forwards = first, last
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # as in the probe, for the noise of single values
+            trained.task.loss(changed, trained.batches[0]).backward()
+        return torch.cat([p.grad.flatten() for p in changed[2].parameters()])
+
+    # The first forward of the probe gives the order of the layers.
+    same, both = expected(gradient(1, 1), gradient(2, 1)), gradient(2, 2)
+    assert covariate_shift(trained) == pytest.approx(same, rel=1e-9)
+    assert same["cosine"] < 0.999
+    assert same != pytest.approx(expected(gradient(1, 1), both), rel=1e-3)
 
 
 def test_one_layer_has_no_number_and_a_layer_without_gradient_no_cosine() -> None:
