@@ -46,9 +46,9 @@ def registered(claim: Claim, config_dir: Path | None) -> Registered | None:
     path = known[claim.name].resolve()
     if (_git(path, "rev-parse", "--is-shallow-repository") or "").strip() != "false":
         return None
-    log = _git(
-        path, "log", "--follow", "--format=%H %cI", "--name-only", "--", path.name
-    )
+    # With -m, a merge that combined two versions of the yaml is a commit of it too.
+    options = ("--follow", "-m", "--format=%H %cI", "--name-only")
+    log = _git(path, "log", *options, "--", path.name)
     if not log:
         return None
     registration = None

@@ -239,6 +239,10 @@ def _blocks(
     yield wr.PanelGrid(runsets=[runs], panels=panels)
 
 
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
+
+
 def verdict_table(verdicts: Sequence[Verdict]) -> str:
     """Return a Markdown table with a row for each part of a claim."""
     if not verdicts:
@@ -249,7 +253,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> str:
             verdict.claim,
             words.headline(part),
             part.sentence,
-            ". ".join(words.findings(part, verdict)),
+            " ".join(map(_sentence, words.findings(part, verdict))),
             part.scope,
         )
         for verdict in verdicts

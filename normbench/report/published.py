@@ -67,5 +67,8 @@ def published_line(line: str) -> str:
 
 
 def published_for(claim: str, design: str) -> list[Published]:
-    """Return the published series to draw beside one design of a claim."""
+    """Return the published series to draw beside one design of a claim.
+
+    `design` is its name in the yaml of the claim, which does not name a data set.
+    """
     return [source for source in published() if design in source.shown.get(claim, [])]

@@ -5,7 +5,6 @@ module, so that all of them show the same text.
 """
 
 from collections.abc import Iterable, Sequence
-from math import isfinite
 from typing import NamedTuple
 
 from normbench.verdicts.design import Says
@@ -38,6 +37,8 @@ SPENDINGS: dict[Spending, str] = {
     "obrien_fleming": "O'Brien-Fleming",
     "kim_demets": "Kim-DeMets",
 }
+MAX_MARGINS = 10.0
+"""Limit of the axis of contrasts, in margins."""
 MIN_SHARE_SEVERAL = 0.05
 """The smallest share of several crossings that the text of a crossover mentions."""
 
@@ -76,15 +77,18 @@ def numbers(contrast: ContrastVerdict, alpha: float) -> Numbers | None:
 
 
 def axis_limit(design: DesignVerdict) -> float:
-    """Return an L such that [-L, L] contains all intervals and margins of a design."""
+    """Return an L such that the axis [-L, L], in margins, contains all intervals.
+
+    Each contrast of a design has its own margin as the unit, because contrasts of
+    several scales and metrics have no other common unit. L is at most MAX_MARGINS.
+    """
     limits = [
-        abs(value)
+        abs(value) / contrast.margin
         for contrast in design.contrasts
-        if contrast.effect is not None
-        for value in (contrast.low, contrast.high, contrast.margin)
-        if value is not None and isfinite(value)
+        if contrast.interval is not None
+        for value in contrast.interval[:2]
     ]
-    return 1.05 * max(limits, default=1.0)
+    return min(MAX_MARGINS, 1.05 * max([1.0, *limits]))
 
 
 def metrics(design: DesignVerdict) -> list[str]:

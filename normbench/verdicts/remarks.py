@@ -94,8 +94,12 @@ def with_remarks(verdict: Verdict, folder: Path) -> Verdict:
 def filled(text: str, verdict: Verdict) -> str:
     """Return a finding with numbers in its places.
 
-    Raises ValueError for a place that the verdict has no number for.
+    Raises ValueError for a place that the verdict has no number for, and for a brace
+    without its partner.
     """
+    rest = PLACE.sub("", text)
+    if "{" in rest or "}" in rest:
+        raise ValueError(f"{text!r} has a {{ or }} that belongs to no place")
     return PLACE.sub(lambda place: _number(place[1], verdict), text)
 
 
@@ -116,6 +120,10 @@ def _number(place: str, verdict: Verdict) -> str:
     cells = {cell.cell: cell for cell in design.cells}
     if name in cells and third in cells[name].mean:
         return mean_text(cells[name].mean[third], third)
+    if name in cells and name not in contrasts:
+        known = did_you_mean(third, cells[name].mean) if len(fields) == 3 else ""
+        wrong = f"no metric {third!r}; {known}" if known else "a cell needs a METRIC"
+        raise ValueError(f"{{{place}}}: {wrong}")
     if name not in contrasts:
         known = did_you_mean(name, [*contrasts, *cells])
         raise ValueError(f"{{{place}}}: no contrast or cell {name!r}; {known}")

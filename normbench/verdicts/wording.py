@@ -34,14 +34,22 @@ def value_text(value: float, scale: Scale, metric: str, *, sign: bool = True) ->
 
 
 def margin_text(contrast: ContrastVerdict) -> str:
-    """Return the margin with its unit, such as "10 %" or "0.5 points"."""
-    scale, metric = contrast.scale, contrast.metric
-    which = unit(scale, metric)
+    """Return the margin with its unit, such as "+10 % or -9.09 %" or "0.5 points".
+
+    A ratio of 1.1 has the same distance from 1 as its inverse, which is 9.09 % less.
+    """
+    if unit(contrast.scale, contrast.metric) == "%":
+        margins = (_margin_on_one_side(contrast, higher=up) for up in (True, False))
+        return "+{} or -{}".format(*margins)
+    return _margin_on_one_side(contrast, higher=True)
+
+
+def _margin_on_one_side(contrast: ContrastVerdict, *, higher: bool) -> str:
+    margin, which = contrast.margin, unit(contrast.scale, contrast.metric)
     if which == "%":
-        return f"{100 * (exp(contrast.margin) - 1):.3g} %"
-    if which == "points":
-        return f"{100 * contrast.margin:.3g} points"
-    return f"{contrast.margin:.3g}"
+        share = abs(exp(margin if higher else -margin) - 1)
+        return f"{100 * share:.3g} %"
+    return f"{100 * margin:.3g} points" if which == "points" else f"{margin:.3g}"
 
 
 def estimate_text(contrast: ContrastVerdict, *, interval: bool) -> str:
@@ -68,18 +76,16 @@ def mean_text(mean: float, metric: str) -> str:
 def answer(contrast: ContrastVerdict) -> str:
     """Return direction and size of a contrast in words, "" without an effect.
 
-    Such as "lower by 12.0 % [5.0, 18.2], which is small: the margin is 25 %".
+    Such as "lower by 12.0 % [5.0, 18.2]; smaller than the margin of 20 %".
     """
     shown = contrast.interval
-    if contrast.effect is None or shown is None:
-        return ""
-    scale, metric, margin = contrast.scale, contrast.metric, margin_text(contrast)
-    if contrast.decision == "not tested":
+    if contrast.effect is None or shown is None or contrast.decision == "not tested":
         return ""
     if contrast.size is None:
         estimate = estimate_text(contrast, interval=True)
-        return f"{estimate}; margin {margin}"
-    higher = contrast.effect > 0
+        return f"{estimate}; margin {margin_text(contrast)}"
+    scale, metric, higher = contrast.scale, contrast.metric, contrast.effect > 0
+    margin = _margin_on_one_side(contrast, higher=higher)
     # A ratio below 1 is turned around to per cent of what is lower.
     ends = sorted(shown[:2], key=abs)
     low, high = (value_text(end, scale, metric, sign=False).lstrip("-") for end in ends)

@@ -74,6 +74,34 @@ def test_the_time_is_that_of_the_first_commit_with_this_registration(
     assert again is not None and again.commit == back
 
 
+def test_a_merge_of_two_versions_registers_the_result(tmp_path: Path) -> None:
+    file = put(TINY, tmp_path) / "claim" / "tiny.yaml"
+    git(tmp_path, "init", "-q", "-b", "one")
+    commit(tmp_path, 1)
+    git(tmp_path, "checkout", "-q", "-b", "two")
+    text = file.read_text()
+    file.write_text(text.replace("statement: a is", "statement: A is"))
+    commit(tmp_path, 2)
+    git(tmp_path, "checkout", "-q", "one")
+    file.write_text(text.replace("margin: 0.01", "margin: 0.02"))
+    commit(tmp_path, 3)
+    date = "2026-01-04T00:00:00+00:00"
+    git(tmp_path, "merge", "-q", "two", "-m", "Merge", date=date)
+    merge = git(tmp_path, "rev-parse", "HEAD")
+    known = registered(read_claim("tiny", tmp_path), tmp_path)
+    assert known is not None
+    assert (known.commit, known.time[:10]) == (merge, "2026-01-04")
+    # A merge that only brings a commit is not the commit that registered.
+    git(tmp_path, "checkout", "-q", "-b", "three")
+    file.write_text(file.read_text().replace("margin: 0.02", "margin: 0.03"))
+    third = commit(tmp_path, 5)
+    git(tmp_path, "checkout", "-q", "one")
+    date = "2026-01-06T00:00:00+00:00"
+    git(tmp_path, "merge", "-q", "--no-ff", "three", "-m", "Merge", date=date)
+    known = registered(read_claim("tiny", tmp_path), tmp_path)
+    assert known is not None and known.commit == third
+
+
 def test_a_history_that_is_cut_off_says_nothing(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     put(TINY, whole)

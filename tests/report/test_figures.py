@@ -176,12 +176,18 @@ def batch() -> Verdict:
 
 def test_published_figures_are_marked_as_published(batch: Verdict) -> None:
     (outcome,) = batch.outcomes
-    designs = [outcome.model_copy(update={"name": "norm_batch"}), outcome]
+    on_digits = {"name": "norm_batch-digits", "data": "digits"}
+    designs = [
+        outcome.model_copy(update={"name": "norm_batch"}),
+        outcome.model_copy(update=on_digits),
+        outcome,
+    ]
     changes = {"claim": "batch-size-dependence", "outcomes": designs}
     drawn = verdict_figures(batch.model_copy(update=changes))
-    texts = written(drawing.svg(drawn["norm_batch"]))
-    assert "published: Wu & He 2018" in texts
-    assert "batch, Wu & He 2018" in texts
+    for name in ("norm_batch", "norm_batch-digits"):
+        texts = written(drawing.svg(drawn[name]))
+        assert "published: Wu & He 2018" in texts
+        assert "batch, Wu & He 2018" in texts
     assert "published" not in written(drawing.svg(drawn["made_up"]))
 
 
@@ -192,7 +198,7 @@ def test_published_series_name_existing_designs_arms_and_levels() -> None:
         for name, designs in source.shown.items():
             claim = read_claim(name)
             for design_name in designs:
-                design = claim.designs()[design_name]
+                design = {**claim.mechanisms, **claim.outcomes}[design_name]
                 if levels == {"-"}:
                     assert source.series.keys() <= design.arms.keys()
                 else:

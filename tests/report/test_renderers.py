@@ -18,7 +18,7 @@ from normbench.report.dashboard import verdict_table
 from normbench.report.figures.verdict import verdict_figures
 from normbench.report.page import page
 from normbench.report.page.material import ClaimEntry, gather
-from normbench.report.text.verdict import verdict_text
+from normbench.report.text.verdict import plot, verdict_text
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Verdict
 
@@ -189,12 +189,52 @@ def test_every_renderer_shows_headlines_findings_and_scopes(rendered: str) -> No
                 *(f"  {dash}{line}" for line in lines),
                 f"  for {part.scope}",
             ]
-            row = [verdict.claim, headline, part.sentence, ". ".join(lines), part.scope]
+            sentences = " ".join(f"{line.removesuffix('.')}." for line in lines)
+            row = [verdict.claim, headline, part.sentence, sentences, part.scope]
             assert f"| {' | '.join(row)} |" in table
             for text in (f">{part.shown}</span>", part.sentence, *limits, *lines):
                 assert text in shown.partition("\n</div>")[0], text
         # Nothing else is printed without --details.
         assert not any("THEOREM" in line or "lr " in line for line in printed)
+
+
+def test_contrasts_of_all_scales_have_an_axis_in_margins() -> None:
+    verdict = verdicts()[-1]
+    (mechanism,), (outcome,) = verdict.mechanisms, verdict.outcomes
+    two = mechanism.contrasts[0], outcome.contrasts[0]
+    assert [contrast.scale for contrast in two] == ["ratio", "difference"]
+
+    def with_ends(low: float, effect: float, high: float) -> DesignVerdict:
+        """Return a design with both contrasts; the numbers are in margins."""
+        ends = {"low": low, "effect": effect, "high": high}
+        decided = {"says": "less", "decision": "confirmed", "size": "clear"}
+        contrasts = [
+            contrast.model_copy(
+                update={name: x * contrast.margin for name, x in ends.items()} | decided
+            )
+            for contrast in two
+        ]
+        return mechanism.model_copy(update={"contrasts": contrasts})
+
+    for design, limit, drawn, end in (
+        (with_ends(-2, -1.5, -1), 2.1, " -----o---(         |         )", "-"),
+        (with_ends(-30, -25, -5), 10, "<----------       ( | )", "<"),
+    ):
+        assert words.axis_limit(design) == pytest.approx(limit)
+        lines = [plot(contrast, limit) for contrast in design.contrasts]
+        assert lines == [drawn, drawn], lines
+        one, other = (page.bar(contrast, limit) for contrast in design.contrasts)
+        assert one == pytest.approx(other)
+        assert (one.effect == 0) == (end == "<")
+
+
+def test_only_negative_numbers_have_minus_signs() -> None:
+    minus = "\N{MINUS SIGN}"
+    text = "how-digits, 14x14-pixels at lr 1e-05: -1.5 [-2, -.5], +1 % or -1 %"
+    assert page.with_minus_signs(text) == (
+        f"how-digits, 14x14-pixels at lr 1e-05: {minus}1.5 [{minus}2, {minus}.5], "
+        f"+1 % or {minus}1 %"
+    )
 
 
 def test_without_a_written_finding_each_tested_statement_has_a_line() -> None:

@@ -156,7 +156,15 @@ def test_remarks_that_are_wrong_are_named(folder: Path) -> None:
         ),
         (
             'registration: OWN\nfindings: {size: "{made_up | a@2 | test/eror}"}',
-            "no contrast or cell 'a@2'",
+            "no metric 'test/eror'; did you mean 'test/error'",
+        ),
+        (
+            'registration: OWN\nfindings: {size: "{made_up | a@2}"}',
+            "a cell needs a METRIC",
+        ),
+        (
+            'registration: OWN\nfindings: {size: "It is {made_up | a@2."}',
+            "has a { or } that belongs to no place",
         ),
     ):
         (folder / "remarks.yaml").write_text(remarks.replace("OWN", own))

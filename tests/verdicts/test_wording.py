@@ -67,7 +67,7 @@ def test_a_ratio_that_is_too_large_stays_a_number() -> None:
 def test_margins_have_the_unit_of_the_effect() -> None:
     for changes, text in (
         ({"margin": 0.005}, "0.5 points"),
-        ({"margin": log(1.1), "scale": "ratio"}, "10 %"),
+        ({"margin": log(1.15), "scale": "ratio"}, "+15 % or -13 %"),
         ({"margin": 0.05, "scale": "log2"}, "0.05"),
         ({"margin": 0.05, "metric": "test/loss"}, "0.05"),
     ):
@@ -115,10 +115,15 @@ def test_direction_and_size_are_two_answers() -> None:
     assert answer(by_name["f against b (skipped)"]) == ""
 
 
-def test_the_ends_of_a_lower_ratio_are_turned_around() -> None:
-    contrast = with_numbers(
-        scale="ratio", effect=log(0.8), low=log(0.7), high=log(0.9), margin=log(1.1)
+def test_a_lower_ratio_has_the_margin_of_the_inverse() -> None:
+    ratio = {"scale": "ratio", "margin": log(1.15)}
+    low, middle, high = log(0.7), log(0.8), log(0.86)
+    lower = with_numbers(**ratio, effect=middle, low=low, high=high)
+    # 14 % less is more than the inverse of 15 % more.
+    assert answer(lower) == (
+        "lower by 20.0 % [14.0, 30.0]; clearly more than the margin of 13 %"
     )
-    assert answer(contrast) == (
-        "lower by 20.0 % [10.0, 30.0]; clearly more than the margin of 10 %"
+    higher = with_numbers(**ratio, effect=-middle, low=-high, high=-low)
+    assert answer(higher) == (
+        "higher by 25.0 % [16.3, 42.9]; clearly more than the margin of 15 %"
     )

@@ -14,14 +14,11 @@ from normbench.report.figures.series import hide_y_axis, metric_label
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict
 from normbench.verdicts.wording import margin_text
 
-MAX_MARGINS = 10.0
-"""Limit of the axis in margins; an arrow marks an effect beyond it."""
-
 
 def forest(design: DesignVerdict, alpha: float, title: str) -> Figure:
     """Draw the effect of each contrast of a design with its intervals.
 
-    The axis is in units of each contrast's margin.
+    The axis is in units of each contrast's margin. An arrow marks an effect beyond it.
     """
     rows = [
         (contrast, str(formatted).replace("-", "\N{MINUS SIGN}"))
@@ -81,7 +78,7 @@ def balanced(text: str, width: int) -> str:
 
 
 def _limits(contrasts: Sequence[ContrastVerdict]) -> tuple[float, float]:
-    """Return the limits of the axis in margins, at most MAX_MARGINS from 0."""
+    """Return the limits of the axis in margins, at most `words.MAX_MARGINS` from 0."""
     values = [
         value / contrast.margin
         for contrast in contrasts
@@ -90,8 +87,8 @@ def _limits(contrasts: Sequence[ContrastVerdict]) -> tuple[float, float]:
     ]
     room = 0.04 * (max(values) - min(values))
     return (
-        max(-MAX_MARGINS, min(-1.6, min(values) - room)),
-        min(MAX_MARGINS, max(1.6, max(values) + room)),
+        max(-words.MAX_MARGINS, min(-1.6, min(values) - room)),
+        min(words.MAX_MARGINS, max(1.6, max(values) + room)),
     )
 
 

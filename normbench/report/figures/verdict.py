@@ -115,7 +115,9 @@ def _cells(
         design=design,
         registered=registered,
         panels=panels,
-        published=published_for(verdict.claim, design.name),
+        published=published_for(
+            verdict.claim, design.name.removesuffix(f"-{design.data}")
+        ),
         levels=_unique(design.cells, level_of),
         title=title,
         description="\n".join([design.question, *in_words(panels), *lines]),

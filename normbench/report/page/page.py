@@ -7,6 +7,7 @@ sentences, configs), and the scripts insert it as text, never as markup.
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -120,7 +121,7 @@ def _html(
     )
     filters: dict[str, Callable[..., str | list[str]]] = {
         "number": number,
-        "minus": lambda text: text.replace("-", "\N{MINUS SIGN}"),
+        "minus": with_minus_signs,
         "anchor": anchor,
         "published": published_line,
         "other_estimates": words.other_estimates,
@@ -175,19 +176,25 @@ def number(value: float) -> str:
     return f"{value:.2e}"
 
 
+def with_minus_signs(text: str) -> str:
+    """Return `text` with a minus sign in each negative number; hyphens stay."""
+    return re.sub(r"(?<![\w)])-(?=[\d.])", "\N{MINUS SIGN}", text)
+
+
 def anchor(text: str) -> str:
     """Return the id of the section of a claim, for links; it is valid for any name."""
     return "claim-" + "".join(c if c.isalnum() or c in "-_" else "_" for c in text)
 
 
 def bar(contrast: ContrastVerdict, limit: float) -> Bar:
-    """Return the place of a contrast on an axis from -limit to limit.
+    """Return the place of a contrast on an axis from -`limit` to `limit`, in margins.
 
-    The contrast must have an effect.
+    What is beyond the axis is at its end. The contrast must have an effect.
     """
 
     def per_cent(value: float) -> float:
-        return round(100 * min(1.0, max(0.0, (value / limit + 1) / 2)), 2)
+        share = (value / (limit * contrast.margin) + 1) / 2
+        return round(100 * min(1.0, max(0.0, share)), 2)
 
     assert contrast.effect is not None and contrast.interval is not None
     return Bar(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from normbench.report import words
 from normbench.report.published import published_line
 from normbench.report.text.paragraph import paragraph
-from normbench.verdicts.design import Contrast, Design
+from normbench.verdicts.design import Contrast, DataSet, Design
 from normbench.verdicts.registration import Claim
 
 RELATIONS = {
@@ -78,7 +78,7 @@ def _design(design: Design, width: int) -> Iterator[str]:
 
     yield row("common", design.common)
     for name, data in design.data.items():
-        yield row("data", f"{name}: {data.overrides}")
+        yield row("data", f"{name}: {data.overrides}{_instead(data, design)}")
     for arm, overrides in design.arms.items():
         yield row("arm", f"{arm}: {overrides}")
     for level, overrides in design.levels.items():
@@ -106,6 +106,16 @@ def _design(design: Design, width: int) -> Iterator[str]:
     for crossing in design.crossovers:
         cross = f"level at which curves of {crossing.metric} cross, not judged"
         yield row("reported", f"{crossing.name}: {cross}")
+
+
+def _instead(data: DataSet, design: Design) -> str:
+    """Return what a data set has instead of the gate and the rates of its design."""
+    text = ""
+    if data.below is not None:
+        text += f"; gate {design.gate.metric} < {data.below:g}"
+    if data.rates is not None:
+        text += f"; lr {', '.join(f'{lr:g}' for lr in data.rates)}"
+    return text
 
 
 def _contrast(contrast: Contrast) -> str:

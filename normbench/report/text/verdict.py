@@ -146,15 +146,17 @@ def _contrast(
 
 
 def plot(contrast: ContrastVerdict, limit: float) -> str:
-    """Return the interval of a contrast as a line of text from -limit to limit.
+    """Return the interval of a contrast as a line of text.
 
-    `-` is the interval, `o` the effect, `|` zero; `(` and `)` are the margins. For
-    example, "  (  |  ) --o--" is an interval above the margin.
+    The line goes from -`limit` to `limit`, in margins of the contrast. `-` is the
+    interval, `o` the effect, `|` zero; `(` and `)` are the margins. For example,
+    "  (  |  ) --o--" is an interval above the margin. `<` or `>` is an effect beyond
+    the line.
     """
     assert contrast.effect is not None and contrast.interval is not None
 
     def column(value: float) -> int:
-        share = (value / limit + 1) / 2
+        share = (value / (limit * contrast.margin) + 1) / 2
         return min(PLOT_WIDTH - 1, max(0, round(share * (PLOT_WIDTH - 1))))
 
     line = [" "] * PLOT_WIDTH
@@ -163,5 +165,6 @@ def plot(contrast: ContrastVerdict, limit: float) -> str:
     line[column(0.0)] = "|"
     line[column(-contrast.margin)] = "("
     line[column(contrast.margin)] = ")"
-    line[column(contrast.effect)] = "o"
+    beyond = abs(contrast.effect) > limit * contrast.margin
+    line[column(contrast.effect)] = "<>"[contrast.effect > 0] if beyond else "o"
     return "".join(line).rstrip()
