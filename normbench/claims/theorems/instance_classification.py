@@ -49,7 +49,8 @@ def instance_then_pooling() -> Finding:
 def brightness_and_contrast() -> Finding:
     """Behind a valid or reflecting convolution, instance loses brightness and contrast.
 
-    Each image gets a bias and a gain before a convolution without bias; eps is 1e-18.
+    It loses hue too, if hue is a bias of each channel of the image. Each image gets
+    biases and a gain before a convolution without bias; eps is 1e-18.
     With zero padding, the output does depend on brightness: the bias of the image adds
     one number to the convolution inside, and another number next to the border.
     """
@@ -58,10 +59,12 @@ def brightness_and_contrast() -> Finding:
     weights = torch.randn(CHANNELS, 3, 3, 3, generator=generator, dtype=torch.float64)
     gain = torch.tensor([0.5, 0.8, 1.5, 2.0], dtype=x.dtype)[:, None, None, None]
     bias = torch.tensor([-0.3, -0.1, 0.2, 0.4], dtype=x.dtype)[:, None, None, None]
+    tint = torch.rand(4, 3, 1, 1, generator=generator, dtype=x.dtype) - 0.5
     changes = {
         "brightness": x + bias,
         "contrast": (x - 0.5) * gain + 0.5,
-        "both": x * gain + bias,
+        "hue": x + tint,
+        "all": (x + tint) * gain + bias,
     }
     changes_of_output = {
         (padding, change): difference(
