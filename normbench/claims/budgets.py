@@ -14,7 +14,8 @@ def designs_for(claim: Claim, budget: BudgetName) -> dict[str, Design]:
     """Return the designs of `claim`, reduced to what `budget` runs.
 
     A full check runs all designs as they are registered. A quick check runs what
-    `claim.quick` names. A smoke check trains two cells of each design for ten steps.
+    `claim.quick` names. A smoke check trains the cells of one contrast of each design
+    for ten steps.
     """
     if budget == "full":
         return dict(claim.designs())
@@ -32,7 +33,9 @@ def designs_for(claim: Claim, budget: BudgetName) -> dict[str, Design]:
         if budget == "smoke":
             # The first contrast is a primary contrast, if the design has one.
             first, *_ = sorted(design.contrasts, key=lambda c: not c.primary)
-            cells = list(weights_of(first, design))[:2]
+            cells = list(weights_of(first, design))
+            if first.weights is None:
+                cells = cells[:2]  # two levels give a slope
             overrides = f"{overrides} {SMOKE_OVERRIDES}"
             design = design.model_copy(update={"crossovers": []})
         designs[name] = _reduced(design, cells, overrides)

@@ -15,10 +15,10 @@ STEPS = 5
 def scale_in_evaluation() -> Finding:
     """Shorter weights change batch unless it gets new statistics, and never group.
 
-    An average of weights is shorter than they are, if they differ. The CNN is trained
-    for 5 steps in float64, and then all convolutions that a norm follows are multiplied
-    by 0.8. The logits stay the same with group, and with batch if its statistics are
-    those of the new weights (here those of the batch). The controls are batch with the
+    An average of weights that differ is shorter than they are. The CNN is trained for 5
+    steps in float64, and then all convolutions that a norm follows are multiplied by
+    0.8. The logits stay the same with group, and with batch if its statistics are those
+    of the new weights (here those of the batch). The controls are batch with the
     running statistics of the old weights, and the affine map without a norm; eps is
     1e-18.
     """
