@@ -35,14 +35,15 @@ class Remarks(BaseModel):
     """Remarks on the verdict of the registration with the hash `registration`.
 
     They do not apply to verdicts of other registrations. `findings` has a sentence with
-    places for each part, and `withdrawn` has the reason for each part whose headline is
-    no longer valid.
+    places for each part, `findings_ko` has the same in Korean for docs/note.ko.md, and
+    `withdrawn` has the reason for each part whose headline is no longer valid.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     registration: str
     findings: dict[str, Text] = {}
+    findings_ko: dict[str, Text] = {}
     withdrawn: dict[str, Text] = {}
 
 
@@ -77,7 +78,7 @@ def with_remarks(verdict: Verdict, folder: Path) -> Verdict:
     names = [part.name for part in verdict.parts]
     parts = []
     try:
-        for name in (*remarks.findings, *remarks.withdrawn):
+        for name in (*remarks.findings, *remarks.findings_ko, *remarks.withdrawn):
             if name not in names:
                 raise ValueError(f"no part {name!r}; {did_you_mean(name, names)}")
         for part in verdict.parts:

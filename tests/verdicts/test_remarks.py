@@ -134,6 +134,7 @@ def test_remarks_that_are_wrong_are_named(folder: Path) -> None:
         ("registration: OWN\nwithdrawn: {size: ''}", "size"),
         ("registration: OWN\nwithdrawn: {sise: a}", "did you mean 'size'"),
         ("registration: OWN\nfindings: {sise: a}", "no part 'sise'"),
+        ("registration: OWN\nfindings_ko: {sise: a}", "no part 'sise'"),
         (
             'registration: OWN\nfindings: {size: "{a}"}',
             "{a} is not {DESIGN | CONTRAST}",
