@@ -17,6 +17,7 @@ from normbench.records.store import Results, RunWriter
 from normbench.sweeps.engines.base import Work
 from normbench.sweeps.round import Rounds
 from normbench.training.environment import environment
+from normbench.verdicts.counting import ModelCensus
 from normbench.verdicts.registration import BudgetName, Claim
 from normbench.verdicts.verdict import Verdict
 
@@ -75,7 +76,12 @@ def in_folder(folder: Path) -> Rounds:
 
 
 def checked(
-    claim: Claim, folder: Path, budget: BudgetName = "full", arm: str | None = None
+    claim: Claim,
+    folder: Path,
+    budget: BudgetName = "full",
+    arm: str | None = None,
+    counted: ModelCensus | None = None,
 ) -> Verdict:
     request = Request(in_folder(folder / "runs"), budget, ENGINE)
-    return check(claim, prepare(claim, request, arm), "normbench claim check tiny")
+    command = "normbench claim check tiny"
+    return check(claim, prepare(claim, request, arm), command, counted=counted)

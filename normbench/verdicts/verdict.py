@@ -1,20 +1,21 @@
 """The types of a verdict: the result of checking a claim.
 
-A claim is a sentence with parts. Theorems and contrasts bear on the parts; together
-they give each part a headline.
+A claim is a sentence with parts. Theorems, censuses and contrasts bear on the parts;
+together they give each part a headline.
 """
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
+from normbench.verdicts.counting import CensusVerdict
 from normbench.verdicts.design import Bears, Says, Scale
 
 Decision = Literal[
     "confirmed", "contradicted", "no relevant difference", "not decided", "not tested"
 ]
-"""What the runs, or the check of a theorem, say of a statement.
+"""What the runs, the counted models, or the check of a theorem say of a statement.
 
 no relevant difference: the statement is a difference, and the interval of the effect
 includes 0 and lies within the margins.
@@ -35,8 +36,8 @@ Headline = Literal[
 """What is said of a part of a claim; "withdrawn" if a remark withdrew it."""
 
 Result = Literal["for", "small", "against", "open", "not tested"]
-"""What a theorem or a contrast says of its part; small: a difference within the
-margins."""
+"""What a theorem, a census or a contrast says of its part; small: a difference within
+the margins."""
 
 Kind = Literal["theorem", "mechanism", "outcome", "census"]
 
@@ -360,8 +361,8 @@ class Verdict(_Reported):
 
     `caveats` limit all headlines: mixed code or devices, failed runs, rates that this
     check did not choose. `registered` is null if git does not know the yaml, and
-    `first_run` is the time at which the first run of the verdict began.
-    `census_failures` has the models of each zoo that could not be built, with errors.
+    `first_run` is the time at which the first run of the verdict began. `census` has
+    the rules on models, which only a full check judges.
     """
 
     format: Literal[2] = 2
@@ -378,8 +379,7 @@ class Verdict(_Reported):
     theorems: list[TheoremVerdict]
     mechanisms: list[DesignVerdict]
     outcomes: list[DesignVerdict]
-    census: dict[str, dict[str, int]] = {}
-    census_failures: dict[str, dict[str, str]] = {}
+    census: list[CensusVerdict] = []
     published: list[str] = []
     confounds: list[str] = []
     seen: list[str] = []
@@ -387,6 +387,15 @@ class Verdict(_Reported):
     command: str
     started: str
     environment: dict[str, list[str]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_old_census(cls, plain: object) -> object:
+        """Read verdicts whose censuses were empty objects, before there were rules."""
+        if isinstance(plain, dict) and plain.get("census") == {}:
+            old = {"census", "census_failures"}
+            return {key: value for key, value in plain.items() if key not in old}
+        return plain
 
     @property
     def designs(self) -> Sequence[DesignVerdict]:
