@@ -1,6 +1,8 @@
 """The census counts every model, or reports why it could not be built."""
 
+from collections import Counter
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torchvision import models
+from verdicts_made import CLAIMS
 
 from normbench.claims import census, zoos
 from normbench.errors import NormbenchError, RequestError
@@ -16,7 +19,9 @@ from normbench.verdicts.counting import (
     MAX_REASON,
     ModelCensus,
     Unit,
+    judge_census,
 )
+from normbench.verdicts.registration import read_claim
 
 LABELS = {
     "torchvision classification": "torchvision, {:,} {}s for classification",
@@ -160,3 +165,68 @@ def test_a_long_reason_is_cut() -> None:
 
     counted = census.count("default_norms", a_zoo(["one"], build))
     assert len(counted.failures["one"]) == MAX_REASON
+
+
+def test_the_pages_of_the_claims_quote_the_committed_censuses() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "claims"
+    default = census.read(CLAIMS / "batch-default" / census.FILE)
+    norms = default.counts["default_norms"]
+    page = (docs / "batch-default.md").read_text(encoding="utf-8")
+    for (zoo, label), unit in product(LABELS.items(), UNITS):
+        tally = norms[zoo].tally(unit)
+        batch, layer = tally.certain["batch"], tally.certain["layer"]
+        without = tally.certain["none"]
+        others = tally.certain.total() - batch - layer - without
+        what = label.format(tally.total, unit)
+        row = what, batch, layer, others, without, tally.tied
+        assert f"| {' | '.join(map(str, row))} |" in page
+        if (zoo, unit) != ("torchvision classification", "module"):
+            assert f"({batch / tally.total:.0%}".replace("%", " %)") in page
+        assert norms[zoo].failures == {}
+    axes = census.read(CLAIMS / "layernorm-axes" / census.FILE)
+    assert axes.versions == default.versions
+    assert f"torchvision {axes.versions['torchvision']}" in page
+    page = (docs / "layernorm-axes.md").read_text(encoding="utf-8")
+    for (zoo, label), unit in product(LABELS.items(), UNITS):
+        counted = axes.counts["layer_norm_axes"][zoo]
+        tally = counted.tally(unit, THREE)
+        numbers = [tally.certain[reading] for reading in THREE]
+        row_of_three = label.format(tally.total, unit), *numbers, tally.tied
+        assert f"| {' | '.join(map(str, row_of_three))} |" in page
+        assert all(f"`{model}`" in page for model in counted.failures)
+
+
+REGISTERED = {
+    "batch-default": [
+        ("confirmed", 57, 80),
+        ("confirmed", 10, 17),
+        ("contradicted", 660, 1371),
+        ("confirmed", 54, 98),
+        ("confirmed", 660, 1371),
+    ],
+    "layernorm-axes": [
+        ("contradicted", 0, 10),
+        ("contradicted", 0, 2),
+        ("contradicted", 35, 282),
+        ("contradicted", 5, 28),
+    ],
+}
+"""Decision, count and total of the rules of each claim, as its `seen` says."""
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_registered_rules_decide_on_the_committed_censuses_what_was_seen(
+    name: str,
+) -> None:
+    claim = read_claim(name)
+    counted = census.read(CLAIMS / name / census.FILE)
+    judged = [judge_census(rule, counted) for rule in claim.census]
+    results = [(each.decision, each.count, each.total) for each in judged]
+    assert results == REGISTERED[name]
+    primary = [each for each in judged if each.bears != "context"]
+    for each in primary:
+        assert f"{each.count} of {each.total}" in claim.seen[0]
+    # No unit alone decides: both bear on the part, for each library.
+    assert Counter((each.library, each.unit) for each in primary) == Counter(
+        product(("torchvision", "timm"), UNITS)
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normbench.claims import theorems
@@ -38,6 +38,7 @@ TOLERANCES = {
     "pads-in-evaluation": 1e-12,
     "pads-in-training": 1e-8,  # AdamW's eps under rounding
     "sample-gain-and-bias": 1e-12,
+    "transformer-norms": 0.0,
     "weight-decay-scale": 1e-12,
     "weight-std-gain-and-offset": 1e-12,
     "zeroed-pads": 1e-12,
@@ -139,6 +140,11 @@ FALSE: dict[str, list[Falsify]] = {
     "pads-in-evaluation": [becomes("layer_position", "instance")],
     "pads-in-training": [becomes("batch_masked", "batch")],
     "sample-gain-and-bias": [computes("group", lambda norm, x: x)],
+    "transformer-norms": [
+        lambda patch: patch.setattr(
+            nn.LayerNorm, "forward", lambda layer, x: F.layer_norm(x, x.shape[1:])
+        )
+    ],
     "weight-decay-scale": [becomes("group", "none")],
     "weight-std-gain-and-offset": [
         lambda patch: patch.setattr(WeightStd, "forward", lambda self, w: w)

@@ -18,10 +18,11 @@ from normbench.report.dashboard import verdict_table
 from normbench.report.figures.verdict import verdict_figures
 from normbench.report.page import page
 from normbench.report.page.material import ClaimEntry, gather
+from normbench.report.text.claim import claim_text
 from normbench.report.text.verdict import verdict_text
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Verdict
-from normbench.verdicts.wording import census_text, rule_text
+from normbench.verdicts.wording import census_text, contradiction_text, rule_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -258,3 +259,17 @@ def test_the_readme_has_the_headlines_of_each_claim(name: str) -> None:
     assert re.sub(r"^\[(.*?)\]\(.*?\)", r"\1", sentence) == read_claim(name).statement
     expected = words.headlines(committed(name)) if name in NAMES else "-"
     assert headlines == expected
+
+
+@pytest.mark.parametrize("name", ["batch-default", "layernorm-axes"])
+def test_a_registered_rule_says_what_would_contradict_it(name: str) -> None:
+    claim = read_claim(name)
+    statements = {theorem.check: "" for theorem in claim.theorems}
+    text = claim_text(claim, statements, [], 10_000)
+    assert claim.census
+    for rule in claim.census:
+        (line,) = (each for each in text.splitlines() if f"- {rule.name}: " in each)
+        assert rule_text(rule) in line and rule.reason in line
+        assert f"contradicted by {contradiction_text(rule)}" in line
+        if rule.part is not None:
+            assert f"bears {rule.bears} {rule.part}" in line
