@@ -17,6 +17,7 @@ from normbench.records.store import Results, RunWriter
 from normbench.sweeps.engines.base import Work
 from normbench.sweeps.round import Rounds
 from normbench.training.environment import environment
+from normbench.verdicts.counting import ModelCensus
 from normbench.verdicts.registration import BudgetName, Claim
 from normbench.verdicts.verdict import Verdict
 
@@ -80,7 +81,9 @@ def checked(
     budget: BudgetName = "full",
     arm: str | None = None,
     first_seed: int = 0,
+    counted: ModelCensus | None = None,
 ) -> Verdict:
     rounds = in_folder(folder / "runs")
     request = Request(rounds, budget, ENGINE, first_seed=first_seed)
-    return check(claim, prepare(claim, request, arm), "normbench claim check tiny")
+    command = "normbench claim check tiny"
+    return check(claim, prepare(claim, request, arm), command, counted=counted)

@@ -15,9 +15,11 @@ from normbench.norms import REGISTRY
 from normbench.records.query import flat
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.verdicts.contrasts import decide
+from normbench.verdicts.counting import CensusRule
 from normbench.verdicts.design import Says
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import Decision, Headline, Size
+from normbench.verdicts.wording import rule_text
 
 
 def anchors(document: Path) -> set[str]:
@@ -84,6 +86,8 @@ def test_the_page_of_a_claim_agrees_with_its_registration(name: str) -> None:
     for theorem in claim.theorems:
         assert f"`{theorem.check}`" in text
     table = rows(page)
+    for rule in claim.census:
+        assert [rule.name, rule_text(rule), rule.part or "context"] in table
     for design_name, design in {**claim.mechanisms, **claim.outcomes}.items():
         data = ", ".join(design.data) or "-"
         counts = [str(len(design.all_cells())), _listed(design.planned_looks())]
@@ -143,6 +147,14 @@ def test_the_page_on_reading_explains_every_headline_and_statement() -> None:
     headlines = [cells[0].strip("*") for cells in table if cells[0].startswith("**")]
     assert headlines == list(get_args(Headline))
     assert set(get_args(Says)) <= {cells[0] for cells in table}
+
+
+def test_the_page_on_reading_has_a_census_rule_that_is_one() -> None:
+    section = reading_page().split("## Census")[1].split("\n## ")[0]
+    ((_, language, text),) = FENCE.findall(section)
+    assert language == "yaml"
+    (rule,) = yaml.safe_load(text)["census"]
+    assert CensusRule(**rule) in read_claim("batch-default").census
 
 
 def test_the_decisions_on_drawn_intervals_are_right() -> None:

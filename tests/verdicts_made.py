@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from census_made import a_census, a_rule
 from records_made import A_RECORD
 
 from normbench.config.schema import RunRecord
 from normbench.verdicts import judging
+from normbench.verdicts.counting import judge_census
 from normbench.verdicts.design import Contrast, Design, Gate, Says
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.grid import Grid
@@ -131,8 +133,7 @@ def a_verdict(
         designs=outcomes,
         theorems=[],
         caveats=["a caveat"],
-        census={},
-        census_failures={},
+        census=[],
         records=list(runs),
         registered=None,
         command="normbench claim check made-up",
@@ -159,13 +160,19 @@ STATEMENTS: tuple[tuple[Says, str, str, dict[str, Any]], ...] = (
     ("less", "f@1", "skipped", {"part": "open"}),
 )
 """(prediction, cell that is compared with b, what the contrast shows, its changes)."""
+RULES = (
+    a_rule(name="some", than=0.1, part="better", bears="for"),
+    a_rule(name="most", unit="module", than=0.3),
+    a_rule(name="modern", library="timm", says="most_frequent", than=None),
+)
 
 
 def rich_verdict() -> Verdict:
     """Return a verdict of "padding-tokens" with every decision, size and kind.
 
-    Its second design is on a data set and has ratios; in the first, a run diverged and
-    a cell was skipped. All cells have several rates, one of which was dropped.
+    One census rule bears on a part, and one is of a library that is not installed. Its
+    second design is on a data set and has ratios; in the first, a run diverged and a
+    cell was skipped. All cells have several rates, one of which was dropped.
     """
     claim = _rich_claim()
     grids = _rich_grids()
@@ -185,8 +192,7 @@ def rich_verdict() -> Verdict:
             judging.judge_theorem(theorem, "It is 0.", 1e-12, 0.5, "all is well")
         ],
         caveats=["a caveat"],
-        census={},
-        census_failures={},
+        census=[judge_census(rule, a_census(failures=("alexnet",))) for rule in RULES],
         records=[A_RECORD],
         registered=Registered(commit="0" * 40, time="2020-01-01T00:00:00+00:00"),
         command="normbench claim check padding-tokens",

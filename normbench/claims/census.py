@@ -7,7 +7,6 @@ records judges the saved models and builds none.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
@@ -20,18 +19,17 @@ from normbench.system import untrusted
 from normbench.system.atomic import write_atomically
 from normbench.verdicts.counting import (
     MAX_REASON,
-    NONE,
     CensusName,
     Counted,
     Family,
     ModelCensus,
 )
 
-FORMAT = 4
+FORMAT = 5
 """Part of the key of the cache. Increase it if a census would count differently."""
 FILE = "census.json"
 """Name of the file with the counted models, beside a verdict."""
-MAX_CENSUS_BYTES = 8 * untrusted.MIB  # a census of 1,500 models has 80 KiB
+MAX_CENSUS_BYTES = 8 * untrusted.MIB  # a census of 1,500 models has 150 KiB
 
 FAMILIES: dict[Family, str] = {
     "batch": "batchnorm",
@@ -47,46 +45,8 @@ FAMILIES: dict[Family, str] = {
 The class BatchNormAct2d belongs to "batch", because its name contains "batchnorm".
 """
 
-NOT_BUILT = "not built"
-"""Key for the number of models whose builder failed on the CPU too."""
-
-Counts = dict[str, dict[str, int]]
 CountLayers = Callable[[nn.Module, zoos.SampleShape], Mapping[str, int]]
 """Returns category -> number of layers of a model. It may change the model."""
-
-
-@dataclass(frozen=True)
-class Census:
-    """`counts`: zoo -> family, "none" (no norm) or "not built" -> number of models.
-
-    `not_built`: zoo -> model -> the errors of its builder on the meta device and on the
-    CPU, in one line.
-    """
-
-    counts: Counts
-    not_built: dict[str, dict[str, str]]
-
-
-def census() -> Census:
-    """Return the default norms of all installed zoos, from the cache if it has them."""
-    counts: Counts = {}
-    not_built: dict[str, dict[str, str]] = {}
-    for name, zoo in model_census(["default_norms"]).counts["default_norms"].items():
-        numbers = Counter(map(family, zoo.models.values()))
-        if zoo.failures:
-            numbers[NOT_BUILT] = len(zoo.failures)
-            not_built[name] = zoo.failures
-        counts[name] = dict(numbers.most_common())
-    return Census(counts, not_built)
-
-
-def family(layers: Mapping[str, int]) -> str:
-    """Return the family of most of the `layers`, "none" if there are none.
-
-    `layers`: family -> number of layers. If two families have equally many layers, the
-    result is the family of the model's first layer.
-    """
-    return max(layers, key=lambda name: layers[name], default=NONE)
 
 
 def norm_layers(model: nn.Module) -> dict[str, int]:
@@ -141,7 +101,8 @@ def count(name: CensusName, zoo: zoos.Zoo) -> Counted:
         except Exception as error:  # models are code of other packages
             reason = f"cannot be measured: {zoos.one_line(error)}"
             failures[model] = reason[:MAX_REASON]
-    return Counted(models=models, failures=failures)
+    modules = {model: zoo.module_of(model) for model in (*models, *failures)}
+    return Counted(models=models, failures=failures, modules=modules)
 
 
 def write(path: Path, counted: ModelCensus) -> None:

@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 
-from normbench.claims import theorems
+from normbench.claims import census, theorems
 from normbench.claims.budgets import designs_for, looks_for
-from normbench.claims.census import Census, census
 from normbench.claims.looks import judge_by_looks
 from normbench.claims.trial import Request, Trial
 from normbench.data.base import REGISTRY as DATA
@@ -17,6 +16,7 @@ from normbench.records import items, store
 from normbench.records.source import comes_from_this_code
 from normbench.system.atomic import write_atomically
 from normbench.verdicts import judging
+from normbench.verdicts.counting import ModelCensus, judge_census
 from normbench.verdicts.design import Design, arm_of, level_of
 from normbench.verdicts.files import as_recorded
 from normbench.verdicts.registration import BudgetName, Claim, Theorem
@@ -75,31 +75,30 @@ def check(
     command: str,
     *,
     registration: Registered | None = None,
-    counted: Census | None = None,
+    counted: ModelCensus | None = None,
 ) -> Verdict:
     """Do the missing runs of `claim` and return its verdict.
 
     `command` is the command line that repeats the check; the verdict records it.
-    `registration` is the commit of the yaml. `counted` is an earlier census, to use
-    instead of a new one.
+    `registration` is the commit of the yaml. `counted` has the models that the census
+    rules judge; without it, no rule is judged, and a caveat says so.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     tested = trial.request.budget != "smoke"  # if False, no contrast is decided
     theorem_verdicts = [_check_theorem(theorem) for theorem in claim.theorems]
     designs = judge_by_looks(trial, claim.alpha, tested=tested)
-    if counted is None:  # count the norms in the models of torchvision and timm
-        counted = census() if claim.census and tested else Census({}, {})
     return judging.make_verdict(
         claim,
         budget=trial.request.budget,
         first_seed=trial.request.first_seed,
         designs=designs,
         theorems=theorem_verdicts,
-        caveats=_caveats(claim, trial, designs),
+        caveats=[*_uncounted(claim, counted), *_caveats(claim, trial, designs)],
         records=list(trial.records.values()),
         registered=registration,
-        census=counted.counts,
-        census_failures=counted.not_built,
+        census=[
+            judge_census(rule, counted) for rule in claim.census if counted is not None
+        ],
         command=command,
         started=started,
         environment=judging.environment_of(
@@ -107,6 +106,16 @@ def check(
             {name: DATA.get(name).packages for name in DATA.names()},
         ),
     )
+
+
+def counted_models(claim: Claim, budget: BudgetName) -> ModelCensus | None:
+    """Return the models for the census rules of a claim.
+
+    None without rules, and for a smaller budget: it takes minutes to build all models.
+    """
+    if budget != "full" or not claim.census:
+        return None
+    return census.model_census(sorted({rule.census for rule in claim.census}))
 
 
 def _check_theorem(theorem: Theorem) -> TheoremVerdict:
@@ -182,6 +191,14 @@ def cost(claim: Claim, budget: BudgetName) -> Cost:
     return Cost(runs, seconds, first_runs, first_seconds)
 
 
+def _uncounted(claim: Claim, counted: ModelCensus | None) -> list[str]:
+    """Return a caveat if the claim has census rules, but the models are not counted."""
+    if not claim.census or counted is not None:
+        return []
+    names = "; ".join(rule.name for rule in claim.census)
+    return [f"only a full check counts models, for the census rules: {names}"]
+
+
 def _caveats(claim: Claim, trial: Trial, designs: Sequence[DesignVerdict]) -> list[str]:
     """Return what limits the verdict, one sentence each."""
     budget = trial.request.budget
@@ -247,12 +264,17 @@ def _left_out(claim: Claim, designs: Mapping[str, Design]) -> list[str]:
     ]
 
 
-def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
+def write_verdict(
+    verdict: Verdict,
+    results: Path,
+    folder: Path,
+    counted: ModelCensus | None = None,
+) -> Path:
     """Write the verdict to `folder`; for a full check, also the records of its runs.
 
-    A check that was repeated with other seeds saves only its verdict, in a file of its
-    own. Returns the path of the verdict. Raises NormbenchError if a file cannot be
-    written.
+    `counted` has the models that the check counted; they are written too. A check that
+    was repeated with other seeds saves only its verdict, in a file of its own. Returns
+    the path of the verdict. Raises NormbenchError if a file cannot be written.
     """
     smaller = f".{verdict.budget}" if verdict.budget != "full" else ""
     repeated = f".seeds-{verdict.first_seed}" if verdict.first_seed else ""
@@ -264,6 +286,8 @@ def write_verdict(verdict: Verdict, results: Path, folder: Path) -> Path:
                 store.read(store.run_folder(results, run)) for run in verdict.run_ids
             )
             store.write_compact(folder / RECORDS, [r for r in records if r is not None])
+        if counted is not None and not repeated:
+            census.write(folder / census.FILE, counted)
         write_atomically(path, as_recorded(verdict))
     except OSError as error:
         raise NormbenchError(f"{path} cannot be written: {error.strerror}") from None

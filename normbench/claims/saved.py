@@ -6,7 +6,7 @@ Nothing is trained and nothing is written.
 from collections.abc import Sequence
 from pathlib import Path
 
-from normbench.claims.census import Census
+from normbench.claims import census
 from normbench.claims.check import RECORDS, check, prepare
 from normbench.claims.lock import registered
 from normbench.claims.trial import Request
@@ -73,8 +73,9 @@ def judge_again(
 ) -> tuple[Verdict, list[Difference]]:
     """Return a new verdict of `claim` and its differences from the one in `folder`.
 
-    The census of the old verdict is kept, as it counts models and not runs. Raises
-    RequestError if the folder lacks the verdict, its records or one of its runs.
+    Census rules judge the models in the folder, which the full check counted. Raises
+    RequestError if the folder lacks the verdict, its records, one of its runs, or the
+    models of a claim with census rules.
     """
     runs = SavedRuns(folder, modules)
     old = read_verdict(folder / "verdict.json")
@@ -91,7 +92,7 @@ def judge_again(
         trial,
         command,
         registration=registered(claim, config_dir) or _of_same(claim, old),
-        counted=Census(old.census, old.census_failures),
+        counted=census.read(folder / census.FILE) if claim.census else None,
     )
     return new, differences(old, new)
 

@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from normbench.errors import NormbenchError
 
 Build = Callable[[str], nn.Module]
+ModuleOf = Callable[[str], str]
 SampleShape = Callable[[nn.Module], Sequence[int]]
 
 
@@ -23,11 +24,13 @@ class Zoo:
 
     `names`: the models. `build`: returns the model of a name. `sample_shape`: returns
     the shape of one input of a model, without the batch: (C, H, W), or (C, T, H, W).
+    `module_of`: returns the module that defines a model: "timm.models.resnet".
     """
 
     names: Sequence[str]
     build: Build
     sample_shape: SampleShape
+    module_of: ModuleOf
 
 
 class NotBuilt(NormbenchError):
@@ -109,8 +112,14 @@ def _torchvision() -> Mapping[str, Zoo]:
         "detection": (models.detection, with_backbone, image),
         "video": (models.video, build, video),
     }
+
+    def module_of(name: str) -> str:
+        return str(models.get_model_builder(name).__module__)
+
     return {
-        f"torchvision {kind}": Zoo(models.list_models(module=module), build, shape)
+        f"torchvision {kind}": Zoo(
+            models.list_models(module=module), build, shape, module_of
+        )
         for kind, (module, build, shape) in zoos.items()
     }
 
@@ -126,7 +135,11 @@ def _timm() -> Mapping[str, Zoo]:
         config: Any = model.pretrained_cfg  # torch's type of an attribute is Tensor
         return tuple(config["input_size"])
 
-    return {"timm": Zoo(timm.list_models(), timm.create_model, sample_shape)}
+    def module_of(name: str) -> str:
+        return str(timm.model_entrypoint(name).__module__)
+
+    names = timm.list_models()
+    return {"timm": Zoo(names, timm.create_model, sample_shape, module_of)}
 
 
 _ZOOS: dict[str, Callable[[], Mapping[str, Zoo]]] = {

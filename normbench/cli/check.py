@@ -187,15 +187,21 @@ def _checked(
 
     The verdict is saved if `write`, and printed unless `json`.
     """
-    from normbench.claims.check import check, write_verdict
+    from normbench.claims.check import check, counted_models, write_verdict
     from normbench.claims.lock import registered
     from normbench.report.text.verdict import verdict_text
     from normbench.verdicts.remarks import with_remarks
 
     folder = output / claim.name
-    registration = registered(claim, trial.request.config_dir)
-    verdict = check(claim, trial, command_line(), registration=registration)
-    path = write_verdict(verdict, results, folder) if write else None
+    request = trial.request
+    registration = registered(claim, request.config_dir)
+    if claim.census and request.budget == "full":
+        typer.echo("census: building all models takes minutes, if it is new", err=True)
+    counted = counted_models(claim, request.budget)
+    verdict = check(
+        claim, trial, command_line(), registration=registration, counted=counted
+    )
+    path = write_verdict(verdict, results, folder, counted) if write else None
     verdict = with_remarks(verdict, folder)
     if not json:
         typer.echo(verdict_text(verdict, text_width(), details=details))

@@ -7,6 +7,7 @@ module, so that all of them show the same text.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from normbench.verdicts.counting import CensusVerdict
 from normbench.verdicts.design import Says
 from normbench.verdicts.seeds import Spending
 from normbench.verdicts.summaries import CellSummary, CrossoverVerdict, Estimate
@@ -17,7 +18,15 @@ from normbench.verdicts.verdict import (
     TheoremVerdict,
     Verdict,
 )
-from normbench.verdicts.wording import answer, estimate_text, unit, value_text
+from normbench.verdicts.wording import (
+    answer,
+    category_text,
+    census_text,
+    estimate_text,
+    rule_text,
+    unit,
+    value_text,
+)
 
 EXPECTATIONS: dict[Says, str] = {
     "greater": "above 0",
@@ -111,9 +120,11 @@ def findings(part: PartVerdict, verdict: Verdict) -> list[str]:
     if part.finding:
         return [part.finding]
     theorems = [theorem for theorem in verdict.theorems if theorem.part == part.name]
+    rules = [rule for rule in verdict.census if rule.part == part.name]
     contrasts = {(d.name, c.name): c for d in verdict.designs for c in d.contrasts}
     return [
         *(f"theorem, {theorem.decision}: {theorem.statement}" for theorem in theorems),
+        *(f"census, {rule.decision}: {census_line(rule)}" for rule in rules),
         *(
             f"{bearing.design}, {bearing.name}: {_finding(contrast)}"
             for bearing in part.bearings
@@ -280,18 +291,24 @@ def looks_taken(contrast: ContrastVerdict) -> str:
     return f"settled {seeds}; an effect that stops early is biased away from {away}"
 
 
-def census_coverage(verdict: Verdict, library: str) -> str:
-    """Return how many models of a library could not be built, which ones, and why."""
-    counts = verdict.census[library]
-    missing, total = counts.get("not built", 0), sum(counts.values())
-    if not missing:
-        return f"all {total} models were built"
+def census_line(rule: CensusVerdict) -> str:
+    """Return what a rule says of the models, and the numbers."""
+    return f"{rule_text(rule)}: {census_text(rule)}"
+
+
+def census_counts(rule: CensusVerdict) -> str:
+    """Return the numbers of all categories of a census, and what was not counted."""
+    counts = ", ".join(f"{category_text(c)} {n}" for c, n in rule.counts.items())
+    counts = counts or "no model counted"
+    if not rule.failures:
+        return f"{counts}; no model is missing"
     by_reason: dict[str, list[str]] = {}
-    for name, reason in verdict.census_failures.get(library, {}).items():
+    for name, reason in rule.failures.items():
         by_reason.setdefault(reason, []).append(name)
     reasons = [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
-    reasons = reasons or ["the reasons were not recorded"]
-    return f"{missing} of {total} models could not be built: {'; '.join(reasons)}"
+    missing = len(rule.failures)
+    models = "1 model" if missing == 1 else f"{missing} models"
+    return f"{counts}; {models} could not be counted: {'; '.join(reasons)}"
 
 
 def estimate(value: float, low: float, high: float, *, sign: str = "") -> str:

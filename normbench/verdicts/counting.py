@@ -7,13 +7,15 @@ not be counted would count: a decision must hold for every possible answer.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fractions import Fraction
-from typing import Annotated, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, Field, PositiveInt, model_validator
 
 from normbench.errors import RequestError, did_you_mean
+from normbench.verdicts.design import STRICT, Bears, check_bears
+from normbench.verdicts.tallies import NONE, Tally, tally_models, tally_modules
 
 CensusName = Literal["default_norms", "layer_norm_axes"]
 """- "default_norms" counts the norm layers of each model by their family.
@@ -22,6 +24,11 @@ CensusName = Literal["default_norms", "layer_norm_axes"]
 Library = Literal["torchvision", "timm"]
 Task = Literal["classification", "segmentation", "detection", "video"]
 """The tasks by which torchvision sorts its models; timm does not sort its models."""
+Unit = Literal["model", "module"]
+"""What a rule counts: each model, or each module of the package that defines models.
+
+A library has a model for each size of an architecture. They are in one module.
+"""
 
 Family = Literal[
     "batch", "layer", "group", "instance", "rms", "evonorm", "filter_response"
@@ -38,10 +45,8 @@ Reading = Literal[
 - "vector": the sample is one vector, as after pooling, where all readings agree.
 - "not called": the model does not use the layer in evaluation mode.
 """
-NONE = "none"
-"""The category of a model that has no such layer."""
 TIED = "tied"
-"""Key for the number of models with equally many layers of several categories."""
+"""Key for the number of models, or modules, that are tied between categories."""
 LAYER_CATEGORIES: dict[CensusName, tuple[str, ...]] = {
     "default_norms": get_args(Family),
     "layer_norm_axes": get_args(Reading),
@@ -53,9 +58,7 @@ CensusDecision = Literal["confirmed", "contradicted", "not decided"]
 
 
 class _Checked(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False
-    )
+    model_config = STRICT
 
 
 class CensusRule(_Checked):
@@ -64,22 +67,27 @@ class CensusRule(_Checked):
     A model counts once, in the category that most of its layers belong to. With
     `among`, only the layers of these categories count, and a model with no such layer
     is left out; "none" in `among` stands for the models that have none of the layers
-    that the census counts. Without `among`, all categories and all models count.
+    that the census counts. Without `among`, all categories and all models count. If the
+    `unit` is a module, each module counts once, in the category of most of its models.
 
     The rule says of the category `of` that it is the most frequent category, with more
-    models than any other, or that its share of the models is greater or less than
-    `share`. `reason` says why this share decides the sentence.
+    units than any other, or that its share of the units is greater or less `than` a
+    number. `reason` says why this decides the sentence. `bears` tells what the rule, if
+    it is true, says of the `part` of the claim.
     """
 
     name: str
     census: CensusName
     library: Library
     task: Task | None = None
+    unit: Unit
     of: str
     among: Annotated[list[str], Field(min_length=2)] | None = None
     says: Literal["most_frequent", "greater", "less"]
-    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    than: Annotated[float, Field(gt=0, lt=1)] | None = None
     reason: str
+    part: str | None = None
+    bears: Bears = "context"
 
     @model_validator(mode="after")
     def _check_keys(self) -> Self:
@@ -99,11 +107,12 @@ class CensusRule(_Checked):
             raise ValueError(
                 f"{self.library} does not sort its models by task; leave out task"
             )
-        if (self.share is None) != (self.says == "most_frequent"):
+        if (self.than is None) != (self.says == "most_frequent"):
             raise ValueError(
-                "`greater` and `less` need a share between 0 and 1, and "
+                "`greater` and `less` need `than`, a share between 0 and 1, and "
                 "`most_frequent` has none"
             )
+        check_bears(self.part, self.bears)
         return self
 
 
@@ -116,17 +125,28 @@ class Counted(_Checked):
 
     `models`: model -> category -> number of its layers, which is empty for a model
     without such layers. `failures`: model -> why the model could not be counted.
+    `modules`: model -> the module of the package that defines it, of all models.
     """
 
     models: dict[Name, dict[Name, PositiveInt]]
     failures: dict[Name, Reason] = {}
+    modules: dict[Name, Name]
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
         twice = self.models.keys() & self.failures.keys()
         if twice:
             raise ValueError(f"{min(twice)!r} is both counted and not counted")
+        wrong = self.modules.keys() ^ (self.models.keys() | self.failures.keys())
+        if wrong:
+            raise ValueError(f"modules and models do not both have {min(wrong)!r}")
         return self
+
+    def tally(self, unit: Unit, among: Iterable[str] | None = None) -> Tally:
+        """Return the numbers of models, or of modules, of each category."""
+        if unit == "module":
+            return tally_modules(self.models, self.failures, self.modules, among)
+        return tally_models(self.models.values(), among, len(self.failures))
 
 
 class ModelCensus(_Checked):
@@ -137,7 +157,7 @@ class ModelCensus(_Checked):
     "timm", "torchvision detection".
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     versions: dict[Name, Name | None]
     counts: dict[CensusName, dict[Name, Counted]]
 
@@ -167,28 +187,28 @@ class ModelCensus(_Checked):
             )
         models: dict[str, dict[str, int]] = {}
         failures: dict[str, str] = {}
+        modules: dict[str, str] = {}
         for zoo, counted in self.counts[rule.census].items():
             library, _, task = zoo.partition(" ")
             if library == rule.library and rule.task in (None, task):
                 # torchvision has no two models of one name.
                 models |= counted.models
                 failures |= counted.failures
-        return Counted(models=models, failures=failures)
+                modules |= counted.modules
+        return Counted(models=models, failures=failures, modules=modules)
 
 
-class CensusVerdict(_Checked):
-    """The result of a `CensusRule`.
+class CensusVerdict(CensusRule):
+    """A `CensusRule` and its result; "units" are models or modules.
 
-    `count` of `total` models are of the category, which is `share` (None without any
-    model). `counts` has the number of models of every category, largest first, and of
-    the models that are tied between several. `failures` are the models that could not
-    be counted, with the reason; `total` does not include them. `lowest_share` and
-    `highest_share` are the shares if these models, and the tied ones, all belonged to
-    another category, or to this one. `version` is that of the library, None if it is
-    not installed.
+    `count` of `total` units are of the category, which is `share` (None without any).
+    `counts` has the number of units of every category, largest first, and of those that
+    are tied between several. `failures` are the models that could not be counted, with
+    the reason; `total` does not include them. `lowest_share` and `highest_share` are
+    the shares if these, and the tied ones, all belonged to another category, or to this
+    one. `version` is that of the library, None if it is not installed.
     """
 
-    rule: CensusRule
     version: str | None
     decision: CensusDecision
     count: int
@@ -211,22 +231,23 @@ def judge_census(rule: CensusRule, census: ModelCensus) -> CensusVerdict:
     RequestError if `census` lacks the census of the rule.
     """
     counted = census.selected(rule)
-    tally = tally_models(counted.models.values(), rule.among)
-    not_counted = len(counted.failures)
-    most = tally.total + not_counted
+    tally = counted.tally(rule.unit, rule.among)
+    most = tally.total + tally.not_counted
     lowest = Fraction(tally.certain[rule.of], most) if most else Fraction(0)
     highest = (
-        Fraction(tally.possible[rule.of] + not_counted, most) if most else Fraction(1)
+        Fraction(tally.possible[rule.of] + tally.not_counted, most)
+        if most
+        else Fraction(1)
     )
-    if rule.share is None:
-        decision = _most_frequent(rule.of, tally, not_counted)
+    if rule.than is None:
+        decision = _most_frequent(rule.of, tally)
     else:
         # The decimal number of the yaml, so that 9 of 10 models are not below 0.9.
-        share = Fraction(str(rule.share))
-        decision = _compared(lowest, highest, share, greater=rule.says == "greater")
+        limit = Fraction(str(rule.than))
+        decision = _compared(lowest, highest, limit, greater=rule.says == "greater")
     counts = tally.certain + Counter({TIED: tally.tied})  # without zeros
     return CensusVerdict(
-        rule=rule,
+        **rule.model_dump(),
         version=census.versions.get(rule.library),
         decision=decision,
         count=tally.certain[rule.of],
@@ -239,68 +260,24 @@ def judge_census(rule: CensusRule, census: ModelCensus) -> CensusVerdict:
     )
 
 
-class Tally(NamedTuple):
-    """Numbers of models of each category.
-
-    `certain` counts a model if most of its layers are of this category, and `possible`
-    also if no other category has more layers. `tied` models are in `possible` only.
-    """
-
-    certain: Counter[str]
-    possible: Counter[str]
-    tied: int
-
-    @property
-    def total(self) -> int:
-        """The number of models, tied ones included."""
-        return self.certain.total() + self.tied
-
-
-def tally_models(
-    models: Iterable[Mapping[str, int]], among: Iterable[str] | None = None
-) -> Tally:
-    """Count each model, which is given as category -> number of layers, once.
-
-    A model without layers has the category "none". With `among`, other categories are
-    left out, and so are models that have no layer of these.
-    """
-    certain: Counter[str] = Counter()
-    possible: Counter[str] = Counter()
-    tied = 0
-    kept = None if among is None else set(among)
-    for layers in models:
-        numbers = {
-            category: number
-            for category, number in (layers or {NONE: 1}).items()
-            if kept is None or category in kept
-        }
-        leaders = [c for c, n in numbers.items() if n == max(numbers.values())]
-        possible.update(leaders)
-        if len(leaders) == 1:
-            certain.update(leaders)
-        elif leaders:
-            tied += 1
-    return Tally(certain, possible, tied)
-
-
 def _compared(
-    lowest: Fraction, highest: Fraction, share: Fraction, *, greater: bool
+    lowest: Fraction, highest: Fraction, limit: Fraction, *, greater: bool
 ) -> CensusDecision:
     if greater:
-        confirmed, contradicted = lowest > share, highest <= share
+        confirmed, contradicted = lowest > limit, highest <= limit
     else:
-        confirmed, contradicted = highest < share, lowest >= share
+        confirmed, contradicted = highest < limit, lowest >= limit
     return _decision(confirmed, contradicted)
 
 
-def _most_frequent(of: str, tally: Tally, not_counted: int) -> CensusDecision:
+def _most_frequent(of: str, tally: Tally) -> CensusDecision:
     others = tally.possible.keys() - {of}
-    rival_most = max((tally.possible[c] for c in others), default=0) + not_counted
     rival_least = max((tally.certain[c] for c in others), default=0)
+    rival_most = max((tally.possible[c] for c in others), default=0)
     return _decision(
-        confirmed=tally.certain[of] > rival_most,
+        confirmed=tally.certain[of] > rival_most + tally.not_counted,
         contradicted=tally.total > 0
-        and tally.possible[of] + not_counted <= rival_least,
+        and tally.possible[of] + tally.not_counted <= rival_least,
     )
 
 

@@ -12,7 +12,6 @@ _REMARK_FIELDS: Any = {"parts": {"__all__": {"finding", "withdrawn"}}}
 _NOT_JUDGED: Any = {
     **dict.fromkeys(("started", "command", "environment", "caveats"), True),
     "registered": True,
-    **dict.fromkeys(("census", "census_failures"), True),
     "theorems": {"__all__": {"deviation", "control", "detail"}},
 }
 
@@ -38,8 +37,7 @@ def as_judged(verdict: Verdict) -> dict[str, Any]:
 
     Left out are remarks, and what may differ between two judgements of the same runs:
     time, command, environment, caveats (which compare the runs with the code that
-    judges), the census of the installed packages, and the rounding errors that the
-    theorems measure.
+    judges), and the rounding errors that the theorems measure.
     """
     return verdict.model_dump(mode="json", exclude=_REMARK_FIELDS | _NOT_JUDGED)
 

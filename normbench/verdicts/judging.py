@@ -14,6 +14,7 @@ from normbench.config.schema import RunRecord
 from normbench.records.source import codes
 from normbench.verdicts.cells import passes_gate, summary
 from normbench.verdicts.contrasts import judge
+from normbench.verdicts.counting import CensusVerdict
 from normbench.verdicts.crossovers import crossover
 from normbench.verdicts.design import Design, arm_of
 from normbench.verdicts.grid import Grid
@@ -242,13 +243,13 @@ def make_verdict(
     command: str,
     started: str,
     environment: dict[str, list[str]],
-    census: dict[str, dict[str, int]],
-    census_failures: dict[str, dict[str, str]],
+    census: list[CensusVerdict],
 ) -> Verdict:
     """Return the verdict of `claim`, with a headline for each of its parts.
 
-    `designs` are the judged mechanisms and outcomes, before Holm's adjustment.
-    `records` are those of all runs. `registered` is the commit of the yaml.
+    `designs` are the judged mechanisms and outcomes, before Holm's adjustment. `census`
+    has the judged rules on models, none if the models were not counted. `records` are
+    those of all runs. `registered` is the commit of the yaml.
     """
     after_holm = adjusted(designs, claim.alpha)
     mechanisms = [d for d in after_holm if d.name in claim.mechanism_names()]
@@ -266,13 +267,12 @@ def make_verdict(
         alpha=claim.alpha,
         caveats=[*mixtures(environment), *caveats],
         parts=judge_parts(
-            claim.parts, theorems, mechanisms, outcomes, registered, first_run
+            claim.parts, theorems, census, mechanisms, outcomes, registered, first_run
         ),
         theorems=theorems,
         mechanisms=mechanisms,
         outcomes=outcomes,
         census=census,
-        census_failures=census_failures,
         published=claim.published,
         confounds=claim.confounds,
         seen=claim.seen,

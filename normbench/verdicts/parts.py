@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
+from normbench.verdicts.counting import CensusVerdict
 from normbench.verdicts.registration import Part
 from normbench.verdicts.verdict import (
     Bearing,
@@ -24,6 +25,7 @@ _FLIPPED: dict[Result, Result] = {"for": "against", "against": "for"}
 def judge_parts(
     parts: Mapping[str, Part],
     theorems: Sequence[TheoremVerdict],
+    census: Sequence[CensusVerdict],
     mechanisms: Sequence[DesignVerdict],
     outcomes: Sequence[DesignVerdict],
     registered: Registered | None,
@@ -34,23 +36,21 @@ def judge_parts(
     `registered` is the commit of the registration, and `first_run` the time at which
     the first run began. A registration that is younger than a run is a caveat.
     """
+    too_late = _too_late(registered, first_run)
     return [
         _judged(
-            name, part, theorems, mechanisms, outcomes, _too_late(registered, first_run)
+            name,
+            part,
+            [*_of_theorems(theorems, name), *_of_census(census, name)],
+            (("mechanism", mechanisms), ("outcome", outcomes)),
+            too_late,
         )
         for name, part in parts.items()
     ]
 
 
-def _judged(
-    name: str,
-    part: Part,
-    theorems: Sequence[TheoremVerdict],
-    mechanisms: Sequence[DesignVerdict],
-    outcomes: Sequence[DesignVerdict],
-    too_late: str | None,
-) -> PartVerdict:
-    bearings = [
+def _of_theorems(theorems: Sequence[TheoremVerdict], part: str) -> list[Bearing]:
+    return [
         Bearing(
             kind="theorem",
             design="",
@@ -59,11 +59,33 @@ def _judged(
             result=result(theorem.decision, None, theorem.bears == "against"),
         )
         for theorem in theorems
-        if theorem.part == name
+        if theorem.part == part
     ]
+
+
+def _of_census(census: Sequence[CensusVerdict], part: str) -> list[Bearing]:
+    return [
+        Bearing(
+            kind="census",
+            design="",
+            name=rule.name,
+            bears=rule.bears,
+            result=result(rule.decision, None, rule.bears == "against"),
+        )
+        for rule in census
+        if rule.part == part
+    ]
+
+
+def _judged(
+    name: str,
+    part: Part,
+    bearings: list[Bearing],
+    designs: Sequence[tuple[Kind, Sequence[DesignVerdict]]],
+    too_late: str | None,
+) -> PartVerdict:
+    """Return the verdict of a part; `bearings` are those of theorems and censuses."""
     caveats = [] if too_late is None else [too_late]
-    designs: tuple[tuple[Kind, Sequence[DesignVerdict]], ...]
-    designs = (("mechanism", mechanisms), ("outcome", outcomes))
     for kind, of_kind in designs:
         for design, contrast in _bearing_contrasts(of_kind, name):
             bearings.append(

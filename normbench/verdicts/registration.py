@@ -1,13 +1,15 @@
 """The schema of a claim's yaml, which is registered before the runs.
 
 A claim is one sentence that people repeat, split into the parts that can be true or
-false by themselves. Three kinds of statements bear on the parts: theorems (true by
-algebra, checked on tensors), mechanisms (measured quantities) and outcomes (accuracy or
-loss after training). Mechanisms and outcomes are designs with contrasts.
+false by themselves. Four kinds of statements bear on the parts: theorems (true by
+algebra, checked on tensors), censuses (rules on the models of a library), mechanisms
+(measured quantities) and outcomes (accuracy or loss after training). Mechanisms and
+outcomes are designs with contrasts.
 """
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -18,6 +20,7 @@ from normbench.config.choices import choices
 from normbench.errors import RequestError, Unreadable, did_you_mean
 from normbench.registry import explain
 from normbench.system.untrusted import yaml_value
+from normbench.verdicts.counting import CensusRule
 from normbench.verdicts.design import STRICT, Bears, Design, check_bears
 
 BudgetName = Literal["smoke", "quick", "full"]
@@ -83,8 +86,8 @@ class Claim(_Registered):
     parts: Annotated[dict[str, Part], Field(min_length=1)]
     theorems: list[Theorem] = []
     mechanisms: dict[str, Design] = {}
-    census: bool = False
-    """Whether a check counts the norms of the models of torchvision and timm."""
+    census: list[CensusRule] = []
+    """Rules that decide from the counted models of torchvision and timm."""
     outcomes: dict[str, Design] = {}
     quick: dict[str, SmallerBudget] = {}
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -95,6 +98,8 @@ class Claim(_Registered):
         if shared:
             raise ValueError(f"{', '.join(shared)} names a mechanism and an outcome")
         designs = {**self.mechanisms, **self.outcomes}
+        if "census" in designs:
+            raise ValueError("a design is called census; findings name rules so")
         for name, smaller in self.quick.items():
             if name not in designs:
                 known = did_you_mean(name, designs)
@@ -110,7 +115,11 @@ class Claim(_Registered):
 
     @model_validator(mode="after")
     def _check_bearings(self) -> Self:
+        for name, count in Counter(rule.name for rule in self.census).items():
+            if count > 1:
+                raise ValueError(f"{count} census rules are called {name!r}")
         parts = [theorem.part for theorem in self.theorems]
+        parts += [rule.part for rule in self.census]
         for design in (*self.mechanisms.values(), *self.outcomes.values()):
             parts += [contrast.part for contrast in design.contrasts]
         for part in parts:

@@ -9,6 +9,7 @@ the name of a contrast of the design, and stands for the effect of the contrast 
 interval. A third field after another `|` chooses something else: `effect` (without the
 interval), `n`, or `p`. With the name of a cell and a metric,
 `{norm_batch-digits | batch@2 | test/error}` stands for the mean of the metric.
+`{census | NAME}` has the numbers of the census rule NAME.
 """
 
 import re
@@ -22,9 +23,11 @@ from normbench.errors import RequestError, Unreadable, did_you_mean
 from normbench.registry import explain
 from normbench.system.untrusted import yaml_value
 from normbench.verdicts.verdict import ContrastVerdict, Verdict
-from normbench.verdicts.wording import estimate_text, mean_text
+from normbench.verdicts.wording import census_text, estimate_text, mean_text
 
 REMARKS = "remarks.yaml"
+CENSUS = "census"
+"""The word of a place for a census rule; no design may have this name."""
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -111,6 +114,12 @@ def _number(place: str, verdict: Verdict) -> str:
             f"{{{place}}} is not {{DESIGN | CONTRAST}}, {{DESIGN | CONTRAST | effect}} "
             "or {DESIGN | CELL | METRIC}"
         )
+    rules = {rule.name: rule for rule in verdict.census}
+    if fields[0] == CENSUS:
+        if fields[1] not in rules or len(fields) > 2:
+            known = did_you_mean(" | ".join(fields[1:]), rules)
+            raise ValueError(f"{{{place}}}: no such census rule; {known}")
+        return census_text(rules[fields[1]])
     designs = {design.name: design for design in verdict.designs}
     if fields[0] not in designs:
         known = did_you_mean(fields[0], designs)

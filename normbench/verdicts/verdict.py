@@ -1,7 +1,7 @@
 """The types of a verdict: the result of checking a claim.
 
-A claim is a sentence with parts. Theorems and contrasts bear on the parts; together
-they give each part a headline.
+A claim is a sentence with parts. Theorems, censuses and contrasts bear on the parts;
+together they give each part a headline.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from normbench.verdicts.counting import CensusVerdict
 from normbench.verdicts.design import Bears, Says, Scale
 from normbench.verdicts.summaries import (
     CellSummary,
@@ -20,7 +21,7 @@ from normbench.verdicts.summaries import (
 Decision = Literal[
     "confirmed", "contradicted", "no relevant difference", "not decided", "not tested"
 ]
-"""What the runs, or the check of a theorem, say of a statement.
+"""What the runs, the counted models, or the check of a theorem say of a statement.
 
 no relevant difference: the statement is a difference, and the interval of the effect
 includes 0 and lies within the margins.
@@ -41,8 +42,8 @@ Headline = Literal[
 """What is said of a part of a claim; "withdrawn" if a remark withdrew it."""
 
 Result = Literal["for", "small", "against", "open", "not tested"]
-"""What a theorem or a contrast says of its part; small: a difference within the
-margins."""
+"""What a theorem, a census or a contrast says of its part; small: a difference within
+the margins."""
 
 Kind = Literal["theorem", "mechanism", "outcome", "census"]
 
@@ -270,7 +271,7 @@ class Verdict(_Reported):
     check did not choose. The seeds of the runs begin at `first_seed`, 0 unless the
     check was repeated with other seeds. `registered` is null if git does not know the
     yaml, and `first_run` is the time at which the first run of the verdict began.
-    `census_failures` has the models of each zoo that could not be built, with errors.
+    `census` has the rules on models, which only a full check judges.
     """
 
     format: Literal[2] = 2
@@ -288,8 +289,7 @@ class Verdict(_Reported):
     theorems: list[TheoremVerdict]
     mechanisms: list[DesignVerdict]
     outcomes: list[DesignVerdict]
-    census: dict[str, dict[str, int]] = {}
-    census_failures: dict[str, dict[str, str]] = {}
+    census: list[CensusVerdict] = []
     published: list[str] = []
     confounds: list[str] = []
     seen: list[str] = []

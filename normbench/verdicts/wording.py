@@ -1,16 +1,40 @@
-"""The numbers of a contrast as text, in the units of the metric.
+"""The numbers of a contrast or of a census as text.
 
-An error is a share, so its differences are points (percentage points). On the scale
-"ratio", the logarithm of a ratio becomes per cent. Other differences stay numbers.
+Those of a contrast are in the units of the metric. An error is a share, so its
+differences are points (percentage points). On the scale "ratio", the logarithm of a
+ratio becomes per cent. Other differences stay numbers.
 """
 
 from math import exp, log1p
 
+from normbench.verdicts.counting import TIED, CensusName, CensusRule, CensusVerdict
 from normbench.verdicts.design import Scale
+from normbench.verdicts.tallies import NONE
 from normbench.verdicts.verdict import ContrastVerdict
 
 SHARES = ("error", "accuracy")
 """Quantities that are shares of samples."""
+CATEGORIES = {
+    "batch": "BatchNorm",
+    "layer": "LayerNorm",
+    "group": "GroupNorm",
+    "instance": "InstanceNorm",
+    "rms": "RMSNorm",
+    "evonorm": "EvoNorm",
+    "filter_response": "FRN",
+    "C,H,W": "C, H and W",
+    "token": "a token's embedding",
+    "head": "a head's part of a token",
+    "vector": "the only axis",
+    "not called": "unknown axes",
+    TIED: "tied",
+}
+"""Categories of a census in words; others are their own words."""
+HAVE: dict[CensusName, str] = {
+    "default_norms": "have {} as their default norm",
+    "layer_norm_axes": "have layer norms over {}",
+}
+"""What a census says of models of a category."""
 
 
 def unit(scale: Scale, metric: str) -> str:
@@ -101,3 +125,54 @@ def answer(contrast: ContrastVerdict) -> str:
             "open": f"whether that is more than the margin of {margin} is open",
         }[contrast.size]
     )
+
+
+def category_text(category: str) -> str:
+    """Return the category of a census in words."""
+    return CATEGORIES.get(category, category)
+
+
+def rule_text(rule: CensusRule) -> str:
+    """Return what a rule says of the models, a sentence without full stop."""
+    task = "" if rule.task is None else f" for {rule.task}"
+    units = f"{rule.unit}s of {rule.library}{task}"
+    none = "no norm" if rule.census == "default_norms" else "no axes"
+    of = none if rule.of == NONE else category_text(rule.of)
+    have = HAVE[rule.census].format(of)
+    if rule.than is None:
+        text = f"more {units} {have} than any other"
+    else:
+        more = "more" if rule.says == "greater" else "less"
+        text = f"{more} than {_percent(rule.than)} of the {units} {have}"
+    if rule.among is not None:
+        text += f" (among: {'; '.join(map(category_text, rule.among))})"
+    return text
+
+
+def contradiction_text(rule: CensusRule) -> str:
+    """Return what would contradict a rule."""
+    if rule.than is None:
+        return "another category with at least as many"
+    less = "less" if rule.says == "greater" else "more"
+    return f"{_percent(rule.than)} or {less}"
+
+
+def census_text(verdict: CensusVerdict) -> str:
+    """Return the numbers of a rule, such as "54 of 98 modules of timm 1.0.31, 55.1 %".
+
+    Where models are tied or could not be counted, the range that they leave follows.
+    """
+    if verdict.version is None:
+        return f"{verdict.library} is not installed"
+    what = f"{verdict.unit}s of {verdict.library} {verdict.version}"
+    if verdict.share is None:
+        return f"no {what} counted"
+    text = f"{verdict.count} of {verdict.total} {what}, {_percent(verdict.share)}"
+    if verdict.lowest_share < verdict.highest_share:
+        low, high = map(_percent, (verdict.lowest_share, verdict.highest_share))
+        text += f" [{low}, {high} with what is tied or could not be counted]"
+    return text
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

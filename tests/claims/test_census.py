@@ -1,37 +1,39 @@
 """The census counts every model, or reports why it could not be built."""
 
+from collections import Counter
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 from torchvision import models
-from verdicts_made import CLAIMS, a_verdict
+from verdicts_made import CLAIMS
 
 from normbench.claims import census, zoos
 from normbench.errors import NormbenchError, RequestError
-from normbench.report.text.verdict import verdict_text
 from normbench.verdicts.counting import (
     LAYER_CATEGORIES,
     MAX_REASON,
-    CensusRule,
     ModelCensus,
+    Unit,
     judge_census,
-    tally_models,
 )
+from normbench.verdicts.registration import read_claim
 
 LABELS = {
-    "torchvision classification": "torchvision, {:,} for classification",
-    "timm": "timm, {:,}",
+    "torchvision classification": "torchvision, {:,} {}s for classification",
+    "timm": "timm, {:,} {}s",
 }
-"""Zoo -> its models in a table of a document."""
+"""Zoo -> what of it is counted, in a table of a document."""
+UNITS: tuple[Unit, ...] = get_args(Unit)
 THREE = ["C,H,W", "C at each position", "token"]
 
 
 def a_zoo(names: list[str], build: zoos.Build) -> zoos.Zoo:
-    return zoos.Zoo(names, build, lambda model: (4, 8, 8))
+    return zoos.Zoo(names, build, lambda model: (4, 8, 8), lambda name: f"of {name}")
 
 
 def test_the_census_builds_on_the_cpu_what_the_meta_device_cannot() -> None:
@@ -60,9 +62,6 @@ def test_the_norm_layers_of_a_model_are_counted_by_their_family() -> None:
     batch, group = nn.BatchNorm2d(4), nn.GroupNorm(2, 4)
     model = nn.Sequential(group, batch, nn.Sequential(nn.BatchNorm1d(4)), nn.ReLU())
     assert census.norm_layers(model) == {"group": 1, "batch": 2}
-    assert census.family({"group": 1, "batch": 2}) == "batch"
-    assert census.family({"group": 1, "batch": 1}) == "group"
-    assert census.family({}) == "none"
     assert census.FAMILIES.keys() == set(LAYER_CATEGORIES["default_norms"])
 
 
@@ -104,6 +103,7 @@ def test_a_census_is_cached_for_the_versions(
     axes = both.counts["layer_norm_axes"]["a zoo"]
     assert axes.models == {"one": {"C,H,W": 1}}
     assert norms.failures == axes.failures and norms.failures.keys() == {"broken"}
+    assert norms.modules == {"one": "of one", "broken": "of broken"}
     assert census.model_census(["default_norms"]).counts.keys() == {"default_norms"}
     assert len(calls) == 2  # both are read from the cache
     monkeypatch.setattr(zoos, "versions", lambda: {"torch": "another"})
@@ -111,15 +111,14 @@ def test_a_census_is_cached_for_the_versions(
     assert len(calls) == 3
 
 
-def test_the_default_norms_of_a_verdict_are_those_of_the_census(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    names = ["one", "broken", "two"]
-    monkeypatch.setenv("NORMBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(zoos, "installed", lambda: {"a zoo": a_zoo(names, build_two)})
-    counted = census.census()
-    assert counted.counts == {"a zoo": {"batch": 2, "not built": 1}}
-    assert counted.not_built["a zoo"].keys() == {"broken"}
+def test_a_zoo_knows_the_module_of_each_model() -> None:
+    installed = zoos.installed()
+    names = {"torchvision classification": "resnet18", "timm": "resnet18"}
+    modules = {zoo: installed[zoo].module_of(name) for zoo, name in names.items()}
+    assert modules == {
+        "torchvision classification": "torchvision.models.resnet",
+        "timm": "timm.models.resnet",
+    }
 
 
 def test_a_census_is_written_and_read_again(tmp_path: Path) -> None:
@@ -135,7 +134,7 @@ def test_a_census_is_written_and_read_again(tmp_path: Path) -> None:
         (text[:-20], "Invalid JSON"),
         (text.replace('"batch"', '"bacth"'), "timm, one: 'bacth' is no category of"),
         (text.replace('"batch": 1', '"batch": -1'), "greater than 0"),
-        (text.replace('"format": 1', '"format": 2'), "format: Input should be 1"),
+        (text.replace('"format": 2', '"format": 1'), "format: Input should be 2"),
         (text.replace('"models"', '"model"'), "models: Field required"),
     ):
         assert wrong != text
@@ -168,87 +167,66 @@ def test_a_long_reason_is_cut() -> None:
     assert len(counted.failures["one"]) == MAX_REASON
 
 
-def test_models_that_could_not_be_built_are_counted_and_named() -> None:
-    verdict = a_verdict()
-    counts = {"a zoo": {"batch": 3, "not built": 2}, "another": {"layer": 1}}
-    failures = {"a zoo": {"one": "RuntimeError: no", "two": "RuntimeError: no"}}
-    changes = {"census": counts, "census_failures": failures}
-    printed = verdict_text(verdict.model_copy(update=changes), 200, details=True)
-    reason = "2 of 5 models could not be built: one, two (RuntimeError: no)"
-    assert reason in printed
-    assert "all 1 models were built" in printed
-    older = verdict.model_copy(update={"census": counts})
-    assert "the reasons were not recorded" in verdict_text(older, 200, details=True)
-
-
 def test_the_pages_of_the_claims_quote_the_committed_censuses() -> None:
     docs = Path(__file__).parents[2] / "docs" / "claims"
     default = census.read(CLAIMS / "batch-default" / census.FILE)
     norms = default.counts["default_norms"]
     page = (docs / "batch-default.md").read_text(encoding="utf-8")
-    for zoo, label in LABELS.items():
-        tally = tally_models(norms[zoo].models.values())
+    for (zoo, label), unit in product(LABELS.items(), UNITS):
+        tally = norms[zoo].tally(unit)
         batch, layer = tally.certain["batch"], tally.certain["layer"]
         without = tally.certain["none"]
         others = tally.certain.total() - batch - layer - without
-        row = label.format(tally.total), batch, layer, others, without, tally.tied
+        what = label.format(tally.total, unit)
+        row = what, batch, layer, others, without, tally.tied
         assert f"| {' | '.join(map(str, row))} |" in page
-        assert f"({batch / tally.total:.0%}".replace("%", " %)") in page
+        if (zoo, unit) != ("torchvision classification", "module"):
+            assert f"({batch / tally.total:.0%}".replace("%", " %)") in page
         assert norms[zoo].failures == {}
     axes = census.read(CLAIMS / "layernorm-axes" / census.FILE)
     assert axes.versions == default.versions
     assert f"torchvision {axes.versions['torchvision']}" in page
     page = (docs / "layernorm-axes.md").read_text(encoding="utf-8")
-    for zoo, label in LABELS.items():
+    for (zoo, label), unit in product(LABELS.items(), UNITS):
         counted = axes.counts["layer_norm_axes"][zoo]
-        tally = tally_models(counted.models.values(), THREE)
+        tally = counted.tally(unit, THREE)
         numbers = [tally.certain[reading] for reading in THREE]
-        row = label.format(tally.total), *numbers, tally.tied
-        assert f"| {' | '.join(map(str, row))} |" in page
+        row_of_three = label.format(tally.total, unit), *numbers, tally.tied
+        assert f"| {' | '.join(map(str, row_of_three))} |" in page
         assert all(f"`{model}`" in page for model in counted.failures)
 
 
-@pytest.mark.parametrize(
-    ("claim", "keys", "numbers", "decision"),
-    [
-        (
-            "batch-default",
-            {"library": "torchvision", "task": "classification", "of": "batch"},
-            (57, 80),
-            "confirmed",
-        ),
-        (
-            "batch-default",
-            {"library": "timm", "of": "batch"},
-            (660, 1371),
-            "contradicted",
-        ),
-        (
-            "batch-default",
-            {"library": "timm", "of": "batch", "says": "most_frequent", "share": None},
-            (660, 1371),
-            "confirmed",
-        ),
-        (
-            "layernorm-axes",
-            {"library": "timm", "of": "C,H,W", "among": THREE},
-            (35, 700),
-            "contradicted",
-        ),
-        (
-            "layernorm-axes",
-            {"library": "torchvision", "of": "C,H,W", "among": THREE, "says": "less"},
-            (0, 21),
-            "confirmed",
-        ),
+REGISTERED = {
+    "batch-default": [
+        ("confirmed", 57, 80),
+        ("confirmed", 10, 17),
+        ("contradicted", 660, 1371),
+        ("confirmed", 54, 98),
+        ("confirmed", 660, 1371),
     ],
-)
-def test_rules_decide_sentences_about_the_committed_censuses(
-    claim: str, keys: dict[str, Any], numbers: tuple[int, int], decision: str
+    "layernorm-axes": [
+        ("contradicted", 0, 10),
+        ("contradicted", 0, 2),
+        ("contradicted", 35, 282),
+        ("contradicted", 5, 28),
+    ],
+}
+"""Decision, count and total of the rules of each claim, as its `seen` says."""
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_registered_rules_decide_on_the_committed_censuses_what_was_seen(
+    name: str,
 ) -> None:
-    counted = census.read(CLAIMS / claim / census.FILE)
-    (name,) = counted.counts
-    base = {"name": "a sentence", "says": "greater", "share": 0.5, "reason": "a half"}
-    verdict = judge_census(CensusRule(**base | {"census": name} | keys), counted)
-    assert (verdict.count, verdict.total) == numbers
-    assert verdict.decision == decision
+    claim = read_claim(name)
+    counted = census.read(CLAIMS / name / census.FILE)
+    judged = [judge_census(rule, counted) for rule in claim.census]
+    results = [(each.decision, each.count, each.total) for each in judged]
+    assert results == REGISTERED[name]
+    primary = [each for each in judged if each.bears != "context"]
+    for each in primary:
+        assert f"{each.count} of {each.total}" in claim.seen[0]
+    # No unit alone decides: both bear on the part, for each library.
+    assert Counter((each.library, each.unit) for each in primary) == Counter(
+        product(("torchvision", "timm"), UNITS)
+    )

@@ -88,7 +88,7 @@ def test_each_layer_is_read_by_its_axes_and_the_shape_of_its_input() -> None:
 def test_models_of_torchvision_are_read() -> None:
     build = partial(models.get_model, weights=None)
     names = ["convnext_tiny", "vit_b_16", "resnet18", "regnet_y_400mf"]
-    zoo = zoos.Zoo(names, build, lambda model: (3, 224, 224))
+    zoo = zoos.Zoo(names, build, lambda model: (3, 224, 224), str)
     counted = count("layer_norm_axes", zoo)
     # ConvNeXt: the stem, 18 blocks and three downsamplings, then the pooled head.
     convnext = {"C at each position": 22, "vector": 1}
@@ -120,7 +120,7 @@ def test_models_that_cannot_be_measured_are_named_with_the_reason() -> None:
         }[name]
 
     names = ["broken", "stops", "odd"]
-    zoo = zoos.Zoo(names, build, lambda model: (6, 4, 8))
+    zoo = zoos.Zoo(names, build, lambda model: (6, 4, 8), str)
     counted = count("layer_norm_axes", zoo)
     assert counted.models == {}
     both = "on the meta device RuntimeError: no; on the CPU RuntimeError: no"

@@ -4,15 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from census_made import a_census, a_rule
 from checks_made import Runner, a_claim, checked
 
+from normbench.claims import census
 from normbench.claims.check import write_verdict
 from normbench.claims.saved import judge_again
 from normbench.errors import RequestError
 from normbench.records.store import read_compact, write_compact
 from normbench.sweeps import round
-from normbench.system.atomic import write_atomically
-from normbench.verdicts.files import as_recorded
+from normbench.verdicts.counting import ModelCensus, judge_census
 from normbench.verdicts.registration import Claim
 from normbench.verdicts.verdict import Verdict
 
@@ -82,15 +83,32 @@ def test_another_record_gives_differences(
     assert changed[where] == (old_effect, new.outcomes[0].contrasts[0].effect)
 
 
-def test_the_census_of_the_verdict_is_kept(
-    saved: Verdict, claim: Claim, tmp_path: Path
+def test_rules_judge_the_models_beside_the_verdict_and_count_none(
+    runner: Runner, claim: Claim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counted = {"census": {"timm": {"batch": 7}}, "census_failures": {"timm": {}}}
-    changed = saved.model_copy(update=counted)
-    write_atomically(tmp_path / "verdict.json", as_recorded(changed))
+    def count(names: object) -> ModelCensus:
+        raise AssertionError("no model is built")
+
+    rules = [a_rule(than=0.2, part="better", bears="for"), a_rule(name="most")]
+    claim = claim.model_copy(update={"census": rules})
+    counted = a_census()
+    first = checked(claim, tmp_path, counted=counted)
+    write_verdict(first, tmp_path / "runs", tmp_path, counted)
+    monkeypatch.setattr(census, "model_census", count)
     new, differences = judge_again(claim, tmp_path, "again")
-    assert new.census == {"timm": {"batch": 7}}
     assert differences == []
+    assert new.census == first.census == [judge_census(r, counted) for r in rules]
+    assert [each.decision for each in new.census] == ["confirmed", "contradicted"]
+    assert new.parts[0].bearings[0].kind == "census"
+    # Other models give other numbers, and another headline.
+    census.write(tmp_path / census.FILE, a_census({"vit": {"layer": 1}}))
+    new, differences = judge_again(claim, tmp_path, "again")
+    changed = {each.where: (each.old, each.new) for each in differences}
+    assert changed["census / BatchNorm is the default / total"] == (3, 1)
+    assert changed["parts / better / headline"] == ("holds", "holds in part")
+    (tmp_path / census.FILE).unlink()
+    with pytest.raises(RequestError, match=r"census\.json is not there"):
+        judge_again(claim, tmp_path, "again")
 
 
 def test_a_missing_record_is_an_error_and_not_a_run(

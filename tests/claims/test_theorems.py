@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from normbench.claims import theorems
@@ -43,6 +43,7 @@ TOLERANCES = {
     "rms-of-centred": 1e-12,
     "sample-gain-and-bias": 1e-12,
     "scale-in-evaluation": 1e-12,
+    "transformer-norms": 0.0,
     "weight-decay-scale": 1e-12,
     "weight-std-gain-and-offset": 1e-12,
     "weights-grow": 1e-9,  # a difference of squared lengths
@@ -153,6 +154,11 @@ FALSE: dict[str, list[Falsify]] = {
     "rms-of-centred": [becomes("layer_position", "layer_sample")],
     "sample-gain-and-bias": [computes("group", lambda norm, x: x)],
     "scale-in-evaluation": [becomes("group", "affine")],
+    "transformer-norms": [
+        lambda patch: patch.setattr(
+            nn.LayerNorm, "forward", lambda layer, x: F.layer_norm(x, x.shape[1:])
+        )
+    ],
     "weight-decay-scale": [becomes("group", "none")],
     "weight-std-gain-and-offset": [
         lambda patch: patch.setattr(WeightStd, "forward", lambda self, w: w)

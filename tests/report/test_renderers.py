@@ -18,9 +18,11 @@ from normbench.report.dashboard import verdict_table
 from normbench.report.figures.verdict import verdict_figures
 from normbench.report.page import page
 from normbench.report.page.material import ClaimEntry, gather
+from normbench.report.text.claim import claim_text
 from normbench.report.text.verdict import plot, verdict_text
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Verdict
+from normbench.verdicts.wording import census_text, contradiction_text, rule_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -242,11 +244,16 @@ def test_without_a_written_finding_each_tested_statement_has_a_line() -> None:
     first, second, third = verdict.parts
     lines = words.findings(first, verdict)
     assert lines[0] == "theorem, confirmed: It is 0."
-    assert [line.partition(":")[0] for line in lines[1:]] == [
-        f"{bearing.design}, {bearing.name}" for bearing in first.bearings[1:]
+    assert lines[1] == (
+        "census, confirmed: more than 10 % of the models of torchvision have BatchNorm "
+        "as their default norm: 1 of 3 models of torchvision 0.29.1, 33.3 % "
+        "[25 %, 50 % with what is tied or could not be counted]"
+    )
+    assert [line.partition(":")[0] for line in lines[2:]] == [
+        f"{bearing.design}, {bearing.name}" for bearing in first.bearings[2:]
     ]
     assert re.search(
-        r": confirmed, [+-][\d.]+ points \[.*\]; margin 2 points$", lines[3]
+        r": confirmed, [+-][\d.]+ points \[.*\]; margin 2 points$", lines[4]
     )
     assert words.findings(second, verdict) == ["It is lower by 3 %."]
     assert words.findings(third, verdict) == []
@@ -262,7 +269,22 @@ def test_without_a_written_finding_each_tested_statement_has_a_line() -> None:
         for design in verdict.outcomes
     ]
     untested = verdict.model_copy(update={"outcomes": smoke})
-    assert words.findings(first, untested) == lines[:1]
+    assert words.findings(first, untested) == lines[:2]
+
+
+def test_every_view_with_details_shows_each_census_rule_and_its_numbers(
+    rendered: str,
+) -> None:
+    verdict = verdicts()[-1]
+    printed = " ".join(verdict_text(verdict, 100, details=True).split())
+    shown = " ".join(rendered.split())
+    for rule in verdict.census:
+        for text in (rule_text(rule), census_text(rule), words.census_counts(rule)):
+            assert text in printed and text in shown, rule.name
+        assert f"{rule.decision} {words.census_line(rule)}" in printed
+        assert rule.reason in shown and rule.name in shown
+    assert "1 model could not be counted: alexnet (no kernel)" in printed
+    assert "timm is not installed" in printed
 
 
 def row_of(document: Path, link: str) -> list[str]:
@@ -277,3 +299,17 @@ def test_the_readme_has_the_headlines_of_each_claim(name: str) -> None:
     assert re.sub(r"^\[(.*?)\]\(.*?\)", r"\1", sentence) == read_claim(name).statement
     expected = words.headlines(committed(name)) if name in NAMES else "-"
     assert headlines == expected
+
+
+@pytest.mark.parametrize("name", ["batch-default", "layernorm-axes"])
+def test_a_registered_rule_says_what_would_contradict_it(name: str) -> None:
+    claim = read_claim(name)
+    statements = {theorem.check: "" for theorem in claim.theorems}
+    text = claim_text(claim, statements, [], 10_000)
+    assert claim.census
+    for rule in claim.census:
+        (line,) = (each for each in text.splitlines() if f"- {rule.name}: " in each)
+        assert rule_text(rule) in line and rule.reason in line
+        assert f"contradicted by {contradiction_text(rule)}" in line
+        if rule.part is not None:
+            assert f"bears {rule.bears} {rule.part}" in line

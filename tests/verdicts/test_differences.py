@@ -29,8 +29,6 @@ def test_what_may_differ_between_two_judgements_is_no_difference() -> None:
         "command": "other",
         "environment": {"code": ["new"]},
         "caveats": ["70 of 70 runs come from other code than this"],
-        "census": {"timm": {"batch": 1}},
-        "census_failures": {"timm": {"x": "gone"}},
         "registered": None,
         "theorems": [theorem.model_copy(update=measured), *others],
     }
@@ -53,10 +51,15 @@ def test_numbers_are_compared_by_nine_digits() -> None:
 
 def test_a_decision_and_every_other_part_is_compared() -> None:
     (theorem, *others) = OLD.theorems
+    (rule, *rules) = OLD.census
     for changes, where in (
         ({"alpha": 0.1}, "alpha"),
         ({"registration": "0" * 16}, "registration"),
         ({"run_ids": ["0" * 16]}, "run_ids"),
+        (
+            {"census": [rule.model_copy(update={"count": 9}), *rules]},
+            f"census / {rule.name} / count",
+        ),
         (
             {"theorems": [theorem.model_copy(update={"tolerance": 0.5}), *others]},
             f"theorems / {theorem.check} / tolerance",

@@ -1,13 +1,15 @@
 """The headline of a part follows by rule from what bears on it."""
 
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from census_made import a_census, a_rule
 from verdicts_made import a_contrast, a_design, a_run, a_verdict, judge, pair
 
 from normbench.config.schema import RunRecord
 from normbench.report import words
+from normbench.verdicts.counting import judge_census
 from normbench.verdicts.design import Bears
 from normbench.verdicts.grid import Grid
 from normbench.verdicts.judging import judge_design, judge_theorem
@@ -90,7 +92,7 @@ def test_a_registration_that_is_younger_than_a_run_is_in_the_headline() -> None:
 
     def part(registered: str | None, first_run: str | None) -> str:
         known = registered and Registered(commit="0" * 40, time=registered)
-        (judged,) = judge_parts(PART, [], [], [runs], known or None, first_run)
+        (judged,) = judge_parts(PART, [], [], [], [runs], known or None, first_run)
         assert judged.headline == "holds"
         return words.headline(judged)
 
@@ -146,7 +148,7 @@ def test_the_other_sign_is_a_caveat_of_decided_directions_only() -> None:
         (contrast,) = decided.contrasts
         contrast = contrast.model_copy(update=beside | changes)
         design = decided.model_copy(update={"contrasts": [contrast]})
-        (part,) = judge_parts(PART, [], [], [design], None, None)
+        (part,) = judge_parts(PART, [], [], [], [design], None, None)
         return part.caveats
 
     assert len(caveats()) == 1
@@ -169,7 +171,7 @@ def test_a_theorem_bears_on_its_part() -> None:
     def part(deviation: float, control: float, bears: Bears) -> PartVerdict:
         theorem = Theorem(check="x", tolerance=1e-6, part="better", bears=bears)
         judged = judge_theorem(theorem, "x is 0.", deviation, control, "")
-        (judged_part,) = judge_parts(PART, [judged], [], [], None, None)
+        (judged_part,) = judge_parts(PART, [judged], [], [], [], None, None)
         return judged_part
 
     cases: list[tuple[Bears, Headline, Headline]] = [
@@ -185,5 +187,28 @@ def test_a_theorem_bears_on_its_part() -> None:
     # A theorem of another part, and one of none, do not bear on this one.
     context = judge_theorem(Theorem(check="x", tolerance=0.0), "", 0.0, None, "")
     other = context.model_copy(update={"part": "other", "bears": "for"})
-    (untested,) = judge_parts(PART, [context, other], [], [], None, None)
+    (untested,) = judge_parts(PART, [context, other], [], [], [], None, None)
+    assert (untested.headline, untested.bearings) == ("not tested", [])
+
+
+def test_a_census_rule_bears_on_its_part() -> None:
+    def part(bears: Bears, **changes: Any) -> PartVerdict:
+        rule = a_rule(part="better", bears=bears, **changes)
+        judged = judge_census(rule, a_census())  # one of three models has batch
+        (judged_part,) = judge_parts(PART, [], [judged], [], [], None, None)
+        return judged_part
+
+    cases: list[tuple[Bears, Headline, Headline]] = [
+        ("for", "holds", "does not hold"),
+        ("against", "does not hold", "holds"),
+    ]
+    for bears, true, false in cases:
+        assert part(bears, than=0.2).headline == true
+        assert part(bears, than=0.9).headline == false
+        assert part(bears, library="timm").headline == "not decided"
+    (bearing,) = part("for").bearings
+    assert (bearing.kind, bearing.design) == ("census", "")
+    assert (bearing.name, bearing.result) == ("BatchNorm is the default", "against")
+    context = judge_census(a_rule(), a_census())
+    (untested,) = judge_parts(PART, [], [context], [], [], None, None)
     assert (untested.headline, untested.bearings) == ("not tested", [])

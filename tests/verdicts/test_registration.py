@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from census_made import a_rule
 from claims_made import TINY, Plain, put
 from pydantic import ValidationError
 
@@ -136,8 +137,9 @@ def test_full_checks_of_all_claims_take_at_most_eight_hours() -> None:
 
 
 def changed(change: Callable[[Plain, Plain, Plain], object]) -> Plain:
-    """TINY after a change of (the claim, its design, its contrast)."""
+    """TINY with a census rule after a change of (the claim, its design, a contrast)."""
     plain = copy.deepcopy(TINY)
+    plain["census"] = [a_rule().model_dump(exclude_defaults=True)]
     design = plain["outcomes"]["digits"]
     change(plain, design, design["contrasts"][0])
     return plain
@@ -157,6 +159,23 @@ WRONG: dict[str, tuple[Callable[[Plain, Plain, Plain], object], str]] = {
     "quick data": (
         lambda p, d, c: p["quick"]["digits"].update(data=["x"]),
         "no data set 'x'",
+    ),
+    "census": (
+        lambda p, d, c: p.update(census=True),
+        "census=True",
+    ),
+    "unit": (lambda p, d, c: p["census"][0].pop("unit"), "census.0.unit is missing"),
+    "two rules": (
+        lambda p, d, c: p["census"].append(p["census"][0]),
+        "2 census rules",
+    ),
+    "a rule's part": (
+        lambda p, d, c: p["census"][0].update(part="beter", bears="for"),
+        "did you mean 'better'",
+    ),
+    "a design's name": (
+        lambda p, d, c: p.update(mechanisms={"census": d}),
+        "a design is called census",
     ),
     "two kinds": (lambda p, d, c: c.update(slope="a"), "either weights or a slope"),
     "no kind": (lambda p, d, c: c.pop("weights"), "either weights or a slope"),
@@ -278,6 +297,14 @@ def test_the_hash_changes_with_every_value() -> None:
         tried += 1
     assert tried > 100
     assert len(seen) == tried + 1
+
+
+def test_a_rule_changes_the_hash_and_an_empty_census_does_not() -> None:
+    plain = copy.deepcopy(TINY)
+    rules = [[], [a_rule()], [a_rule(unit="module")], [a_rule(), a_rule(name="other")]]
+    hashes = [registration_hash(Claim(**plain | {"census": each})) for each in rules]
+    assert hashes[0] == registration_hash(Claim(**plain))
+    assert len(set(hashes)) == len(rules)
 
 
 def test_the_hash_ignores_order_comments_and_defaults(tmp_path: Path) -> None:

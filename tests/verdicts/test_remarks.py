@@ -25,6 +25,11 @@ FINDING = (
     "effect}, n {made_up | a against b (clear) | n}, p {made_up | a against b (clear) "
     "| p}, error {made_up | a@2 | test/error}, loss {made_up | a@2 | test/loss}."
 )
+COUNTED = "Of models, {census | some} have it."
+NO_RULE = (
+    ("{census | sone}", "no such census rule; did you mean 'some'"),
+    ("{census | some | n}", "no such census rule"),
+)
 
 
 @pytest.fixture
@@ -66,6 +71,14 @@ def test_a_finding_has_numbers_in_its_places(folder: Path) -> None:
     assert f"error {100 * mean['test/error']:.2f} %" in better.finding
     assert better.finding.endswith(f"loss {mean['test/loss']:.4g}.")
     assert "{" not in better.finding
+
+
+def test_a_finding_has_the_numbers_of_a_census_rule(folder: Path) -> None:
+    better = remark(folder, findings={"better": COUNTED}).parts[0]
+    assert better.finding.startswith("Of models, 1 of 3 models of torchvision 0.29.1,")
+    for wrong, message in NO_RULE:
+        with pytest.raises(RequestError, match=message):
+            remark(folder, findings={"better": wrong})
 
 
 def test_a_headline_is_withdrawn_with_its_reason(folder: Path) -> None:

@@ -4,7 +4,7 @@ from typing import get_args
 
 from verdicts_made import committed, rich_verdict, some_verdicts
 
-from normbench.verdicts.verdict import Decision, Result, Size, Verdict
+from normbench.verdicts.verdict import Decision, Kind, Result, Size, Verdict
 
 VERDICT = rich_verdict()
 CONTRASTS = {c.name: c for design in VERDICT.designs for c in design.contrasts}
@@ -17,7 +17,12 @@ def test_every_decision_size_and_result_occurs() -> None:
     assert results <= {*get_args(Result)}
     assert {"for", "small", "not tested"} <= results
     kinds = {b.kind for part in VERDICT.parts for b in part.bearings}
-    assert kinds == {"theorem", "mechanism", "outcome"}
+    assert kinds == {*get_args(Kind)}
+    assert [rule.decision for rule in VERDICT.census] == [
+        "confirmed",
+        "not decided",
+        "not decided",
+    ]
     headlines = [part.headline for part in VERDICT.parts]
     assert headlines == ["holds in part", "holds", "not tested"]
 

@@ -4,6 +4,7 @@ from math import inf, log
 from typing import Any
 
 import pytest
+from census_made import a_census, a_rule
 from verdicts_made import (
     SPREAD,
     a_contrast,
@@ -13,12 +14,17 @@ from verdicts_made import (
     rich_verdict,
 )
 
+from normbench.verdicts.counting import LAYER_CATEGORIES, TIED, judge_census
 from normbench.verdicts.verdict import ContrastVerdict
 from normbench.verdicts.wording import (
     answer,
+    category_text,
+    census_text,
+    contradiction_text,
     estimate_text,
     margin_text,
     mean_text,
+    rule_text,
     unit,
     value_text,
 )
@@ -127,3 +133,57 @@ def test_a_lower_ratio_has_the_margin_of_the_inverse() -> None:
     assert answer(higher) == (
         "higher by 25.0 % [16.3, 42.9]; clearly more than the margin of 15 %"
     )
+
+
+def test_a_rule_and_its_contradiction_are_sentences() -> None:
+    images = {"task": "classification", "unit": "module"}
+    of_timm = {"library": "timm", "says": "most_frequent", "than": None}
+    axes = {"census": "layer_norm_axes", "of": "C,H,W", "among": ["C,H,W", "token"]}
+    cases: list[tuple[dict[str, Any], str, str]] = [
+        (
+            images,
+            "more than 50 % of the modules of torchvision for classification have "
+            "BatchNorm as their default norm",
+            "50 % or less",
+        ),
+        (
+            {"says": "less", "than": 0.055, "of": "none"},
+            "less than 5.5 % of the models of torchvision have no norm as their "
+            "default norm",
+            "5.5 % or more",
+        ),
+        (
+            of_timm,
+            "more models of timm have BatchNorm as their default norm than any other",
+            "another category with at least as many",
+        ),
+        (
+            axes,
+            "more than 50 % of the models of torchvision have layer norms over C, H "
+            "and W (among: C, H and W; a token's embedding)",
+            "50 % or less",
+        ),
+    ]
+    for changes, text, contradiction in cases:
+        assert rule_text(a_rule(**changes)) == text
+        assert contradiction_text(a_rule(**changes)) == contradiction
+
+
+def test_the_numbers_of_a_census_name_the_version_and_what_is_open() -> None:
+    def text(*failures: str, **changes: Any) -> str:
+        return census_text(judge_census(a_rule(**changes), a_census(failures=failures)))
+
+    assert text() == "1 of 3 models of torchvision 0.29.1, 33.3 %"
+    assert text("alexnet", unit="module") == (
+        "1 of 3 modules of torchvision 0.29.1, 33.3 % "
+        "[25 %, 50 % with what is tied or could not be counted]"
+    )
+    assert text(library="timm") == "timm is not installed"
+    assert text(task="video") == "no models of torchvision 0.29.1 counted"
+
+
+def test_every_category_of_a_census_has_words() -> None:
+    for categories in LAYER_CATEGORIES.values():
+        texts = [category_text(category) for category in (*categories, TIED, "none")]
+        assert len(set(texts)) == len(texts)
+        assert all(text and "_" not in text for text in texts)

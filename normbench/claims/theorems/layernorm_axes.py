@@ -1,7 +1,9 @@
-"""Check how the three layers that are called LayerNorm differ."""
+"""Check how the three layers that are called LayerNorm differ, and that of text."""
 
 import torch
+from torch import nn
 
+from normbench.claims.layer_norm_axes import axes
 from normbench.claims.theorems.base import Finding, difference, finding, theorem
 from normbench.errors import Incompatible
 from normbench.norms.base import make
@@ -106,4 +108,33 @@ def layer_shape_fixes_size() -> Finding:
         "of {sizes} other sizes layer_shape accepts {deviation:.0f}, the other two "
         "layers {control:.0f}",
         sizes=len(sizes),
+    )
+
+
+@theorem("transformer-norms")
+def transformer_norms() -> Finding:
+    """Every layer norm of torch.nn.Transformer normalises the embedding of one token.
+
+    The encoder and the decoder get sequences (N, L, C), and the axes of the statistics
+    of each layer norm are measured. The deviation is the number of layer norms with
+    other axes than that of the embedding. The control is one over L and C.
+    """
+    shapes: dict[nn.Module, torch.Size] = {}
+
+    def note(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        shapes[layer] = inputs[0].shape
+
+    model = nn.Transformer(8, 2, 1, 1, 16, dropout=0.0, batch_first=True)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.LayerNorm)]
+    for layer in layers:
+        layer.register_forward_pre_hook(note)
+    model(torch.randn(2, 5, 8), torch.randn(2, 6, 8))
+    others = sum(axes(layer, shapes[layer]) != {2} for layer in layers)
+    whole = nn.LayerNorm([5, 8])
+    return finding(
+        {"torch.nn.Transformer": float(others)},
+        {"over L and C": float(axes(whole, (2, 5, 8)) != {2})},
+        "of {layers} layer norms {deviation:.0f} have other axes than the embedding; "
+        "of one over L and C, {control:.0f} has",
+        layers=len(layers),
     )

@@ -28,7 +28,7 @@ from normbench.report.page.pictures import QUALITY, Gallery, gallery
 from normbench.report.published import published_line
 from normbench.verdicts.registration import Claim
 from normbench.verdicts.verdict import ContrastVerdict, Decision, Headline
-from normbench.verdicts.wording import margin_text
+from normbench.verdicts.wording import census_text, margin_text, rule_text
 
 FOLDER = Path(__file__).parent
 SCRIPTS = (
@@ -132,6 +132,8 @@ def _html(
         "words": words,
         "part_counts": part_counts,
         "margin_text": margin_text,
+        "rule_text": rule_text,
+        "census_text": census_text,
     }
     script = "\n".join(_text(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -210,6 +212,7 @@ def part_counts(claim: Claim) -> str:
     """Return the numbers of parts of a claim, such as "1 theorem, 2 outcomes"."""
     parts = (
         (len(claim.theorems), "theorem", "theorems"),
+        (len(claim.census), "census", "censuses"),
         (len(claim.mechanisms), "mechanism", "mechanisms"),
         (len(claim.outcomes), "outcome", "outcomes"),
     )

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from normbench.report import words
 from normbench.report.published import published_line
 from normbench.report.text.paragraph import paragraph
+from normbench.verdicts.counting import CensusRule
 from normbench.verdicts.design import Contrast, DataSet, Design
 from normbench.verdicts.registration import Claim
+from normbench.verdicts.wording import contradiction_text, rule_text
 
 RELATIONS = {
     "greater": "is above {}",
@@ -53,12 +55,11 @@ def _lines(
         ("confounds", claim.confounds),
         ("seen before", claim.seen),
         ("theorems", theorems),
+        ("census, of a full check only", list(map(_rule, claim.census))),
     ):
         if items:
             yield f"{title}:"
             yield from (paragraph("- ", item, width, indent=2) for item in items)
-    if claim.census:
-        yield "census: the default norms of torchvision's and timm's models"
     for kind, designs in (
         ("mechanism", claim.mechanisms),
         ("outcome", claim.outcomes),
@@ -70,6 +71,14 @@ def _lines(
     yield ""
     yield "* primary: the headlines rest on these contrasts, adjusted by Holm"
     yield from costs
+
+
+def _rule(rule: CensusRule) -> str:
+    bears = "" if rule.part is None else f"; bears {rule.bears} {rule.part}"
+    return (
+        f"{rule.name}: {rule_text(rule)}; contradicted by {contradiction_text(rule)} "
+        f"({rule.reason}{bears})"
+    )
 
 
 def _design(design: Design, width: int) -> Iterator[str]:

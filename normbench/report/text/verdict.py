@@ -63,6 +63,14 @@ def _details(verdict: Verdict, width: int) -> Iterator[str]:
         yield "THEOREM"
     for theorem in verdict.theorems:
         yield from _theorem(theorem, width)
+    if verdict.census:
+        yield ""
+        yield "CENSUS"
+    for rule in verdict.census:
+        label = f"{rule.decision:<{DECISION_WIDTH}}"
+        yield paragraph(label, words.census_line(rule), width, indent=2)
+        counts = words.census_counts(rule)
+        yield paragraph("", counts, width, indent=2 + DECISION_WIDTH)
     for title, designs in (
         ("MECHANISM", verdict.mechanisms),
         ("OUTCOME", verdict.outcomes),
@@ -72,14 +80,6 @@ def _details(verdict: Verdict, width: int) -> Iterator[str]:
             yield title
         for design in designs:
             yield from _design(design, verdict.alpha, width)
-    if verdict.census:
-        yield ""
-        yield "CENSUS     default norms of the models in"
-        for library, counts in verdict.census.items():
-            norms = ", ".join(f"{name} {count}" for name, count in counts.items())
-            yield paragraph(f"{library}: ", norms, width, indent=2)
-            coverage = words.census_coverage(verdict, library)
-            yield paragraph("", coverage, width, indent=4)
     if verdict.published:
         yield ""
     for line in verdict.published:
