@@ -32,6 +32,7 @@ TOLERANCES = {
     "group-permutation": 1e-12,
     "instance-then-pooling": 1e-12,
     "layer-footprints": 0.0,
+    "layer-forgets-scale": 1e-12,
     "layer-shape-fixes-size": 0.0,
     "layers-that-agree": 1e-12,
     "mixed-moments": 1e-12,
@@ -40,6 +41,7 @@ TOLERANCES = {
     "other-samples": 1e-12,
     "pads-in-evaluation": 1e-12,
     "pads-in-training": 1e-8,  # AdamW's eps under rounding
+    "path-around-sublayers": 1e-12,
     "rms-of-centred": 1e-12,
     "sample-gain-and-bias": 1e-12,
     "scale-in-evaluation": 1e-12,
@@ -132,6 +134,7 @@ FALSE: dict[str, list[Falsify]] = {
     "group-permutation": [becomes("group_permuted", "group")],
     "instance-then-pooling": [becomes("instance", "layer_sample")],
     "layer-footprints": [becomes("layer_sample", "layer_position")],
+    "layer-forgets-scale": [becomes("rms", "none")],
     "layer-shape-fixes-size": [
         computes("layer_shape", lambda norm, x: F.layer_norm(x, x.shape[1:]))
     ],
@@ -151,6 +154,10 @@ FALSE: dict[str, list[Falsify]] = {
     "other-samples": [computes("rms", across_samples)],
     "pads-in-evaluation": [becomes("layer_position", "instance")],
     "pads-in-training": [becomes("batch_masked", "batch")],
+    "path-around-sublayers": [
+        # A norm after a sublayer that returns 0 then returns 1.
+        computes("rms", lambda norm, x: x + 1)
+    ],
     "rms-of-centred": [becomes("layer_position", "layer_sample")],
     "sample-gain-and-bias": [computes("group", lambda norm, x: x)],
     "scale-in-evaluation": [becomes("group", "affine")],
