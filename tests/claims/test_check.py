@@ -261,13 +261,17 @@ def test_an_extra_arm_is_added_on_each_data_set(runner: Runner, tmp_path: Path) 
 
 
 def test_an_extra_arm_replaces_one_arm_in_a_difference_of_differences() -> None:
-    design = read_claim("instance-style-transfer").outcomes["raw"]
+    design = read_claim("instance-style-transfer").outcomes["transfer"]
     *_, last = with_arm(design, "norm=mine").contrasts
     assert last.weights == {
-        "extra@raw": 1,
-        "instance@raw": -1,
-        "extra@style": -1,
-        "instance@style": 1,
+        "extra@grass": 0.5,
+        "extra@gravel": 0.5,
+        "instance@grass": -0.5,
+        "instance@gravel": -0.5,
+        "extra@grass_styled": -0.5,
+        "extra@gravel_styled": -0.5,
+        "instance@grass_styled": 0.5,
+        "instance@gravel_styled": 0.5,
     }
 
 
