@@ -47,7 +47,7 @@ LOOKS: dict[str, Look] = {
     "layer_shape": Look("#a65c48", "p", "-."),
     "rms": Look("#e66b70", "X", "--"),
     "scale": Look("#f23144", "d", ":"),
-    "dyt": Look("#9c9700", "*", "-."),
+    "dyt": Look("#a39449", "*", "-."),
     "derf": Look("#75711f", "P", ":"),
     "local_response": Look("#b58307", "H", "--"),
     "none": Look("#6e6d75", "x", ":"),
