@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from census_made import a_census, a_rule
 from checks_made import ENGINE, Runner, a_claim, an_error, checked, in_folder
+from claims_made import put
+from typer.testing import CliRunner, Result
 
-from normbench.claims import census
+from normbench.claims import census, lock
 from normbench.claims.check import (
     check,
     counted_models,
@@ -23,6 +25,7 @@ from normbench.claims.check import (
     write_verdict,
 )
 from normbench.claims.trial import Request
+from normbench.cli import app
 from normbench.config.schema import RunConfig
 from normbench.errors import NormbenchError, RequestError
 from normbench.records import items
@@ -297,6 +300,29 @@ def test_only_a_full_check_counts_models_and_a_caveat_says_so(
     path = write_verdict(verdict, tmp_path / "runs", tmp_path / "tiny", counted)
     assert census.read(path.with_name(census.FILE)) == counted
     assert read_verdict(path) == verdict
+
+
+def test_the_command_writes_the_models_and_judges_them_again(
+    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(*options: str) -> Result:
+        folders = ["--config-dir", str(tmp_path), "--output", str(tmp_path / "claims")]
+        return CliRunner().invoke(app, ["claim", "check", "tiny", *folders, *options])
+
+    rule = a_rule(than=0.2, part="better", bears="for").model_dump(exclude_unset=True)
+    put(a_claim().model_dump(exclude_unset=True) | {"census": [rule]}, tmp_path)
+    monkeypatch.setattr(lock, "require_committed", lambda *_: None)
+    monkeypatch.setattr(census, "model_census", lambda names: a_census())
+    full = command("--budget", "full", "--results", str(tmp_path / "runs"))
+    assert full.exit_code == 0, full.output
+    line = "census, confirmed: more than 20 % of the models of torchvision have"
+    assert line in " ".join(full.stdout.split())
+    written = census.read(tmp_path / "claims" / "tiny" / census.FILE)
+    assert written == a_census()
+    monkeypatch.delattr(census, "model_census")
+    again = command("--from-records")
+    assert again.exit_code == 0, again.output
+    assert "same verdict as" in again.stdout and line in " ".join(again.stdout.split())
 
 
 def test_a_verdict_of_before_the_rules_is_read(runner: Runner, tmp_path: Path) -> None:
