@@ -11,14 +11,15 @@ from records_made import A_RECORD
 from sweeps_made import RecordingObserver
 
 from normbench.claims.check import check, prepare
-from normbench.claims.trial import Request
+from normbench.claims.trial import Request, Trial
+from normbench.cli.progress import SweepProgress
 from normbench.config.schema import Engine, LocalEngine, RunConfig
 from normbench.records.store import Results, RunWriter
 from normbench.sweeps.engines.base import Work
 from normbench.sweeps.round import Rounds
 from normbench.training.environment import environment
 from normbench.verdicts.counting import ModelCensus
-from normbench.verdicts.registration import BudgetName, Claim
+from normbench.verdicts.registration import BudgetName, Claim, read_claim
 from normbench.verdicts.verdict import Verdict
 
 ENGINE = LocalEngine(name="local", workers=1, timeout=None)
@@ -87,3 +88,15 @@ def checked(
     request = Request(rounds, budget, ENGINE, first_seed=first_seed)
     command = "normbench claim check tiny"
     return check(claim, prepare(claim, request, arm), command, counted=counted)
+
+
+def no_runs(*_: object) -> SweepProgress:
+    raise AssertionError("nothing is run here")
+
+
+def planned(name: str, budget: BudgetName, config_dir: Path | None = None) -> Trial:
+    engine = LocalEngine(name="local", workers=1, timeout=None)
+    request = Request(
+        Rounds(Results(Path("nowhere")), no_runs), budget, engine, config_dir=config_dir
+    )
+    return prepare(read_claim(name, config_dir), request)

@@ -2,22 +2,18 @@
 
 import copy
 import gzip
-from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from census_made import a_census, a_rule
 from checks_made import ENGINE, Runner, a_claim, an_error, checked, in_folder
 
-from normbench.claims import census
 from normbench.claims.check import (
     RECORDS,
     check,
     cost,
-    counted_models,
     prepare,
     with_arm,
     write_items,
@@ -29,7 +25,6 @@ from normbench.errors import NormbenchError, RequestError
 from normbench.records import items
 from normbench.records.store import read_compact, run_folder
 from normbench.sweeps import round
-from normbench.verdicts.counting import ModelCensus
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import BudgetName, Claim, read_claim
 from normbench.verdicts.verdict import Verdict
@@ -309,37 +304,6 @@ def test_a_repetition_with_other_seeds_is_saved_beside_the_verdict(
     names = sorted(path.name for path in (tmp_path / "claims").iterdir())
     assert names == ["records.jsonl.gz", "verdict.json", "verdict.seeds-1000.json"]
     assert len(read_compact(tmp_path / "claims" / RECORDS)) == len(first.run_ids)
-
-
-def test_only_a_full_check_counts_models_and_a_caveat_says_so(
-    runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def count(names: Iterable[str]) -> ModelCensus:
-        asked.append(list(names))
-        return a_census()
-
-    asked: list[list[str]] = []
-    monkeypatch.setattr(census, "model_census", count)
-    rules = [a_rule(than=0.2, part="better", bears="for"), a_rule(name="most")]
-    claim = a_claim().model_copy(update={"census": rules})
-    caveat = "only a full check counts models, for the census rules: "
-    for budget in ("smoke", "quick"):
-        assert counted_models(claim, budget) is None
-        verdict = checked(claim, tmp_path, budget)
-        assert verdict.census == []
-        assert f"{caveat}{rules[0].name}; most" in verdict.caveats
-        path = write_verdict(verdict, tmp_path / "runs", tmp_path / "tiny")
-        assert not path.with_name(census.FILE).exists()
-    assert counted_models(a_claim(), "full") is None
-    assert asked == []
-    counted = counted_models(claim, "full")
-    assert asked == [["default_norms"]]
-    verdict = checked(claim, tmp_path, counted=counted)
-    assert not any(each.startswith(caveat) for each in verdict.caveats)
-    assert [rule.decision for rule in verdict.census] == ["confirmed", "contradicted"]
-    path = write_verdict(verdict, tmp_path / "runs", tmp_path / "tiny", counted)
-    assert census.read(path.with_name(census.FILE)) == counted
-    assert read_verdict(path) == verdict
 
 
 def test_items_of_the_runs_that_have_some_are_written_beside_the_verdict(

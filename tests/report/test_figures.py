@@ -106,8 +106,9 @@ def test_arms_with_the_same_norm_have_its_colour_and_different_markers() -> None
 def test_the_norm_of_an_arm_is_in_its_overrides_or_its_name() -> None:
     for arm, claim, design, norm in (
         ("again", "group-compromise", "between-mnist5k", "group"),
-        ("each_layer", "group-compromise", "adjacency-textures", "group_permuted"),
-        ("layer", "group-compromise", "between-mnist5k", "layer_sample"),
+        ("each_layer", "group-compromise", "adjacency-mnist5k", "group_permuted"),
+        ("again", "batch-default", "normal_batch-mnist5k", "batch"),
+        ("layer", "batch-size-dependence", "joint-textures", "layer_sample"),
         ("extra", "batch-default", "normal_batch-mnist5k", "extra"),
     ):
         assert norm_of(arm, read_claim(claim).designs()[design]) == norm, arm

@@ -8,42 +8,24 @@ from typing import Any
 import pytest
 import yaml
 from census_made import a_rule
+from checks_made import planned
 from claims_made import TINY, Plain, put
 from pydantic import ValidationError
 
 from normbench.claims import theorems
-from normbench.claims.budgets import designs_for, looks_for
-from normbench.claims.check import cost, prepare
-from normbench.claims.trial import Request, Trial
-from normbench.cli.progress import SweepProgress
+from normbench.claims.budgets import looks_for
+from normbench.claims.check import cost
 from normbench.config.choices import choices, description
-from normbench.config.identity import run_id
-from normbench.config.schema import LocalEngine
 from normbench.errors import RequestError
 from normbench.probes.base import PROBES
-from normbench.records.store import Results
-from normbench.sweeps.round import Rounds
 from normbench.verdicts.registration import (
     BUDGETS,
-    BudgetName,
     Claim,
     read_claim,
     registration_hash,
 )
 
 NAMES = sorted(choices("claim"))
-
-
-def no_runs(*_: object) -> SweepProgress:
-    raise AssertionError("nothing is run here")
-
-
-def trial(name: str, budget: BudgetName, config_dir: Path | None = None) -> Trial:
-    engine = LocalEngine(name="local", workers=1, timeout=None)
-    request = Request(
-        Rounds(Results(Path("nowhere")), no_runs), budget, engine, config_dir=config_dir
-    )
-    return prepare(read_claim(name, config_dir), request)
 
 
 def test_every_claim_reads_and_names_theorems_and_probes_that_exist() -> None:
@@ -66,76 +48,6 @@ def test_every_claim_reads_and_names_theorems_and_probes_that_exist() -> None:
                 if contrast.weights and not measured:
                     total = sum(contrast.weights.values())
                     assert total == pytest.approx(0), (name, contrast.name)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    "budget",
-    [
-        pytest.param(budget, marks=pytest.mark.slow if budget == "full" else [])
-        for budget in BUDGETS
-    ],
-)
-def test_every_cell_of_every_budget_composes_and_works(
-    name: str, budget: BudgetName
-) -> None:
-    composed = trial(name, budget)
-    assert composed.designs
-    assert not any(composed.skipped.values())
-    for design, each in composed.designs.items():
-        assert each.contrasts
-        configs = [composed.config(design, c, 0.1, 3) for c in each.all_cells()]
-        assert {(config.lr, config.seed) for config in configs} == {(0.1, 3)}
-        ids = {run_id(config) for config in configs}
-        assert budget == "smoke" or len(ids) == len(configs), design
-        if budget == "smoke":
-            assert {config.budget.max_steps for config in configs} == {10}
-
-
-def test_a_smaller_budget_is_a_part_of_the_full_check() -> None:
-    smaller: tuple[BudgetName, ...] = ("smoke", "quick")
-    for name in NAMES:
-        claim = read_claim(name)
-        full = designs_for(claim, "full")
-        for budget in smaller:
-            less = designs_for(claim, budget)
-            for key, design in less.items():
-                cells = set(design.all_cells())
-                assert cells <= set(full[key].all_cells()), (name, budget)
-                names = {contrast.name for contrast in full[key].contrasts}
-                assert {c.name for c in design.contrasts} <= names, (name, budget)
-                for contrast in design.contrasts:
-                    assert set(contrast.weights or {}) <= cells, (name, budget)
-            assert any(c.primary for d in less.values() for c in d.contrasts)
-            cheaper = cost(claim, budget).core_seconds
-            assert cheaper < cost(claim, "full").core_seconds, (name, budget)
-
-
-def test_the_planned_cost_of_each_budget_is_bounded() -> None:
-    """Registered plan on two cores: at most 90 minutes a claim in full."""
-    minutes = {
-        budget: {
-            name: cost(read_claim(name), budget).core_seconds / 2 / 60 for name in NAMES
-        }
-        for budget in BUDGETS
-    }
-    assert max(minutes["full"].values()) < 90
-    assert sum(minutes["quick"].values()) < 45
-    assert sum(minutes["smoke"].values()) < 3
-
-
-@pytest.mark.slow
-def test_full_checks_of_all_claims_take_at_most_eight_hours() -> None:
-    """The plan on two cores, where claims share runs, and no rate is dropped."""
-    seconds: dict[str, float] = {}
-    for name in NAMES:
-        composed = trial(name, "full")
-        for key, design in composed.designs.items():
-            runs = len(design.rates) * looks_for(design, "full")[-1]
-            for cell in design.all_cells():
-                shared = run_id(composed.config(key, cell, 0.1, 3))
-                seconds[shared] = max(seconds.get(shared, 0.0), runs * design.seconds)
-    assert sum(seconds.values()) / 2 / 3600 < 8
 
 
 def changed(change: Callable[[Plain, Plain, Plain], object]) -> Plain:
@@ -254,7 +166,7 @@ def test_wrong_designs_are_refused_before_any_run(tmp_path: Path) -> None:
     for change, message in NOT_DONE.values():
         put(changed(change), tmp_path)
         with pytest.raises(RequestError, match=message):
-            trial("tiny", "full", tmp_path)
+            planned("tiny", "full", tmp_path)
 
 
 def leaves(plain: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -317,30 +229,6 @@ def test_the_hash_ignores_order_comments_and_defaults(tmp_path: Path) -> None:
     turned["alpha"] = 0.05
     file.write_text("# a comment\n" + yaml.safe_dump(turned))
     assert registration_hash(read_claim("tiny", tmp_path)) == before
-
-
-def test_overrides_of_a_budget_win_over_those_of_cells(tmp_path: Path) -> None:
-    def change(p: Plain, d: Plain, c: Plain) -> None:
-        d["levels"]["2"] += " budget.max_steps=500"
-        p["quick"]["digits"]["overrides"] = "budget.max_steps=50"
-
-    put(changed(change), tmp_path)
-    steps = {
-        budget: trial("tiny", budget, tmp_path)
-        .config("digits", "a@2", 0.1, 0)
-        .budget.max_steps
-        for budget in BUDGETS
-    }
-    assert steps == {"full": 500, "quick": 50, "smoke": 10}
-
-
-def test_seeds_are_those_of_the_budget() -> None:
-    design = read_claim("batch-size-dependence").outcomes["norm_batch"]
-    assert [looks_for(design, budget) for budget in BUDGETS] == [
-        (1,),
-        (6,),
-        (8, 12, 16, 24),
-    ]
 
 
 def looking(**changes: Any) -> Plain:
