@@ -7,7 +7,7 @@ together they give each part a headline.
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 
 from normbench.verdicts.counting import CensusVerdict
 from normbench.verdicts.design import Bears, Says, Scale
@@ -387,15 +387,6 @@ class Verdict(_Reported):
     command: str
     started: str
     environment: dict[str, list[str]]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_old_census(cls, plain: object) -> object:
-        """Read verdicts whose censuses were empty objects, before there were rules."""
-        if isinstance(plain, dict) and plain.get("census") == {}:
-            old = {"census", "census_failures"}
-            return {key: value for key, value in plain.items() if key not in old}
-        return plain
 
     @property
     def designs(self) -> Sequence[DesignVerdict]:

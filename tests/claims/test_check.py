@@ -2,7 +2,6 @@
 
 import copy
 import gzip
-import json
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
@@ -302,6 +301,26 @@ def test_only_a_full_check_counts_models_and_a_caveat_says_so(
     assert read_verdict(path) == verdict
 
 
+def test_items_of_the_runs_that_have_some_are_written_beside_the_verdict(
+    runner: Runner, tmp_path: Path
+) -> None:
+    verdict = checked(a_claim(), tmp_path)
+    first, second, *_ = verdict.run_ids
+    correct = {first: [True, False], second: [False, True]}
+    for run_id, values in correct.items():
+        run = items.Items(np.array([4, 7]), {"correct": np.array(values)})
+        file = run_folder(tmp_path / "runs", run_id) / items.ITEMS
+        items.write_all(file, {run_id: run})
+    path, count = write_items(verdict, tmp_path / "runs", tmp_path)
+    assert (path, count) == (tmp_path / items.ITEMS, 2)
+    saved = items.read_all(path)
+    assert {key: x.values["correct"].tolist() for key, x in saved.items()} == correct
+    assert saved[first].index.tolist() == [4, 7]
+    file.write_bytes(b"damaged")
+    with pytest.raises(NormbenchError, match=rf"{second}/items.* is damaged"):
+        write_items(verdict, tmp_path / "runs", tmp_path)
+
+
 def test_the_command_writes_the_models_and_judges_them_again(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,32 +342,3 @@ def test_the_command_writes_the_models_and_judges_them_again(
     again = command("--from-records")
     assert again.exit_code == 0, again.output
     assert "same verdict as" in again.stdout and line in " ".join(again.stdout.split())
-
-
-def test_a_verdict_of_before_the_rules_is_read(runner: Runner, tmp_path: Path) -> None:
-    verdict = checked(a_claim(), tmp_path)
-    path = write_verdict(verdict, tmp_path / "runs", tmp_path / "tiny")
-    plain = json.loads(path.read_text())
-    plain |= {"census": {}, "census_failures": {}}
-    path.write_text(json.dumps(plain))
-    assert read_verdict(path) == verdict
-
-
-def test_items_of_the_runs_that_have_some_are_written_beside_the_verdict(
-    runner: Runner, tmp_path: Path
-) -> None:
-    verdict = checked(a_claim(), tmp_path)
-    first, second, *_ = verdict.run_ids
-    correct = {first: [True, False], second: [False, True]}
-    for run_id, values in correct.items():
-        run = items.Items(np.array([4, 7]), {"correct": np.array(values)})
-        file = run_folder(tmp_path / "runs", run_id) / items.ITEMS
-        items.write_all(file, {run_id: run})
-    path, count = write_items(verdict, tmp_path / "runs", tmp_path)
-    assert (path, count) == (tmp_path / items.ITEMS, 2)
-    saved = items.read_all(path)
-    assert {key: x.values["correct"].tolist() for key, x in saved.items()} == correct
-    assert saved[first].index.tolist() == [4, 7]
-    file.write_bytes(b"damaged")
-    with pytest.raises(NormbenchError, match=rf"{second}/items.* is damaged"):
-        write_items(verdict, tmp_path / "runs", tmp_path)
