@@ -164,7 +164,8 @@ def census_text(verdict: CensusVerdict) -> str:
     """
     if verdict.version is None:
         return f"{verdict.library} is not installed"
-    what = f"{verdict.unit}s of {verdict.library} {verdict.version}"
+    task = "" if verdict.task is None else f" for {verdict.task}"
+    what = f"{verdict.unit}s of {verdict.library} {verdict.version}{task}"
     if verdict.share is None:
         return f"no {what} counted"
     text = f"{verdict.count} of {verdict.total} {what}, {_percent(verdict.share)}"

@@ -179,7 +179,7 @@ def test_the_numbers_of_a_census_name_the_version_and_what_is_open() -> None:
         "[25 %, 50 % with what is tied or could not be counted]"
     )
     assert text(library="timm") == "timm is not installed"
-    assert text(task="video") == "no models of torchvision 0.29.1 counted"
+    assert text(task="video") == "no models of torchvision 0.29.1 for video counted"
 
 
 def test_every_category_of_a_census_has_words() -> None:
