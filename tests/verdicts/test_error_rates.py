@@ -79,7 +79,7 @@ def test_excluded_differences_do_not_loosen_the_tests_of_directions() -> None:
     worse, *others = after.contrasts
     assert worse.p_against is not None and worse.p_against < 0.05
     assert worse.p_against_adjusted == pytest.approx(4 * worse.p_against)
-    assert worse.decision == "not decided"
+    assert worse.decision == "no relevant difference"
     assert {contrast.decision for contrast in others} == {"no relevant difference"}
 
 
