@@ -167,7 +167,7 @@ def test_without_a_valid_login_nothing_is_published(
     key: str, message: str, command: Command, tmp_path: Path
 ) -> None:
     login = {"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    done = command("dashboard", "--publish", HOME=str(tmp_path), **login)
+    done = command("dashboard", "--publish", timeout=300, HOME=str(tmp_path), **login)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith(f"error: {message}")
