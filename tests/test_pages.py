@@ -44,6 +44,14 @@ def test_paths_and_links_in_a_document_exist(document: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_table_has_a_head(document: Path) -> None:
+    """A row that a merge moved away from its table is a table without a head."""
+    for table in re.findall(r"(?:^\|.*\n)+", without_blocks(document), re.MULTILINE):
+        _, line, *_ = [*table.splitlines(), "", ""]
+        assert re.fullmatch(r"\|(?:[ :]*-+[ :]*\|)+", line), table
+
+
 def test_links_from_the_readme_lead_to_every_page() -> None:
     visited, queue = set(), [ROOT / "README.md"]
     while queue:

@@ -170,7 +170,7 @@ class Design(_Registered):
     lowest of several rates has the best mean of `validation` at the first look, half of
     that rate is tried too. If the highest of several rates is the best, twice that rate
     is tried too. This repeats at most `extend` times. `validation` chooses the rate of
-    each seed (`normbench.verdicts.grid`).
+    each cell (`normbench.verdicts.grid`).
 
     Every cell has `seeds` seeds, or at most as many as the last of `looks`: each
     contrast is judged at every look, a number of seeds, until it is settled. `spending`
