@@ -38,7 +38,7 @@ def opening(browser: Browser) -> Iterator[OpenPage]:
     requests: list[str] = []
 
     def open_page(file: Path, theme: str = "light", size: object = DESKTOP) -> Page:
-        page = browser.new_page(viewport=size, color_scheme=theme)  # type: ignore[arg-type]
+        page = browser.new_page(viewport=size, color_scheme=theme)  # type: ignore[arg-type]  # a str
         pages.append(page)
         page.set_default_timeout(10_000)
         page.on("console", lambda message: messages.append(message.text))

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from normbench.verdicts.counting import CensusVerdict
+from normbench.verdicts.design import Bears
 from normbench.verdicts.registration import Part
 from normbench.verdicts.verdict import (
     Bearing,
@@ -41,7 +42,10 @@ def judge_parts(
         _judged(
             name,
             part,
-            [*_of_theorems(theorems, name), *_of_census(census, name)],
+            [
+                *(_of_theorem(theorem) for theorem in theorems if theorem.part == name),
+                *(_of_rule(rule) for rule in census if rule.part == name),
+            ],
             (("mechanism", mechanisms), ("outcome", outcomes)),
             too_late,
         )
@@ -49,32 +53,26 @@ def judge_parts(
     ]
 
 
-def _of_theorems(theorems: Sequence[TheoremVerdict], part: str) -> list[Bearing]:
-    return [
-        Bearing(
-            kind="theorem",
-            design="",
-            name=theorem.check,
-            bears=theorem.bears,
-            result=result(theorem.decision, None, theorem.bears == "against"),
-        )
-        for theorem in theorems
-        if theorem.part == part
-    ]
+def _of_theorem(theorem: TheoremVerdict) -> Bearing:
+    return _bearing("theorem", theorem.check, theorem.decision, theorem.bears)
 
 
-def _of_census(census: Sequence[CensusVerdict], part: str) -> list[Bearing]:
-    return [
-        Bearing(
-            kind="census",
-            design="",
-            name=rule.name,
-            bears=rule.bears,
-            result=result(rule.decision, None, rule.bears == "against"),
-        )
-        for rule in census
-        if rule.part == part
-    ]
+def _of_rule(rule: CensusVerdict) -> Bearing:
+    return _bearing("census", rule.name, rule.decision, rule.bears)
+
+
+def _bearing(
+    kind: Kind,
+    name: str,
+    decision: Decision,
+    bears: Bears,
+    *,
+    size: Size | None = None,
+    design: str = "",
+) -> Bearing:
+    """Return what a statement says of its part; only a contrast has a design."""
+    speaks = result(decision, size, bears == "against")
+    return Bearing(kind=kind, design=design, name=name, bears=bears, result=speaks)
 
 
 def _judged(
@@ -89,14 +87,13 @@ def _judged(
     for kind, of_kind in designs:
         for design, contrast in _bearing_contrasts(of_kind, name):
             bearings.append(
-                Bearing(
-                    kind=kind,
+                _bearing(
+                    kind,
+                    contrast.name,
+                    contrast.decision,
+                    contrast.bears,
+                    size=contrast.size,
                     design=design.name,
-                    name=contrast.name,
-                    bears=contrast.bears,
-                    result=result(
-                        contrast.decision, contrast.size, contrast.bears == "against"
-                    ),
                 )
             )
             if opposite := _opposite_sign(design, contrast):

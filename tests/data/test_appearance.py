@@ -21,7 +21,7 @@ SMALL = {"train_crops": 30, "val_crops": 6, "test_crops": 6}
 
 
 def loaded(content: str, **options: object) -> Photographs:
-    data = PhotographCrops(content=content, **SMALL | options)  # type: ignore[arg-type]
+    data = PhotographCrops(content=content, **SMALL | options)  # type: ignore[arg-type]  # mixed
     return data.load(0)
 
 

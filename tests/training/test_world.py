@@ -38,7 +38,7 @@ def first_of_two(monkeypatch: pytest.MonkeyPatch) -> World:
 def test_a_norm_that_does_not_share_its_statistics_is_refused() -> None:
     ghost = Ghost(make("instance", 16), 8)
     x = torch.randn(4, 16, 6)
-    with shared_by(Pair(), 2):  # type: ignore[arg-type]
+    with shared_by(Pair(), 2):  # type: ignore[arg-type]  # stands in
         with pytest.raises(Incompatible, match="or set norm_batch=4"):
             ghost(x)
         ghost.eval()(x)
