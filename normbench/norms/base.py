@@ -86,6 +86,8 @@ class Norm(nn.Module):
     fixed_spatial: ClassVar[bool] = False
     """Parameters have the spatial shape of the first input; all inputs must have it."""
 
+    channel_axis: int = 1
+    """The axis of the channels in the arguments of `__call__`; see `norms.placement`."""
     one_call: bool = False
     """The norm handles `chunks` above 1.
 
@@ -246,11 +248,12 @@ def check_input(
 
     A mask of a wrong shape could otherwise broadcast without an error.
     """
-    if not x.is_floating_point() or x.dim() < 2 or x.shape[1] != norm.channels:
-        expected = f"it needs (N, {norm.channels}, ...), floating point"
+    axis, shape = norm.channel_axis, tuple(x.shape)
+    if not x.is_floating_point() or x.dim() < 2 or shape[axis] != norm.channels:
+        layout = f"(N, {norm.channels}, ...)" if axis == 1 else f"(N, ..., {norm.channels})"
+        expected = f"it needs {layout}, floating point"
         raise _wrong_argument(norm, "an input", x, expected)
-    shape = tuple(x.shape)
-    positions = (shape[0], *shape[2:])
+    positions = (shape[0], *shape[2:]) if axis == 1 else shape[:-1]
     if mask is not None and (mask.dtype != torch.bool or mask.shape != positions):
         expected = f"an input of shape {shape} needs {positions}, bool"
         raise _wrong_argument(norm, "a mask", mask, expected)

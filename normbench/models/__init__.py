@@ -1,0 +1,1 @@
+"""The user's own networks: find their norms, examine them, and swap them."""
