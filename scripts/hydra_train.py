@@ -27,10 +27,10 @@ from normbench.cli.progress import Lines
 from normbench.config.choices import config_root
 from normbench.config.composition import resolve
 from normbench.config.schema import RunConfig, RunRecord
-from normbench.config.user_modules import import_modules
 from normbench.errors import Busy, NormbenchError, RequestError
 from normbench.norms.factory import NormFactory
 from normbench.records.store import Results
+from normbench.system.imports import import_modules
 from normbench.training import evaluation
 from normbench.training.experiment import run_one
 from normbench.training.network import choose_device, make_task

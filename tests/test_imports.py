@@ -25,7 +25,8 @@ BELOW = {
     "sweeps": {"training"},
     "training": {"probes", "records"},
     "probes": {"tasks"},
-    "tasks": {"norms", "data"},
+    "tasks": {"models"},
+    "models": {"norms", "data"},
     "norms": {"registry"},
     "data": {"registry"},
     "report": {"verdicts"},
@@ -37,8 +38,11 @@ BELOW = {
 }
 # Libraries that only these packages and modules may import.
 ONLY_IN = {
-    "torch": {"claims", "sweeps", "training", "probes", "tasks", "norms", "data"},
-    "torchvision": {"claims", "tasks", "data"},
+    "torch": {
+        *("claims", "sweeps", "training", "probes", "tasks", "models"),
+        *("norms", "data", "testing"),
+    },
+    "torchvision": {"claims", "tasks", "models", "data"},
     "scipy": {"stats", "verdicts"},
     "hydra": {"config"},
     "omegaconf": {"config"},

@@ -129,7 +129,7 @@ def check(
         from normbench.claims.check import prepare
         from normbench.claims.lock import require_committed
         from normbench.claims.trial import Request
-        from normbench.config.user_modules import import_modules
+        from normbench.system.imports import import_modules
 
         if from_records:
             _require_no_runs(

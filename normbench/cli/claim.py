@@ -115,9 +115,9 @@ def show(
         from dataclasses import asdict
 
         from normbench.claims import check, theorems
-        from normbench.config.user_modules import import_modules
         from normbench.report.text.claim import claim_text
         from normbench.report.text.verdict import verdict_text
+        from normbench.system.imports import import_modules
         from normbench.verdicts.registration import (
             BUDGETS,
             read_claim,

@@ -19,7 +19,7 @@ from normbench.cli.options import (
 from normbench.cli.tables import print_json, text_width
 
 if TYPE_CHECKING:
-    from normbench.sweeps.traps import Finding
+    from normbench.models.finding import Finding
 
 MAX_WIDTH = 100
 """Characters in a line of a finding."""
@@ -47,8 +47,8 @@ def doctor(
         from dataclasses import asdict
 
         from normbench.config.composition import compose, compose_engine
-        from normbench.config.user_modules import import_modules
         from normbench.sweeps.doctor import examine
+        from normbench.system.imports import import_modules
 
         import_modules(module or ())
         config = compose(overrides or (), config_dir)

@@ -66,8 +66,8 @@ def footprint(
     unchanged.
     """
     with exit_codes():
-        from normbench.config.user_modules import import_modules
         from normbench.norms.measure.portrait import fitting, portrait
+        from normbench.system.imports import import_modules
         from normbench.tasks.base import REGISTRY as TASKS
 
         import_modules(module or ())

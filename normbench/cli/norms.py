@@ -61,9 +61,9 @@ def list_(
     """
     with exit_codes():
         from normbench.config.choices import choices, description, groups
-        from normbench.config.user_modules import import_modules
         from normbench.errors import RequestError, did_you_mean
         from normbench.registry import functions
+        from normbench.system.imports import import_modules
 
         kinds = _listable()
         if what not in kinds:

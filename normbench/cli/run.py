@@ -128,7 +128,7 @@ def _composed(
     file: Path | None,
 ) -> "RunConfig":
     from normbench.config.composition import compose
-    from normbench.config.user_modules import import_modules
+    from normbench.system.imports import import_modules
 
     import_modules(modules or ())
     if file is not None:

@@ -48,8 +48,9 @@ def stylize(
     EXIF orientation. All pictures are read before the first one is written.
     """
     with exit_codes():
-        from normbench.config.user_modules import import_modules, require_modules
+        from normbench.config.user_modules import require_modules
         from normbench.records import store
+        from normbench.system.imports import import_modules
         from normbench.training import stylization
 
         record, folder = store.find_record(results, run)

@@ -107,10 +107,10 @@ def sweep(
     with exit_codes():
         from normbench.cli.console import Terminal
         from normbench.cli.progress import SweepProgress
-        from normbench.config.user_modules import import_modules
         from normbench.records.store import Results
         from normbench.sweeps.plan import Shard, make_plan
         from normbench.sweeps.round import Rounds
+        from normbench.system.imports import import_modules
 
         import_modules(module or ())
         share = Shard.parse(shard) if shard is not None else None
@@ -154,9 +154,9 @@ def status(
     `interrupted` if it was started and no process is doing it any more.
     """
     with exit_codes():
-        from normbench.config.user_modules import import_modules
         from normbench.errors import Unreadable
         from normbench.records import store
+        from normbench.system.imports import import_modules
 
         import_modules(module or ())
         unlisted: list[Unreadable] = []  # folders that cannot be listed
@@ -200,8 +200,9 @@ def rerun(
 
         from normbench.cli.progress import run_observer
         from normbench.config.saved import same_run
-        from normbench.config.user_modules import import_modules, require_modules
+        from normbench.config.user_modules import require_modules
         from normbench.records import store
+        from normbench.system.imports import import_modules
         from normbench.training.experiment import run_one
 
         before, _ = store.find_record(results, run)

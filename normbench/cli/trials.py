@@ -57,9 +57,9 @@ def make_rounds(
     No metric is shown before the verdict: who sees effects between looks, and stops or
     goes on because of them, has more errors than the verdict says.
     """
-    from normbench.config.user_modules import import_modules
     from normbench.records.store import Results
     from normbench.sweeps.round import Rounds
+    from normbench.system.imports import import_modules
 
     import_modules(modules or ())
     folder = Results(results, tuple(modules or ()), redo_stale)

@@ -1,4 +1,4 @@
-"""Imports the user's modules (option --module) and computes their hashes.
+"""Compute the hashes of the user's modules (option --module).
 
 The hash of a module covers all files that it imports, directly or through other files.
 It also covers imports inside functions, which Python executes later. Files of the
@@ -7,10 +7,9 @@ standard library, of installed packages and of normbench are left out.
 
 import ast
 import hashlib
-import importlib
 import sys
 import sysconfig
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.machinery import PathFinder
@@ -19,33 +18,7 @@ from pathlib import Path
 
 from normbench.config.schema import RunRecord
 from normbench.errors import RequestError
-
-_added_modules: dict[str, frozenset[str]] = {}
-"""Maps a user's module to the modules that its import added to sys.modules.
-
-They include modules that importlib imported, which import statements do not show.
-"""
-
-
-def import_modules(names: Iterable[str]) -> None:
-    """Import the user's modules from Python's path or the working folder.
-
-    Raises RequestError if a module cannot be imported or has no source file.
-    """
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    for name in names:
-        before = set(sys.modules)
-        try:
-            module = importlib.import_module(name)
-        except Exception as error:  # the user's code can raise anything
-            raise RequestError(
-                f"--module {name} cannot be imported: {type(error).__name__}: {error}; "
-                "name a module in the working folder or on PYTHONPATH"
-            ) from error
-        if getattr(module, "__file__", None) is None:
-            raise RequestError(f"--module {name} has no source file to record")
-        _added_modules.setdefault(name, frozenset(sys.modules.keys() - before))
+from normbench.system.imports import added_modules
 
 
 def require_modules(record: RunRecord, names: Sequence[str]) -> None:
@@ -91,7 +64,7 @@ def _imported_files(names: Collection[str]) -> dict[str, Path]:
     """Return the files of all user modules that `names` import, by module name."""
     files: dict[str, Path] = {}
     remaining = {part for name in names for part in _with_parents(name)}
-    remaining |= {module for name in names for module in _added_modules.get(name, ())}
+    remaining |= {module for name in names for module in added_modules.get(name, ())}
     visited: set[str] = set()
     while remaining:
         name = remaining.pop()

@@ -230,8 +230,10 @@ def resolve_options(
     if options.get("num_groups") == "auto":
         options["num_groups"] = auto_groups(channels)
     known = REGISTRY.options(kind, {})
-    inherited = layer.options if kind == layer.kind else {}
-    kept = {key: layer.options[key] for key in ("eps", "momentum") if key in layer.options}
+    inherited = dict(layer.options) if kind == layer.kind else {}
+    kept: dict[str, Any] = {
+        key: layer.options[key] for key in ("eps", "momentum") if key in layer.options
+    }
     if layer.options.get("affine") is False:
         kept["affine"] = False
     merged = {k: v for k, v in {**kept, **inherited}.items() if k in known}

@@ -87,7 +87,7 @@ class Norm(nn.Module):
     """Parameters have the spatial shape of the first input; all inputs must have it."""
 
     channel_axis: int = 1
-    """The axis of the channels in the arguments of `__call__`; see `norms.placement`."""
+    """The axis of the channels in the input of `__call__`; see `norms.placement`."""
     one_call: bool = False
     """The norm handles `chunks` above 1.
 
@@ -250,7 +250,9 @@ def check_input(
     """
     axis, shape = norm.channel_axis, tuple(x.shape)
     if not x.is_floating_point() or x.dim() < 2 or shape[axis] != norm.channels:
-        layout = f"(N, {norm.channels}, ...)" if axis == 1 else f"(N, ..., {norm.channels})"
+        layout = (
+            f"(N, {norm.channels}, ...)" if axis == 1 else f"(N, ..., {norm.channels})"
+        )
         expected = f"it needs {layout}, floating point"
         raise _wrong_argument(norm, "an input", x, expected)
     positions = (shape[0], *shape[2:]) if axis == 1 else shape[:-1]

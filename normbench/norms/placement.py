@@ -19,7 +19,7 @@ def place(norm: Norm, channel_axis: int, after: Mapping[str, nn.Module]) -> None
         norm.add_module(name, module)
     if channel_axis != 1 or after:
         forward = PlacedForward(norm, tuple(after))
-        norm.forward = forward  # type: ignore[method-assign]  # of this instance only
+        norm.forward = forward  # of this instance only
 
 
 class PlacedForward:

@@ -12,14 +12,13 @@ import torch
 from normbench.config.schema import Engine, RunConfig
 from normbench.data.reading import cache
 from normbench.errors import NormbenchError, RequestError
+from normbench.models.finding import Finding, finding
 from normbench.records import tracking
 from normbench.sweeps.engines import ray
 from normbench.sweeps.engines.base import cores, parallel
 from normbench.sweeps.engines.local import require_devices
 from normbench.sweeps.traps import (
-    Finding,
     batches,
-    finding,
     learning_rate,
     norm_of,
     statistics,

@@ -1,47 +1,29 @@
 """Known problems with the batches, norms and rates of a config."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 
 from normbench.config.rates import peak_learning_rate, peak_lr
 from normbench.config.schema import RunConfig
+from normbench.models.finding import Finding, finding
 from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.base import Norm
+from normbench.norms.measure.sizes import (
+    FEW_SAMPLES,
+    FEW_VALUES,
+    relative_noise,
+    values_in_statistic,
+)
 from normbench.tasks.base import Task
 
-Level = Literal["ok", "note", "warning", "error"]
-
-FEW_SAMPLES = 16
-"""Samples in a norm batch below which BatchNorm's error grows (Wu & He 2018)."""
-FEW_VALUES = 16
-"""Values in a statistic of one sample below which the statistic is mostly noise."""
 MAX_ADAMW_LR = 0.01
 """Peak learning rate above which AdamW is often unstable."""
 SMALL_BATCH = 1 / 8
 """Fraction of lr_reference_batch_size; at or below this batch size, the linear rule can
 give learning rates that are several times too low."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check: what was checked, why it has this level, what to do.
-
-    `do` is empty if there is nothing to do.
-    """
-
-    level: Level
-    what: str
-    why: str
-    do: str = ""
-
-
-def finding(problem: bool, level: Level, what: str, why: str, do: str) -> Finding:
-    """Return a finding of `level` with advice if there is a problem, otherwise "ok"."""
-    return Finding(level, what, why, do) if problem else Finding("ok", what, why)
 
 
 def norm_of(config: RunConfig) -> type[Norm]:
@@ -78,52 +60,6 @@ def batches(config: RunConfig, task: Task) -> Iterator[Finding]:
             f"accumulate={config.accumulate}: each statistic is computed from "
             f"{config.norm_batch} samples, not from the {config.batch_size} of a step",
         )
-
-
-def relative_noise(samples: int, positions: int) -> tuple[float, float]:
-    """Return the lowest and the highest standard error of a channel's batch mean.
-
-    Both errors are fractions of the channel's standard deviation: 1 / sqrt(n_eff),
-    where n_eff = samples * positions / (1 + rho * (positions - 1)) is the effective
-    sample size (Kish 1965) and rho is the correlation of two positions in one sample.
-    The lowest error has rho = 0, the highest rho = 1. For normal values, the standard
-    error of log(std) is smaller by a factor of sqrt(2). The probe `statistic_noise`
-    measures both errors.
-    """
-    return 1 / math.sqrt(samples * positions), 1 / math.sqrt(samples)
-
-
-def values_in_statistic(
-    norm: type[Norm], options: Mapping[str, object], shape: torch.Size
-) -> int | None:
-    """Return the number of values of one sample in the norm's smallest statistic.
-
-    The count follows from the text `norm.axes` and the input's `shape` (N, C,
-    *spatial); it is None if the norm has no statistic. Raises ValueError if the text
-    uses unknown terms.
-    """
-    _, channels, *spatial = shape
-    groups, size = options.get("num_groups", 1), options.get("group_size")
-    channel_counts = {
-        "one channel": 1,
-        "a window of channels": channels,  # an upper bound
-        "all channels": channels,
-    }
-    if isinstance(size, int):
-        channel_counts["one group of channels"] = size
-    elif isinstance(groups, int):
-        channel_counts["one group of channels"] = channels // groups
-    position_counts = {"one position": 1, "all positions": math.prod(spatial)}
-    counts = []
-    for axes in norm.axes.split("; "):
-        match axes.split(", "):
-            case [_, "one channel", "one position"]:
-                continue  # one value of each sample: no mean within a sample
-            case [_, c, p] if c in channel_counts and p in position_counts:
-                counts.append(channel_counts[c] * position_counts[p])
-            case _:
-                raise ValueError(f"axes={norm.axes!r} uses unknown terms")
-    return min(counts, default=None)
 
 
 def statistics(config: RunConfig, shapes: Sequence[torch.Size]) -> Iterator[Finding]:

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from normbench.claims import theorems
 from normbench.claims.theorems import Finding, base, batch_size_dependence
-from normbench.config.user_modules import import_modules
 from normbench.errors import RequestError
 from normbench.norms import REGISTRY, Norm
 from normbench.norms.reparam import WeightStd
+from normbench.system.imports import import_modules
 from normbench.verdicts.judging import judge_theorem
 from normbench.verdicts.registration import Theorem
 

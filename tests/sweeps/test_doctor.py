@@ -14,13 +14,14 @@ from conftest import SMALL, Command
 
 from normbench.config.composition import compose, compose_engine
 from normbench.errors import RequestError
+from normbench.models.finding import Finding
 from normbench.norms.base import REGISTRY as NORMS
+from normbench.norms.measure.sizes import relative_noise, values_in_statistic
 from normbench.records import tracking
 from normbench.records.source import source_hash
 from normbench.sweeps import doctor
 from normbench.sweeps.doctor import examine
 from normbench.sweeps.engines.base import cores
-from normbench.sweeps.traps import Finding, relative_noise, values_in_statistic
 from normbench.training.network import make_task, try_on_meta
 
 NORMAL = ["norm=batch", "batch_size=32"]

@@ -22,12 +22,12 @@ import torch
 
 from normbench.config.identity import run_id
 from normbench.config.schema import LocalEngine, RunConfig
-from normbench.config.user_modules import import_modules
 from normbench.errors import NormbenchError, Stopped
 from normbench.records.store import Results
 from normbench.sweeps.engines.base import Batch, Event, Work, blocked, cores
 from normbench.sweeps.engines.worker import Reporter, do_run
 from normbench.system import streams
+from normbench.system.imports import import_modules
 from normbench.system.signals import terminal_signals
 from normbench.training.network import choose_device, require_compiler
 

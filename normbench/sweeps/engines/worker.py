@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from normbench.config.identity import run_id
 from normbench.config.schema import RunConfig
-from normbench.config.user_modules import import_modules
 from normbench.errors import Busy, NormbenchError, Stopped
 from normbench.records.store import Results
 from normbench.sweeps.engines.base import Batch, Event
+from normbench.system.imports import import_modules
 from normbench.system.signals import handled, not_ignored
 from normbench.training.experiment import run_one
 from normbench.training.observer import Silent
