@@ -85,7 +85,7 @@ def leak(
 
 @dataclass
 class _Run:
-    """The outputs of a forward; the input, output and axis of each norm at first call."""
+    """The outputs of a forward; inputs and outputs of the norms' first calls."""
 
     outputs: list[Tensor]
     norms: dict[str, tuple[Tensor, Tensor, int]]

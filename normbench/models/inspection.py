@@ -1,50 +1,29 @@
 """Examine the norms of any network: a table of its layers, and what is wrong."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
-from normbench.models import problems
-from normbench.models.finding import Finding
-from normbench.models.forward import Example, Observation, observe
-from normbench.models.layers import Layer, layers
-from normbench.norms.base import REGISTRY
-from normbench.norms.measure.sizes import values_in_statistic
+from normbench.errors import RequestError
+from normbench.models.finding import Finding, Level
+from normbench.models.forward import Example, observe
+from normbench.models.independence import Leak, Mode, Of, leak
+from normbench.models.problems import shapes, training
+from normbench.models.problems.context import Context
+from normbench.models.rows import LayerRow, layer_rows
+from normbench.models.statistics import Batches, Evaluations, Gap, evaluate, gaps
 
+LEVELS: tuple[Level, ...] = ("error", "warning", "note", "ok")
+"""The levels of findings, worst first."""
 
-@dataclass(frozen=True)
-class LayerRow:
-    """One normalization layer of a network.
-
-    `kind` is the name of the norm that it computes ("unknown" for others), `type` its
-    class. `groups` is the number of groups of channels. `input` is the shape of its
-    first input, with the channels where the network has them, or None if the layer was
-    not called. `values` is the number of values in its smallest statistic for this
-    input, and `samples` the number of samples in it; None if unknown. `trainable` says
-    whether a gain or a bias requires a gradient. `calls` counts the calls in one
-    forward. `after` and `before` name the neighbours that pass on the same tensor.
-    """
-
-    name: str
-    kind: str
-    type: str
-    channels: int | None
-    groups: int | None
-    input: tuple[int, ...] | None
-    values: int | None
-    samples: int | None
-    eps: float | None
-    momentum: float | None
-    affine: bool
-    trainable: bool
-    mode: str
-    calls: int
-    after: str | None
-    before: str | None
+_CHANGED: dict[Of, str] = {
+    "other_samples": "other samples of the batch",
+    "pads": "pads at its end",
+    "surroundings": "the borders of the image",
+}
 
 
 @dataclass(frozen=True)
@@ -53,12 +32,18 @@ class Report:
 
     `functional` lists norms that are called as functions, by the module that calls
     them. They have no row, because only layers can be examined.
+    With data, `evaluations` are those with running, recomputed and batch statistics
+    (None without targets), `gaps` say how far the running statistics of a layer are from
+    those of batches, and `leaks` what the outputs of a sample depend on beside it.
     """
 
     model: str
     layers: list[LayerRow]
     findings: list[Finding]
     functional: list[str] = field(default_factory=list)
+    evaluations: Evaluations | None = None
+    gaps: list[Gap] = field(default_factory=list)
+    leaks: list[Leak] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -73,6 +58,7 @@ class Report:
 def inspect(
     model: nn.Module,
     example: Example,
+    data: Batches | None = None,
     *,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
     steps: int | None = None,
@@ -85,76 +71,62 @@ def inspect(
     name. The forward and the backward run once, on a copy of the model. `device` may be
     "meta", on which only shapes are computed. `optimizer(model)` returns the optimizer
     of the training, `steps` is its number of steps, and `accumulate` the number of
-    forwards per step: with them, more problems can be found.
+    forwards per step: with them, more problems can be found. `data` are batches of
+    arguments, or of (arguments, targets), that can be iterated several times. With them,
+    the report has evaluations, gaps and leaks. The model does not change.
 
-    Raises RequestError if the forward fails; the message names the layer.
+    Raises RequestError if a forward fails; the message names the layer.
     """
     observation = observe(model, example, device)
-    rows = [
-        _row(name, module, layer, observation) for name, module, layer in layers(model)
-    ]
-    context = problems.Context(model, observation, optimizer, steps, accumulate)
-    found = list(problems.problems(rows, context))
-    return Report(type(model).__name__, rows, found, observation.functional)
-
-
-def _row(
-    name: str, module: nn.Module, layer: Layer, observation: Observation
-) -> LayerRow:
-    seen = observation.norms[name]
-    affine = [getattr(module, key, None) for key in ("weight", "bias")]
-    parameters = [p for p in affine if isinstance(p, nn.Parameter)]
-    eps = getattr(module, "eps", layer.options.get("eps"))
-    momentum = getattr(module, "momentum", None)
-    return LayerRow(
-        name=name,
-        kind=layer.kind,
-        type=type(module).__name__,
-        channels=layer.channels,
-        groups=_groups(module, layer),
-        input=seen.shape,
-        values=_values(layer, _groups(module, layer), seen.shape),
-        samples=_samples(layer, seen.shape),
-        eps=float(eps) if isinstance(eps, float) else None,
-        momentum=momentum if isinstance(momentum, float) else None,
-        affine=any(isinstance(value, torch.Tensor) for value in affine),
-        trainable=any(p.requires_grad for p in parameters),
-        mode="train" if module.training else "eval",
-        calls=seen.calls,
-        after=seen.after,
-        before=seen.before,
+    rows = layer_rows(model, observation)
+    context = Context(model, observation, optimizer, steps, accumulate)
+    leaks: list[Leak] = []
+    if data is not None:
+        leaks = list(_leaks(model, example))
+    return Report(
+        model=type(model).__name__,
+        layers=rows,
+        findings=_findings(rows, context, leaks),
+        functional=observation.functional,
+        evaluations=None if data is None else evaluate(model, data),
+        gaps=[] if data is None else gaps(model, data),
+        leaks=leaks,
     )
 
 
-def _groups(module: nn.Module, layer: Layer) -> int | None:
-    groups = getattr(module, "num_groups", None)
-    if isinstance(groups, int):
-        return groups
-    return 1 if layer.kind == "layer_sample" else None
+def _leaks(model: nn.Module, example: Example) -> Iterator[Leak]:
+    """Yield the leaks that can be measured with this example, in both modes."""
+    for of in get_args(Of):
+        for mode in get_args(Mode):
+            try:
+                yield leak(model, example, of, mode)
+            except RequestError:  # this example has no pads, images or other samples
+                break
 
 
-def _samples(layer: Layer, shape: Sequence[int] | None) -> int | None:
-    """Return how many samples share a statistic."""
-    if shape is None or layer.kind == "unknown":
-        return None
-    return shape[0] if REGISTRY.get(layer.kind).uses_other_samples else 1
+def _findings(
+    rows: list[LayerRow], context: Context, leaks: Sequence[Leak]
+) -> list[Finding]:
+    """Return all findings about the norms, worst first."""
+    checks = (*shapes.CHECKS, *training.CHECKS)
+    found = [finding for check in checks for finding in check(rows, context)]
+    found += [_leak_finding(measured) for measured in leaks if measured.leaks]
+    if not any(finding.level in ("error", "warning") for finding in found):
+        layers = "1 norm layer" if len(rows) == 1 else f"{len(rows)} norm layers"
+        found.append(Finding("ok", "norms", f"{layers}, and no problem was seen"))
+    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
-def _values(
-    layer: Layer, groups: int | None, shape: Sequence[int] | None
-) -> int | None:
-    """Return the number of values in the smallest statistic of a layer."""
-    if shape is None or layer.kind == "unknown" or len(shape) < 2:
-        return None
-    norm = REGISTRY.get(layer.kind)
-    if layer.channel_axis == -1:
-        shape = (shape[0], shape[-1], *shape[1:-1])
-    options = {} if groups is None else {"num_groups": groups}
-    try:
-        of_a_sample = values_in_statistic(norm, options, shape)
-    except ValueError:
-        return None
-    if norm.uses_other_samples:
-        # A norm over samples and positions has one value of a sample per position.
-        return shape[0] * (of_a_sample or math.prod(shape[2:]))
-    return of_a_sample
+def _leak_finding(measured: Leak) -> Finding:
+    what = measured.of.replace("_", " ")
+    mode = "training" if measured.mode == "train" else "evaluation"
+    where = f"; the first layer is {measured.layer}" if measured.layer else ""
+    return Finding(
+        "warning" if measured.mode == "eval" else "note",
+        f"{what} in {mode}",
+        f"the output of a sample moves by {measured.change:.0%} of the largest output "
+        f"when {_CHANGED[measured.of]} change{where}",
+        "swap the layer for a norm of single samples or positions"
+        if measured.layer
+        else "",
+    )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.errors import Incompatible, RequestError
+from normbench.models.forward import Example, call, quietly
 from normbench.models.layers import Layer, layers
 from normbench.norms.base import REGISTRY, Norm, make
 from normbench.norms.placement import place
@@ -70,6 +71,46 @@ class SwapReport:
             self.model = put(self.model, name, module)
         self._old = []
         return self.model
+
+    def drift(self, example: Example) -> dict[str, float]:
+        """Return how far the swap moved the output of each swapped layer, by name.
+
+        This is the root mean square of the change, relative to that of the output
+        before, in evaluation mode. It contains the changes of earlier layers.
+        """
+        before = copy.deepcopy(self)
+        names = [layer.name for layer in self.layers]
+        old = _outputs(before.undo(), names, example)
+        new = _outputs(copy.deepcopy(self.model), names, example)
+        return {
+            name: float(_rms(new[name] - x) / _rms(x).clamp(min=1e-30))
+            for name, x in old.items()
+            if name in new and new[name].shape == x.shape
+        }
+
+
+def _outputs(
+    model: nn.Module, names: Sequence[str], example: Example
+) -> dict[str, Tensor]:
+    """Return the output of the first call of each named layer in evaluation mode."""
+    outputs: dict[str, Tensor] = {}
+
+    def noted(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if name not in outputs and isinstance(output, Tensor):
+                outputs[name] = output.detach().clone()
+
+        return hook
+
+    for name in names:
+        model.get_submodule(name).register_forward_hook(noted(name))
+    with quietly(), torch.no_grad():
+        call(model.eval(), example)
+    return outputs
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.double().square().mean().sqrt()
 
 
 def swap(
