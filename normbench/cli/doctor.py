@@ -1,12 +1,25 @@
-"""The command `doctor`, which checks a config and the machine before a run."""
+"""The command `doctor`, which checks a config and a machine, or a network."""
 
 import re
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from normbench.cli.model_options import (
+    Accumulate,
+    Device,
+    Input,
+    InputDtype,
+    Model,
+    ModelOptions,
+    Optimizer,
+    Steps,
+    Swap,
+    Vocabulary,
+)
 from normbench.cli.options import (
     RESULTS,
     ConfigDir,
@@ -29,39 +42,101 @@ LEVELS = ("error", "warning", "note", "ok")
 
 def doctor(
     overrides: Overrides = None,
+    model: Model = None,
+    model_options: ModelOptions = None,
+    input: Input = None,
+    input_dtype: InputDtype = "float32",
+    vocabulary: Vocabulary = None,
+    optimizer: Optimizer = None,
+    steps: Steps = None,
+    accumulate: Accumulate = 1,
+    swap: Swap = None,
+    device: Device = "cpu",
     results: Results = RESULTS,
     config_dir: ConfigDir = None,
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Check a config and this machine for problems before a run.
+    """Check a config and this machine, or your own network, for problems.
 
-    Checks packages, device, data, W&B login, disk and code, and the config's batch
-    sizes, statistics, weight decay and learning rate. Errors and warnings are printed
-    first. Nothing is trained, but missing data is downloaded.
+    Without --model, checks packages, device, data, W&B login, disk and code, and the
+    config's batch sizes, statistics, weight decay and learning rate. Errors and
+    warnings are printed first. Nothing is trained, but missing data is downloaded.
 
-    Exit code: 0 if the config can run; 1 if there is an error; 2 if the request was
+    With --model and --input, finds every normalization layer of a network and examines
+    it in one training forward and backward:
+    normbench doctor --model torchvision:resnet18 --input 2,3,224,224
+
+    Exit code: 0 if there is no error; 1 if there is an error; 2 if the request was
     wrong.
     """
     with exit_codes():
-        from dataclasses import asdict
+        if model is not None:
+            from normbench.cli.model import ModelRequest, examine_model
 
-        from normbench.config.composition import compose, compose_engine
-        from normbench.sweeps.doctor import examine
-        from normbench.system.imports import import_modules
-
-        import_modules(module or ())
-        config = compose(overrides or (), config_dir)
-        engine = compose_engine(_engine_overrides(overrides or ()), config_dir)
-        findings = examine(config, engine, results, module or ())
-        if json:
-            plain = [asdict(finding) for finding in findings]
-            print_json(plain)
+            request = ModelRequest(
+                model=model,
+                options=model_options or (),
+                input=input,
+                dtype=input_dtype,
+                vocabulary=vocabulary,
+                optimizer=optimizer,
+                steps=steps,
+                accumulate=accumulate,
+                swap=swap or (),
+                device=device,
+                overrides=overrides or (),
+                modules=module or (),
+            )
+            findings = examine_model(request, json)
         else:
-            for finding in sorted(findings, key=lambda f: LEVELS.index(f.level)):
-                typer.echo(_text(finding))
+            _require_no_model_options(input, optimizer, swap)
+            findings = _examine_config(
+                overrides or (), results, config_dir, module or (), json
+            )
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def _require_no_model_options(*values: object) -> None:
+    from normbench.errors import RequestError
+
+    if any(values):
+        raise RequestError(
+            "--input, --optimizer and --swap examine a network; add --model "
+            "PACKAGE.MODULE:FACTORY"
+        )
+
+
+def _examine_config(
+    overrides: Sequence[str],
+    results: Path,
+    config_dir: Path | None,
+    modules: Sequence[str],
+    json: bool,
+) -> "list[Finding]":
+    """Print the findings about a config and this machine, and return them."""
+    from dataclasses import asdict
+
+    from normbench.config.composition import compose, compose_engine
+    from normbench.sweeps.doctor import examine
+    from normbench.system.imports import import_modules
+
+    import_modules(modules)
+    config = compose(overrides, config_dir)
+    engine = compose_engine(_engine_overrides(overrides), config_dir)
+    findings = examine(config, engine, results, modules)
+    if json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_findings(findings)
+    return findings
+
+
+def print_findings(findings: "Sequence[Finding]") -> None:
+    """Print findings, the worst first."""
+    for finding in sorted(findings, key=lambda f: LEVELS.index(f.level)):
+        typer.echo(_text(finding))
 
 
 def _text(finding: "Finding") -> str:

@@ -33,8 +33,8 @@ class Report:
     `functional` lists norms that are called as functions, by the module that calls
     them. They have no row, because only layers can be examined.
     With data, `evaluations` are those with running, recomputed and batch statistics
-    (None without targets), `gaps` say how far the running statistics of a layer are from
-    those of batches, and `leaks` what the outputs of a sample depend on beside it.
+    (None without targets), `gaps` say how far the running statistics of a layer are
+    from those of batches, and `leaks` what the outputs of a sample depend on beside it.
     """
 
     model: str
@@ -72,8 +72,8 @@ def inspect(
     "meta", on which only shapes are computed. `optimizer(model)` returns the optimizer
     of the training, `steps` is its number of steps, and `accumulate` the number of
     forwards per step: with them, more problems can be found. `data` are batches of
-    arguments, or of (arguments, targets), that can be iterated several times. With them,
-    the report has evaluations, gaps and leaks. The model does not change.
+    arguments, or of (arguments, targets), that can be iterated several times. With
+    them, the report has evaluations, gaps and leaks. The model does not change.
 
     Raises RequestError if a forward fails; the message names the layer.
     """

@@ -50,6 +50,14 @@ def load(model: str, options: Mapping[str, Any] | None = None) -> nn.Module:
     return built
 
 
+def load_factory(name: str) -> Callable[..., Any]:
+    """Return the callable PACKAGE.MODULE:NAME; errors are those of `load`."""
+    package, separator, attribute = name.partition(":")
+    if not separator or not package or not attribute:
+        raise RequestError(f"{name!r} is not of the form PACKAGE.MODULE:NAME")
+    return _factory(package, attribute)
+
+
 def module_of(model: str) -> str | None:
     """Return the user's module that `model` needs, or None for torchvision and timm."""
     package = model.partition(":")[0]

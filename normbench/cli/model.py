@@ -1,0 +1,234 @@
+"""Examine the user's own network, for the command `doctor`."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from normbench.cli.tables import print_json, print_table
+from normbench.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from normbench.models.finding import Finding
+    from normbench.models.inspection import Report
+    from normbench.models.swapping import SwapReport
+
+MAX_ELEMENTS = 2**31
+"""The most numbers in an example input."""
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """The options of the command line about a network."""
+
+    model: str
+    options: Sequence[str]
+    input: str | None
+    dtype: str
+    vocabulary: int | None
+    optimizer: str | None
+    steps: int | None
+    accumulate: int
+    swap: Sequence[str]
+    device: str
+    overrides: Sequence[str]
+    modules: Sequence[str]
+
+
+def examine_model(request: ModelRequest, json: bool) -> "list[Finding]":
+    """Print a report on the norms of a network, and return its findings."""
+    from normbench.models.inspection import inspect
+    from normbench.models.loading import load, load_factory, module_of
+    from normbench.models.swapping import swap
+    from normbench.system.imports import import_modules
+
+    if request.overrides:
+        raise RequestError(
+            f"{request.overrides[0]} is a config value, which --model does not use; "
+            "pass arguments of the factory with --model-options KEY=VALUE"
+        )
+    named = [module_of(name) for name in (request.model, request.optimizer) if name]
+    import_modules([*request.modules, *(name for name in named if name)])
+    example = _example(request)
+    model = load(request.model, _values(request.options, "--model-options"))
+    optimizer: Callable[[nn.Module], Any] | None = None
+    if request.optimizer:
+        optimizer = load_factory(request.optimizer)
+    report = inspect(
+        model,
+        example,
+        optimizer=optimizer,
+        steps=request.steps,
+        accumulate=request.accumulate,
+        device=request.device,
+    )
+    swapped: SwapReport | None = None
+    drift: Mapping[str, float] = {}
+    if request.swap:
+        norm, options = _swap_options(request.swap)
+        swapped = swap(model, norm, in_place=False, **options)
+        if request.device == "cpu":
+            drift = swapped.drift(example)
+    if json:
+        plain = {**report.as_dict(), "swap": _plain_swap(swapped, drift)}
+        print_json(plain)
+    else:
+        _print_report(report)
+        if swapped is not None:
+            _print_swap(swapped, drift)
+    return report.findings
+
+
+def _example(request: ModelRequest) -> "Tensor":
+    """Return a random input of the requested shape and type."""
+    import math
+
+    import torch
+
+    if request.input is None:
+        raise RequestError(
+            "--model needs the shape of an input, such as --input 8,3,224,224"
+        )
+    try:
+        shape = [int(size) for size in request.input.split(",")]
+    except ValueError:
+        shape = []
+    if not shape or min(shape) < 1 or math.prod(shape) > MAX_ELEMENTS:
+        raise RequestError(
+            f"--input {request.input} is no shape; write positive numbers with commas, "
+            "samples first, such as 8,3,224,224"
+        )
+    generator = torch.Generator().manual_seed(0)
+    if request.dtype == "int64":
+        if request.vocabulary is None:
+            raise RequestError(
+                "--input-dtype int64 needs the number of token ids, such as "
+                "--vocabulary 1000"
+            )
+        return torch.randint(0, request.vocabulary, shape, generator=generator)
+    return torch.randn(shape, generator=generator).to(getattr(torch, request.dtype))
+
+
+def _values(words: Iterable[str], option: str) -> dict[str, Any]:
+    """Return KEY=VALUE words as a dict; values are read as YAML."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator or not key:
+            raise RequestError(f"{option} {word} is not of the form KEY=VALUE")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            values[key] = value
+    return values
+
+
+def _swap_options(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the name of the norm, and the other arguments of `swap`."""
+    values = _values(words, "--swap")
+    norm = values.pop("norm", None)
+    if not isinstance(norm, str):
+        raise RequestError("--swap needs the new norm, such as --swap norm=group")
+    options: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in ("where", "keep_affine"):
+            options[key] = value
+        elif key.startswith("norm."):
+            options[key.removeprefix("norm.")] = value
+        else:
+            raise RequestError(
+                f"--swap {key} is unknown; use norm, norm.OPTION, where or keep_affine"
+            )
+    return norm, options
+
+
+def _print_report(report: "Report") -> None:
+    from normbench.cli.doctor import print_findings
+
+    rows = [
+        {
+            "layer": row.name or "(the model)",
+            "type": row.type,
+            "norm": row.kind,
+            "channels": row.channels,
+            "groups": row.groups,
+            "input": "x".join(map(str, row.input)) if row.input else None,
+            "values": row.values,
+            "eps": row.eps,
+            "momentum": row.momentum,
+            "affine": ("trainable" if row.trainable else "fixed")
+            if row.affine
+            else "none",
+            "mode": row.mode,
+            "calls": row.calls,
+            "after": row.after,
+            "before": row.before,
+        }
+        for row in report.layers
+    ]
+    layers = f"{len(rows)} norm layer{'s' if len(rows) != 1 else ''}"
+    _print_rows(rows, f"{report.model}: {layers}")
+    typer.echo()
+    print_findings(report.findings)
+
+
+def _print_rows(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Print a table without the columns whose values are all equal.
+
+    A line before the table has these values.
+    """
+    columns = list(rows[0]) if rows else []
+    equal = {
+        key: rows[0][key]
+        for key in columns
+        if len(rows) > 1 and len({row[key] for row in rows}) == 1
+    }
+    shown = [f"{key} {value}" for key, value in equal.items() if value is not None]
+    if shown:
+        title += f"; all have {', '.join(shown)}"
+    kept = [key for key in columns if key not in equal]
+    print_table(
+        [{k: "-" if row[k] is None else row[k] for k in kept} for row in rows], title
+    )
+
+
+def _print_swap(swapped: "SwapReport", drift: Mapping[str, float]) -> None:
+    typer.echo()
+    rows = [
+        {
+            "layer": layer.name or "(the model)",
+            "type": layer.before,
+            "new norm": layer.after,
+            "channels": layer.channels,
+            "options": ", ".join(f"{k}={v}" for k, v in layer.options.items()),
+            "drift": f"{drift[layer.name]:.1%}" if layer.name in drift else None,
+            "notes": "; ".join(layer.notes) or None,
+        }
+        for layer in swapped.layers
+    ]
+    _print_rows(rows, f"swap: {len(rows)} layers")
+    for name, reason in swapped.left.items():
+        typer.echo(f"{name} stays: {reason}")
+    if swapped.rule:
+        typer.echo(swapped.rule)
+    if drift:
+        typer.echo(
+            "drift: root mean square of the change of the layer's output, relative to "
+            "the output, in evaluation mode and with all swaps before it"
+        )
+
+
+def _plain_swap(
+    swapped: "SwapReport | None", drift: Mapping[str, float]
+) -> dict[str, Any] | None:
+    if swapped is None:
+        return None
+    layers = [
+        {**asdict(layer), "drift": drift.get(layer.name)} for layer in swapped.layers
+    ]
+    return {"layers": layers, "left": swapped.left, "rule": swapped.rule}
