@@ -1,5 +1,6 @@
 """The base class of all norms, their registry, and helpers that many norms use."""
 
+from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -248,6 +249,11 @@ def check_input(
     """
     if not x.is_floating_point() or x.dim() < 2 or x.shape[1] != norm.channels:
         expected = f"it needs (N, {norm.channels}, ...), floating point"
+        if x.dim() and x.shape[0] == norm.channels and x.is_floating_point():
+            expected += (
+                f"; its first axis has {norm.channels} values, so the batch axis seems "
+                "to be missing: use x.unsqueeze(0)"
+            )
         raise _wrong_argument(norm, "an input", x, expected)
     shape = tuple(x.shape)
     positions = (shape[0], *shape[2:])
@@ -270,13 +276,31 @@ def _wrong_argument(
     )
 
 
-def make(name: str, channels: int, **options: Any) -> Norm:
+def make(
+    name: str,
+    channels: int,
+    *,
+    device: torch.device | str | int | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> Norm:
     """Return a new norm by its name, after a check of its options.
 
-    Raises RequestError with close matches for an unknown name or option, Incompatible
-    if the options do not fit `channels`.
+    All parameters and buffers are created on `device`, which may be "meta"; None means
+    torch's default device. Those of a floating-point type are created in torch's
+    default type, and then converted to `dtype` if it is given. Counters and
+    permutations keep their integer type.
+
+    Raises RequestError with close matches for an unknown name or option, and for a
+    `dtype` that is not floating point; Incompatible if the options do not fit
+    `channels`.
     """
-    return REGISTRY.get(name)(channels, **REGISTRY.options(name, options))
+    if dtype is not None and not dtype.is_floating_point:
+        raise RequestError(f"norm={name}: dtype={dtype} is not a floating-point type")
+    cls, checked = REGISTRY.get(name), REGISTRY.options(name, options)
+    with nullcontext() if device is None else torch.device(device):
+        norm = cls(channels, **checked)
+    return norm if dtype is None else norm.to(dtype)
 
 
 def names() -> list[str]:
