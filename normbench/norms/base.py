@@ -1,5 +1,6 @@
 """The base class of all norms, their registry, and helpers that many norms use."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar
 
@@ -18,7 +19,10 @@ NUM_GROUPS = 8
 """The default number of groups in every norm that has groups of channels."""
 
 Momentum = Annotated[float, Field(gt=0, le=1)]
-"""The type of an option `momentum`: the weight of the newest batch, as in torch."""
+"""The type of an option `momentum`: the weight of the newest batch, as in torch.
+
+With the type `Momentum | None`, None is torch's cumulative average, which gives all
+batches the same weight."""
 
 
 class Norm(nn.Module):
@@ -48,9 +52,10 @@ class Norm(nn.Module):
     - The result does not depend on the number of spatial dimensions.
     - `forward` runs on the meta device too: it uses no `.item()` and no `if` on the
       value of a tensor.
-    - A norm that `differs_in_eval` has a float `momentum` and keeps its running
-      statistics in floating-point buffers. One training forward at momentum 1 sets
-      them to the statistics of that forward.
+    - A norm that `differs_in_eval` has a `momentum` and keeps its running statistics
+      in floating-point buffers. One training forward at momentum 1 sets them to the
+      statistics of that forward. At momentum None they are the mean over all norm
+      batches so far.
     - A norm that uses other samples computes its statistics with `norms.statistics`,
       so that several processes can share them.
     - A norm with `one_call` treats each of `chunks` equal parts of the batch as a batch
@@ -70,12 +75,16 @@ class Norm(nn.Module):
     "one sample, one group of channels, all positions"."""
     uses_other_samples: ClassVar[bool] = False
     """In training, an output depends on other samples of the batch."""
-    differs_in_eval: ClassVar[bool] = False
-    """Evaluation computes a different function than training."""
+    differs_in_eval: bool = False
+    """Evaluation computes a different function than training.
+
+    An option may turn it off for an instance; see `differs_with`."""
     honours_mask: ClassVar[bool] = False
     """Values at masked positions never change the results at real positions."""
-    fixed_map_in_eval: ClassVar[bool] = False
-    """Evaluation applies one fixed map to every position, real or masked."""
+    fixed_map_in_eval: bool = False
+    """Evaluation applies one fixed map to every position, real or masked.
+
+    An instance that does not differ in evaluation has no fixed map."""
     exact_gradient: ClassVar[bool] = True
     """The backward pass is the derivative of the forward pass."""
     loss_scaling: ClassVar[bool] = True
@@ -101,7 +110,10 @@ class Norm(nn.Module):
 
     With False, they are those after the chunks one after another."""
     counting: bool = True
-    """A training forward adds 1 to the count of forwards, if the norm has one."""
+    """A training forward adds 1 to the count of forwards, if the norm has one.
+
+    At momentum None it adds the number of norm batches, as torch's BatchNorm would if
+    it were called once for each."""
     forwards_per_step: int = 1
     """The number of training forwards per optimizer step; set by the factory."""
     penalty: Tensor | None = None
@@ -110,7 +122,7 @@ class Norm(nn.Module):
     conditions: int | None = None
     """The number of affine maps; None if the norm ignores `condition`."""
     eps: float
-    momentum: float
+    momentum: float | None
     running_mean: Tensor
     running_var: Tensor
 
@@ -125,6 +137,11 @@ class Norm(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
+
+    @classmethod
+    def differs_with(cls, options: Mapping[str, object]) -> bool:
+        """Return `differs_in_eval` of an instance with `options`, without making it."""
+        return cls.differs_in_eval and options.get("track_running_stats") is not False
 
     def __call__(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
@@ -168,12 +185,31 @@ class Affine(Norm, name=""):
     weight (ones), bias (zeros): (C,), or None without `affine`.
     """
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
     def __init__(
         self, channels: int, *, eps: PositiveFloat = 1e-5, affine: bool = True
     ) -> None:
         super().__init__(channels)
         self.eps = eps
         self.weight, self.bias = affine_parameters(channels, affine)
+
+
+class AffineWithOptionalBias(Affine, name=""):
+    """As Affine, with the option `bias` of torch.nn.LayerNorm."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: PositiveFloat = 1e-5,
+        affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(channels, eps=eps, affine=affine)
+        if not bias:
+            self.bias = None
 
 
 def affine_parameters(
