@@ -18,8 +18,13 @@ MODES = (True, False)
 """The values of `training`."""
 ORDERS = ("contiguous", "strided", "random_each_layer", "random_each_forward")
 VARIANTS: dict[str, list[Options]] = {
+    "batch": [{"momentum": None}, {"track_running_stats": False}],
+    "batch_masked": [{"momentum": None}, {"track_running_stats": False}],
     "group": [{"num_groups": 4}],
     "group_permuted": [{"order": order} for order in ORDERS],
+    "layer_position": [{"bias": False}],
+    "layer_sample": [{"bias": False}],
+    "rms": [{"unit_offset": True}],
 }
 """Options that the contract suite tests in addition to the defaults of a norm."""
 CASES = [(name, o) for name in names() for o in ({}, *VARIANTS.get(name, []))]
@@ -28,7 +33,7 @@ every_norm = pytest.mark.parametrize("name", names())
 every_case = pytest.mark.parametrize(
     ("name", "options"),
     CASES,
-    ids=["-".join([name, *map(str, o.values())]) for name, o in CASES],
+    ids=["-".join([name, *(f"{k}={v}" for k, v in o.items())]) for name, o in CASES],
 )
 
 

@@ -44,7 +44,9 @@ ADDED_LATER: dict[str, Any] = {
     "init_offset": 0,
     "optimizer.decay_as": "weight_decay",
     "norm.group_size": None,
-    "norm.bias": False,  # of rms
+    "norm.bias": False,  # of rms; ADDED_TO_NORMS has another value for other norms
+    "norm.track_running_stats": True,
+    "norm.unit_offset": False,
     "evaluation.train_samples": None,
     "evaluation.recompute_samples": None,
 }
@@ -53,6 +55,12 @@ ADDED_LATER: dict[str, Any] = {
 The first version worked as if the key had this value. The hash leaves out a key that
 has this value, so that older records keep their ids.
 """
+
+ADDED_TO_NORMS: dict[str, dict[str, Any]] = {
+    "layer_position": {"norm.bias": True},
+    "layer_sample": {"norm.bias": True},
+}
+"""As ADDED_LATER, for options of one norm whose value differs from that table."""
 
 LEFT_OUT = {
     "digits": frozenset(),
@@ -95,7 +103,7 @@ def hashed(config: RunConfig, left_out: Collection[str] = ()) -> str:
     for key in NOT_HASHED:
         section, option = _place(hashed_keys, key)
         del section[option]
-    for key, value_before in ADDED_LATER.items():
+    for key, value_before in added_later(config).items():
         section, option = _place(hashed_keys, key)
         if option in section and section[option] == value_before:
             del section[option]
@@ -107,6 +115,11 @@ def hashed(config: RunConfig, left_out: Collection[str] = ()) -> str:
             del hashed_keys["data"][option]
     canonical = json.dumps(hashed_keys, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def added_later(config: RunConfig) -> dict[str, Any]:
+    """Return ADDED_LATER with the values for the norm of `config`."""
+    return ADDED_LATER | ADDED_TO_NORMS.get(config.norm.name, {})
 
 
 def _place(values: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:

@@ -17,7 +17,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from normbench.norms.base import Norm
 from normbench.norms.ghost import Ghost
 
-Value = bool | int | float
+Value = bool | int | float | None
 """The value of an option of a norm."""
 
 FLOAT32_EPS = torch.finfo(torch.float32).eps
@@ -84,12 +84,13 @@ def describe(module: nn.Module) -> Layer | None:
 
 def _batch(module: nn.Module) -> Layer:
     assert isinstance(module, _BatchNorm)
-    options: dict[str, Value] = {"eps": module.eps, "affine": module.affine}
+    options: dict[str, Value] = {
+        "eps": module.eps,
+        "affine": module.affine,
+        "momentum": module.momentum,
+        "track_running_stats": module.track_running_stats,
+    }
     differences = []
-    if module.momentum is None or not module.track_running_stats:
-        differences.append("it has no moving average of its statistics")
-    else:
-        options["momentum"] = module.momentum
     if isinstance(module, nn.SyncBatchNorm):
         differences.append("it shares its statistics between processes")
     if type(module).__name__ == "SplitBatchNorm2d":
@@ -132,16 +133,13 @@ def _layer(module: nn.Module) -> Layer:
         affine = module.elementwise_affine and module.bias is not None
         difference = "" if affine else "it has no affine map"
         return Layer("layer_shape", shape[0], {"eps": module.eps}, 1, (), difference)
-    difference = ""
-    if module.elementwise_affine and module.bias is None:
-        difference = "it has a gain and no bias"
+    options: dict[str, Value] = {
+        "eps": module.eps,
+        "affine": module.elementwise_affine,
+        "bias": module.bias is not None or not module.elementwise_affine,
+    }
     return Layer(
-        "layer_position",
-        shape[0],
-        {"eps": module.eps, "affine": module.elementwise_affine},
-        _channel_axis(module),
-        _children(module),
-        difference,
+        "layer_position", shape[0], options, _channel_axis(module), _children(module)
     )
 
 

@@ -1,5 +1,7 @@
 """The base class of all norms, their registry, and helpers that many norms use."""
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -17,7 +19,10 @@ NUM_GROUPS = 8
 """The default number of groups in every norm that has groups of channels."""
 
 Momentum = Annotated[float, Field(gt=0, le=1)]
-"""The type of an option `momentum`: the weight of the newest batch, as in torch."""
+"""The type of an option `momentum`: the weight of the newest batch, as in torch.
+
+With the type `Momentum | None`, None is torch's cumulative average, which gives all
+batches the same weight."""
 
 
 class Norm(nn.Module):
@@ -47,9 +52,10 @@ class Norm(nn.Module):
     - The result does not depend on the number of spatial dimensions.
     - `forward` runs on the meta device too: it uses no `.item()` and no `if` on the
       value of a tensor.
-    - A norm that `differs_in_eval` has a float `momentum` and keeps its running
-      statistics in floating-point buffers. One training forward at momentum 1 sets
-      them to the statistics of that forward.
+    - A norm that `differs_in_eval` has a `momentum` and keeps its running statistics
+      in floating-point buffers. One training forward at momentum 1 sets them to the
+      statistics of that forward. At momentum None they are the mean over all norm
+      batches so far.
     - A norm that uses other samples computes its statistics with `norms.statistics`,
       so that several processes can share them.
     - A norm with `one_call` treats each of `chunks` equal parts of the batch as a batch
@@ -69,12 +75,16 @@ class Norm(nn.Module):
     "one sample, one group of channels, all positions"."""
     uses_other_samples: ClassVar[bool] = False
     """In training, an output depends on other samples of the batch."""
-    differs_in_eval: ClassVar[bool] = False
-    """Evaluation computes a different function than training."""
+    differs_in_eval: bool = False
+    """Evaluation computes a different function than training.
+
+    An option may turn it off for an instance; see `differs_with`."""
     honours_mask: ClassVar[bool] = False
     """Values at masked positions never change the results at real positions."""
-    fixed_map_in_eval: ClassVar[bool] = False
-    """Evaluation applies one fixed map to every position, real or masked."""
+    fixed_map_in_eval: bool = False
+    """Evaluation applies one fixed map to every position, real or masked.
+
+    An instance that does not differ in evaluation has no fixed map."""
     exact_gradient: ClassVar[bool] = True
     """The backward pass is the derivative of the forward pass."""
     loss_scaling: ClassVar[bool] = True
@@ -102,7 +112,10 @@ class Norm(nn.Module):
 
     With False, they are those after the chunks one after another."""
     counting: bool = True
-    """A training forward adds 1 to the count of forwards, if the norm has one."""
+    """A training forward adds 1 to the count of forwards, if the norm has one.
+
+    At momentum None it adds the number of norm batches, as torch's BatchNorm would if
+    it were called once for each."""
     forwards_per_step: int = 1
     """The number of training forwards per optimizer step; set by the factory."""
     penalty: Tensor | None = None
@@ -111,7 +124,7 @@ class Norm(nn.Module):
     conditions: int | None = None
     """The number of affine maps; None if the norm ignores `condition`."""
     eps: float
-    momentum: float
+    momentum: float | None
     running_mean: Tensor
     running_var: Tensor
 
@@ -126,6 +139,11 @@ class Norm(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
+
+    @classmethod
+    def differs_with(cls, options: Mapping[str, object]) -> bool:
+        """Return `differs_in_eval` of an instance with `options`, without making it."""
+        return cls.differs_in_eval and options.get("track_running_stats") is not False
 
     def __call__(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
@@ -169,12 +187,31 @@ class Affine(Norm, name=""):
     weight (ones), bias (zeros): (C,), or None without `affine`.
     """
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
     def __init__(
         self, channels: int, *, eps: PositiveFloat = 1e-5, affine: bool = True
     ) -> None:
         super().__init__(channels)
         self.eps = eps
         self.weight, self.bias = affine_parameters(channels, affine)
+
+
+class AffineWithOptionalBias(Affine, name=""):
+    """As Affine, with the option `bias` of torch.nn.LayerNorm."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: PositiveFloat = 1e-5,
+        affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(channels, eps=eps, affine=affine)
+        if not bias:
+            self.bias = None
 
 
 def affine_parameters(
@@ -250,10 +287,13 @@ def check_input(
     """
     axis, shape = norm.channel_axis, tuple(x.shape)
     if not x.is_floating_point() or x.dim() < 2 or shape[axis] != norm.channels:
-        layout = (
-            f"(N, {norm.channels}, ...)" if axis == 1 else f"(N, ..., {norm.channels})"
-        )
-        expected = f"it needs {layout}, floating point"
+        layout = f"{norm.channels}, ..." if axis == 1 else f"..., {norm.channels}"
+        expected = f"it needs (N, {layout}), floating point"
+        if x.dim() and shape[0] == norm.channels and x.is_floating_point():
+            expected += (
+                f"; its first axis has {norm.channels} values, so the batch axis seems "
+                "to be missing: use x.unsqueeze(0)"
+            )
         raise _wrong_argument(norm, "an input", x, expected)
     positions = (shape[0], *shape[2:]) if axis == 1 else shape[:-1]
     if mask is not None and (mask.dtype != torch.bool or mask.shape != positions):
@@ -275,13 +315,31 @@ def _wrong_argument(
     )
 
 
-def make(name: str, channels: int, **options: Any) -> Norm:
+def make(
+    name: str,
+    channels: int,
+    *,
+    device: torch.device | str | int | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> Norm:
     """Return a new norm by its name, after a check of its options.
 
-    Raises RequestError with close matches for an unknown name or option, Incompatible
-    if the options do not fit `channels`.
+    All parameters and buffers are created on `device`, which may be "meta"; None means
+    torch's default device. Those of a floating-point type are created in torch's
+    default type, and then converted to `dtype` if it is given. Counters and
+    permutations keep their integer type.
+
+    Raises RequestError with close matches for an unknown name or option, and for a
+    `dtype` that is not floating point; Incompatible if the options do not fit
+    `channels`.
     """
-    return REGISTRY.get(name)(channels, **REGISTRY.options(name, options))
+    if dtype is not None and not dtype.is_floating_point:
+        raise RequestError(f"norm={name}: dtype={dtype} is not a floating-point type")
+    cls, checked = REGISTRY.get(name), REGISTRY.options(name, options)
+    with nullcontext() if device is None else torch.device(device):
+        norm = cls(channels, **checked)
+    return norm if dtype is None else norm.to(dtype)
 
 
 def names() -> list[str]:

@@ -64,7 +64,8 @@ class NormFactory:
             )
         if norm.differs_in_eval:
             updates = self.forwards_per_step * self.chunks
-            norm.momentum = 1 - (1 - norm.momentum) ** (1 / updates)
+            if norm.momentum is not None:  # else all norm batches weigh the same
+                norm.momentum = 1 - (1 - norm.momentum) ** (1 / updates)
         norm.forwards_per_step = self.forwards_per_step
         with_statistics: Norm | Ghost = norm
         if norm.uses_other_samples:

@@ -60,8 +60,10 @@ class Ghost(nn.Module):
                 chunk = slice(start, start + self.norm_batch)
                 chunk_mask = None if mask is None else mask[chunk]
                 chunk_condition = None if condition is None else condition[chunk]
-                # Only the last call counts, so that all chunks see the same count.
-                norm.counting = counting and chunk.stop == len(x)
+                # Only the last call counts, so that all chunks see the same count. A
+                # cumulative average (momentum None) counts every chunk.
+                last = chunk.stop == len(x) or getattr(norm, "momentum", 0.0) is None
+                norm.counting = counting and last
                 outputs.append(norm(x[chunk], chunk_mask, chunk_condition))
                 if norm.penalty is not None:
                     penalties.append(norm.penalty)

@@ -80,13 +80,16 @@ class BatchStatistics(Norm, name=""):
     """Base class of norms with batch statistics in training and running ones in eval.
 
     weight (ones), bias (zeros): (C,), or None without `affine`. `add_state` registers
-    the buffers. The defaults are those of torch.nn.BatchNorm1d.
+    the buffers. The defaults are those of torch.nn.BatchNorm1d. At momentum None, the
+    running statistics are the mean over all norm batches so far.
     """
 
     axes = "all samples, one channel, all positions"
     uses_other_samples = True
     differs_in_eval = True
 
+    tracks: bool = True
+    """The norm has running statistics; without them, all modes use those of a batch."""
     num_batches_tracked: Tensor
 
     def __init__(
@@ -94,7 +97,7 @@ class BatchStatistics(Norm, name=""):
         channels: int,
         *,
         eps: PositiveFloat = 1e-5,
-        momentum: Momentum = 0.1,
+        momentum: Momentum | None = 0.1,
         affine: bool = True,
     ) -> None:
         super().__init__(channels)
@@ -118,6 +121,11 @@ class BatchStatistics(Norm, name=""):
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer)
         self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+    @property
+    def of_batch(self) -> bool:
+        """The norm normalizes with the statistics of the batch, not running ones."""
+        return self.training or not self.tracks
 
     def count(self, x: Tensor, mask: Tensor | None = None) -> Tensor | int:
         """Return the number of values per channel and chunk in all sharing processes.
@@ -163,6 +171,11 @@ class BatchStatistics(Norm, name=""):
         count one after another. A chunk whose `count` is a tensor below 2 changes no
         buffer.
         """
+        if not self.tracks:
+            return
+        if self.momentum is None:
+            self._average_cumulatively(count, statistics)
+            return
         self.count_forward()
         if self.chunks > 1:
             self._average_chunks(count, statistics)
@@ -186,6 +199,7 @@ class BatchStatistics(Norm, name=""):
             return
         # With equal steps, the weights are powers of 1 - momentum. This takes half the
         # operations, which decide the time of a step in a small network.
+        assert self.momentum is not None
         kept, k = 1 - self.momentum, self.chunks
         powers = torch.logspace(
             k - 1, 0, k, base=kept, dtype=like.dtype, device=like.device
@@ -196,6 +210,20 @@ class BatchStatistics(Norm, name=""):
             buffer.view(-1).addmv_(
                 values.t(), weights, beta=kept**k, alpha=self.momentum
             )
+
+    def _average_cumulatively(
+        self, count: Tensor | int, statistics: dict[str, Tensor]
+    ) -> None:
+        """Give each norm batch so far the same weight, and count those of `count`."""
+        (like, *_) = statistics.values()
+        weights = weights_after_chunks(self._steps(like, count))[-1:]
+        for name, statistic in statistics.items():
+            buffer = self.get_buffer(name)
+            values = statistic.to(buffer.dtype).view(self.chunks, -1)
+            buffer.copy_(weighted(weights, buffer, values)[0])
+        if self.counting:
+            enough = self.chunks if isinstance(count, int) else (count > 1).sum()
+            self.num_batches_tracked.add_(enough)
 
     @torch.no_grad()
     def before_chunks(
@@ -220,6 +248,9 @@ class BatchStatistics(Norm, name=""):
             enough = (count > 1).flatten().to(dtype)
         if self.equal_weights:
             return enough / enough.cumsum(0).clamp(min=1)
+        if self.momentum is None:
+            counts = self.num_batches_tracked + enough.cumsum(0)
+            return enough / counts.clamp(min=1)
         return self.momentum * enough
 
     def count_forward(self) -> None:
@@ -258,9 +289,9 @@ class BatchStatistics(Norm, name=""):
         """Return `x` normalized as by torch's BatchNorm with the buffers of this norm.
 
         weight, bias: (C,), or both (chunks, C) with several chunks.
-        In training, raises Incompatible if a channel has a single value.
+        If `of_batch`, raises Incompatible if a channel has a single value.
         """
-        if self.training:
+        if self.of_batch:
             count = self.count(x)
             if self.chunks > 1:
                 y, mean, var = batch_norm_by_chunk(
@@ -272,19 +303,37 @@ class BatchStatistics(Norm, name=""):
                 mean, var = batch_moments(x, None, count)
                 self.update(mean, var, count)
                 return self.standardize(x, mean, var, weight, bias)
-            self.count_forward()  # F.batch_norm does not
+            if self.tracks and self.momentum is not None:
+                self.count_forward()  # F.batch_norm does not
+        mean_buffer, var_buffer, momentum = self._kernel_buffers()
         tokens = x.transpose(1, -1)
         # If `x` (N, C, T) is a view of memory in the order (N, T, C), torch's kernel
         # would copy `x`. It does not copy the same values as rows (N * T, C).
         as_rows = x.dim() == 3 and tokens.is_contiguous()
         y = F.batch_norm(
             tokens.reshape(-1, self.channels) if as_rows else x,
-            self.running_mean,
-            self.running_var,
+            mean_buffer,
+            var_buffer,
             weight,
             bias,
-            training=self.training,
-            momentum=self.momentum,
+            training=self.of_batch,
+            momentum=momentum,
             eps=self.eps,
         )
+        if self.training and self.momentum is None and mean_buffer is not None:
+            assert var_buffer is not None  # as mean_buffer; it is unbiased already
+            new = {"running_mean": mean_buffer, "running_var": var_buffer}
+            self.average(self.count(x), **new)
         return y.view(tokens.shape).transpose(1, -1) if as_rows else y
+
+    def _kernel_buffers(self) -> tuple[Tensor | None, Tensor | None, float]:
+        """Return the buffers that F.batch_norm updates, and its momentum.
+
+        At momentum None they are new, and receive the statistics of the batch.
+        """
+        if not self.tracks:
+            return None, None, 0.0
+        mean, var = self.running_mean, self.running_var
+        if self.momentum is None and self.training:
+            return torch.zeros_like(mean), torch.zeros_like(var), 1.0
+        return mean, var, self.momentum or 0.0

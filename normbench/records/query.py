@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from normbench.config.identity import ADDED_LATER
+from normbench.config.identity import added_later
 from normbench.config.schema import RunConfig, RunRecord, is_hashed
 from normbench.errors import RequestError, did_you_mean
 from normbench.system.untrusted import MAX_METRIC
@@ -225,7 +225,7 @@ def _differences(first: RunConfig, second: RunConfig) -> Iterator[str]:
     If the norms have different names, "norm" is yielded, and none of their options.
     """
     # An older record lacks the keys that were added later.
-    a, b = ADDED_LATER | flat(first), ADDED_LATER | flat(second)
+    a, b = added_later(first) | flat(first), added_later(second) | flat(second)
     for key in filter(is_hashed, (a.keys() | b.keys()) - {"seed"}):
         section = key.partition(".")[0]
         same_name = a.get(section) == b.get(section)

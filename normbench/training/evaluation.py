@@ -25,6 +25,11 @@ MIN_BATCH = 32
 A forward pass of a few samples costs up to ten times more per sample."""
 
 
+def differs_in_eval(config: RunConfig) -> bool:
+    """Return whether the norm of `config`, with its options, differs in evaluation."""
+    return NORMS.get(config.norm.name).differs_with(config.norm.options)
+
+
 def evaluate(
     task: Task,
     model: nn.Module,
@@ -73,7 +78,7 @@ class Evaluator:
         """The splits to evaluate with running statistics at the end of a run."""
         names = [name for name in self.config.measured if not is_ema(name)]
         needed = {"test", *names}
-        if not self._norm.differs_in_eval:  # see `same_under_other_statistics`
+        if not differs_in_eval(self.config):  # see `same_under_other_statistics`
             needed |= {name.partition("_")[0] for name in names}
         return [split for split in ("train", *HELD_OUT) if split in needed]
 
@@ -173,8 +178,9 @@ class Evaluator:
         gives the same results in other batches.
         """
         size, norm = self.config.evaluation.batch_size, self._norm
-        ignores_pads = norm.honours_mask or norm.fixed_map_in_eval
-        ignores_samples = norm.differs_in_eval or not norm.uses_other_samples
+        differs = differs_in_eval(self.config)
+        ignores_pads = norm.honours_mask or (norm.fixed_map_in_eval and differs)
+        ignores_samples = differs or not norm.uses_other_samples
         ignores_batch = (self.task.fixed_spatial or ignores_pads) and ignores_samples
         if size is None or not ignores_batch:
             return usual, False

@@ -14,7 +14,6 @@ from torch.nn.parameter import is_lazy
 from normbench.config.rates import peak_lr
 from normbench.config.titles import title
 from normbench.errors import Stopped
-from normbench.norms.base import REGISTRY as NORMS
 from normbench.probes.base import PROBES, Trained
 from normbench.records.items import Items, packed, sorted_items
 from normbench.records.store import RunWriter, finite
@@ -25,6 +24,7 @@ from normbench.training.evaluation import (
     HELD_OUT,
     Evaluator,
     by_split,
+    differs_in_eval,
     same_under_other_statistics,
 )
 from normbench.training.network import build, training_steps
@@ -171,7 +171,7 @@ class Trainer:
 
     def _other_statistics(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return held-out metrics without running statistics; `metrics` have these."""
-        if not NORMS.get(self.config.norm.name).differs_in_eval:
+        if not differs_in_eval(self.config):
             names = self.config.measured
             return same_under_other_statistics(metrics, names)
         samples = self.evaluator.to_recompute(self._order_like_training())

@@ -117,7 +117,11 @@ X = wrong((5, C, 7))
 BAD_INPUTS: list[tuple[list[Tensor | None], str]] = [
     ([wrong((5, C, 7), torch.int64)], r"\(5, 16, 7\) and type torch.int64; .*float"),
     ([wrong((5, C + 1, 7))], r"input of shape \(5, 17, 7\) .* \(N, 16, \.\.\.\)"),
-    ([wrong((C,))], r"input of shape \(16,\)"),
+    ([wrong((C,))], r"\(16,\).* batch axis .* missing: use x\.unsqueeze\(0\)"),
+    ([wrong((C, 7))], r"\(16, 7\).* batch axis .* missing: use x\.unsqueeze\(0\)"),
+    ([wrong((C, 4, 3))], r"\(16, 4, 3\).* missing: use x\.unsqueeze\(0\)"),
+    ([wrong((5,))], r"\(5,\) and type torch.float32; .* floating point$"),
+    ([wrong(())], r"\(\) and type torch.float32; .* floating point$"),
     ([X, wrong((5, 6), torch.bool)], r"mask .*\(5, 6\).* \(5, 7\)"),
     ([X, wrong((1, 7), torch.bool)], r"mask .*\(1, 7\).* \(5, 7\)"),
     ([X, wrong((5, 7))], r"mask .*torch.float32; .*\(5, 7\), bool"),

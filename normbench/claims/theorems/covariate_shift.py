@@ -1,5 +1,7 @@
 """Check what BatchNorm keeps from changing: the moments of its output."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,8 @@ def fixed_moments() -> Finding:
     weight, bias = torch.randn(2, CHANNELS, generator=generator, dtype=torch.float64)
     expected = torch.stack([bias, weight.abs()])
     deviations = {}
-    for name, options in (("batch", {"eps": 1e-18}), ("affine", {})):
+    cases: dict[str, dict[str, Any]] = {"batch": {"eps": 1e-18}, "affine": {}}
+    for name, options in cases.items():
         norm = make(name, CHANNELS, **options).double().train()
         norm.load_state_dict({"weight": weight, "bias": bias}, strict=False)
         moments = [_moments(norm(x)) for x in inputs]

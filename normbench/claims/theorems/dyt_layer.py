@@ -1,5 +1,7 @@
 """Check what a norm forgets of a token and a bounded function does not."""
 
+from typing import Any
+
 import torch
 
 from normbench.claims.theorems.base import Finding, difference, finding, theorem
@@ -20,7 +22,7 @@ def layer_forgets_scale() -> Finding:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, CHANNELS, 9, generator=generator, dtype=torch.float64) + 0.5
 
-    def changes(name: str, **options: float) -> dict[str, float]:
+    def changes(name: str, **options: Any) -> dict[str, float]:
         norm = make(name, CHANNELS, **options).double()
         y = norm(x)
         return {f"{name}, times {a:g}": difference(norm(a * x), y) for a in FACTORS}

@@ -1,6 +1,7 @@
 """Check the two extremes of GroupNorm, and the effect of the order of its channels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def group_ends() -> Finding:
     x = torch.randn(4, CHANNELS, 6, 6, generator=generator, dtype=torch.float64) * 2 + 1
     weight, bias = torch.randn(2, CHANNELS, generator=generator, dtype=torch.float64)
 
-    def output(name: str, **options: int) -> Tensor:
+    def output(name: str, **options: Any) -> Tensor:
         norm = make(name, CHANNELS, **options).double()
         norm.load_state_dict({"weight": weight, "bias": bias}, strict=False)
         return norm(x)

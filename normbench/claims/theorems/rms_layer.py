@@ -1,5 +1,7 @@
 """Check when RMSNorm and LayerNorm are one function."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ def rms_of_centred() -> Finding:
     input of a map that first subtracts the mean, are compared in float64 on images and
     on sequences. The controls are the same inputs, with a mean that is not 0.
     """
+    cases: dict[str, dict[str, Any]] = {"rms": {"bias": True}, "layer_position": {}}
     apart: dict[str, float] = {}
     controls: dict[str, float] = {}
     for kind, shape in SHAPES.items():
@@ -27,7 +30,7 @@ def rms_of_centred() -> Finding:
         gain, bias = torch.randn(2, CHANNELS, generator=generator, dtype=torch.float64)
         rms, layer = (
             _with_affine(make(name, CHANNELS, **options), gain, bias)
-            for name, options in (("rms", {"bias": True}), ("layer_position", {}))
+            for name, options in cases.items()
         )
         for figures, centred in ((apart, True), (controls, False)):
             values = [

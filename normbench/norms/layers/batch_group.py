@@ -39,7 +39,7 @@ class BatchGroupNorm(BatchStatistics, name="batch_group"):
         num_groups: PositiveInt = NUM_GROUPS,
         group_size: PositiveInt | None = None,
         eps: PositiveFloat = 1e-5,
-        momentum: Momentum = 0.1,
+        momentum: Momentum | None = 0.1,
         affine: bool = True,
     ) -> None:
         super().__init__(channels, eps=eps, momentum=momentum, affine=affine)

@@ -9,19 +9,21 @@ weight, bias, running_mean, running_var: (C,). Equals torch.nn.BatchNorm1d on x[
 
 from torch import Tensor
 
-from normbench.norms.statistics import BatchStatistics, batch_moments, clean_pads
+from normbench.norms.layers.batch import BatchNorm
+from normbench.norms.statistics import batch_moments, clean_pads
 
 
-class MaskedBatchNorm(BatchStatistics, name="batch_masked"):
+class MaskedBatchNorm(BatchNorm, name="batch_masked"):
     source = "folklore; Shen et al. 2020"
     one_call = True
     honours_mask = True
+    fixed_map_in_eval = False  # it may replace an infinity at a masked position
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, *_: Tensor | None
     ) -> Tensor:
         x = clean_pads(x, mask)
-        if mask is None or not self.training:
+        if mask is None or not self.of_batch:
             return self.batch_norm(x, self.weight, self.bias)
         count = self.count(x, mask)
         mean, var = batch_moments(x, mask, count, self.chunks)

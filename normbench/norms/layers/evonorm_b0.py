@@ -28,7 +28,11 @@ class EvoNormB0(BatchStatistics, name="evonorm_b0"):
     bias: nn.Parameter
 
     def __init__(
-        self, channels: int, *, eps: PositiveFloat = 1e-3, momentum: Momentum = 0.1
+        self,
+        channels: int,
+        *,
+        eps: PositiveFloat = 1e-3,
+        momentum: Momentum | None = 0.1,
     ) -> None:
         super().__init__(channels, eps=eps, momentum=momentum)
 

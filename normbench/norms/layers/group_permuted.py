@@ -70,8 +70,10 @@ class PermutedGroupNorm(Affine, name="group_permuted"):
             if order == "random_each_layer":
                 # The initial weights of the next layer are drawn from the same random
                 # state. So `draw` hashes this number, to be independent of the weights.
-                count = torch.randint(1, 2**62, ())
+                # It is drawn on the CPU, so that it is the same on all devices.
+                count = torch.randint(1, 2**62, (), device="cpu")
             drawn = draw(channels, permutation_seed, count)
+            drawn = drawn.to(torch.get_default_device())
             self.register_buffer("permutation", drawn)
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:

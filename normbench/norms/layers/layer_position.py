@@ -4,16 +4,16 @@ as in ConvNeXt, Liu et al. 2022).
 y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
 of each position over its channels.
 weight, bias: (C,). Equals torch.nn.LayerNorm(C) on channels-last input, with the same
-defaults.
+defaults. With `bias=False` there is a gain, but no bias, as in torch.
 """
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import Affine, require_several
+from normbench.norms.base import AffineWithOptionalBias, require_several
 
 
-class LayerNormPosition(Affine, name="layer_position"):
+class LayerNormPosition(AffineWithOptionalBias, name="layer_position"):
     source = "Ba et al. 2016"
     axes = "one sample, all channels, one position"
     honours_mask = True

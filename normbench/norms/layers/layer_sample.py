@@ -3,16 +3,17 @@
 
 y = weight * (x - mean) / sqrt(var + eps) + bias, with the mean and the biased variance
 of each sample over channels and positions, including masked positions.
-weight, bias: (C,). Equals torch.nn.GroupNorm(1, C), with the same defaults.
+weight, bias: (C,). Equals torch.nn.GroupNorm(1, C), with the same defaults. With
+`bias=False` there is a gain, but no bias.
 """
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import Affine, require_several
+from normbench.norms.base import AffineWithOptionalBias, require_several
 
 
-class LayerNormSample(Affine, name="layer_sample"):
+class LayerNormSample(AffineWithOptionalBias, name="layer_sample"):
     source = "Ba et al. 2016"
     axes = "one sample, all channels, all positions"
 

@@ -42,6 +42,7 @@ class PowerNorm(BatchStatistics, name="power"):
     exact_gradient = False
     loss_scaling = False  # `nu` averages gradients of steps with different scales
 
+    momentum: float
     running_square: Tensor
     nu: Tensor
 
