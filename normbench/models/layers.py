@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
 
 from normbench.norms.base import Norm
 from normbench.norms.ghost import Ghost
@@ -187,27 +188,26 @@ def _by_name(module: nn.Module) -> Layer | None:
     eps = getattr(module, "eps", getattr(module, "variance_epsilon", None))
     options: dict[str, Value] = {} if not isinstance(eps, float) else {"eps": eps}
     channels = None
-    if isinstance(weight, torch.Tensor) and weight.dim() == 1:
+    if isinstance(weight, torch.Tensor) and not is_lazy(weight) and weight.dim() == 1:
         channels = len(weight)
     if name in ("FrozenBatchNorm2d", "FrozenBatchNormAct2d"):
         return Layer("frozen_batch", channels, options, after=_children(module))
     is_rms = re.search("rms_?norm", name, re.I) or name.endswith("T5LayerNorm")
     is_layer = name.endswith("LayerNorm")
-    if not _is_one_layer(module):
+    is_known = bool(is_rms) or is_layer or name in _WITH_ACTIVATION
+    if not (is_known or _NORM_NAME.search(name)) or not _is_one_layer(module):
         return None
+    after = _children(module)
     if name in _WITH_ACTIVATION:
         difference = "its parameters may have other names"
         return Layer(_WITH_ACTIVATION[name], channels, options, difference=difference)
-    if is_rms or is_layer:
-        axis = _channel_axis(module)
-        kind = "rms" if is_rms else "layer_position"
-        options["affine"] = channels is not None
-        if "Gemma" in name:  # the gain is 1 + weight
-            options["unit_offset"] = True
-        return Layer(kind, channels, options, axis, _children(module))
-    if _NORM_NAME.search(name):
-        return Layer("unknown", channels, after=_children(module))
-    return None
+    if not is_known:
+        return Layer("unknown", channels, after=after)
+    options["affine"] = channels is not None
+    if "Gemma" in name:  # the gain is 1 + weight
+        options["unit_offset"] = True
+    kind = "rms" if is_rms else "layer_position"
+    return Layer(kind, channels, options, _channel_axis(module), after)
 
 
 def _is_one_layer(module: nn.Module) -> bool:
@@ -217,7 +217,8 @@ def _is_one_layer(module: nn.Module) -> bool:
     """
     children = list(module.modules())[1:]
     parameters = (p for child in children for p in child.parameters())
-    return all(p.dim() < 2 for p in parameters) and not any(map(describe, children))
+    flat = all(is_lazy(p) or p.dim() < 2 for p in parameters)
+    return flat and not any(map(describe, children))
 
 
 def _channel_axis(module: nn.Module) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from normbench.errors import Incompatible
 from normbench.models.layers import Layer
@@ -56,7 +57,9 @@ def reason_to_leave(module: nn.Module, layer: Layer, norm: str) -> str:
 def channels_of(module: nn.Module) -> int | None:
     """Return the length of the gain of a module, or None if it has none."""
     weight = getattr(module, "weight", None)
-    return len(weight) if isinstance(weight, Tensor) and weight.dim() == 1 else None
+    if not isinstance(weight, Tensor) or is_lazy(weight) or weight.dim() != 1:
+        return None
+    return len(weight)
 
 
 def replacement(
@@ -157,18 +160,19 @@ def adopt(
     new = {**dict(made.named_parameters()), **dict(made.named_buffers())}
     # In some layers the gain is 1 + weight.
     offset = int(_unit_offset(layer.options)) - int(_unit_offset(options))
-    with torch.no_grad():
-        for key, value in old.items():
-            is_affine = key in ("weight", "bias")
-            if (not keep_affine and is_affine) or not (same or is_affine):
-                continue
-            if key not in new:
-                if is_affine and not _is_initial(key, value, layer):
-                    notes.append(f"norm={made.name} has no {key}; its values are lost")
-            elif new[key].shape != value.shape:
-                notes.append(f"{key} has another shape; its values are lost")
-            elif not value.is_meta:
-                new[key].copy_(value + offset if key == "weight" else value)
+    state: dict[str, Tensor] = {}
+    for key, value in old.items():
+        is_affine = key in ("weight", "bias")
+        if (not keep_affine and is_affine) or not (same or is_affine):
+            continue
+        if key not in new:
+            if is_affine and not _is_initial(key, value, layer):
+                notes.append(f"norm={made.name} has no {key}; its values are lost")
+        elif not (same and is_lazy(new[key])) and not _same_shape(new[key], value):
+            notes.append(f"{key} has another shape; its values are lost")
+        elif not value.is_meta:
+            state[key] = value.detach() + offset if key == "weight" else value
+    made.load_state_dict(state, strict=False)
     trainable = {key: p.requires_grad for key, p in module.named_parameters()}
     for key, parameter in made.named_parameters():
         parameter.requires_grad_(trainable.get(key, any(trainable.values())))
@@ -176,6 +180,10 @@ def adopt(
     for key in _HOOKS:  # the new layer shares them, so that handles can remove them
         setattr(made, key, getattr(module, key))
     return notes
+
+
+def _same_shape(a: Tensor, b: Tensor) -> bool:
+    return not is_lazy(a) and a.shape == b.shape
 
 
 def _unit_offset(options: Mapping[str, Any]) -> bool:
