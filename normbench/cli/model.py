@@ -1,5 +1,6 @@
 """Examine the user's own network, for the command `doctor`."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,12 @@ from normbench.cli.tables import print_json, print_table
 from normbench.errors import RequestError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
+    from normbench.models.examples import Tensor
     from normbench.models.finding import Finding
     from normbench.models.inspection import Report
     from normbench.models.swapping import SwapReport
 
-MAX_ELEMENTS = 2**31
+MAX_NUMBERS = 2**31
 """The most numbers in an example input."""
 
 
@@ -54,7 +54,7 @@ def examine_model(request: ModelRequest, json: bool) -> "list[Finding]":
     import_modules([*request.modules, *(name for name in named if name)])
     example = _example(request)
     model = load(request.model, _values(request.options, "--model-options"))
-    optimizer: Callable[[nn.Module], Any] | None = None
+    optimizer: Callable[..., Any] | None = None
     if request.optimizer:
         optimizer = load_factory(request.optimizer)
     report = inspect(
@@ -84,9 +84,7 @@ def examine_model(request: ModelRequest, json: bool) -> "list[Finding]":
 
 def _example(request: ModelRequest) -> "Tensor":
     """Return a random input of the requested shape and type."""
-    import math
-
-    import torch
+    from normbench.models.examples import random_input
 
     if request.input is None:
         raise RequestError(
@@ -96,20 +94,17 @@ def _example(request: ModelRequest) -> "Tensor":
         shape = [int(size) for size in request.input.split(",")]
     except ValueError:
         shape = []
-    if not shape or min(shape) < 1 or math.prod(shape) > MAX_ELEMENTS:
+    if not shape or min(shape) < 1 or math.prod(shape) > MAX_NUMBERS:
         raise RequestError(
             f"--input {request.input} is no shape; write positive numbers with commas, "
             "samples first, such as 8,3,224,224"
         )
-    generator = torch.Generator().manual_seed(0)
-    if request.dtype == "int64":
-        if request.vocabulary is None:
-            raise RequestError(
-                "--input-dtype int64 needs the number of token ids, such as "
-                "--vocabulary 1000"
-            )
-        return torch.randint(0, request.vocabulary, shape, generator=generator)
-    return torch.randn(shape, generator=generator).to(getattr(torch, request.dtype))
+    if request.dtype == "int64" and request.vocabulary is None:
+        raise RequestError(
+            "--input-dtype int64 needs the number of token ids, such as "
+            "--vocabulary 1000"
+        )
+    return random_input(shape, request.dtype, request.vocabulary or 0)
 
 
 def _values(words: Iterable[str], option: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks_made import ManyNorms, Tagger, UNet
+from networks_made import ManyNorms, UNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -166,7 +166,7 @@ BAD_AND_GOOD: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     ),
     "values per statistic": (
         "warning",
-        {"model": Tagger(nn.LayerNorm(16)), "example": torch.ones(2, 3).long()},
+        {"model": nn.LayerNorm(8), "example": torch.randn(2, 3, 8)},
         {"model": nn.LayerNorm(16), "example": torch.randn(2, 3, 16)},
     ),
     "single values": (
@@ -337,7 +337,7 @@ def test_data_give_evaluations_gaps_and_leaks() -> None:
     report = normbench.inspect(model, IMAGES, data)
     assert report.evaluations is not None and report.evaluations.samples == 48
     assert set(report.evaluations.error) == {"running", "recomputed", "batch"}
-    assert [gap.layer for gap in report.gaps] == ["1"] and report.gaps[0].mean > 0.5
+    assert [gap.layer for gap in report.gaps] == ["1"] and report.gaps[0].mean > 0.3
     leaks = {(leak.of, leak.mode): leak.leaks for leak in report.leaks}
     assert leaks[("other_samples", "train")] and not leaks[("other_samples", "eval")]
     assert not any(of == "pads" for of, _ in leaks)

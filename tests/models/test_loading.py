@@ -95,7 +95,7 @@ def test_code_that_the_command_line_did_not_name_is_never_called(name: str) -> N
 
 def test_names_of_another_form_are_refused() -> None:
     for name in ("resnet18", ":Net", "package:", ""):
-        with pytest.raises(RequestError, match="PACKAGE.MODULE:FACTORY"):
+        with pytest.raises(RequestError, match=r"PACKAGE\.MODULE:FACTORY"):
             load(name)
     assert module_of("a.b:c") == "a.b"
     assert module_of("torchvision:resnet18") is None

@@ -61,10 +61,10 @@ def test_recalibrate_without_batches_changes_nothing() -> None:
 def test_a_gap_closes_when_the_statistics_are_recomputed() -> None:
     model = classifier()
     (before,) = gaps(model, IMAGES)
-    assert before.layer == "1" and before.mean > 0.2 and before.std > 0.2
+    assert before.layer == "1" and before.mean > 0.2 and before.std > 0.1
     normbench.recalibrate(model, IMAGES)
     (after,) = gaps(model, IMAGES)
-    assert after.mean < 0.1 and after.std < 0.1
+    assert after.mean < 0.05 and after.std < 0.05
     # By hand, for the first batch alone.
     norm, x = model[1], model[0](IMAGES[0]).detach().double()
     var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
