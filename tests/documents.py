@@ -97,3 +97,14 @@ def write_recipe_for_a_probe(module: Path) -> None:
 
 def write_recipe_for_a_claim(folder: Path) -> None:
     write_recipe("A new claim", yaml=folder / "claim" / "norm-or-none.yaml")
+
+
+def write_network(folder: Path) -> None:
+    """Write the file `my_network.py` of docs/models.md."""
+    name = "my_network.py"
+    (text,) = (
+        block.text
+        for block in blocks([ROOT / "docs" / "models.md"])
+        if block.text.startswith(f"# {name}")
+    )
+    (folder / name).write_text(text)

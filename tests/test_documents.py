@@ -30,6 +30,7 @@ from documents import (
     commands,
     without_blocks,
     words_of,
+    write_network,
     write_recipe_for_a_claim,
     write_recipe_for_a_data_set,
     write_recipe_for_a_norm,
@@ -72,6 +73,7 @@ STOPS = {
     "show": TO_THE_END,
     "status": TO_THE_END,
     "doctor": "normbench.sweeps.doctor.examine",
+    "doctor --model": TO_THE_END,
     "stylize": TO_THE_END,
     "sweep": "normbench.sweeps.round.run_all",
     "sync": TO_THE_END,
@@ -109,6 +111,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     write_recipe_for_a_norm(folder, folder / "mine" / "norm")
     write_recipe_for_a_probe(folder)
+    write_network(folder)
     write_recipe_for_a_data_set(folder, folder / "mine" / "data")
     write_recipe_for_a_claim(folder / "mine")
     shutil.copytree(ROOT / "results" / "claims", folder / "results" / "claims")
@@ -303,6 +306,8 @@ def test_commands_of_stops_and_languages_of_blocks_exist() -> None:
 def test_blocks_of_python_run() -> None:
     """tests/training/test_recipes.py runs the blocks of CONTRIBUTING.md."""
     documents = [path for path in DOCUMENTS if path.name != "CONTRIBUTING.md"]
+    names: dict[Path, dict[str, Any]] = {path: {} for path in documents}
     for block in blocks(documents):
         if block.language == "python":
-            exec(compile(block.text, str(block.document), "exec"), {})
+            code = compile(block.text, str(block.document), "exec")
+            exec(code, names[block.document])
