@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from normbench.verdicts.conditions import Condition, Setting, TaskKind, setting_of
 from normbench.verdicts.contrasts import statistics_of
-from normbench.verdicts.design import Contrast, Design, level_of
-from normbench.verdicts.recommendation import Evidence, Relation
+from normbench.verdicts.design import Contrast, Design, Says, level_of
+from normbench.verdicts.recommendation import Direction, Evidence, Relation
 from normbench.verdicts.registration import Claim
 from normbench.verdicts.spending import Looks
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Size, Verdict
-from normbench.verdicts.wording import answer
+from normbench.verdicts.wording import estimate_text, margin_text
 
 LOWER_IS_BETTER = ("error", "loss")
 """Quantities of the metrics that say which norm is better."""
@@ -129,7 +129,9 @@ def evidence_of(verdict: Verdict, pair: Pair) -> Evidence | None:
     part = next((each for each in verdict.parts if each.name == judged.part), None)
     if part is not None and part.withdrawn:
         return None
-    says = relation(judged, pair.contrast, pair.design, _tests(verdict), verdict.alpha)
+    tests = _tests(verdict) if judged.primary else 1
+    direction = direction_of(judged, pair.contrast, pair.design, tests, verdict.alpha)
+    shown = _directed(judged, direction)
     return Evidence(
         claim=verdict.claim,
         design=pair.name,
@@ -140,9 +142,10 @@ def evidence_of(verdict: Verdict, pair: Pair) -> Evidence | None:
         other=pair.second.norm,
         condition=pair.condition,
         other_condition=None if pair.two_norms else pair.second.condition,
-        relation=says,
+        relation=relation(judged, direction),
+        leans=direction if judged.decision == "not decided" else None,
         decision=judged.decision,
-        size=judged.size,
+        size=shown.size,
         says=judged.says,
         scale=judged.scale,
         effect=judged.effect,
@@ -150,19 +153,37 @@ def evidence_of(verdict: Verdict, pair: Pair) -> Evidence | None:
         high=judged.high,
         margin=judged.margin,
         n=judged.n,
-        text=_text(judged, says),
+        numbers=_numbers(shown),
+        numbers_of_other=_numbers(_turned(shown)),
+        margin_text=margin_text(judged),
         caveats=part.caveats if part else [],
     )
 
 
-def _text(judged: ContrastVerdict, says: Relation) -> str:
-    """Return the numbers of a contrast; those of a direction if one is known."""
-    if judged.says == "not_greater" and says == "better":
-        clear = judged.high_margin is not None and judged.high_margin < -judged.margin
-        size: Size = "clear" if clear else "open"
-        directed = {"says": "less", "decision": "confirmed", "size": size}
-        judged = judged.model_copy(update=directed)
-    return answer(judged) or judged.because
+def _directed(judged: ContrastVerdict, direction: Direction | None) -> ContrastVerdict:
+    """Return a contrast with the interval and the size of a further direction."""
+    if direction is None:
+        return judged
+    ends = judged.low_margin, judged.high_margin
+    clear = all(end is not None and abs(end) > judged.margin for end in ends)
+    size: Size = "clear" if clear else "open"
+    return judged.model_copy(update={"says": "less", "size": size})
+
+
+def _turned(judged: ContrastVerdict) -> ContrastVerdict:
+    """Return a contrast with the numbers of the second norm minus the first."""
+    sources = {"effect": "effect", "low": "high", "high": "low"}
+    sources |= {"low_margin": "high_margin", "high_margin": "low_margin"}
+    values = {key: getattr(judged, source) for key, source in sources.items()}
+    return judged.model_copy(
+        update={key: None if v is None else -v for key, v in values.items()}
+    )
+
+
+def _numbers(judged: ContrastVerdict) -> str:
+    if judged.effect is None:
+        return judged.because
+    return estimate_text(judged, interval=True)
 
 
 def _judged(verdict: Verdict, pair: Pair) -> ContrastVerdict | None:
@@ -176,36 +197,50 @@ def _tests(verdict: Verdict) -> int:
     return sum(c.primary for design in verdict.designs for c in design.contrasts)
 
 
-def relation(
-    judged: ContrastVerdict,
-    contrast: Contrast,
-    design: Design,
-    tests: int,
-    alpha: float,
-) -> Relation:
+def relation(judged: ContrastVerdict, direction: Direction | None) -> Relation:
     """Return what a judged contrast says of its first norm against its second one.
 
-    A statement "not greater" that is confirmed says "no worse". A second test then asks
-    for a difference below 0: two-sided, over all looks, and if the contrast is primary,
-    with p multiplied by the number of primary contrasts, `tests` (Bonferroni). It comes
-    after the registered test of the same contrast, so it needs no further adjustment.
+    `direction` is that of `direction_of`.
     """
     if judged.decision in {"not decided", "not tested"} or judged.effect is None:
         return "not decided"
     if judged.decision == "no relevant difference" or judged.size == "small":
         return "as good"
-    lower: Relation = "better" if judged.effect < 0 else "worse"
     if judged.says in {"greater", "less"} or judged.decision == "contradicted":
-        return lower
+        return "better" if judged.effect < 0 else "worse"
     if judged.says == "equal":
         return "as good"
+    return "better" if direction == "better" else "no worse"
+
+
+def direction_of(
+    judged: ContrastVerdict,
+    contrast: Contrast,
+    design: Design,
+    tests: int,
+    alpha: float,
+) -> Direction | None:
+    """Return a direction beyond what was registered; None if none is shown.
+
+    The statements "equal" and "not greater" do not ask for a direction. So a contrast
+    with such a statement is tested once more: two-sided, over all looks, and with p
+    multiplied by `tests`, the number of primary contrasts if it is one of them
+    (Bonferroni). A difference within the margins has no direction that matters.
+    """
+    asked = judged.says == "not_greater" and judged.decision == "confirmed"
+    asked = asked or (
+        judged.says in {"equal", "not_greater"} and judged.decision == "not decided"
+    )
     values = list(judged.values.values())
+    if not asked or judged.effect is None or len(values) < 2:
+        return None
     looks = None
     if judged.looks and judged.planned is not None:
         looks = Looks(tuple(judged.looks), judged.planned, design.spending)
-    directed = contrast.model_copy(update={"says": "less"})
+    says: Says = "less" if judged.effect < 0 else "greater"
+    directed = contrast.model_copy(update={"says": says})
     numbers = statistics_of(directed, values, alpha, looks)
-    if numbers.p * (tests if judged.primary else 1) >= alpha:
-        return "no worse"
-    small = -judged.margin < numbers.low_margin
-    return "as good" if small else "better"
+    within = -judged.margin < numbers.low_margin and numbers.high_margin < judged.margin
+    if within or numbers.p * tests >= alpha:
+        return None
+    return "better" if judged.effect < 0 else "worse"

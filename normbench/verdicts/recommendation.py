@@ -16,10 +16,20 @@ as good: a difference that matters is excluded, or the known difference is withi
 margins. no worse: not worse by the margin, and perhaps better.
 """
 
+Direction = Literal["better", "worse"]
+
+TURNED: dict[Relation, str] = {
+    "better": "worse",
+    "worse": "better",
+    "no worse": "not better",
+}
+"""What a relation says of the second norm; other relations say the same of both."""
+
 Summary = Literal[
     "better than",
     "worse than",
     "contradictory",
+    "mixed",
     "as good as",
     "no worse than",
     "not better than",
@@ -27,7 +37,8 @@ Summary = Literal[
 ]
 """What all contrasts of two norms say together.
 
-contradictory: some say better, some worse. not better than: the other norm is no worse.
+contradictory: some say better, some worse. mixed: what is decided says better or worse,
+but something undecided leans the other way. not better than: the other is no worse.
 """
 
 
@@ -41,8 +52,10 @@ class Evidence(_Reported):
     `condition` is that of both norms, or that of the first of two conditions;
     `other_condition` is the second one. `effect` is the metric of `norm` minus that of
     `other`; on the scale "ratio", it is the logarithm of their ratio, as are `low`,
-    `high` and `margin`. Lower is better. `text` has the same numbers in words.
-    `caveats` are those of the part on which the contrast bears.
+    `high` and `margin`. Lower is better. `numbers` are effect and interval as text, and
+    `numbers_of_other` those of `other` minus `norm`. `leans` is the direction of a
+    contrast that is not decided, if its interval excludes 0. `caveats` are those of the
+    part on which the contrast bears.
     """
 
     claim: str
@@ -55,6 +68,7 @@ class Evidence(_Reported):
     condition: Condition
     other_condition: Condition | None
     relation: Relation
+    leans: Direction | None
     decision: Decision
     size: Size | None
     says: Says
@@ -64,13 +78,25 @@ class Evidence(_Reported):
     high: float | None
     margin: float
     n: int
-    text: str
+    numbers: str
+    numbers_of_other: str
+    margin_text: str
     caveats: list[str]
 
-    @property
-    def command(self) -> str:
-        """The command that shows the whole verdict."""
-        return f"normbench claim show {self.claim}"
+    def relation_of(self, norm: str) -> str:
+        """Return what the contrast says of `norm`, one of the two, with the size."""
+        relation: str = self.relation
+        if norm != self.norm:
+            relation = TURNED.get(self.relation, relation)
+        if self.leans:
+            turned = TURNED[self.leans] if norm != self.norm else self.leans
+            return f"{relation}, leans to {turned}"
+        decided = relation in {"better", "worse"} and self.size
+        return f"{relation}, {self.size}" if decided else relation
+
+    def numbers_for(self, norm: str) -> str:
+        """Return the metric of `norm`, one of the two, minus that of the other."""
+        return self.numbers if norm == self.norm else self.numbers_of_other
 
 
 class Against(_Reported):
@@ -99,6 +125,16 @@ class Candidate(_Reported):
     contradictory: list[str]
     against: list[Against]
     sensitivity: list[Evidence]
+
+    @property
+    def compared(self) -> bool:
+        """Whether a contrast with another norm is near the asked condition."""
+        return not all(each.far for each in self.against)
+
+    @property
+    def near(self) -> bool:
+        """Whether any evidence is near the asked condition."""
+        return self.compared or bool(self.sensitivity)
 
 
 class OwnRuns(_Reported):
@@ -158,13 +194,15 @@ class Recommendation(_Reported):
     """What is known of the norms of one task at the condition `asked`.
 
     `candidates` are in the order of their places. `default` tells whether the batch
-    size is the default of the task, because none was asked.
+    size is the default of the task, because none was asked. `registered` are all norms
+    that claims on the task compare, with a verdict or without.
     """
 
     task: TaskKind
     asked: Condition
     default: bool
     candidates: list[Candidate]
+    registered: list[str]
     own: list[OwnRuns]
     gaps: list[Gap]
     experiment: Experiment | None

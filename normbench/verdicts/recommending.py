@@ -7,6 +7,7 @@ and samples per statistic, or at the nearest ones within a factor of FACTOR.
 from collections.abc import Iterable, Mapping, Sequence
 from math import log2
 from pathlib import Path
+from typing import get_args
 
 from normbench.verdicts.conditions import Condition, TaskKind
 from normbench.verdicts.gaps import gaps_of_candidates, gaps_of_claims
@@ -31,12 +32,6 @@ this factor says nothing of the asked one: BatchNorm's errors at 2 samples per s
 and at 32 differ by more than any margin of the claims."""
 MAX_CONTENDERS = 4
 """Norms that the command compares; the time of a comparison grows with them."""
-INVERSE: Mapping[Summary, Summary] = {
-    "better than": "worse than",
-    "worse than": "better than",
-    "no worse than": "not better than",
-    "not better than": "no worse than",
-}
 
 
 def recommend(
@@ -76,7 +71,7 @@ def recommend(
         [each for _, each in evidence if not each.other_condition], asked
     )
     candidates = _candidates(between, [each for _, each in evidence], asked)
-    contenders = _contenders(candidates) or _unmeasured(pairs, valid)
+    contenders = _contenders(candidates, _unmeasured(pairs, valid))
     templates = [pair for pair, _ in evidence] or [
         p for ps in pairs.values() for p in ps
     ]
@@ -85,6 +80,14 @@ def recommend(
         asked=asked,
         default=default,
         candidates=candidates,
+        registered=sorted(
+            {
+                setting.norm
+                for of_claim in pairs.values()
+                for pair in of_claim
+                for setting in (pair.first, pair.second)
+            }
+        ),
         own=list(own),
         gaps=[
             *gaps_of_claims(pairs, verdicts, valid),
@@ -141,12 +144,14 @@ def is_far(evidence: Evidence, asked: Condition) -> bool:
 
 def summary(norm: str, evidence: Sequence[Evidence]) -> Summary:
     """Return what contrasts of two norms say together of `norm`, one of them."""
-    winners = [_winner(each) for each in evidence]
-    won, lost = norm in winners, any(w not in (norm, None) for w in winners)
-    if won and lost:
+    winners = {winner for each in evidence if (winner := winner_of(each))}
+    leaning = {other for each in evidence if (other := leaning_of(each))}
+    if len(winners) > 1:
         return "contradictory"
-    if won or lost:
-        return "better than" if won else "worse than"
+    if winners and leaning - winners:
+        return "mixed"
+    if winners:
+        return "better than" if norm in winners else "worse than"
     relations: set[Relation] = {each.relation for each in evidence}
     if "not decided" in relations:
         return "not decided against"
@@ -159,10 +164,20 @@ def summary(norm: str, evidence: Sequence[Evidence]) -> Summary:
     return "no worse than" if norm in no_worse else "not better than"
 
 
-def _winner(evidence: Evidence) -> str | None:
-    if evidence.relation == "better":
+def winner_of(evidence: Evidence) -> str | None:
+    """Return the norm that a decided contrast calls better, if it does."""
+    return _side(evidence, evidence.relation)
+
+
+def leaning_of(evidence: Evidence) -> str | None:
+    """Return the norm that an undecided contrast leans to, if it does."""
+    return _side(evidence, evidence.leans)
+
+
+def _side(evidence: Evidence, relation: Relation | None) -> str | None:
+    if relation == "better":
         return evidence.norm
-    return evidence.other if evidence.relation == "worse" else None
+    return evidence.other if relation == "worse" else None
 
 
 def _candidates(
@@ -171,14 +186,14 @@ def _candidates(
     asked: Condition,
 ) -> list[Candidate]:
     """Return all norms with evidence, those with a better place first."""
-    norms = sorted({norm for pair in between for norm in pair})
-    better = []
-    for nearest in between.values():
-        for each in nearest:
-            winner = None if is_far(each, asked) else _winner(each)
-            if winner is not None:
-                loser = each.other if winner == each.norm else each.norm
-                better.append((winner, loser))
+    norms = sorted({norm for each in evidence for norm in (each.norm, each.other)})
+    better = [
+        (winner, next(norm for norm in pair if norm != winner))
+        for pair, nearest in between.items()
+        if not is_far(nearest[0], asked) and summary(pair[0], nearest) != "mixed"
+        for each in nearest
+        if (winner := winner_of(each))
+    ]
     placed = standings(norms, better)
 
     def order(norm: str) -> tuple[int, int, int, str]:
@@ -194,6 +209,10 @@ def _candidates(
         _candidate(norm, placed[norm], between, evidence, asked)
         for norm in sorted(norms, key=order)
     ]
+
+
+ORDER = get_args(Summary)
+"""The order in which what is said against other norms is listed."""
 
 
 def _candidate(
@@ -219,7 +238,7 @@ def _candidate(
         better_than=list(standing.better_than),
         worse_than=list(standing.worse_than),
         contradictory=list(standing.contradictory),
-        against=against,
+        against=sorted(against, key=lambda each: ORDER.index(each.summary)),
         sensitivity=_sensitivity(norm, evidence, asked),
     )
 
@@ -240,27 +259,37 @@ def _sensitivity(
     return _nearest(of_norm, asked)
 
 
-def _contenders(candidates: Sequence[Candidate]) -> list[str]:
-    """Return the norms that may be the best: worse than none, one of those alike.
+def _contenders(
+    candidates: Sequence[Candidate], unmeasured: Sequence[str]
+) -> list[str]:
+    """Return the norms that may be the best, one of those that are as good.
 
-    If there is only one, the first norm that is worse follows it.
+    These are the norms ahead and those in a contradiction. If there are fewer than two,
+    norms follow that only claims without a verdict compare (`unmeasured`), and then
+    those with the next places.
     """
-    kept: list[Candidate] = []
-    for candidate in candidates:
-        alike = {
-            each.other
-            for each in candidate.against
-            if each.summary == "as good as" and not each.far
-        }
-        near = any(not each.far for each in candidate.against)
-        if candidate.place != "behind" and near:
-            if not alike & {each.norm for each in kept}:
-                kept.append(candidate)
-    norms = [candidate.norm for candidate in kept[:MAX_CONTENDERS]]
-    if len(norms) < 2:
-        others = [each.norm for each in candidates if each.norm not in norms]
-        norms += others[: 2 - len(norms)]
-    return norms
+    by_norm = {candidate.norm: candidate for candidate in candidates}
+    best = [
+        each.norm for each in candidates if each.place in {"ahead", "contradictory"}
+    ]
+    behind = {each.norm for each in candidates if each.place == "behind"}
+    near = [each.norm for each in candidates if each.compared]
+    kept: list[str] = []
+    for norm in (*best, *(n for n in unmeasured if n not in behind), *near, *by_norm):
+        if norm not in best and len(kept) > 1:
+            break
+        if norm not in kept and not _as_good(by_norm.get(norm)) & {*kept}:
+            kept.append(norm)
+    return kept[:MAX_CONTENDERS]
+
+
+def _as_good(candidate: Candidate | None) -> set[str]:
+    """Return the norms that are as good as a candidate, near the asked condition."""
+    return {
+        each.other
+        for each in (candidate.against if candidate else ())
+        if each.summary == "as good as" and not each.far
+    }
 
 
 def _unmeasured(

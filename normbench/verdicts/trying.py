@@ -36,6 +36,7 @@ def experiment(
         key=lambda each: (
             sum(each.condition.factors(asked)),
             -len({each.first.norm, each.second.norm} & {*norms}),
+            len(each.first.rest),
         ),
     )
     design, quantity = pair.design, pair.contrast.metric.partition("/")[2]

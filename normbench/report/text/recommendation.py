@@ -35,7 +35,7 @@ def answer(recommendation: Recommendation) -> str:
     """Return the answer in one sentence: the norms that are ahead, if there are any."""
     ahead = [each.norm for each in recommendation.at("ahead")]
     if ahead:
-        return f"Decided contrasts are for {', '.join(ahead)}."
+        return f"The evidence is for {' and for '.join(ahead)}."
     if recommendation.candidates:
         return "No norm is ahead: nothing near this condition is decided for one."
     return (
@@ -54,9 +54,9 @@ def title(recommendation: Recommendation) -> str:
 def _lines(recommendation: Recommendation, width: int) -> Iterator[str]:
     yield paragraph("", f"{title(recommendation)}: {answer(recommendation)}", width)
     shown: set[str] = set()
-    far = [each.norm for each in recommendation.candidates if not is_near(each)]
+    far = [each.norm for each in recommendation.candidates if not each.near]
     for place in PLACES:
-        candidates = [each for each in recommendation.at(place) if is_near(each)]
+        candidates = [each for each in recommendation.at(place) if each.near]
         if candidates:
             yield ""
             yield TITLES[place]
@@ -106,53 +106,45 @@ def _candidate(candidate: Candidate, shown: set[str], width: int) -> Iterator[st
         if implied := [norm for norm in norms if norm not in direct]:
             line = f"{text} {', '.join(implied)}, by a chain of contrasts"
             yield paragraph("", line, width, indent=4)
-    for line in sensitivity_lines(candidate.sensitivity):
-        yield paragraph("", line, width, indent=4)
+    for text, lines in sensitivity(candidate):
+        yield paragraph("", text, width, indent=4)
+        for line in lines:
+            yield paragraph("", line, width, indent=6)
 
 
-def is_near(candidate: Candidate) -> bool:
-    """Return whether any evidence on a norm is near the asked condition."""
-    return bool(candidate.sensitivity) or not all(e.far for e in candidate.against)
+WITH = {"contradictory": "contradictory with", "mixed": "mixed against"}
+"""Summaries that need another word before the name of a norm."""
 
 
 def relation_text(against: Against) -> str:
     """Return what is said against another norm, and where it was measured."""
     where = conditions_text(each.condition for each in against.evidence)
     claims = ", ".join(dict.fromkeys(each.claim for each in against.evidence))
-    relation = against.summary
-    text = f"contradictory with {against.other}"
-    if relation != "contradictory":
-        text = f"{relation} {against.other}"
-    return f"{text} (at {where}; {claims})"
+    margins = ", ".join(dict.fromkeys(each.margin_text for each in against.evidence))
+    summary = WITH.get(against.summary, against.summary)
+    return f"{summary} {against.other} ({claims}, at {where}, margin {margins})"
 
 
 def evidence_lines(norm: str, evidence: Sequence[Evidence]) -> list[str]:
-    """Return a line for each contrast of `norm` with another one.
-
-    If `norm` is the second one of the contrast, the line says so, because the numbers
-    are those of the first one minus the second.
-    """
-    lines = []
+    """Return a line for each place and relation of `norm`, with all metrics of it."""
+    lines: dict[str, list[str]] = {}
     for each in evidence:
-        subject = "" if each.norm == norm else "the other norm is "
-        text = f"{each.where}, {each.metric}: {subject}{each.relation}, {each.text}"
-        lines.append(text + "".join(f"; but {caveat}" for caveat in each.caveats))
-    return lines
+        numbers = f"{each.metric} {each.numbers_for(norm)}"
+        numbers += "".join(f" (but {caveat})" for caveat in each.caveats)
+        said = f"{each.where}: {each.relation_of(norm)}"
+        lines.setdefault(said, []).append(numbers)
+    return [f"{said}; {', '.join(numbers)}" for said, numbers in lines.items()]
 
 
-def sensitivity_lines(evidence: Sequence[Evidence]) -> list[str]:
-    """Return a line for each pair of conditions of one norm."""
-    lines = []
-    for (here, there), group in groupby(
-        evidence, key=lambda each: (each.condition, each.other_condition)
+def sensitivity(candidate: Candidate) -> Iterator[tuple[str, list[str]]]:
+    """Yield each pair of conditions of a norm in words, with the lines of evidence."""
+    for (here, there, claim), group in groupby(
+        candidate.sensitivity,
+        key=lambda each: (each.condition, each.other_condition, each.claim),
     ):
         assert there is not None
-        items = [f"{e.where}, {e.metric}: {e.relation}, {e.text}" for e in group]
-        lines.append(
-            f"at {conditions_text([here])} instead of {conditions_text([there])}: "
-            + "; ".join(items)
-        )
-    return lines
+        text = f"{conditions_text([here])} instead of {conditions_text([there])}"
+        yield f"at {text} ({claim})", evidence_lines(candidate.norm, list(group))
 
 
 def own_text(own: OwnRuns) -> str:
