@@ -265,9 +265,11 @@ def _contenders(
     """Return the norms that may be the best, one of those that are as good.
 
     These are the norms ahead and those in a contradiction. If there are fewer than two,
-    norms follow that only claims without a verdict compare (`unmeasured`), and then
-    those with the next places.
+    norms follow that claims without a verdict compare (`unmeasured`), and then those
+    with the next places.
     """
+    if not candidates:
+        return list(unmeasured)
     by_norm = {candidate.norm: candidate for candidate in candidates}
     best = [
         each.norm for each in candidates if each.place in {"ahead", "contradictory"}
