@@ -159,11 +159,19 @@ def _recommendations(
 
 
 def _records(results: Path) -> "list[RunRecord]":
-    """Return all records of a folder, none if it does not exist."""
+    """Return all records of a folder; none if there is no default folder.
+
+    Raises RequestError if another folder than the default one does not exist.
+    """
+    from normbench.errors import RequestError
     from normbench.records import store
 
     if not results.is_dir():
-        return []
+        if results == RESULTS:
+            return []
+        raise RequestError(
+            f"--results {results} is not a folder; `normbench train` creates it"
+        )
     records, damaged = store.all_records(results)
     for error in damaged:
         typer.echo(f"left out: {error}", err=True)

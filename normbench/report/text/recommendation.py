@@ -23,6 +23,13 @@ TITLES: dict[Place, str] = {
 }
 
 
+LEGEND = (
+    "Numbers: the metric of the norm minus that of the other one, or their ratio in per "
+    "cent; lower is better. clear: beyond the margin. open: whether it is beyond the "
+    "margin is open. leans: the interval excludes 0, but nothing is decided."
+)
+
+
 def recommendation_text(recommendation: Recommendation, width: int) -> str:
     """Return a recommendation as lines of at most `width` characters.
 
@@ -63,6 +70,9 @@ def _lines(recommendation: Recommendation, width: int) -> Iterator[str]:
         for candidate in candidates:
             yield from _candidate(candidate, shown, width)
             shown.add(candidate.norm)
+    if shown:
+        yield ""
+        yield paragraph("", LEGEND, width)
     if far:
         yield ""
         text = f"{', '.join(far)}: compared at other conditions only"
