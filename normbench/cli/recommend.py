@@ -18,7 +18,7 @@ from normbench.cli.tables import print_json, text_width
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
-    from normbench.verdicts.conditions import TaskKind
+    from normbench.verdicts.conditions import Condition, TaskKind
     from normbench.verdicts.recommendation import Recommendation
 
 Task = Annotated[
@@ -71,7 +71,6 @@ def recommend(
         kinds = _kinds(task)
         _require_positive("--batch-size", batch_size)
         _require_positive("--samples-per-statistic", samples_per_statistic)
-        _require_divisor(batch_size, samples_per_statistic)
         recommendations = _recommendations(
             kinds, batch_size, samples_per_statistic, results, claims, config_dir
         )
@@ -105,15 +104,25 @@ def _require_positive(option: str, number: int | None) -> None:
         raise RequestError(f"{option} {number}: give a number of samples, 1 or more")
 
 
-def _require_divisor(batch_size: int | None, samples: int | None) -> None:
-    """Raise RequestError if more samples share a statistic than a batch has."""
-    from normbench.errors import RequestError
+def _asked(
+    kind: "TaskKind", batch_size: int | None, samples: int | None
+) -> "Condition":
+    """Return the condition that is asked for.
 
-    if batch_size is not None and samples is not None and samples > batch_size:
+    Raises RequestError if the samples per statistic do not divide the batch size.
+    """
+    from normbench.errors import RequestError
+    from normbench.verdicts.conditions import asked_condition
+
+    asked = asked_condition(kind, batch_size, samples)
+    size = asked.batch_size
+    if samples is not None and size % samples:
+        divisors = ", ".join(str(n) for n in range(1, size + 1) if size % n == 0)
         raise RequestError(
-            f"--samples-per-statistic {samples} is above --batch-size {batch_size}; "
-            "give at most the batch size"
+            f"--samples-per-statistic {samples} does not divide the batch size of "
+            f"{size} ({kind}); give one of {divisors}, or another --batch-size"
         )
+    return asked
 
 
 def _recommendations(
@@ -125,12 +134,12 @@ def _recommendations(
     config_dir: Path | None,
 ) -> "list[Recommendation]":
     from normbench.config.choices import choices
-    from normbench.verdicts.conditions import asked_condition
     from normbench.verdicts.files import read_verdict
     from normbench.verdicts.own_runs import own_runs
     from normbench.verdicts.recommending import recommend
     from normbench.verdicts.registration import read_claim
 
+    conditions = {kind: _asked(kind, batch_size, samples) for kind in kinds}
     registered = {
         name: read_claim(name, config_dir) for name in choices("claim", config_dir)
     }
@@ -141,8 +150,7 @@ def _recommendations(
     }
     records = _records(results)
     recommendations = []
-    for kind in kinds:
-        asked = asked_condition(kind, batch_size, samples)
+    for kind, asked in conditions.items():
         own = own_runs(records, kind, asked, config_dir)
         recommendations.append(
             recommend(

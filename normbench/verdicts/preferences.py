@@ -8,11 +8,11 @@ the cycle is better than another one of it.
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-Place = Literal["ahead", "contradictory", "open", "behind"]
+Place = Literal["ahead", "contradictory", "undecided", "behind"]
 """ahead: better than some norm, and worse than none. behind: worse than some norm.
-contradictory: in a cycle, and worse than no norm outside of it. open: neither better
-nor worse than any norm."""
-PLACES: tuple[Place, ...] = ("ahead", "contradictory", "open", "behind")
+contradictory: in a cycle, and worse than no norm outside of it. undecided: neither
+better nor worse than any norm."""
+PLACES: tuple[Place, ...] = ("ahead", "contradictory", "undecided", "behind")
 
 
 class Standing(NamedTuple):
@@ -40,7 +40,7 @@ def _standing(norm: str, reached: Mapping[str, set[str]]) -> Standing:
     above = {other for other, below in reached.items() if norm in below}
     cycle = (reached[norm] & above) - {norm}
     better, worse = reached[norm] - cycle - {norm}, above - cycle - {norm}
-    place: Place = "open"
+    place: Place = "undecided"
     if worse:
         place = "behind"
     elif cycle:

@@ -46,7 +46,8 @@ def as_json(*arguments: str) -> list[dict[str, Any]]:
         (["--samples-per-statistic", "-1"], "give a number of samples, 1 or more"),
         (
             ["--batch-size", "4", "--samples-per-statistic", "8"],
-            "--samples-per-statistic 8 is above --batch-size 4; give at most the batch",
+            "--samples-per-statistic 8 does not divide the batch size of 4 (images); "
+            "give one of 1, 2, 4, or another --batch-size",
         ),
     ],
 )

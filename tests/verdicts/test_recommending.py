@@ -58,7 +58,7 @@ def test_a_norm_is_above_another_only_by_a_chain_without_a_cycle(
         assert (standing.place == "behind") == bool(standing.worse_than)
         if standing.place == "ahead":
             assert standing.better_than and not standing.contradictory
-        if standing.place == "open":
+        if standing.place == "undecided":
             assert not any(norm in pair for pair in better)
 
 
@@ -149,7 +149,7 @@ def test_without_a_decided_difference_there_is_no_order(
 ) -> None:
     claim = a_registered(contrast={"says": says})
     made = recommended(claim, checked(claim, differences))
-    assert set(places(made).values()) == {"open"}
+    assert set(places(made).values()) == {"undecided"}
     against = {each.norm: each.against[0].summary for each in made.candidates}
     assert against["norm=batch"] == summary
 
@@ -180,7 +180,7 @@ def test_one_data_set_is_enough_unless_the_other_leans_the_other_way() -> None:
     assert places(recommended(claim, checked(claim, one)))["norm=batch"] == "ahead"
     leaning = {"made_up-x": CLEAR, "made_up-y": [0.004, 0.018] * 4}
     made = recommended(claim, checked(claim, leaning))
-    assert set(places(made).values()) == {"open"}
+    assert set(places(made).values()) == {"undecided"}
     assert made.candidates[0].against[0].summary == "mixed"
 
 
@@ -216,7 +216,7 @@ def test_the_nearest_condition_counts_and_a_far_one_does_not() -> None:
     between = recommended(claim, verdict, asked_condition("images", 8, None))
     assert set(places(between).values()) == {"contradictory"}
     far = recommended(claim, verdict, asked_condition("images", 128, None))
-    assert set(places(far).values()) == {"open"}
+    assert set(places(far).values()) == {"undecided"}
     assert [gap.text for gap in far.gaps if gap.kind == "far"] == [
         "measured only at batch size 16: norm=batch against norm=group"
     ]
@@ -281,7 +281,7 @@ def test_the_same_norm_at_two_batch_sizes_is_shown_and_gives_no_order() -> None:
     verdict = checked(claim, [-d for d in CLEAR])
     small = recommended(claim, verdict, asked_condition("images", 32, 2))
     (candidate,) = small.candidates
-    assert candidate.place == "open"
+    assert candidate.place == "undecided"
     (evidence,) = candidate.sensitivity
     assert evidence.relation == "worse"
     assert evidence.other_condition == AT_32

@@ -18,15 +18,15 @@ from normbench.verdicts.recommendation import (
 TITLES: dict[Place, str] = {
     "ahead": "better than another norm, worse than none:",
     "contradictory": "contradictory, better here and worse there:",
-    "open": "neither better nor worse than another norm, as far as is decided:",
+    "undecided": "neither better nor worse than another norm, as far as is decided:",
     "behind": "worse than another norm:",
 }
 
 
 LEGEND = (
-    "Numbers: the metric of the norm minus that of the other one, or their ratio in per "
-    "cent; lower is better. clear: beyond the margin. open: whether it is beyond the "
-    "margin is open. leans: the interval excludes 0, but nothing is decided."
+    "Numbers: the metric of the norm minus that of the other one, or their ratio in "
+    "per cent; lower is better. clear: beyond the margin. open: whether it is beyond "
+    "the margin is open. leans: the interval excludes 0, but nothing is decided."
 )
 
 
