@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from normbench.verdicts.conditions import Condition, TaskKind
     from normbench.verdicts.recommendation import Recommendation
 
+MAX_DIVISOR = 1024
+"""The largest divisor of a batch size that a message names."""
+
 Task = Annotated[
     str | None,
     typer.Option(
@@ -117,7 +120,9 @@ def _asked(
     asked = asked_condition(kind, batch_size, samples)
     size = asked.batch_size
     if samples is not None and size % samples:
-        divisors = ", ".join(str(n) for n in range(1, size + 1) if size % n == 0)
+        divisors = ", ".join(
+            str(n) for n in range(1, min(size, MAX_DIVISOR) + 1) if size % n == 0
+        )
         raise RequestError(
             f"--samples-per-statistic {samples} does not divide the batch size of "
             f"{size} ({kind}); give one of {divisors}, or another --batch-size"
