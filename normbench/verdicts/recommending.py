@@ -80,14 +80,7 @@ def recommend(
         asked=asked,
         default=default,
         candidates=candidates,
-        registered=sorted(
-            {
-                setting.norm
-                for of_claim in pairs.values()
-                for pair in of_claim
-                for setting in (pair.first, pair.second)
-            }
-        ),
+        registered=_registered(pairs),
         own=list(own),
         gaps=[
             *gaps_of_claims(pairs, verdicts, valid),
@@ -100,6 +93,17 @@ def recommend(
             for caveat in valid[name].caveats
         ],
     )
+
+
+def _registered(pairs: Mapping[str, Sequence[Pair]]) -> list[str]:
+    """Return all norms of the pairs of claims, sorted."""
+    settings = (
+        setting
+        for of_claim in pairs.values()
+        for pair in of_claim
+        for setting in (pair.first, pair.second)
+    )
+    return sorted({setting.norm for setting in settings})
 
 
 def _claims_used(candidates: Sequence[Candidate]) -> list[str]:
