@@ -67,6 +67,7 @@ STOPS = {
     "dashboard --publish": "normbench.report.dashboard.publish",
     "list": "normbench.training.catalogue.catalogue",
     "plot": "normbench.report.figures.drawing.save",
+    "recommend": TO_THE_END,
     "report": "normbench.report.page.document.write",
     "rerun": "normbench.training.experiment.run_one",
     "results": TO_THE_END,

@@ -144,6 +144,7 @@ def test_commands_that_only_read_do_not_import_torch(tmp_path: Path) -> None:
         ["show", finished.run_id],
         ["watch", "--once"],
         ["claim", "list"],
+        ["recommend"],
         ["report", "--output", str(tmp_path / "page")],
         ["plot", "--by", "norm", "--output", str(tmp_path / "picture")],
         *(["list", f"{group}s"] for group in ("task", "budget", "engine", "tracker")),

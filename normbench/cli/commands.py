@@ -15,6 +15,7 @@ from normbench.cli import (
     footprint,
     norms,
     plot,
+    recommend,
     report,
     results,
     run,
@@ -56,6 +57,7 @@ app.command()(wandb.sync)
 app.command()(wandb.dashboard)
 app.command()(footprint.footprint)
 app.command()(compare.compare)
+app.command()(recommend.recommend)
 claim.app.command("check")(check.check)
 app.add_typer(claim.app, name="claim")
 app.add_typer(norms.bench, name="bench")

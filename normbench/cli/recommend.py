@@ -1,0 +1,191 @@
+"""The command `recommend`, which says what verdicts tell of norms for a task."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from normbench.cli.options import (
+    CLAIMS,
+    RESULTS,
+    Claims,
+    ConfigDir,
+    Json,
+    Results,
+    exit_codes,
+)
+from normbench.cli.tables import print_json, text_width
+
+if TYPE_CHECKING:
+    from normbench.config.schema import RunRecord
+    from normbench.verdicts.conditions import Condition, TaskKind
+    from normbench.verdicts.recommendation import Recommendation
+
+MAX_DIVISOR = 1024
+"""The largest divisor of a batch size that a message names."""
+
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="TASK",
+        help="The task: images, text or style.",
+        show_default="all tasks",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="Samples of an optimizer step.",
+        show_default="that of the task",
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        "--samples-per-statistic",
+        metavar="NUMBER",
+        help="Samples that share the statistics of a batch norm (norm_batch).",
+        show_default="the batch size",
+    ),
+]
+
+
+def recommend(
+    task: Task = None,
+    batch_size: BatchSize = None,
+    samples_per_statistic: Samples = None,
+    results: Results = RESULTS,
+    claims: Claims = CLAIMS,
+    config_dir: ConfigDir = None,
+    json: Json = False,
+) -> None:
+    """Say which norm to use, as far as the verdicts of claims tell.
+
+    Example: normbench recommend --task images --batch-size 4
+
+    A norm is better than another only if a decided contrast says so, at the asked batch
+    size or the nearest one that was measured. Without evidence, there is no order. Your
+    own finished runs are listed too. The last line is a command that would compare the
+    norms between which nothing is decided.
+    """
+    with exit_codes():
+        kinds = _kinds(task)
+        _require_positive("--batch-size", batch_size)
+        _require_positive("--samples-per-statistic", samples_per_statistic)
+        recommendations = _recommendations(
+            kinds, batch_size, samples_per_statistic, results, claims, config_dir
+        )
+        if json:
+            print_json([each.model_dump(mode="json") for each in recommendations])
+            return
+        from normbench.report.text.recommendation import recommendation_text
+
+        width = text_width()
+        texts = [recommendation_text(each, width) for each in recommendations]
+        typer.echo("\n\n".join(texts))
+
+
+def _kinds(task: str | None) -> "list[TaskKind]":
+    """Return the tasks to print. Raises RequestError for an unknown task."""
+    from normbench.errors import RequestError, did_you_mean
+    from normbench.verdicts.conditions import TASKS
+
+    kinds = [kind for kind in TASKS if task in {None, kind}]
+    if not kinds:
+        raise RequestError(
+            f"--task {task} is unknown; {did_you_mean(str(task), TASKS)}"
+        )
+    return kinds
+
+
+def _require_positive(option: str, number: int | None) -> None:
+    from normbench.errors import RequestError
+
+    if number is not None and number < 1:
+        raise RequestError(f"{option} {number}: give a number of samples, 1 or more")
+
+
+def _asked(
+    kind: "TaskKind", batch_size: int | None, samples: int | None
+) -> "Condition":
+    """Return the condition that is asked for.
+
+    Raises RequestError if the samples per statistic do not divide the batch size.
+    """
+    from normbench.errors import RequestError
+    from normbench.verdicts.conditions import asked_condition
+
+    asked = asked_condition(kind, batch_size, samples)
+    size = asked.batch_size
+    if samples is not None and size % samples:
+        divisors = ", ".join(
+            str(n) for n in range(1, min(size, MAX_DIVISOR) + 1) if size % n == 0
+        )
+        raise RequestError(
+            f"--samples-per-statistic {samples} does not divide the batch size of "
+            f"{size} ({kind}); give one of {divisors}, or another --batch-size"
+        )
+    return asked
+
+
+def _recommendations(
+    kinds: "list[TaskKind]",
+    batch_size: int | None,
+    samples: int | None,
+    results: Path,
+    claims: Path,
+    config_dir: Path | None,
+) -> "list[Recommendation]":
+    from normbench.config.choices import choices
+    from normbench.verdicts.files import read_verdict
+    from normbench.verdicts.own_runs import own_runs
+    from normbench.verdicts.recommending import recommend
+    from normbench.verdicts.registration import read_claim
+
+    conditions = {kind: _asked(kind, batch_size, samples) for kind in kinds}
+    registered = {
+        name: read_claim(name, config_dir) for name in choices("claim", config_dir)
+    }
+    verdicts = {
+        name: verdict
+        for name in registered
+        if (verdict := read_verdict(claims / name / "verdict.json"))
+    }
+    records = _records(results)
+    recommendations = []
+    for kind, asked in conditions.items():
+        own = own_runs(records, kind, asked, config_dir)
+        recommendations.append(
+            recommend(
+                kind,
+                asked,
+                registered,
+                verdicts,
+                own,
+                default=batch_size is None,
+                config_dir=config_dir,
+            )
+        )
+    return recommendations
+
+
+def _records(results: Path) -> "list[RunRecord]":
+    """Return all records of a folder; none if there is no default folder.
+
+    Raises RequestError if another folder than the default one does not exist.
+    """
+    from normbench.errors import RequestError
+    from normbench.records import store
+
+    if not results.is_dir():
+        if results == RESULTS:
+            return []
+        raise RequestError(
+            f"--results {results} is not a folder; `normbench train` creates it"
+        )
+    records, damaged = store.all_records(results)
+    for error in damaged:
+        typer.echo(f"left out: {error}", err=True)
+    return records

@@ -1,0 +1,168 @@
+"""`normbench recommend` prints what the verdicts and the user's own runs say."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from claims_made import TINY, put
+from records_made import a_record, with_errors, written
+from typer.testing import CliRunner, Result
+from verdicts_made import CLAIMS
+
+from normbench.cli import app
+from normbench.config.schema import RunRecord
+from normbench.verdicts.conditions import asked_condition
+from normbench.verdicts.own_runs import own_runs
+from normbench.verdicts.recommendation import Recommendation
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NORMBENCH_RESULTS", raising=False)
+
+
+def recommend(*arguments: str, width: int = 80) -> Result:
+    environment = {"COLUMNS": str(width)}
+    return CliRunner().invoke(app, ["recommend", *arguments], env=environment)
+
+
+def as_json(*arguments: str) -> list[dict[str, Any]]:
+    done = recommend("--json", *arguments)
+    assert done.exit_code == 0, done.output
+    made: list[dict[str, Any]] = json.loads(done.stdout)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "image"], "--task image is unknown; did you mean 'images'?"),
+        (["--results", "absent"], "--results absent is not a folder"),
+        (["--task", "audio"], "--task audio is unknown; known: images, style, text"),
+        (["--batch-size", "0"], "--batch-size 0: give a number of samples, 1 or more"),
+        (["--samples-per-statistic", "-1"], "give a number of samples, 1 or more"),
+        (
+            ["--batch-size", "4", "--samples-per-statistic", "8"],
+            "--samples-per-statistic 8 does not divide the batch size of 4 (images); "
+            "give one of 1, 2, 4, or another --batch-size",
+        ),
+    ],
+)
+def test_a_wrong_request_says_what_would_be_right(
+    arguments: list[str], message: str
+) -> None:
+    done = recommend(*arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_without_verdicts_there_is_no_order_and_a_command() -> None:
+    done = recommend("--claims", "none", width=200)
+    assert done.exit_code == 0
+    assert done.stdout.count("There is no evidence: no claim on this task") == 3
+    assert done.stdout.count("normbench compare task=") == 3
+    assert "better than" not in done.stdout
+    assert "text, batch size 32 (the default of task=transformer)" in done.stdout
+
+
+def test_the_committed_verdicts_are_json() -> None:
+    (images,) = as_json("--task", "images", "--claims", str(CLAIMS))
+    made = Recommendation.model_validate(images)
+    assert made.asked == asked_condition("images", 32, 32)
+    evidence = [e for c in made.candidates for a in c.against for e in a.evidence]
+    assert {"group-compromise"} <= {each.claim for each in evidence}
+    for each in evidence:
+        assert each.numbers and each.norm != each.other and each.n
+    assert len(as_json("--claims", str(CLAIMS))) == 3
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_all_lines_but_the_command_fit(width: int) -> None:
+    from normbench.report.text.recommendation import recommendation_text
+
+    for task in ("images", "text", "style"):
+        (plain,) = as_json("--task", task, "--claims", str(CLAIMS))
+        text = recommendation_text(Recommendation.model_validate(plain), width)
+        *lines, command = text.splitlines()
+        assert command.startswith("  normbench compare ")
+        assert max(map(len, lines)) <= width
+
+
+def test_a_claim_of_the_user_counts(tmp_path: Path) -> None:
+    put(TINY | {"name": "mine"}, tmp_path, "mine")
+    (images,) = as_json("--task", "images", "--config-dir", str(tmp_path))
+    gaps = [gap for gap in images["gaps"] if "mine has no verdict" in gap["text"]]
+    assert [gap["command"] for gap in gaps] == [
+        "normbench claim check mine --budget full"
+    ]
+
+
+def test_a_damaged_verdict_is_an_error(tmp_path: Path) -> None:
+    shutil.copytree(CLAIMS, tmp_path / "claims")
+    (tmp_path / "claims" / "group-compromise" / "verdict.json").write_text("{}")
+    done = recommend("--claims", "claims")
+    assert done.exit_code == 2
+    assert "group-compromise/verdict.json" in done.stderr
+
+
+def rated(lr: float, errors: list[float], val: float) -> list[RunRecord]:
+    return [
+        a_record(
+            f"seed={seed}", f"lr={lr}", "tracker=none",
+            metrics={"test/error": error, "val/error": val},
+        )
+        for seed, error in enumerate(errors)
+    ]  # fmt: skip
+
+
+def test_own_runs_are_means_by_norm_at_the_best_rate() -> None:
+    asked = asked_condition("images", 32, None)
+    records = [
+        *rated(0.1, [0.2, 0.3], val=0.1),
+        *rated(0.2, [0.1, 0.1], val=0.2),
+        *with_errors("group", [0.4]),
+        a_record("norm=batch", "batch_size=8"),
+        a_record("norm=batch", "norm_batch=8"),
+        a_record("norm=batch", "seed=1000"),
+        a_record("task=transformer"),
+    ]
+    batch, group = own_runs(records, "images", asked)
+    assert (batch.norm, batch.mean, batch.n) == ("norm=batch", 0.25, 2)
+    assert (batch.lr, batch.rates, batch.tuned) == (0.1, [0.1, 0.2], True)
+    assert batch.low is not None and batch.high is not None
+    assert (group.norm, group.mean, group.n, group.tuned) == (
+        "norm=group",
+        0.4,
+        1,
+        False,
+    )
+    assert own_runs(records, "style", asked_condition("style", None, None)) == []
+    (other,) = own_runs(records, "images", asked_condition("images", 8, None))
+    assert other.norm == "norm=batch"
+
+
+def test_own_runs_without_a_validation_metric_are_not_tuned() -> None:
+    asked = asked_condition("images", 32, None)
+    records = [a_record(f"lr={lr}", metrics={"test/error": 0.2}) for lr in (0.1, 0.2)]
+    made = own_runs(records, "images", asked)
+    assert [(own.lr, own.tuned) for own in made] == [(0.1, False), (0.2, False)]
+
+
+def test_own_runs_have_no_part_in_the_order(tmp_path: Path) -> None:
+    for record in rated(0.1, [0.2, 0.3], val=0.1):
+        written(tmp_path / "runs", record)
+    damaged = tmp_path / "runs" / "ab" / "abcdef0123456789"
+    damaged.mkdir(parents=True)
+    (damaged / "result.json").write_text("{")
+    where = ("--results", "runs", "--task", "images", "--claims", "none")
+    done = recommend(*where, width=200)
+    assert done.exit_code == 0, done.output
+    assert "your runs (no part in the order):" in done.stdout
+    assert "mnist5k, norm=batch: test/error 0.2500 [" in done.stdout
+    assert "n 2, lr 0.1, not tuned" in done.stdout
+    assert "left out: " in done.stderr
+    (images,) = as_json(*where)
+    assert images["own"][0]["norm"] == "norm=batch" and not images["candidates"]
