@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from normbench.errors import Incompatible, RequestError
@@ -187,9 +188,6 @@ class Affine(Norm, name=""):
     weight (ones), bias (zeros): (C,), or None without `affine`.
     """
 
-    weight: nn.Parameter | None
-    bias: nn.Parameter | None
-
     def __init__(
         self, channels: int, *, eps: PositiveFloat = 1e-5, affine: bool = True
     ) -> None:
@@ -233,6 +231,13 @@ def per_channel(values: Tensor, x: Tensor) -> Tensor:
     elif len(values) not in (1, len(x)):
         values = values.repeat_interleave(len(x) // len(values), 0)
     return values.view(*values.shape, *(1,) * (x.dim() - 2))
+
+
+def of_condition(table: Tensor, condition: Tensor | None, x: Tensor) -> Tensor:
+    """Return row `condition` (N,), or 0, of `table` (conditions, C), to broadcast."""
+    if condition is None:
+        return per_channel(table[0], x)
+    return per_channel(F.embedding(condition, table), x)
 
 
 def require_several(count: int, norm: Norm, x: Tensor, advice: str) -> None:
@@ -330,9 +335,8 @@ def make(
     default type, and then converted to `dtype` if it is given. Counters and
     permutations keep their integer type.
 
-    Raises RequestError with close matches for an unknown name or option, and for a
-    `dtype` that is not floating point; Incompatible if the options do not fit
-    `channels`.
+    Raises RequestError for an unknown name or option and a type that is not floating
+    point, Incompatible if the options do not fit `channels`.
     """
     if dtype is not None and not dtype.is_floating_point:
         raise RequestError(f"norm={name}: dtype={dtype} is not a floating-point type")

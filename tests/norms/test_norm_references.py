@@ -70,8 +70,10 @@ def of_torch(kind: str, shape: tuple[int, ...], **options: object) -> nn.Module:
 
 def of_timm(kind: str, **options: object) -> nn.Module:
     import timm.layers
+    from timm.layers.grn import GlobalResponseNorm  # timm.layers does not export it
 
-    return as_image(getattr(timm.layers, kind)(C, **options))
+    cls = getattr(timm.layers, kind, GlobalResponseNorm)
+    return as_image(cls(C, **options))
 
 
 ORACLES: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
@@ -88,6 +90,7 @@ ORACLES: dict[str, Callable[[tuple[int, ...]], nn.Module]] = {
     "local_response": lambda shape: as_image(nn.LocalResponseNorm(5, 5e-4, 0.75, 2)),
     "filter_response": lambda shape: of_timm("FilterResponseNormTlu2d", eps=1e-6),
     "evonorm_s0": lambda shape: of_timm("EvoNorm2dS0", groups=8),
+    "grn": lambda shape: of_timm("GlobalResponseNorm", channels_last=False),
 }
 SINGLE_PRECISION = {"filter_response", "evonorm_s0"}
 """Norms whose reference takes its statistics in float32, whatever the input is."""
@@ -140,17 +143,6 @@ def filter_response(norm: Norm, x: Tensor) -> Tensor:
     return torch.where(y > tau, y, tau)
 
 
-def conditional_instance(norm: Norm, x: Tensor) -> Tensor:
-    rows = []
-    for row, c in zip(x, CONDITION, strict=True):
-        flat = row.flatten(1)
-        var, mean = torch.var_mean(flat, 1, correction=0, keepdim=True)
-        y = (flat - mean) / (var + 1e-5).sqrt()
-        y = y * norm.weight[c][:, None] + norm.bias[c][:, None]
-        rows.append(y.view(row.shape))
-    return torch.stack(rows)
-
-
 def group_permuted(norm: Norm, x: Tensor) -> Tensor:
     y = torch.zeros_like(x)
     for group in norm.permutation.view(norm.num_groups, -1):
@@ -166,16 +158,27 @@ def frozen_batch(norm: Norm, x: Tensor) -> Tensor:
     return affine(norm, (x - by_channel(norm.running_mean, x.dim())) / std)
 
 
-CONDITION = torch.tensor([2, 0, 3, 3, 1])
+def grn(norm: Norm, x: Tensor) -> Tensor:
+    flat = x.flatten(2)
+    g = (flat * flat).sum(2).sqrt()
+    n = g / (g.mean(1, keepdim=True) + 1e-6)
+    return affine(norm, x * n.view(*n.shape, *(1,) * (x.dim() - 2))) + x
+
+
+def pixel(norm: Norm, x: Tensor) -> Tensor:
+    return x / ((x * x).sum(1, keepdim=True) / C + 1e-8).sqrt()
+
+
 FORMULAS: list[tuple[str, Options, Callable[[Norm, Tensor], Tensor]]] = [
     ("affine", {}, affine),
     ("dyt", {}, dyt),
     ("derf", {}, derf),
     ("scale", {}, scale),
     ("frozen_batch", {}, frozen_batch),
+    ("grn", {}, grn),
+    ("pixel", {}, pixel),
     ("filter_response", {}, filter_response),
     ("filter_response", {"learnable_eps": True}, filter_response),
-    ("conditional_instance", {}, conditional_instance),
     ("group_permuted", {"order": "strided", "num_groups": 4}, group_permuted),
     ("group_permuted", {"order": "random_fixed", "num_groups": 4}, group_permuted),
 ]
@@ -191,7 +194,7 @@ def test_equals_the_formula_of_its_paper(name, options, formula):
 
         expected = results(paper, x, of=norm, grad=grad)
         for training in MODES:
-            ours = results(norm.train(training), x, None, CONDITION, grad=grad)
+            ours = results(norm.train(training), x, grad=grad)
             assert_close(ours, expected, (shape, training))
 
 
@@ -202,17 +205,13 @@ def test_parameters_start_as_in_the_paper():
         "scale": {"g": C**0.5},
         "filter_response": {"weight": 1, "bias": 0, "tau": 0},
         "evonorm_s0": {"weight": 1, "bias": 0, "v": 1},
-        "conditional_instance": {"weight": 1, "bias": 0},
+        "grn": {"weight": 0, "bias": 0},
+        "pixel": {},
     }.items():
         parameters = dict(make(name, C).named_parameters())
         assert list(parameters) == list(values)
         for key, value in values.items():
             assert bool((parameters[key] == torch.tensor(value)).all()), (name, key)
-
-
-def test_without_conditions_every_sample_has_the_first():
-    norm, x = made("conditional_instance", (5, C, 7)), sample(5, C, 7)
-    assert_close(norm(x), norm(x, None, torch.zeros(5, dtype=torch.int64)))
 
 
 def test_filter_response_at_one_position_needs_its_learned_eps():
@@ -287,7 +286,8 @@ def test_identities_between_norms():
     for name, options, other, samples in [
         ("batch", {}, "instance", 1),
         ("group_permuted", {"order": "contiguous"}, "group", 3),
-        ("conditional_instance", {"conditions": 1}, "instance", 3),
+        ("pixel", {"eps": 1e-5}, "rms", 3),
+        ("grn", {}, "none", 3),  # at first
     ]:
         x = sample(samples, C, 4, 3)
         ours, theirs = make(name, C, **options).double(), make(other, C).double()

@@ -11,7 +11,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from normbench.norms.base import Norm, per_channel, require_positions
+from normbench.norms.base import Norm, of_condition, require_positions
 
 
 class ConditionalInstanceNorm(Norm, name="conditional_instance"):
@@ -32,10 +32,9 @@ class ConditionalInstanceNorm(Norm, name="conditional_instance"):
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
         require_positions(self, x)
-        if condition is None:
+        if condition is None:  # one kernel
             weight, bias = self.weight[0], self.bias[0]
             return F.group_norm(x, self.channels, weight, bias, self.eps)
         normalized = F.group_norm(x, self.channels, eps=self.eps)
-        weight = per_channel(F.embedding(condition, self.weight), x)
-        bias = per_channel(F.embedding(condition, self.bias), x)
-        return torch.addcmul(bias, weight, normalized)
+        weight = of_condition(self.weight, condition, x)
+        return torch.addcmul(of_condition(self.bias, condition, x), weight, normalized)

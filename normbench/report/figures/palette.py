@@ -45,13 +45,17 @@ LOOKS: dict[str, Look] = {
     "layer_sample": Look("#ed5a14", "v", "-"),
     "layer_position": Look("#c5864a", "^", "--"),
     "layer_shape": Look("#a65c48", "p", "-."),
+    "ada_layer": Look("#c46a2b", "D", ":"),
+    "grn": Look("#d9772e", ">", "--"),
     "rms": Look("#e66b70", "X", "--"),
+    "pixel": Look("#c9485b", "o", "-."),
     "scale": Look("#f23144", "d", ":"),
     "dyt": Look("#a39449", "*", "-."),
     "derf": Look("#75711f", "P", ":"),
     "local_response": Look("#b58307", "H", "--"),
     "none": Look("#6e6d75", "x", ":"),
     "affine": Look("#99928c", "+", "--"),
+    "film": Look("#84807a", "d", "-."),
 }
 """`layer` is a name that each task replaces by a norm; most tasks take layer_sample."""
 
