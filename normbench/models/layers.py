@@ -190,6 +190,9 @@ def _by_name(module: nn.Module) -> Layer | None:
     channels = None
     if isinstance(weight, torch.Tensor) and not is_lazy(weight) and weight.dim() == 1:
         channels = len(weight)
+    if name == "GlobalResponseNorm":
+        axis = 1 if getattr(module, "channel_dim", -1) == 1 else -1
+        return Layer("grn", channels, options, axis)
     if name in ("FrozenBatchNorm2d", "FrozenBatchNormAct2d"):
         return Layer("frozen_batch", channels, options, after=_children(module))
     is_rms = re.search("rms_?norm", name, re.I) or name.endswith("T5LayerNorm")

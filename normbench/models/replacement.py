@@ -47,6 +47,8 @@ def reason_to_leave(module: nn.Module, layer: Layer, norm: str) -> str:
     kind = type(module).__name__
     if layer.kind == "unknown":
         return f"the function of {kind} is unknown"
+    if layer.kind == "grn" and norm not in ("keep", "grn"):
+        return f"{kind} stands beside another norm and does not replace one"
     if norm == "keep" and layer.difference:
         return f"no norm equals {kind}: {layer.difference}"
     if layer.channels is None and channels_of(module) is None:
