@@ -1,5 +1,6 @@
 """The base class of all norms, their registry, and helpers that many norms use."""
 
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar
@@ -8,7 +9,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter
 
 from normbench.errors import Incompatible, RequestError
 from normbench.registry import Registry
@@ -170,7 +171,7 @@ class Norm(nn.Module):
             self.penalty = None
         y = x.clone()
         for parameter in self.parameters():
-            if not is_lazy(parameter):
+            if not isinstance(parameter, UninitializedParameter):
                 y = y + 0 * parameter.sum()
         return y
 
@@ -228,8 +229,8 @@ def per_channel(values: Tensor, x: Tensor) -> Tensor:
     """
     if values.dim() < 2:
         values = values.view(1, -1)
-    elif len(values) not in (1, len(x)):
-        values = values.repeat_interleave(len(x) // len(values), 0)
+    elif (k := values.shape[0]) not in (1, x.shape[0]):  # an export fixes `len(x)`
+        values = values.repeat_interleave(x.shape[0] // k, 0)
     return values.view(*values.shape, *(1,) * (x.dim() - 2))
 
 
@@ -251,12 +252,13 @@ def require_several(count: int, norm: Norm, x: Tensor, advice: str) -> None:
 
 def require_positions(norm: Norm, x: Tensor) -> None:
     """Raise Incompatible if `x` has only one position."""
-    require_several(x.shape[2:].numel(), norm, x, "raise the resolution or the length")
+    count = math.prod(x.shape[2:])
+    require_several(count, norm, x, "raise the resolution or the length")
 
 
 def require_groups(norm: Norm, x: Tensor, num_groups: int) -> None:
     """Raise Incompatible if a group of channels of a sample has only one value."""
-    count = x.shape[1:].numel() // num_groups
+    count = math.prod(x.shape[1:]) // num_groups
     require_several(count, norm, x, "use fewer groups or a higher resolution")
 
 

@@ -137,7 +137,7 @@ class BatchStatistics(Norm, name=""):
         device. If it is not checked, `update` ignores a batch with a number below 2.
         """
         if mask is None:
-            chunk = x[: len(x) // self.chunks]
+            chunk = x[: x.shape[0] // self.chunks]
             count = chunk.numel() // x.shape[1] * process_count()
             require_several(count, self, chunk, "raise norm_batch or the resolution")
             return count

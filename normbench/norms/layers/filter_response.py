@@ -9,6 +9,8 @@ weight, bias, tau: (C,); eps_learned: a scalar, which starts at 1e-4. Equals tim
 FilterResponseNormTlu2d, except that eps is 1e-6 as in the paper (timm: 1e-5).
 """
 
+import math
+
 import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ class FilterResponseNorm(Affine, name="filter_response"):
         eps: Tensor | float = self.eps
         if self.eps_learned is None:
             advice = "raise the resolution or the length, or set norm.learnable_eps"
-            require_several(x.shape[2:].numel(), self, x, advice)
+            require_several(math.prod(x.shape[2:]), self, x, advice)
         else:
             eps = eps + self.eps_learned.abs()
         positions = tuple(range(2, x.dim()))

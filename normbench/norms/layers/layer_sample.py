@@ -7,6 +7,8 @@ weight, bias: (C,). Equals torch.nn.GroupNorm(1, C), with the same defaults. Wit
 `bias=False` there is a gain, but no bias.
 """
 
+import math
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,5 +20,5 @@ class LayerNormSample(AffineWithOptionalBias, name="layer_sample"):
     axes = "one sample, all channels, all positions"
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
-        require_several(x.shape[1:].numel(), self, x, "use more channels")
+        require_several(math.prod(x.shape[1:]), self, x, "use more channels")
         return F.group_norm(x, 1, self.weight, self.bias, self.eps)

@@ -7,6 +7,7 @@ weight, bias: (C, *spatial); the first forward or a state dict sets the shape. E
 torch.nn.LayerNorm([C, *spatial]), with the same defaults.
 """
 
+import math
 from typing import Any
 
 from pydantic import PositiveFloat
@@ -33,7 +34,7 @@ class LayerNormShape(Norm, name="layer_shape"):
         self.bias = UninitializedParameter()
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
-        require_several(x.shape[1:].numel(), self, x, "use more channels")
+        require_several(math.prod(x.shape[1:]), self, x, "use more channels")
         self._materialize(tuple(x.shape[1:]))
         if self.weight.shape != x.shape[1:]:
             raise Incompatible(
