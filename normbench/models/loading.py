@@ -10,7 +10,9 @@ from torch import nn
 
 from normbench.errors import RequestError, did_you_mean
 from normbench.models.forward import one_line, quietly
+from normbench.system.imports import COLLECTIONS as COLLECTIONS
 from normbench.system.imports import added_modules
+from normbench.system.imports import module_of as module_of
 
 FORM = (
     "a model is PACKAGE.MODULE:FACTORY, torchvision:NAME or timm:NAME, such as "
@@ -48,12 +50,6 @@ def load(model: str, options: Mapping[str, Any] | None = None) -> nn.Module:
             f"{where} returns {type(built).__name__}, not a torch.nn.Module"
         )
     return built
-
-
-def module_of(model: str) -> str | None:
-    """Return the user's module that `model` needs, or None for torchvision and timm."""
-    package = model.partition(":")[0]
-    return None if package in _COLLECTIONS or ":" not in model else package
 
 
 def _factory(package: str, name: str) -> Callable[..., Any]:
@@ -137,8 +133,7 @@ def _timm(name: str) -> Callable[..., Any]:
     return build
 
 
-_COLLECTIONS: dict[str, Callable[[str], Callable[..., Any]]] = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-}
+_COLLECTIONS: dict[str, Callable[[str], Callable[..., Any]]] = dict(
+    zip(COLLECTIONS, (_torchvision, _timm), strict=True)
+)
 """Packages whose models have names: a function that returns the factory of a name."""

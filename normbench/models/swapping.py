@@ -178,10 +178,12 @@ def replacement(
     norm: str,
     options: Mapping[str, Any],
     keep_affine: bool,
+    make: Callable[..., Norm] = make,
 ) -> tuple[nn.Module, SwappedLayer]:
     """Return a new norm for the place of `module`, and what to report about it.
 
-    Raises RequestError if the norm or the options do not fit the layer.
+    `make(kind, channels, **options)` makes the norm. Raises RequestError if the norm or
+    the options do not fit the layer.
     """
     kind = resolve(norm, layer)
     channels = layer.channels or channels_of(module)

@@ -62,7 +62,7 @@ def examine(
         findings += _data(config, task)
         current_check = "network"
         network.check(config, task)
-        network.try_on_meta(config, task, lambda x: shapes.append(x.shape))
+        network.try_network(config, task, lambda x: shapes.append(x.shape))
     except NormbenchError as error:
         return [*findings, Finding("error", current_check, str(error))]
     layers = f"{len(shapes)} norm layers" if shapes else "no norm layer"

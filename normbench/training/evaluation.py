@@ -173,7 +173,8 @@ class Evaluator:
         gives the same results in other batches.
         """
         size, norm = self.config.evaluation.batch_size, self._norm
-        ignores_pads = norm.honours_mask or norm.fixed_map_in_eval
+        honours_mask = norm.honours_mask or norm.fixed_map_in_eval
+        ignores_pads = honours_mask and self.task.ignores_pads
         ignores_samples = norm.differs_in_eval or not norm.uses_other_samples
         ignores_batch = (self.task.fixed_spatial or ignores_pads) and ignores_samples
         if size is None or not ignores_batch:
