@@ -47,13 +47,13 @@ def doctor(
         from dataclasses import asdict
 
         from normbench.config.composition import compose, compose_engine
+        from normbench.config.named_modules import import_named
         from normbench.sweeps.doctor import examine
-        from normbench.system.imports import import_modules
 
-        import_modules(module or ())
+        modules = import_named(module, overrides, config_dir=config_dir)
         config = compose(overrides or (), config_dir)
         engine = compose_engine(_engine_overrides(overrides or ()), config_dir)
-        findings = examine(config, engine, results, module or ())
+        findings = examine(config, engine, results, modules)
         if json:
             plain = [asdict(finding) for finding in findings]
             print_json(plain)

@@ -67,6 +67,9 @@ class Task(ABC):
     ignores_pads: ClassVar[bool] = True
     """Whether padding changes an output only by the norms, in a batch of any length."""
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages that the network comes from. A record contains their versions."""
+
     has_default_network: ClassVar[bool] = True
     """Whether the task builds a network without any option."""
 
