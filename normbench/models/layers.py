@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
 
 from normbench.norms.base import Norm
 from normbench.norms.ghost import Ghost
@@ -189,7 +190,7 @@ def _by_name(module: nn.Module) -> Layer | None:
     eps = getattr(module, "eps", getattr(module, "variance_epsilon", None))
     options: dict[str, Value] = {} if not isinstance(eps, float) else {"eps": eps}
     channels = None
-    if isinstance(weight, torch.Tensor) and weight.dim() == 1:
+    if isinstance(weight, torch.Tensor) and not is_lazy(weight) and weight.dim() == 1:
         channels = len(weight)
     if name in ("FrozenBatchNorm2d", "FrozenBatchNormAct2d"):
         return Layer("frozen_batch", channels, options, after=_children(module))
@@ -219,7 +220,9 @@ def _is_one_layer(module: nn.Module) -> bool:
     """
     children = list(module.modules())[1:]
     parameters = (p for child in children for p in child.parameters())
-    return all(p.dim() < 2 for p in parameters) and not any(map(describe, children))
+    return all(not is_lazy(p) and p.dim() < 2 for p in parameters) and not any(
+        map(describe, children)
+    )
 
 
 def _channel_axis(module: nn.Module) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from normbench.errors import Incompatible, RequestError
 from normbench.models.layers import Layer, layers
@@ -168,7 +169,9 @@ def reason_to_leave(module: nn.Module, layer: Layer, norm: str) -> str:
 def channels_of(module: nn.Module) -> int | None:
     """Return the length of the gain of a module, or None if it has none."""
     weight = getattr(module, "weight", None)
-    return len(weight) if isinstance(weight, Tensor) and weight.dim() == 1 else None
+    if not isinstance(weight, Tensor) or is_lazy(weight) or weight.dim() != 1:
+        return None
+    return len(weight)
 
 
 def replacement(

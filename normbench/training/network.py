@@ -228,10 +228,10 @@ def check(config: RunConfig, task: Task) -> None:
     except RequestError:
         raise
     except task.failures as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise Incompatible(
             f"{where}: its forward pass fails on the {task.check_device} device, on "
-            f"which every network is checked first: {reason}"
+            f"which every network is checked first: {first_line}"
         ) from error
     _checked.add(key)
 
