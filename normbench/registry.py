@@ -48,13 +48,15 @@ class Registry(Generic[T]):
         self._classes[name] = cls
 
     def names(self) -> list[str]:
-        """Return all registered names, sorted."""
+        """Return all registered names, sorted, except those that are not `listed`."""
         import_all(self.package)
-        return sorted(self._classes)
+        classes = self._classes.items()
+        return sorted(name for name, cls in classes if getattr(cls, "listed", True))
 
     def get(self, name: str) -> type[T]:
         """Return the class `name`. Raise RequestError if the name is unknown."""
-        require_known(f"{self.kind}.name", name, self.names())
+        import_all(self.package)
+        require_known(f"{self.kind}.name", name, self._classes)
         return self._classes[name]
 
     def options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,12 @@ def write_recipe_for_a_data_set(module: Path, config: Path) -> None:
     write_recipe("A new data set", **files)
 
 
+def write_recipe_for_a_task(module: Path, config: Path) -> None:
+    """Write the Python file and the yaml file of the recipe for a task."""
+    files = {"python": module / "contrast.py", "yaml": config / "contrast.yaml"}
+    write_recipe("A new task", **files)
+
+
 def write_recipe_for_a_probe(module: Path) -> None:
     write_recipe("A new probe", python=module / "count.py")
 

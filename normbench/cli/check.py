@@ -129,20 +129,21 @@ def check(
         from normbench.claims.check import prepare
         from normbench.claims.lock import require_committed
         from normbench.claims.trial import Request
-        from normbench.system.imports import import_modules
+        from normbench.config.named_modules import import_named
 
         if from_records:
             _require_no_runs(
                 budget, arm, save_items, first_seed, engine, workers, redo_stale
             )
-            import_modules(module or ())
+            import_named(module)
             claims = _claims(names or (), everything, config_dir)
             _judge_again(claims, output, module or (), config_dir, details, json)
             return
         budget = budget or Budget.quick
         if save_items:
             _require_saved_verdict(budget, arm, first_seed)
-        rounds = make_rounds(results, module, redo_stale)
+        modules = import_named(module, (), [arm] if arm else (), config_dir)
+        rounds = make_rounds(results, modules, redo_stale)
         claims = _claims(names or (), everything, config_dir)
         if budget is Budget.full:
             for claim in claims:

@@ -156,8 +156,10 @@ def compare(
         from normbench.claims.check import prepare
         from normbench.claims.comparison import comparison
         from normbench.claims.trial import Request
+        from normbench.config.named_modules import import_named
 
-        rounds = make_rounds(results, module, redo_stale)
+        modules = import_named(module, overrides, arm, config_dir)
+        rounds = make_rounds(results, modules, redo_stale)
         claim = comparison(
             arm or (),
             overrides or (),

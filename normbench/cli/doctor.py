@@ -92,7 +92,7 @@ def doctor(
         else:
             _require_no_model_options(input, optimizer, swap)
             findings = _examine_config(
-                overrides or (), results, config_dir, module or (), json
+                overrides or (), results, config_dir, module, json
             )
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
@@ -112,17 +112,17 @@ def _examine_config(
     overrides: Sequence[str],
     results: Path,
     config_dir: Path | None,
-    modules: Sequence[str],
+    named: list[str] | None,
     json: bool,
 ) -> "list[Finding]":
     """Print the findings about a config and this machine, and return them."""
     from dataclasses import asdict
 
     from normbench.config.composition import compose, compose_engine
+    from normbench.config.named_modules import import_named
     from normbench.sweeps.doctor import examine
-    from normbench.system.imports import import_modules
 
-    import_modules(modules)
+    modules = import_named(named, overrides, config_dir=config_dir)
     config = compose(overrides, config_dir)
     engine = compose_engine(_engine_overrides(overrides), config_dir)
     findings = examine(config, engine, results, modules)

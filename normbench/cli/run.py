@@ -61,10 +61,10 @@ def train(
     """
     with exit_codes(), _world() as world:
         with world.raising_together():
-            config = _composed(overrides, config_dir, module, from_)
+            config, modules = _composed(overrides, config_dir, module, from_)
         from normbench.records import store
 
-        runs = store.Results(results, tuple(module or ()))
+        runs = store.Results(results, modules)
         record = _train(config, runs, world)
         if record is None:
             raise typer.Exit(INTERRUPTED)
@@ -108,7 +108,7 @@ def config(
 ) -> None:
     """Print the complete config of a run as yaml, and train nothing."""
     with exit_codes():
-        composed = _composed(overrides, config_dir, module, from_)
+        composed, _ = _composed(overrides, config_dir, module, from_)
         if json:
             typer.echo(composed.model_dump_json(indent=2))
         else:
@@ -126,16 +126,17 @@ def _composed(
     config_dir: Path | None,
     modules: Sequence[str] | None,
     file: Path | None,
-) -> "RunConfig":
+) -> "tuple[RunConfig, tuple[str, ...]]":
+    """Return the config of the run, and the user's modules, which are imported."""
     from normbench.config.composition import compose
-    from normbench.system.imports import import_modules
+    from normbench.config.named_modules import import_named
 
-    import_modules(modules or ())
+    imported = import_named(modules, overrides, config_dir=config_dir)
     if file is not None:
         from normbench.config.saved import compose_from
 
-        return compose_from(file, overrides or (), config_dir)
-    return compose(overrides or (), config_dir)
+        return compose_from(file, overrides or (), config_dir), imported
+    return compose(overrides or (), config_dir), imported
 
 
 @contextmanager

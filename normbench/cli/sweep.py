@@ -107,17 +107,17 @@ def sweep(
     with exit_codes():
         from normbench.cli.console import Terminal
         from normbench.cli.progress import SweepProgress
+        from normbench.config.named_modules import import_named
         from normbench.records.store import Results
         from normbench.sweeps.plan import Shard, make_plan
         from normbench.sweeps.round import Rounds
-        from normbench.system.imports import import_modules
 
-        import_modules(module or ())
+        modules = import_named(module, overrides, arm, config_dir)
         share = Shard.parse(shard) if shard is not None else None
         plan = make_plan(overrides or (), arm or (), config_dir)
         if share is not None:
             plan = share.of(plan)
-        runs = Results(results, tuple(module or ()), redo_stale)
+        runs = Results(results, modules, redo_stale)
         if dry_run:
             _print_plan_summary(_plan_summary(plan, runs, skip_failed), json)
             return
@@ -162,8 +162,10 @@ def status(
         unlisted: list[Unreadable] = []  # folders that cannot be listed
         skipped = 0
         if overrides or arm:
+            from normbench.config.named_modules import import_named
             from normbench.sweeps.plan import make_plan
 
+            import_named((), overrides, arm, config_dir)
             plan = make_plan(overrides or (), arm or (), config_dir)
             ids, skipped = list(plan.runs), len(plan.skipped)
         else:

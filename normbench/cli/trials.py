@@ -49,20 +49,16 @@ def compose_engine(
     return engine if workers is None else engine.model_copy(update={"workers": workers})
 
 
-def make_rounds(
-    results: Path, modules: Sequence[str] | None, redo_stale: bool
-) -> "Rounds":
-    """Import the user's modules, and return rounds of runs in the folder `results`.
+def make_rounds(results: Path, modules: Sequence[str], redo_stale: bool) -> "Rounds":
+    """Return rounds of runs in the folder `results`; `modules` are imported already.
 
     No metric is shown before the verdict: who sees effects between looks, and stops or
     goes on because of them, has more errors than the verdict says.
     """
     from normbench.records.store import Results
     from normbench.sweeps.round import Rounds
-    from normbench.system.imports import import_modules
 
-    import_modules(modules or ())
-    folder = Results(results, tuple(modules or ()), redo_stale)
+    folder = Results(results, tuple(modules), redo_stale)
     return Rounds(folder, _observe, blind=True)
 
 

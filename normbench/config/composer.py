@@ -106,6 +106,7 @@ class Composer:
             config = hydra.compose("config", lines)
             raw: Any = OmegaConf.to_container(config)
             _require_bounded(raw, users_files)
+            _open_mappings(config)
         optimizers = [o for o in choosing if o.key_or_group == "optimizer"]
         if optimizers and self._has_users_rate(raw.get("optimizer"), optimizers[-1]):
             # The task's learning rates are for built-in optimizers. Without them,
@@ -167,6 +168,16 @@ def _set(values: dict[str, Any], override: Override) -> bool:
         return False
     section[last] = override.value()
     return True
+
+
+def _open_mappings(config: DictConfig) -> None:
+    """Let overrides add keys to a mapping inside a section, such as engine.options."""
+    for section in config.keys():
+        if OmegaConf.is_dict(config._get_node(section)):
+            for key in config[section]:
+                node = config[section]._get_node(key)
+                if OmegaConf.is_dict(node):
+                    OmegaConf.set_struct(node, False)
 
 
 def _require_bounded(raw: Any, files: Sequence[Path]) -> None:

@@ -54,10 +54,11 @@ def resolve(raw: Mapping[str, Any]) -> RunConfig:
     _name(config, "data")  # raises if the config names no data set
     config["data"] = _checked("data", config["data"])
     kind = classes("data").get(config["data"]["name"]).kind
-    if kind is not task.data_kind:
+    kinds = task.data_kind if isinstance(task.data_kind, tuple) else (task.data_kind,)
+    if kind not in kinds:
         raise RequestError(
             f"data={config['data']['name']} gives {kind.__name__}; "
-            f"task={task.name} needs {task.data_kind.__name__}"
+            f"task={task.name} needs {' or '.join(k.__name__ for k in kinds)}"
         )
     config["data"] = _with_fingerprint(config["data"])
     if isinstance(config.get("tracker"), dict):

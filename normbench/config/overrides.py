@@ -113,14 +113,14 @@ def grid(
     axes: dict[str, list[Override]] = {}
     for text in overrides:
         override = parse(text, config_dir)
-        axes[override.get_key_element()] = _single_values(override, config_dir)
+        axes[override.get_key_element()] = single_values(override, config_dir)
     size = math.prod(len(values) for values in axes.values())
     if size > MAX_RUNS:
         raise RequestError(f"a sweep has at most {MAX_RUNS:,} runs; name fewer values")
     return itertools.product(*axes.values())
 
 
-def _single_values(override: Override, config_dir: Path | None) -> list[Override]:
+def single_values(override: Override, config_dir: Path | None) -> list[Override]:
     """Return one override for each value of `override`.
 
     The result has at most MAX_RUNS + 1 overrides. `grid` refuses such a number.

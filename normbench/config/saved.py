@@ -113,6 +113,10 @@ def _change(
             f"{key}={value}: the other options in the file belong to {group}={name}; "
             f"write {group}={value}"
         )
+    if "." in option:  # a key of a mapping, such as task.model_options.width
+        option, _, inner = option.partition(".")
+        mapping = section.get(option)
+        value = {**(mapping if isinstance(mapping, dict) else {}), inner: value}
     values[group] = {**section, option: value} if option else value
 
 

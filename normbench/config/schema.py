@@ -62,8 +62,9 @@ class Choice(BaseModel):
     @model_validator(mode="after")
     def _check_integers(self) -> "Choice":
         for key, value in self.options.items():
-            if isinstance(value, int) and abs(value) > MAX_INT:
-                raise ValueError(f"{key} is a number of more than 16 digits")
+            for number in value.values() if isinstance(value, dict) else (value,):
+                if isinstance(number, int) and abs(number) > MAX_INT:
+                    raise ValueError(f"{key} is a number of more than 16 digits")
         return self
 
 

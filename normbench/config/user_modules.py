@@ -18,7 +18,7 @@ from pathlib import Path
 
 from normbench.config.schema import RunRecord
 from normbench.errors import RequestError
-from normbench.system.imports import added_modules
+from normbench.system.imports import added_modules, module_of
 
 
 def require_modules(record: RunRecord, names: Sequence[str]) -> None:
@@ -27,7 +27,11 @@ def require_modules(record: RunRecord, names: Sequence[str]) -> None:
     A record may come from a stranger. So normbench imports only modules that the user
     names on the command line.
     """
-    missing = [name for name in record.environment.modules if name not in names]
+    needed = dict.fromkeys(record.environment.modules)
+    model = record.config.task.options.get("model")
+    if record.config.task.name == "module" and isinstance(model, str):
+        needed |= dict.fromkeys(filter(None, [module_of(model)]))
+    missing = [name for name in needed if name not in names]
     if missing:
         options = " ".join(f"--module {name!r}" for name in missing)
         raise RequestError(

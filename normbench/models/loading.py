@@ -10,7 +10,9 @@ from torch import nn
 
 from normbench.errors import RequestError, did_you_mean
 from normbench.models.forward import one_line, quietly
+from normbench.system.imports import COLLECTIONS as COLLECTIONS
 from normbench.system.imports import added_modules
+from normbench.system.imports import module_of as module_of
 
 FORM = (
     "a model is PACKAGE.MODULE:FACTORY, torchvision:NAME or timm:NAME, such as "
@@ -58,12 +60,6 @@ def load_factory(name: str) -> Callable[..., Any]:
     return _factory(package, attribute)
 
 
-def module_of(model: str) -> str | None:
-    """Return the user's module that `model` needs, or None for torchvision and timm."""
-    package = model.partition(":")[0]
-    return None if package in _COLLECTIONS or ":" not in model else package
-
-
 def _factory(package: str, name: str) -> Callable[..., Any]:
     if package in _COLLECTIONS:
         return _COLLECTIONS[package](name)
@@ -82,6 +78,12 @@ def _factory(package: str, name: str) -> Callable[..., Any]:
         raise RequestError(
             f"{package}:{name} is {type(factory).__name__}, which cannot be called; "
             f"{FORM}"
+        )
+    home = str(getattr(factory, "__module__", package)).partition(".")[0]
+    if home != package.partition(".")[0]:
+        raise RequestError(
+            f"{package}:{name} is defined in {home}; define a factory in {package} that "
+            "calls it, because a name may only lead to code of its own package"
         )
     called: Callable[..., Any] = factory
     return called
@@ -145,8 +147,7 @@ def _timm(name: str) -> Callable[..., Any]:
     return build
 
 
-_COLLECTIONS: dict[str, Callable[[str], Callable[..., Any]]] = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-}
+_COLLECTIONS: dict[str, Callable[[str], Callable[..., Any]]] = dict(
+    zip(COLLECTIONS, (_torchvision, _timm), strict=True)
+)
 """Packages whose models have names: a function that returns the factory of a name."""

@@ -1,6 +1,6 @@
 """Make the norm that replaces one layer of a network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,10 +71,12 @@ def replacement(
     norm: str,
     options: Mapping[str, Any],
     keep_affine: bool,
+    make: Callable[..., Norm] = make,
 ) -> tuple[nn.Module, SwappedLayer]:
     """Return a new norm for the place of `module`, and what to report about it.
 
-    Raises RequestError if the norm or the options do not fit the layer.
+    `make(kind, channels, **options)` makes the norm. Raises RequestError if the norm or
+    the options do not fit the layer.
     """
     kind = resolve(norm, layer)
     channels = layer.channels or channels_of(module)

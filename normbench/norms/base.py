@@ -68,6 +68,8 @@ class Norm(nn.Module):
     """
 
     name: ClassVar[str]
+    listed: ClassVar[bool] = True
+    """Whether `names` has the norm. A task replaces a name that is not listed."""
     source: ClassVar[str] = ""
     """The publication with its year, such as "Ioffe & Szegedy 2015", or empty."""
     axes: ClassVar[str] = ""

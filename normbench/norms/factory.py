@@ -1,5 +1,6 @@
 """The factory that makes the norm layers of a model."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,6 +79,12 @@ class NormFactory:
         if activation is None or norm.contains_activation:
             return module
         return NormAct(module, activation())
+
+    def other(self, name: str, options: Mapping[str, Any]) -> "NormFactory":
+        """Return a factory of another norm that adds its norms to the same list."""
+        factory = copy.copy(self)
+        factory.name, factory.options = name, dict(options)
+        return factory
 
     def parameters(self) -> list[nn.Parameter]:
         """Return the parameters of all norms, to exclude them from weight decay."""

@@ -106,7 +106,15 @@ def spectral_norm(convolution: nn.Module) -> None:
 
 
 def normalized_convolutions(model: nn.Module) -> list[Convolution]:
-    """Return all convolutions that a norm follows: all except `model.output_layers`."""
+    """Return all convolutions that a norm follows: all except `model.output_layers`.
+
+    Raises Incompatible for a network without `output_layers`.
+    """
+    if not hasattr(model, "output_layers"):
+        raise Incompatible(
+            f"which convolutions a norm follows is unknown in {type(model).__name__}; "
+            "use reparam=none and optimizer.decay_as=weight_decay"
+        )
     output_layers = cast("list[nn.Module]", model.output_layers)
     excluded = {id(module) for layer in output_layers for module in layer.modules()}
     return [

@@ -45,7 +45,7 @@ def visit_norm_batches(trained: Trained, visit: Visit) -> None:
         def visit_input(
             module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]
         ) -> None:
-            x = args[0]
+            x = args[0].movedim(inner_norm(module).channel_axis, 1)
             mask = args[1] if len(args) > 1 else kwargs.get("mask")
             values = x.flatten(2).transpose(1, 2).double()
             for start in range(0, len(x), trained.norm_batch):

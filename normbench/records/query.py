@@ -92,7 +92,10 @@ def flat(config: RunConfig) -> dict[str, Any]:
     for key, item in config.model_dump(mode="json").items():
         if isinstance(item, Mapping):
             for inner, leaf in item.items():
-                rows[key if inner == "name" else f"{key}.{inner}"] = leaf
+                if isinstance(leaf, Mapping):  # such as task.model_options
+                    rows |= {f"{key}.{inner}.{name}": x for name, x in leaf.items()}
+                else:
+                    rows[key if inner == "name" else f"{key}.{inner}"] = leaf
         else:
             rows[key] = item
     return rows

@@ -17,7 +17,7 @@ from normbench.config.schema import RunConfig, RunRecord
 from normbench.config.user_modules import hashes
 
 PACKAGE = Path(__file__).parents[1]
-NUMERICAL = ("norms/", "tasks/", "data/", "training/", "config/rates.py")
+NUMERICAL = ("norms/", "models/", "tasks/", "data/", "training/", "config/rates.py")
 """Paths of code that can change numbers; other modules only compose, store or show."""
 LOOP = ("training/experiment.py", "training/distributed.py", "norms/reparam.py")
 """Modules that every run uses. This list omits the modules that they import."""

@@ -61,8 +61,11 @@ def examine(
         task = network.make_task(config, torch.device("cpu"))
         findings += _data(config, task)
         current_check = "network"
+        of_data = len(task.notes.warnings)
         network.check(config, task)
-        network.try_on_meta(config, task, lambda x: shapes.append(x.shape))
+        network.try_network(config, task, lambda x: shapes.append(x.shape))
+        of_network = task.notes.warnings[of_data:]
+        findings += [Finding("warning", "network", line) for line in of_network]
     except NormbenchError as error:
         return [*findings, Finding("error", current_check, str(error))]
     layers = f"{len(shapes)} norm layers" if shapes else "no norm layer"

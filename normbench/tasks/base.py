@@ -47,12 +47,12 @@ class Task(ABC):
     """A network with its loss and metrics on one data set.
 
     A subclass is built as `Task(data, device, *, **options)`. `data` is an instance of
-    `data_kind`. A yaml file may set the keyword-only parameters. No method may depend
-    on which norm the network has.
+    `data_kind`, or of one of these classes. A yaml file may set the keyword-only
+    parameters. No method may depend on which norm the network has.
     """
 
     name: ClassVar[str]
-    data_kind: ClassVar[type]
+    data_kind: ClassVar[type | tuple[type, ...]]
     primary_metric: ClassVar[str]
     direction: ClassVar[Literal["minimize", "maximize"]]
     norm_aliases: ClassVar[dict[str, str]]
@@ -61,8 +61,26 @@ class Task(ABC):
     fixed_spatial: bool = True
     """Whether every batch has the same spatial shape."""
 
-    has_images: ClassVar[bool] = True
+    has_images: bool = True
     """Whether the inputs of the network have rows and columns."""
+
+    ignores_pads: ClassVar[bool] = True
+    """Whether padding changes an output only by the norms, in a batch of any length."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages that the network comes from. A record contains their versions."""
+
+    has_default_network: ClassVar[bool] = True
+    """Whether the task builds a network without any option."""
+
+    check_device: ClassVar[str] = "meta"
+    """The device on which the network is tried before a run; "meta" computes shapes."""
+
+    failures: ClassVar[tuple[type[Exception], ...]] = (
+        RuntimeError,
+        NotImplementedError,
+    )
+    """What the network may raise there if a norm cannot work in it."""
 
     conditions: int = 1
     """Number of conditions. Above 1, `inputs` has the condition of each sample."""
@@ -105,6 +123,13 @@ class Task(ABC):
         They must be the same for every norm. The attribute `output_layers` of the
         network lists the last layers, which no norm follows.
         """
+
+    def check(self) -> None:
+        """Raise RequestError if the network cannot work, whatever its norm is.
+
+        This is called before the network is tried with a norm.
+        """
+        return
 
     @abstractmethod
     def inputs(self, index: Tensor) -> tuple[Tensor, ...]:

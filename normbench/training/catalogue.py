@@ -57,6 +57,8 @@ def catalogue(config_dir: Path | None = None) -> list[Facts]:
     sections = {name: _section(name, file, config_dir) for name, file in files.items()}
     tasks = {name: list[str]() for name in files}
     for task_name in sorted(set(TASKS.names()) & choices("task", config_dir).keys()):
+        if not TASKS.get(task_name).has_default_network:
+            continue
         overrides = [f"task={task_name}", "tracker=none"]
         config = compose(overrides, config_dir).model_dump()
         task = make_task(resolve(config), torch.device("cpu"))

@@ -13,6 +13,7 @@ from normbench.config.schema import Environment, RunConfig
 from normbench.config.user_modules import hashes
 from normbench.data.base import REGISTRY as DATA
 from normbench.records import source
+from normbench.tasks.base import REGISTRY as TASKS
 
 PACKAGES = (
     "torch",
@@ -39,6 +40,7 @@ def environment(
     """
     commit, dirty = _git()
     packages = (*PACKAGES, *DATA.get(config.data.name).packages)
+    packages += TASKS.get(config.task.name).packages
     device_words = [device_name(device, processes)]
     # Compilation and the memory format may change how results are rounded.
     if config.compile:

@@ -179,7 +179,8 @@ class Evaluator:
         """
         size, norm = self.config.evaluation.batch_size, self._norm
         differs = differs_in_eval(self.config)
-        ignores_pads = norm.honours_mask or (norm.fixed_map_in_eval and differs)
+        honours_mask = norm.honours_mask or (norm.fixed_map_in_eval and differs)
+        ignores_pads = honours_mask and self.task.ignores_pads
         ignores_samples = differs or not norm.uses_other_samples
         ignores_batch = (self.task.fixed_spatial or ignores_pads) and ignores_samples
         if size is None or not ignores_batch:

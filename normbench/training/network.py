@@ -16,7 +16,9 @@ from normbench.data.base import REGISTRY as DATA
 from normbench.errors import Incompatible, RequestError
 from normbench.norms import reparam
 from normbench.norms.base import REGISTRY as NORMS
+from normbench.norms.base import Norm
 from normbench.norms.factory import NormFactory
+from normbench.norms.ghost import Ghost
 from normbench.norms.noise import Noise
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
@@ -159,22 +161,26 @@ def noise_after_norms(config: RunConfig) -> Noise | None:
     )
 
 
-def try_on_meta(
+def try_network(
     config: RunConfig, task: Task, on_input: Callable[[Tensor], None] | None = None
 ) -> None:
-    """Build the network and call it on the meta device, which computes only shapes.
+    """Build the network and call it on the device `check_device` of its task.
 
-    The input is one micro-batch. `on_input` is called with the input of each norm,
-    (N, C, *spatial). Errors of the network are raised unchanged.
+    That is usually the meta device, which computes only shapes. The input is one
+    micro-batch. `on_input` is called with the input of each norm, (N, C, *spatial).
+    Errors of the network are raised unchanged.
     """
 
-    def before_forward(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def before_forward(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         if on_input is not None:
-            on_input(arguments[0])
+            norm = module.norm if isinstance(module, Ghost) else module
+            assert isinstance(norm, Norm)
+            on_input(arguments[0].movedim(norm.channel_axis, 1))
 
     first = task.splits["train"][: config.batch_size // config.accumulate]
-    inputs = [tensor.to("meta") for tensor in task.inputs(first)]
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+    device = torch.device(task.check_device)
+    inputs = [tensor.to(device) for tensor in task.inputs(first)]
+    with torch.random.fork_rng(devices=[]), device, torch.no_grad():
         network = build(config, task)
         for norm in network.norms.modules:
             norm.register_forward_pre_hook(before_forward)
@@ -184,7 +190,7 @@ def try_on_meta(
 def check(config: RunConfig, task: Task) -> None:
     """Raise RequestError if the run of `config` on `task` is not possible.
 
-    The network is tried with `try_on_meta`. In a process, this happens only once for
+    The network is tried with `try_network`. In a process, this happens only once for
     all configs with an equal key from `shapes`.
     """
     samples = len(task.splits["train"])
@@ -214,14 +220,18 @@ def check(config: RunConfig, task: Task) -> None:
             f"{where}: it has parameters for each position, but the batches differ in "
             "length; set task.padding=max_length"
         )
+    task.check()
     try:
-        try_on_meta(config, task)
+        try_network(config, task)
     except Incompatible as reason:
         raise Incompatible(f"{where}: {reason}") from None
-    except (RuntimeError, NotImplementedError) as error:
+    except RequestError:
+        raise
+    except task.failures as error:
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
         raise Incompatible(
-            f"{where}: its forward pass fails on the meta device, on which every "
-            f"network is checked first: {str(error).splitlines()[0]}"
+            f"{where}: its forward pass fails on the {task.check_device} device, on "
+            f"which every network is checked first: {first_line}"
         ) from error
     _checked.add(key)
 
@@ -232,7 +242,8 @@ def _check_schedule(config: RunConfig, task: Task) -> None:
     rate = warmup_cosine(peak_lr(config), steps, config.warmup)
     if decay.scale_invariant_rate(config, rate, steps) is None:
         return
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    device = torch.device(task.check_device)
+    with torch.random.fork_rng(devices=[]), device:
         network = build(config, task)
     decay.require_scale_invariance(config, network.model)
 

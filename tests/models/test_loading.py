@@ -11,6 +11,7 @@ from normbench.models.loading import load, module_of
 from normbench.system.imports import import_modules
 
 SOURCE = """
+import os
 import torch
 from torch import nn
 
@@ -91,6 +92,14 @@ def test_a_factory_prints_nothing_and_keeps_the_random_state(
 def test_code_that_the_command_line_did_not_name_is_never_called(name: str) -> None:
     with pytest.raises(RequestError, match="if you trust it, add --module"):
         load(name, {"command": "true"})
+
+
+@pytest.mark.parametrize("name", ["os.system", "torch.hub.load", "nn.Linear"])
+def test_a_name_leads_to_no_code_that_the_module_only_imports(
+    mine: str, name: str
+) -> None:
+    with pytest.raises(RequestError, match="is defined in"):
+        load(f"{mine}:{name}")
 
 
 def test_names_of_another_form_are_refused() -> None:

@@ -22,7 +22,7 @@ from normbench.records.source import source_hash
 from normbench.sweeps import doctor
 from normbench.sweeps.doctor import examine
 from normbench.sweeps.engines.base import cores
-from normbench.training.network import make_task, try_on_meta
+from normbench.training.network import make_task, try_network
 
 NORMAL = ["norm=batch", "batch_size=32"]
 
@@ -151,7 +151,7 @@ def test_the_shapes_are_those_of_a_forward() -> None:
     config = compose([*SMALL["cnn"], "batch_size=6", "accumulate=2"])
     shapes: list[torch.Size] = []
     task = make_task(config, torch.device("cpu"))
-    try_on_meta(config, task, lambda x: shapes.append(x.shape))
+    try_network(config, task, lambda x: shapes.append(x.shape))
     assert {shape[0] for shape in shapes} == {3}
     assert shapes[0] == (3, 8, 7, 7)
 

@@ -18,6 +18,7 @@ from documents import (
     write_recipe_for_a_data_set,
     write_recipe_for_a_norm,
     write_recipe_for_a_probe,
+    write_recipe_for_a_task,
 )
 
 
@@ -47,6 +48,20 @@ def test_the_recipe_for_a_data_set_works_to_the_letter(
     run = json.loads(done.stdout)
     assert run["config"]["data"]["samples"] == 500
     assert run["metrics"]["test/error"] < 0.1
+
+
+@pytest.mark.slow
+def test_the_recipe_for_a_task_works_to_the_letter(
+    command: Command, tmp_path: Path
+) -> None:
+    write_recipe_for_a_task(tmp_path, tmp_path / "mine" / "task")
+    (shown,) = [words for words in arguments_of("train") if "task=contrast" in words]
+    for norm in ("batch", "layer"):
+        done = command("train", *shown, f"norm={norm}", "tracker=none", "--json")
+        assert done.returncode == 0, done.stderr
+        run = json.loads(done.stdout)
+        assert run["config"]["task"] == {"name": "contrast", "width": 8}
+        assert run["metrics"]["test/error"] < 0.4
 
 
 @pytest.mark.slow
