@@ -82,8 +82,8 @@ def _factory(package: str, name: str) -> Callable[..., Any]:
     home = str(getattr(factory, "__module__", package)).partition(".")[0]
     if home != package.partition(".")[0]:
         raise RequestError(
-            f"{package}:{name} is defined in {home}; define a factory in {package} that "
-            "calls it, because a name may only lead to code of its own package"
+            f"{package}:{name} is defined in {home}; define a factory in {package} "
+            "that calls it, because a name may only lead to code of its own package"
         )
     called: Callable[..., Any] = factory
     return called

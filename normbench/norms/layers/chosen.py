@@ -16,6 +16,7 @@ from normbench.norms.base import Norm
 from normbench.norms.layers import (
     batch,
     frozen_batch,
+    grn,
     group,
     instance,
     layer_position,
@@ -26,7 +27,7 @@ from normbench.norms.layers import (
 )
 
 NORMS_OF_LAYERS = (
-    *(batch, frozen_batch, group, instance, layer_position, layer_sample),
+    *(batch, frozen_batch, grn, group, instance, layer_position, layer_sample),
     *(layer_shape, local_response, rms),
 )
 """The modules of the norms that equal layers of torch, torchvision and timm."""
@@ -56,7 +57,12 @@ class Layer(Norm, name="layer"):
     listed: ClassVar[bool] = False
 
     def __init__(
-        self, channels: int, *, eps: PositiveFloat = 1e-5, affine: bool = True
+        self,
+        channels: int,
+        *,
+        eps: PositiveFloat = 1e-5,
+        affine: bool = True,
+        bias: bool = True,
     ) -> None:
         raise Incompatible(
             "norm=layer has two meanings, and the task chooses none; use "
