@@ -135,7 +135,11 @@ def _composed(
     if file is not None:
         from normbench.config.saved import compose_from
 
-        return compose_from(file, overrides or (), config_dir), imported
+        from normbench.config.user_modules import require_model
+
+        config = compose_from(file, overrides or (), config_dir)
+        require_model(config, imported)
+        return config, imported
     return compose(overrides or (), config_dir), imported
 
 

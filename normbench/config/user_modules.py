@@ -16,7 +16,7 @@ from importlib.machinery import PathFinder
 from importlib.util import resolve_name
 from pathlib import Path
 
-from normbench.config.schema import RunRecord
+from normbench.config.schema import RunConfig, RunRecord
 from normbench.errors import RequestError
 from normbench.system.imports import added_modules, module_of
 
@@ -28,9 +28,7 @@ def require_modules(record: RunRecord, names: Sequence[str]) -> None:
     names on the command line.
     """
     needed = dict.fromkeys(record.environment.modules)
-    model = record.config.task.options.get("model")
-    if record.config.task.name == "module" and isinstance(model, str):
-        needed |= dict.fromkeys(filter(None, [module_of(model)]))
+    needed |= dict.fromkeys(_modules_of_model(record.config))
     missing = [name for name in needed if name not in names]
     if missing:
         options = " ".join(f"--module {name!r}" for name in missing)
@@ -38,6 +36,24 @@ def require_modules(record: RunRecord, names: Sequence[str]) -> None:
             f"run {record.run_id} needs modules that are not part of normbench; if you "
             f"trust them, add {options}"
         )
+
+
+def require_model(config: RunConfig, names: Sequence[str]) -> None:
+    """Raise RequestError unless `names` contains the module of the config's model."""
+    for name in _modules_of_model(config):
+        if name not in names:
+            raise RequestError(
+                f"task.model={config.task.options['model']} is not part of normbench; "
+                f"if you trust it, add --module {name}"
+            )
+
+
+def _modules_of_model(config: RunConfig) -> list[str]:
+    """Return the user's module of the model of task=module, if it has one."""
+    model = config.task.options.get("model")
+    if config.task.name != "module" or not isinstance(model, str):
+        return []
+    return [name for name in [module_of(model)] if name is not None]
 
 
 @cache
