@@ -10,6 +10,7 @@ import typer
 
 from normbench.cli.model_options import (
     Accumulate,
+    DataName,
     Device,
     Input,
     InputDtype,
@@ -45,6 +46,7 @@ def doctor(
     model: Model = None,
     model_options: ModelOptions = None,
     input: Input = None,
+    data: DataName = None,
     input_dtype: InputDtype = "float32",
     vocabulary: Vocabulary = None,
     optimizer: Optimizer = None,
@@ -63,8 +65,8 @@ def doctor(
     config's batch sizes, statistics, weight decay and learning rate. Errors and
     warnings are printed first. Nothing is trained, but missing data is downloaded.
 
-    With --model and --input, finds every normalization layer of a network and examines
-    it in one training forward and backward:
+    With --model and --input or --data, finds every normalization layer of a network,
+    and examines it in one training forward and backward:
     normbench doctor --model torchvision:resnet18 --input 2,3,224,224
 
     Exit code: 0 if there is no error; 1 if there is an error; 2 if the request was
@@ -85,12 +87,14 @@ def doctor(
                 accumulate=accumulate,
                 swap=swap or (),
                 device=device,
+                data=data,
                 overrides=overrides or (),
+                config_dir=config_dir,
                 modules=module or (),
             )
             findings = examine_model(request, json)
         else:
-            _require_no_model_options(input, optimizer, swap)
+            _require_no_model_options(input, data, optimizer, swap)
             findings = _examine_config(
                 overrides or (), results, config_dir, module, json
             )
@@ -103,7 +107,7 @@ def _require_no_model_options(*values: object) -> None:
 
     if any(values):
         raise RequestError(
-            "--input, --optimizer and --swap examine a network; add --model "
+            "--input, --data, --optimizer and --swap examine a network; add --model "
             "PACKAGE.MODULE:FACTORY"
         )
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,11 +12,14 @@ from normbench.cli.tables import print_json, print_table
 from normbench.errors import RequestError
 
 if TYPE_CHECKING:
-    from normbench.models.examples import Tensor
+    from normbench.models.examples import Module, Tensor
     from normbench.models.finding import Finding
     from normbench.models.inspection import Report
+    from normbench.models.statistics import Evaluations, Gap
     from normbench.models.swapping import SwapReport
 
+MAX_BATCHES = 16
+"""The most batches of a data set that a network is examined with."""
 MAX_NUMBERS = 2**31
 """The most numbers in an example input."""
 
@@ -34,7 +38,9 @@ class ModelRequest:
     accumulate: int
     swap: Sequence[str]
     device: str
+    data: str | None
     overrides: Sequence[str]
+    config_dir: Path | None
     modules: Sequence[str]
 
 
@@ -45,21 +51,27 @@ def examine_model(request: ModelRequest, json: bool) -> "list[Finding]":
     from normbench.models.swapping import swap
     from normbench.system.imports import import_modules
 
-    if request.overrides:
+    if request.overrides and request.data is None:
         raise RequestError(
-            f"{request.overrides[0]} is a config value, which --model does not use; "
-            "pass arguments of the factory with --model-options KEY=VALUE"
+            f"{request.overrides[0]} is a config value, which --model uses only with "
+            "--data; pass arguments of the factory with --model-options KEY=VALUE"
         )
     named = [module_of(name) for name in (request.model, request.optimizer) if name]
     import_modules([*request.modules, *(name for name in named if name)])
-    example = _example(request)
-    model = load(request.model, _values(request.options, "--model-options"))
+    batches: list[Any] | None = None
+    if request.data is None:
+        example: Any = _example(request)
+        model = load(request.model, _values(request.options, "--model-options"))
+    else:
+        model, batches = _model_and_data(request)
+        example = batches[0][0]
     optimizer: Callable[..., Any] | None = None
     if request.optimizer:
         optimizer = load_factory(request.optimizer)
     report = inspect(
         model,
         example,
+        batches,
         optimizer=optimizer,
         steps=request.steps,
         accumulate=request.accumulate,
@@ -105,6 +117,35 @@ def _example(request: ModelRequest) -> "Tensor":
             "--vocabulary 1000"
         )
     return random_input(shape, request.dtype, request.vocabulary or 0)
+
+
+def _model_and_data(request: ModelRequest) -> "tuple[Module, list[Any]]":
+    """Return the network and batches of the validation split of a data set."""
+    from normbench.config.composition import compose
+    from normbench.tasks.module import ModuleTask
+    from normbench.training.network import choose_device, make_task
+
+    if request.input is not None:
+        raise RequestError(
+            "--input and --data exclude each other: the input is a batch of the data"
+        )
+    _values(request.options, "--model-options")
+    overrides = [
+        *("task=module", f"task.model={request.model}", f"data={request.data}"),
+        *(f"+task.model_options.{word}" for word in request.options),
+        *request.overrides,
+    ]
+    config = compose(overrides, request.config_dir)
+    task = make_task(config, choose_device("cpu"))
+    assert isinstance(task, ModuleTask)
+    model = task.network()
+    batches = task.examples(model, "val", config.batch_size, MAX_BATCHES)
+    if not batches:
+        raise RequestError(
+            f"batch_size={config.batch_size} is above the {len(task.splits['val'])} "
+            "validation samples; use a smaller one"
+        )
+    return model, batches
 
 
 def _values(words: Iterable[str], option: str) -> dict[str, Any]:
@@ -169,7 +210,33 @@ def _print_report(report: "Report") -> None:
     layers = f"{len(rows)} norm layer{'s' if len(rows) != 1 else ''}"
     _print_rows(rows, f"{report.model}: {layers}")
     typer.echo()
+    if report.evaluations is not None:
+        _print_evaluations(report.evaluations)
+    if report.gaps:
+        _print_gaps(report.gaps)
     print_findings(report.findings)
+
+
+def _print_evaluations(evaluations: "Evaluations") -> None:
+    rows = [
+        {
+            "statistics": kind,
+            "error": f"{evaluations.error[kind]:.1%}",
+            "loss": f"{evaluations.loss[kind]:.4f}",
+        }
+        for kind in evaluations.error
+    ]
+    print_table(rows, f"evaluation on {evaluations.samples} validation samples")
+    typer.echo()
+
+
+def _print_gaps(gaps: "Sequence[Gap]") -> None:
+    rows = [
+        {"layer": gap.layer, "mean": f"{gap.mean:.3f}", "std": f"{gap.std:.3f}"}
+        for gap in gaps
+    ]
+    print_table(rows, "gap between running and batch statistics, in deviations")
+    typer.echo()
 
 
 def _print_rows(rows: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -32,6 +32,17 @@ Input = Annotated[
         show_default=False,
     ),
 ]
+DataName = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME",
+        help="Data set of images or texts in place of --input, which adds evaluations, "
+        "gaps and leaks. Its options are config values, such as data.path=DIR "
+        "batch_size=8.",
+        show_default=False,
+    ),
+]
 InputDtype = Annotated[
     Literal["float32", "float64", "float16", "bfloat16", "int64"],
     typer.Option("--input-dtype", help="Type of the input; int64 for token ids."),

@@ -134,7 +134,6 @@ def _composed(
     imported = import_named(modules, overrides, config_dir=config_dir)
     if file is not None:
         from normbench.config.saved import compose_from
-
         from normbench.config.user_modules import require_model
 
         config = compose_from(file, overrides or (), config_dir)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor as Tensor
+from torch.nn import Module as Module
 
 
 def random_input(shape: Sequence[int], dtype: str, vocabulary: int = 0) -> Tensor:

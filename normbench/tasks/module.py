@@ -116,6 +116,28 @@ class ModuleTask(Task, name="module"):
         self.notes = self.data_notes.plus(Notes(warnings=tuple(left)))
         return self._classifier(network)
 
+    def network(self) -> nn.Module:
+        """Return a new network as it is, without changes to its norms."""
+        with torch.random.fork_rng(devices=[]):
+            return self._load()
+
+    def examples(
+        self, network: nn.Module, split: str, batch_size: int, count: int
+    ) -> list[tuple[Example, Tensor]]:
+        """Return up to `count` full batches of `split`: arguments and labels (B,).
+
+        The arguments are those of the forward of `network`, on the CPU.
+        """
+        batches = self.splits[split].split(batch_size)
+        full = [index for index in batches if len(index) == batch_size][:count]
+        return [
+            (
+                _example(network, [x.cpu() for x in self.inputs(index)]),
+                self.labels.cpu()[index],
+            )
+            for index in full
+        ]
+
     def _classifier(self, network: nn.Module) -> nn.Module:
         return Classifier(network, self.model, self.classes)
 
