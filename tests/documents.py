@@ -97,6 +97,16 @@ def write_recipe_for_a_task(module: Path, config: Path) -> None:
     write_recipe("A new task", **files)
 
 
+def write_network(module: Path) -> None:
+    """Write the network of docs/tasks/module.md."""
+    (block,) = [
+        block
+        for block in blocks([ROOT / "docs" / "tasks" / "module.md"])
+        if block.language == "python"
+    ]
+    (module / "nets.py").write_text(block.text)
+
+
 def write_recipe_for_a_probe(module: Path) -> None:
     write_recipe("A new probe", python=module / "count.py")
 

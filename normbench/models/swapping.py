@@ -272,7 +272,7 @@ def adopt(
             if key not in new:
                 if is_affine and not _is_initial(key, value):
                     notes.append(f"norm={made.name} has no {key}; its values are lost")
-            elif new[key].shape != value.shape:
+            elif is_lazy(new[key]) or new[key].shape != value.shape:
                 notes.append(f"{key} has another shape; its values are lost")
             elif not value.is_meta:
                 new[key].copy_(value)
