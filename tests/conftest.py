@@ -54,6 +54,10 @@ SMALL = {
     "cnn": ["task=cnn", "data.size=14", "task.stem_stride=2", "task.width=8"],
     "transformer": ["task=transformer", "task.width=16", "task.depth=1"],
     "style": ["task=style", "task.width=8", "task.blocks=1", "data.train_crops=10"],
+    "module": [
+        *("task=module", "task.model=timm:test_resnet", "data=mnist5k", "data.size=14"),
+        "task.model_options.output_stride=8",
+    ],
 }
 """Overrides for a small network of every task, with steps of a few milliseconds."""
 

@@ -97,6 +97,16 @@ def write_recipe_for_a_task(module: Path, config: Path) -> None:
     write_recipe("A new task", **files)
 
 
+def write_network(module: Path) -> None:
+    """Write the network of docs/tasks/module.md."""
+    (block,) = [
+        block
+        for block in blocks([ROOT / "docs" / "tasks" / "module.md"])
+        if block.language == "python"
+    ]
+    (module / "nets.py").write_text(block.text)
+
+
 def write_recipe_for_a_probe(module: Path) -> None:
     write_recipe("A new probe", python=module / "count.py")
 
@@ -105,7 +115,7 @@ def write_recipe_for_a_claim(folder: Path) -> None:
     write_recipe("A new claim", yaml=folder / "claim" / "norm-or-none.yaml")
 
 
-def write_network(folder: Path) -> None:
+def write_network_to_examine(folder: Path) -> None:
     """Write the file `my_network.py` of docs/models.md."""
     name = "my_network.py"
     (text,) = (

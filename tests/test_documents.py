@@ -31,10 +31,12 @@ from documents import (
     without_blocks,
     words_of,
     write_network,
+    write_network_to_examine,
     write_recipe_for_a_claim,
     write_recipe_for_a_data_set,
     write_recipe_for_a_norm,
     write_recipe_for_a_probe,
+    write_recipe_for_a_task,
 )
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from typer.core import TyperGroup
@@ -48,6 +50,7 @@ from normbench.data.base import REGISTRY as DATA
 from normbench.norms import REGISTRY
 from normbench.probes.base import PROBES
 from normbench.records.store import Results
+from normbench.tasks.base import REGISTRY as TASKS
 from normbench.training.experiment import run_one
 from normbench.verdicts.files import as_recorded
 
@@ -114,7 +117,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_recipe_for_a_probe(folder)
     write_network(folder)
     write_recipe_for_a_data_set(folder, folder / "mine" / "data")
+    write_recipe_for_a_task(folder, folder / "mine" / "task")
     write_recipe_for_a_claim(folder / "mine")
+    write_network_to_examine(folder)
     shutil.copytree(ROOT / "results" / "claims", folder / "results" / "claims")
     write_missing_verdicts(folder / "results" / "claims")
     styles = {"style": [*SMALL["style"], "data.styles=[brick,grass]"]}
@@ -161,7 +166,7 @@ def reader(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delenv("NORMBENCH_RESULTS", raising=False)
     PROBES.names()
-    for registry in (REGISTRY, DATA):
+    for registry in (REGISTRY, DATA, TASKS):
         registry.names()
         monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     monkeypatch.setattr(PROBES, "_functions", dict(PROBES._functions))

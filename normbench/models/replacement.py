@@ -179,7 +179,9 @@ def adopt(
     made.load_state_dict(state, strict=False)
     trainable = {key: p.requires_grad for key, p in module.named_parameters()}
     for key, parameter in made.named_parameters():
-        parameter.requires_grad_(trainable.get(key, any(trainable.values())))
+        if not is_lazy(parameter):  # whose trainability cannot be changed yet
+            trains = trainable.get(key, any(trainable.values()))
+            parameter.requires_grad_(trains)
     made.train(module.training)
     for key in _HOOKS:  # the new layer shares them, so that handles can remove them
         setattr(made, key, getattr(module, key))

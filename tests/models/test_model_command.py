@@ -20,6 +20,11 @@ def net(norm="batch", width=8):
 def text(vocabulary=50):
     return nn.Sequential(nn.Embedding(vocabulary, 16), nn.LayerNorm(16))
 
+def classifier(classes=10):
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, classes)
+    )
+
 def decayed(model):
     return torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
 """
@@ -80,6 +85,21 @@ def test_a_network_for_text_needs_the_size_of_its_vocabulary() -> None:
     assert code == 2 and "layer 0 (Embedding)" in text
 
 
+def test_a_data_set_gives_evaluations_gaps_and_leaks() -> None:
+    words = ("--data", "digits", "batch_size=16", "--json")
+    code, text = doctor(*words, model="classifier")
+    report = json.loads(text)
+    assert code == 0
+    assert report["layers"][0]["input"] == [16, 4, 6, 6]
+    assert set(report["evaluations"]["error"]) == {"running", "recomputed", "batch"}
+    assert report["evaluations"]["samples"] == 16 * 11
+    assert [gap["layer"] for gap in report["gaps"]] == ["1"]
+    leaks = {(leak["of"], leak["mode"]): leak["leaks"] for leak in report["leaks"]}
+    assert leaks["other_samples", "train"] and not leaks["other_samples", "eval"]
+    code, text = doctor(*words[:-1], model="classifier")
+    assert "evaluation on 176 validation samples" in text and "gap between" in text
+
+
 def test_an_error_in_the_network_gives_exit_code_1() -> None:
     code, text = doctor(
         *("--input", "2,3,3,3", "--model-options", "norm=group"),
@@ -101,6 +121,9 @@ def test_an_error_in_the_network_gives_exit_code_1() -> None:
         (("--input", "2,3,8,8", "--swap", "norm=group", "--swap", "a=1"), "--swap a"),
         (("--input", "2,3,8,8", "--swap", "norm=grop"), "norm.name=grop is unknown"),
         (("--input", "2,4,8,8"), "layer 0 (Conv2d)"),
+        (("--data", "digits", "--input", "2,1,8,8"), "exclude each other"),
+        (("--data", "digit"), "digits"),
+        (("--data", "digits", "batch_size=9999"), "use a smaller one"),
     ],
 )
 def test_a_wrong_request_is_explained(words: tuple[str, ...], message: str) -> None:

@@ -65,6 +65,8 @@ def test_every_task_runs_a_step_with_every_norm(task: str, run: Run) -> None:
         overrides = [*SMALL[task], *ONE_STEP, f"norm={norm}", *groups(norm)]
         overrides.append(f"batch_size={batch_size}")
         if reason := network.incompatible(compose(overrides)):
+            if norm == "keep" and task != "module":
+                continue
             assert (task, norm) == ("transformer", "layer_shape"), reason
             overrides.append("task.padding=max_length")
         finished = run(*overrides)
@@ -80,7 +82,7 @@ def test_every_task_runs_a_step_with_every_norm(task: str, run: Run) -> None:
 @pytest.mark.parametrize("task", TASKS.names())
 def test_with_one_seed_every_norm_sees_the_same_initial_weights(task: str) -> None:
     made_task, reference = made(composed(task, "norm=none"))
-    for norm in choices("norm"):
+    for norm in choices("norm").keys() - ({"keep"} if task != "module" else set()):
         config = composed(task, f"norm={norm}", *groups(norm))
         torch.manual_seed(config.seed)
         model = network.build(config, made_task).model

@@ -11,13 +11,9 @@ from normbench.tasks.base import REGISTRY as TASKS
 from normbench.tasks.base import Task
 from normbench.training.network import make_task
 
-OVERRIDES = SMALL | {
-    "module": ["task=module", "task.model=torchvision:resnet18", "data=digits"]
-}
-
 
 def task(name: str, *overrides: str) -> Task:
-    config = compose([*OVERRIDES[name], "tracker=none", *overrides])
+    config = compose([*SMALL[name], "tracker=none", *overrides])
     return make_task(config, torch.device("cpu"))
 
 
