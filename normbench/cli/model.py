@@ -226,7 +226,8 @@ def _print_evaluations(evaluations: "Evaluations") -> None:
         }
         for kind in evaluations.error
     ]
-    print_table(rows, f"evaluation on {evaluations.samples} validation samples")
+    typer.echo(f"evaluation on {evaluations.samples} validation samples")
+    print_table(rows, "")
     typer.echo()
 
 
@@ -235,7 +236,8 @@ def _print_gaps(gaps: "Sequence[Gap]") -> None:
         {"layer": gap.layer, "mean": f"{gap.mean:.3f}", "std": f"{gap.std:.3f}"}
         for gap in gaps
     ]
-    print_table(rows, "gap between running and batch statistics, in deviations")
+    typer.echo("gap between running and batch statistics, in standard deviations")
+    print_table(rows, "")
     typer.echo()
 
 
