@@ -248,7 +248,7 @@ def test_a_user_adds_a_norm_with_one_file_and_one_yaml(
 
 def test_completion_offers_groups_and_choices() -> None:
     script = Path(sys.executable).with_name("normbench")
-    typed = {"COMP_WORDS": "normbench train norm=gr", "COMP_CWORD": "2"}
+    typed = {"COMP_WORDS": "normbench train norm=gro", "COMP_CWORD": "2"}
     completion = subprocess.run(
         [script],
         env=os.environ | {"_NORMBENCH_COMPLETE": "complete_bash"} | typed,

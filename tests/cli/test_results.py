@@ -184,7 +184,7 @@ def test_a_table_of_runs_shows_every_key_that_differs(
     ]
     for text in ("0.00625", "null", '["flip"]', " - "):
         assert text in table
-    assert "options of some runs: norm.momentum=0.1; all with status=ok," in title
+    assert "options of some runs: norm.momentum=0.1, norm.track_" in title
     assert "seed=0" in title
     written(tmp_path / "results" / "runs", a_record("norm=group", "lr=0.2"))
     table = invoke("results", "--where", "norm=group").stdout.partition("run_id ")[2]

@@ -65,6 +65,7 @@ COMMANDS: dict[tuple[str, ...], list[list[str]]] = {
     ],
     ("plot",): [["mine"]],
     ("report",): [["--output", "page"]],
+    ("recommend",): [["--task", "images"]],
 }
 CLAIM = f"""# My claim
 name: mine

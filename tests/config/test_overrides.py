@@ -121,7 +121,7 @@ def test_sweeps_in_sweeps_are_flat() -> None:
     for text, seeds in cases.items():
         values = [cell[0].value() for cell in grid([text], None)]
         assert values == seeds, text
-    names = [cell[0].value() for cell in grid(["norm=glob(gr*),batch"], None)]
+    names = [cell[0].value() for cell in grid(["norm=glob(gro*),batch"], None)]
     assert names == ["group", "group_permuted", "batch"]
 
 
