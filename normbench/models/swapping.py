@@ -278,6 +278,8 @@ def adopt(
                 new[key].copy_(value)
     trainable = {key: p.requires_grad for key, p in module.named_parameters()}
     for key, parameter in made.named_parameters():
+        if is_lazy(parameter):  # its trainability cannot be changed yet
+            continue
         parameter.requires_grad_(trainable.get(key, any(trainable.values())))
     made.train(module.training)
     for key in _HOOKS:  # the new layer shares them, so that handles can remove them

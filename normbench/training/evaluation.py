@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from normbench.config.evaluation import AtEnd, is_ema
 from normbench.config.schema import RunConfig
 from normbench.norms import Norm, recompute_statistics, use_batch_statistics
-from normbench.norms.base import REGISTRY as NORMS
 from normbench.tasks.base import Scores, Task
+from normbench.training.network import norm_class
 
 HELD_OUT = ("val", "test")
 KINDS = ("recomputed", "batch")
@@ -185,7 +185,7 @@ class Evaluator:
 
     @property
     def _norm(self) -> type[Norm]:
-        return NORMS.get(self.config.norm.name)
+        return norm_class(self.config)
 
 
 def same_under_other_statistics(

@@ -14,7 +14,6 @@ from torch.nn.parameter import is_lazy
 from normbench.config.rates import peak_lr
 from normbench.config.titles import title
 from normbench.errors import Stopped
-from normbench.norms.base import REGISTRY as NORMS
 from normbench.probes.base import PROBES, Trained
 from normbench.records.items import Items, packed, sorted_items
 from normbench.records.store import RunWriter, finite
@@ -27,7 +26,7 @@ from normbench.training.evaluation import (
     by_split,
     same_under_other_statistics,
 )
-from normbench.training.network import build, training_steps
+from normbench.training.network import build, norm_class, training_steps
 from normbench.training.progress import Progress
 from normbench.training.replica import Replica, Share
 from normbench.training.weight_average import WeightAverage, averaged_metrics
@@ -171,7 +170,7 @@ class Trainer:
 
     def _other_statistics(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return held-out metrics without running statistics; `metrics` have these."""
-        if not NORMS.get(self.config.norm.name).differs_in_eval:
+        if not norm_class(self.config).differs_in_eval:
             names = self.config.measured
             return same_under_other_statistics(metrics, names)
         samples = self.evaluator.to_recompute(self._order_like_training())

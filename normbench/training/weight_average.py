@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from normbench.norms import Norm
-from normbench.norms.base import REGISTRY as NORMS
 from normbench.training.evaluation import HELD_OUT, Evaluator
+from normbench.training.network import norm_class
 
 Kind = Literal["ema", "ema_averaged", "ema_recomputed"]
 
@@ -106,7 +106,7 @@ def averaged_metrics(
         kind: [split for split in HELD_OUT if f"{split}_{kind}" in wanted]
         for kind in get_args(Kind)
     }
-    if not NORMS.get(evaluator.config.norm.name).differs_in_eval:
+    if not norm_class(evaluator.config).differs_in_eval:
         model = copy.deepcopy(average.model)
         average.write(model, statistics=False)
         needed = [s for s in HELD_OUT if any(s in named for named in splits.values())]
