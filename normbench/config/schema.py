@@ -322,7 +322,7 @@ class RunRecord(_Frozen):
     - `error` is the traceback of a failed run or the reason of a skipped run.
     - `probes` have keys "probe/quantity".
     - `facts` are numbers that describe the data, such as the share of padding.
-    - `data_notes` are sentences about how the user's own data were interpreted.
+    - `data_notes` are sentences about how the user's own data or network were read.
     """
 
     format: Literal[1] = 1

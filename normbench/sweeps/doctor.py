@@ -20,7 +20,6 @@ from normbench.sweeps.engines.local import require_devices
 from normbench.sweeps.traps import (
     batches,
     learning_rate,
-    norm_of,
     statistics,
     weight_decay,
 )
@@ -69,7 +68,7 @@ def examine(
     except NormbenchError as error:
         return [*findings, Finding("error", current_check, str(error))]
     layers = f"{len(shapes)} norm layers" if shapes else "no norm layer"
-    findings.append(Finding("ok", "network", f"norm={norm_of(config).name}: {layers}"))
+    findings.append(Finding("ok", "network", f"norm={config.norm.name}: {layers}"))
     findings += [*batches(config, task), *statistics(config, shapes)]
     return [*findings, weight_decay(config), learning_rate(config)]
 

@@ -9,8 +9,6 @@ import torch
 from normbench.config.rates import peak_learning_rate, peak_lr
 from normbench.config.schema import RunConfig
 from normbench.models.finding import Finding, finding
-from normbench.norms.base import REGISTRY as NORMS
-from normbench.norms.base import Norm
 from normbench.norms.measure.sizes import (
     FEW_SAMPLES,
     FEW_VALUES,
@@ -18,17 +16,13 @@ from normbench.norms.measure.sizes import (
     values_in_statistic,
 )
 from normbench.tasks.base import Task
+from normbench.training.network import norm_class
 
 MAX_ADAMW_LR = 0.01
 """Peak learning rate above which AdamW is often unstable."""
 SMALL_BATCH = 1 / 8
 """Fraction of lr_reference_batch_size; at or below this batch size, the linear rule can
 give learning rates that are several times too low."""
-
-
-def norm_of(config: RunConfig) -> type[Norm]:
-    """Return the class of the norm that `config` names."""
-    return NORMS.get(config.norm.name)
 
 
 def batches(config: RunConfig, task: Task) -> Iterator[Finding]:
@@ -44,7 +38,7 @@ def batches(config: RunConfig, task: Task) -> Iterator[Finding]:
         "DataLoader: otherwise the last batch of an epoch has one sample",
     )
     micro_batch = config.batch_size // config.accumulate
-    norm = norm_of(config)
+    norm = norm_class(config)
     if config.norm_batch < micro_batch and not norm.uses_other_samples:
         yield Finding(
             "warning",
@@ -67,7 +61,7 @@ def statistics(config: RunConfig, shapes: Sequence[torch.Size]) -> Iterator[Find
 
     `shapes` are the shapes (N, C, *spatial) of the norm layers' inputs.
     """
-    norm = norm_of(config)
+    norm = norm_class(config)
     if not shapes:
         return
     if norm.uses_other_samples:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from normbench.config.evaluation import AtEnd, is_ema
 from normbench.config.schema import RunConfig
 from normbench.norms import Norm, recompute_statistics, use_batch_statistics
-from normbench.norms.base import REGISTRY as NORMS
 from normbench.tasks.base import Scores, Task
+from normbench.training.network import norm_class
 
 HELD_OUT = ("val", "test")
 KINDS = ("recomputed", "batch")
@@ -26,8 +26,10 @@ A forward pass of a few samples costs up to ten times more per sample."""
 
 
 def differs_in_eval(config: RunConfig) -> bool:
-    """Return whether the norm of `config`, with its options, differs in evaluation."""
-    return NORMS.get(config.norm.name).differs_with(config.norm.options)
+    """Return whether the norms of a run, with their options, differ in evaluation."""
+    norm = norm_class(config)
+    own_options = config.norm.options if norm.name == config.norm.name else {}
+    return norm.differs_with(own_options)
 
 
 def evaluate(
@@ -191,7 +193,7 @@ class Evaluator:
 
     @property
     def _norm(self) -> type[Norm]:
-        return NORMS.get(self.config.norm.name)
+        return norm_class(self.config)
 
 
 def same_under_other_statistics(

@@ -76,6 +76,15 @@ def require_compiler(device: torch.device) -> None:
         ) from None
 
 
+def norm_class(config: RunConfig) -> type[Norm]:
+    """Return the class whose attributes say what the norms of a run need.
+
+    If task=module replaces only some norms, the others need what norm=keep needs.
+    """
+    keeps = config.task.name == "module" and config.task.options.get("where")
+    return NORMS.get("keep" if keeps else config.norm.name)
+
+
 def make_task(config: RunConfig, device: torch.device) -> Task:
     """Return the task of `config`; reuse the data set of the last call if it is equal.
 

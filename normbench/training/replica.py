@@ -14,11 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from normbench.config.schema import RunConfig, Status
 from normbench.errors import Incompatible, RequestError
-from normbench.norms.base import REGISTRY as NORMS
 from normbench.norms.sharing import shared_by
 from normbench.tasks.base import Task
 from normbench.training import loop
 from normbench.training.checkpoint import State
+from normbench.training.network import norm_class
 
 T = TypeVar("T")
 
@@ -143,13 +143,13 @@ class Replica:
         self.samples = config.batch_size // config.accumulate // share.size
         # The number of processes that compute the statistics of a batch together.
         group_size = max(1, config.norm_batch // self.samples)
-        norm_class = NORMS.get(config.norm.name)
+        norms_class = norm_class(config)
         self.group = share.neighbours(
-            group_size if norm_class.uses_other_samples else 1
+            group_size if norms_class.uses_other_samples else 1
         )
         self.statistics: list[Tensor] = []
         # Several groups of processes have different running statistics.
-        if group_size < share.size and norm_class.differs_in_eval:
+        if group_size < share.size and norms_class.differs_in_eval:
             buffers = [buffer for norm in norms for buffer in norm.buffers()]
             self.statistics = [b for b in buffers if b.is_floating_point()]
         self.model: nn.Module = model

@@ -2,10 +2,10 @@
 
 Each family of norms has a hue: blue to teal for batch statistics, green for groups,
 purple for instances, orange for layers, red for root mean squares, yellow for functions
-without statistics, and grey for "none" and "affine". Every colour has a contrast of at
-least 3 to white and to a dark page (#121212; WCAG 2.2, 1.4.11). Norms that are drawn
-together have different markers, and different colours also in simulated deuteranopia
-and protanopia (Machado et al. 2009).
+without statistics, and grey for "none", "affine" and "keep". Every colour has a
+contrast of at least 3 to white and to a dark page (#121212; WCAG 2.2, 1.4.11). Norms
+that are drawn together have different markers, and different colours also in simulated
+deuteranopia and protanopia (Machado et al. 2009).
 """
 
 from hashlib import sha256
@@ -56,6 +56,7 @@ LOOKS: dict[str, Look] = {
     "none": Look("#6e6d75", "x", ":"),
     "affine": Look("#99928c", "+", "--"),
     "film": Look("#84807a", "d", "-."),
+    "keep": Look("#78787f", "8", "-."),
 }
 """`layer` is a name that each task replaces by a norm; most tasks take layer_sample."""
 
