@@ -14,7 +14,7 @@ from normbench.cli.options import (
     Results,
     exit_codes,
 )
-from normbench.cli.tables import print_json, text_width
+from normbench.cli.tables import print_json, print_table, text_width
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
@@ -50,6 +50,12 @@ Samples = Annotated[
         show_default="the batch size",
     ),
 ]
+Details = Annotated[
+    bool,
+    typer.Option(
+        "--details", help="Show all intervals, losses and notes of the verdicts too."
+    ),
+]
 
 
 def recommend(
@@ -59,6 +65,7 @@ def recommend(
     results: Results = RESULTS,
     claims: Claims = CLAIMS,
     config_dir: ConfigDir = None,
+    details: Details = False,
     json: Json = False,
 ) -> None:
     """Say which norm to use, as far as the verdicts of claims tell.
@@ -80,11 +87,33 @@ def recommend(
         if json:
             print_json([each.model_dump(mode="json") for each in recommendations])
             return
-        from normbench.report.text.recommendation import recommendation_text
+        for recommendation in recommendations:
+            _print(recommendation, details=details)
 
-        width = text_width()
-        texts = [recommendation_text(each, width) for each in recommendations]
-        typer.echo("\n\n".join(texts))
+
+def _print(recommendation: "Recommendation", *, details: bool) -> None:
+    """Print all sections of a recommendation; only a command may exceed the width."""
+    from normbench.report.text import recommendation as text
+    from normbench.report.text.paragraph import paragraph
+
+    width = text_width()
+    typer.echo(paragraph("", f"{text.title(recommendation)}:", width))
+    sections = [*text.sections(recommendation)]
+    if details:
+        sections += text.details(recommendation)
+    for section in sections:
+        if section.title:
+            typer.echo(paragraph("", f"{section.title}:", width))
+        if section.text:
+            typer.echo(paragraph("", section.text, width))
+        if section.rows:
+            typer.echo("")
+            print_table(section.rows, title="")
+        for item in section.items:
+            typer.echo(paragraph("- ", item, width, indent=2))
+        if section.command:
+            typer.echo(f"  {section.command}")
+        typer.echo("")
 
 
 def _kinds(task: str | None) -> "list[TaskKind]":

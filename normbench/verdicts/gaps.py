@@ -1,72 +1,74 @@
 """What the verdicts do not tell of the norms of a task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 from normbench.verdicts.conditions import conditions_text
 from normbench.verdicts.pairs import Pair
-from normbench.verdicts.recommendation import Candidate, Gap
-from normbench.verdicts.verdict import PartVerdict, Verdict
+from normbench.verdicts.recommendation import Comparison, Gap
+from normbench.verdicts.verdict import Verdict
+
+CHECK = "normbench claim check NAME --budget full"
 
 
 def gaps_of_claims(
-    pairs: Mapping[str, Sequence[Pair]],
+    registered: Mapping[str, Sequence[Pair]],
     verdicts: Mapping[str, Verdict],
     valid: Mapping[str, Verdict],
 ) -> list[Gap]:
-    """Return what claims would say: unchecked, changed, withdrawn and open ones."""
+    """Return the claims without a verdict, the changed ones, and withdrawn parts."""
     gaps = []
-    for name, of_claim in pairs.items():
-        command = f"normbench claim check {name} --budget full"
-        compared = {
-            norm for pair in of_claim for norm in (pair.first.norm, pair.second.norm)
-        }
-        norms = ", ".join(sorted(compared))
-        if name not in verdicts:
-            text = f"{name} has no verdict yet; it compares {norms}"
-            gaps.append(Gap(kind="no verdict", text=text, command=command))
-        elif name not in valid:
-            text = (
-                f"the yaml of {name} has changed since its verdict, which is not used"
-            )
-            gaps.append(Gap(kind="changed", text=text, command=command))
-        else:
-            parts = {pair.contrast.part for pair in of_claim}
-            for part in valid[name].parts:
-                if part.name in parts and part.shown in {"withdrawn", "not decided"}:
-                    gaps.append(_of_part(name, part))
+    if missing := [name for name in registered if name not in verdicts]:
+        text = f"no verdict yet ({CHECK}): {', '.join(missing)}"
+        gaps.append(Gap(kind="no verdict", text=text, command=CHECK))
+    if changed := [name for name in registered if name in verdicts.keys() - valid]:
+        text = f"changed after the verdict, so not used ({CHECK}): {', '.join(changed)}"
+        gaps.append(Gap(kind="changed", text=text, command=CHECK))
+    for name, verdict in valid.items():
+        parts = {pair.contrast.part for pair in registered[name]}
+        for part in verdict.parts:
+            if part.name in parts and part.withdrawn:
+                text = f"withdrawn, {name}: {part.sentence} ({part.withdrawn})"
+                show = f"normbench claim show {name}"
+                gaps.append(Gap(kind="withdrawn", text=text, command=show))
     return gaps
 
 
-def gaps_of_candidates(
-    candidates: Sequence[Candidate], contenders: Sequence[str]
+def gaps_of_pairs(
+    pairs: Sequence[Comparison], contenders: Sequence[str], names: Mapping[str, str]
 ) -> list[Gap]:
-    """Return the pairs that are measured far away only, and those never compared."""
-    compared = set()
-    far: dict[str, list[str]] = {}
-    for candidate in candidates:
-        for each in candidate.against:
-            pair = frozenset((candidate.norm, each.other))
-            if each.far and pair not in compared:
-                where = conditions_text(e.condition for e in each.evidence)
-                names = f"{candidate.norm} against {each.other}"
-                far.setdefault(where, []).append(names)
-            compared.add(pair)
-    gaps = [
-        Gap(kind="far", text=f"measured only at {where}: {'; '.join(names)}")
-        for where, names in far.items()
+    """Return pairs that are undecided, measured far away only, or never compared.
+
+    The texts have the `names` of the norms. They leave out variants that are measured
+    far away.
+    """
+    gaps = []
+    undecided = [
+        pair for pair in pairs if not pair.far and pair.summary == "not decided"
     ]
+    if undecided:
+        gaps.append(
+            Gap(kind="not decided", text=f"not decided: {_grouped(undecided, names)}")
+        )
+    far: dict[str, list[Comparison]] = {}
+    for pair in pairs:
+        if pair.far and not pair.variants:
+            where = conditions_text(each.condition for each in pair.evidence)
+            far.setdefault(where, []).append(pair)
+    for where, those in far.items():
+        text = f"measured only at {where}: {_grouped(those, names)}"
+        gaps.append(Gap(kind="far", text=text))
+    compared = {frozenset((pair.norm, pair.other)) for pair in pairs}
     for first, second in combinations(contenders, 2):
-        if candidates and frozenset((first, second)) not in compared:
-            text = f"no verdict compares {first} with {second}"
+        if pairs and frozenset((first, second)) not in compared:
+            text = f"never compared: {names[first]} and {names[second]}"
             gaps.append(Gap(kind="not compared", text=text))
     return gaps
 
 
-def _of_part(claim: str, part: PartVerdict) -> Gap:
-    """Return the gap of a part that is not decided or withdrawn."""
-    show = f"normbench claim show {claim}"
-    if part.withdrawn:
-        text = f"{claim}: {part.sentence} ({part.withdrawn})"
-        return Gap(kind="withdrawn", text=text, command=show)
-    return Gap(kind="not decided", text=f"{claim}: {part.sentence}", command=show)
+def _grouped(pairs: Iterable[Comparison], names: Mapping[str, str]) -> str:
+    """Return pairs as text, such as "A against B, C; D against E"."""
+    others: dict[str, list[str]] = {}
+    for pair in pairs:
+        others.setdefault(names[pair.norm], []).append(names[pair.other])
+    return "; ".join(f"{norm} against {', '.join(o)}" for norm, o in others.items())

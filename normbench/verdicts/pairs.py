@@ -17,7 +17,7 @@ from normbench.verdicts.recommendation import Direction, Evidence, Relation
 from normbench.verdicts.registration import Claim
 from normbench.verdicts.spending import Looks
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Size, Verdict
-from normbench.verdicts.wording import estimate_text, margin_text
+from normbench.verdicts.wording import margin_text
 
 LOWER_IS_BETTER = ("error", "loss")
 """Quantities of the metrics that say which norm is better."""
@@ -26,7 +26,8 @@ LOWER_IS_BETTER = ("error", "loss")
 class Pair(NamedTuple):
     """What a registered contrast compares: the metric of `first` minus `second`.
 
-    `name` is that of the design, and `where` adds the level if it names data.
+    `name` is that of the design. `data` is the data set, or the design without one, and
+    the level if it names data.
     """
 
     claim: str
@@ -35,7 +36,7 @@ class Pair(NamedTuple):
     name: str
     first: Setting
     second: Setting
-    where: str
+    data: str
 
     @property
     def task(self) -> TaskKind:
@@ -99,8 +100,9 @@ def _pair(
     if not _comparable(first, second):
         return None
     levels = [level_of(cell) for cell, _, _ in sides[True] if _names_data(design, cell)]
-    where = " ".join([name, *dict.fromkeys(levels)])
-    return Pair(claim, contrast, design, name, first, second, where)
+    data = name.partition("-")[2] or name
+    data = " ".join([data, *dict.fromkeys(levels)])
+    return Pair(claim, contrast, design, name, first, second, data)
 
 
 def _comparable(first: Setting, second: Setting) -> bool:
@@ -135,7 +137,7 @@ def evidence_of(verdict: Verdict, pair: Pair) -> Evidence | None:
     return Evidence(
         claim=verdict.claim,
         design=pair.name,
-        where=pair.where,
+        data=pair.data,
         contrast=judged.name,
         metric=judged.metric,
         norm=pair.first.norm,
@@ -149,13 +151,11 @@ def evidence_of(verdict: Verdict, pair: Pair) -> Evidence | None:
         says=judged.says,
         scale=judged.scale,
         effect=judged.effect,
-        low=judged.low,
-        high=judged.high,
+        low=shown.interval and shown.interval.low,
+        high=shown.interval and shown.interval.high,
         margin=judged.margin,
-        n=judged.n,
-        numbers=_numbers(shown),
-        numbers_of_other=_numbers(_turned(shown)),
         margin_text=margin_text(judged),
+        n=judged.n,
         caveats=part.caveats if part else [],
     )
 
@@ -168,22 +168,6 @@ def _directed(judged: ContrastVerdict, direction: Direction | None) -> ContrastV
     clear = all(end is not None and abs(end) > judged.margin for end in ends)
     size: Size = "clear" if clear else "open"
     return judged.model_copy(update={"says": "less", "size": size})
-
-
-def _turned(judged: ContrastVerdict) -> ContrastVerdict:
-    """Return a contrast with the numbers of the second norm minus the first."""
-    sources = {"effect": "effect", "low": "high", "high": "low"}
-    sources |= {"low_margin": "high_margin", "high_margin": "low_margin"}
-    values = {key: getattr(judged, source) for key, source in sources.items()}
-    return judged.model_copy(
-        update={key: None if v is None else -v for key, v in values.items()}
-    )
-
-
-def _numbers(judged: ContrastVerdict) -> str:
-    if judged.effect is None:
-        return judged.because
-    return estimate_text(judged, interval=True)
 
 
 def _judged(verdict: Verdict, pair: Pair) -> ContrastVerdict | None:

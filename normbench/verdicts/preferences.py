@@ -6,7 +6,8 @@ the cycle is better than another one of it.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 Place = Literal["ahead", "contradictory", "undecided", "behind"]
 """ahead: better than some norm, and worse than none. behind: worse than some norm.
@@ -15,7 +16,8 @@ better nor worse than any norm."""
 PLACES: tuple[Place, ...] = ("ahead", "contradictory", "undecided", "behind")
 
 
-class Standing(NamedTuple):
+@dataclass(frozen=True)
+class Standing:
     """The place of a norm, and the norms that it is better or worse than, sorted."""
 
     place: Place

@@ -1,44 +1,38 @@
 """The types of a recommendation: what the verdicts say of the norms of a task."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from normbench.verdicts.conditions import Condition, TaskKind
 from normbench.verdicts.design import Says, Scale
-from normbench.verdicts.preferences import Place
+from normbench.verdicts.preferences import Standing
 from normbench.verdicts.verdict import Decision, Size
+from normbench.verdicts.wording import difference_text
 
-Relation = Literal["better", "worse", "as good", "no worse", "not decided"]
+Direction = Literal["better", "worse"]
+Relation = Direction | Literal["as good", "no worse", "not better", "not decided"]
 """What a contrast says of its first norm against its second one.
 
 as good: a difference that matters is excluded, or the known difference is within the
-margins. no worse: not worse by the margin, and perhaps better.
+margins. no worse: not worse by the margin, and perhaps better. not better: the second
+norm is no worse.
 """
-
-Direction = Literal["better", "worse"]
-
-TURNED: dict[Relation, str] = {
+TURNED: dict[Relation, Relation] = {
     "better": "worse",
     "worse": "better",
     "no worse": "not better",
+    "not better": "no worse",
 }
 """What a relation says of the second norm; other relations say the same of both."""
 
 Summary = Literal[
-    "better than",
-    "worse than",
-    "contradictory",
-    "mixed",
-    "as good as",
-    "no worse than",
-    "not better than",
-    "not decided against",
+    "better", "no worse", "as good", "mixed", "contradictory", "not decided"
 ]
-"""What all contrasts of two norms say together.
+"""What all contrasts of two norms say together, in the order of the table.
 
-contradictory: some say better, some worse. mixed: what is decided says better or worse,
-but something undecided leans the other way. not better than: the other is no worse.
+contradictory: some say better, some worse. mixed: what is decided says better, but
+something undecided leans the other way.
 """
 
 
@@ -49,18 +43,18 @@ class _Reported(BaseModel):
 class Evidence(_Reported):
     """One judged contrast of two norms, or of one norm under two conditions.
 
-    `condition` is that of both norms, or that of the first of two conditions;
+    `data` is the data set, with the level of the design if that says more than a batch
+    size. `condition` is that of both norms, or that of the first of two conditions;
     `other_condition` is the second one. `effect` is the metric of `norm` minus that of
-    `other`; on the scale "ratio", it is the logarithm of their ratio, as are `low`,
-    `high` and `margin`. Lower is better. `numbers` are effect and interval as text, and
-    `numbers_of_other` those of `other` minus `norm`. `leans` is the direction of a
-    contrast that is not decided, if its interval excludes 0. `caveats` are those of the
-    part on which the contrast bears.
+    `other`, and (`low`, `high`) the interval that decided; on the scale "ratio", all
+    are logarithms of a ratio, as is `margin`. Lower is better. `leans` is the direction
+    of a contrast that is not decided, if its interval excludes 0. `caveats` are those
+    of the part on which the contrast bears.
     """
 
     claim: str
     design: str
-    where: str
+    data: str
     contrast: str
     metric: str
     norm: str
@@ -77,64 +71,63 @@ class Evidence(_Reported):
     low: float | None
     high: float | None
     margin: float
-    n: int
-    numbers: str
-    numbers_of_other: str
     margin_text: str
+    n: int
     caveats: list[str]
 
-    def relation_of(self, norm: str) -> str:
-        """Return what the contrast says of `norm`, one of the two, with the size."""
-        relation: str = self.relation
-        if norm != self.norm:
-            relation = TURNED.get(self.relation, relation)
-        if self.leans:
-            turned = TURNED[self.leans] if norm != self.norm else self.leans
-            return f"{relation}, leans to {turned}"
-        decided = relation in {"better", "worse"} and self.size
-        return f"{relation}, {self.size}" if decided else relation
+    @property
+    def open(self) -> bool:
+        """Whether a difference may be within the margin, or beyond it."""
+        return self.size == "open"
 
-    def numbers_for(self, norm: str) -> str:
-        """Return the metric of `norm`, one of the two, minus that of the other."""
-        return self.numbers if norm == self.norm else self.numbers_of_other
+    @property
+    def estimate(self) -> str:
+        """The effect, such as "-4.12 points"."""
+        if self.effect is None:
+            return "no number"
+        return difference_text(self.effect, None, self.scale, self.metric)
+
+    @property
+    def numbers(self) -> str:
+        """The effect with its interval, such as "-4.12 points [-4.42, -3.83]"."""
+        if self.effect is None or self.low is None or self.high is None:
+            return self.estimate
+        ends = self.low, self.high
+        return difference_text(self.effect, ends, self.scale, self.metric)
+
+    def turned(self) -> Self:
+        """Return the same contrast of `other` against `norm`."""
+
+        def minus(value: float | None) -> float | None:
+            return None if value is None else -value
+
+        return self.model_copy(
+            update={
+                "norm": self.other,
+                "other": self.norm,
+                "relation": TURNED.get(self.relation, self.relation),
+                "leans": self.leans and TURNED[self.leans],
+                "effect": minus(self.effect),
+                "low": minus(self.high),
+                "high": minus(self.low),
+            }
+        )
 
 
-class Against(_Reported):
-    """What the nearest contrasts say of a norm against another norm.
+class Comparison(_Reported):
+    """What the nearest contrasts of two norms say together; the better one is `norm`.
 
-    `far` is true if the nearest condition is too far from the asked one to count.
-    """
-
-    other: str
-    summary: Summary
-    far: bool
-    evidence: list[Evidence]
-
-
-class Candidate(_Reported):
-    """A norm, its place, and the evidence for and against it.
-
-    `sensitivity` has the contrasts of the norm under the asked condition, or one near
-    it, with the same norm under another condition.
+    `evidence` is of `norm` against `other`. `far` is true if the nearest condition is
+    too far from the asked one to count. `variants` is true if both are variants of one
+    norm, such as GroupNorm with and without permuted channels.
     """
 
     norm: str
-    place: Place
-    better_than: list[str]
-    worse_than: list[str]
-    contradictory: list[str]
-    against: list[Against]
-    sensitivity: list[Evidence]
-
-    @property
-    def compared(self) -> bool:
-        """Whether a contrast with another norm is near the asked condition."""
-        return not all(each.far for each in self.against)
-
-    @property
-    def near(self) -> bool:
-        """Whether any evidence is near the asked condition."""
-        return self.compared or bool(self.sensitivity)
+    other: str
+    summary: Summary
+    far: bool
+    variants: bool
+    evidence: list[Evidence]
 
 
 class OwnRuns(_Reported):
@@ -163,9 +156,9 @@ class OwnRuns(_Reported):
 class Gap(_Reported):
     """Something that the verdicts do not tell, and the command that would, "" if none.
 
-    kind: "no verdict" (a claim that is registered, but not checked), "changed" (its
-    yaml is not that of its verdict), "withdrawn", "not decided", "far" (measured only
-    at other conditions), "not compared".
+    kind: "no verdict" (claims that are registered, but not checked), "changed" (claims
+    whose yaml is not that of the verdict), "withdrawn", "not decided", "far" (measured
+    only at other conditions), "not compared".
     """
 
     kind: Literal[
@@ -193,21 +186,21 @@ class Experiment(_Reported):
 class Recommendation(_Reported):
     """What is known of the norms of one task at the condition `asked`.
 
-    `candidates` are in the order of their places. `default` tells whether the batch
-    size is the default of the task, because none was asked. `registered` are all norms
-    that claims on the task compare, with a verdict or without.
+    `default` tells whether the batch size is the default of the task, because none was
+    asked. `names` are the usual names of all norms, which are overrides elsewhere.
+    `pairs` are in the order of the table. `standings` has the place of each norm.
+    `sensitivity` has the contrasts of a norm near the asked condition with the same
+    norm under another condition.
     """
 
     task: TaskKind
     asked: Condition
     default: bool
-    candidates: list[Candidate]
-    registered: list[str]
+    names: dict[str, str]
+    pairs: list[Comparison]
+    standings: dict[str, Standing]
+    sensitivity: list[Evidence]
     own: list[OwnRuns]
     gaps: list[Gap]
     experiment: Experiment | None
     notes: list[str]
-
-    def at(self, place: Place) -> list[Candidate]:
-        """Return the candidates of a place."""
-        return [each for each in self.candidates if each.place == place]

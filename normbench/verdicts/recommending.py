@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import get_args
 
 from normbench.verdicts.conditions import Condition, TaskKind
-from normbench.verdicts.gaps import gaps_of_candidates, gaps_of_claims
+from normbench.verdicts.gaps import gaps_of_claims, gaps_of_pairs
+from normbench.verdicts.naming import family, usual_names
 from normbench.verdicts.pairs import Pair, evidence_of, pairs_of
 from normbench.verdicts.preferences import PLACES, Standing, standings
 from normbench.verdicts.recommendation import (
-    Against,
-    Candidate,
+    Comparison,
     Evidence,
     OwnRuns,
     Recommendation,
-    Relation,
     Summary,
 )
 from normbench.verdicts.registration import Claim, registration_hash
@@ -32,6 +31,8 @@ this factor says nothing of the asked one: BatchNorm's errors at 2 samples per s
 and at 32 differ by more than any margin of the claims."""
 MAX_CONTENDERS = 4
 """Norms that the command compares; the time of a comparison grows with them."""
+ORDER = get_args(Summary)
+"""The order of the pairs."""
 
 
 def recommend(
@@ -50,85 +51,107 @@ def recommend(
     name. A verdict of another registration than that of `claims` does not count.
     `default` tells that the batch size is the default of the task.
     """
-    pairs = {
+    registered = {
         name: [pair for pair in pairs_of(claim, config_dir) if pair.task == task]
         for name, claim in claims.items()
     }
-    pairs = {name: of_claim for name, of_claim in pairs.items() if of_claim}
+    registered = {name: of_claim for name, of_claim in registered.items() if of_claim}
     valid = {
         name: verdict
-        for name in pairs
+        for name in registered
         if (verdict := verdicts.get(name))
         and verdict.registration == registration_hash(claims[name])
     }
-    evidence = [
+    everything = [pair for of_claim in registered.values() for pair in of_claim]
+    judged = [
         (pair, found)
-        for name, verdict in valid.items()
-        for pair in pairs[name]
-        if (found := evidence_of(verdict, pair))
+        for pair in everything
+        if pair.claim in valid and (found := evidence_of(valid[pair.claim], pair))
     ]
-    between = _between(
-        [each for _, each in evidence if not each.other_condition], asked
-    )
-    candidates = _candidates(between, [each for _, each in evidence], asked)
-    contenders = _contenders(candidates, _unmeasured(pairs, valid))
-    templates = [pair for pair, _ in evidence] or [
-        p for ps in pairs.values() for p in ps
+    evidence = [each for _, each in judged]
+    pairs, placed = _ordered(_comparisons(evidence, asked), evidence)
+    sensitivity = [
+        each for norm in placed for each in _sensitivity(norm, evidence, asked)
     ]
+    unmeasured = _unmeasured([pair for pair in everything if pair.claim not in valid])
+    contenders = _contenders(pairs, placed, unmeasured)
+    norms = {
+        norm for pair in everything for norm in (pair.first.norm, pair.second.norm)
+    }
+    names = usual_names(sorted(norms | {each.norm for each in own}), task)
+    near = [each for pair in pairs if not pair.far for each in pair.evidence]
     return Recommendation(
         task=task,
         asked=asked,
         default=default,
-        candidates=candidates,
-        registered=_registered(pairs),
+        names=names,
+        pairs=pairs,
+        standings=placed,
+        sensitivity=sensitivity,
         own=list(own),
         gaps=[
-            *gaps_of_claims(pairs, verdicts, valid),
-            *gaps_of_candidates(candidates, contenders),
+            *gaps_of_claims(registered, verdicts, valid),
+            *gaps_of_pairs(pairs, contenders, names),
         ],
-        experiment=experiment(contenders, asked, templates, valid),
+        experiment=experiment(
+            contenders, asked, [pair for pair, _ in judged] or everything, valid
+        ),
         notes=[
             f"{name}: {caveat}"
-            for name in _claims_used(candidates)
+            for name in sorted({each.claim for each in (*near, *sensitivity)})
             for caveat in valid[name].caveats
         ],
     )
 
 
-def _registered(pairs: Mapping[str, Sequence[Pair]]) -> list[str]:
-    """Return all norms of the pairs of claims, sorted."""
-    settings = (
-        setting
-        for of_claim in pairs.values()
-        for pair in of_claim
-        for setting in (pair.first, pair.second)
-    )
-    return sorted({setting.norm for setting in settings})
-
-
-def _claims_used(candidates: Sequence[Candidate]) -> list[str]:
-    """Return the claims of the evidence that is near the asked condition."""
-    used = [
-        each.claim
-        for candidate in candidates
-        for evidence in (
-            *(against.evidence for against in candidate.against if not against.far),
-            candidate.sensitivity,
-        )
-        for each in evidence
-    ]
-    return sorted({*used})
-
-
-def _between(
-    evidence: Iterable[Evidence], asked: Condition
-) -> dict[tuple[str, str], list[Evidence]]:
-    """Return the nearest evidence of each pair of norms; the names are sorted."""
+def _comparisons(evidence: Iterable[Evidence], asked: Condition) -> list[Comparison]:
+    """Return what the nearest evidence of each pair of norms says."""
     by_pair: dict[tuple[str, str], list[Evidence]] = {}
     for each in evidence:
-        first, second = sorted((each.norm, each.other))
-        by_pair.setdefault((first, second), []).append(each)
-    return {pair: _nearest(of_pair, asked) for pair, of_pair in by_pair.items()}
+        if not each.other_condition:
+            first, second = sorted((each.norm, each.other))
+            by_pair.setdefault((first, second), []).append(each)
+    return [
+        _comparison(_nearest(of_pair, asked), asked) for of_pair in by_pair.values()
+    ]
+
+
+def _comparison(nearest: Sequence[Evidence], asked: Condition) -> Comparison:
+    first = min(nearest[0].norm, nearest[0].other)
+    evidence = [each if each.norm == first else each.turned() for each in nearest]
+    summary = _summary(evidence)
+    if summary is None:
+        evidence = [each.turned() for each in evidence]
+        summary = _summary(evidence)
+    assert summary is not None
+    return Comparison(
+        norm=evidence[0].norm,
+        other=evidence[0].other,
+        summary=summary,
+        far=is_far(nearest[0], asked),
+        variants=family(evidence[0].norm) == family(evidence[0].other),
+        evidence=evidence,
+    )
+
+
+def _summary(evidence: Sequence[Evidence]) -> Summary | None:
+    """Return what contrasts, all of one norm against one other norm, say together.
+
+    The result is None if they speak for the other norm.
+    """
+    relations = {each.relation for each in evidence}
+    if "better" in relations:
+        if "worse" in relations:
+            return "contradictory"
+        return "mixed" if any(e.leans == "worse" for e in evidence) else "better"
+    if "worse" in relations:
+        return None
+    if "not decided" in relations:
+        return "not decided"
+    # Two statements, each of another norm, exclude a difference on either side.
+    if relations - {"as good"} == {"no worse"}:
+        return "no worse"
+    return None if relations - {"as good"} == {"not better"} else "as good"
 
 
 def _nearest(evidence: Sequence[Evidence], asked: Condition) -> list[Evidence]:
@@ -146,105 +169,42 @@ def is_far(evidence: Evidence, asked: Condition) -> bool:
     return any(f > log2(FACTOR) for f in evidence.condition.factors(asked))
 
 
-def summary(norm: str, evidence: Sequence[Evidence]) -> Summary:
-    """Return what contrasts of two norms say together of `norm`, one of them."""
-    winners = {winner for each in evidence if (winner := winner_of(each))}
-    leaning = {other for each in evidence if (other := leaning_of(each))}
-    if len(winners) > 1:
-        return "contradictory"
-    if winners and leaning - winners:
-        return "mixed"
-    if winners:
-        return "better than" if norm in winners else "worse than"
-    relations: set[Relation] = {each.relation for each in evidence}
-    if "not decided" in relations:
-        return "not decided against"
-    no_worse = {each.norm for each in evidence if each.relation == "no worse"}
-    if not no_worse:
-        return "as good as"
-    # Two statements, each of another norm, exclude a difference on either side.
-    if len(no_worse) > 1:
-        return "as good as"
-    return "no worse than" if norm in no_worse else "not better than"
-
-
-def winner_of(evidence: Evidence) -> str | None:
-    """Return the norm that a decided contrast calls better, if it does."""
-    return _side(evidence, evidence.relation)
-
-
-def leaning_of(evidence: Evidence) -> str | None:
-    """Return the norm that an undecided contrast leans to, if it does."""
-    return _side(evidence, evidence.leans)
-
-
-def _side(evidence: Evidence, relation: Relation | None) -> str | None:
-    if relation == "better":
-        return evidence.norm
-    return evidence.other if relation == "worse" else None
-
-
-def _candidates(
-    between: Mapping[tuple[str, str], Sequence[Evidence]],
-    evidence: Sequence[Evidence],
-    asked: Condition,
-) -> list[Candidate]:
-    """Return all norms with evidence, those with a better place first."""
+def _ordered(
+    pairs: Sequence[Comparison], evidence: Iterable[Evidence]
+) -> tuple[list[Comparison], dict[str, Standing]]:
+    """Return the pairs in the order of the table, and all norms in their order."""
     norms = sorted({norm for each in evidence for norm in (each.norm, each.other)})
-    better = [
-        (winner, next(norm for norm in pair if norm != winner))
-        for pair, nearest in between.items()
-        if not is_far(nearest[0], asked) and summary(pair[0], nearest) != "mixed"
-        for each in nearest
-        if (winner := winner_of(each))
-    ]
-    placed = standings(norms, better)
+    near = [pair for pair in pairs if not pair.far]
+    placed = standings(
+        norms,
+        [
+            (each.norm, each.other)
+            if each.relation == "better"
+            else (each.other, each.norm)
+            for pair in near
+            if pair.summary != "mixed"
+            for each in pair.evidence
+            if each.relation in {"better", "worse"}
+        ],
+    )
 
     def order(norm: str) -> tuple[int, int, int, str]:
         standing = placed[norm]
-        near = sum(
-            norm in pair and not is_far(each[0], asked)
-            for pair, each in between.items()
-        )
+        compared = sum(norm in (pair.norm, pair.other) for pair in near)
         count = len(standing.better_than) - len(standing.worse_than)
-        return PLACES.index(standing.place), -count, -near, norm
+        return PLACES.index(standing.place), -count, -compared, norm
 
-    return [
-        _candidate(norm, placed[norm], between, evidence, asked)
-        for norm in sorted(norms, key=order)
-    ]
-
-
-ORDER = get_args(Summary)
-"""The order in which what is said against other norms is listed."""
-
-
-def _candidate(
-    norm: str,
-    standing: Standing,
-    between: Mapping[tuple[str, str], Sequence[Evidence]],
-    evidence: Sequence[Evidence],
-    asked: Condition,
-) -> Candidate:
-    against = [
-        Against(
-            other=pair[1] if norm == pair[0] else pair[0],
-            summary=summary(norm, nearest),
-            far=is_far(nearest[0], asked),
-            evidence=list(nearest),
-        )
-        for pair, nearest in between.items()
-        if norm in pair
-    ]
-    return Candidate(
-        norm=norm,
-        place=standing.place,
-        better_than=list(standing.better_than),
-        worse_than=list(standing.worse_than),
-        contradictory=list(standing.contradictory),
-        against=sorted(against, key=lambda each: ORDER.index(each.summary)),
-        sensitivity=_sensitivity(norm, evidence, asked),
+    norms.sort(key=order)
+    rows = sorted(
+        pairs,
+        key=lambda pair: (
+            pair.variants,
+            ORDER.index(pair.summary),
+            norms.index(pair.norm),
+            norms.index(pair.other),
+        ),
     )
+    return rows, {norm: placed[norm] for norm in norms}
 
 
 def _sensitivity(
@@ -264,7 +224,9 @@ def _sensitivity(
 
 
 def _contenders(
-    candidates: Sequence[Candidate], unmeasured: Sequence[str]
+    pairs: Sequence[Comparison],
+    placed: Mapping[str, Standing],
+    unmeasured: Sequence[str],
 ) -> list[str]:
     """Return the norms that may be the best, one of those that are as good.
 
@@ -272,40 +234,31 @@ def _contenders(
     norms follow that claims without a verdict compare (`unmeasured`), and then those
     with the next places.
     """
-    if not candidates:
-        return list(unmeasured)
-    by_norm = {candidate.norm: candidate for candidate in candidates}
-    best = [
-        each.norm for each in candidates if each.place in {"ahead", "contradictory"}
-    ]
-    behind = {each.norm for each in candidates if each.place == "behind"}
-    near = [each.norm for each in candidates if each.compared]
+    near = [pair for pair in pairs if not pair.far]
+    compared = {norm for pair in near for norm in (pair.norm, pair.other)}
+    best = [n for n in placed if placed[n].place in {"ahead", "contradictory"}]
+    behind = {n for n in placed if placed[n].place == "behind"}
+    equal = {
+        frozenset((pair.norm, pair.other)) for pair in near if pair.summary == "as good"
+    }
     kept: list[str] = []
-    for norm in (*best, *(n for n in unmeasured if n not in behind), *near, *by_norm):
-        if norm not in best and len(kept) > 1:
+    for norm in (
+        *best,
+        *(n for n in unmeasured if n not in behind),
+        *(n for n in placed if n in compared),
+        *placed,
+    ):
+        if norm not in best and placed and len(kept) > 1:
             break
-        if norm not in kept and not _as_good(by_norm.get(norm)) & {*kept}:
+        if norm not in kept and not any({norm, other} in equal for other in kept):
             kept.append(norm)
     return kept[:MAX_CONTENDERS]
 
 
-def _as_good(candidate: Candidate | None) -> set[str]:
-    """Return the norms that are as good as a candidate, near the asked condition."""
-    return {
-        each.other
-        for each in (candidate.against if candidate else ())
-        if each.summary == "as good as" and not each.far
-    }
-
-
-def _unmeasured(
-    pairs: Mapping[str, Sequence[Pair]], valid: Mapping[str, Verdict]
-) -> list[str]:
-    """Return norms that claims without a verdict compare, the most frequent first."""
+def _unmeasured(pairs: Iterable[Pair]) -> list[str]:
+    """Return the norms of pairs without a verdict, the most frequent first."""
     counts: dict[str, int] = {}
-    for name, of_claim in pairs.items():
-        if name not in valid:
-            for pair in of_claim:
-                for norm in {pair.first.norm, pair.second.norm}:
-                    counts[norm] = counts.get(norm, 0) + pair.two_norms
+    for pair in pairs:
+        for norm in {pair.first.norm, pair.second.norm}:
+            counts[norm] = counts.get(norm, 0) + pair.two_norms
     return sorted(counts, key=lambda norm: (-counts[norm], norm))[:MAX_CONTENDERS]

@@ -79,13 +79,19 @@ def _margin_on_one_side(contrast: ContrastVerdict, *, higher: bool) -> str:
 def estimate_text(contrast: ContrastVerdict, *, interval: bool) -> str:
     """Return the effect, such as "+12.3 % [+5.0, +20.1]". The effect must exist."""
     assert contrast.effect is not None
-    scale, metric = contrast.scale, contrast.metric
+    shown = contrast.interval if interval else None
+    ends = None if shown is None else (shown.low, shown.high)
+    return difference_text(contrast.effect, ends, contrast.scale, contrast.metric)
+
+
+def difference_text(
+    effect: float, ends: tuple[float, float] | None, scale: Scale, metric: str
+) -> str:
+    """Return an effect, such as "+12.3 % [+5.0, +20.1]"; `ends` are the interval."""
     which = unit(scale, metric)
-    text = value_text(contrast.effect, scale, metric)
-    text += f" {which}" if which else ""
-    shown = contrast.interval
-    if interval and shown is not None:
-        low, high = (value_text(end, scale, metric) for end in shown[:2])
+    text = value_text(effect, scale, metric) + (f" {which}" if which else "")
+    if ends is not None:
+        low, high = (value_text(end, scale, metric) for end in ends)
         text += f" [{low}, {high}]"
     return text
 

@@ -1,6 +1,7 @@
 """`normbench recommend` prints what the verdicts and the user's own runs say."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recommend(*arguments: str, width: int = 80) -> Result:
-    environment = {"COLUMNS": str(width)}
+    environment = {"COLUMNS": str(width), "FORCE_COLOR": "1"}
     return CliRunner().invoke(app, ["recommend", *arguments], env=environment)
 
 
@@ -64,40 +65,39 @@ def test_without_verdicts_there_is_no_order_and_a_command() -> None:
     assert done.exit_code == 0
     assert done.stdout.count("There is no evidence: no claim on this task") == 3
     assert done.stdout.count("normbench compare task=") == 3
-    assert "better than" not in done.stdout
-    assert "text, batch size 32 (the default of task=transformer)" in done.stdout
+    assert "better" not in done.stdout
+    assert "Text, batch size 32 (the default of task=transformer)" in done.stdout
 
 
 def test_the_committed_verdicts_are_json() -> None:
     (images,) = as_json("--task", "images", "--claims", str(CLAIMS))
     made = Recommendation.model_validate(images)
     assert made.asked == asked_condition("images", 32, 32)
-    evidence = [e for c in made.candidates for a in c.against for e in a.evidence]
+    evidence = [e for pair in made.pairs for e in pair.evidence]
     assert {"group-compromise"} <= {each.claim for each in evidence}
     for each in evidence:
-        assert each.numbers and each.norm != each.other and each.n
+        assert each.norm != each.other and each.n
+        assert {each.norm, each.other} <= made.names.keys()
     assert len(as_json("--claims", str(CLAIMS))) == 3
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_all_lines_but_the_command_fit(width: int) -> None:
-    from normbench.report.text.recommendation import recommendation_text
-
-    for task in ("images", "text", "style"):
-        (plain,) = as_json("--task", task, "--claims", str(CLAIMS))
-        text = recommendation_text(Recommendation.model_validate(plain), width)
-        *lines, command = text.splitlines()
-        assert command.startswith("  normbench compare ")
-        assert max(map(len, lines)) <= width
+    for details in ([], ["--details"]):
+        done = recommend("--claims", str(CLAIMS), *details, width=width)
+        lines = re.sub(r"\x1b\[[\d;]*m", "", done.stdout).splitlines()
+        commands = [each for each in lines if each.startswith("  normbench compare ")]
+        assert len(commands) == 3
+        assert max(len(each) for each in lines if each not in commands) <= width
+        assert ("[" in " ".join({*lines} - {*commands})) == bool(details)
 
 
 def test_a_claim_of_the_user_counts(tmp_path: Path) -> None:
     put(TINY | {"name": "mine"}, tmp_path, "mine")
     (images,) = as_json("--task", "images", "--config-dir", str(tmp_path))
-    gaps = [gap for gap in images["gaps"] if "mine has no verdict" in gap["text"]]
-    assert [gap["command"] for gap in gaps] == [
-        "normbench claim check mine --budget full"
-    ]
+    (gap,) = (gap for gap in images["gaps"] if gap["kind"] == "no verdict")
+    assert "mine" in gap["text"].split(", ")
+    assert gap["command"] == "normbench claim check NAME --budget full"
 
 
 def test_a_damaged_verdict_is_an_error(tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_own_runs_have_no_part_in_the_order(tmp_path: Path) -> None:
     where = ("--results", "runs", "--task", "images", "--claims", "none")
     done = recommend(*where, width=200)
     assert done.exit_code == 0, done.output
-    assert "your runs (no part in the order):" in done.stdout
-    assert "mnist5k, norm=batch: test/error 0.2500 [" in done.stdout
+    assert "Your runs (no part in the order):" in done.stdout
+    assert "mnist5k, BatchNorm: test/error 0.2500 [" in done.stdout
     assert "n 2, lr 0.1, not tuned" in done.stdout
     assert "left out: " in done.stderr
     (images,) = as_json(*where)
-    assert images["own"][0]["norm"] == "norm=batch" and not images["candidates"]
+    assert images["own"][0]["norm"] == "norm=batch" and not images["standings"]

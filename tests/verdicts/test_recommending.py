@@ -116,32 +116,35 @@ def recommended(
 
 
 def places(recommendation: Recommendation) -> dict[str, str]:
-    return {each.norm: each.place for each in recommendation.candidates}
+    return {norm: each.place for norm, each in recommendation.standings.items()}
 
 
 def test_a_decided_contrast_puts_two_norms_in_order() -> None:
     claim = a_registered()
     made = recommended(claim, checked(claim, CLEAR))
     assert places(made) == {"norm=batch": "ahead", "norm=group": "behind"}
-    first, second = made.candidates
-    assert first.better_than == ["norm=group"]
-    (against,) = second.against
-    assert (against.summary, against.far) == ("worse than", False)
-    (evidence,) = against.evidence
+    assert made.standings["norm=batch"].better_than == ("norm=group",)
+    (pair,) = made.pairs
+    assert (pair.norm, pair.other) == ("norm=batch", "norm=group")
+    assert (pair.summary, pair.far, pair.variants) == ("better", False, False)
+    (evidence,) = pair.evidence
     assert evidence.numbers == "-4.12 points [-4.42, -3.83]"
-    assert evidence.numbers_for("norm=group") == "+4.12 points [+3.83, +4.42]"
-    assert evidence.relation_of("norm=group") == "worse, clear"
+    assert (evidence.relation, evidence.size) == ("better", "clear")
+    turned = evidence.turned()
+    assert turned.numbers == "+4.12 points [+3.83, +4.42]"
+    assert (turned.norm, turned.relation) == ("norm=group", "worse")
+    assert turned.turned() == evidence
     assert made.notes == ["made-up: a caveat"]
 
 
 @pytest.mark.parametrize(
     ("differences", "says", "summary"),
     [
-        (VAGUE, "less", "not decided against"),
-        ([-0.004, *[-0.003] * 7], "less", "as good as"),  # small
-        ([0.001, -0.001] * 4, "less", "as good as"),
-        ([0.001, -0.001] * 4, "equal", "as good as"),
-        ([0.008, -0.014] * 4, "not_greater", "no worse than"),
+        (VAGUE, "less", "not decided"),
+        ([-0.004, *[-0.003] * 7], "less", "as good"),  # small
+        ([0.001, -0.001] * 4, "less", "as good"),
+        ([0.001, -0.001] * 4, "equal", "as good"),
+        ([0.008, -0.014] * 4, "not_greater", "no worse"),
     ],
 )
 def test_without_a_decided_difference_there_is_no_order(
@@ -150,8 +153,19 @@ def test_without_a_decided_difference_there_is_no_order(
     claim = a_registered(contrast={"says": says})
     made = recommended(claim, checked(claim, differences))
     assert set(places(made).values()) == {"undecided"}
-    against = {each.norm: each.against[0].summary for each in made.candidates}
-    assert against["norm=batch"] == summary
+    (pair,) = made.pairs
+    assert (pair.norm, pair.summary) == ("norm=batch", summary)
+
+
+def test_the_better_norm_of_a_pair_comes_first() -> None:
+    claim = a_registered(contrast={"weights": {"b@-": 1.0, "a@-": -1.0}})
+    (pair,) = recommended(claim, checked(claim, [-d for d in CLEAR])).pairs
+    assert (pair.norm, pair.other, pair.summary) == (
+        "norm=batch",
+        "norm=group",
+        "better",
+    )
+    assert pair.evidence[0].effect is not None and pair.evidence[0].effect < 0
 
 
 def test_no_worse_is_better_if_a_second_test_shows_it() -> None:
@@ -170,8 +184,9 @@ def test_two_data_sets_that_disagree_are_contradictory() -> None:
     opposite = {"made_up-x": CLEAR, "made_up-y": [-d for d in CLEAR]}
     made = recommended(claim, checked(claim, opposite))
     assert set(places(made).values()) == {"contradictory"}
-    assert all(not c.better_than and not c.worse_than for c in made.candidates)
-    assert all(c.against[0].summary == "contradictory" for c in made.candidates)
+    placed = made.standings.values()
+    assert all(not each.better_than and not each.worse_than for each in placed)
+    assert [pair.summary for pair in made.pairs] == ["contradictory"]
 
 
 def test_one_data_set_is_enough_unless_the_other_leans_the_other_way() -> None:
@@ -181,7 +196,7 @@ def test_one_data_set_is_enough_unless_the_other_leans_the_other_way() -> None:
     leaning = {"made_up-x": CLEAR, "made_up-y": [0.004, 0.018] * 4}
     made = recommended(claim, checked(claim, leaning))
     assert set(places(made).values()) == {"undecided"}
-    assert made.candidates[0].against[0].summary == "mixed"
+    assert made.pairs[0].summary == "mixed"
 
 
 def test_the_nearest_condition_counts_and_a_far_one_does_not() -> None:
@@ -208,8 +223,8 @@ def test_the_nearest_condition_counts_and_a_far_one_does_not() -> None:
     )
     for batch_size, first in ((4, "batch"), (2, "batch"), (16, "group"), (64, "group")):
         made = recommended(claim, verdict, asked_condition("images", batch_size, None))
-        assert made.candidates[0].norm == f"norm={first}"
-        (evidence,) = made.candidates[0].against[0].evidence
+        assert next(iter(made.standings)) == made.pairs[0].norm == f"norm={first}"
+        (evidence,) = made.pairs[0].evidence
         assert evidence.condition.batch_size == min(
             (4, 16), key=lambda known: abs(known - batch_size)
         )
@@ -218,7 +233,7 @@ def test_the_nearest_condition_counts_and_a_far_one_does_not() -> None:
     far = recommended(claim, verdict, asked_condition("images", 128, None))
     assert set(places(far).values()) == {"undecided"}
     assert [gap.text for gap in far.gaps if gap.kind == "far"] == [
-        "measured only at batch size 16: norm=batch against norm=group"
+        "measured only at batch size 16: GroupNorm against BatchNorm"
     ]
 
 
@@ -261,15 +276,15 @@ def test_unchecked_changed_and_withdrawn_claims_are_gaps() -> None:
     claim = a_registered()
     unchecked = recommended(claim, None)
     assert [gap.kind for gap in unchecked.gaps] == ["no verdict"]
-    assert not unchecked.candidates
+    assert not unchecked.standings
     verdict = checked(claim, CLEAR)
     changed = recommended(claim, verdict.model_copy(update={"registration": "0" * 16}))
     assert [gap.kind for gap in changed.gaps] == ["changed"]
-    assert not changed.candidates
+    assert not changed.standings
     parts = [part.model_copy(update={"withdrawn": "Wrong."}) for part in verdict.parts]
     withdrawn = recommended(claim, verdict.model_copy(update={"parts": parts}))
     assert [gap.kind for gap in withdrawn.gaps] == ["withdrawn"]
-    assert not withdrawn.candidates
+    assert not withdrawn.standings
     for made in (unchecked, changed, withdrawn):
         assert made.experiment is None or len(made.experiment.norms) == 2
 
@@ -280,13 +295,11 @@ def test_the_same_norm_at_two_batch_sizes_is_shown_and_gives_no_order() -> None:
     )
     verdict = checked(claim, [-d for d in CLEAR])
     small = recommended(claim, verdict, asked_condition("images", 32, 2))
-    (candidate,) = small.candidates
-    assert candidate.place == "undecided"
-    (evidence,) = candidate.sensitivity
+    assert places(small) == {"norm=batch": "undecided"}
+    (evidence,) = small.sensitivity
     assert evidence.relation == "worse"
     assert evidence.other_condition == AT_32
-    (at_32,) = recommended(claim, verdict).candidates
-    assert not at_32.sensitivity
+    assert not recommended(claim, verdict).sensitivity
 
 
 def test_the_command_has_the_settings_of_the_nearest_design() -> None:

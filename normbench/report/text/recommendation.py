@@ -1,163 +1,319 @@
-"""A recommendation as text for a terminal: the norms in order, then what is unknown."""
+"""A recommendation in words: the answer, a row for each pair, and what is not known.
 
-from collections.abc import Iterator, Sequence
+The terminal and docs/which-norm.md print the same sections.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple
 
 from normbench.report import words
-from normbench.report.text.paragraph import paragraph
 from normbench.verdicts.conditions import TASKS, conditions_text
-from normbench.verdicts.preferences import PLACES, Place
 from normbench.verdicts.recommendation import (
-    Against,
-    Candidate,
+    Comparison,
     Evidence,
     OwnRuns,
     Recommendation,
+    Relation,
+    Summary,
 )
 
-TITLES: dict[Place, str] = {
-    "ahead": "better than another norm, worse than none:",
-    "contradictory": "contradictory, better here and worse there:",
-    "undecided": "neither better nor worse than another norm, as far as is decided:",
-    "behind": "worse than another norm:",
+MAX_NAMES = 3
+"""Data sets that a cell names; of more, it says how many they are."""
+RELATIONS: dict[Relation, str] = {
+    "better": "",
+    "worse": "",
+    "as good": "within the margin",
+    "no worse": "not worse by the margin",
+    "not better": "not better by the margin",
+    "not decided": "not decided",
 }
+"""Relations in the order of a cell, and their words; a direction has a number."""
+MEANINGS = {
+    "within the margin": "no difference is larger than the margin",
+    "(open)": "a known direction, but perhaps no more than the margin",
+    "not worse by the margin": "perhaps better",
+    "not better by the margin": "perhaps worse",
+    "leans": "the interval excludes 0, but the registered test decides nothing",
+    "mixed": "decided in one direction, while something undecided leans to the other",
+    "contradictory": "better in one place and worse in another",
+    "WS": "Weight Standardization",
+}
+"""Words of the output, and what they mean."""
 
 
-LEGEND = (
-    "Numbers: the metric of the norm minus that of the other one, or their ratio in "
-    "per cent; lower is better. clear: beyond the margin. open: whether it is beyond "
-    "the margin is open. leans: the interval excludes 0, but nothing is decided."
-)
+class Section(NamedTuple):
+    """A part of the output: a title, a text, a table, a list and a command."""
 
-
-def recommendation_text(recommendation: Recommendation, width: int) -> str:
-    """Return a recommendation as lines of at most `width` characters.
-
-    Only a command may be longer.
-    """
-    return "\n".join(_lines(recommendation, width))
-
-
-def answer(recommendation: Recommendation) -> str:
-    """Return the answer in one sentence: the norms that are ahead, if there are any."""
-    ahead = [each.norm for each in recommendation.at("ahead")]
-    if ahead:
-        return f"The evidence is for {' and for '.join(ahead)}."
-    if recommendation.candidates:
-        return "No norm is ahead: nothing near this condition is decided for one."
-    return (
-        "There is no evidence: no claim on this task has a verdict that compares norms."
-    )
+    title: str = ""
+    text: str = ""
+    rows: Sequence[Mapping[str, str]] = ()
+    items: Sequence[str] = ()
+    command: str = ""
 
 
 def title(recommendation: Recommendation) -> str:
     """Return the task and the asked condition."""
-    text = f"{recommendation.task}, {conditions_text([recommendation.asked])}"
+    task = recommendation.task.capitalize()
+    text = f"{task}, {conditions_text([recommendation.asked])}"
     if recommendation.default:
         text += f" (the default of task={TASKS[recommendation.task]})"
     return text
 
 
-def _lines(recommendation: Recommendation, width: int) -> Iterator[str]:
-    yield paragraph("", f"{title(recommendation)}: {answer(recommendation)}", width)
-    shown: set[str] = set()
-    far = [each.norm for each in recommendation.candidates if not each.near]
-    for place in PLACES:
-        candidates = [each for each in recommendation.at(place) if each.near]
-        if candidates:
-            yield ""
-            yield TITLES[place]
-        for candidate in candidates:
-            yield from _candidate(candidate, shown, width)
-            shown.add(candidate.norm)
+def sections(recommendation: Recommendation) -> Iterator[Section]:
+    """Yield the answer with a table, further pairs, and what is not known."""
+    names = recommendation.names
+    rows = [_row(pair, recommendation) for pair in _decided(recommendation)]
+    rows += _chains(recommendation)
+    yield Section(text=answer(recommendation), rows=rows)
+    sensitive = [*_sensitivity(recommendation)]
+    if sensitive:
+        yield Section("The same norm at another batch size", items=sensitive)
+    variants = [
+        f"{names[pair.norm]} against {names[pair.other]}: {_result(pair)}"
+        for pair in _decided(recommendation, variants=True)
+    ]
+    if variants:
+        yield Section("Variants of one norm", items=variants)
+    shown = [*(cell for row in rows for cell in row.values()), *sensitive, *variants]
     if shown:
-        yield ""
-        yield paragraph("", LEGEND, width)
-    if far:
-        yield ""
-        text = f"{', '.join(far)}: compared at other conditions only"
-        yield paragraph("", text, width)
-    if recommendation.own:
-        yield ""
-        yield "your runs (no part in the order):"
-        for own in recommendation.own:
-            yield paragraph("- ", own_text(own), width, indent=2)
+        yield Section(text=_legend(" ".join(shown), recommendation))
+    if own := [_own(own, names[own.norm]) for own in recommendation.own]:
+        yield Section("Your runs (no part in the order)", items=own)
     if recommendation.gaps:
-        yield ""
-        yield "not known:"
-        for gap in recommendation.gaps:
-            command = f" ({gap.command})" if gap.command else ""
-            yield paragraph("- ", f"{gap.text}{command}", width, indent=2)
-    for note in recommendation.notes:
-        yield paragraph("note: ", note, width)
-    if recommendation.experiment:
-        yield ""
-        yield paragraph("", cost_text(recommendation), width)
-        yield f"  {recommendation.experiment.command}"
+        yield Section("Not known", items=[gap.text for gap in recommendation.gaps])
+    if experiment := recommendation.experiment:
+        norms = _and([names[norm] for norm in experiment.norms])
+        yield Section(
+            text=f"To compare {norms}, in at most {experiment.minutes} minutes on two "
+            f"cores ({experiment.seconds:.1f} s a run; the settings are from "
+            f"{experiment.claim}):",
+            command=experiment.command,
+        )
 
 
-def _candidate(candidate: Candidate, shown: set[str], width: int) -> Iterator[str]:
-    """Yield a norm with its evidence; that against a norm in `shown` is printed there.
+def details(recommendation: Recommendation) -> Iterator[Section]:
+    """Yield all numbers with their intervals, and the notes of the verdicts."""
+    names = recommendation.names
+    for pair in recommendation.pairs:
+        if not pair.far:
+            overrides = f"{pair.norm} against {pair.other}"
+            title = f"{names[pair.norm]} against {names[pair.other]}, {pair.summary}"
+            yield Section(title, overrides, items=_numbers(pair.evidence))
+    for norm, group in groupby(recommendation.sensitivity, attrgetter("norm")):
+        title = f"{names[norm]} at another batch size"
+        yield Section(title, norm, items=_numbers(list(group)))
+    if recommendation.notes:
+        yield Section("Notes of the verdicts", items=recommendation.notes)
 
-    A relation that is only known through a third norm has no evidence of its own.
+
+def answer(recommendation: Recommendation) -> str:
+    """Return what is decided between different norms, in one or two sentences."""
+    if not recommendation.standings:
+        return (
+            "There is no evidence: no claim on this task has a verdict that compares "
+            "norms."
+        )
+    where = conditions_text([recommendation.asked])
+    clauses = [
+        _clause(summary, recommendation.names[norm], list(pairs), recommendation.names)
+        for (summary, norm), pairs in groupby(
+            _decided(recommendation), attrgetter("summary", "norm")
+        )
+    ]
+    if not clauses:
+        return f"Nothing is decided between two norms at {where}."
+    variants = any(_decided(recommendation, variants=True))
+    but = ", except between variants of one norm" if variants else ""
+    return f"At {where}, {'; '.join(clauses)}. Nothing else is decided{but}."
+
+
+def _decided(
+    recommendation: Recommendation, *, variants: bool = False
+) -> Iterator[Comparison]:
+    """Yield the decided pairs near the asked condition, in their order."""
+    for pair in recommendation.pairs:
+        if not pair.far and pair.variants == variants and pair.summary != "not decided":
+            yield pair
+
+
+def _clause(
+    summary: Summary, norm: str, pairs: Sequence[Comparison], names: Mapping[str, str]
+) -> str:
+    """Return what is said of one norm against others with the same summary."""
+    others = [names[pair.other] for pair in pairs]
+    if summary == "better":
+        errors = any(_is_error(e) for pair in pairs for e in pair.evidence)
+        verb = "makes fewer errors" if errors else "has a lower loss"
+        others = [name + _on(pair) for name, pair in zip(others, pairs, strict=True)]
+        return f"{norm} {verb} than {_and(others)}"
+    if summary == "no worse":
+        return f"{norm} is not worse than {_and(others)} by the margin"
+    if summary == "as good":
+        return f"no difference of {norm} from {_and(others, 'or')} exceeds the margin"
+    return f"the results for {norm} against {_and(others)} disagree"
+
+
+def _on(pair: Comparison) -> str:
+    """Return the data sets on which the first norm is better, "" if these are all."""
+    by_data = _by_data(pair.evidence)
+    better = [
+        data
+        for data, of_data in by_data.items()
+        if any(each.relation == "better" for each in of_data)
+    ]
+    return "" if len(better) == len(by_data) else f" (on {_names(better)})"
+
+
+def _row(pair: Comparison, recommendation: Recommendation) -> dict[str, str]:
+    """Return the row of a pair, without intervals."""
+    where = conditions_text(each.condition for each in pair.evidence)
+    return {
+        "norm": recommendation.names[pair.norm],
+        "against": recommendation.names[pair.other],
+        "result": _result(pair),
+        "batch size": where.replace("batch size ", ""),
+        "claim": ", ".join(dict.fromkeys(each.claim for each in pair.evidence)),
+    }
+
+
+def _chains(recommendation: Recommendation) -> Iterator[dict[str, str]]:
+    """Yield rows of the pairs that are in order only through a third norm."""
+    direct = {frozenset((p.norm, p.other)) for p in recommendation.pairs if not p.far}
+    for norm, standing in recommendation.standings.items():
+        for other in standing.better_than:
+            if frozenset((norm, other)) not in direct:
+                yield {
+                    "norm": recommendation.names[norm],
+                    "against": recommendation.names[other],
+                    "result": "better, by a chain of other rows",
+                    "batch size": "",
+                    "claim": "",
+                }
+
+
+def _result(pair: Comparison) -> str:
+    """Return the summary and what the data sets say, without intervals.
+
+    Such as "better: -26.1 % on textures; within the margin on mnist5k".
     """
-    yield paragraph("", candidate.norm, width, indent=2)
-    for each in candidate.against:
-        if not each.far:
-            yield paragraph("", relation_text(each), width, indent=4)
-        if not each.far and each.other not in shown:
-            for line in evidence_lines(candidate.norm, each.evidence):
-                yield paragraph("", line, width, indent=6)
-    direct = {each.other for each in candidate.against}
-    for norms, text in (
-        (candidate.better_than, "better than"),
-        (candidate.worse_than, "worse than"),
+    text = _said(pair.evidence, leaning=pair.summary == "mixed")
+    named = pair.summary in {"better", "mixed", "contradictory"}
+    return f"{pair.summary}: {text}" if named else text
+
+
+def _said(evidence: Sequence[Evidence], *, leaning: bool = False) -> str:
+    """Return what contrasts say of each data set, those with the same word together.
+
+    The loss of a data set is left out if the error says the same, or if the loss
+    decides nothing; with `leaning`, a loss that leans is shown too.
+    """
+    parts: dict[tuple[int, str], dict[str, str]] = {}
+    for data, of_data in _by_data(evidence).items():
+        errors = [each for each in of_data if _is_error(each)]
+        known = {(each.relation, each.leans) for each in errors}
+        for each in of_data:
+            says = each.relation in {"better", "worse"} or (leaning and each.leans)
+            new = says and (each.relation, each.leans) not in known
+            if each in errors or not errors or new:
+                word = RELATIONS[each.relation] + _leaning(each)
+                number = each.estimate + (" (open)" if each.open else "")
+                loss = "" if _is_error(each) else "loss "
+                key = [*RELATIONS].index(each.relation), loss + word
+                parts.setdefault(key, {})[data] = "" if word else number
+    return "; ".join(
+        ", ".join(f"{word}{number} on {data}" for data, number in numbers.items())
+        if any(numbers.values()) and len(numbers) <= MAX_NAMES
+        else f"{word}{_range([*numbers.values()])} on {_names([*numbers])}"
+        for (_, word), numbers in sorted(parts.items())
+    )
+
+
+def _range(numbers: Sequence[str]) -> str:
+    """Return the smallest and the largest of texts that begin with a number."""
+    ordered = sorted(filter(None, numbers), key=lambda text: float(text.split()[0]))
+    return f"{ordered[0]} to {ordered[-1]}" if ordered else ""
+
+
+def _leaning(evidence: Evidence) -> str:
+    return f", leans to {evidence.leans}" if evidence.leans else ""
+
+
+def _numbers(evidence: Sequence[Evidence]) -> list[str]:
+    """Return a line for each data set, with intervals."""
+    lines = []
+    for data, of_data in _by_data(evidence).items():
+        first = of_data[0]
+        contrasts = "; ".join(
+            f"{each.metric} {each.numbers}, n {each.n}, {each.relation}"
+            + (", size open" if not RELATIONS[each.relation] and each.open else "")
+            + _leaning(each)
+            for each in of_data
+        )
+        buts = dict.fromkeys(but for each in of_data for but in each.caveats)
+        limits = "".join(f"; but {but}" for but in buts)
+        where = conditions_text([first.condition])
+        lines.append(
+            f"{data} (margin {first.margin_text}, {where}, {first.claim}): "
+            f"{contrasts}{limits}"
+        )
+    return lines
+
+
+def _sensitivity(recommendation: Recommendation) -> Iterator[str]:
+    """Yield a line for each norm and pair of conditions of `sensitivity`."""
+    for (norm, here, there, claim), group in groupby(
+        recommendation.sensitivity,
+        attrgetter("norm", "condition", "other_condition", "claim"),
     ):
-        if implied := [norm for norm in norms if norm not in direct]:
-            line = f"{text} {', '.join(implied)}, by a chain of contrasts"
-            yield paragraph("", line, width, indent=4)
-    for text, lines in sensitivity(candidate):
-        yield paragraph("", text, width, indent=4)
-        for line in lines:
-            yield paragraph("", line, width, indent=6)
+        at = f"{conditions_text([here])} instead of {conditions_text([there])}"
+        yield f"{recommendation.names[norm]} at {at}: {_said(list(group))} ({claim})"
 
 
-WITH = {"contradictory": "contradictory with", "mixed": "mixed against"}
-"""Summaries that need another word before the name of a norm."""
+def _legend(shown: str, recommendation: Recommendation) -> str:
+    """Return what the numbers and words of the output `shown` mean."""
+    evidence = [
+        *(each for p in recommendation.pairs if not p.far for each in p.evidence),
+        *recommendation.sensitivity,
+    ]
+    metrics = dict.fromkeys(each.metric for each in evidence if _is_error(each))
+    metrics = metrics or dict.fromkeys(each.metric for each in evidence)
+    margins = dict.fromkeys(each.margin_text for each in evidence)
+    texts = [
+        f"Numbers: {_and([*metrics])}, first norm against second; less is better. "
+        f"Margin: {_and([*margins], 'or')}."
+    ]
+    texts += [f"{word}: {text}." for word, text in MEANINGS.items() if word in shown]
+    return " ".join(texts)
 
 
-def relation_text(against: Against) -> str:
-    """Return what is said against another norm, and where it was measured."""
-    where = conditions_text(each.condition for each in against.evidence)
-    claims = ", ".join(dict.fromkeys(each.claim for each in against.evidence))
-    margins = ", ".join(dict.fromkeys(each.margin_text for each in against.evidence))
-    summary = WITH.get(against.summary, against.summary)
-    return f"{summary} {against.other} ({claims}, at {where}, margin {margins})"
-
-
-def evidence_lines(norm: str, evidence: Sequence[Evidence]) -> list[str]:
-    """Return a line for each place and relation of `norm`, with all metrics of it."""
-    lines: dict[str, list[str]] = {}
+def _by_data(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:
+    """Return evidence by data set; data that two claims share have the claim too."""
+    claims = {(each.data, each.claim) for each in evidence}
+    by_data: dict[str, list[Evidence]] = {}
     for each in evidence:
-        numbers = f"{each.metric} {each.numbers_for(norm)}"
-        numbers += "".join(f" (but {caveat})" for caveat in each.caveats)
-        said = f"{each.where}: {each.relation_of(norm)}"
-        lines.setdefault(said, []).append(numbers)
-    return [f"{said}; {', '.join(numbers)}" for said, numbers in lines.items()]
+        shared = sum(data == each.data for data, _ in claims) > 1
+        data = f"{each.data} ({each.claim})" if shared else each.data
+        by_data.setdefault(data, []).append(each)
+    return by_data
 
 
-def sensitivity(candidate: Candidate) -> Iterator[tuple[str, list[str]]]:
-    """Yield each pair of conditions of a norm in words, with the lines of evidence."""
-    for (here, there, claim), group in groupby(
-        candidate.sensitivity,
-        key=lambda each: (each.condition, each.other_condition, each.claim),
-    ):
-        assert there is not None
-        text = f"{conditions_text([here])} instead of {conditions_text([there])}"
-        yield f"at {text} ({claim})", evidence_lines(candidate.norm, list(group))
+def _is_error(evidence: Evidence) -> bool:
+    return evidence.metric.endswith("/error")
 
 
-def own_text(own: OwnRuns) -> str:
+def _names(data: Sequence[str]) -> str:
+    return _and(data) if len(data) <= MAX_NAMES else f"{len(data)} data sets"
+
+
+def _and(texts: Sequence[str], last: str = "and") -> str:
+    *first, end = texts
+    return f"{', '.join(first)} {last} {end}" if first else end
+
+
+def _own(own: OwnRuns, name: str) -> str:
     """Return the mean of a user's runs, and whether the rate was tuned."""
     mean = "no mean"
     if own.mean is not None:
@@ -170,21 +326,9 @@ def own_text(own: OwnRuns) -> str:
         rate = f"lr {own.lr:g}, the best of {rates} on validation data"
     elif len(own.rates) > 1:
         rate += f", one of {len(own.rates)} rates"
-    text = f"{own.data}, {own.norm}: {own.metric} {mean}, n {own.n}, {rate}"
+    text = f"{own.data}, {name}: {own.metric} {mean}, n {own.n}, {rate}"
     if own.failures:
         text += f", {own.failures} failed"
     if own.mixed:
         text += f"; these runs differ in {', '.join(own.mixed)}"
     return text
-
-
-def cost_text(recommendation: Recommendation) -> str:
-    """Return what the command would do, and what it costs."""
-    experiment = recommendation.experiment
-    assert experiment is not None
-    return (
-        f"This command ranks {len(experiment.norms)} norms, or says what is open, in "
-        f"at most {experiment.minutes} minutes on two cores (a run takes about "
-        f"{experiment.seconds:.1f} s on one core). Its settings are those of "
-        f"{experiment.claim}; put your own data and network in their place."
-    )
