@@ -73,8 +73,8 @@ def recommend(
 
     A norm is better than another only if a decided contrast says so, at the asked batch
     size or the nearest one that was measured. Without evidence, there is no order. Your
-    own finished runs are listed too. The last line is a command that would compare the
-    norms between which nothing is decided.
+    own finished runs are listed too, and a command that would compare the norms between
+    which nothing is decided.
     """
     with exit_codes():
         kinds = _kinds(task)

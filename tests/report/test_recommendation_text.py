@@ -143,3 +143,9 @@ def test_intervals_losses_and_notes_are_details() -> None:
     assert section.text == "norm=a against norm=b"
     assert "-10.00 points [-11.00, -9.00], n 8, better" in section.items[0]
     assert notes.items == ["made-up: a note"]
+
+
+def test_a_caveat_of_a_verdict_is_no_detail() -> None:
+    found = evidence("x", "better", caveats=["the sign changes at one common rate"])
+    _, caveats, _ = sections(recommendation(pair("better", found, found)))
+    assert caveats.items == ["made-up: the sign changes at one common rate"]

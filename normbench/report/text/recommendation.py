@@ -78,9 +78,16 @@ def sections(recommendation: Recommendation) -> Iterator[Section]:
     ]
     if variants:
         yield Section("Variants of one norm", items=variants)
+    near = [
+        each for pair in recommendation.pairs if not pair.far for each in pair.evidence
+    ]
+    near += recommendation.sensitivity
+    caveats = {f"{each.claim}: {but}" for each in near for but in each.caveats}
+    if caveats:
+        yield Section("Caveats", items=sorted(caveats))
     shown = [*(cell for row in rows for cell in row.values()), *sensitive, *variants]
     if shown:
-        yield Section(text=_legend(" ".join(shown), recommendation))
+        yield Section(text=_legend(" ".join(shown), near))
     if own := [_own(own, names[own.norm]) for own in recommendation.own]:
         yield Section("Your runs (no part in the order)", items=own)
     if recommendation.gaps:
@@ -246,8 +253,6 @@ def _numbers(evidence: Sequence[Evidence]) -> list[str]:
             text = f"{each.metric} {each.numbers()}, n {each.n}, {each.relation}"
             known = RELATIONS[each.relation] or each.size != "open"
             texts.append(text + ("" if known else ", size open") + _leaning(each))
-        caveats = dict.fromkeys(caveat for each in of_data for caveat in each.caveats)
-        texts += [f"but {caveat}" for caveat in caveats]
         at = f"margin {first.margin_text}, {conditions_text([first.condition])}"
         lines.append(f"{data} ({at}, {first.claim}): {'; '.join(texts)}")
     return lines
@@ -263,12 +268,8 @@ def _sensitivity(recommendation: Recommendation) -> Iterator[str]:
         yield f"{recommendation.names[norm]} at {at}: {_said(list(group))} ({claim})"
 
 
-def _legend(shown: str, recommendation: Recommendation) -> str:
+def _legend(shown: str, evidence: Sequence[Evidence]) -> str:
     """Return what the numbers and words of the output `shown` mean."""
-    evidence = [
-        *(each for p in recommendation.pairs if not p.far for each in p.evidence),
-        *recommendation.sensitivity,
-    ]
     metrics = dict.fromkeys(each.metric for each in evidence if _is_error(each))
     metrics = metrics or dict.fromkeys(each.metric for each in evidence)
     margins = dict.fromkeys(each.margin_text for each in evidence)
