@@ -18,11 +18,8 @@ from normbench.cli.tables import print_json, print_table, text_width
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
-    from normbench.verdicts.conditions import Condition, TaskKind
+    from normbench.verdicts.conditions import TaskKind
     from normbench.verdicts.recommendation import Recommendation
-
-MAX_DIVISOR = 1024
-"""The largest divisor of a batch size that a message names."""
 
 Task = Annotated[
     str | None,
@@ -37,6 +34,7 @@ BatchSize = Annotated[
     int | None,
     typer.Option(
         metavar="NUMBER",
+        min=1,
         help="Samples of an optimizer step.",
         show_default="that of the task",
     ),
@@ -46,6 +44,7 @@ Samples = Annotated[
     typer.Option(
         "--samples-per-statistic",
         metavar="NUMBER",
+        min=1,
         help="Samples that share the statistics of a batch norm (norm_batch).",
         show_default="the batch size",
     ),
@@ -74,13 +73,11 @@ def recommend(
 
     A norm is better than another only if a decided contrast says so, at the asked batch
     size or the nearest one that was measured. Without evidence, there is no order. Your
-    own finished runs are listed too. The last line is a command that would compare the
-    norms between which nothing is decided.
+    own finished runs are listed too, and a command that would compare the norms between
+    which nothing is decided.
     """
     with exit_codes():
         kinds = _kinds(task)
-        _require_positive("--batch-size", batch_size)
-        _require_positive("--samples-per-statistic", samples_per_statistic)
         recommendations = _recommendations(
             kinds, batch_size, samples_per_statistic, results, claims, config_dir
         )
@@ -129,36 +126,6 @@ def _kinds(task: str | None) -> "list[TaskKind]":
     return kinds
 
 
-def _require_positive(option: str, number: int | None) -> None:
-    from normbench.errors import RequestError
-
-    if number is not None and number < 1:
-        raise RequestError(f"{option} {number}: give a number of samples, 1 or more")
-
-
-def _asked(
-    kind: "TaskKind", batch_size: int | None, samples: int | None
-) -> "Condition":
-    """Return the condition that is asked for.
-
-    Raises RequestError if the samples per statistic do not divide the batch size.
-    """
-    from normbench.errors import RequestError
-    from normbench.verdicts.conditions import asked_condition
-
-    asked = asked_condition(kind, batch_size, samples)
-    size = asked.batch_size
-    if samples is not None and size % samples:
-        divisors = ", ".join(
-            str(n) for n in range(1, min(size, MAX_DIVISOR) + 1) if size % n == 0
-        )
-        raise RequestError(
-            f"--samples-per-statistic {samples} does not divide the batch size of "
-            f"{size} ({kind}); give one of {divisors}, or another --batch-size"
-        )
-    return asked
-
-
 def _recommendations(
     kinds: "list[TaskKind]",
     batch_size: int | None,
@@ -168,36 +135,30 @@ def _recommendations(
     config_dir: Path | None,
 ) -> "list[Recommendation]":
     from normbench.config.choices import choices
+    from normbench.verdicts.conditions import asked_condition
     from normbench.verdicts.files import read_verdict
     from normbench.verdicts.own_runs import own_runs
     from normbench.verdicts.recommending import recommend
     from normbench.verdicts.registration import read_claim
 
-    conditions = {kind: _asked(kind, batch_size, samples) for kind in kinds}
-    registered = {
-        name: read_claim(name, config_dir) for name in choices("claim", config_dir)
-    }
-    verdicts = {
-        name: verdict
-        for name in registered
-        if (verdict := read_verdict(claims / name / "verdict.json"))
-    }
+    asked = {kind: asked_condition(kind, batch_size, samples) for kind in kinds}
+    known = choices("claim", config_dir)
+    registered = {name: read_claim(name, config_dir) for name in known}
+    files = {name: claims / name / "verdict.json" for name in known}
+    verdicts = {n: verdict for n in known if (verdict := read_verdict(files[n]))}
     records = _records(results)
-    recommendations = []
-    for kind, asked in conditions.items():
-        own = own_runs(records, kind, asked, config_dir)
-        recommendations.append(
-            recommend(
-                kind,
-                asked,
-                registered,
-                verdicts,
-                own,
-                default=batch_size is None,
-                config_dir=config_dir,
-            )
+    return [
+        recommend(
+            kind,
+            asked[kind],
+            registered,
+            verdicts,
+            own_runs(records, kind, asked[kind], config_dir),
+            default=batch_size is None,
+            config_dir=config_dir,
         )
-    return recommendations
+        for kind in kinds
+    ]
 
 
 def _records(results: Path) -> "list[RunRecord]":

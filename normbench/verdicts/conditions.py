@@ -34,6 +34,8 @@ USES_OTHER_SAMPLES = frozenset(
     "evonorm_b0 batch_group batch_instance ibn switchable".split()
 )
 """The built-in norms with `uses_other_samples`, without importing their classes."""
+MAX_DIVISOR = 1024
+"""The largest divisor of a batch size that a message names."""
 BATCH_KEYS = ("batch_size", "norm_batch", "accumulate")
 
 
@@ -66,11 +68,20 @@ def asked_condition(
     """Return the condition that a user asks for.
 
     Without `batch_size`, it is the default of the task, or `samples` if that is larger.
-    Without `samples`, all samples of a batch share a statistic.
+    Without `samples`, all samples of a batch share a statistic. Raises RequestError if
+    `samples` does not divide the batch size.
     """
     if batch_size is None:
         batch_size = max(task_defaults(TASKS[task])[1], samples or 1)
-    return Condition(batch_size=batch_size, samples_per_statistic=samples or batch_size)
+    samples = samples or batch_size
+    if batch_size % samples:
+        tried = range(1, min(batch_size, MAX_DIVISOR) + 1)
+        divisors = ", ".join(str(n) for n in tried if batch_size % n == 0)
+        raise RequestError(
+            f"--samples-per-statistic {samples} does not divide the batch size of "
+            f"{batch_size} ({task}); give one of {divisors}, or another --batch-size"
+        )
+    return Condition(batch_size=batch_size, samples_per_statistic=samples)
 
 
 def conditions_text(conditions: Iterable[Condition]) -> str:
@@ -213,4 +224,6 @@ def _parsed(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"))

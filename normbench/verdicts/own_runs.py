@@ -28,38 +28,40 @@ def own_runs(
     Runs of tuning seeds do not count. Norms that use no other samples count whatever
     their `norm_batch` is.
     """
-    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    groups: dict[tuple[str, str, str], dict[float, list[RunRecord]]] = {}
     for record in records:
         config = record.config
-        if config.task.name != TASKS[task] or config.seed >= FIRST_TUNING_SEED:
+        if (config.task.name, config.batch_size) != (TASKS[task], asked.batch_size):
             continue
         options, name = config.norm.options, config.norm.name
         norm = norm_overrides(task, name, options, config.reparam, config_dir)
-        samples = {config.norm_batch, asked.samples_per_statistic}
-        if config.batch_size != asked.batch_size:
+        other = config.norm_batch != asked.samples_per_statistic
+        if config.seed >= FIRST_TUNING_SEED or (other and uses_other_samples(norm)):
             continue
-        if uses_other_samples(norm) and len(samples) > 1:
-            continue
-        key = (config.data.name, norm, record.primary_metric)
-        groups.setdefault(key, []).append(record)
-    return [
-        own
-        for (data, norm, _), group in sorted(groups.items())
-        for own in _of_norm(norm, data, group)
-    ]
-
-
-def _of_norm(norm: str, data: str, records: Sequence[RunRecord]) -> list[OwnRuns]:
-    """Return the runs at the best rate, or at all rates if none can be chosen."""
-    by_rate: dict[float, list[RunRecord]] = {}
-    for record in records:
-        by_rate.setdefault(record.config.lr, []).append(record)
-    best = _best_rate(by_rate)
-    rates = sorted(by_rate)
-    return [
-        _at_rate(norm, data, by_rate[lr], lr, rates, tuned=lr == best)
-        for lr in ([best] if best is not None else rates)
-    ]
+        by_rate = groups.setdefault((config.data.name, norm, record.primary_metric), {})
+        by_rate.setdefault(config.lr, []).append(record)
+    own = []
+    for (data, norm, _), by_rate in sorted(groups.items(), key=lambda item: item[0]):
+        best = _best_rate(by_rate)
+        for lr in sorted(by_rate) if best is None else [best]:
+            (cell,) = query.cells(by_rate[lr], ["norm"])
+            own.append(
+                OwnRuns(
+                    norm=norm,
+                    data=data,
+                    metric=cell.metric,
+                    n=cell.n,
+                    mean=cell.mean,
+                    low=cell.low,
+                    high=cell.high,
+                    failures=cell.failures,
+                    lr=lr,
+                    rates=sorted(by_rate),
+                    tuned=best is not None,
+                    mixed=query.mixtures(by_rate[lr], ["norm"]),
+                )
+            )
+    return own
 
 
 def _best_rate(by_rate: Mapping[float, Sequence[RunRecord]]) -> float | None:
@@ -84,29 +86,3 @@ def _best_rate(by_rate: Mapping[float, Sequence[RunRecord]]) -> float | None:
         return None
     choose = max if first.direction == "maximize" else min
     return choose(means, key=lambda lr: means[lr])
-
-
-def _at_rate(
-    norm: str,
-    data: str,
-    records: Sequence[RunRecord],
-    lr: float,
-    rates: list[float],
-    *,
-    tuned: bool,
-) -> OwnRuns:
-    (cell,) = query.cells(records, ["norm"])
-    return OwnRuns(
-        norm=norm,
-        data=data,
-        metric=cell.metric,
-        n=cell.n,
-        mean=cell.mean,
-        low=cell.low,
-        high=cell.high,
-        failures=cell.failures,
-        lr=lr,
-        rates=rates,
-        tuned=tuned,
-        mixed=query.mixtures(records, ["norm"]),
-    )

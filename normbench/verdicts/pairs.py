@@ -6,7 +6,7 @@ the norm, or, where a norm uses no other samples, in the number of samples per
 statistic.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from normbench.verdicts.design import Contrast, Design, Says, level_of
 from normbench.verdicts.recommendation import Direction, Evidence, Relation
 from normbench.verdicts.registration import Claim
 from normbench.verdicts.spending import Looks
-from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Size, Verdict
+from normbench.verdicts.verdict import ContrastVerdict, Size, Verdict
 from normbench.verdicts.wording import margin_text
 
 LOWER_IS_BETTER = ("error", "loss")
@@ -44,9 +44,14 @@ class Pair(NamedTuple):
         return self.first.task
 
     @property
+    def norms(self) -> set[str]:
+        """The norms of both cells; a single one if they differ in the condition."""
+        return {self.first.norm, self.second.norm}
+
+    @property
     def two_norms(self) -> bool:
         """Whether the cells differ in the norm, and not in the condition."""
-        return self.first.norm != self.second.norm
+        return len(self.norms) == 2
 
     @property
     def condition(self) -> Condition:
@@ -63,11 +68,7 @@ def pairs_of(claim: Claim, config_dir: Path | None = None) -> Iterator[Pair]:
         split = design.validation.partition("/")[0].replace("val", "test", 1)
         metrics = [f"{split}/{quantity}" for quantity in LOWER_IS_BETTER]
         for contrast in design.contrasts:
-            if (
-                contrast.metric in metrics
-                and contrast.weights
-                and not contrast.expected
-            ):
+            if contrast.metric in metrics and not contrast.expected:
                 pair = _pair(claim.name, contrast, design, name, config_dir)
                 if pair is not None:
                     yield pair
@@ -77,31 +78,25 @@ def _pair(
     claim: str, contrast: Contrast, design: Design, name: str, config_dir: Path | None
 ) -> Pair | None:
     weights = contrast.weights or {}
-    settings = {cell: setting_of(design, cell, config_dir) for cell in weights}
-    sides: dict[bool, list[tuple[str, Setting, float]]] = {True: [], False: []}
-    for cell, weight in weights.items():
-        setting = settings[cell]
-        if setting is None:
-            return None
-        sides[weight > 0].append((cell, setting, abs(weight)))
-    if len(sides[True]) != len(sides[False]) or not sides[True]:
+    settings = {c: s for c in weights if (s := setting_of(design, c, config_dir))}
+    positive, negative = (
+        [cell for cell, weight in weights.items() if (weight > 0) == sign]
+        for sign in (True, False)
+    )
+    if not weights or len(settings) < len(weights) or len(positive) != len(negative):
         return None
-    both = list(zip(sides[True], sides[False], strict=True))
-    if not all(
-        w == v and a.rest == b.rest and a.task == b.task
-        for (_, a, w), (_, b, v) in both
-    ):
-        return None
-    for side in sides.values():
-        kinds = {(setting.norm, setting.condition) for _, setting, _ in side}
-        if len(kinds) > 1:
+    for one, other in zip(positive, negative, strict=True):
+        a, b = settings[one], settings[other]
+        if weights[one] != -weights[other] or (a.rest, a.task) != (b.rest, b.task):
             return None
-    (cell, first, _), (_, second, _) = both[0]
+    for side in (positive, negative):
+        if len({(settings[cell].norm, settings[cell].condition) for cell in side}) > 1:
+            return None
+    first, second = settings[positive[0]], settings[negative[0]]
     if not _comparable(first, second):
         return None
-    levels = [level_of(cell) for cell, _, _ in sides[True] if _names_data(design, cell)]
-    data = name.partition("-")[2] or name
-    data = " ".join([data, *dict.fromkeys(levels)])
+    levels = [level_of(cell) for cell in positive if _names_data(design, cell)]
+    data = " ".join([name.partition("-")[2] or name, *dict.fromkeys(levels)])
     return Pair(claim, contrast, design, name, first, second, data)
 
 
@@ -125,13 +120,22 @@ def evidence_of(verdict: Verdict, pair: Pair) -> Evidence | None:
 
     `verdict` is that of the claim of the pair, and of the same registration.
     """
-    judged = _judged(verdict, pair)
+    judged = next(
+        (
+            contrast
+            for design in verdict.designs
+            for contrast in design.contrasts
+            if (design.name, contrast.name) == (pair.name, pair.contrast.name)
+        ),
+        None,
+    )
     if judged is None or judged.decision == "not tested":
         return None
     part = next((each for each in verdict.parts if each.name == judged.part), None)
     if part is not None and part.withdrawn:
         return None
-    tests = _tests(verdict) if judged.primary else 1
+    primary = [c for design in verdict.designs for c in design.contrasts if c.primary]
+    tests = len(primary) if judged.primary else 1
     direction = direction_of(judged, pair.contrast, pair.design, tests, verdict.alpha)
     shown = _directed(judged, direction)
     return Evidence(
@@ -146,9 +150,7 @@ def evidence_of(verdict: Verdict, pair: Pair) -> Evidence | None:
         other_condition=None if pair.two_norms else pair.second.condition,
         relation=relation(judged, direction),
         leans=direction if judged.decision == "not decided" else None,
-        decision=judged.decision,
         size=shown.size,
-        says=judged.says,
         scale=judged.scale,
         effect=judged.effect,
         low=shown.interval and shown.interval.low,
@@ -168,17 +170,6 @@ def _directed(judged: ContrastVerdict, direction: Direction | None) -> ContrastV
     clear = all(end is not None and abs(end) > judged.margin for end in ends)
     size: Size = "clear" if clear else "open"
     return judged.model_copy(update={"says": "less", "size": size})
-
-
-def _judged(verdict: Verdict, pair: Pair) -> ContrastVerdict | None:
-    designs: Mapping[str, DesignVerdict] = {each.name: each for each in verdict.designs}
-    contrasts = designs[pair.name].contrasts if pair.name in designs else []
-    return next((each for each in contrasts if each.name == pair.contrast.name), None)
-
-
-def _tests(verdict: Verdict) -> int:
-    """Return the number of primary contrasts of a verdict."""
-    return sum(c.primary for design in verdict.designs for c in design.contrasts)
 
 
 def relation(judged: ContrastVerdict, direction: Direction | None) -> Relation:

@@ -39,26 +39,20 @@ def standings(
 
 
 def _standing(norm: str, reached: Mapping[str, set[str]]) -> Standing:
-    above = {other for other, below in reached.items() if norm in below}
-    cycle = (reached[norm] & above) - {norm}
-    better, worse = reached[norm] - cycle - {norm}, above - cycle - {norm}
-    place: Place = "undecided"
-    if worse:
-        place = "behind"
-    elif cycle:
-        place = "contradictory"
-    elif better:
-        place = "ahead"
+    above = {other for other, below in reached.items() if norm in below} - {norm}
+    below = reached[norm] - {norm}
+    better, worse, cycle = below - above, above - below, above & below
+    place: Place = "ahead" if better else "undecided"
+    if worse or cycle:
+        place = "behind" if worse else "contradictory"
     return Standing(place, *(tuple(sorted(each)) for each in (better, worse, cycle)))
 
 
 def _reachable(start: str, below: Mapping[str, set[str]]) -> set[str]:
     """Return all norms that a chain of contrasts leads to."""
     reached: set[str] = set()
-    todo = list(below[start])
+    todo = {*below[start]}
     while todo:
-        norm = todo.pop()
-        if norm not in reached:
-            reached.add(norm)
-            todo += below[norm]
+        reached |= todo
+        todo = {other for norm in todo for other in below[norm]} - reached
     return reached

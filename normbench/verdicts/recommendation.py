@@ -5,9 +5,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 from normbench.verdicts.conditions import Condition, TaskKind
-from normbench.verdicts.design import Says, Scale
+from normbench.verdicts.design import Scale
 from normbench.verdicts.preferences import Standing
-from normbench.verdicts.verdict import Decision, Size
+from normbench.verdicts.verdict import Size
 from normbench.verdicts.wording import difference_text
 
 Direction = Literal["better", "worse"]
@@ -63,9 +63,7 @@ class Evidence(_Reported):
     other_condition: Condition | None
     relation: Relation
     leans: Direction | None
-    decision: Decision
     size: Size | None
-    says: Says
     scale: Scale
     effect: float | None
     low: float | None
@@ -75,42 +73,26 @@ class Evidence(_Reported):
     n: int
     caveats: list[str]
 
-    @property
-    def open(self) -> bool:
-        """Whether a difference may be within the margin, or beyond it."""
-        return self.size == "open"
-
-    @property
-    def estimate(self) -> str:
-        """The effect, such as "-4.12 points"."""
+    def numbers(self, *, interval: bool = True) -> str:
+        """Return the effect, such as "-4.12 points [-4.42, -3.83]"."""
         if self.effect is None:
             return "no number"
-        return difference_text(self.effect, None, self.scale, self.metric)
-
-    @property
-    def numbers(self) -> str:
-        """The effect with its interval, such as "-4.12 points [-4.42, -3.83]"."""
-        if self.effect is None or self.low is None or self.high is None:
-            return self.estimate
-        ends = self.low, self.high
+        ends = None
+        if interval and self.low is not None and self.high is not None:
+            ends = self.low, self.high
         return difference_text(self.effect, ends, self.scale, self.metric)
 
     def turned(self) -> Self:
         """Return the same contrast of `other` against `norm`."""
-
-        def minus(value: float | None) -> float | None:
-            return None if value is None else -value
-
+        numbers = {"effect": self.effect, "low": self.high, "high": self.low}
         return self.model_copy(
             update={
                 "norm": self.other,
                 "other": self.norm,
                 "relation": TURNED.get(self.relation, self.relation),
                 "leans": self.leans and TURNED[self.leans],
-                "effect": minus(self.effect),
-                "low": minus(self.high),
-                "high": minus(self.low),
             }
+            | {key: None if n is None else -n for key, n in numbers.items()}
         )
 
 

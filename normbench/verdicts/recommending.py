@@ -52,10 +52,10 @@ def recommend(
     `default` tells that the batch size is the default of the task.
     """
     registered = {
-        name: [pair for pair in pairs_of(claim, config_dir) if pair.task == task]
+        name: of_claim
         for name, claim in claims.items()
+        if (of_claim := [p for p in pairs_of(claim, config_dir) if p.task == task])
     }
-    registered = {name: of_claim for name, of_claim in registered.items() if of_claim}
     valid = {
         name: verdict
         for name in registered
@@ -63,23 +63,22 @@ def recommend(
         and verdict.registration == registration_hash(claims[name])
     }
     everything = [pair for of_claim in registered.values() for pair in of_claim]
-    judged = [
+    tested = [
         (pair, found)
         for pair in everything
         if pair.claim in valid and (found := evidence_of(valid[pair.claim], pair))
     ]
-    evidence = [each for _, each in judged]
+    evidence = [found for _, found in tested]
     pairs, placed = _ordered(_comparisons(evidence, asked), evidence)
-    sensitivity = [
-        each for norm in placed for each in _sensitivity(norm, evidence, asked)
-    ]
-    unmeasured = _unmeasured([pair for pair in everything if pair.claim not in valid])
-    contenders = _contenders(pairs, placed, unmeasured)
-    norms = {
-        norm for pair in everything for norm in (pair.first.norm, pair.second.norm)
-    }
+    contenders = _contenders(
+        pairs, placed, _unmeasured(p for p in everything if p.claim not in valid)
+    )
+    norms = {norm for pair in everything for norm in pair.norms}
     names = usual_names(sorted(norms | {each.norm for each in own}), task)
+    sensitivity = [e for norm in placed for e in _sensitivity(norm, evidence, asked)]
     near = [each for pair in pairs if not pair.far for each in pair.evidence]
+    used = {each.claim for each in near + sensitivity}
+    templates = [pair for pair, _ in tested] or everything
     return Recommendation(
         task=task,
         asked=asked,
@@ -89,18 +88,10 @@ def recommend(
         standings=placed,
         sensitivity=sensitivity,
         own=list(own),
-        gaps=[
-            *gaps_of_claims(registered, verdicts, valid),
-            *gaps_of_pairs(pairs, contenders, names),
-        ],
-        experiment=experiment(
-            contenders, asked, [pair for pair, _ in judged] or everything, valid
-        ),
-        notes=[
-            f"{name}: {caveat}"
-            for name in sorted({each.claim for each in (*near, *sensitivity)})
-            for caveat in valid[name].caveats
-        ],
+        gaps=gaps_of_claims(registered, verdicts, valid)
+        + gaps_of_pairs(pairs, contenders, names),
+        experiment=experiment(contenders, asked, templates, valid),
+        notes=[f"{name}: {c}" for name in sorted(used) for c in valid[name].caveats],
     )
 
 
@@ -259,6 +250,6 @@ def _unmeasured(pairs: Iterable[Pair]) -> list[str]:
     """Return the norms of pairs without a verdict, the most frequent first."""
     counts: dict[str, int] = {}
     for pair in pairs:
-        for norm in {pair.first.norm, pair.second.norm}:
+        for norm in pair.norms:
             counts[norm] = counts.get(norm, 0) + pair.two_norms
     return sorted(counts, key=lambda norm: (-counts[norm], norm))[:MAX_CONTENDERS]

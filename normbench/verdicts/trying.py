@@ -35,7 +35,7 @@ def experiment(
         templates,
         key=lambda each: (
             sum(each.condition.factors(asked)),
-            -len({each.first.norm, each.second.norm} & {*norms}),
+            -len(each.norms & {*norms}),
             len(each.first.rest),
         ),
     )
@@ -53,7 +53,8 @@ def experiment(
         words += ["--gate", f"{design.gate.below:g}"]
     if margin := _margin(pair, verdicts.get(pair.claim)):
         words += ["--margin", margin]
-    seconds = design.seconds * _steps(pair, asked)
+    # A smaller batch has more steps; a larger one is not assumed to be faster.
+    seconds = design.seconds * max(1.0, pair.condition.batch_size / asked.batch_size)
     needed = len(norms) * RACE_RUNS * seconds / CORES / 60
     minutes = STEP * ceil(needed / STEP)
     words += ["--minutes", str(minutes)]
@@ -64,14 +65,6 @@ def experiment(
         seconds=seconds,
         claim=pair.claim,
     )
-
-
-def _steps(pair: Pair, asked: Condition) -> float:
-    """Return how much longer a run takes at a smaller batch size, as it has more steps.
-
-    At a larger batch size, a run is not assumed to be shorter.
-    """
-    return max(1.0, pair.condition.batch_size / asked.batch_size)
 
 
 def _margin(pair: Pair, verdict: Verdict | None) -> str:

@@ -43,8 +43,8 @@ def as_json(*arguments: str) -> list[dict[str, Any]]:
         (["--task", "image"], "--task image is unknown; did you mean 'images'?"),
         (["--results", "absent"], "--results absent is not a folder"),
         (["--task", "audio"], "--task audio is unknown; known: images, style, text"),
-        (["--batch-size", "0"], "--batch-size 0: give a number of samples, 1 or more"),
-        (["--samples-per-statistic", "-1"], "give a number of samples, 1 or more"),
+        (["--batch-size", "0"], "'--batch-size': Input should be greater"),
+        (["--samples-per-statistic", "-1"], "should be greater than or equal to 1"),
         (
             ["--batch-size", "4", "--samples-per-statistic", "8"],
             "--samples-per-statistic 8 does not divide the batch size of 4 (images); "

@@ -128,10 +128,10 @@ def test_a_decided_contrast_puts_two_norms_in_order() -> None:
     assert (pair.norm, pair.other) == ("norm=batch", "norm=group")
     assert (pair.summary, pair.far, pair.variants) == ("better", False, False)
     (evidence,) = pair.evidence
-    assert evidence.numbers == "-4.12 points [-4.42, -3.83]"
+    assert evidence.numbers() == "-4.12 points [-4.42, -3.83]"
     assert (evidence.relation, evidence.size) == ("better", "clear")
     turned = evidence.turned()
-    assert turned.numbers == "+4.12 points [+3.83, +4.42]"
+    assert turned.numbers() == "+4.12 points [+3.83, +4.42]"
     assert (turned.norm, turned.relation) == ("norm=group", "worse")
     assert turned.turned() == evidence
     assert made.notes == ["made-up: a caveat"]

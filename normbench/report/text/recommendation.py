@@ -19,6 +19,7 @@ from normbench.verdicts.recommendation import (
     Summary,
 )
 
+COLUMNS = ("norm", "against", "result", "batch size", "claim")
 MAX_NAMES = 3
 """Data sets that a cell names; of more, it says how many they are."""
 RELATIONS: dict[Relation, str] = {
@@ -77,9 +78,16 @@ def sections(recommendation: Recommendation) -> Iterator[Section]:
     ]
     if variants:
         yield Section("Variants of one norm", items=variants)
+    near = [
+        each for pair in recommendation.pairs if not pair.far for each in pair.evidence
+    ]
+    near += recommendation.sensitivity
+    caveats = {f"{each.claim}: {but}" for each in near for but in each.caveats}
+    if caveats:
+        yield Section("Caveats", items=sorted(caveats))
     shown = [*(cell for row in rows for cell in row.values()), *sensitive, *variants]
     if shown:
-        yield Section(text=_legend(" ".join(shown), recommendation))
+        yield Section(text=_legend(" ".join(shown), near))
     if own := [_own(own, names[own.norm]) for own in recommendation.own]:
         yield Section("Your runs (no part in the order)", items=own)
     if recommendation.gaps:
@@ -142,12 +150,19 @@ def _decided(
 def _clause(
     summary: Summary, norm: str, pairs: Sequence[Comparison], names: Mapping[str, str]
 ) -> str:
-    """Return what is said of one norm against others with the same summary."""
-    others = [names[pair.other] for pair in pairs]
+    """Return what is said of one norm against others with the same summary.
+
+    If a norm is better on some data sets only, these are named.
+    """
+    others = []
+    for pair in pairs:
+        by_data = _by_data(pair.evidence).items()
+        better = [d for d, found in by_data if "better" in {e.relation for e in found}]
+        some = summary == "better" and len(better) < len(by_data)
+        others.append(names[pair.other] + (f" (on {_names(better)})" if some else ""))
     if summary == "better":
-        errors = any(_is_error(e) for pair in pairs for e in pair.evidence)
+        errors = any(_is_error(each) for pair in pairs for each in pair.evidence)
         verb = "makes fewer errors" if errors else "has a lower loss"
-        others = [name + _on(pair) for name, pair in zip(others, pairs, strict=True)]
         return f"{norm} {verb} than {_and(others)}"
     if summary == "no worse":
         return f"{norm} is not worse than {_and(others)} by the margin"
@@ -156,42 +171,28 @@ def _clause(
     return f"the results for {norm} against {_and(others)} disagree"
 
 
-def _on(pair: Comparison) -> str:
-    """Return the data sets on which the first norm is better, "" if these are all."""
-    by_data = _by_data(pair.evidence)
-    better = [
-        data
-        for data, of_data in by_data.items()
-        if any(each.relation == "better" for each in of_data)
-    ]
-    return "" if len(better) == len(by_data) else f" (on {_names(better)})"
-
-
 def _row(pair: Comparison, recommendation: Recommendation) -> dict[str, str]:
     """Return the row of a pair, without intervals."""
     where = conditions_text(each.condition for each in pair.evidence)
-    return {
-        "norm": recommendation.names[pair.norm],
-        "against": recommendation.names[pair.other],
-        "result": _result(pair),
-        "batch size": where.replace("batch size ", ""),
-        "claim": ", ".join(dict.fromkeys(each.claim for each in pair.evidence)),
-    }
+    cells = (
+        recommendation.names[pair.norm],
+        recommendation.names[pair.other],
+        _result(pair),
+        where.replace("batch size ", ""),
+        ", ".join(dict.fromkeys(each.claim for each in pair.evidence)),
+    )
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def _chains(recommendation: Recommendation) -> Iterator[dict[str, str]]:
     """Yield rows of the pairs that are in order only through a third norm."""
+    names = recommendation.names
     direct = {frozenset((p.norm, p.other)) for p in recommendation.pairs if not p.far}
     for norm, standing in recommendation.standings.items():
         for other in standing.better_than:
             if frozenset((norm, other)) not in direct:
-                yield {
-                    "norm": recommendation.names[norm],
-                    "against": recommendation.names[other],
-                    "result": "better, by a chain of other rows",
-                    "batch size": "",
-                    "claim": "",
-                }
+                cells = names[norm], names[other], "better, by a chain of rows", "", ""
+                yield dict(zip(COLUMNS, cells, strict=True))
 
 
 def _result(pair: Comparison) -> str:
@@ -219,7 +220,9 @@ def _said(evidence: Sequence[Evidence], *, leaning: bool = False) -> str:
             new = says and (each.relation, each.leans) not in known
             if each in errors or not errors or new:
                 word = RELATIONS[each.relation] + _leaning(each)
-                number = each.estimate + (" (open)" if each.open else "")
+                number = each.numbers(interval=False) + (
+                    " (open)" if each.size == "open" else ""
+                )
                 loss = "" if _is_error(each) else "loss "
                 key = [*RELATIONS].index(each.relation), loss + word
                 parts.setdefault(key, {})[data] = "" if word else number
@@ -245,20 +248,13 @@ def _numbers(evidence: Sequence[Evidence]) -> list[str]:
     """Return a line for each data set, with intervals."""
     lines = []
     for data, of_data in _by_data(evidence).items():
-        first = of_data[0]
-        contrasts = "; ".join(
-            f"{each.metric} {each.numbers}, n {each.n}, {each.relation}"
-            + (", size open" if not RELATIONS[each.relation] and each.open else "")
-            + _leaning(each)
-            for each in of_data
-        )
-        buts = dict.fromkeys(but for each in of_data for but in each.caveats)
-        limits = "".join(f"; but {but}" for but in buts)
-        where = conditions_text([first.condition])
-        lines.append(
-            f"{data} (margin {first.margin_text}, {where}, {first.claim}): "
-            f"{contrasts}{limits}"
-        )
+        first, texts = of_data[0], []
+        for each in of_data:
+            text = f"{each.metric} {each.numbers()}, n {each.n}, {each.relation}"
+            known = RELATIONS[each.relation] or each.size != "open"
+            texts.append(text + ("" if known else ", size open") + _leaning(each))
+        at = f"margin {first.margin_text}, {conditions_text([first.condition])}"
+        lines.append(f"{data} ({at}, {first.claim}): {'; '.join(texts)}")
     return lines
 
 
@@ -272,12 +268,8 @@ def _sensitivity(recommendation: Recommendation) -> Iterator[str]:
         yield f"{recommendation.names[norm]} at {at}: {_said(list(group))} ({claim})"
 
 
-def _legend(shown: str, recommendation: Recommendation) -> str:
+def _legend(shown: str, evidence: Sequence[Evidence]) -> str:
     """Return what the numbers and words of the output `shown` mean."""
-    evidence = [
-        *(each for p in recommendation.pairs if not p.far for each in p.evidence),
-        *recommendation.sensitivity,
-    ]
     metrics = dict.fromkeys(each.metric for each in evidence if _is_error(each))
     metrics = metrics or dict.fromkeys(each.metric for each in evidence)
     margins = dict.fromkeys(each.margin_text for each in evidence)
@@ -315,20 +307,17 @@ def _and(texts: Sequence[str], last: str = "and") -> str:
 
 def _own(own: OwnRuns, name: str) -> str:
     """Return the mean of a user's runs, and whether the rate was tuned."""
-    mean = "no mean"
-    if own.mean is not None:
-        mean = f"{own.mean:.4f}"
-        if own.low is not None and own.high is not None:
-            mean = words.estimate(own.mean, own.low, own.high)
-    rate = f"lr {own.lr:g}, not tuned"
+    mean = "no mean" if own.mean is None else f"{own.mean:.4f}"
+    if own.mean is not None and own.low is not None and own.high is not None:
+        mean = words.estimate(own.mean, own.low, own.high)
+    rate = "not tuned"
     if own.tuned:
         rates = ", ".join(f"{lr:g}" for lr in own.rates)
-        rate = f"lr {own.lr:g}, the best of {rates} on validation data"
+        rate = f"the best of {rates} on validation data"
     elif len(own.rates) > 1:
         rate += f", one of {len(own.rates)} rates"
-    text = f"{own.data}, {name}: {own.metric} {mean}, n {own.n}, {rate}"
-    if own.failures:
-        text += f", {own.failures} failed"
-    if own.mixed:
-        text += f"; these runs differ in {', '.join(own.mixed)}"
-    return text
+    text = f"{own.data}, {name}: {own.metric} {mean}, n {own.n}, lr {own.lr:g}, {rate}"
+    text += f", {own.failures} failed" if own.failures else ""
+    return text + (
+        f"; these runs differ in {', '.join(own.mixed)}" if own.mixed else ""
+    )
