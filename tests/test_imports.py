@@ -176,7 +176,7 @@ def test_the_architecture_page_names_the_existing_packages() -> None:
         assert any(place.is_file() for place in places), path
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert packages == set(re.findall(r"^\| `(\w+)` \|", page, re.M))
-    assert packages | {"stats", "registry", "errors"} == {
+    assert packages | {"stats", "registry", "errors", "testing"} == {
         *BELOW,
         *(name for below in BELOW.values() for name in below),
     }
