@@ -28,7 +28,8 @@ def later():
 }
 PRINT_HASHES = """
 import json
-from normbench.config.user_modules import hashes, import_modules
+from normbench.config.user_modules import hashes
+from normbench.system.imports import import_modules
 import_modules(["mine"])
 print(json.dumps(hashes(("mine",))))
 """
