@@ -62,9 +62,11 @@ class Choice(BaseModel):
     @model_validator(mode="after")
     def _check_integers(self) -> "Choice":
         for key, value in self.options.items():
-            for number in value.values() if isinstance(value, dict) else (value,):
-                if isinstance(number, int) and abs(number) > MAX_INT:
-                    raise ValueError(f"{key} is a number of more than 16 digits")
+            inner = {"": value} if not isinstance(value, dict) else value
+            for name, item in inner.items():
+                if isinstance(item, int) and abs(item) > MAX_INT:
+                    where = f"{key}.{name}" if name else key
+                    raise ValueError(f"{where} is a number of more than 16 digits")
         return self
 
 

@@ -10,10 +10,12 @@ import yaml
 from normbench.config.choices import choices, description, groups
 from normbench.config.composition import compose, resolve
 from normbench.config.identity import ADDED_LATER, run_id
+from normbench.config.saved import compose_from
 from normbench.config.schema import NOT_HASHED, Evaluation, RunConfig
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError
 from normbench.norms.base import REGISTRY as NORMS
+from normbench.records.query import flat
 from normbench.tasks.base import REGISTRY as TASKS
 
 
@@ -214,3 +216,25 @@ def test_a_config_without_the_sections_that_were_added_later_is_valid() -> None:
     assert run_id(old) == run_id(config)
     with pytest.raises(RequestError, match=r"checkpoint\.every"):
         compose(["checkpoint.every=0"])
+
+
+def test_arguments_of_a_factory_need_no_place_in_the_yaml(tmp_path: Path) -> None:
+    plain = compose(["task=module", "tracker=none"])
+    words = ["task.model_options.width=4", "+task.model_options.bias=true"]
+    config = compose(["task=module", "tracker=none", *words])
+    assert config.task.options["model_options"] == {"width": 4, "bias": True}
+    assert run_id(config) != run_id(plain)
+    saved = tmp_path / "config.yaml"
+    saved.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    changed = compose_from(saved, ["task.model_options.width=8"])
+    assert changed.task.options["model_options"] == {"width": 8, "bias": True}
+    flat_config = flat(config)
+    assert flat_config["task.model_options.width"] == 4
+    assert "task.model_options" not in flat_config
+    for wrong in ("width=[1]", "width={a:1}", "width=12345678901234567"):
+        with pytest.raises(RequestError, match="width"):
+            compose(["task=module", f"task.model_options.{wrong}"])
+    with pytest.raises(RequestError, match=r"task\.modle_options is not a key"):
+        compose(["task=module", "task.modle_options=1"])
+    with pytest.raises(RequestError, match="data=photographs gives Photographs"):
+        compose(["task=module", "data=photographs"])
