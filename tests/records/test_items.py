@@ -175,7 +175,8 @@ def test_a_run_saves_what_its_metrics_are_the_means_of(
         assert set(read.values) == {"correct", "loss"}
         assert (~read.values["correct"]).mean() == metrics["test/error"]
         mean = read.values["loss"].mean()
-        assert mean == pytest.approx(metrics["test/loss"], rel=5e-3)
+        # Losses that are nearly equal are all rounded to the same side.
+        assert mean == pytest.approx(metrics["test/loss"], rel=items.STEP / 2)
     assert (folder / items.ITEMS).stat().st_size < 8000
 
 
