@@ -24,6 +24,7 @@ class Pictures(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, images):
+        print("called")
         x = torch.relu(self.bn(self.first(images)))
         x = torch.relu(self.gn(self.second(x)))
         return self.head(x.mean((2, 3)))

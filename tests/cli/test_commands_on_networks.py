@@ -11,6 +11,7 @@ from records_made import a_record, written
 from user_networks_made import NETWORKS
 
 from normbench.system.imports import added_modules
+from normbench.training import network
 
 MODEL = "task.model=made_nets:Pictures"
 TINY = ["budget.max_steps=2", "batch_size=8", "tracker=none", "device=cpu"]
@@ -31,6 +32,7 @@ def forget() -> None:
     """Forget the user's module, as a new process would."""
     sys.modules.pop("made_nets", None)
     added_modules.pop("made_nets", None)
+    network._checked.clear()
 
 
 def test_a_sweep_trains_a_network_with_several_norms_on_two_workers(

@@ -2,9 +2,12 @@
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from normbench.errors import Incompatible, RequestError
@@ -34,7 +37,12 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         arguments = masks(self.mask_name, mask)
-        output: Any = self.network(x, **arguments)
+        output: Any
+        if torch.compiler.is_compiling():  # redirect_stdout would break the graph
+            output = self.network(x, **arguments)
+        else:
+            with redirect_stdout(sys.stderr):  # --json prints to standard output
+                output = self.network(x, **arguments)
         logits = output if isinstance(output, Tensor) else getattr(output, "logits", 0)
         if not isinstance(logits, Tensor) or logits.shape != (len(x), self.classes):
             raise RequestError(self._wrong_output(output, logits, len(x)))
