@@ -35,6 +35,7 @@ def forget() -> None:
     network._checked.clear()
 
 
+@pytest.mark.slow
 def test_a_sweep_trains_a_network_with_several_norms_on_two_workers(
     invoke: Command,
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_sweep_trains_a_network_with_several_norms_on_two_workers(
     assert cells == {4: 1, 8: 1, None: 4}
 
 
+@pytest.mark.slow
 def test_two_norms_in_a_network_are_compared(invoke: Command) -> None:
     arms = ["--arm", "norm=keep", "--arm", "norm=group norm.num_groups=2"]
     options = ["--seeds", "6", "--rates", "0.1", "--gate", "0.99", "--workers", "2"]
