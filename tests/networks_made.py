@@ -61,6 +61,21 @@ class Tagger(nn.Module):
         return output
 
 
+class Encoder(nn.Module):
+    """A Transformer of torch over token ids with a mask, which has a fast path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, 0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        x = self.embedding(ids)
+        output: Tensor = self.encoder(x, src_key_padding_mask=~mask)
+        return output
+
+
 class ManyNorms(nn.Module):
     """A layer of each kind of torch that normalizes, on images (N, 8, 4, 4)."""
 

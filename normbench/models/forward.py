@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from normbench.models.layers import layers
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """The arguments of a forward: one tensor, a tuple of them, or a dict by their names."""
+
+Model = TypeVar("Model", bound=nn.Module)
 
 FUNCTIONS = ("batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm")
 """The functions of torch.nn.functional that normalize."""
@@ -50,9 +52,31 @@ def moved(example: Example, device: str) -> Example:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Run the user's code: what it prints is dropped, and random states are kept."""
-    with torch.random.fork_rng(devices=[]), redirect_stdout(io.StringIO()):
-        yield
+    """Run the user's code: what it prints is dropped, and random states are kept.
+
+    torch's fast path of Transformer layers, which calls no norm, is off meanwhile.
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng(devices=[]), redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+USERS_ERRORS = (Exception, SystemExit)
+"""What the user's code can raise: anything, and it may call sys.exit."""
+
+
+def copied_model(model: Model) -> Model:
+    """Return a deep copy of a model. Raises RequestError if it cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # the user's classes can raise anything
+        raise RequestError(
+            f"{type(model).__name__} cannot be copied: {one_line(error)}"
+        ) from error
 
 
 @dataclass
@@ -94,12 +118,11 @@ def observe(model: nn.Module, example: Example, device: str = "cpu") -> Observat
     Raises RequestError if the forward fails; the message names the layer that failed
     and the shapes that it got.
     """
-    try:
-        copied = copy.deepcopy(model).to(device)
-    except Exception as error:  # the user's classes can raise anything
+    if isinstance(model, torch.jit.ScriptModule):
         raise RequestError(
-            f"{type(model).__name__} cannot be copied to {device}: {one_line(error)}"
-        ) from error
+            "a scripted module cannot be examined; pass the module before torch.jit"
+        )
+    copied = copied_model(model).to(device)
     example = moved(example, device)
     with quietly():
         try:
@@ -108,7 +131,7 @@ def observe(model: nn.Module, example: Example, device: str = "cpu") -> Observat
             if not model.training:
                 raise
             reason = str(error)
-        copied = copy.deepcopy(model).to(device).eval()
+        copied = copied_model(model).to(device).eval()
         for _, module, _ in layers(copied):
             module.train()
         try:
@@ -125,7 +148,7 @@ def _observe(model: nn.Module, example: Example) -> Observation:
     with watch, torch.enable_grad():
         try:
             output = call(model, example)
-        except Exception as error:  # the user's code can raise anything
+        except USERS_ERRORS as error:
             raise RequestError(watch.failure(error)) from error
     losses = [x.float().square().mean() for x in tensors(output) if x.requires_grad]
     if losses:
@@ -171,7 +194,8 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         name = getattr(func, "__name__", "")
         if name in FUNCTIONS and not self.inside:
-            text = f"{self.running[-1] if self.running else ''}: {name}"
+            place = (self.running[-1] if self.running else "") or "the model"
+            text = f"{name} in {place}"
             if text not in self.observation.functional:
                 self.observation.functional.append(text)
         return func(*args, **(kwargs or {}))
@@ -214,7 +238,7 @@ class _Watch(TorchFunctionMode):
         tensor, name = self.makers.get(id(x), (None, None))
         return name if tensor is x else None
 
-    def failure(self, error: Exception) -> str:
+    def failure(self, error: BaseException) -> str:
         """Return a message that names the innermost module that failed."""
         if not self.running:
             return (

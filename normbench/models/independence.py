@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from normbench.errors import RequestError
-from normbench.models.forward import Example, call, one_line, quietly, tensors
+from normbench.models.forward import (
+    USERS_ERRORS,
+    Example,
+    call,
+    copied_model,
+    one_line,
+    quietly,
+    tensors,
+)
 from normbench.models.layers import layers
 
 Of = Literal["other_samples", "pads", "surroundings"]
@@ -75,7 +83,7 @@ def leak(
             before, after = _run(copied, given), _run(copied, other)
         except RequestError:
             raise
-        except Exception as error:  # the user's code can raise anything
+        except USERS_ERRORS as error:
             if dtype is torch.float32:
                 raise RequestError(f"the forward fails: {one_line(error)}") from error
             continue
@@ -92,7 +100,7 @@ class _Run:
 
 
 def _prepared(model: nn.Module, mode: Mode, dtype: torch.dtype) -> nn.Module:
-    copied = copy.deepcopy(model).cpu().to(dtype).eval()
+    copied = copied_model(model).cpu().to(dtype).eval()
     if mode == "train":
         for _, module, _ in layers(copied):
             module.train()
@@ -120,6 +128,8 @@ def _run(model: nn.Module, example: Example) -> _Run:
         outputs = tensors(call(copied, example))
     if not outputs:
         raise RequestError("the model returns no tensor in floating point")
+    if not all(output.isfinite().all() for output in outputs):
+        raise RequestError("the model returns values that are not finite")
     return _Run(outputs, norms)
 
 
@@ -234,7 +244,13 @@ def _compare(before: _Run, after: _Run, of: Of, mode: Mode, tolerance: float) ->
             )
         change = change_of_norms
     else:
-        change = max(map(_moved_output, *_cut(before, after, of)), default=0.0)
+        compared = _cut(before, after, of)
+        if not compared[0]:
+            raise RequestError(
+                "no output has an axis of samples (or of tokens, for pads), so that it "
+                "cannot be compared"
+            )
+        change = max(map(_moved_output, *compared), default=0.0)
     return Leak(of, mode, change, change > tolerance, first)
 
 
@@ -252,6 +268,8 @@ def _cut(before: _Run, after: _Run, of: Of) -> tuple[list[Tensor], list[Tensor]]
     pairs = zip(before.outputs, after.outputs, strict=True)
     cut = []
     for x, y in pairs:
+        if x.dim() == 0:
+            continue
         if of == "other_samples":
             x, y = x[:1], y[:1]
         elif x.dim() > 1 and y.shape != x.shape:

@@ -113,7 +113,7 @@ def _findings(
     found += [_leak_finding(measured) for measured in leaks if measured.leaks]
     if not any(finding.level in ("error", "warning") for finding in found):
         layers = "1 norm layer" if len(rows) == 1 else f"{len(rows)} norm layers"
-        found.append(Finding("ok", "norms", f"{layers}, and no problem was seen"))
+        found.append(Finding("ok", "norms", f"{layers}, without an error or a warning"))
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 

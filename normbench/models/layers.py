@@ -62,10 +62,15 @@ def layers(model: nn.Module) -> Iterator[tuple[str, nn.Module, Layer]]:
     name. The parts of a norm are not yielded.
     """
     inside: str | None = None
+    quantized: str | None = None
     for name, module in model.named_modules():
         if inside is not None and name.startswith(inside):
             continue
+        if type(module).__module__.startswith("torch.ao."):
+            quantized = f"{name}." if name else ""
         layer = describe(module)
+        if layer is not None and quantized is not None and name.startswith(quantized):
+            layer = Layer("unknown", layer.channels)  # its owner reads its tensors
         if layer is not None:
             inside = f"{name}."
             yield name, module, layer
@@ -184,6 +189,8 @@ _BASES = {
 def _by_name(module: nn.Module) -> Layer | None:
     """Return the description of a layer of another base class by its name."""
     name = type(module).__name__
+    if type(module).__module__.startswith("torch.nn.utils."):
+        return None  # a parametrization of a weight
     weight = getattr(module, "weight", None)
     eps = getattr(module, "eps", getattr(module, "variance_epsilon", None))
     options: dict[str, Value] = {} if not isinstance(eps, float) else {"eps": eps}

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from normbench.errors import RequestError, did_you_mean
-from normbench.models.forward import one_line, quietly
+from normbench.models.forward import USERS_ERRORS, one_line, quietly
 from normbench.system.imports import COLLECTIONS as COLLECTIONS
 from normbench.system.imports import added_modules
 from normbench.system.imports import module_of as module_of
@@ -43,7 +43,7 @@ def load(model: str, options: Mapping[str, Any] | None = None) -> nn.Module:
             built = factory(**arguments)
         except RequestError:
             raise
-        except Exception as error:  # the user's code can raise anything
+        except USERS_ERRORS as error:
             raise RequestError(f"{where} fails: {one_line(error)}") from error
     if not isinstance(built, nn.Module):
         raise RequestError(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from normbench.errors import Incompatible
 from normbench.models.layers import Layer
@@ -51,6 +52,10 @@ def reason_to_leave(module: nn.Module, layer: Layer, norm: str) -> str:
         return f"{kind} stands beside another norm and does not replace one"
     if norm == "keep" and layer.difference:
         return f"no norm equals {kind}: {layer.difference}"
+    if is_parametrized(module):
+        return f"the parameters of {kind} are parametrized"
+    if layer.kind == "local_response":
+        return f"{kind} does not know its number of channels"
     if layer.channels is None and channels_of(module) is None:
         return f"{kind} has no channels yet; call the model once first"
     return ""
@@ -165,6 +170,7 @@ def adopt(
     # In some layers the gain is 1 + weight.
     offset = int(_unit_offset(layer.options)) - int(_unit_offset(options))
     state: dict[str, Tensor] = {}
+    shared: dict[str, Tensor] = {}
     for key, value in old.items():
         is_affine = key in ("weight", "bias")
         if (not keep_affine and is_affine) or not (same or is_affine):
@@ -174,9 +180,14 @@ def adopt(
                 notes.append(f"norm={made.name} has no {key}; its values are lost")
         elif not (same and is_lazy(new[key])) and not _same_shape(new[key], value):
             notes.append(f"{key} has another shape; its values are lost")
+        elif _can_share(value, new[key]) and not (offset and key == "weight"):
+            shared[key] = value
         elif not value.is_meta:
             state[key] = value.detach() + offset if key == "weight" else value
     made.load_state_dict(state, strict=False)
+    for key, parameter in shared.items():  # an optimizer goes on to train them
+        owner, _, name = key.rpartition(".")
+        setattr(made.get_submodule(owner), name, parameter)
     trainable = {key: p.requires_grad for key, p in module.named_parameters()}
     for key, parameter in made.named_parameters():
         if not is_lazy(parameter):  # whose trainability cannot be changed yet
@@ -186,6 +197,11 @@ def adopt(
     for key in _HOOKS:  # the new layer shares them, so that handles can remove them
         setattr(made, key, getattr(module, key))
     return notes
+
+
+def _can_share(old: Tensor, new: Tensor) -> bool:
+    """Return whether the new norm can have the parameter of the old layer itself."""
+    return isinstance(old, nn.Parameter) and isinstance(new, nn.Parameter)
 
 
 def _same_shape(a: Tensor, b: Tensor) -> bool:

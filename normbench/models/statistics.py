@@ -20,7 +20,9 @@ from normbench.norms.evaluation import recompute_statistics, use_batch_statistic
 Batches = Iterable[Any]
 """Batches that can be iterated several times, such as a DataLoader or a list.
 
-A batch is the arguments of a forward, or a tuple or list (arguments, targets)."""
+A batch is a tuple or list (arguments, targets, ...), of which the arguments count, or
+the arguments alone. These are a tensor, a dict by name, or a tuple inside of the batch:
+((ids, mask), targets)."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,14 @@ def recalibrate(model: nn.Module, batches: Batches) -> None:
     For torch's BatchNorm this is torch.optim.swa_utils.update_bn, and for the norms of
     this package `recompute_statistics`. Only norms are in training mode meanwhile, so
     that no dropout interferes. Source: Wu & Johnson 2021. Raises RequestError without a
-    batch; then the model is unchanged.
+    batch. After an error, the model is as it was.
     """
     batches = iter(batches)
     first = next(batches, None)
     if first is None:
         raise RequestError("recalibrate needs at least one batch")
     modes = {module: module.training for module in model.modules()}
+    before = copy.deepcopy(dict(model.named_buffers()))
     foreign = [
         module
         for module in model.modules()
@@ -81,7 +84,12 @@ def recalibrate(model: nn.Module, batches: Batches) -> None:
         def forward(batch: Any) -> None:
             call(model, arguments(batch))
 
-        recompute_statistics(forward, [model], _chained(first, batches))
+        with quietly():
+            recompute_statistics(forward, [model], _chained(first, batches))
+    except BaseException:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(before[name])
+        raise
     finally:
         for norm, momentum in zip(foreign, momenta, strict=True):
             norm.momentum = momentum
@@ -177,9 +185,7 @@ def _score(model: nn.Module, batches: Iterable[Any]) -> tuple[float, float, int]
 
 def arguments(batch: Any) -> Any:
     """Return the arguments of the forward in a batch."""
-    if targets(batch) is not None:
-        return batch[0]
-    return tuple(batch) if isinstance(batch, list) else batch
+    return batch[0] if isinstance(batch, tuple | list) else batch
 
 
 def targets(batch: Any) -> Tensor | None:

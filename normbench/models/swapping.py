@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.errors import RequestError
-from normbench.models.forward import Example, call, quietly
+from normbench.models.forward import Example, call, copied_model, quietly
 from normbench.models.layers import Layer, layers
 from normbench.models.replacement import (
     AUTO_RULE,
@@ -18,6 +18,7 @@ from normbench.models.replacement import (
     reason_to_leave,
     replacement,
 )
+from normbench.norms.base import Norm
 
 Where = str | Callable[[str, nn.Module], bool]
 """Which norms to swap: a regular expression for a part of their names, or a predicate
@@ -36,16 +37,30 @@ class SwapReport:
     layers: list[SwappedLayer]
     left: dict[str, str]
     rule: str = ""
-    _old: list[tuple[str, nn.Module]] = field(default_factory=list, repr=False)
+    _old: list[tuple[str, nn.Module, nn.Module]] = field(
+        default_factory=list, repr=False
+    )
+    _fast_paths: list[tuple[nn.Module, str, object]] = field(
+        default_factory=list, repr=False
+    )
 
     def undo(self) -> nn.Module:
         """Put the layers of before the swap back into `model`, and return it.
 
-        They have their own values: training after the swap did not change them.
+        Parameters that old and new layers share keep their values, and running
+        statistics are those of before the swap. Raises RequestError if a later swap
+        replaced a norm of this one; undo that swap first.
         """
-        for name, module in self._old:
+        for name, _, made in self._old:
+            if self.model.get_submodule(name) is not made:
+                raise RequestError(
+                    f"a later swap replaced layer {name}; undo that swap first"
+                )
+        for name, module, _ in self._old:
             self.model = put(self.model, name, module)
-        self._old = []
+        for module, attribute, value in self._fast_paths:
+            setattr(module, attribute, value)
+        self._old, self._fast_paths = [], []
         return self.model
 
     def drift(self, example: Example) -> dict[str, float]:
@@ -106,17 +121,20 @@ def swap(
     channels in the last axis, and `layer_sample` for others. A new norm has the name,
     hooks, device, dtype, training mode and trainability of the old layer, and applies
     the same activation if the old layer had one. With `keep_affine` it has the same
-    gain and bias. It has the same epsilon and momentum unless `options` set them. If
-    the old layer computes the same function, the running statistics are kept too.
+    gain and bias: the parameters themselves, so that an optimizer goes on to train
+    them. It has the same epsilon and momentum unless `options` set them. If the old
+    layer computes the same function, it has a copy of the running statistics too.
 
     `num_groups="auto"` chooses the groups by `AUTO_RULE`. With `in_place=False`, a copy
-    of the model is changed. Either all layers are swapped, or the model stays as it is.
+    of the model is changed. If the model itself is the norm, the new one is in the
+    report only. After an error, the model is as it was. Layers that cannot be swapped
+    are in `left` of the report, with the reason.
 
     Raises RequestError if no layer matches, if a name or an option is unknown, or if a
     layer cannot be swapped; the message names the layer.
     """
     if not in_place:
-        model = copy.deepcopy(model)
+        model = copied_model(model)
     new: list[tuple[str, nn.Module]] = []
     swapped: list[SwappedLayer] = []
     left: dict[str, str] = {}
@@ -135,11 +153,11 @@ def swap(
             raise type(error)(f"layer {name or 'the model'}: {error}") from None
         new.append((name, made))
         swapped.append(details)
-    old = [(name, model.get_submodule(name)) for name, _ in new]
+    old = [(name, model.get_submodule(name), made) for name, made in new]
     for name, made in new:
         model = put(model, name, made)
     rule = AUTO_RULE if num_groups == "auto" else ""
-    return SwapReport(model, swapped, left, rule, old)
+    return SwapReport(model, swapped, left, rule, old, turn_off_fast_paths(model))
 
 
 def _selected(
@@ -168,6 +186,29 @@ def _selected(
             f"names are {names}{', ...' if len(every) > 5 else ''}"
         )
     return chosen
+
+
+def turn_off_fast_paths(model: nn.Module) -> list[tuple[nn.Module, str, object]]:
+    """Make Transformer layers of torch call their norms; return what was changed.
+
+    In evaluation without gradients, torch.nn.TransformerEncoderLayer may compute a
+    LayerNorm from the parameters of its norms instead of calling them, and
+    torch.nn.TransformerEncoder packs its input for that. The result has modules, names
+    of attributes, and their values before.
+    """
+    changed: list[tuple[nn.Module, str, object]] = []
+    for module in model.modules():
+        if not isinstance(module, nn.TransformerEncoder | nn.TransformerEncoderLayer):
+            continue
+        if not any(isinstance(child, Norm) for child in module.modules()):
+            continue
+        if isinstance(module, nn.TransformerEncoder):
+            attribute, value = "use_nested_tensor", False
+        else:  # without such an activation, torch takes the usual path
+            attribute, value = "activation_relu_or_gelu", False
+        changed.append((module, attribute, getattr(module, attribute)))
+        setattr(module, attribute, value)
+    return changed
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> nn.Module:

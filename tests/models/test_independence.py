@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks_made import Tagger, UNet
+from networks_made import Encoder, Tagger, UNet
 from torch import Tensor, nn
 
 from normbench.errors import RequestError
@@ -91,6 +91,35 @@ def test_examples_that_do_not_fit_are_refused() -> None:
         leak(UNet(), IMAGES[..., :4, :4], "surroundings", "eval")
     with pytest.raises(RequestError, match="other_samples, pads, surroundings"):
         leak(UNet(), IMAGES, "nothing", "eval")  # type: ignore[arg-type]  # on purpose
+
+
+class Constant(nn.Module):
+    """Returns NaN, or a number without an axis of samples."""
+
+    def __init__(self, value: float, whole: bool) -> None:
+        super().__init__()
+        self.value, self.whole = value, whole
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.norm(x) * self.value
+        return output.sum() if self.whole else output
+
+
+def test_outputs_that_cannot_be_compared_are_refused() -> None:
+    with pytest.raises(RequestError, match="not finite"):
+        assert_independent(Constant(float("nan"), False), torch.randn(3, 4))
+    with pytest.raises(RequestError, match="no output has an axis of samples"):
+        assert_independent(Constant(1.0, True), torch.randn(3, 4))
+
+
+def test_a_padded_transformer_of_torch_is_measured() -> None:
+    model = Encoder()
+    text = {"ids": TEXT["ids"], "mask": TEXT["attention_mask"]}
+    for _ in range(2):
+        assert_independent(model, text, of="pads")
+        assert_independent(model, text)
+        model.eval()
 
 
 def test_the_assertion_follows_the_mode_of_the_model_and_names_the_layer() -> None:

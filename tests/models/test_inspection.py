@@ -300,6 +300,13 @@ def test_a_model_that_needs_targets_in_training_is_examined_without_them() -> No
     assert "training forward" not in findings(NeedsTargets(), (IMAGES, [1]))
 
 
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
+def test_a_scripted_module_is_refused() -> None:
+    scripted = torch.jit.trace(nn.BatchNorm2d(3), IMAGES)
+    with pytest.raises(RequestError, match="scripted"):
+        normbench.inspect(scripted, IMAGES)
+
+
 class Impolite(nn.Module):
     """Prints, changes the random state and starts a thread in each forward."""
 

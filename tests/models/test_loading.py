@@ -35,6 +35,9 @@ def breaks():
 def gpu():
     return Net().to("cuda:7")
 
+def leaves():
+    raise SystemExit(0)
+
 def number():
     return 5
 
@@ -69,6 +72,7 @@ def test_a_factory_is_a_class_a_function_or_a_method(mine: str) -> None:
         ("Net", {"size": 3}, "unexpected keyword argument 'size'"),
         ("number", {}, "returns int, not a torch.nn.Module"),
         ("breaks", {}, "ValueError: broken on purpose"),
+        ("leaves", {}, "SystemExit: 0"),
         ("gpu", {}, r"gpu\(\) fails: "),
     ],
 )

@@ -58,6 +58,24 @@ def test_recalibrate_without_batches_changes_nothing() -> None:
     assert all(torch.equal(model.state_dict()[k], v) for k, v in before.items())
 
 
+def test_recalibrate_takes_the_first_part_of_a_batch_as_torch_does() -> None:
+    alone, paired = UNet(), UNet()
+    paired.load_state_dict(alone.state_dict())
+    normbench.recalibrate(alone, IMAGES)
+    normbench.recalibrate(paired, [[x, torch.rand(8)] for x in IMAGES])
+    for key, value in alone.state_dict().items():
+        torch.testing.assert_close(paired.state_dict()[key], value)
+
+
+def test_a_batch_that_fails_leaves_the_running_statistics() -> None:
+    model = UNet()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(RuntimeError):
+        normbench.recalibrate(model, [IMAGES[0], IMAGES[0][:, :1]])
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in before.items())
+    assert model.training
+
+
 def test_a_gap_closes_when_the_statistics_are_recomputed() -> None:
     model = classifier()
     (before,) = gaps(model, IMAGES)

@@ -6,8 +6,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from networks_made import ManyNorms, Tagger, UNet, dcgan, difference, randomised
+from networks_made import (
+    Encoder,
+    ManyNorms,
+    Tagger,
+    UNet,
+    dcgan,
+    difference,
+    randomised,
+)
 from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
 
 import normbench
 from normbench.errors import Incompatible, RequestError
@@ -219,3 +228,68 @@ def test_a_swap_works_on_the_meta_device() -> None:
     normbench.swap(model, "group", num_groups="auto")
     assert {p.device.type for p in model.parameters()} == {"meta"}
     assert model(torch.empty(2, 3, 16, 16, device="meta")).shape == (2, 2, 16, 16)
+
+
+MASK = torch.arange(7) < torch.tensor([[7], [5], [3], [6]])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("norm", ["keep", "group", "rms", "none", "batch"])
+def test_the_fast_path_of_torch_does_not_bypass_a_new_norm(norm: str) -> None:
+    torch.manual_seed(0)
+    model = Encoder().eval()
+    with torch.no_grad():
+        before = model(IDS, MASK)
+    options = {"num_groups": 4} if norm == "group" else {}
+    report = normbench.swap(model, norm, **options)
+    slow = model(IDS, MASK).detach()
+    with torch.no_grad():
+        fast = model(IDS, MASK)
+    assert difference(slow[MASK], fast[MASK]) < 1e-5
+    assert (difference(before[MASK], fast[MASK]) < 1e-5) == (norm == "keep")
+    report.undo()
+    with torch.no_grad():
+        assert torch.equal(model(IDS, MASK)[MASK], before[MASK])
+    assert model.encoder.use_nested_tensor
+
+
+def test_an_optimizer_made_before_the_swap_trains_the_new_norms() -> None:
+    model = UNet()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    normbench.swap(model, "group", num_groups=2)
+    before = model.down[1].weight.detach().clone()
+    model(IMAGES).square().mean().backward()
+    optimizer.step()
+    assert not torch.equal(model.down[1].weight, before)
+
+
+def test_a_copy_shares_no_parameter_with_the_model() -> None:
+    model = UNet()
+    copied = normbench.swap(model, "keep", in_place=False).model
+    assert not {id(p) for p in model.parameters()} & {
+        id(p) for p in copied.parameters()
+    }
+
+
+class Exponential(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.exp()
+
+
+def test_a_parametrized_norm_stays() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(4), nn.GroupNorm(2, 4))
+    register_parametrization(model[0], "weight", Exponential())
+    report = normbench.swap(model, "keep")
+    assert list(report.left) == ["0"] and "parametrized" in report.left["0"]
+    assert [layer.name for layer in report.layers] == ["1"]
+
+
+def test_swaps_are_undone_in_reverse_order() -> None:
+    model = UNet()
+    first = normbench.swap(model, "batch")
+    second = normbench.swap(model, "instance")
+    with pytest.raises(RequestError, match=r"later swap replaced layer down\.1"):
+        first.undo()
+    second.undo()
+    first.undo()
+    assert isinstance(model.down[1], nn.BatchNorm2d)

@@ -23,11 +23,13 @@ def decay_on_gains(rows: Rows, context: Context) -> Iterator[Finding]:
         for group in context.optimizer(model).param_groups
         if group.get("weight_decay", 0)
         for parameter in group["params"]
+        if parameter.requires_grad
     }
     hit = [
         row
         for row in rows
-        if any(id(p) in decayed for p in model.get_submodule(row.name).parameters())
+        if row.calls
+        and any(id(p) in decayed for p in model.get_submodule(row.name).parameters())
     ]
     if hit:
         yield Finding(

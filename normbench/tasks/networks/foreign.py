@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from normbench.errors import Incompatible, RequestError
 from normbench.models.layers import Layer, layers
 from normbench.models.replacement import reason_to_leave, replacement
-from normbench.models.swapping import put
+from normbench.models.swapping import put, turn_off_fast_paths
 from normbench.norms.base import REGISTRY, Norm
 from normbench.norms.factory import NormFactory
 from normbench.norms.ghost import Ghost
@@ -41,12 +41,18 @@ class Classifier(nn.Module):
         if torch.compiler.is_compiling():  # redirect_stdout would break the graph
             output = self.network(x, **arguments)
         else:
-            with redirect_stdout(sys.stderr):  # --json prints to standard output
-                output = self.network(x, **arguments)
+            output = self._call(x, arguments)
         logits = output if isinstance(output, Tensor) else getattr(output, "logits", 0)
         if not isinstance(logits, Tensor) or logits.shape != (len(x), self.classes):
             raise RequestError(self._wrong_output(output, logits, len(x)))
         return logits
+
+    def _call(self, x: Tensor, arguments: dict[str, Tensor]) -> Any:
+        try:
+            with redirect_stdout(sys.stderr):  # --json prints to standard output
+                return self.network(x, **arguments)
+        except SystemExit as error:  # which would end the program without a record
+            raise RuntimeError(f"{self.name} calls sys.exit({error.code})") from error
 
     def _wrong_output(self, output: object, logits: object, samples: int) -> str:
         kind = type(output).__name__
@@ -120,6 +126,7 @@ def with_norms(
     sentences = list(_sentences(every, left, chosen if factory.name != "keep" else ()))
     for name, module in new.items():
         network = put(network, name, module)
+    turn_off_fast_paths(network)
     return network, sentences
 
 
