@@ -16,6 +16,7 @@ PROBES_BY_TASK = {
     "cnn": [*EVERY_TASK, "regrouped"],
     "transformer": [*EVERY_TASK, "pad_statistics"],
     "style": [*EVERY_TASK, "style_leakage"],
+    "module": EVERY_TASK,
 }
 
 
