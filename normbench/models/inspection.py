@@ -67,8 +67,8 @@ def inspect(
 ) -> Report:
     """Return a report on every normalization layer of `model`.
 
-    `example` are the arguments of one training forward: a tensor, a tuple, or a dict by
-    name. The forward and the backward run once, on a copy of the model. `device` may be
+    `example` are the arguments of one forward: a tensor, a tuple, or a dict by name.
+    The forward and the backward run once, on a copy of the model in its mode. `device` may be
     "meta", on which only shapes are computed. `optimizer(model)` returns the optimizer
     of the training, `steps` is its number of steps, and `accumulate` the number of
     forwards per step: with them, more problems can be found. `data` are batches of
