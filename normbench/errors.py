@@ -65,10 +65,15 @@ def shortened(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:100]} .. {text[-20:]}"
 
 
+MAX_NAMES = 20
+"""An error lists at most this many names."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a clause with the names in `known` that are similar to `word`.
 
-    If no name is similar, the clause contains all of `known`.
+    If no name is similar, the clause contains the names in `known`, but of a long list
+    only the first MAX_NAMES.
     """
     names = sorted(known)
     spellings = [name for name in names if _is_spelling(word, name)]
@@ -76,7 +81,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     likely = list(dict.fromkeys([*spellings, *close]))[:3]
     if likely:
         return f"did you mean {' or '.join(repr(name) for name in likely)}?"
-    return f"known: {', '.join(names)}" if names else "there are none"
+    if not names:
+        return "there are none"
+    others = f" and {len(names) - MAX_NAMES} others" if len(names) > MAX_NAMES else ""
+    return f"known: {', '.join(names[:MAX_NAMES])}{others}"
 
 
 def _is_spelling(word: str, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.hooks import RemovableHandle
 
 from normbench.errors import RequestError
-from normbench.models.layers import layers
+from normbench.models.layers import describe, layers
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """The arguments of a forward: one tensor, a tuple of them, or a dict by their names."""
@@ -83,15 +84,16 @@ def copied_model(model: Model) -> Model:
 class Seen:
     """What a norm was seen doing in one forward.
 
-    `shape` is that of the input of its first call. `after` and `before` name the
-    modules that the input came from and that the output went to, if those passed on the
-    same tensor.
+    `shapes` are those of the input of each call. `after` and `before` name the modules
+    that the first input came from and that the output went to, if those passed on the
+    same tensor. `is_only_user` says that nothing else used this input.
     """
 
-    shape: tuple[int, ...] | None = None
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
     calls: int = 0
     after: str | None = None
     before: str | None = None
+    is_only_user: bool = True
 
 
 @dataclass
@@ -143,13 +145,19 @@ def observe(model: nn.Module, example: Example, device: str = "cpu") -> Observat
 
 
 def _observe(model: nn.Module, example: Example) -> Observation:
-    observation = Observation(model, {name: Seen() for name, _, _ in layers(model)})
-    watch = _Watch(model, observation)
-    with watch, torch.enable_grad():
-        try:
-            output = call(model, example)
-        except USERS_ERRORS as error:
-            raise RequestError(watch.failure(error)) from error
+    while True:
+        observation = Observation(model, {name: Seen() for name, _, _ in layers(model)})
+        watch = _Watch(model, observation)
+        with watch, torch.enable_grad():
+            try:
+                output = call(model, example)
+                break
+            except USERS_ERRORS as error:
+                if not watch.failed_for_one_position():
+                    raise RequestError(watch.failure(error)) from error
+        # torch refuses a single value; other layers can still be examined.
+        model.get_submodule(watch.running[-1]).forward = _pass_through
+    watch.find_other_users(output)
     losses = [x.float().square().mean() for x in tensors(output) if x.requires_grad]
     if losses:
         try:
@@ -157,6 +165,11 @@ def _observe(model: nn.Module, example: Example) -> Observation:
         except Exception as error:  # as above
             raise RequestError(f"the backward pass fails: {one_line(error)}") from error
     return observation
+
+
+def _pass_through(x: Tensor, *args: Any) -> Tensor:
+    """Stand in for the forward of a norm that cannot work with its input."""
+    return x.clone()
 
 
 class _Watch(TorchFunctionMode):
@@ -169,6 +182,8 @@ class _Watch(TorchFunctionMode):
         self.shapes: list[str] = []
         self.makers: dict[int, tuple[Tensor, str]] = {}
         self.handles: list[RemovableHandle] = []
+        self.used: set[int] = set()
+        self.inputs: dict[str, Tensor] = {}
         self.inside = 0
         self.model = model
 
@@ -198,7 +213,35 @@ class _Watch(TorchFunctionMode):
             text = f"{name} in {place}"
             if text not in self.observation.functional:
                 self.observation.functional.append(text)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if not self.inside and isinstance(result, Tensor):
+            leaves = tree_leaves((args, kwargs))
+            self.used |= {id(x) for x in leaves if isinstance(x, Tensor)}
+        return result
+
+    def find_other_users(self, output: Any) -> None:
+        """Note which inputs of norms are used elsewhere, or returned in `output`."""
+        self.used |= {id(x) for x in tensors(output)}
+        for name, x in self.inputs.items():
+            self.observation.norms[name].is_only_user = id(x) not in self.used
+
+    def failed_for_one_position(self) -> bool:
+        """Return whether a batch or instance norm failed on a single position."""
+        if not self.running or self.running[-1] not in self.observation.norms:
+            return False
+        module = self.model.get_submodule(self.running[-1])
+        layer, shapes = (
+            describe(module),
+            self.observation.norms[self.running[-1]].shapes,
+        )
+        return (
+            layer is not None
+            and layer.kind in ("batch", "instance")
+            and "forward" not in vars(module)  # it is not replaced already
+            and bool(shapes)
+            and shapes[-1][1:2] == (layer.channels,)
+            and math.prod(shapes[-1][2:]) == 1
+        )
 
     def _begin(self, name: str, is_leaf: bool) -> Any:
         norm = self.observation.norms.get(name)
@@ -210,8 +253,10 @@ class _Watch(TorchFunctionMode):
             if norm is not None:
                 self.inside += 1
                 norm.calls += 1
+                if given:
+                    norm.shapes.append(tuple(given[0].shape))
                 if given and norm.calls == 1:
-                    norm.shape = tuple(given[0].shape)
+                    self.inputs[name] = given[0]
                     norm.after = self._maker(given[0])
             elif is_leaf and given and not self.inside:
                 previous = self.observation.norms.get(self._maker(given[0]) or "")
@@ -230,6 +275,7 @@ class _Watch(TorchFunctionMode):
                 self.inside -= 1
             if isinstance(output, Tensor) and (norm is not None or is_leaf):
                 self.makers[id(output)] = output, name
+                self.used.discard(id(output))  # of an earlier tensor with this id
 
         return hook
 

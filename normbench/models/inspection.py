@@ -68,12 +68,11 @@ def inspect(
     """Return a report on every normalization layer of `model`.
 
     `example` are the arguments of one forward: a tensor, a tuple, or a dict by name.
-    The forward and the backward run once, on a copy of the model in its mode. `device` may be
-    "meta", on which only shapes are computed. `optimizer(model)` returns the optimizer
-    of the training, `steps` is its number of steps, and `accumulate` the number of
-    forwards per step: with them, more problems can be found. `data` are batches of
-    arguments, or of (arguments, targets), that can be iterated several times. With
-    them, the report has evaluations, gaps and leaks. The model does not change.
+    The forward and the backward run once, on a copy of the model in its mode. `device`
+    may be "meta", on which only shapes are computed. `optimizer(model)` returns the
+    optimizer of the training, `steps` is its number of steps, and `accumulate` the
+    number of forwards per step: with them, more problems can be found. `data` are
+    `models.statistics.Batches`; with them, the report has evaluations, gaps and leaks.
 
     Raises RequestError if a forward fails; the message names the layer.
     """
@@ -109,12 +108,13 @@ def _findings(
 ) -> list[Finding]:
     """Return all findings about the norms, worst first."""
     checks = (*shapes.CHECKS, *training.CHECKS)
-    found = [finding for check in checks for finding in check(rows, context)]
-    found += [_leak_finding(measured) for measured in leaks if measured.leaks]
-    if not any(finding.level in ("error", "warning") for finding in found):
+    findings = [finding for check in checks for finding in check(rows, context)]
+    findings += [_leak_finding(measured) for measured in leaks if measured.leaks]
+    if not any(finding.level in ("error", "warning") for finding in findings):
         layers = "1 norm layer" if len(rows) == 1 else f"{len(rows)} norm layers"
-        found.append(Finding("ok", "norms", f"{layers}, without an error or a warning"))
-    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+        why = f"{layers}, without an error or a warning"
+        findings.append(Finding("ok", "norms", why))
+    return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
 def _leak_finding(measured: Leak) -> Finding:

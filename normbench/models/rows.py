@@ -20,9 +20,9 @@ class LayerRow:
     `kind` is the name of the norm that it computes ("unknown" for others), `type` its
     class. `groups` is the number of groups of channels. `input` is the shape of its
     first input, with the channels where the network has them, or None if the layer was
-    not called. `values` is the number of values in its smallest statistic for this
-    input, and `samples` the number of samples in it; None if unknown. `trainable` says
-    whether a gain or a bias requires a gradient. `calls` counts the calls in one
+    not called. `values` is the number of values in its smallest statistic in all calls,
+    and `samples` the number of samples in a statistic; None if unknown. `trainable`
+    says whether a gain or a bias requires a gradient. `calls` counts the calls in one
     forward. `after` and `before` name the neighbours that pass on the same tensor.
     """
 
@@ -59,15 +59,17 @@ def _row(
     parameters = [p for p in affine if isinstance(p, nn.Parameter)]
     eps = getattr(module, "eps", layer.options.get("eps"))
     momentum = getattr(module, "momentum", None)
+    groups = _groups(module, layer)
+    values = [_values(layer, groups, shape) for shape in seen.shapes]
     return LayerRow(
         name=name,
         kind=layer.kind,
         type=type(module).__name__,
         channels=layer.channels,
-        groups=_groups(module, layer),
-        input=seen.shape,
-        values=_values(layer, _groups(module, layer), seen.shape),
-        samples=_samples(layer, seen.shape),
+        groups=groups,
+        input=seen.shapes[0] if seen.shapes else None,
+        values=_smallest(values),
+        samples=_smallest([_samples(layer, shape) for shape in seen.shapes]),
         eps=float(eps) if isinstance(eps, float) else None,
         momentum=momentum if isinstance(momentum, float) else None,
         affine=any(isinstance(value, torch.Tensor) for value in affine),
@@ -79,6 +81,12 @@ def _row(
     )
 
 
+def _smallest(counts: Sequence[int | None]) -> int | None:
+    """Return the smallest number, or None if there is none or one is unknown."""
+    known = [count for count in counts if count is not None]
+    return min(known) if known and len(known) == len(counts) else None
+
+
 def _groups(module: nn.Module, layer: Layer) -> int | None:
     groups = getattr(module, "num_groups", None)
     if isinstance(groups, int):
@@ -86,18 +94,16 @@ def _groups(module: nn.Module, layer: Layer) -> int | None:
     return 1 if layer.kind == "layer_sample" else None
 
 
-def _samples(layer: Layer, shape: Sequence[int] | None) -> int | None:
+def _samples(layer: Layer, shape: Sequence[int]) -> int | None:
     """Return how many samples share a statistic."""
-    if shape is None or layer.kind == "unknown":
+    if layer.kind == "unknown":
         return None
     return shape[0] if REGISTRY.get(layer.kind).uses_other_samples else 1
 
 
-def _values(
-    layer: Layer, groups: int | None, shape: Sequence[int] | None
-) -> int | None:
+def _values(layer: Layer, groups: int | None, shape: Sequence[int]) -> int | None:
     """Return the number of values in the smallest statistic of a layer."""
-    if shape is None or layer.kind == "unknown" or len(shape) < 2:
+    if layer.kind == "unknown" or len(shape) < 2:
         return None
     norm = REGISTRY.get(layer.kind)
     if layer.channel_axis == -1:

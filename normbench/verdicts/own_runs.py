@@ -40,12 +40,12 @@ def own_runs(
             continue
         by_rate = groups.setdefault((config.data.name, norm, record.primary_metric), {})
         by_rate.setdefault(config.lr, []).append(record)
-    own = []
+    runs = []
     for (data, norm, _), by_rate in sorted(groups.items(), key=lambda item: item[0]):
         best = _best_rate(by_rate)
         for lr in sorted(by_rate) if best is None else [best]:
             (cell,) = query.cells(by_rate[lr], ["norm"])
-            own.append(
+            runs.append(
                 OwnRuns(
                     norm=norm,
                     data=data,
@@ -61,7 +61,7 @@ def own_runs(
                     mixed=query.mixtures(by_rate[lr], ["norm"]),
                 )
             )
-    return own
+    return runs
 
 
 def _best_rate(by_rate: Mapping[float, Sequence[RunRecord]]) -> float | None:

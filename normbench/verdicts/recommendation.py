@@ -182,7 +182,7 @@ class Recommendation(_Reported):
     pairs: list[Comparison]
     standings: dict[str, Standing]
     sensitivity: list[Evidence]
-    own: list[OwnRuns]
+    runs: list[OwnRuns]
     gaps: list[Gap]
     experiment: Experiment | None
     notes: list[str]

@@ -40,7 +40,7 @@ def recommend(
     asked: Condition,
     claims: Mapping[str, Claim],
     verdicts: Mapping[str, Verdict],
-    own: Sequence[OwnRuns] = (),
+    runs: Sequence[OwnRuns] = (),
     *,
     default: bool = False,
     config_dir: Path | None = None,
@@ -64,17 +64,17 @@ def recommend(
     }
     everything = [pair for of_claim in registered.values() for pair in of_claim]
     tested = [
-        (pair, found)
+        (pair, of_pair)
         for pair in everything
-        if pair.claim in valid and (found := evidence_of(valid[pair.claim], pair))
+        if pair.claim in valid and (of_pair := evidence_of(valid[pair.claim], pair))
     ]
-    evidence = [found for _, found in tested]
+    evidence = [of_pair for _, of_pair in tested]
     pairs, placed = _ordered(_comparisons(evidence, asked), evidence)
     contenders = _contenders(
         pairs, placed, _unmeasured(p for p in everything if p.claim not in valid)
     )
     norms = {norm for pair in everything for norm in pair.norms}
-    names = usual_names(sorted(norms | {each.norm for each in own}), task)
+    names = usual_names(sorted(norms | {each.norm for each in runs}), task)
     sensitivity = [e for norm in placed for e in _sensitivity(norm, evidence, asked)]
     near = [each for pair in pairs if not pair.far for each in pair.evidence]
     used = {each.claim for each in near + sensitivity}
@@ -87,7 +87,7 @@ def recommend(
         pairs=pairs,
         standings=placed,
         sensitivity=sensitivity,
-        own=list(own),
+        runs=list(runs),
         gaps=gaps_of_claims(registered, verdicts, valid)
         + gaps_of_pairs(pairs, contenders, names),
         experiment=experiment(contenders, asked, templates, valid),

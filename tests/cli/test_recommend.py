@@ -165,4 +165,4 @@ def test_own_runs_have_no_part_in_the_order(tmp_path: Path) -> None:
     assert "n 2, lr 0.1, not tuned" in done.stdout
     assert "left out: " in done.stderr
     (images,) = as_json(*where)
-    assert images["own"][0]["norm"] == "norm=batch" and not images["standings"]
+    assert images["runs"][0]["norm"] == "norm=batch" and not images["standings"]

@@ -110,7 +110,7 @@ def test_a_wrong_file_or_override_is_refused(saved: Path, tmp_path: Path) -> Non
     for override, message in WRONG_OVERRIDES.items():
         error = refused(saved, override)
         assert message in error, override
-        assert len(error) < 500, override
+        assert len(error) < 400, override
     wrong = tmp_path / "wrong.yaml"
     texts = [(yaml.safe_dump(PLAIN | values), m) for values, m in WRONG_VALUES]
     for text, message in (*texts, *WRONG_TEXTS.items()):

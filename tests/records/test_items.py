@@ -175,8 +175,9 @@ def test_a_run_saves_what_its_metrics_are_the_means_of(
         assert set(read.values) == {"correct", "loss"}
         assert (~read.values["correct"]).mean() == metrics["test/error"]
         mean = read.values["loss"].mean()
-        # Losses that are nearly equal are all rounded to the same side.
-        assert mean == pytest.approx(metrics["test/loss"], rel=items.STEP / 2)
+        # This network is hardly trained: equal losses are rounded to the same side.
+        rel = items.STEP / 2 if task == "module" else 5e-3
+        assert mean == pytest.approx(metrics["test/loss"], rel=rel)
     assert (folder / items.ITEMS).stat().st_size < 8000
 
 

@@ -38,7 +38,7 @@ def recommendation(*pairs: Comparison, **changes: Any) -> Recommendation:
     fields: dict[str, Any] = {
         "task": "images", "asked": AT_32, "default": False, "names": NAMES,
         "pairs": list(pairs), "standings": standings(NAMES, better),
-        "sensitivity": [], "own": [], "gaps": [], "experiment": None, "notes": [],
+        "sensitivity": [], "runs": [], "gaps": [], "experiment": None, "notes": [],
     }  # fmt: skip
     return Recommendation(**(fields | changes))
 
@@ -146,6 +146,6 @@ def test_intervals_losses_and_notes_are_details() -> None:
 
 
 def test_a_caveat_of_a_verdict_is_no_detail() -> None:
-    found = evidence("x", "better", caveats=["the sign changes at one common rate"])
-    _, caveats, _ = sections(recommendation(pair("better", found, found)))
+    doubted = evidence("x", "better", caveats=["the sign changes at one common rate"])
+    _, caveats, _ = sections(recommendation(pair("better", doubted, doubted)))
     assert caveats.items == ["made-up: the sign changes at one common rate"]

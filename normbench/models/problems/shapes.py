@@ -57,8 +57,8 @@ def few_values(rows: Rows, context: Context) -> Iterator[Finding]:
             f"use {FEW_SAMPLES} samples or more per device, or a norm of single "
             "samples such as group",
         )
-    own = [row for row in known if not uses_batch(row) and row.values != 1]
-    small = [row for row in own if row.values is not None and row.values < FEW_VALUES]
+    of_samples = [row for row in known if not uses_batch(row)]
+    small = [row for row in of_samples if 1 < (row.values or 0) < FEW_VALUES]
     if small:
         row = min(small, key=lambda row: row.values or 0)
         yield Finding(
@@ -92,9 +92,10 @@ def redundant_bias(rows: Rows, context: Context) -> Iterator[Finding]:
         if row.kind not in ("batch", "instance", "batch_masked") or row.after is None:
             continue
         maker = context.observation.model.get_submodule(row.after)
-        if isinstance(getattr(maker, "bias", None), nn.Parameter) and any(
-            p.dim() > 1 for p in maker.parameters()
-        ):
+        has_bias = isinstance(getattr(maker, "bias", None), nn.Parameter)
+        is_linear = any(p.dim() > 1 for p in maker.parameters())
+        alone = context.observation.norms[row.name].is_only_user
+        if has_bias and is_linear and alone:
             redundant.append(row)
     if redundant:
         makers = ", ".join(str(row.after) for row in redundant[:SHOWN])

@@ -88,8 +88,8 @@ def sections(recommendation: Recommendation) -> Iterator[Section]:
     shown = [*(cell for row in rows for cell in row.values()), *sensitive, *variants]
     if shown:
         yield Section(text=_legend(" ".join(shown), near))
-    if own := [_own(own, names[own.norm]) for own in recommendation.own]:
-        yield Section("Your runs (no part in the order)", items=own)
+    if runs := [_run(each, names[each.norm]) for each in recommendation.runs]:
+        yield Section("Your runs (no part in the order)", items=runs)
     if recommendation.gaps:
         yield Section("Not known", items=[gap.text for gap in recommendation.gaps])
     if experiment := recommendation.experiment:
@@ -305,19 +305,21 @@ def _and(texts: Sequence[str], last: str = "and") -> str:
     return f"{', '.join(first)} {last} {end}" if first else end
 
 
-def _own(own: OwnRuns, name: str) -> str:
+def _run(runs: OwnRuns, name: str) -> str:
     """Return the mean of a user's runs, and whether the rate was tuned."""
-    mean = "no mean" if own.mean is None else f"{own.mean:.4f}"
-    if own.mean is not None and own.low is not None and own.high is not None:
-        mean = words.estimate(own.mean, own.low, own.high)
+    mean = "no mean" if runs.mean is None else f"{runs.mean:.4f}"
+    if runs.mean is not None and runs.low is not None and runs.high is not None:
+        mean = words.estimate(runs.mean, runs.low, runs.high)
     rate = "not tuned"
-    if own.tuned:
-        rates = ", ".join(f"{lr:g}" for lr in own.rates)
+    if runs.tuned:
+        rates = ", ".join(f"{lr:g}" for lr in runs.rates)
         rate = f"the best of {rates} on validation data"
-    elif len(own.rates) > 1:
-        rate += f", one of {len(own.rates)} rates"
-    text = f"{own.data}, {name}: {own.metric} {mean}, n {own.n}, lr {own.lr:g}, {rate}"
-    text += f", {own.failures} failed" if own.failures else ""
+    elif len(runs.rates) > 1:
+        rate += f", one of {len(runs.rates)} rates"
+    text = (
+        f"{runs.data}, {name}: {runs.metric} {mean}, n {runs.n}, lr {runs.lr:g}, {rate}"
+    )
+    text += f", {runs.failures} failed" if runs.failures else ""
     return text + (
-        f"; these runs differ in {', '.join(own.mixed)}" if own.mixed else ""
+        f"; these runs differ in {', '.join(runs.mixed)}" if runs.mixed else ""
     )
