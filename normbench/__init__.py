@@ -3,6 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from normbench.api.footprints import footprint as footprint
+    from normbench.api.runs import runs as runs
+    from normbench.api.runs import train as train
     from normbench.models.inspection import inspect as inspect
     from normbench.models.statistics import recalibrate as recalibrate
     from normbench.models.swapping import swap as swap
@@ -10,11 +13,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _FUNCTIONS = {
+    "footprint": "normbench.api.footprints",
+    "train": "normbench.api.runs",
+    "runs": "normbench.api.runs",
     "inspect": "normbench.models.inspection",
     "recalibrate": "normbench.models.statistics",
     "swap": "normbench.models.swapping",
 }
-"""The modules of the functions for the user's own networks, which import torch."""
+"""The modules of the functions of this package, which import torch."""
 
 
 def __getattr__(name: str) -> Any:

@@ -102,6 +102,9 @@ def test_findings_of_the_note_have_the_same_numbers_in_both_languages(
         for name, korean in remarks.findings_ko.items():
             english = PLACE.findall(remarks.findings[name])
             assert sorted(PLACE.findall(korean)) == sorted(english), (path, name)
+        assert remarks.summary, f"{path} has no summary"
+        places = [PLACE.findall(text) for text in (remarks.summary, remarks.summary_ko)]
+        assert sorted(places[0]) == sorted(places[1]), path
 
 
 def test_headlines_findings_and_figures_come_from_the_verdict(

@@ -17,12 +17,13 @@ def test_the_committed_pages_have_the_committed_verdicts() -> None:
         assert path.read_text() == text, "run scripts/write_results"
 
 
-def test_a_verdict_replaces_the_headlines_of_its_row_alone() -> None:
-    verdict = rich_verdict()
-    row = "| [A.](docs/claims/a.md) | - |\n| [B.](docs/claims/b.md) | - |\n"
-    changed = SCRIPT["with_headlines"](f"# X\n{row}", {"b": verdict})
-    assert changed.splitlines()[:2] == ["# X", "| [A.](docs/claims/a.md) | - |"]
-    assert changed.endswith(f"(docs/claims/b.md) | {words.headlines(verdict)} |\n")
+def test_a_verdict_replaces_the_answer_of_its_row_alone() -> None:
+    verdict = rich_verdict().model_copy(update={"summary": "It is so."})
+    other = "| [A.](docs/claims/a.md) | - | not yet run |"
+    readme = f"# X\n{other}\n| [B.](docs/claims/b.md) | - | - |\n"
+    changed = SCRIPT["with_answers"](readme, {"b": verdict})
+    assert changed.splitlines()[:2] == ["# X", other]
+    assert changed.endswith(f"(docs/claims/b.md) | {verdict.answer} | It is so. |\n")
 
 
 def test_each_part_has_its_headline_finding_and_scope(
@@ -37,11 +38,13 @@ def test_each_part_has_its_headline_finding_and_scope(
     file = tmp_path / name / "verdict.seeds-1000.json"
     file.write_text(repeated.model_dump_json())
     text = "\n".join(section({name: verdict}, [name, "larger-rates"]))
+    page = "\n".join(SCRIPT["on_page"](verdict))
+    assert f"Headlines: {words.headlines(verdict)}." in text
     for part in verdict.parts:
-        assert f"- **{words.headline(part)}**: *{part.sentence}*" in text
-        assert f"Scope: {part.scope}." in text
+        assert f"- **{words.headline(part)}**: *{part.sentence}*" in page
+        assert f"Scope: {part.scope}." in page
         for line in words.findings(part, verdict):
-            assert line in text
+            assert line in page
         shown = words.headline(part)
         assert f"| {part.sentence} | {shown} | {shown} |" in text
     assert "No verdict yet." in text

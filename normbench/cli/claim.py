@@ -69,6 +69,8 @@ def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
     return {
         "name": claim.name,
         "statement": claim.statement,
+        "answer": verdict.answer if verdict else None,
+        "summary": verdict.summary if verdict else None,
         "parts": [
             part.model_dump(mode="json", exclude={"bearings"})
             for part in (verdict.parts if verdict else ())
@@ -80,9 +82,11 @@ def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
 def _table_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, str]:
     from normbench.report import words
 
-    row = {"name": claim.name, "statement": claim.statement, "headlines": "-"}
+    row = {"name": claim.name, "statement": claim.statement}
+    row |= {"right?": "-", "what was found": "no verdict yet"}
     if verdict is not None:
-        row["headlines"] = words.headlines(verdict)
+        row |= {"right?": verdict.answer}
+        row["what was found"] = verdict.summary or words.headlines(verdict)
     if is_changed(claim, verdict):
         row["name"] += " (its yaml has changed since the verdict)"
     return row
@@ -134,6 +138,7 @@ def show(
             plain |= {
                 "registration": registration_hash(claim),
                 "cost": {budget: asdict(cost) for budget, cost in costs.items()},
+                "answer": verdict and verdict.answer,
                 "verdict": verdict and verdict.model_dump(mode="json"),
                 "changed": changed,
             }

@@ -1,7 +1,6 @@
 """The command `footprint`, which measures norms as functions of their input."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +18,8 @@ from normbench.cli.options import (
 from normbench.cli.tables import print_json, print_table, text_width
 
 if TYPE_CHECKING:
-    from normbench.norms.measure.portrait import NormChoice, Portrait
+    from normbench.api.footprints import Footprints
+    from normbench.norms.measure.portrait import Portrait
     from normbench.report.figures.panel import Panel
 
 Norms = Annotated[
@@ -66,109 +66,34 @@ def footprint(
     unchanged.
     """
     with exit_codes():
-        from normbench.norms.measure.portrait import fitting, portrait
+        from normbench.api.footprints import footprint
         from normbench.system.imports import import_modules
-        from normbench.tasks.base import REGISTRY as TASKS
 
         import_modules(module or ())
-        task_name, norm_choices = _choices(norms, task, config_dir)
+        measured = footprint(*norms, task=task, config_dir=config_dir)
         if output is not None:
-            # Create the folder now: an error after the measurement would waste time.
-            with _output_errors(output):
-                output.mkdir(parents=True, exist_ok=True)
-        channels = fitting(norm_choices)
-        is_sequence = not TASKS.get(task_name).has_images
-        portraits = [portrait(norm, channels, is_sequence) for norm in norm_choices]
-        panels = [
-            panel for norm_portrait in portraits for panel in _panels(norm_portrait)
-        ]
+            _write(measured, output)
         if json:
-            print_json([norm_portrait.plain() for norm_portrait in portraits])
+            print_json([portrait.plain() for portrait in measured.portraits])
         else:
-            _print_portraits(portraits, panels)
-        if output is not None:
-            _write_panels(panels, output)
+            _print_portraits(measured.portraits, measured.panels)
 
 
-def _choices(
-    words: Sequence[str], task: str, config_dir: Path | None
-) -> tuple[str, "list[NormChoice]"]:
-    """Return the name of the task's class, and the norms with their options.
-
-    `words` are names of norms and overrides. An override applies to the norms that have
-    its key. Raises RequestError if no norm has the key, or if an option is wrong.
-    """
-    from normbench.config.composition import compose
-    from normbench.errors import RequestError, did_you_mean
-    from normbench.norms.measure.portrait import NormChoice
-
-    overrides = {word.partition("=")[0]: word for word in words if "=" in word}
-    labels = list(dict.fromkeys(word for word in words if "=" not in word))
-    if not labels:
-        raise RequestError("name a norm, such as: normbench footprint batch")
-    norms = []
-    all_keys: set[str] = set()
-    for label in labels:
-        choices = [f"task={task}", f"norm={label}"]
-        config = compose(choices, config_dir)
-        keys = {f"norm.{key}" for key in config.norm.options}
-        all_keys |= keys
-        changes = [word for key, word in overrides.items() if key in keys]
-        if changes:
-            config = compose([*choices, *changes], config_dir)
-        norms.append(NormChoice(label, config.norm.name, config.norm.options))
-    unknown = [key for key in overrides if key not in all_keys]
-    if unknown:
-        raise RequestError(
-            f"{unknown[0]} is not an option of {', '.join(labels)}; "
-            f"{did_you_mean(unknown[0], all_keys)}"
-        )
-    return config.task.name, norms
-
-
-def _panels(portrait: "Portrait") -> "Iterator[Panel]":
-    """Yield a panel for each part of the outputs, in training without a mask.
-
-    A part is a group of outputs that depend on the same kind of inputs. Its panel shows
-    one of these outputs.
-    """
-    from normbench.report.figures.panel import Panel
-
-    train = portrait.footprints[0]  # training without a mask is measured first
-    for part in train.either.parts:
-        yield Panel(
-            title=portrait.norm.label,
-            words=str(part),
-            spatial=portrait.shape[2:],
-            output=part.output,
-            value=train.value.entries[part.output],
-            gradient=train.gradient.entries[part.output],
-        )
-
-
-def _write_panels(panels: "Sequence[Panel]", folder: Path) -> None:
+def _write(measured: "Footprints", folder: Path) -> None:
     """Write footprint.svg, .png and .json to `folder`, and print their paths."""
-    from normbench.report.figures.cubes import draw
-
-    json_file = folder / "footprint.json"
-    with _output_errors(folder):
-        text = dumps([panel.plain() for panel in panels], indent=1) + "\n"
-        json_file.write_text(text, encoding="utf-8")
-    for file in (*draw(panels, folder), json_file):
-        typer.echo(f"wrote {file}", err=True)
-
-
-@contextmanager
-def _output_errors(folder: Path) -> Iterator[None]:
-    """Turn an OSError into a RequestError that names --output."""
     from normbench.errors import RequestError
 
+    json_file = folder / "footprint.json"
+    text = dumps([panel.plain() for panel in measured.panels], indent=1) + "\n"
     try:
-        yield
+        folder.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RequestError(
             f"--output {folder} cannot be written: {error.strerror}"
         ) from None
+    for file in (*measured.draw(folder), json_file):
+        typer.echo(f"wrote {file}", err=True)
 
 
 def _print_portraits(

@@ -140,6 +140,12 @@ def _finding(contrast: ContrastVerdict) -> str:
     return f"{contrast.decision}, {answer(contrast) or contrast.because}"
 
 
+def short_answer(verdict: Verdict) -> str:
+    """Return whether the sentence is right, and what was found, if that is written."""
+    answer = f"{verdict.answer.capitalize()}."
+    return f"{answer} {verdict.summary}" if verdict.summary else answer
+
+
 def headlines(verdict: Verdict) -> str:
     """Return the headlines of all parts in one line; several have names."""
     if len(verdict.parts) == 1:

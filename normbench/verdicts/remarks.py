@@ -1,9 +1,9 @@
 """Read later remarks on a verdict, from `remarks.yaml` beside it.
 
-The file of a verdict stays as its check wrote it. Remarks write the finding of a part,
-or withdraw its headline. Every view of the verdict shows them.
+The file of a verdict stays as its check wrote it. Remarks write the finding of a part
+and a summary of all, or withdraw a headline. Every view of the verdict shows them.
 
-A finding is a sentence with places for numbers, such as
+A finding or a summary is a sentence with places for numbers, such as
 `{norm_batch-digits | BatchNorm at 2 against 32}`. A place has the name of a design and
 the name of a contrast of the design, and stands for the effect of the contrast with its
 interval. A third field after another `|` chooses something else: `effect` (without the
@@ -38,13 +38,16 @@ class Remarks(BaseModel):
     """Remarks on the verdict of the registration with the hash `registration`.
 
     They do not apply to verdicts of other registrations. `findings` has a sentence with
-    places for each part, `findings_ko` has the same in Korean for docs/note.ko.md, and
-    `withdrawn` has the reason for each part whose headline is no longer valid.
+    places for each part, `summary` has one for the whole claim, `findings_ko` and
+    `summary_ko` have the same in Korean for the Korean pages, and `withdrawn` has the
+    reason for each part whose headline is no longer valid.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     registration: str
+    summary: str = ""
+    summary_ko: str = ""
     findings: dict[str, Text] = {}
     findings_ko: dict[str, Text] = {}
     withdrawn: dict[str, Text] = {}
@@ -90,9 +93,10 @@ def with_remarks(verdict: Verdict, folder: Path) -> Verdict:
             parts.append(
                 part.model_copy(update={"finding": finding, "withdrawn": reason})
             )
+        summary = filled(remarks.summary, verdict)
     except ValueError as error:
         raise RequestError(f"{path}: {error}") from None
-    return verdict.model_copy(update={"parts": parts})
+    return verdict.model_copy(update={"parts": parts, "summary": summary})
 
 
 def filled(text: str, verdict: Verdict) -> str:

@@ -41,6 +41,9 @@ Headline = Literal[
 ]
 """What is said of a part of a claim; "withdrawn" if a remark withdrew it."""
 
+Answer = Literal["yes", "partly", "no", "not known"]
+"""Whether a sentence is right, by rule from the headlines of its parts."""
+
 Result = Literal["for", "small", "against", "open", "not tested"]
 """What a theorem, a census or a contrast says of its part; small: a difference within
 the margins."""
@@ -271,7 +274,8 @@ class Verdict(_Reported):
     check did not choose. The seeds of the runs begin at `first_seed`, 0 unless the
     check was repeated with other seeds. `registered` is null if git does not know the
     yaml, and `first_run` is the time at which the first run of the verdict began.
-    `census` has the rules on models, which only a full check judges.
+    `census` has the rules on models, which only a full check judges. `summary` is the
+    finding of the whole sentence, "" if nobody has written one.
     """
 
     format: Literal[2] = 2
@@ -286,6 +290,7 @@ class Verdict(_Reported):
     alpha: float
     caveats: list[str]
     parts: list[PartVerdict]
+    summary: str = ""
     theorems: list[TheoremVerdict]
     mechanisms: list[DesignVerdict]
     outcomes: list[DesignVerdict]
@@ -297,6 +302,20 @@ class Verdict(_Reported):
     command: str
     started: str
     environment: dict[str, list[str]]
+
+    @property
+    def answer(self) -> Answer:
+        """Whether the sentence is right, by rule from the headlines.
+
+        "yes": every part holds. "no": no part holds, not even in part, and one is known
+        not to hold. "not known": nothing is decided. "partly": everything else.
+        """
+        shown = {part.shown for part in self.parts}
+        if shown == {"holds"}:
+            return "yes"
+        if shown & {"holds", "holds in part"}:
+            return "partly"
+        return "no" if "does not hold" in shown else "not known"
 
     @property
     def designs(self) -> Sequence[DesignVerdict]:

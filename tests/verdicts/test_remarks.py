@@ -73,6 +73,44 @@ def test_a_finding_has_numbers_in_its_places(folder: Path) -> None:
     assert "{" not in better.finding
 
 
+def test_a_summary_has_numbers_and_follows_the_answer(folder: Path) -> None:
+    verdict = remark(folder, summary="Runs of a have {made_up | a@2 | test/error}.")
+    (cells,) = [design.cells for design in verdict.designs if design.name == "made_up"]
+    (mean,) = [cell.mean["test/error"] for cell in cells if cell.cell == "a@2"]
+    assert mean is not None
+    error = f"{100 * mean:.2f} %"
+    assert verdict.summary == f"Runs of a have {error}."
+    answer = f"{verdict.answer.capitalize()}. {verdict.summary}"
+    assert words.short_answer(verdict) == answer
+    assert answer in verdict_text(verdict, 500)
+    plain = verdict.model_copy(update={"summary": ""})
+    assert words.short_answer(plain) == f"{verdict.answer.capitalize()}."
+
+
+@pytest.mark.parametrize(
+    ("headlines", "answer"),
+    [
+        (["holds", "holds"], "yes"),
+        (["holds", "not decided"], "partly"),
+        (["holds in part"], "partly"),
+        (["does not hold", "holds"], "partly"),
+        (["does not hold", "not tested"], "no"),
+        (["does not hold"], "no"),
+        (["not decided", "not tested"], "not known"),
+    ],
+)
+def test_the_answer_follows_from_the_headlines(
+    headlines: list[str], answer: str
+) -> None:
+    verdict = rich_verdict()
+    part = verdict.parts[0]
+    parts = [part.model_copy(update={"headline": shown}) for shown in headlines]
+    assert verdict.model_copy(update={"parts": parts}).answer == answer
+    withdrawn = [*parts, part.model_copy(update={"withdrawn": "Wrong data."})]
+    expected = "partly" if answer == "yes" else answer
+    assert verdict.model_copy(update={"parts": withdrawn}).answer == expected
+
+
 def test_a_finding_has_the_numbers_of_a_census_rule(folder: Path) -> None:
     better = remark(folder, findings={"better": COUNTED}).parts[0]
     assert better.finding.startswith("Of models, 1 of 3 models of torchvision 0.29.1,")

@@ -42,6 +42,7 @@ def _parts(verdict: Verdict, width: int) -> Iterator[str]:
     for caveat in verdict.caveats:
         yield paragraph("note: ", caveat, width)
     yield paragraph(f"{verdict.claim}: ", verdict.statement, width)
+    yield paragraph("Is it right? ", words.short_answer(verdict), width)
     for part in verdict.parts:
         yield ""
         headline = words.headline(part, capitals=True)

@@ -1,0 +1,1 @@
+"""The functions of normbench for Python, which its commands use too."""
