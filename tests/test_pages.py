@@ -122,9 +122,10 @@ def test_every_task_and_claim_has_a_page_and_every_page_a_task_or_claim() -> Non
         assert {page.stem for page in pages} == set(names)
 
 
-def test_the_readme_sorts_norms_by_their_axes() -> None:
-    """The README may lack a new norm: `list norms` has all."""
-    table = (ROOT / "README.md").read_text().partition("| an output depends on |")[2]
+def test_the_reference_sorts_norms_by_their_axes() -> None:
+    """The page may lack a new norm: `list norms` has all."""
+    page = ROOT / "docs" / "reference.md"
+    table = page.read_text().partition("| an output depends on |")[2]
     rows = [row.split("|") for row in table.partition("\n\n")[0].splitlines()[2:]]
     norms_of = {
         words.strip(): re.findall(r"`(\w+)`", cell) for _, words, cell, _ in rows
@@ -136,7 +137,7 @@ def test_the_readme_sorts_norms_by_their_axes() -> None:
 
 
 def dependence(axes: str) -> list[str]:
-    """Return the README's words for the inputs that an output depends on."""
+    """Return the page's words for the inputs that an output depends on."""
     if "all samples" in axes:
         return ["other samples", "both"]
     _, channels, positions = axes.split(", ")

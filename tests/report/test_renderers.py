@@ -290,20 +290,6 @@ def test_every_view_with_details_shows_each_census_rule_and_its_numbers(
     assert "timm is not installed" in printed
 
 
-def row_of(document: Path, link: str) -> list[str]:
-    """Return the cells of the table row whose first cell has the link."""
-    (row,) = re.findall(rf"^\|.*\({link}\).*$", document.read_text(), re.MULTILINE)
-    return [cell.strip() for cell in row.split("|")[1:-1]]
-
-
-@pytest.mark.parametrize("name", choices("claim"))
-def test_the_readme_has_the_headlines_of_each_claim(name: str) -> None:
-    sentence, headlines = row_of(ROOT / "README.md", rf"docs/claims/{name}\.md")
-    assert re.sub(r"^\[(.*?)\]\(.*?\)", r"\1", sentence) == read_claim(name).statement
-    expected = words.headlines(committed(name)) if name in NAMES else "-"
-    assert headlines == expected
-
-
 @pytest.mark.parametrize("name", ["batch-default", "layernorm-axes"])
 def test_a_registered_rule_says_what_would_contradict_it(name: str) -> None:
     claim = read_claim(name)
