@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from verdicts_made import CLAIMS, NAMES, committed, some_verdicts
+from verdicts_made import CLAIMS, some_verdicts
 
-from normbench.config.choices import choices
 from normbench.report import words
 from normbench.report.dashboard import verdict_table
 from normbench.report.figures.verdict import verdict_figures
