@@ -44,6 +44,17 @@ def test_the_page_is_that_of_the_verdicts(
     assert language == "en" or not re.search(r"\d of \d|could not be counted", page)
 
 
+def test_the_korean_readme_has_the_summaries_of_the_verdicts(
+    script: dict[str, Any],
+) -> None:
+    page = script["korean_readme"]()
+    written = (ROOT / "docs" / script["README"]).read_text(encoding="utf-8")
+    assert page == written, "run scripts/write_note"
+    for name in choices("claim"):
+        assert f"(../claims/{name}.md) |" in page, name
+    assert not re.search(r"\d of \d|could not be counted", page)
+
+
 def test_every_sentence_is_on_both_pages_and_has_what_decides_it(
     script: dict[str, Any], note: Any
 ) -> None:
