@@ -12,7 +12,9 @@ from normbench.cli.tables import print_json, print_table
 if TYPE_CHECKING:
     from normbench.training.catalogue import Facts
 
-bench = typer.Typer(help="Measure the speed and memory of norms.", no_args_is_help=True)
+bench = typer.Typer(
+    name="bench", help="Measure the speed and memory of norms.", no_args_is_help=True
+)
 
 
 @bench.callback()
@@ -51,7 +53,7 @@ def list_(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """List the names that a config can use, with descriptions.
+    """List the names that a config can use.
 
     For each norm, the command prints its source, the axes of its statistics in
     training, its number of parameters for C channels, whether it uses other samples,
@@ -140,7 +142,6 @@ Device = Annotated[
 ]
 
 
-@bench.command("norms")
 def bench_norms(
     names: Names = None,
     shape: Shapes = None,
@@ -148,7 +149,7 @@ def bench_norms(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Time forward and backward of norms and of reference layers.
+    """Time the forward and the backward pass of norms.
 
     The reference of a norm is a layer of torch or timm that computes the same. Times
     are medians in microseconds on one thread. `ratio` is the time of the norm divided
