@@ -92,7 +92,7 @@ EXAMPLES = {
         # Which of two norms is better at small batches?
         normbench compare batch_size=2,8 --arm norm=batch --arm norm=group
         # Rank three norms in ten minutes
-        normbench compare --arm norm=batch --arm norm=group --arm norm=rms --minutes 10
+        normbench compare --arm norm=batch,group,rms --minutes 10
         # A fixed number of seeds, and your own learning rates
         normbench compare --arm norm=batch --arm norm=rms --seeds 8 --rates 0.1,0.2
     """,

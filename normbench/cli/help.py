@@ -196,7 +196,7 @@ class Group(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def _with_colours(option: "Parameter | None") -> "TyperOption | None":
+def _with_colours(option: "TyperOption | None") -> "TyperOption | None":
     """Let the option --help print the screen in colours."""
 
     def show(context: "Context", _: "Parameter", is_given: bool) -> None:

@@ -12,8 +12,7 @@ import typer
 from conftest import Command
 from typer.core import TyperGroup
 
-from normbench.cli import app
-from normbench.cli.commands import PANELS
+from normbench.cli.commands import PANELS, app
 from normbench.cli.examples import EXAMPLES
 from normbench.cli.help import MAX_SUMMARY, print_help
 from normbench.config.composition import compose
