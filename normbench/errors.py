@@ -104,10 +104,10 @@ def similar_key(key: str, known: Iterable[str]) -> str:
     """
     word = key.lower()
     last_parts = {name: re.split(r"[./]", name)[-1] for name in sorted(known)}
-    likely = [n for n, last in last_parts.items() if last == word]
-    likely = likely or [
-        n for n, last in last_parts.items() if last.endswith(f"_{word}")
-    ]
+    likely = [name for name, last in last_parts.items() if last == word]
+    if not likely:
+        end = f"_{word}"
+        likely = [name for name, last in last_parts.items() if last.endswith(end)]
     likely = likely or difflib.get_close_matches(word, last_parts)
     if not likely:
         names = {last: name for name, last in last_parts.items()}

@@ -186,12 +186,10 @@ def _details(norm: "Facts", comments: Mapping[str, str]) -> Iterator[str]:
             "also called": ", ".join(norm.also_called),
             "axes": norm.axes or "",
             "other samples": YES_NO[norm.uses_other_samples],
-            "evaluation": f"{'another' if norm.differs_in_eval else 'the same'} function",
+            "evaluation": "another function" if norm.differs_in_eval else "as training",
             "honours mask": YES_NO[norm.honours_mask],
             "ghost batches": loop[norm.one_call],
-            "parameters": f"{norm.parameters}, for C channels"
-            if norm.parameters
-            else "",
+            "parameters": norm.parameters or "",
             "precisions": norm.precisions or "",
             **facts,
         }
