@@ -14,8 +14,9 @@ If a run diverges or raises an exception, its record has the status "diverged" o
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 
 class NormbenchError(Exception):
@@ -69,16 +70,24 @@ MAX_NAMES = 20
 """An error lists at most this many names."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(
+    word: str,
+    known: Iterable[str],
+    also_called: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Return a clause with the names in `known` that are similar to `word`.
 
-    If no name is similar, the clause contains the names in `known`, but of a long list
-    only the first MAX_NAMES.
+    `also_called` maps other names to names in `known`. Similar names are left out if
+    `word` is such an other name, or another spelling of a name. If no name is similar,
+    the clause contains the names in `known`, but of a long list only the first
+    MAX_NAMES.
     """
     names = sorted(known)
+    called = {_letters(other): name for other, name in also_called.items()}
+    if called.get(_letters(word)) in names:
+        return f"did you mean {called[_letters(word)]!r}?"
     spellings = [name for name in names if _is_spelling(word, name)]
-    close = difflib.get_close_matches(word, names)
-    likely = list(dict.fromkeys([*spellings, *close]))[:3]
+    likely = (spellings or difflib.get_close_matches(word, names))[:3]
     if likely:
         return f"did you mean {' or '.join(repr(name) for name in likely)}?"
     if not names:
@@ -87,20 +96,46 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names[:MAX_NAMES])}{others}"
 
 
+def similar_key(key: str, known: Iterable[str]) -> str:
+    """Return a clause with at most three of the dotted keys `known`, similar to `key`.
+
+    Keys with the same last part come first: "task.depth" for "depth", and
+    "norm.num_groups" for "groups". If no key is similar, the clause says so.
+    """
+    word = key.lower()
+    last_parts = {name: re.split(r"[./]", name)[-1] for name in sorted(known)}
+    likely = [name for name, last in last_parts.items() if last == word]
+    if not likely:
+        end = f"_{word}"
+        likely = [name for name, last in last_parts.items() if last.endswith(end)]
+    likely = likely or difflib.get_close_matches(word, last_parts)
+    if not likely:
+        names = {last: name for name, last in last_parts.items()}
+        likely = [names[last] for last in difflib.get_close_matches(word, names)]
+    if not likely:
+        return "no key is similar"
+    return f"did you mean {' or '.join(repr(name) for name in likely[:3])}?"
+
+
 def _is_spelling(word: str, name: str) -> bool:
     """Return whether `word` is another spelling of `name`.
 
     Examples are "BatchNorm2d" for "batch" and "bgn" for "batch_group".
     """
     initials = "".join(part[:1] for part in name.split("_")) + "n"
-    letters = re.sub(r"[\W_]", "", word).lower()
+    letters = _letters(word)
     # A name of three letters, such as "ibn", already consists of initials.
     if letters == initials and len(name) > 3:
         return True
     return _core(word) != "" and _core(word) == _core(name)
 
 
+def _letters(word: str) -> str:
+    """Return `word` in lower case without its module and punctuation."""
+    return re.sub(r"[\W_]", "", word.rpartition(".")[2]).lower()
+
+
 def _core(word: str) -> str:
     """Return `word` in lower case without its module, "norm", "2d" and punctuation."""
-    letters = re.sub(r"[\W_]", "", word.rpartition(".")[2]).lower()
+    letters = _letters(word)
     return re.sub(r"norm(alization|alisation)?|[123]d$", "", letters)

@@ -56,7 +56,16 @@ class Registry(Generic[T]):
     def get(self, name: str) -> type[T]:
         """Return the class `name`. Raise RequestError if the name is unknown."""
         import_all(self.package)
-        require_known(f"{self.kind}.name", name, self._classes)
+        if name not in self._classes:
+            also_called = {
+                other: known
+                for known, cls in self._classes.items()
+                for other in vars(cls).get("also_called", ())
+            }
+            clause = did_you_mean(name, self._classes, also_called)
+            hint = "a class of your own needs its module, --module MODULE"
+            both = f"{hint}; {clause}" if "?" not in clause else f"{clause} ({hint})"
+            raise RequestError(f"{self.kind}.name={name} is unknown; {both}")
         return self._classes[name]
 
     def options(self, name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,7 @@ Everything = Annotated[bool, typer.Option("--all", help="Check every claim.")]
 CheckBudget = Annotated[
     Budget | None,
     typer.Option(
+        metavar="smoke|quick|full",
         help="smoke: runs of ten steps, to test that they work. quick: a reduced check "
         "with six seeds. full: all runs as registered.",
         show_default="quick; full with --from-records",

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from normbench.verdicts.registration import Claim
     from normbench.verdicts.verdict import Verdict
 
-app = typer.Typer(help="List, show and check claims about norms.")
+app = typer.Typer(
+    name="claim", help="List, show and check claims about norms.", no_args_is_help=True
+)
 
 
 Output = Annotated[Path, path_option("--output", VERDICTS)]
@@ -46,11 +48,10 @@ Details = Annotated[
 ]
 
 
-@app.command("list")
 def list_(
     output: Output = CLAIMS, config_dir: ConfigDir = None, json: Json = False
 ) -> None:
-    """List the claims, with the verdicts of their full checks."""
+    """List the claims, with the verdicts of full checks."""
     with exit_codes():
         from normbench.config.choices import choices
         from normbench.verdicts.registration import read_claim
@@ -101,7 +102,6 @@ def _print_notice(verdicts: "Sequence[Verdict | None]") -> None:
         typer.echo(paragraph("note: ", notice, text_width()) + "\n")
 
 
-@app.command()
 def show(
     name: Name,
     output: Output = CLAIMS,
@@ -110,10 +110,11 @@ def show(
     details: Details = False,
     json: Json = False,
 ) -> None:
-    """Show a claim: the headline and the finding of each part, and what a check costs.
+    """Show the verdict of a claim, and what a check costs.
 
-    The headlines are those of a full check, if --output contains one. --details adds
-    the registration (theorems, designs, margins) and all numbers of the verdict.
+    Each part has a headline and a finding. The headlines are those of a full check, if
+    --output contains one. --details adds the registration (theorems, designs, margins)
+    and all numbers of the verdict.
     """
     with exit_codes():
         from dataclasses import asdict

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -25,6 +26,8 @@ from normbench.cli import (
     wandb,
     watch,
 )
+from normbench.cli.examples import EXAMPLES
+from normbench.cli.help import MAX_WIDTH, Command, Group, help_
 
 HELP = """Compare normalization layers, which are called norms here.
 
@@ -32,35 +35,66 @@ A run trains one network with one norm, and ends in a record of its config and m
 A sweep does many runs. A claim is a statement about norms, registered before its runs;
 a check of a claim does the runs and ends in a verdict.
 """
+FIRST_STEPS = """
+# Is everything here?
+normbench doctor
+# Train a small CNN with GroupNorm, in about a minute
+normbench train norm=group
+# Which norm for images at batch size 4?
+normbench recommend --task images --batch-size 4
+# The help of a command, which ends with examples
+normbench help sweep
+"""
+PANELS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
+    "Start": (doctor.doctor, norms.list_, run.config, help_),
+    "Run": (
+        *(run.train, sweep.sweep, watch.watch, sweep.status, sweep.rerun),
+        compare.compare,
+    ),
+    "Look at runs": (
+        *(results.results, show.show, plot.plot, report.report, stylize.stylize),
+    ),
+    "Understand norms": (
+        *(recommend.recommend, footprint.footprint, norms.bench, claim.app),
+    ),
+    "Weights & Biases": (wandb.sync, wandb.dashboard),
+}
+"""The commands below each heading of the help, in the order of their use."""
 
 app = typer.Typer(
     name="normbench",
+    cls=Group,
     help=HELP,
+    epilog=FIRST_STEPS,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": MAX_WIDTH,
+    },
 )
-app.command()(run.train)
-app.command()(run.config)
-app.command()(doctor.doctor)
-app.command()(sweep.sweep)
-app.command()(sweep.status)
-app.command()(watch.watch)
-app.command()(sweep.rerun)
-app.command("list")(norms.list_)
-app.command()(show.show)
-app.command()(stylize.stylize)
-app.command()(results.results)
-app.command()(plot.plot)
-app.command()(report.report)
-app.command()(wandb.sync)
-app.command()(wandb.dashboard)
-app.command()(footprint.footprint)
-app.command()(compare.compare)
-app.command()(recommend.recommend)
-claim.app.command("check")(check.check)
-app.add_typer(claim.app, name="claim")
-app.add_typer(norms.bench, name="bench")
+
+
+def _add(
+    group: typer.Typer, function: Callable[..., None], panel: str, path: str
+) -> None:
+    """Add a command. `path` are the words before its name, such as "claim "."""
+    name = function.__name__.removeprefix("bench_").rstrip("_")
+    group.command(
+        name, cls=Command, rich_help_panel=panel, epilog=EXAMPLES[f"{path}{name}"]
+    )(function)
+
+
+for _function in (claim.list_, claim.show, check.check):
+    _add(claim.app, _function, "Commands", "claim ")
+_add(norms.bench, norms.bench_norms, "Commands", "bench ")
+for _panel, _commands in PANELS.items():
+    for _command in _commands:
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, cls=Group, rich_help_panel=_panel)
+        else:
+            _add(app, _command, _panel, "")
 
 
 def _print_version(is_set: bool) -> None:

@@ -96,6 +96,7 @@ SpendingOption = Annotated[
     SpendingName,
     typer.Option(
         "--spending",
+        metavar="pocock|obrien_fleming|kim_demets",
         help="How the error probability is divided among the numbers of seeds. pocock "
         "stops earliest, obrien_fleming spends next to nothing on the first ones.",
     ),
@@ -138,8 +139,6 @@ def compare(
     json: Json = False,
 ) -> None:
     """Compare norms in an experiment of your own.
-
-    Example: normbench compare batch_size=2,8 --arm norm=batch --arm norm=group
 
     At each level, the first arm is compared with each of the other arms. The levels are
     the combinations of the values in the KEY=VALUE arguments. Every seed is trained at

@@ -59,7 +59,7 @@ def doctor(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Check a config and this machine, or your own network, for problems.
+    """Find problems of a config, a machine or a network.
 
     Without --model, checks packages, device, data, W&B login, disk and code, and the
     config's batch sizes, statistics, weight decay and learning rate. Errors and

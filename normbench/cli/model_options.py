@@ -45,12 +45,18 @@ DataName = Annotated[
 ]
 InputDtype = Annotated[
     Literal["float32", "float64", "float16", "bfloat16", "int64"],
-    typer.Option("--input-dtype", help="Type of the input; int64 for token ids."),
+    typer.Option(
+        "--input-dtype",
+        metavar="DTYPE",
+        help="Type of the input: float32, float64, float16, bfloat16, or int64 for "
+        "token ids.",
+    ),
 ]
 Vocabulary = Annotated[
     int | None,
     typer.Option(
         "--vocabulary",
+        metavar="NUMBER",
         min=2,
         help="Number of different token ids in an int64 input.",
         show_default=False,
@@ -70,13 +76,20 @@ Steps = Annotated[
     int | None,
     typer.Option(
         "--steps",
+        metavar="NUMBER",
         min=1,
         help="Number of steps of the training, to check the momentum.",
         show_default=False,
     ),
 ]
 Accumulate = Annotated[
-    int, typer.Option("--accumulate", min=1, help="Forwards per step of the optimizer.")
+    int,
+    typer.Option(
+        "--accumulate",
+        metavar="NUMBER",
+        min=1,
+        help="Forwards per step of the optimizer.",
+    ),
 ]
 Swap = Annotated[
     list[str] | None,
@@ -91,6 +104,8 @@ Swap = Annotated[
 Device = Annotated[
     Literal["cpu", "meta"],
     typer.Option(
-        "--device", help="meta computes only shapes, which is fast for large networks."
+        "--device",
+        metavar="cpu|meta",
+        help="meta computes only shapes, which is fast for large networks.",
     ),
 ]

@@ -70,8 +70,11 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Config values in Hydra's syntax, such as: norm=group norm.num_groups=4 "
-        "batch_size=2",
+        help="Values of the config in Hydra's syntax, such as norm=group batch_size=2. "
+        "`normbench config` prints every key. `normbench list tasks` (norms, data, "
+        "optimizers, budgets, trackers) prints the choices of a group. Common keys: "
+        "task, norm, norm.num_groups, data, batch_size, norm_batch, lr, optimizer, "
+        "budget.epochs, budget.max_steps, seed, tracker, device.",
         autocompletion=complete_overrides,
         show_default=False,
     ),

@@ -71,7 +71,11 @@ Metric = Annotated[
     ),
 ]
 CheckBudget = Annotated[
-    Budget, typer.Option(help="Draw the verdict of the check with this budget.")
+    Budget,
+    typer.Option(
+        metavar="smoke|quick|full",
+        help="Draw the verdict of the check with this budget.",
+    ),
 ]
 Output = Annotated[
     Path | None,
@@ -114,7 +118,7 @@ def plot(
     config_dir: ConfigDir = None,
     json: Json = False,
 ) -> None:
-    """Draw the figures of a claim's verdict, or a figure of runs.
+    """Draw the figures of a verdict, or a figure of runs.
 
     Choose exactly one of CLAIM, --by, --curves and --gallery. The command prints the
     paths of the files that it writes.

@@ -67,9 +67,7 @@ def recommend(
     details: Details = False,
     json: Json = False,
 ) -> None:
-    """Say which norm to use, as far as the verdicts of claims tell.
-
-    Example: normbench recommend --task images --batch-size 4
+    """Say which norm to use, as far as verdicts tell.
 
     A norm is better than another only if a decided contrast says so, at the asked batch
     size or the nearest one that was measured. Without evidence, there is no order. Your

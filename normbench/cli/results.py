@@ -72,7 +72,7 @@ def results(
     parquet: Parquet = None,
     tuning: Tuning = False,
 ) -> None:
-    """Print a table of runs, or of the means over groups of runs.
+    """Print a table of runs, or of means over runs.
 
     A table of runs has a column for each config key whose value differs between runs,
     and the peak learning rate, peak_lr.

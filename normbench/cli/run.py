@@ -106,7 +106,7 @@ def config(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Print the complete config of a run as yaml, and train nothing."""
+    """Print the complete config of a run; train nothing."""
     with exit_codes():
         composed, _ = _composed(overrides, config_dir, module, from_)
         if json:

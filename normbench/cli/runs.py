@@ -40,6 +40,8 @@ def matching_records(
     for error in damaged:
         typer.echo(f"left out: {error}", err=True)
     records = query.matching(all_records, where or ())
+    for remark in _without_a_run(all_records, where or ()) if not records else ():
+        typer.echo(f"note: {remark}", err=True)
     if tuning:
         return records, all_records
     kept = [record for record in records if record.config.seed < FIRST_TUNING_SEED]
@@ -51,3 +53,25 @@ def matching_records(
             err=True,
         )
     return kept, all_records
+
+
+def _without_a_run(records: "Sequence[RunRecord]", where: Sequence[str]) -> list[str]:
+    """Return a remark on each condition KEY=VALUE whose value no record has.
+
+    A condition is left out if no value of the key is similar to its value.
+    """
+    from normbench.config.norm_facts import other_names
+    from normbench.errors import did_you_mean
+    from normbench.records.query import CONDITION, value
+
+    remarks = []
+    for condition in where:
+        match = CONDITION.fullmatch(condition)
+        if match is None or match["sign"] != "=":
+            continue
+        key, text = match["key"].strip(), match["text"].strip()
+        leaves = {leaf for r in records if isinstance(leaf := value(r, key), str)}
+        clause = did_you_mean(text, leaves, other_names() if key == "norm" else {})
+        if text not in leaves and "?" in clause:
+            remarks.append(f"no run has {key}={text}; {clause}")
+    return remarks

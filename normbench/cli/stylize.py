@@ -42,7 +42,7 @@ def stylize(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Apply the trained network of a style run to your own pictures.
+    """Apply a trained style network to your own pictures.
 
     Each new picture is a PNG of the same size as the original, rotated according to its
     EXIF orientation. All pictures are read before the first one is written.

@@ -93,8 +93,6 @@ def sweep(
 ) -> None:
     """Do every run of a grid of configs.
 
-    Example: normbench sweep norm=batch,group batch_size=2,8 'seed=range(0,8)'
-
     A value may be a list A,B,C or, as in Hydra, range(START,STOP,STEP), choice(A,B) or
     glob(*) over yaml files. All configs are checked before the first run. A norm that
     cannot work in its network is skipped. The same command continues a sweep: it does
@@ -147,7 +145,7 @@ def status(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Count the runs of a sweep or of a folder by their state.
+    """Count the runs of a sweep or a folder by state.
 
     KEY=VALUE and --arm choose the runs of a sweep. Without them, all runs in --results
     are counted. A run is `running` while a process holds the lock of its folder, and
@@ -189,10 +187,11 @@ def rerun(
     module: Modules = None,
     json: Json = False,
 ) -> None:
-    """Repeat a finished run in a new folder, and compare the metrics.
+    """Repeat a finished run, and compare the metrics.
 
-    Metrics are identical to the last bit on the CPU of the same machine, with the same
-    code, packages and number of threads. On a GPU they may differ by rounding.
+    The new record is in another folder. Metrics are identical to the last bit on the
+    CPU of the same machine, with the same code, packages and number of threads. On a
+    GPU they may differ by rounding.
 
     Exit code: 0 if all metrics are identical; 1 if they are not, or the run failed; 2
     if the request was wrong; 130 after Ctrl-C.

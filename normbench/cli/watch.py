@@ -64,7 +64,7 @@ def watch(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show the progress of a running sweep, check or comparison.
+    """Show the progress of a sweep, check or comparison.
 
     Start this command in another terminal. It shows each cell of the grid, with a mark
     for each run, the best and the worst cell, and the time left. Of a check or a

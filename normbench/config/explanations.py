@@ -124,8 +124,9 @@ def key_mistake(
     if section or not suggestion.startswith("known") or not isinstance(value, str):
         return f"{key} is not a key{owner}; {suggestion}"
     return (
-        f"{key} is not a key; to choose FOLDER/{key}/{value}.yaml, write "
-        f"--config-dir FOLDER +{key}={value}; {suggestion}"
+        f"{key} is neither a key nor a group; `normbench config` prints all keys; a "
+        f"group of your own, FOLDER/{key}/{value}.yaml, needs --config-dir FOLDER "
+        f"+{key}={value}"
     )
 
 

@@ -30,6 +30,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 
 from normbench.config.choices import choices, groups
+from normbench.config.norm_facts import other_names
 from normbench.errors import RequestError, did_you_mean, shortened
 
 MAX_RUNS = 1_000_000
@@ -214,7 +215,9 @@ def _check_choice(override: Override, config_dir: Path | None) -> None:
     known = choices(key, config_dir)
     if str(value) not in known:
         name = "null" if value is None else str(value)[:100]
-        raise RequestError(f"{key}={name} is unknown; {did_you_mean(name, known)}")
+        also_called = other_names() if key == "norm" else {}
+        clause = did_you_mean(name, known, also_called)
+        raise RequestError(f"{key}={name} is unknown; {clause}")
 
 
 def value_text(value: Any) -> str:

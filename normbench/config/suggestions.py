@@ -12,9 +12,7 @@ SYNONYMS = {
     "batch": "batch_size",
     "bs": "batch_size",
     "dataset": "data",
-    "eps": "norm.eps",
     "epsilon": "norm.eps",
-    "groups": "norm.num_groups",
     "iterations": "budget.max_steps",
     "learning_rate": "lr",
     "logger": "tracker",
@@ -26,7 +24,6 @@ SYNONYMS = {
     "num_workers": "engine.workers",
     "optim": "optimizer",
     "random_seed": "seed",
-    "steps": "budget.max_steps",
     "wd": "optimizer.weight_decay",
 }
 """Maps names in other programs to keys of normbench."""
@@ -45,15 +42,19 @@ def suggested_key(key: str, known: Collection[str], config_dir: Path | None) -> 
         return f"{_owner_text(key, owners)} have it"
     candidates = sorted({*known, *owners})
     likely = [SYNONYMS[last.lower()]] if last.lower() in SYNONYMS else []
-    likely += [name for name in candidates if name.rpartition(".")[2] == last.lower()]
-    # No key has the same last name: look for a similar key in the same section.
+    last_names = {name: name.rpartition(".")[2] for name in candidates}
+    likely += [name for name in candidates if last_names[name] == last.lower()]
+    if not likely:  # "groups" for "num_groups"
+        end = f"_{last.lower()}"
+        likely = [name for name in candidates if last_names[name].endswith(end)]
+    # No key has this end: look for a similar key in the same section.
     if not likely:
         siblings = [name for name in known if name.rpartition(".")[0] == section]
         clause = did_you_mean(key, siblings or [n for n in known if "." not in n])
         if not clause.startswith("known"):
             return clause
         # The clause names no similar key: look for a similar last name anywhere.
-        by_last = {name.rpartition(".")[2]: name for name in candidates}
+        by_last = SYNONYMS | {end: name for name, end in last_names.items()}
         likely = [by_last[n] for n in difflib.get_close_matches(last, by_last)]
         if not likely:
             return clause

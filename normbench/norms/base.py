@@ -73,6 +73,10 @@ class Norm(nn.Module):
     """Whether `names` has the norm. A task replaces a name that is not listed."""
     source: ClassVar[str] = ""
     """The publication with its year, such as "Ioffe & Szegedy 2015", or empty."""
+    also_called: ClassVar[tuple[str, ...]] = ()
+    """Other names, such as "SyncBatchNorm", for which messages suggest this norm.
+
+    Other spellings of `name` are not needed: "BatchNorm2d" and "BN" suggest "batch"."""
     axes: ClassVar[str] = ""
     """The inputs that an output depends on in training; empty if unknown.
 

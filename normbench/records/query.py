@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from normbench.config.identity import added_later
 from normbench.config.schema import RunConfig, RunRecord, is_hashed
-from normbench.errors import RequestError, did_you_mean
+from normbench.errors import RequestError, did_you_mean, similar_key
 from normbench.system.untrusted import MAX_METRIC
 
 CONDITION = re.compile(r"(?P<key>[^=!<>]+)(?P<sign>!=|<=|>=|=|<|>)(?P<text>[^=<>].*|)")
@@ -276,7 +276,8 @@ def _cell_value(option: str, record: RunRecord, key: str) -> Any:
 def _check_known(option: str, key: str, records: Sequence[RunRecord]) -> None:
     if records and all(value(record, key) is ABSENT for record in records):
         raise RequestError(
-            f"{option} {key}: no run has this key; {did_you_mean(key, keys(records))}"
+            f"{option} {key}: no run has this key; {similar_key(key, keys(records))}; "
+            "`normbench show RUN_ID` prints the keys of a run"
         )
 
 

@@ -1,19 +1,19 @@
 """Facts about the norms that a config can select, for `normbench list norms`."""
 
-import re
-from dataclasses import dataclass
+import inspect
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from normbench.config.choices import choices, config_root, description
-from normbench.config.composer import Composer
+from normbench.config.choices import choices, description
 from normbench.config.composition import compose, resolve
-from normbench.config.overrides import parse, value_text
+from normbench.config.norm_facts import Declared, section
 from normbench.config.schema import Options
 from normbench.errors import Incompatible, RequestError
 from normbench.norms import REGISTRY, Norm
-from normbench.system.untrusted import yaml_value
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.training.network import check, make_task
 
@@ -28,7 +28,8 @@ class Facts:
     `parameters` is a formula in the number of channels C, or None if the norm cannot be
     built for 96 channels. `tasks` are the tasks whose default network can use the norm.
     `one_call` says whether all ghost batches are normalized in one call; it is None for
-    a norm that uses each sample alone.
+    a norm that uses each sample alone. `options` are the options with their defaults.
+    `text` is the docstring of the norm's module, with its formula.
     The optional facts are None in two cases: for an alias, because it selects a
     different norm in each task; and for a norm whose class is not imported. In the
     second case `tasks` is empty too.
@@ -45,16 +46,23 @@ class Facts:
     honours_mask: bool | None = None
     one_call: bool | None = None
     precisions: str | None = None
+    also_called: list[str] = field(default_factory=list)
+    options: Options = field(default_factory=dict)
+    text: str | None = None
     tasks: list[str]
 
 
-def catalogue(config_dir: Path | None = None) -> list[Facts]:
+def catalogue(
+    config_dir: Path | None = None, names: Collection[str] = ()
+) -> list[Facts]:
     """Return the facts of all norms, including those of the user's `config_dir`.
 
-    Raises RequestError if a yaml is not valid for any run. The message names the file.
+    With `names`, return only the facts of these norms. Raises RequestError if a yaml is
+    not valid for any run. The message names the file.
     """
     files = choices("norm", config_dir)
-    sections = {name: _section(name, file, config_dir) for name, file in files.items()}
+    files = {n: file for n, file in files.items() if not names or n in names}
+    sections = {name: section(name, file, config_dir) for name, file in files.items()}
     tasks = {name: list[str]() for name in files}
     for task_name in sorted(set(TASKS.names()) & choices("task", config_dir).keys()):
         if not TASKS.get(task_name).has_default_network:
@@ -62,9 +70,9 @@ def catalogue(config_dir: Path | None = None) -> list[Facts]:
         overrides = [f"task={task_name}", "tracker=none"]
         config = compose(overrides, config_dir).model_dump()
         task = make_task(resolve(config), torch.device("cpu"))
-        for name, section in sections.items():
+        for name, values in sections.items():
             try:
-                check(resolve(config | {"norm": section}), task)
+                check(resolve(config | {"norm": values}), task)
             except RequestError:  # not suitable, or its class is not imported
                 continue
             tasks[name].append(task_name)
@@ -73,39 +81,25 @@ def catalogue(config_dir: Path | None = None) -> list[Facts]:
     ]
 
 
-def _section(name: str, file: Path, config_dir: Path | None) -> Options:
-    """Return the config section of `norm=NAME`.
-
-    A user's yaml may extend another one; only the composition resolves that.
-    """
-    if file.is_relative_to(config_root()):
-        section = yaml_value(file)
-    else:
-        override = parse(f"norm={value_text(name)}", config_dir)
-        section = Composer(config_dir)([override])["norm"]
-    if not isinstance(section, dict) or not isinstance(section.get("name"), str):
-        raise RequestError(f"{file} needs a line `name: NORM`")
-    return section
-
-
-def _facts(name: str, file: Path, section: Options, tasks: list[str]) -> Facts:
-    section = {**section}
-    class_name = section.pop("name")
+def _facts(name: str, file: Path, values: Options, tasks: list[str]) -> Facts:
+    options = {**values}
+    class_name = str(options.pop("name"))
     if class_name not in REGISTRY.names():  # an alias, or its module is not imported
-        return Facts(name=name, description=description(file), tasks=tasks)
+        return Facts(
+            name=name, description=description(file), options=options, tasks=tasks
+        )
     cls = REGISTRY.get(class_name)
     try:
-        parameters = _parameters(class_name, section)
+        parameters = _parameters(class_name, options)
     except Incompatible:
         parameters = None
     except RequestError as error:
         raise RequestError(f"{file}: {error}") from None
-    year = re.search(r"\d{4}$", cls.source)
     return Facts(
         name=name,
         description=description(file),
         source=cls.source or None,
-        year=int(year.group()) if year else None,
+        year=Declared(source=cls.source).year,
         axes=cls.axes or None,
         parameters=parameters,
         uses_other_samples=cls.uses_other_samples,
@@ -113,6 +107,9 @@ def _facts(name: str, file: Path, section: Options, tasks: list[str]) -> Facts:
         honours_mask=cls.honours_mask,
         one_call=cls.one_call if cls.uses_other_samples else None,
         precisions="fp32 bf16 fp16" if cls.loss_scaling else "fp32 bf16",
+        also_called=[*cls.also_called],
+        options=REGISTRY.options(class_name, options),
+        text=inspect.getdoc(sys.modules[cls.__module__]),
         tasks=tasks,
     )
 

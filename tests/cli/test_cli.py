@@ -140,12 +140,33 @@ def test_config_prints_what_train_would_run(invoke: Command) -> None:
 
 
 def test_list_names_every_choice(invoke: Command) -> None:
-    for what in ("norms", "tasks", "data", "budgets", "trackers"):
+    for what in ("tasks", "data", "budgets", "trackers"):
         rows = json.loads(invoke("list", what, "--json").stdout)
         assert [row["name"] for row in rows] == list(choices(what.removesuffix("s")))
         assert all(row["description"] for row in rows), what
         table = invoke("list", what).stdout
         assert all(row["name"] in table for row in rows), what
+    (row,) = json.loads(invoke("list", "tasks", "cnn", "--json").stdout)
+    assert row["name"] == "cnn"
+
+
+def test_list_norms_prints_a_line_per_norm_and_all_about_one(invoke: Command) -> None:
+    table = invoke("list", "norms", COLUMNS="100").stdout.splitlines()
+    names = [line.split()[0] for line in table[4:-2]]
+    assert names == list(choices("norm"))
+    assert max(map(len, table)) <= 100
+    shown = invoke("list", "norms", "group", "layer").stdout
+    for part in (
+        "y = weight * (x - mean) / sqrt(var + eps) + bias",
+        "  source         Wu & He 2018",
+        "  tasks          cnn style transformer",
+        "  norm.num_groups=8",
+        "  channels per group; can be set instead of num_groups",
+        "layer: LayerNorm as usual",
+    ):
+        assert part in shown
+    wrong = invoke("list", "norms", "GN")
+    assert "norm=GN is unknown; did you mean 'group'?" in wrong.stderr
 
 
 WRONG: list[tuple[list[str], list[str]]] = [

@@ -10,10 +10,10 @@ import pytest
 from normbench.config.choices import choices, description
 from normbench.config.composition import compose
 from normbench.config.identity import run_id
+from normbench.config.norm_facts import section
 from normbench.errors import NormbenchError, RequestError
 from normbench.norms.base import make
 from normbench.sweeps.plan import make_plan
-from normbench.training.catalogue import _section
 from normbench.verdicts.registration import read_claim
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -47,7 +47,7 @@ def test_a_yaml_that_is_too_large_is_refused(mine: Path) -> None:
         with pytest.raises(RequestError, match=message):
             read_claim("mine", folder)
         with pytest.raises(RequestError, match=message):
-            _section("mine", mine, folder)
+            section("mine", mine, folder)
         assert compose(["norm=batch"], folder).norm.name == "batch"
 
 

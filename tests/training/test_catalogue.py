@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 
 from normbench.config.choices import choices
+from normbench.config.norm_facts import declared, other_names, summaries
 from normbench.errors import RequestError
 from normbench.norms import REGISTRY, Norm
 from normbench.tasks.base import REGISTRY as TASKS
 from normbench.training.catalogue import Facts, catalogue
+
+MAX_DESCRIPTION = 57
+"""Characters of a description that `list norms` prints in 100 columns."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,12 @@ def test_every_norm_has_its_facts(facts: dict[str, Facts]) -> None:
             assert norm.source
             assert norm.axes
             assert norm.parameters
-    assert facts["group"].year == 2018
+        folklore = (norm.source or "folklore") == "folklore"
+        assert (norm.year is None) == folklore, norm.name
+    assert (facts["group"].year, facts["group_permuted"].year) == (2018, 2018)
+    assert facts["batch"].also_called == ["SyncBatchNorm"]
+    assert facts["rms"].options == {"eps": 1e-5, "affine": True}
+    assert "sqrt(" in (facts["rms"].text or "")
     assert facts["batch"].uses_other_samples
     assert facts["batch"].precisions == "fp32 bf16 fp16"
     assert (facts["batch"].one_call, facts["group"].one_call) == (True, None)
@@ -58,6 +67,25 @@ def test_a_norm_may_declare_nothing(
     assert facts["group32"].description == "32 groups"
     assert facts["group5"].parameters is None  # 5 divides no power of two
     assert facts["group5"].tasks == []
+    assert [norm.name for norm in catalogue(tmp_path, ["group5"])] == ["group5"]
+    # `list norms` reads the same facts without torch.
+    lines = {norm.name: norm for norm in summaries(tmp_path)}
+    assert lines["group5"].description == "5 groups"
+    assert lines["group5"].year == 2018
+
+
+def test_facts_read_from_the_source_are_those_of_the_classes() -> None:
+    for name, norm in declared().items():
+        cls = REGISTRY.get(name)
+        assert norm.source == cls.source, name
+        assert norm.uses_other_samples == cls.uses_other_samples, name
+        assert norm.also_called == vars(cls).get("also_called", ()), name
+        assert norm.year or norm.source == "folklore" or name == "keep", name
+    assert {*REGISTRY.names()} <= {*declared()}
+    assert len(other_names()) == sum(len(n.also_called) for n in declared().values())
+    for line in summaries(None):
+        assert 10 < len(line.description) <= MAX_DESCRIPTION, line.name
+        assert line.uses_other_samples is not None or line.name == "keep"
 
 
 def test_a_yaml_that_no_run_could_take_is_named(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from normbench.norms.base import Norm, of_condition, require_several
 
 
 class AdaptiveLayerNorm(Norm, name="ada_layer"):
+    also_called = ("AdaLN", "AdaptiveLayerNorm")
     source = "Peebles & Xie 2023"
     axes = "one sample, all channels, one position"
     honours_mask = True

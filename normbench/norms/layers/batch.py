@@ -19,6 +19,7 @@ from normbench.norms.statistics import BatchStatistics
 
 
 class BatchNorm(BatchStatistics, name="batch"):
+    also_called = ("SyncBatchNorm",)
     source = "Ioffe & Szegedy 2015"
     fixed_map_in_eval = True
     one_call = True

@@ -28,6 +28,7 @@ from normbench.norms.statistics import BatchStatistics
 
 
 class BatchGroupNorm(BatchStatistics, name="batch_group"):
+    also_called = ("BCN", "BatchChannelNorm")
     source = "Qiao et al. 2019"
     one_call = True
     axes = "all samples, one group of channels, all positions"

@@ -14,6 +14,7 @@ from normbench.norms.statistics import batch_moments, clean_pads
 
 
 class MaskedBatchNorm(BatchNorm, name="batch_masked"):
+    also_called = ("MaskedBatchNorm",)
     source = "folklore; Shen et al. 2020"
     one_call = True
     honours_mask = True

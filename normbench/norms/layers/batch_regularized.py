@@ -28,6 +28,7 @@ from normbench.norms.statistics import (
 
 
 class RegularizedBatchNorm(BatchStatistics, name="batch_regularized"):
+    also_called = ("RBN",)
     source = "Wang et al. 2022"
     one_call = True
     honours_mask = True

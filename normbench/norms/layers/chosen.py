@@ -55,6 +55,7 @@ class Layer(Norm, name="layer"):
     """Layer normalization over the axes that are usual for the layer."""
 
     listed: ClassVar[bool] = False
+    source = "Ba et al. 2016"
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from normbench.norms.base import Norm, per_channel
 
 
 class DynamicErf(Norm, name="derf"):
+    also_called = ("DynamicErf",)
     source = "Chen et al. 2025"
     axes = "one sample, one channel, one position"
     honours_mask = True

@@ -12,6 +12,7 @@ from normbench.norms.base import Norm, per_channel
 
 
 class DynamicTanh(Norm, name="dyt"):
+    also_called = ("DynamicTanh",)
     source = "Zhu et al. 2025"
     axes = "one sample, one channel, one position"
     honours_mask = True

@@ -16,6 +16,7 @@ from normbench.norms.base import Norm, of_condition
 
 
 class FeatureWiseLinearModulation(Norm, name="film"):
+    also_called = ("FeatureWiseLinearModulation",)
     source = "Perez et al. 2018"
     axes = "one sample, one channel, one position"
     honours_mask = True

@@ -18,6 +18,7 @@ from normbench.norms.base import Norm, per_channel
 
 
 class FrozenBatchNorm(Norm, name="frozen_batch"):
+    also_called = ("FixedBatchNorm",)
     source = "He et al. 2016"
     axes = "one sample, one channel, one position"
     honours_mask = True

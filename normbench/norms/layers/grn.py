@@ -17,6 +17,7 @@ from normbench.norms.base import Norm, per_channel
 
 
 class GlobalResponseNorm(Norm, name="grn"):
+    also_called = ("GlobalResponseNorm",)
     source = "Woo et al. 2023"
     axes = "one sample, all channels, all positions"
 

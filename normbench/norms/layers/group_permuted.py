@@ -32,6 +32,7 @@ from normbench.norms.base import NUM_GROUPS, Affine, require_groups, resolve_num
 
 
 class PermutedGroupNorm(Affine, name="group_permuted"):
+    also_called = ("PermutedGroupNorm",)
     source = "Wu & He 2018; permutations: folklore"
     axes = "one sample, one group of channels, all positions"
 

@@ -18,6 +18,7 @@ from normbench.norms.statistics import BatchStatistics
 
 
 class InstanceBatchNorm(BatchStatistics, name="ibn"):
+    also_called = ("InstanceBatchNorm",)
     source = "Pan et al. 2018"
     one_call = True
     axes = (

@@ -14,6 +14,7 @@ from normbench.norms.base import AffineWithOptionalBias, require_several
 
 
 class LayerNormPosition(AffineWithOptionalBias, name="layer_position"):
+    also_called = ("LayerNorm2d",)
     source = "Ba et al. 2016"
     axes = "one sample, all channels, one position"
     honours_mask = True

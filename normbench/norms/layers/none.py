@@ -10,6 +10,7 @@ from normbench.norms.base import Norm
 
 
 class NoNorm(Norm, name="none"):
+    also_called = ("Identity",)
     source = "folklore"
     axes = "one sample, one channel, one position"
     honours_mask = True

@@ -20,6 +20,7 @@ from normbench.norms.statistics import BatchStatistics, at_least_float32
 
 
 class SwitchableNorm(BatchStatistics, name="switchable"):
+    also_called = ("SwitchNorm",)
     source = "Luo et al. 2018"
     one_call = True
     axes = (
