@@ -1,8 +1,10 @@
 """The facts that `list norms` prints of each norm."""
 
+import runpy
 from pathlib import Path
 
 import pytest
+from documents import ROOT
 
 from normbench.config.choices import choices
 from normbench.config.norm_facts import declared, other_names, summaries
@@ -46,6 +48,14 @@ def test_every_norm_has_its_facts(facts: dict[str, Facts]) -> None:
     tasks = [name for name in TASKS.names() if TASKS.get(name).has_default_network]
     assert facts["layer"].tasks == tasks
     assert facts["layer"].source is None
+
+
+def test_the_page_of_the_norms_is_that_of_the_code(facts: dict[str, Facts]) -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "write_norms"))
+    words = script["words_of_pictures"]()
+    page = script["page"](facts.values(), words)
+    assert script["PAGE"].read_text() == page, "run scripts/write_norms"
+    assert {name for name, norm in facts.items() if norm.text} == set(words)
 
 
 def test_a_norm_may_declare_nothing(
