@@ -90,7 +90,7 @@ def _metrics(record: "RunRecord") -> Iterator[str]:
 
 def _environment(record: "RunRecord") -> dict[str, str]:
     """Return the environment, with a line per package and per module of the user."""
-    rows = {}
+    rows: dict[str, str] = {}
     for key, value in record.environment.model_dump(mode="json").items():
         if isinstance(value, Mapping):
             rows |= {f"{key}.{name}": _text(item) for name, item in value.items()}
@@ -100,10 +100,13 @@ def _environment(record: "RunRecord") -> dict[str, str]:
 
 
 def _text(value: object) -> str:
+    """Return a value of the config or of the record; numbers have six digits."""
     if isinstance(value, Mapping):
-        return "  ".join(f"{key} {number(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
     if isinstance(value, bool):
         return str(value).lower()
-    return number(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "-" if value is None else str(value)
