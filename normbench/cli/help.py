@@ -1,9 +1,7 @@
 """Help screens: commands in panels, examples that keep their lines, and colours."""
 
 import inspect
-import os
 import re
-import sys
 import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from normbench.system.streams import Stream
+from normbench.cli.colours import BOLD, CYAN, DIM, echo, has_colours, styled
 
 if TYPE_CHECKING:  # typer contains a copy of click, and older versions do not
     from typer._click.core import Context, Parameter
@@ -23,35 +21,12 @@ MAX_SUMMARY = 55
 """Characters of the first line of a command's docstring, which is never cut."""
 COLOURS = "normbench.cli.help.colours"
 """The key in the `meta` of a context that says whether a screen has colours."""
-BOLD, NAME, DIM = "1", "36", "2"
-"""Styles of a terminal: of a heading, a command or option, and a remark."""
-
-
-def has_colours() -> bool:
-    """Return whether standard output is a terminal whose user wants colours."""
-    return (
-        isinstance(sys.stdout, Stream)
-        and sys.stdout.isatty()
-        and not os.environ.get("NO_COLOR")
-        and os.environ.get("TERM") not in {"dumb", "unknown"}
-        and sys.platform != "win32"
-    )
-
-
-def styled(text: str, style: str, colours: bool) -> str:
-    """Return `text` in a style of a terminal if `colours`."""
-    return f"\x1b[{style}m{text}\x1b[0m" if colours and text else text
 
 
 def print_help(context: "Context") -> None:
     """Print the help screen of the command of `context` to standard output."""
-    context.meta[COLOURS] = has_colours()
-    screen = context.get_help()
-    if context.meta[COLOURS] and isinstance(sys.stdout, Stream):
-        # The stream escapes control characters, except those of a styled stream.
-        sys.stdout.styled().write(f"{screen}\n")
-    else:
-        typer.echo(screen)
+    context.meta[COLOURS] = colours = has_colours()
+    echo(context.get_help(), colours=colours)
 
 
 class _Screen:
@@ -118,7 +93,7 @@ class _Screen:
         for name, text in rows:
             indent = " " * (width + 4)
             lines = self._filled(text, indent) if text else indent
-            first = styled(name, NAME, self._colours)
+            first = styled(name, CYAN, self._colours)
             if len(name) > width:
                 self._line(f"  {first}\n{lines}")
             else:

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normbench.cli.options import ConfigDir, Json, Modules, exit_codes
-from normbench.cli.tables import print_json, print_table, text_width
+from normbench.cli.tables import print_json, print_table, two_columns
 
 if TYPE_CHECKING:
     from normbench.config.norm_facts import Declared
     from normbench.training.catalogue import Facts
 
-MAX_WIDTH = 100
-"""Characters in a line about a norm."""
 YES_NO = {True: "yes", False: "no", None: "-"}
 
 bench = typer.Typer(
@@ -194,23 +192,15 @@ def _details(norm: "Facts", comments: Mapping[str, str]) -> Iterator[str]:
             **facts,
         }
     yield ""
-    yield from _columns({key: value for key, value in facts.items() if value})
+    yield from two_columns({key: value for key, value in facts.items() if value})
     if norm.options:
         yield "\n  options and their defaults"
-        yield from _columns(
+        yield from two_columns(
             {
                 f"norm.{key}={dumps(value)}": comments.get(key, "")
                 for key, value in norm.options.items()
             }
         )
-
-
-def _columns(rows: Mapping[str, str]) -> Iterator[str]:
-    """Yield the lines of two columns, of which the second is wrapped."""
-    indent = max(map(len, rows)) + 4
-    for key, value in rows.items():
-        text = f"  {key:<{indent - 2}}{value}".rstrip()
-        yield textwrap.fill(text, text_width(MAX_WIDTH), subsequent_indent=" " * indent)
 
 
 def _comments(file: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Prints JSON, tables and numbers to standard output."""
 
 import json
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -35,6 +36,24 @@ def output_width() -> int:
 def text_width(maximum: int = MAX_TEXT_WIDTH) -> int:
     """Return the characters in a line of text: the width of the output, limited."""
     return min(output_width(), maximum)
+
+
+def two_columns(rows: Mapping[str, str], maximum: int = 100) -> Iterator[str]:
+    """Yield the lines of two columns, of which the second is wrapped between words.
+
+    The lines are indented by two characters and at most `maximum` characters long, if
+    the longest words allow it.
+    """
+    indent = max(map(len, rows), default=0) + 4
+    width = max(text_width(maximum), indent + 20)
+    for key, value in rows.items():
+        yield textwrap.fill(
+            f"  {key:<{indent - 2}}{value}".rstrip(),
+            width,
+            subsequent_indent=" " * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -127,7 +127,7 @@ def summaries(
     rows = []
     for name, file in choices("norm", config_dir).items():
         norm = norms.get(str(section(name, file, config_dir)["name"]))
-        uses = norm and norm.uses_other_samples
+        uses = norm.uses_other_samples if norm else None
         rows.append(
             Summary(
                 name=name,

@@ -20,6 +20,8 @@ from normbench.training.network import norm_class
 
 MAX_ADAMW_LR = 0.01
 """Peak learning rate above which AdamW is often unstable."""
+MIN_SGD_LR = 0.03
+"""With AdamW, a value of `lr` from which it seems to be meant for SGD."""
 SMALL_BATCH = 1 / 8
 """Fraction of lr_reference_batch_size; at or below this batch size, the linear rule can
 give learning rates that are several times too low."""
@@ -129,12 +131,13 @@ def learning_rate(config: RunConfig) -> Finding:
     reference, batch = config.lr_reference_batch_size, config.batch_size
     peak = peak_lr(config)
     rate = f"lr={config.lr:g}, lr_rule={config.lr_rule}: {peak:g} at the peak"
-    if config.optimizer.name == "adamw" and peak > MAX_ADAMW_LR:
+    is_adamw = config.optimizer.name == "adamw"
+    if is_adamw and (peak > MAX_ADAMW_LR or config.lr >= MIN_SGD_LR):
         return Finding(
             "warning",
             what,
-            f"{rate}, which is a rate for SGD; AdamW is often unstable above "
-            f"{MAX_ADAMW_LR:g}",
+            f"{rate}; lr={config.lr:g} is a rate for SGD, and AdamW is often unstable "
+            f"above {MAX_ADAMW_LR:g}",
             "use about lr=0.001 (the default of torch.optim.AdamW), or tune lr",
         )
     if config.lr_rule == "linear" and batch <= SMALL_BATCH * reference:

@@ -98,10 +98,14 @@ TRAPS: tuple[tuple[str | None, ...], ...] = (
     ("batch_size=2 lr_reference_batch_size=8", "learning rate", "ok"),
     (
         f"{ADAMW} lr=0.1",
-        *("learning rate", "warning", "0.1 at the peak, which is a rate for SGD"),
+        *("learning rate", "warning", "lr=0.1 is a rate for SGD"),
         *("AdamW is often unstable above 0.01", "lr=0.001"),
     ),
     (f"{ADAMW} lr=0.01", "learning rate", "ok"),
+    (
+        "batch_size=2 optimizer=adamw lr=0.1 lr_rule=linear",
+        *("learning rate", "warning", "lr=0.1 is a rate for SGD"),
+    ),
     ("batch_size=32 lr=0.1", "learning rate", "ok"),
     # The rate at the peak counts: the linear rule raises this one.
     (

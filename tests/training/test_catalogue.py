@@ -35,7 +35,7 @@ def test_every_norm_has_its_facts(facts: dict[str, Facts]) -> None:
         assert (norm.year is None) == folklore, norm.name
     assert (facts["group"].year, facts["group_permuted"].year) == (2018, 2018)
     assert facts["batch"].also_called == ["SyncBatchNorm"]
-    assert facts["rms"].options == {"eps": 1e-5, "affine": True}
+    assert facts["scale"].options == {"eps": 1e-5}
     assert "sqrt(" in (facts["rms"].text or "")
     assert facts["batch"].uses_other_samples
     assert facts["batch"].precisions == "fp32 bf16 fp16"
