@@ -27,7 +27,7 @@ def ranking_text(ranking: Ranking, width: int = 80) -> str:
 
 
 def _lines(ranking: Ranking, width: int) -> Iterator[str]:
-    yield paragraph("", _answer(ranking), width)
+    yield paragraph("", ranking_answer(ranking), width)
     for caveat in ranking.caveats:
         yield paragraph("note: ", caveat, width)
     yield ""
@@ -47,6 +47,23 @@ def _lines(ranking: Ranking, width: int) -> Iterator[str]:
     if further := _further(ranking):
         yield paragraph(f"{'further:':<9}", further, width)
     yield f"{'command:':<9}{ranking.command}"
+
+
+def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
+    """Yield the numbers of each arm by column, for a table; then the arms left out."""
+    columns = ("arm", "lr", ranking.metric, "minus the best", "p", "seeds", "result")
+    for arm in ranking.arms:
+        cells = [arm.arm, f"{arm.lr:g}", words.estimate(arm.mean, arm.low, arm.high)]
+        if pair := arm.from_best:
+            cells += [words.estimate(pair.difference, pair.low, pair.high, sign="+")]
+            cells += [f"{pair.p:.2g}"]
+        else:
+            cells += ["-", "-"]
+        cells += [str(arm.n), PLACES[arm.place]]
+        yield dict(zip(columns, cells, strict=True))
+    for out in ranking.left_out:
+        cells = [out.arm, *("-",) * 5, out.reason]
+        yield dict(zip(columns, cells, strict=True))
 
 
 def _table(ranking: Ranking, width: int) -> Iterator[str]:
@@ -83,7 +100,7 @@ def _tuned(arm: TunedArm, validation: str, width: int) -> Iterator[str]:
     yield paragraph(f"-  {arm.arm}: ", text, width)
 
 
-def _answer(ranking: Ranking) -> str:
+def ranking_answer(ranking: Ranking) -> str:
     """Return the answer of a race: the best arm, or the arms that may be the best."""
     if not ranking.seen:
         return (
