@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from normbench.claims.trial import Trial
 from normbench.config.composition import compose
 from normbench.config.overrides import grid, words
+from normbench.config.rates import peak_lr
 from normbench.errors import RequestError
 from normbench.registry import explain
 from normbench.tasks.base import REGISTRY as TASKS
@@ -18,6 +20,7 @@ from normbench.verdicts.design import Contrast, Design, Gate
 from normbench.verdicts.naming import usual_name
 from normbench.verdicts.registration import Claim, Part
 from normbench.verdicts.seeds import Spending
+from normbench.verdicts.verdict import DesignVerdict
 
 
 def comparison(
@@ -92,6 +95,15 @@ def comparison(
         },
         outcomes={"comparison": design},
     )
+
+
+def peak_rates(judged: DesignVerdict, trial: Trial) -> dict[str, float]:
+    """Return the peak learning rate of each cell at the rate that was chosen for it."""
+    return {
+        cell.cell: peak_lr(trial.config(judged.name, cell.cell, cell.usual_rate, 0))
+        for cell in judged.cells
+        if cell.usual_rate is not None
+    }
 
 
 def _question(arm: str, first: str, label: str) -> str:

@@ -217,11 +217,14 @@ def _compared(
 ) -> "Comparison":
     """Do the runs; return them with a verdict, or with `minutes` a ranking."""
     from normbench.claims.check import check
+    from normbench.claims.comparison import peak_rates
     from normbench.claims.race import race
     from normbench.verdicts.comparisons import Comparison
 
     if minutes is None:
-        return Comparison(claim=claim, verdict=check(claim, trial, command_line()))
+        verdict = check(claim, trial, command_line())
+        peak_lr = peak_rates(verdict.outcomes[0], trial)
+        return Comparison(claim=claim, verdict=verdict, peak_lr=peak_lr)
     ranking = race(claim, trial, rounds, minutes=minutes, command=command_line())
     return Comparison(claim=claim, ranking=ranking)
 

@@ -32,7 +32,11 @@ EXIT_CODES: dict[Standing, int] = {
 
 
 class Comparison(BaseModel):
-    """What was asked, and the answer: a `verdict`, or a `ranking` of `--minutes`."""
+    """What was asked, and the answer: a `verdict`, or a `ranking` of `--minutes`.
+
+    `peak_lr` is the peak learning rate of each cell at the chosen lr, which a rule may
+    scale with the batch size.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -40,6 +44,7 @@ class Comparison(BaseModel):
     claim: Claim
     verdict: Verdict | None = None
     ranking: Ranking | None = None
+    peak_lr: dict[str, float] = {}
 
     @property
     def name(self) -> str:
@@ -60,6 +65,14 @@ class Comparison(BaseModel):
     def judged(self) -> DesignVerdict | None:
         """The judged design; None for a ranking."""
         return self.verdict.outcomes[0] if self.verdict else None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the peak learning rate of a cell is not its lr."""
+        cells = self.judged.cells if self.judged else []
+        return any(
+            self.peak_lr.get(c.cell, c.usual_rate) != c.usual_rate for c in cells
+        )
 
     @property
     def run_ids(self) -> list[str]:

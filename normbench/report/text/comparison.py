@@ -3,14 +3,14 @@
 The terminal and the page show the same rows, notes and sentences.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from normbench import stats
 from normbench.report import words
 from normbench.report.text.ranking import ranking_answer, ranking_rows
 from normbench.verdicts.comparisons import Comparison, standing
-from normbench.verdicts.design import Contrast, arm_of, level_of
+from normbench.verdicts.design import arm_of, level_of
 from normbench.verdicts.summaries import CellSummary
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Verdict
 from normbench.verdicts.wording import margin_text, mean_text, unit, value_text
@@ -43,12 +43,78 @@ def shown(comparison: Comparison) -> Shown:
         title=f"{settings} ({EXPLORATORY})",
         notes=[*verdict.caveats, *_notes(verdict, judged)],
         rows=[*_rows(comparison, judged, verdict.alpha)],
-        answers=[
-            _answer(registered, contrast, comparison)
-            for registered, contrast in zip(
-                comparison.design.contrasts, judged.contrasts, strict=True
-            )
-        ],
+        answers=[*_answers(comparison, judged)],
+    )
+
+
+class _Pair(NamedTuple):
+    """The two arms of a contrast in words, the better one first.
+
+    `means` are those on the seeds of the contrast. `level` is "" without levels, and
+    `than` is "" if there are only two arms.
+    """
+
+    level: str
+    better: str
+    worse: str
+    than: str
+    means: str
+    rates: str
+    gate: str
+
+    def sentence(self, text: str) -> str:
+        """Return the text with the level before it."""
+        if not self.level:
+            return text
+        starts_with_arm = text.startswith(self.better)
+        rest = text if starts_with_arm else f"{text[:1].lower()}{text[1:]}"
+        return f"At {self.level}, {rest}"
+
+
+def _answers(comparison: Comparison, judged: DesignVerdict) -> Iterator[str]:
+    """Yield a sentence for each contrast, those at one level together."""
+    design = comparison.design
+    contrasts = {contrast.name: contrast for contrast in judged.contrasts}
+    for level in design.levels:
+        for registered in design.contrasts:
+            cells = [*(registered.weights or ())]
+            if level_of(cells[0]) == level:
+                contrast = contrasts[registered.name]
+                yield _answer(contrast, _pair(contrast, cells, comparison, judged))
+
+
+def _pair(
+    contrast: ContrastVerdict,
+    cells: Sequence[str],
+    comparison: Comparison,
+    judged: DesignVerdict,
+) -> _Pair:
+    """Return the pair of a contrast, which is the first of `cells` minus the second."""
+    design, effect = comparison.design, contrast.effect or 0.0
+    other, first = cells
+    first_is_better = (effect > 0) == (contrast.says == "less")
+    better, worse = (first, other) if first_is_better else (other, first)
+    by_name = {cell.cell: cell for cell in judged.cells}
+    values = [by_name[cell].mean.get(contrast.metric) for cell in (other, first)]
+    # A cell of several contrasts may have more seeds than this contrast.
+    if None not in values and by_name[first].n != contrast.n == by_name[other].n:
+        values[1] = (values[0] or 0.0) - effect
+    means = dict(zip(cells, values, strict=True))
+    texts = [
+        "-" if (mean := means[cell]) is None else mean_text(mean, contrast.metric)
+        for cell in (better, worse)
+    ]
+    tuned = len(set(design.rates)) > 1
+    side = "above" if contrast.says == "greater" else "below"
+    gate = f"no level with a mean {words.metric_words(design.gate.metric)} {side}"
+    return _Pair(
+        level=design.levels[level_of(first)],
+        better=arm_of(better),
+        worse=arm_of(worse),
+        than=f" than {arm_of(worse)}" if len(design.arms) > 2 else "",
+        means=" against ".join(texts),
+        rates="tuned rates" if tuned else f"lr {design.rates[0]:g}, not tuned",
+        gate=f"{gate} {design.gate.below:g}, which --gate asks for",
     )
 
 
@@ -75,6 +141,9 @@ def _rows(
             row["level"] = design.levels[level_of(cell.cell)]
         row["arm"] = arm_of(cell.cell)
         row["lr"] = "-" if cell.usual_rate is None else f"{cell.usual_rate:g}"
+        if comparison.scaled:
+            peak = comparison.peak_lr.get(cell.cell)
+            row["peak_lr"] = "-" if peak is None else f"{peak:.3g}"
         row[words.metric_words(metric)] = _mean(cell, metric, alpha)
         row["seeds"] = str(cell.n)
         yield row | {"failures": words.cell_problems(cell) or "-"}
@@ -96,47 +165,32 @@ def _mean(cell: CellSummary, metric: str, alpha: float) -> str:
     return f"{text} [{low}, {high}]"
 
 
-def _answer(
-    registered: Contrast, contrast: ContrastVerdict, comparison: Comparison
-) -> str:
+def _answer(contrast: ContrastVerdict, pair: _Pair) -> str:
     """Return a sentence that names the better arm, or says that none is known.
 
     Such as "BatchNorm is better: 15.10 % against 22.60 % test error, 7.50 points
     [3.70, 11.40], 6 seeds, tuned rates."
     """
-    assert comparison.judged is not None and registered.weights is not None
-    (other, first) = registered.weights
-    level = comparison.design.levels[level_of(first)]
-    at = f"At {level}: " if level else ""
+    between = f"between {pair.better} and {pair.worse}"
     if contrast.effect is None or contrast.interval is None:
-        names = f"{arm_of(first)} or {arm_of(other)}"
-        return f"{at}Not decided, {names}: {contrast.because}."
-    other_is_better = (contrast.effect < 0) == (contrast.says == "less")
-    better, worse = (other, first) if other_is_better else (first, other)
-    means = {cell.cell: cell.mean for cell in comparison.judged.cells}
-    pair = [mean_text(means[cell][contrast.metric], contrast.metric)
-            for cell in (better, worse)]  # fmt: skip
+        return pair.sentence(f"Not decided {between}: {contrast.because}.")
     numbers = (
-        f"{' against '.join(pair)} {words.metric_words(contrast.metric)}, "
-        f"{_difference(contrast)}, {contrast.n} seeds, {_rates(comparison, better)}"
+        f"{pair.means} {words.metric_words(contrast.metric)}, "
+        f"{_difference(contrast)}, {contrast.n} seeds, {pair.rates}"
     )
-    names = f"{arm_of(better)} against {arm_of(worse)}"
-    kind = standing(contrast)
+    kind, margin = standing(contrast), margin_text(contrast)
     if kind == "not decided":
-        return f"{at}Not decided, {names}: {numbers}. {_undecided(contrast)}"
-    if kind == "no difference":
-        margin = margin_text(contrast)
-        if contrast.size == "small":
-            text = f"{arm_of(better)} is better, but by less than the margin {margin}"
-            return f"{at}{text}: {numbers}."
-        text = f"No relevant difference (margin {margin}), {names}"
-        return f"{at}{text}: {numbers}."
-    versus = f" than {arm_of(worse)}" if len(comparison.design.arms) > 2 else ""
-    open_size = ""
-    if contrast.size == "open":
-        margin = margin_text(contrast)
-        open_size = f" Whether by more than the margin {margin} is open."
-    return f"{at}{arm_of(better)} is better{versus}: {numbers}.{open_size}"
+        text = f"Not decided {between}: {numbers}. {_undecided(contrast, pair.gate)}"
+    elif kind == "no difference" and contrast.size == "small":
+        by = f"by less than the margin of {margin}"
+        text = f"{pair.better} is better{pair.than}, but {by}: {numbers}."
+    elif kind == "no difference":
+        text = f"No relevant difference {between}: {numbers}; margin {margin}."
+    else:
+        text = f"{pair.better} is better{pair.than}: {numbers}."
+        if contrast.size == "open":
+            text += f" It is open whether by more than the margin of {margin}."
+    return pair.sentence(text)
 
 
 def _difference(contrast: ContrastVerdict) -> str:
@@ -155,16 +209,10 @@ def _difference(contrast: ContrastVerdict) -> str:
     return f"{effect}{f' {which}' if which else ''} [{low}, {high}]"
 
 
-def _rates(comparison: Comparison, cell: str) -> str:
-    assert comparison.judged is not None
-    if len(set(comparison.design.rates)) > 1:
-        return "tuned rates"
-    (summary,) = (each for each in comparison.judged.cells if each.cell == cell)
-    return f"lr {summary.usual_rate:g}, not tuned"
-
-
-def _undecided(contrast: ContrastVerdict) -> str:
+def _undecided(contrast: ContrastVerdict, gate: str) -> str:
     """Return why nothing is decided, and how many seeds would decide it."""
+    if contrast.because.startswith("gate"):
+        return f"{contrast.because[:1].upper()}{contrast.because[1:]} ({gate})."
     text = f"{contrast.because[:1].upper()}{contrast.because[1:]}."
     if contrast.looks:
         return f"{text} That was the last look, at {contrast.looks[-1]} seeds."
