@@ -81,7 +81,7 @@ def comparison(
     except ValidationError as error:
         raise RequestError(explain(error)) from None
     return Claim(
-        name="comparison",
+        name=" or ".join(names_of_arms),
         statement=f"{' and '.join(others)} against {first}",
         source="asked on the command line",
         confounds=["every seed has every rate", "seeds are paired"],

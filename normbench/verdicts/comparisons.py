@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue, field_serializer
 
 from normbench.errors import NormbenchError, Unreadable
 from normbench.system import untrusted
@@ -46,6 +46,14 @@ class Comparison(BaseModel):
     ranking: Ranking | None = None
     peak_lr: dict[str, float] = {}
 
+    @field_serializer("claim")
+    def _without_defaults(self, claim: Claim) -> dict[str, JsonValue]:
+        """A design that was given looks may not be read with seeds too."""
+        plain: dict[str, JsonValue] = claim.model_dump(
+            mode="json", exclude_defaults=True
+        )
+        return plain
+
     @property
     def name(self) -> str:
         """The name of its folder: the arms, and a hash of what was asked."""
@@ -54,6 +62,11 @@ class Comparison(BaseModel):
         if len(names) > MAX_NAMED_ARMS:
             names[MAX_NAMED_ARMS - 1 :] = [f"{len(names) - MAX_NAMED_ARMS + 1}-others"]
         return f"{'-or-'.join(names)}-{registration_hash(self.claim)[:8]}"
+
+    @property
+    def question(self) -> str:
+        """What was asked, such as "BatchNorm or GroupNorm?"."""
+        return f"{' or '.join(self.design.arms)}?"
 
     @property
     def design(self) -> Design:

@@ -74,7 +74,7 @@ def test_the_table_has_short_names_and_the_levels_that_vary() -> None:
     assert "task.depth=2 (exploratory: " in view.title
     assert [[*row.values()] for row in view.rows[:2]] == [
         ["batch_size=8", "BatchNorm", "0.1", "15.35 % [15.15, 15.55]", "8", "-"],
-        ["batch_size=8", "GroupNorm", "0.1", "20.35 % [20.16, 20.54]", "8", "-"],
+        ["batch_size=8", "GroupNorm", "0.1", "20.35 % [20.06, 20.64]", "8", "-"],
     ]
     assert [answer[:40] for answer in view.answers] == [
         "At batch_size=8, BatchNorm is better: 15",
@@ -105,7 +105,7 @@ def test_the_worst_standing_gives_the_exit_code_of_several_contrasts() -> None:
 
 
 def test_a_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
-    comparison = a_comparison([*SITUATIONS["far above"]])
+    comparison = a_comparison([*SITUATIONS["far above"]], seeds=[8, 16])
     folder = write_comparison(comparison, tmp_path)
     assert folder.parent == tmp_path / "comparisons"
     assert folder.name.startswith("batch-or-group-")
