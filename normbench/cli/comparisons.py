@@ -41,8 +41,9 @@ def print_comparison(
 
     width = text_width()
     if comparison.ranking is not None:
-        typer.echo(ranking_text(comparison.ranking, width))
         _print_files(files, width)
+        typer.echo("")
+        typer.echo(ranking_text(comparison.ranking, width))
         return
     view = shown(comparison)
     for note in view.notes:
