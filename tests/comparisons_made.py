@@ -33,7 +33,8 @@ def a_comparison(
         return Comparison(claim=claim, ranking=ranking)
     cells = {}
     for contrast, values in zip(design.contrasts, differences, strict=True):
-        other, first = contrast.weights or ()
+        assert contrast.weights is not None
+        other, first = contrast.weights
         errors = [0.15 + 0.001 * seed for seed in range(len(values))]
         cells[first] = [a_run(error) for error in errors]
         cells[other] = [a_run(e + d) for e, d in zip(errors, values, strict=True)]

@@ -108,7 +108,8 @@ def print_planned_cells(cells: Sequence[Mapping[str, Any]]) -> None:
     ]
     typer.echo("")
     count = f"{len(cells)} cell{'' if len(cells) == 1 else 's'}"
-    print_table(rows, title=f"{count} (the seeds of a cell are one row)")
+    typer.echo(f"{count}, each with the runs of all its seeds:")
+    print_table(rows, title="")
     if len(cells) > MAX_CELLS:
         left_out = len(cells) - MAX_CELLS
         typer.echo(f"{left_out} more cells are left out; --json prints all of them")
@@ -124,10 +125,9 @@ def print_finished_cells(records: Sequence["RunRecord"]) -> None:
     cells = query.cells(records, keys)
     metrics = ", ".join(dict.fromkeys(cell.metric for cell in cells))
     typer.echo("")
-    print_table(
-        [*cell_rows(cells, in_title=metrics if "," not in metrics else "")],
-        title=f"{metrics}: mean and 95% interval over the n ok runs of each cell",
-    )
+    typer.echo(f"{metrics}: mean and 95% interval over the n ok runs of each cell")
+    in_title = metrics if "," not in metrics else ""
+    print_table([*cell_rows(cells, in_title=in_title)], title="")
     typer.echo("")
     by = ",".join(keys)
     typer.echo(f"next: normbench results --by {by}")

@@ -199,17 +199,17 @@ def compare(
         trial = prepare(claim, request)
         trial.require_distinct_cells()
         with rounds:
-            comparison = _compared(claim, trial, rounds, minutes)
-        files = save(comparison, results)
-        answer = comparison.verdict or comparison.ranking
+            compared = _compared(claim, trial, rounds, minutes)
+        files = save(compared, results)
+        answer = compared.verdict or compared.ranking
         if json and answer is not None:
             typer.echo(answer.model_dump_json(indent=2))
         else:
-            print_comparison(comparison, files, details=details)
+            print_comparison(compared, files, details=details)
     if exit_code:
         from normbench.verdicts.comparisons import comparison_exit_code
 
-        raise typer.Exit(comparison_exit_code(comparison))
+        raise typer.Exit(comparison_exit_code(compared))
 
 
 def _compared(

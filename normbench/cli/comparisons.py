@@ -50,7 +50,8 @@ def print_comparison(
         typer.echo(paragraph("note: ", note, width))
     typer.echo(paragraph("", view.title, width))
     typer.echo("")
-    print_table(view.rows, title="mean [95% interval] over the seeds")
+    typer.echo("mean [95% interval] over the seeds:")
+    print_table(view.rows, title="")
     if details and comparison.verdict is not None:
         typer.echo(details_text(comparison.verdict, width))
     typer.echo("")

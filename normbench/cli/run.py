@@ -224,10 +224,8 @@ def _print_outcome(finished: "RunRecord") -> None:
         typer.echo(f"diverged: the loss of step {finished.diverged_at} is not finite")
     else:
         better = "lower" if finished.direction == "minimize" else "higher"
-        print_table(
-            _metric_rows(finished.metrics, finished.primary_metric),
-            title=f"* primary metric {finished.primary_metric}: {better} is better",
-        )
+        typer.echo(f"* primary metric {finished.primary_metric}: {better} is better")
+        print_table(_metric_rows(finished.metrics, finished.primary_metric), title="")
     typer.echo(f"peak learning rate {rate_text(finished.config, finished.peak_lr)}")
 
 

@@ -134,9 +134,10 @@ def ranking_answer(ranking: Ranking) -> str:
         text += f" {equal}."
     if pair := next((a.from_best for a in others if a.place == "worse"), None):
         (arm,) = (a.arm for a in others if a.from_best is pair)
-        ends = sorted((abs(pair.low), abs(pair.high)))
+        sign = -1 if ranking.maximized else 1
+        low, high = sorted((sign * pair.low, sign * pair.high))
         worse = difference_text(
-            abs(pair.difference), (ends[0], ends[1]), "difference", ranking.metric
+            sign * pair.difference, (low, high), "difference", ranking.metric
         )
         text += f" {arm} is worse by {worse.replace('+', '')}."
     return text
