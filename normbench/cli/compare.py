@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from normbench.cli.claim import Details
+from normbench.cli.comparisons import print_comparison, save
 from normbench.cli.options import (
     RESULTS,
     ConfigDir,
@@ -18,7 +19,6 @@ from normbench.cli.options import (
     exit_codes,
 )
 from normbench.cli.sweep import RedoStale
-from normbench.cli.tables import text_width
 from normbench.cli.trials import (
     EngineOverrides,
     Workers,
@@ -30,6 +30,7 @@ from normbench.cli.trials import (
 if TYPE_CHECKING:
     from normbench.claims.trial import Trial
     from normbench.sweeps.round import Rounds
+    from normbench.verdicts.comparisons import Comparison
     from normbench.verdicts.registration import Claim
 
 Number = TypeVar("Number", int, float)
@@ -117,6 +118,15 @@ Minutes = Annotated[
         show_default="no limit",
     ),
 ]
+ExitCode = Annotated[
+    bool,
+    typer.Option(
+        "--exit-code",
+        help="Exit with 0 only if the first arm is better than each other arm; with 10 "
+        "if it is worse than one, 12 if that is not decided, 11 if no difference is "
+        "relevant.",
+    ),
+]
 
 
 def compare(
@@ -136,20 +146,28 @@ def compare(
     config_dir: ConfigDir = None,
     module: Modules = None,
     details: Details = False,
+    exit_code: ExitCode = False,
     json: Json = False,
 ) -> None:
     """Compare norms in an experiment of your own.
 
     At each level, the first arm is compared with each of the other arms. The levels are
     the combinations of the values in the KEY=VALUE arguments. Every seed is trained at
-    every learning rate, and validation data choose the rate. The headline of each
-    comparison says whether it holds that the other arm is better than the first arm.
-    It is exploratory, because no claim was registered before the runs. An arm stops as
-    soon as its comparisons are settled. The same command continues an interrupted
-    comparison.
+    every learning rate, and validation data choose the rate. The last line of the
+    answer names the better arm, or says that no difference is relevant or that nothing
+    is decided. The answer is exploratory, because no claim was registered before the
+    runs. An arm stops as soon as its comparisons are settled. The same command
+    continues an interrupted comparison.
+
+    The answer and its figures are saved in --results, in the folder comparisons.
+    `normbench report` shows them.
 
     With --minutes, all arms are compared with each other at one level. Arms that are
     worse stop early. The answer is a ranking, and says what is not known yet.
+
+    Exit code: 0 if the comparison ended, whatever the answer (with --exit-code, 0, 10,
+    11 or 12); 1 if a run left no record; 2 if the request was wrong; 130 after Ctrl-C,
+    SIGTERM or SIGHUP.
     """
     with exit_codes():
         from normbench.claims.check import prepare
@@ -180,33 +198,34 @@ def compare(
         trial = prepare(claim, request)
         trial.require_distinct_cells()
         with rounds:
-            text = _result(claim, trial, rounds, minutes, details, json)
-        typer.echo(text)
+            compared = _compared(claim, trial, rounds, minutes)
+        files = save(compared, results)
+        answer = compared.verdict or compared.ranking
+        if json and answer is not None:
+            typer.echo(answer.model_dump_json(indent=2))
+        else:
+            print_comparison(compared, files, details=details)
+    if exit_code:
+        from normbench.verdicts.comparisons import comparison_exit_code
+
+        raise typer.Exit(comparison_exit_code(compared))
 
 
-def _result(
-    claim: "Claim",
-    trial: "Trial",
-    rounds: "Rounds",
-    minutes: float | None,
-    details: bool,
-    json: bool,
-) -> str:
-    """Do the runs; return the verdict, or with `minutes` the ranking, as text."""
+def _compared(
+    claim: "Claim", trial: "Trial", rounds: "Rounds", minutes: float | None
+) -> "Comparison":
+    """Do the runs; return them with a verdict, or with `minutes` a ranking."""
     from normbench.claims.check import check
+    from normbench.claims.comparison import peak_rates
     from normbench.claims.race import race
-    from normbench.report.text.ranking import ranking_text
-    from normbench.report.text.verdict import verdict_text
+    from normbench.verdicts.comparisons import Comparison
 
     if minutes is None:
         verdict = check(claim, trial, command_line())
-        if json:
-            return verdict.model_dump_json(indent=2)
-        return verdict_text(verdict, text_width(), details=details)
+        peak_lr = peak_rates(verdict.outcomes[0], trial)
+        return Comparison(claim=claim, verdict=verdict, peak_lr=peak_lr)
     ranking = race(claim, trial, rounds, minutes=minutes, command=command_line())
-    if json:
-        return ranking.model_dump_json(indent=2)
-    return ranking_text(ranking, text_width())
+    return Comparison(claim=claim, ranking=ranking)
 
 
 def _looks(seeds: str | None, minutes: float | None) -> list[int]:

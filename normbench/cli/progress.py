@@ -33,7 +33,7 @@ class Bar:
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(complete_style="green", finished_style="green"),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
             TimeElapsedColumn(),
@@ -96,10 +96,29 @@ class Lines(Silent):
         self.note(f"warning: {text}")
 
 
-def run_observer() -> Observer:
+class TrackerLast:
+    """Shows a run by another observer, but keeps the notes of the tracker for the end.
+
+    These notes say where W&B shows the run. `last` has them.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.last: list[str] = []
+        self.start, self.log = observer.start, observer.log
+        self.warn, self.close = observer.warn, observer.close
+
+    def note(self, text: str) -> None:
+        if text.startswith("W&B"):
+            self.last.append(text)
+        else:
+            self._observer.note(text)
+
+
+def run_observer() -> TrackerLast:
     """Return a bar if standard error is a terminal, and plain lines otherwise."""
     console = Terminal(stderr=True)
-    return Bar(console) if console.is_terminal else Lines()
+    return TrackerLast(Bar(console) if console.is_terminal else Lines())
 
 
 def duration(seconds: float) -> str:
@@ -149,7 +168,7 @@ class SweepProgress:
         self._printed: set[str] = set()
         self._console = console
         self._bar = Progress(
-            BarColumn(),
+            BarColumn(complete_style="green", finished_style="green"),
             MofNCompleteColumn(),
             TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),

@@ -1,13 +1,19 @@
 """The command `results`, which prints a table of the runs in a folder."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from json import dumps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from normbench.cli.cells import (
+    cell_rows,
+    config_text,
+    differing,
+    in_config_order,
+    norm_batch_follows,
+)
 from normbench.cli.options import RESULTS, Json, Results, Where, exit_codes, path_option
 from normbench.cli.runs import Tuning, matching_records
 from normbench.cli.tables import number, print_json, print_table
@@ -20,9 +26,6 @@ FORMULA_STARTS = {*"=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"}
 """Characters that begin a formula in a spreadsheet; the last four are wide = + - @."""
 MAX_TABLE_ROWS = 200
 """Rows of a printed table; --csv, --json and --parquet have all rows."""
-CAN_CHANGE_ROUNDING = frozenset({"device", "threads", "compile", "channels_last"})
-CAN_CHANGE_ROUNDING |= {"evaluation.batch_size"}
-"""Keys that are not part of the run id, but can change a metric by rounding."""
 
 By = Annotated[
     str | None,
@@ -165,12 +168,7 @@ def _note_missing_metrics(cells: "Sequence[Cell]") -> None:
 
 
 def _print_cells(cells: "Sequence[Cell]", keys: Sequence[str], runs: str) -> None:
-    rows = []
-    for cell in cells:
-        row = {key: number(value) for key, value in cell.plain().items()}
-        for key, value in cell.by.items():
-            row[key] = "-" if value is None else str(value)
-        rows.append(row)
+    rows = [*cell_rows(cells)]
     title = f"{len(cells)} cells of {runs}; mean and 95% interval over the n ok runs"
     _print(rows, title, keep={*keys, "n", "mean", "low", "high", "sd", "failures"})
 
@@ -186,18 +184,18 @@ def _print_runs(
 
     run_configs = [record.config for record in records]
     configs = [query.flat(config) for config in run_configs]
-    differing, options = _differing(configs)
+    varying, options = differing(configs)
     shown = {"task", "data", "norm", "reparam", "batch_size", "norm_batch", "seed"}
-    shown |= set(differing)
-    if all(c.norm_batch * c.accumulate == c.batch_size for c in run_configs):
+    shown |= set(varying)
+    if norm_batch_follows(run_configs):
         shown.discard("norm_batch")  # follows from batch_size
-    columns = _in_config_order(key for config in configs for key in config)
+    columns = in_config_order(key for config in configs for key in config)
     rows = []
     for record, config in zip(records, configs, strict=True):
         row: dict[str, str] = {"run_id": record.run_id, "status": record.status}
         for key in columns:
             if key in shown:
-                row[key] = _text(config[key]) if key in config else "-"
+                row[key] = config_text(config[key]) if key in config else "-"
             if key == "lr":  # peak_lr is shown in any case
                 row["peak_lr"] = f"{record.peak_lr:.4g}"
         if not metrics:
@@ -206,49 +204,9 @@ def _print_runs(
         row |= {name: number(record.metrics.get(name)) for name in metrics}
         rows.append(row)
     if options:
-        pairs = (f"{key}={_text(value)}" for key, value in options.items())
+        pairs = (f"{key}={config_text(value)}" for key, value in options.items())
         title += f"; options of some runs: {', '.join(pairs)}"
     _print(rows, title, keep={"run_id"})
-
-
-def _differing(
-    configs: Sequence[Mapping[str, Any]],
-) -> tuple[list[str], dict[str, Any]]:
-    """Return the keys in which flat configs differ, and options that only some have.
-
-    An option, such as one of a single norm, is returned with its value if all configs
-    that have it agree in the value and it is not None. Keys that cannot change a metric
-    are left out.
-    """
-    from normbench.config.schema import is_hashed
-
-    differing, options = [], {}
-    for key in _in_config_order(key for config in configs for key in config):
-        if not is_hashed(key) and key not in CAN_CHANGE_ROUNDING:
-            continue
-        values = [config[key] for config in configs if key in config]
-        if any(value != values[0] for value in values):
-            differing.append(key)
-        elif len(values) < len(configs) and values[0] is not None:
-            options[key] = values[0]
-    return differing, options
-
-
-def _in_config_order(keys: Iterable[str]) -> list[str]:
-    """Return the distinct keys of flat configs, sorted by their section of a config."""
-    from normbench.config.schema import RunConfig
-
-    sections = list(RunConfig.model_fields)
-    return sorted(
-        dict.fromkeys(keys), key=lambda key: sections.index(key.split(".")[0])
-    )
-
-
-def _text(value: Any) -> str:
-    """Return a value of a config as the user would type it on the command line."""
-    if value is None or isinstance(value, bool | list | dict):
-        return dumps(value, ensure_ascii=False)
-    return str(value)
 
 
 def _print(rows: Sequence[dict[str, str]], title: str, keep: set[str]) -> None:

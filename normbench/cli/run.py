@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -65,8 +65,9 @@ def train(
         from normbench.records import store
 
         runs = store.Results(results, modules)
-        record = _train(config, runs, world)
+        record, last = _train(config, runs, world)
         if record is None:
+            _print_last(last)
             raise typer.Exit(INTERRUPTED)
         if world.first and json:
             typer.echo(record.model_dump_json(indent=2))
@@ -74,29 +75,43 @@ def train(
             _print_outcome(record)
             folder = store.run_folder(results, record.run_id)
             typer.echo(f"run {record.run_id}  {folder}")
+        _print_last(last)
         if record.status != "ok":
             raise typer.Exit(1)
 
 
 def _train(
     config: "RunConfig", results: "store.Results", world: "World"
-) -> "RunRecord | None":
-    """Do the run and return its record, or None if the run was interrupted."""
+) -> "tuple[RunRecord | None, list[str]]":
+    """Do the run and return its record, or None if the run was interrupted.
+
+    Also returns the lines that belong at the end of the output.
+    """
     from normbench.cli.progress import run_observer
     from normbench.errors import Stopped
     from normbench.training.distributed import run_together
     from normbench.training.experiment import run_one
 
     observer = run_observer() if world.first else None
+    last = observer.last if observer else []
     try:
         with _stopping(world) as stop:
             if world.size == 1:
-                return run_one(config, results, observer=observer, stop=stop)
-            return run_together(config, results, world, observer=observer, stop=stop)
+                record = run_one(config, results, observer=observer, stop=stop)
+            else:
+                record = run_together(
+                    config, results, world, observer=observer, stop=stop
+                )
     except Stopped as stopped:
         if world.first:
             typer.echo(f"interrupted; {stopped}", err=True)
-        return None
+        return None, last
+    return record, last
+
+
+def _print_last(lines: Sequence[str]) -> None:
+    for line in lines:
+        typer.echo(line, err=True)
 
 
 def config(
@@ -200,21 +215,39 @@ def _stopping(world: "World") -> Iterator[Callable[[], bool]]:
 
 
 def _print_outcome(finished: "RunRecord") -> None:
+    from normbench.config.rates import rate_text
+
     if finished.status in {"failed", "skipped"}:
         typer.echo(f"{finished.status}: {finished.error}", err=True)
-    elif finished.status == "diverged":
+        return
+    if finished.status == "diverged":
         typer.echo(f"diverged: the loss of step {finished.diverged_at} is not finite")
     else:
-        names = dict.fromkeys(key.split("/")[1] for key in finished.metrics)
-        splits = dict.fromkeys(key.split("/")[0] for key in finished.metrics)
-        print_table(
-            [
-                {"metric": split}
-                | {
-                    name: number(finished.metrics.get(f"{split}/{name}"))
-                    for name in names
-                }
-                for split in splits
-            ],
-            title="",
-        )
+        better = "lower" if finished.direction == "minimize" else "higher"
+        typer.echo(f"* primary metric {finished.primary_metric}: {better} is better")
+        print_table(_metric_rows(finished.metrics, finished.primary_metric), title="")
+    typer.echo(f"peak learning rate {rate_text(finished.config, finished.peak_lr)}")
+
+
+def _metric_rows(
+    metrics: Mapping[str, float | None], primary: str
+) -> list[dict[str, str]]:
+    """Return a row for each evaluation; those with equal numbers share a row.
+
+    A star marks the primary metric.
+    """
+    names = dict.fromkeys(key.split("/")[1] for key in metrics)
+    splits = dict.fromkeys(key.split("/")[0] for key in metrics)
+    equal: dict[tuple[str, ...], list[str]] = {}
+    for split in splits:
+        values = (metrics.get(f"{split}/{name}", "") for name in names)
+        equal.setdefault(tuple(map(repr, values)), []).append(split)
+    rows = []
+    for same in equal.values():
+        row = {"evaluation": " = ".join(same)}
+        for name in names:
+            key = f"{same[0]}/{name}"
+            star = " *" if primary in {f"{split}/{name}" for split in same} else ""
+            row[name] = number(metrics.get(key)) + star
+        rows.append(row)
+    return rows

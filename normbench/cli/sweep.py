@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from normbench.cli.cells import (
+    planned_cells,
+    print_finished_cells,
+    print_planned_cells,
+)
 from normbench.cli.options import (
     RESULTS,
     ConfigDir,
@@ -50,7 +55,8 @@ ShardOption = Annotated[
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Only print the number of runs and the expected time."
+        "--dry-run",
+        help="Only print the cells, the number of runs and the expected time.",
     ),
 ]
 RedoStale = Annotated[
@@ -97,7 +103,8 @@ def sweep(
     glob(*) over yaml files. All configs are checked before the first run. A norm that
     cannot work in its network is skipped. The same command continues a sweep: it does
     only the missing runs. Several machines that share --results can divide a sweep by
-    --shard, engine=slurm or engine=ray.
+    --shard, engine=slurm or engine=ray. At the end, a table has the mean of each cell:
+    the runs that differ only in the seed.
 
     Exit code: 0 if every run is done, even if it diverged; 1 if a run failed; 2 if the
     request was wrong; 130 after Ctrl-C, SIGTERM or SIGHUP.
@@ -133,6 +140,7 @@ def sweep(
             print_json([record.model_dump(mode="json") for record in finished])
         else:
             _print_end(progress.tally, len(finished), results)
+            print_finished_cells([*records])
     if progress.tally.failures or progress.tally.unrecorded:
         raise typer.Exit(1)
 
@@ -213,7 +221,10 @@ def rerun(
         config = same_run(before, overrides or ())
         folder = output or results / "reruns" / f"{datetime.now():%Y%m%d-%H%M%S-%f}"
         new_results = store.Results(folder, modules)
-        after = run_one(config, new_results, observer=run_observer())
+        observer = run_observer()
+        after = run_one(config, new_results, observer=observer)
+        for line in observer.last:
+            typer.echo(line, err=True)
         identical = after.metrics == before.metrics and after.status == before.status
         if json:
             plain = {
@@ -255,6 +266,7 @@ def _plan_summary(
         "seconds": forecast(plan, state, results).seconds(),
         "bytes": round(sum(sizes) / len(sizes)) * len(state.missing) if sizes else None,
         "reasons": sorted(_reasons(plan)),
+        "cells": planned_cells(plan, state),
     }
 
 
@@ -276,6 +288,8 @@ def _print_plan_summary(summary: Mapping[str, Any], json: bool) -> None:
     typer.echo(f"{'disk':<9} {disk}")
     for reason in summary["reasons"]:
         typer.echo(f"skipped: {reason}")
+    if summary["cells"]:
+        print_planned_cells(summary["cells"])
 
 
 def _print_left_out(plan: "Plan", state: "PlanState") -> None:

@@ -26,3 +26,16 @@ def peak_lr(config: RunConfig) -> float:
     return peak_learning_rate(
         config.lr, config.lr_rule, config.batch_size, config.lr_reference_batch_size
     )
+
+
+def rate_text(config: RunConfig, peak: float) -> str:
+    """Return the peak rate of a run, and how it follows from lr if it differs.
+
+    Such as "0.00625 (lr=0.1, lr_rule=linear, batch_size=2)".
+    """
+    if math.isclose(peak, config.lr):
+        return f"{peak:.4g}"
+    return (
+        f"{peak:.4g} (lr={config.lr:g}, lr_rule={config.lr_rule}, "
+        f"batch_size={config.batch_size})"
+    )

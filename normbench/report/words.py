@@ -105,6 +105,11 @@ def metrics(design: DesignVerdict) -> list[str]:
     return list(dict.fromkeys(contrast.metric for contrast in design.contrasts))
 
 
+def metric_words(metric: str) -> str:
+    """Return a metric in words, such as "test error" for test/error."""
+    return metric.replace("/", " ").replace("_", " ")
+
+
 def headline(part: PartVerdict, *, capitals: bool = False) -> str:
     """Return the headline of a part, perhaps in capitals, with what limits it."""
     shown = part.shown.upper() if capitals else part.shown

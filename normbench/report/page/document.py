@@ -24,6 +24,10 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
         )
         for entry in material.claims
         if entry.verdict is not None
+    } | {
+        name: verdict_figures(comparison.verdict, comparison.claim)
+        for name, comparison in material.comparisons.items()
+        if comparison.verdict is not None
     }
     inline = {
         claim: {name: drawing.svg(figure) for name, figure in by_name.items()}

@@ -12,6 +12,7 @@ from normbench.config.choices import choices
 from normbench.config.schema import RunRecord
 from normbench.errors import Unreadable
 from normbench.records import query, store
+from normbench.verdicts.comparisons import Comparison, read_comparisons
 from normbench.verdicts.files import read_verdict
 from normbench.verdicts.registration import Claim, read_claim, registration_hash
 from normbench.verdicts.verdict import Verdict
@@ -50,7 +51,7 @@ class Material:
     which has the history and pictures. A record without a folder is from the committed
     records of a claim. `claims_of` maps a run id to the claims whose verdicts rest on
     the run. `damaged` are results that cannot be read. `unfinished` are the run ids of
-    folders without a result.
+    folders without a result. `comparisons` are those of the user, by name.
     """
 
     results: Path
@@ -60,6 +61,7 @@ class Material:
     claims_of: dict[str, list[str]]
     damaged: list[Unreadable]
     unfinished: list[str]
+    comparisons: dict[str, Comparison]
 
 
 def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Material:
@@ -70,6 +72,7 @@ def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Mater
     """
     entries = _entries(claims, config_dir)
     records, damaged = store.all_records(results)
+    comparisons, damaged_comparisons = read_comparisons(results)
     by_id = {record.run_id: record for record in records}
     folders = {run_id: store.run_folder(results, run_id) for run_id in by_id}
     # A damaged result is a result too.
@@ -89,8 +92,9 @@ def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Mater
         records=[by_id[run_id] for run_id in sorted(by_id)],
         folders=folders,
         claims_of=claims_of,
-        damaged=damaged,
+        damaged=[*damaged, *damaged_comparisons],
         unfinished=[key for key in store.run_ids(results) if key not in with_result],
+        comparisons=comparisons,
     )
 
 

@@ -26,6 +26,7 @@ from normbench.report.page.columns import DIGITS, Packed, max_points, pack
 from normbench.report.page.material import Material, reason
 from normbench.report.page.pictures import QUALITY, Gallery, gallery
 from normbench.report.published import published_line
+from normbench.report.text.comparison import shown
 from normbench.verdicts.registration import Claim
 from normbench.verdicts.verdict import ContrastVerdict, Decision, Headline
 from normbench.verdicts.wording import census_text, margin_text, rule_text
@@ -131,6 +132,7 @@ def _html(
         "bar": bar,
         "words": words,
         "part_counts": part_counts,
+        "shown": shown,
         "margin_text": margin_text,
         "rule_text": rule_text,
         "census_text": census_text,

@@ -1,10 +1,11 @@
-"""The result of a race as text for a terminal: the answer first, then the arms."""
+"""The result of a race as text for a terminal: the arms, then the answer."""
 
 from collections.abc import Iterator
 
 from normbench.report import words
 from normbench.report.text.paragraph import paragraph
 from normbench.verdicts.ranking import Place, RankedArm, Ranking, Spent, TunedArm
+from normbench.verdicts.wording import difference_text, mean_text, unit
 
 PLACES: dict[Place, str] = {
     "best": "best",
@@ -22,15 +23,15 @@ P_WIDTH = 9
 
 
 def ranking_text(ranking: Ranking, width: int = 80) -> str:
-    """Return the ranking as lines of at most `width` characters; the answer first."""
+    """Return the ranking as lines of at most `width` characters; the answer last."""
     return "\n".join(_lines(ranking, width))
 
 
 def _lines(ranking: Ranking, width: int) -> Iterator[str]:
-    yield paragraph("", _answer(ranking), width)
     for caveat in ranking.caveats:
         yield paragraph("note: ", caveat, width)
-    yield ""
+    if ranking.caveats:
+        yield ""
     if ranking.arms:
         yield from _table(ranking, width)
     else:
@@ -47,6 +48,25 @@ def _lines(ranking: Ranking, width: int) -> Iterator[str]:
     if further := _further(ranking):
         yield paragraph(f"{'further:':<9}", further, width)
     yield f"{'command:':<9}{ranking.command}"
+    yield ""
+    yield paragraph("", ranking_answer(ranking), width)
+
+
+def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
+    """Yield the numbers of each arm by column, for a table; then the arms left out."""
+    columns = ("arm", "lr", ranking.metric, "minus the best", "p", "seeds", "result")
+    for arm in ranking.arms:
+        cells = [arm.arm, f"{arm.lr:g}", words.estimate(arm.mean, arm.low, arm.high)]
+        if pair := arm.from_best:
+            cells += [words.estimate(pair.difference, pair.low, pair.high, sign="+")]
+            cells += [f"{pair.p:.2g}"]
+        else:
+            cells += ["-", "-"]
+        cells += [str(arm.n), PLACES[arm.place]]
+        yield dict(zip(columns, cells, strict=True))
+    for out in ranking.left_out:
+        cells = [out.arm, *("-",) * 5, out.reason]
+        yield dict(zip(columns, cells, strict=True))
 
 
 def _table(ranking: Ranking, width: int) -> Iterator[str]:
@@ -83,28 +103,43 @@ def _tuned(arm: TunedArm, validation: str, width: int) -> Iterator[str]:
     yield paragraph(f"-  {arm.arm}: ", text, width)
 
 
-def _answer(ranking: Ranking) -> str:
+def ranking_answer(ranking: Ranking) -> str:
     """Return the answer of a race: the best arm, or the arms that may be the best."""
     if not ranking.seen:
         return (
             f"There is no ranking: the time was too short for {ranking.looks[0]} test "
-            "seeds of each arm. The tuning seeds below are too few to decide."
+            "seeds of each arm. The tuning seeds above are too few to decide."
         )
     if not ranking.arms:
         return "There is no ranking: no arm could be judged."
     best, *others = ranking.arms
-    numbers = f"{ranking.metric} {words.estimate(best.mean, best.low, best.high)}"
+    ends = (mean_text(end, ranking.metric) for end in (best.low, best.high))
+    interval = ", ".join(end.removesuffix(" %") for end in ends)
+    numbers = (
+        f"{mean_text(best.mean, ranking.metric)} [{interval}] "
+        f"{words.metric_words(ranking.metric)}"
+    )
     open_arms = [arm.arm for arm in others if arm.place == "open"]
     if open_arms:
         return (
             f"There is no winner yet: none of {', '.join([best.arm, *open_arms])} can "
-            f"be told from the best ({numbers} over {best.n} seeds)."
+            f"be told from the best ({numbers}, {best.n} seeds)."
         )
     count = len(ranking.arms)
-    text = f"{best.arm} is the best of {count} arms: {numbers} over {best.n} seeds."
-    equal = ", ".join(arm.arm for arm in others if arm.place == "equal")
-    if equal:
-        text += f" As good within the margin {ranking.margin:g}: {equal}."
+    text = f"{best.arm} is the best of {count} arms: {numbers}, {best.n} seeds."
+    if equal := ", ".join(arm.arm for arm in others if arm.place == "equal"):
+        which = unit("difference", ranking.metric)
+        margin = 100 * ranking.margin if which else ranking.margin
+        text += f" As good within the margin of {margin:g}{f' {which}' * bool(which)}:"
+        text += f" {equal}."
+    if pair := next((a.from_best for a in others if a.place == "worse"), None):
+        (arm,) = (a.arm for a in others if a.from_best is pair)
+        sign = -1 if ranking.maximized else 1
+        low, high = sorted((sign * pair.low, sign * pair.high))
+        worse = difference_text(
+            sign * pair.difference, (low, high), "difference", ranking.metric
+        )
+        text += f" {arm} is worse by {worse.replace('+', '')}."
     return text
 
 

@@ -38,6 +38,11 @@ def verdict_text(verdict: Verdict, width: int = 88, *, details: bool = False) ->
     return "\n".join(lines)
 
 
+def details_text(verdict: Verdict, width: int) -> str:
+    """Return all cells, contrasts and rates of a verdict, as lines."""
+    return "\n".join(_details(verdict, width))
+
+
 def _parts(verdict: Verdict, width: int) -> Iterator[str]:
     for caveat in verdict.caveats:
         yield paragraph("note: ", caveat, width)

@@ -1,0 +1,69 @@
+"""Prints and saves the answer of `compare`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from normbench.cli.tables import print_table, text_width
+
+if TYPE_CHECKING:
+    from normbench.verdicts.comparisons import Comparison
+
+
+def save(comparison: "Comparison", results: Path) -> list[Path]:
+    """Write a comparison and its figures in a folder of `results`; return the files.
+
+    A ranking has no figures. Raises NormbenchError if a file cannot be written.
+    """
+    from normbench.verdicts.comparisons import FILE, write_comparison
+
+    folder = write_comparison(comparison, results)
+    files = [folder / FILE]
+    if comparison.verdict is not None:
+        from normbench.report.figures import drawing
+        from normbench.report.figures.verdict import verdict_figures
+
+        figures = verdict_figures(comparison.verdict, comparison.claim)
+        for name, figure in figures.items():
+            files += drawing.save(figure, folder / name)
+    return files
+
+
+def print_comparison(
+    comparison: "Comparison", files: list[Path], *, details: bool
+) -> None:
+    """Print the notes, the table and the files; the last lines are the answers."""
+    from normbench.report.text.comparison import shown
+    from normbench.report.text.paragraph import paragraph
+    from normbench.report.text.ranking import ranking_text
+    from normbench.report.text.verdict import details_text
+
+    width = text_width()
+    if comparison.ranking is not None:
+        _print_files(files, width)
+        typer.echo("")
+        typer.echo(ranking_text(comparison.ranking, width))
+        return
+    view = shown(comparison)
+    for note in view.notes:
+        typer.echo(paragraph("note: ", note, width))
+    typer.echo(paragraph("", view.title, width))
+    typer.echo("")
+    typer.echo("mean [95% interval] over the seeds:")
+    print_table(view.rows, title="")
+    if details and comparison.verdict is not None:
+        typer.echo(details_text(comparison.verdict, width))
+    typer.echo("")
+    _print_files(files, width)
+    typer.echo("")
+    for answer in view.answers:
+        typer.echo(paragraph("", answer, width))
+
+
+def _print_files(files: list[Path], width: int) -> None:
+    from normbench.report.text.paragraph import paragraph
+
+    names = ", ".join(file.name for file in files)
+    typer.echo(paragraph("saved: ", f"{files[0].parent} ({names})", width))
+    typer.echo(paragraph("", "`normbench report` shows all comparisons.", width))
