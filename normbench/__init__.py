@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from normbench.api.comparing import compare as compare
     from normbench.api.footprints import footprint as footprint
     from normbench.api.runs import runs as runs
     from normbench.api.runs import train as train
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _FUNCTIONS = {
+    "compare": "normbench.api.comparing",
     "footprint": "normbench.api.footprints",
     "train": "normbench.api.runs",
     "runs": "normbench.api.runs",

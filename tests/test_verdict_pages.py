@@ -19,11 +19,12 @@ def test_the_committed_pages_have_the_committed_verdicts() -> None:
 
 def test_a_verdict_replaces_the_answer_of_its_row_alone() -> None:
     verdict = rich_verdict().model_copy(update={"summary": "It is so."})
-    other = "| [A.](docs/claims/a.md) | - | not yet run |"
+    other = "| [A.](docs/claims/a.md) | - | no verdict yet | - |"
     readme = f"# X\n{other}\n| [B.](docs/claims/b.md) | - | - |\n"
+    scope = SCRIPT["scope"](verdict)
     changed = SCRIPT["with_answers"](readme, {"b": verdict})
     assert changed.splitlines()[:2] == ["# X", other]
-    assert changed.endswith(f"(docs/claims/b.md) | {verdict.answer} | It is so. |\n")
+    assert changed.endswith(f"(docs/claims/b.md) | {verdict.answer} | It is so. | {scope} |\n")
 
 
 def test_each_part_has_its_headline_finding_and_scope(

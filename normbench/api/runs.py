@@ -33,7 +33,7 @@ def train(
     directory = None if config_dir is None else Path(config_dir)
     imported = import_named(modules, overrides, config_dir=directory)
     config = compose(overrides, directory)
-    return run_one(config, store.Results(_folder(results), imported))
+    return run_one(config, store.Results(results_folder(results), imported))
 
 
 def runs(
@@ -47,7 +47,7 @@ def runs(
     A damaged record is left out with a warning. Raises RequestError if `results` is no
     folder or a condition is wrong.
     """
-    folder = _folder(results)
+    folder = results_folder(results)
     if not folder.is_dir():
         raise RequestError(f"{folder} is not a folder; normbench.train creates it")
     records, damaged = store.all_records(folder)
@@ -62,5 +62,6 @@ def runs(
     return pd.DataFrame(rows, columns=list(columns)).set_index("run_id")
 
 
-def _folder(results: Path | str | None) -> Path:
+def results_folder(results: Path | str | None) -> Path:
+    """Return `results`, else $NORMBENCH_RESULTS, else results/runs."""
     return Path(results or os.environ.get("NORMBENCH_RESULTS") or "results/runs")

@@ -21,6 +21,7 @@ from normbench.cli import (
     results,
     run,
     show,
+    skill,
     stylize,
     sweep,
     wandb,
@@ -56,6 +57,7 @@ PANELS: dict[str, tuple[Callable[..., None] | typer.Typer, ...]] = {
     ),
     "Understand norms": (
         *(recommend.recommend, footprint.footprint, norms.bench, claim.app),
+        skill.skill,
     ),
     "Weights & Biases": (wandb.sync, wandb.dashboard),
 }

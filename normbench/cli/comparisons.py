@@ -1,4 +1,4 @@
-"""Prints and saves the answer of `compare`."""
+"""Prints the answer of `compare`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,25 +9,6 @@ from normbench.cli.tables import print_table, text_width
 
 if TYPE_CHECKING:
     from normbench.verdicts.comparisons import Comparison
-
-
-def save(comparison: "Comparison", results: Path) -> list[Path]:
-    """Write a comparison and its figures in a folder of `results`; return the files.
-
-    A ranking has no figures. Raises NormbenchError if a file cannot be written.
-    """
-    from normbench.verdicts.comparisons import FILE, write_comparison
-
-    folder = write_comparison(comparison, results)
-    files = [folder / FILE]
-    if comparison.verdict is not None:
-        from normbench.report.figures import drawing
-        from normbench.report.figures.verdict import verdict_figures
-
-        figures = verdict_figures(comparison.verdict, comparison.claim)
-        for name, figure in figures.items():
-            files += drawing.save(figure, folder / name)
-    return files
 
 
 def print_comparison(

@@ -40,6 +40,10 @@ EXAMPLES = {
         # The help of a command with two words
         normbench help claim check
     """,
+    "skill": """
+        # Save the skill for an agent
+        normbench skill > SKILL.md
+    """,
     "train": """
         # A small CNN with GroupNorm on 3,000 digits
         normbench train norm=group norm.num_groups=4

@@ -1,5 +1,6 @@
 """The interface of objects that show or record the progress of a sweep."""
 
+import warnings
 from typing import Protocol
 
 from normbench.config.schema import RunConfig, RunRecord
@@ -34,3 +35,31 @@ class SweepObserver(Protocol):
 
     def close(self) -> None:
         """The sweep has ended, in any way."""
+
+
+class QuietSweep:
+    """An observer that shows no progress; what went wrong is a Python warning."""
+
+    def start(self, missing: int, left: float | None) -> None:
+        pass
+
+    def began(self, run_id: str, config: RunConfig) -> None:
+        pass
+
+    def ended(self, record: RunRecord, left: float | None) -> None:
+        pass
+
+    def unrecorded(self, run_id: str, reason: str) -> None:
+        self.warn(f"run {run_id} has no record: {reason}")
+
+    def waiting(self, run_id: str) -> None:
+        pass
+
+    def stopping(self, *, time_is_over: bool) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        warnings.warn(text, stacklevel=2)
+
+    def close(self) -> None:
+        pass
