@@ -52,7 +52,7 @@ def remark(folder: Path, **changes: Any) -> Verdict:
 
 
 def cli(folder: Path, *arguments: str) -> Result:
-    where = ["--output", str(folder.parent)]
+    where = ["--claims", str(folder.parent)]
     return CliRunner().invoke(app, ["claim", *arguments, *where])
 
 
