@@ -54,6 +54,7 @@ WRONG_RECORDS: dict[str, bytes] = {
 }
 
 
+@pytest.mark.usefixtures("no_package_verdicts")
 def test_a_wrong_record_is_named_and_left_out(tmp_path: Path) -> None:
     whole = a_record("seed=1")
     written(tmp_path, whole)

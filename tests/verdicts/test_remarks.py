@@ -32,6 +32,9 @@ NO_RULE = (
 )
 
 
+pytestmark = pytest.mark.usefixtures("no_package_verdicts")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with a full verdict without remarks."""
