@@ -33,7 +33,6 @@ from normbench.report.page.material import gather
 from normbench.report.page.pictures import MAX_PICTURES, gallery
 from normbench.verdicts.registration import read_claim, registration_hash
 
-
 pytestmark = pytest.mark.usefixtures("no_package_verdicts")
 
 
