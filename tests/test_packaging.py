@@ -108,7 +108,7 @@ def test_a_wheel_has_configs_data_and_verdicts_in_another_folder(
     effects = [contrast.effect for contrast in committed.outcomes[0].contrasts]
     again = judged["verdict"]["outcomes"][0]["contrasts"]
     assert [contrast["effect"] for contrast in again] == pytest.approx(effects)
-    (text,) = (each for each in recommended if each["asked"]["task"] == "text")
+    (text,) = (each for each in recommended if each["task"] == "text")
     evidence = [each for pair in text["pairs"] for each in pair["evidence"]]
     assert {CLAIM} <= {each["claim"] for each in evidence}
     figures = {file.name for file in (claims / CLAIM / "figures").iterdir()}

@@ -96,6 +96,7 @@ def test_a_pipe_or_link_is_named_and_does_not_block(tmp_path: Path) -> None:
             path.rmdir() if path.is_dir() else path.unlink()
 
 
+@pytest.mark.usefixtures("no_package_verdicts")
 def test_commands_leave_wrong_files_out(invoke: Command, tmp_path: Path) -> None:
     results = tmp_path / "results" / "runs"
     whole = a_record("seed=1", "tracker=none")

@@ -10,6 +10,7 @@ from verdicts_made import CLAIMS
 
 from normbench.config.choices import choices, config_root
 from normbench.errors import RequestError
+from normbench.report.figures import drawing
 from normbench.system import package_data
 from normbench.verdicts import folders
 from normbench.verdicts.files import read_verdict
@@ -70,8 +71,10 @@ def test_data_folders_are_in_the_package_or_beside_it(
 
 
 def test_the_commands_say_where_a_verdict_comes_from(
-    invoke: Command, tmp_path: Path
+    invoke: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(drawing, "save", lambda figure, stem, formats: [stem])
+
     def words(*arguments: str) -> str:
         done = invoke(*arguments)
         assert done.returncode == 0, done.stderr
@@ -86,11 +89,10 @@ def test_the_commands_say_where_a_verdict_comes_from(
     assert "These verdicts are those of the package." in words("claim", "list")
     line = f"verdict of the package; yours would be in results/claims/{OWN}/verdict"
     assert line in words("claim", "show", OWN)
-    drawn = invoke("plot", OWN, "--format", "svg").stdout.split()
-    assert drawn and all(
-        Path(file).parts[:3] == ("results", "claims", OWN) for file in drawn
-    )
+    stem = invoke("plot", OWN, "--json").stdout
+    assert f"results/claims/{OWN}/figures/" in stem and str(CLAIMS) not in stem
     verdict = tmp_path / "results" / "claims" / OWN / "verdict.json"
+    verdict.parent.mkdir(parents=True)
     shutil.copy(CLAIMS / OWN / "verdict.json", verdict)
     assert origins()[OWN] == "folder" and origins()[OTHER] == "package"
     listed = words("claim", "list")
