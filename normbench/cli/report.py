@@ -81,7 +81,7 @@ def report(
                 f" {len(files)} figures in {figures_folder}"
             )
             if packaged:
-                typer.echo(f"note: {packaged} verdicts are those of the package")
+                typer.echo(f"note: verdicts of the package: {packaged}", err=True)
             for kind, count in left_out.items():
                 if count:
                     typer.echo(f"note: {count} {kind.replace('_', ' ')}", err=True)
