@@ -59,9 +59,13 @@ def opening(browser: Browser) -> Iterator[OpenPage]:
 
 
 def write_report(folder: Path, claims: Path) -> Path:
+    """Write the page of the runs in `folder` and of the verdicts in `claims` only."""
     output = folder / "report.html"
+    claims.mkdir(exist_ok=True)
     arguments = ["--results", str(folder / "runs"), "--claims", str(claims)]
-    done = CliRunner().invoke(app, ["report", *arguments, "--output", str(output)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("normbench.verdicts.folders.package_claims", lambda: claims)
+        done = CliRunner().invoke(app, ["report", *arguments, "--output", str(output)])
     assert done.exit_code == 0, done.output
     return output
 

@@ -88,6 +88,13 @@ def restored_environment() -> Iterator[None]:
 
 
 @pytest.fixture
+def no_package_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make commands in this process read verdicts only from the user's folder."""
+    missing = tmp_path / "no package"
+    monkeypatch.setattr("normbench.verdicts.folders.package_claims", lambda: missing)
+
+
+@pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Execute a run in this process, by default with ten steps and no tracker."""
 

@@ -157,6 +157,7 @@ def write_the_users_files(folder: Path, patch: pytest.MonkeyPatch) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(saved))
     for name in ("a.jpg", "b.jpg", "cat.jpg", "dog.png"):
         data_made.picture(folder / name)
+    (folder / "DIR").mkdir()  # a folder without verdicts
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ ADDRESS = re.compile(r'sa_family=AF_INET.*|sun_path="[^"]*resolve.*')
 SEVERAL = """
 import json, sys
 from normbench.cli import app
+from normbench.report.page import document
+document.verdict_figures = lambda *_: {}  # drawing all of them takes long
 for command in json.loads(sys.argv[1]):
     code = app(command, standalone_mode=False)
     assert not code, (command, code)

@@ -89,10 +89,11 @@ def test_the_command_refuses_records_of_a_strangers_folder(
         tmp_path / "claims" / "layernorm-axes" / "records.jsonl.gz",
         PLAIN | {"run_id": str(mine)},
     )
+    (tmp_path / "claims" / "layernorm-axes" / "verdict.json").touch()
     with untouched(mine):
         done = invoke(
             *("claim", "check", "layernorm-axes", "--from-records"),
-            *("--output", "claims", "--results", "results"),
+            *("--claims", "claims", "--results", "results"),
         )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

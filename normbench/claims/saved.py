@@ -16,6 +16,7 @@ from normbench.records import store
 from normbench.sweeps.plan import Plan
 from normbench.verdicts.differences import Difference, differences
 from normbench.verdicts.files import read_verdict
+from normbench.verdicts.folders import VERDICT
 from normbench.verdicts.registration import Claim, registration_hash
 from normbench.verdicts.verdict import Registered, Verdict
 
@@ -78,10 +79,10 @@ def judge_again(
     models of a claim with census rules.
     """
     runs = SavedRuns(folder, modules)
-    old = read_verdict(folder / "verdict.json")
+    old = read_verdict(folder / VERDICT)
     if old is None:
         raise RequestError(
-            f"{folder / 'verdict.json'} is not there: --from-records compares with the "
+            f"{folder / VERDICT} is not there: --from-records compares with the "
             "verdict of a full check"
         )
     engine = LocalEngine(name="local", workers=1, timeout=None)

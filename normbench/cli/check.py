@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normbench.cli.claim import Details, Output, full_verdict, is_changed
+from normbench.cli.claim import Details, full_verdict, is_changed
 from normbench.cli.options import (
     CLAIMS,
     RESULTS,
@@ -16,6 +16,7 @@ from normbench.cli.options import (
     Results,
     complete_group,
     exit_codes,
+    path_option,
 )
 from normbench.cli.sweep import RedoStale
 from normbench.cli.tables import print_json, text_width
@@ -93,8 +94,16 @@ FromRecords = Annotated[
     bool,
     typer.Option(
         "--from-records",
-        help="Do no runs and write nothing: judge the records that a full check saved "
-        "in --output again, and print how the verdict differs from the saved one.",
+        help="Do no runs and write nothing: judge the records beside the verdict of a "
+        "full check again, and print how the new verdict differs from that one.",
+    ),
+]
+Claims = Annotated[
+    Path,
+    path_option(
+        "--claims",
+        "Folder to which the verdicts are written, with one subfolder per claim. "
+        "--from-records also reads the verdicts of the package.",
     ),
 ]
 
@@ -111,7 +120,7 @@ def check(
     workers: Workers = None,
     redo_stale: RedoStale = False,
     results: Results = RESULTS,
-    output: Output = CLAIMS,
+    claims: Claims = CLAIMS,
     config_dir: ConfigDir = None,
     module: Modules = None,
     details: Details = False,
@@ -119,7 +128,7 @@ def check(
 ) -> None:
     """Do the missing runs of claims, and print the verdicts.
 
-    Each verdict is saved in --output; a full check also saves its records there. The
+    Each verdict is saved in --claims; a full check also saves its records there. The
     same command continues an interrupted check.
 
     Exit code: 0 if every check ended, whatever the verdicts; with --from-records, 1 if
@@ -137,40 +146,40 @@ def check(
                 budget, arm, save_items, first_seed, engine, workers, redo_stale
             )
             import_named(module)
-            claims = _claims(names or (), everything, config_dir)
-            _judge_again(claims, output, module or (), config_dir, details, json)
+            chosen = _chosen(names or (), everything, config_dir)
+            _judge_again(chosen, claims, module or (), config_dir, details, json)
             return
         budget = budget or Budget.quick
         if save_items:
             _require_saved_verdict(budget, arm, first_seed)
         modules = import_named(module, (), [arm] if arm else (), config_dir)
         rounds = make_rounds(results, modules, redo_stale)
-        claims = _claims(names or (), everything, config_dir)
+        chosen = _chosen(names or (), everything, config_dir)
         if budget is Budget.full:
-            for claim in claims:
+            for claim in chosen:
                 require_committed(claim.name, config_dir)
         chosen_engine = compose_engine(engine, workers, config_dir)
         trials = []
-        for claim in claims:
+        for claim in chosen:
             request = Request(
                 rounds=rounds,
                 budget=budget.value,
                 engine=chosen_engine,
                 title=claim.name,
                 config_dir=config_dir,
-                frozen=_rates(claim, full_verdict(claim.name, output)),
+                frozen=_rates(claim, full_verdict(claim.name, claims)),
                 first_seed=first_seed,
             )
             trials.append(prepare(claim, request, arm))
         with rounds:
             verdicts = [
                 _checked(
-                    claim, trial, results, output, not arm, details=details, json=json
+                    claim, trial, results, claims, not arm, details=details, json=json
                 )
-                for claim, trial in zip(claims, trials, strict=True)
+                for claim, trial in zip(chosen, trials, strict=True)
             ]
         if save_items:
-            _save_items(verdicts, results, output)
+            _save_items(verdicts, results, claims)
         if json:
             print_json([verdict.model_dump(mode="json") for verdict in verdicts])
 
@@ -179,7 +188,7 @@ def _checked(
     claim: "Claim",
     trial: "Trial",
     results: Path,
-    output: Path,
+    claims: Path,
     write: bool,
     *,
     details: bool,
@@ -194,7 +203,7 @@ def _checked(
     from normbench.report.text.verdict import verdict_text
     from normbench.verdicts.remarks import with_remarks
 
-    folder = output / claim.name
+    folder = claims / claim.name
     request = trial.request
     registration = registered(claim, request.config_dir)
     if claim.census and request.budget == "full":
@@ -212,11 +221,11 @@ def _checked(
     return verdict
 
 
-def _save_items(verdicts: "Sequence[Verdict]", results: Path, output: Path) -> None:
+def _save_items(verdicts: "Sequence[Verdict]", results: Path, claims: Path) -> None:
     from normbench.claims.check import write_items
 
     for verdict in verdicts:
-        path, count = write_items(verdict, results, output / verdict.claim)
+        path, count = write_items(verdict, results, claims / verdict.claim)
         runs = f"{count} of {len(verdict.run_ids)} runs"
         typer.echo(f"wrote {path}, the results of test samples of {runs}", err=True)
 
@@ -265,8 +274,8 @@ def _require_no_runs(
 
 
 def _judge_again(
-    claims: "Sequence[Claim]",
-    output: Path,
+    chosen: "Sequence[Claim]",
+    claims: Path,
     modules: "Sequence[str]",
     config_dir: Path | None,
     details: bool,
@@ -274,15 +283,23 @@ def _judge_again(
 ) -> None:
     """Print new verdicts from saved records, and how they differ from the saved ones.
 
-    Raises typer.Exit with code 1 if a verdict differs.
+    Raises typer.Exit with code 1 if a verdict differs, and RequestError if a claim has
+    no saved verdict.
     """
     from normbench.claims.saved import judge_again
+    from normbench.errors import RequestError
     from normbench.report.text.verdict import verdict_text
+    from normbench.verdicts.folders import VERDICT, claim_folder, no_verdict, origin
     from normbench.verdicts.remarks import with_remarks
 
     judged = []
-    for claim in claims:
-        folder, command = output / claim.name, command_line()
+    for claim in chosen:
+        if origin(claims, claim.name) is None:
+            raise RequestError(
+                f"{no_verdict(claims, claim.name)}, with which --from-records could "
+                "compare; leave out --from-records to do the runs"
+            )
+        folder, command = claim_folder(claims, claim.name), command_line()
         verdict, differences = judge_again(
             claim, folder, command, modules=modules, config_dir=config_dir
         )
@@ -298,7 +315,7 @@ def _judge_again(
             typer.echo(verdict_text(verdict, text_width(), details=details))
             what = "another verdict than" if differences else "same verdict as"
             rest = "; old -> new:" if differences else ""
-            typer.echo(f"\n{what} {folder / 'verdict.json'}{rest}")
+            typer.echo(f"\n{what} {folder / VERDICT}{rest}")
             for difference in differences:
                 typer.echo(f"  {difference}")
             typer.echo()
@@ -308,7 +325,7 @@ def _judge_again(
         raise typer.Exit(1)
 
 
-def _claims(
+def _chosen(
     names: "Sequence[str]", everything: bool, config_dir: Path | None
 ) -> "list[Claim]":
     """Return the claims to check.

@@ -7,13 +7,12 @@ import typer
 
 from normbench.cli.options import (
     CLAIMS,
-    VERDICTS,
+    Claims,
     ConfigDir,
     Json,
     Modules,
     complete_group,
     exit_codes,
-    path_option,
 )
 from normbench.cli.tables import print_json, print_table, text_width
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from normbench.claims.check import Cost
+    from normbench.verdicts.folders import Origin
     from normbench.verdicts.registration import Claim
     from normbench.verdicts.verdict import Verdict
 
@@ -28,8 +28,6 @@ app = typer.Typer(
     name="claim", help="List, show and check claims about norms.", no_args_is_help=True
 )
 
-
-Output = Annotated[Path, path_option("--output", VERDICTS)]
 Name = Annotated[
     str,
     typer.Argument(
@@ -49,23 +47,28 @@ Details = Annotated[
 
 
 def list_(
-    output: Output = CLAIMS, config_dir: ConfigDir = None, json: Json = False
+    claims: Claims = CLAIMS, config_dir: ConfigDir = None, json: Json = False
 ) -> None:
     """List the claims, with the verdicts of full checks."""
     with exit_codes():
         from normbench.config.choices import choices
+        from normbench.verdicts.folders import origin
         from normbench.verdicts.registration import read_claim
 
-        claims = [read_claim(name, config_dir) for name in choices("claim", config_dir)]
-        verdicts = [full_verdict(claim.name, output) for claim in claims]
+        names = choices("claim", config_dir)
+        registered = [read_claim(name, config_dir) for name in names]
+        verdicts = [full_verdict(claim.name, claims) for claim in registered]
+        origins = [origin(claims, claim.name) for claim in registered]
         if json:
-            print_json(list(map(_plain_row, claims, verdicts)))
+            print_json(list(map(_plain_row, registered, verdicts, origins)))
         else:
-            _print_notice(verdicts)
-            print_table(list(map(_table_row, claims, verdicts)), title="claims")
+            _print_notice(verdicts, origins, claims)
+            print_table(list(map(_table_row, registered, verdicts)), title="claims")
 
 
-def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
+def _plain_row(
+    claim: "Claim", verdict: "Verdict | None", origin: "Origin | None"
+) -> dict[str, Any]:
     """Return a claim as JSON object. The values of a missing verdict are null."""
     return {
         "name": claim.name,
@@ -76,6 +79,7 @@ def _plain_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, Any]:
             part.model_dump(mode="json", exclude={"bearings"})
             for part in (verdict.parts if verdict else ())
         ],
+        "verdict_from": origin,
         "changed": is_changed(claim, verdict),
     }
 
@@ -93,18 +97,40 @@ def _table_row(claim: "Claim", verdict: "Verdict | None") -> dict[str, str]:
     return row
 
 
-def _print_notice(verdicts: "Sequence[Verdict | None]") -> None:
+def _print_notice(
+    verdicts: "Sequence[Verdict | None]",
+    origins: "Sequence[Origin | None]",
+    claims: Path,
+) -> None:
+    """Print which headlines are withdrawn, and which verdicts are the user's own."""
     from normbench.report import words
     from normbench.report.text.paragraph import paragraph
 
-    notice = words.withdrawals([verdict for verdict in verdicts if verdict is not None])
-    if notice:
-        typer.echo(paragraph("note: ", notice, text_width()) + "\n")
+    judged = [verdict for verdict in verdicts if verdict is not None]
+    own = [
+        verdict.claim
+        for verdict, origin in zip(verdicts, origins, strict=True)
+        if verdict is not None and origin == "folder"
+    ]
+    notices = [words.withdrawals(judged)]
+    if "package" in origins and own:
+        notices.append(
+            f"{claims} has the verdict of {', '.join(own)}; the other verdicts are "
+            "those of the package."
+        )
+    elif "package" in origins:
+        notices.append(
+            "These verdicts are those of the package. The verdicts of your own checks "
+            f"would be in {claims}."
+        )
+    for notice in notices:
+        if notice:
+            typer.echo(paragraph("note: ", notice, text_width()) + "\n")
 
 
 def show(
     name: Name,
-    output: Output = CLAIMS,
+    claims: Claims = CLAIMS,
     config_dir: ConfigDir = None,
     module: Modules = None,
     details: Details = False,
@@ -112,9 +138,9 @@ def show(
 ) -> None:
     """Show the verdict of a claim, and what a check costs.
 
-    Each part has a headline and a finding. The headlines are those of a full check, if
-    --output contains one. --details adds the registration (theorems, designs, margins)
-    and all numbers of the verdict.
+    Each part has a headline and a finding. They are those of your full check in
+    --claims, or else those of the package. --details adds the registration (theorems,
+    designs, margins) and all numbers of the verdict.
     """
     with exit_codes():
         from dataclasses import asdict
@@ -123,6 +149,7 @@ def show(
         from normbench.report.text.claim import claim_text
         from normbench.report.text.verdict import verdict_text
         from normbench.system.imports import import_modules
+        from normbench.verdicts.folders import origin
         from normbench.verdicts.registration import (
             BUDGETS,
             read_claim,
@@ -132,7 +159,7 @@ def show(
         import_modules(module or ())
         claim = read_claim(name, config_dir)
         costs = {budget: check.cost(claim, budget) for budget in BUDGETS}
-        verdict = full_verdict(name, output)
+        verdict = full_verdict(name, claims)
         changed = is_changed(claim, verdict)
         if json:
             plain = claim.model_dump(mode="json")
@@ -141,6 +168,7 @@ def show(
                 "cost": {budget: asdict(cost) for budget, cost in costs.items()},
                 "answer": verdict and verdict.answer,
                 "verdict": verdict and verdict.model_dump(mode="json"),
+                "verdict_from": origin(claims, name),
                 "changed": changed,
             }
             print_json(plain)
@@ -156,19 +184,42 @@ def show(
             blocks.append(claim_text(claim, statements, cost_lines, width))
         if changed:
             blocks.append("the yaml has changed since this verdict:")
+        blocks.append(_origin_line(claims, name))
         if verdict:
             blocks.append(verdict_text(verdict, width, details=details))
             if not details:
                 more = "--details shows the registration and all numbers"
                 blocks.append("\n".join([*cost_lines, more]))
-        typer.echo("\n\n".join(blocks))
+        typer.echo("\n\n".join(block for block in blocks if block))
 
 
-def full_verdict(name: str, output: Path) -> "Verdict | None":
-    """Return the saved verdict of a full check, or None."""
+def _origin_line(claims: Path, name: str) -> str:
+    """Return where the verdict of a claim is from, if it is not in the user's folder.
+
+    The line is "" if it is. It has no "note:", which begins the limits of a verdict.
+    """
+    from normbench.report.text.paragraph import paragraph
+    from normbench.verdicts.folders import VERDICT, no_verdict, origin
+
+    where = origin(claims, name)
+    if where == "folder":
+        return ""
+    line = no_verdict(claims, name)
+    if where == "package":
+        yours = f"yours would be in {claims / name / VERDICT}"
+        line = f"This is the verdict of the package; {yours}."
+    return paragraph("", line, text_width())
+
+
+def full_verdict(name: str, claims: Path) -> "Verdict | None":
+    """Return the verdict of a full check in the folder `claims` or in the package.
+
+    The verdict is None if both have none.
+    """
     from normbench.verdicts.files import read_verdict
+    from normbench.verdicts.folders import VERDICT, claim_folder
 
-    return read_verdict(output / name / "verdict.json")
+    return read_verdict(claim_folder(claims, name) / VERDICT)
 
 
 def is_changed(claim: "Claim", verdict: "Verdict | None") -> bool:

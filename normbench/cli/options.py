@@ -54,12 +54,13 @@ def path_option(
     metavar: str = "DIR",
     envvar: str | None = None,
     show_default: bool | str = True,
+    callback: Callable[[Any], Any] = expanded,
 ) -> Any:
-    """Return a Typer option for a path in which `~` is expanded."""
+    """Return a Typer option for a path in which `callback` expands `~`."""
     return typer.Option(
         name,
         metavar=metavar,
-        callback=expanded,
+        callback=callback,
         help=help,
         envvar=envvar,
         show_default=show_default,
@@ -87,9 +88,30 @@ Results = Annotated[
     path_option("--results", "Folder of the run records.", envvar="NORMBENCH_RESULTS"),
 ]
 RESULTS = Path("results/runs")
-VERDICTS = "Folder of the verdicts, with one subfolder per claim."
-Claims = Annotated[Path, path_option("--claims", VERDICTS)]
 CLAIMS = Path("results/claims")
+
+
+def claims_to_read(folder: Path) -> Path:
+    """Expand `~` in --claims, and check the folder; used as the option's callback.
+
+    Only the default folder may be missing. Without this check, a misspelled name would
+    show the verdicts of the package.
+    """
+    folder = expanded(folder)
+    if not folder.is_dir() and (folder != CLAIMS or folder.exists()):
+        raise typer.BadParameter(f"{folder} is not a folder")
+    return folder
+
+
+Claims = Annotated[
+    Path,
+    path_option(
+        "--claims",
+        "Folder of your verdicts, with one subfolder per claim. The verdicts of other "
+        "claims are those of the package.",
+        callback=claims_to_read,
+    ),
+]
 ConfigDir = Annotated[
     Path | None,
     path_option(

@@ -92,7 +92,7 @@ OutputDir = Annotated[
     path_option(
         "--output-dir",
         "Folder to write to.",
-        show_default="figures; for CLAIM, figures beside its verdict",
+        show_default="figures; for CLAIM, CLAIM/figures in --claims",
     ),
 ]
 Formats = Annotated[
@@ -134,9 +134,8 @@ def plot(
         formats = _formats(format)
         if claim is not None:
             suffix = "" if budget is Budget.full else f".{budget.value}"
-            verdict = claims / claim / f"verdict{suffix}.json"
-            figures = _verdict_figures(claim, verdict, budget, config_dir)
-            folder = output_dir or verdict.with_name(f"figures{suffix}")
+            figures = _verdict_figures(claim, claims, budget, config_dir)
+            folder = output_dir or claims / claim / f"figures{suffix}"
         else:
             keys = [key.strip() for key in series.split(",")]
             records = _records(results, where or (), keys, by, tuning)
@@ -194,7 +193,7 @@ def _stems(
 
 
 def _verdict_figures(
-    name: str, verdict_file: Path, budget: Budget, config_dir: Path | None
+    name: str, claims: Path, budget: Budget, config_dir: Path | None
 ) -> "dict[str, Figure]":
     """Return the figures of a verdict by name.
 
@@ -203,18 +202,24 @@ def _verdict_figures(
     from normbench.errors import RequestError
     from normbench.report.figures.verdict import verdict_figures
     from normbench.verdicts.files import read_verdict
+    from normbench.verdicts.folders import VERDICT, claim_folder, no_verdict
     from normbench.verdicts.registration import read_claim
 
     claim = read_claim(name, config_dir)
-    verdict = read_verdict(verdict_file)
+    if budget is Budget.full:
+        file, problem = claim_folder(claims, name) / VERDICT, no_verdict(claims, name)
+    else:
+        file = claims / name / f"verdict.{budget.value}.json"
+        problem = f"{file} does not exist"
+    verdict = read_verdict(file)
     if verdict is None:
         raise RequestError(
-            f"{verdict_file} does not exist; `normbench claim check {name} --budget "
-            f"{budget.value}` writes it"
+            f"{problem}; `normbench claim check {name} --budget {budget.value}` "
+            "writes one"
         )
     figures = verdict_figures(verdict, claim)
     if not figures:
-        raise RequestError(f"{verdict_file} has no cell and no contrast to draw")
+        raise RequestError(f"{file} has no cell and no contrast to draw")
     return figures
 
 

@@ -135,6 +135,7 @@ def _recommendations(
     from normbench.config.choices import choices
     from normbench.verdicts.conditions import asked_condition
     from normbench.verdicts.files import read_verdict
+    from normbench.verdicts.folders import VERDICT, claim_folder
     from normbench.verdicts.own_runs import own_runs
     from normbench.verdicts.recommending import recommend
     from normbench.verdicts.registration import read_claim
@@ -142,7 +143,7 @@ def _recommendations(
     asked = {kind: asked_condition(kind, batch_size, samples) for kind in kinds}
     known = choices("claim", config_dir)
     registered = {name: read_claim(name, config_dir) for name in known}
-    files = {name: claims / name / "verdict.json" for name in known}
+    files = {name: claim_folder(claims, name) / VERDICT for name in known}
     verdicts = {n: verdict for n in known if (verdict := read_verdict(files[n]))}
     records = _records(results)
     return [

@@ -45,23 +45,24 @@ def report(
     """Write all verdicts, figures and runs to one HTML file.
 
     The page also shows footprints, pictures of style runs, and failures. It needs no
-    internet and no other file, so you can mail it. The verdicts are read from --claims.
-    The runs are read from --results and from the records saved with the verdicts.
+    internet and no other file, so you can mail it. The verdicts are those in --claims,
+    and those of the package for all other claims. The runs are read from --results and
+    from the records saved with the verdicts.
     """
     with exit_codes():
         from normbench.errors import RequestError
         from normbench.report.page.document import write
         from normbench.report.page.material import gather
 
-        for option, folder in (("--results", results), ("--claims", claims)):
-            if folder.exists() and not folder.is_dir():
-                raise RequestError(f"{option} {folder} is not a folder")
+        if results.exists() and not results.is_dir():
+            raise RequestError(f"--results {results} is not a folder")
         figures_folder = figures or output.with_name(f"{output.stem}-figures")
         material = gather(results, claims, config_dir)
         page, files = write(material, output, figures_folder)
         for error in (*material.damaged, *page.packed.unreadable):
             typer.echo(f"left out: {error}", err=True)
         left_out = _left_out(page)
+        packaged = sum(entry.from_package for entry in material.claims)
         size = output.stat().st_size
         if json:
             plain = {
@@ -69,6 +70,7 @@ def report(
                 "bytes": size,
                 "figures": [str(file) for file in files],
                 "claims": len(material.claims),
+                "verdicts_from_package": packaged,
                 "runs": len(material.records),
                 "left_out": left_out,
             }
@@ -78,6 +80,8 @@ def report(
                 f"wrote {output}: {len(material.records)} runs, {size / 2**20:.1f} MiB;"
                 f" {len(files)} figures in {figures_folder}"
             )
+            if packaged:
+                typer.echo(f"note: verdicts of the package: {packaged}", err=True)
             for kind, count in left_out.items():
                 if count:
                     typer.echo(f"note: {count} {kind.replace('_', ' ')}", err=True)

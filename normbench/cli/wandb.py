@@ -93,8 +93,10 @@ def dashboard(
     with exit_codes():
         from normbench.report import dashboard as builder
         from normbench.verdicts.files import read_verdict
+        from normbench.verdicts.folders import VERDICT, claim_folder, judged_claims
 
-        files = sorted(claims.glob("*/verdict.json"))
+        folders = [claim_folder(claims, name) for name in judged_claims(claims)]
+        files = [folder / VERDICT for folder in folders]
         verdicts = [verdict for file in files if (verdict := read_verdict(file))]
         if publish:
             addresses = builder.publish(verdicts, project, entity)

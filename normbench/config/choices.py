@@ -7,13 +7,12 @@ from functools import cache
 from pathlib import Path
 
 from normbench.errors import RequestError
+from normbench.system.package_data import data_folder
 
 
 def config_root() -> Path:
     """Return the folder of the built-in yaml files, in a wheel or in a checkout."""
-    # A wheel has this folder in the package, a checkout has it beside the package.
-    in_package = Path(__file__).parents[1] / "configs"
-    return in_package if in_package.is_dir() else Path(__file__).parents[2] / "configs"
+    return data_folder("configs")
 
 
 @cache

@@ -59,7 +59,7 @@ def test_the_command_writes_the_models_and_judges_them_again(
     runner: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def command(*options: str) -> Result:
-        folders = ["--config-dir", str(tmp_path), "--output", str(tmp_path / "claims")]
+        folders = ["--config-dir", str(tmp_path), "--claims", str(tmp_path / "claims")]
         return CliRunner().invoke(app, ["claim", "check", "tiny", *folders, *options])
 
     rule = a_rule(than=0.2, part="better", bears="for").model_dump(exclude_unset=True)

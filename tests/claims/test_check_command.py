@@ -323,7 +323,7 @@ def test_a_wrong_request_ends_with_exit_code_2_and_leaves_nothing(
         (["compare", "--seeds", "8,b"], "--seeds '8,b' is not a list of numbers"),
         (
             ["claim", "check", "tiny", "--from-records"],
-            "results/claims/tiny/records.jsonl.gz is not there",
+            "neither results/claims/tiny/verdict.json nor the package has a verdict",
         ),
         *(
             (

@@ -88,6 +88,7 @@ def test_a_run_is_repeated_only_with_the_module_that_the_user_names(
     assert json.loads(repeated.stdout)["identical"]
 
 
+@pytest.mark.usefixtures("no_package_verdicts")
 def test_a_record_of_a_stranger_imports_and_calls_nothing(
     invoke: Command, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def as_json(*arguments: str) -> list[dict[str, Any]]:
     [
         (["--task", "image"], "--task image is unknown; did you mean 'images'?"),
         (["--results", "absent"], "--results absent is not a folder"),
+        (["--claims", "absent"], "'--claims': absent is not a folder"),
         (["--task", "audio"], "--task audio is unknown; known: images, style, text"),
         (["--batch-size", "0"], "'--batch-size': Input should be greater"),
         (["--samples-per-statistic", "-1"], "should be greater than or equal to 1"),
@@ -60,8 +61,9 @@ def test_a_wrong_request_says_what_would_be_right(
     assert message in done.stderr
 
 
+@pytest.mark.usefixtures("no_package_verdicts")
 def test_without_verdicts_there_is_no_order_and_a_command() -> None:
-    done = recommend("--claims", "none", width=200)
+    done = recommend(width=200)
     assert done.exit_code == 0
     assert done.stdout.count("There is no evidence: no claim on this task") == 3
     assert done.stdout.count("normbench compare task=") == 3
@@ -151,13 +153,14 @@ def test_own_runs_without_a_validation_metric_are_not_tuned() -> None:
     assert [(own.lr, own.tuned) for own in made] == [(0.1, False), (0.2, False)]
 
 
+@pytest.mark.usefixtures("no_package_verdicts")
 def test_own_runs_have_no_part_in_the_order(tmp_path: Path) -> None:
     for record in rated(0.1, [0.2, 0.3], val=0.1):
         written(tmp_path / "runs", record)
     damaged = tmp_path / "runs" / "ab" / "abcdef0123456789"
     damaged.mkdir(parents=True)
     (damaged / "result.json").write_text("{")
-    where = ("--results", "runs", "--task", "images", "--claims", "none")
+    where = ("--results", "runs", "--task", "images")
     done = recommend(*where, width=200)
     assert done.exit_code == 0, done.output
     assert "Your runs (no part in the order):" in done.stdout

@@ -33,8 +33,11 @@ from normbench.report.page.material import gather
 from normbench.report.page.pictures import MAX_PICTURES, gallery
 from normbench.verdicts.registration import read_claim, registration_hash
 
+pytestmark = pytest.mark.usefixtures("no_package_verdicts")
+
 
 def report(tmp_path: Path, *arguments: str) -> Result:
+    (tmp_path / "claims").mkdir(exist_ok=True)
     folders = [
         "--results",
         str(tmp_path / "runs"),

@@ -54,6 +54,7 @@ WRONG_RECORDS: dict[str, bytes] = {
 }
 
 
+@pytest.mark.usefixtures("no_package_verdicts")
 def test_a_wrong_record_is_named_and_left_out(tmp_path: Path) -> None:
     whole = a_record("seed=1")
     written(tmp_path, whole)
@@ -95,6 +96,7 @@ def test_a_pipe_or_link_is_named_and_does_not_block(tmp_path: Path) -> None:
             path.rmdir() if path.is_dir() else path.unlink()
 
 
+@pytest.mark.usefixtures("no_package_verdicts")
 def test_commands_leave_wrong_files_out(invoke: Command, tmp_path: Path) -> None:
     results = tmp_path / "results" / "runs"
     whole = a_record("seed=1", "tracker=none")

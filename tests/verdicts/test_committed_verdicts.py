@@ -88,6 +88,7 @@ def test_remarks_leave_the_record_as_it_is() -> None:
         assert json.loads(as_recorded(committed(name))) == recorded
 
 
+@pytest.mark.usefixtures("no_package_verdicts")
 def test_figures_from_memory_are_marked_in_every_view(tmp_path: Path) -> None:
     lines = [line for name in choices("claim") for line in read_claim(name).published]
     claim = read_claim("padding-tokens")

@@ -32,6 +32,9 @@ NO_RULE = (
 )
 
 
+pytestmark = pytest.mark.usefixtures("no_package_verdicts")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with a full verdict without remarks."""
@@ -52,7 +55,7 @@ def remark(folder: Path, **changes: Any) -> Verdict:
 
 
 def cli(folder: Path, *arguments: str) -> Result:
-    where = ["--output", str(folder.parent)]
+    where = ["--claims", str(folder.parent)]
     return CliRunner().invoke(app, ["claim", *arguments, *where])
 
 

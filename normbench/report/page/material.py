@@ -14,6 +14,7 @@ from normbench.errors import Unreadable
 from normbench.records import query, store
 from normbench.verdicts.comparisons import Comparison, read_comparisons
 from normbench.verdicts.files import read_verdict
+from normbench.verdicts.folders import VERDICT, claim_folder, judged_claims, origin
 from normbench.verdicts.registration import Claim, read_claim, registration_hash
 from normbench.verdicts.verdict import Verdict
 
@@ -22,11 +23,16 @@ RECORDS = "records.jsonl.gz"
 
 @dataclass(frozen=True)
 class ClaimEntry:
-    """A registered claim and its verdict; at least one of them is not None."""
+    """A registered claim and its verdict; at least one of them is not None.
+
+    `from_package` says that the user's folder has no full verdict of the claim, and
+    that the verdict is the one that is part of the package.
+    """
 
     name: str
     claim: Claim | None
     verdict: Verdict | None
+    from_package: bool = False
 
     @property
     def text(self) -> Verdict | Claim:
@@ -67,8 +73,9 @@ class Material:
 def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Material:
     """Read the runs in `results` and the verdicts in `claims`; a folder may be missing.
 
-    If a run has both a folder and a committed record, the record in the folder is used.
-    Raises RequestError if a verdict or the records of a claim cannot be read.
+    A verdict that `claims` lacks is that of the package. If a run has both a folder and
+    a committed record, the record in the folder is used. Raises RequestError if a
+    verdict or the records of a claim cannot be read.
     """
     entries = _entries(claims, config_dir)
     records, damaged = store.all_records(results)
@@ -79,7 +86,7 @@ def gather(results: Path, claims: Path, config_dir: Path | None = None) -> Mater
     with_result = {*by_id, *(error.path.parent.name for error in damaged)}
     claims_of: dict[str, list[str]] = {}
     for entry in entries:
-        file = claims / entry.name / RECORDS
+        file = claim_folder(claims, entry.name) / RECORDS
         if file.exists():
             with store.no_garbage():
                 for record in store.read_compact(file):
@@ -105,14 +112,14 @@ def _entries(claims: Path, config_dir: Path | None) -> list[ClaimEntry]:
     quick check is used; if that is missing too, the verdict of a smoke check is used.
     """
     registered = choices("claim", config_dir)
-    judged = {path.parent.name for path in claims.glob("*/verdict*.json")}
     entries = []
-    for name in sorted({*registered, *judged}):
-        verdict = None
-        for file in ("verdict.json", "verdict.quick.json", "verdict.smoke.json"):
-            verdict = verdict or read_verdict(claims / name / file)
+    for name in sorted({*registered, *judged_claims(claims, "verdict*.json")}):
+        verdict, folder = None, claim_folder(claims, name)
+        for file in (VERDICT, "verdict.quick.json", "verdict.smoke.json"):
+            verdict = verdict or read_verdict(folder / file)
         claim = read_claim(name, config_dir) if name in registered else None
-        entries.append(ClaimEntry(name, claim, verdict))
+        from_package = origin(claims, name) == "package"
+        entries.append(ClaimEntry(name, claim, verdict, from_package))
     return sorted(entries, key=lambda entry: entry.verdict is None)
 
 
