@@ -34,6 +34,7 @@ def print_comparison(
     typer.echo("mean [95% interval] over the seeds:")
     print_table(view.rows, title="")
     if details and comparison.verdict is not None:
+        typer.echo("")
         typer.echo(details_text(comparison.verdict, width))
     typer.echo("")
     _print_files(files, width)

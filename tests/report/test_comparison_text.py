@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from comparisons_made import a_comparison
+from rankings_made import a_ranking, an_arm
 from verdicts_made import SITUATIONS
 
 from normbench.report.text.comparison import shown
@@ -13,6 +14,7 @@ from normbench.verdicts.comparisons import (
     read_comparisons,
     write_comparison,
 )
+from normbench.verdicts.ranking import LeftOut
 
 TWO = "BatchNorm and GroupNorm with 4 groups"
 ANSWERS = {
@@ -102,6 +104,33 @@ def test_the_worst_standing_gives_the_exit_code_of_several_contrasts() -> None:
     ]
     for standings, code in cases:
         assert exit_code(standings) == code, standings
+
+
+def test_a_ranking_has_a_row_for_each_arm_and_an_exit_code() -> None:
+    best, equal, worse, undecided = (
+        an_arm("BatchNorm", "best", 0.0),
+        an_arm("GroupNorm with 4 groups", "equal", 0.001),
+        an_arm("GroupNorm with 4 groups", "worse", 0.2),
+        an_arm("BatchNorm", "open", 0.005),
+    )
+    first_is_worse = (an_arm("LayerNorm", "best", 0.0), an_arm("BatchNorm", "worse", 0))
+    out = LeftOut(arm="BatchNorm", reason="did not train on 6 test seeds")
+    for arms, code in (
+        ((best, worse), 0),
+        ((best, equal), 11),
+        (first_is_worse, 10),
+        ((equal, undecided), 12),
+        ((), 12),
+    ):
+        compared = a_comparison(ranking=a_ranking(*arms, left_out=[out]))
+        assert comparison_exit_code(compared) == code, arms
+    view = shown(a_comparison(ranking=a_ranking(best, worse, left_out=[out])))
+    assert [row["arm"] for row in view.rows] == [
+        "BatchNorm",
+        "GroupNorm with 4 groups",
+        "BatchNorm",
+    ]
+    assert view.answers[0].startswith("BatchNorm is the best of 2 arms: 5.00 % [4.00")
 
 
 def test_a_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -39,8 +39,12 @@ def verdict_text(verdict: Verdict, width: int = 88, *, details: bool = False) ->
 
 
 def details_text(verdict: Verdict, width: int) -> str:
-    """Return all cells, contrasts and rates of a verdict, as lines."""
-    return "\n".join(_details(verdict, width))
+    """Return all cells, contrasts and rates of the designs of a verdict, as lines."""
+    return "\n".join(
+        line
+        for design in verdict.designs
+        for line in _design(design, verdict.alpha, width)
+    )
 
 
 def _parts(verdict: Verdict, width: int) -> Iterator[str]:
