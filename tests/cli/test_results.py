@@ -249,3 +249,22 @@ def test_hundreds_of_runs_are_cut_and_it_says_so(
     assert sorted(ids)[200] not in shown.stdout
     assert "the first 200 of 203 rows" in shown.stderr
     assert len(invoke("results", "--csv").stdout.splitlines()) == 204
+
+
+def test_a_wrong_key_or_value_in_a_condition_has_a_suggestion(
+    six_runs: list[RunRecord], invoke: Command
+) -> None:
+    for condition, suggestion in (
+        ("foo=1", "no key is similar; `normbench show RUN_ID` prints the keys"),
+        ("momentum=1", "did you mean 'norm.momentum' or 'optimizer.momentum'?"),
+        ("eror=1", "error"),
+    ):
+        refused = invoke("results", "--where", condition)
+        assert (refused.returncode, suggestion in refused.stderr) == (2, True)
+        assert len(refused.stderr) < 200
+    norm = six_runs[0].config.norm.name
+    for spelling in (f"{norm.title()}Norm", norm.upper()):
+        empty = invoke("results", "--where", f"norm={spelling}")
+        note = f"note: no run has norm={spelling}; did you mean '{norm}'?\n"
+        assert (empty.returncode, note in empty.stderr) == (0, True)
+    assert "no run has" not in invoke("results", "--where", "norm=rms").stderr

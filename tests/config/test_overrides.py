@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from normbench.claims.comparison import comparison
 from normbench.config.composer import Composer
 from normbench.config.composition import compose
+from normbench.config.norm_facts import other_names
 from normbench.config.overrides import grid, parse, words
+from normbench.config.suggestions import suggested_key
 from normbench.errors import RequestError, did_you_mean
 from normbench.sweeps import plan as planning
 from normbench.sweeps.plan import make_plan
@@ -227,6 +229,22 @@ def test_a_bad_override_is_refused_in_one_line() -> None:
         assert len(message) < 900, override
 
 
+def test_the_end_of_a_key_suggests_the_key() -> None:
+    for key, right in (
+        ("groups", "norm.num_groups"),
+        ("depth", "task.depth"),
+        ("epochs", "budget.epochs"),
+        ("steps", "budget.max_steps"),
+        ("lerning_rate", "lr"),
+    ):
+        suggestion = suggested_key(key, KEYS, None)
+        assert suggestion.startswith(f"did you mean '{right}'"), suggestion
+        assert suggestion.count(" or ") <= 2
+
+
+KEYS = ["lr", "task.depth", "budget.epochs", "budget.max_steps"]
+
+
 def test_common_names_of_norms_suggest_the_name_here_first() -> None:
     cases = {
         "batch": [
@@ -245,11 +263,13 @@ def test_common_names_of_norms_suggest_the_name_here_first() -> None:
         "evonorm_s0": ["EvoNormS0", "EvoNorm-S0"],
         "none": ["None"],
     }
+    for other, name in other_names().items():
+        cases.setdefault(name, []).append(other)
     for right, spellings in cases.items():
         for spelling in spellings:
             with pytest.raises(RequestError) as refused:
                 parse(f"norm={spelling}")
-            assert f"did you mean '{right}'" in str(refused.value), spelling
+            assert f"did you mean '{right}'?" in str(refused.value), spelling
     assert did_you_mean("CIFAR-10", ["cifar10", "cifar100"]).startswith(
         "did you mean 'cifar10'"
     )

@@ -174,6 +174,8 @@ def test_a_norm_is_made_by_name():
     ("name", "options", "message"),
     [
         ("grup", {}, "norm.name=grup is unknown; did you mean 'group'"),
+        ("SyncBatchNorm", {}, "unknown; did you mean 'batch'"),
+        ("mad", {}, "unknown; a class of your own needs its module, --module MODULE;"),
         ("group", {"groups": 4}, "norm.groups is not an option .* 'num_groups'"),
         ("group", {"num_groups": 0}, "norm.num_groups=0: .*greater than 0"),
         ("group", {"num_groups": 2.0}, "norm.num_groups=2.0: "),
