@@ -82,7 +82,7 @@ def test_a_network_for_text_needs_the_size_of_its_vocabulary() -> None:
     code, text = doctor(*words, model="text")
     assert code == 2 and "--vocabulary 1000" in text
     code, text = doctor(*words, "--vocabulary", "500", model="text")
-    assert code == 2 and "layer 0 (Embedding)" in text
+    assert code == 2 and 'layer "0" (Embedding)' in text
 
 
 def test_a_data_set_gives_evaluations_gaps_and_leaks() -> None:
@@ -120,7 +120,7 @@ def test_an_error_in_the_network_gives_exit_code_1() -> None:
         (("--input", "2,3,8,8", "--swap", "where=x"), "--swap norm=group"),
         (("--input", "2,3,8,8", "--swap", "norm=group", "--swap", "a=1"), "--swap a"),
         (("--input", "2,3,8,8", "--swap", "norm=grop"), "norm.name=grop is unknown"),
-        (("--input", "2,4,8,8"), "layer 0 (Conv2d)"),
+        (("--input", "2,4,8,8"), 'layer "0" (Conv2d)'),
         (("--data", "digits", "--input", "2,1,8,8"), "exclude each other"),
         (("--data", "digit"), "digits"),
         (("--data", "digits", "batch_size=9999"), "use a smaller one"),

@@ -142,7 +142,7 @@ def test_where_selects_the_norms_that_are_replaced(run: Run) -> None:
         (
             ["task.model=made_nets:wrong_input"],
             RequestError,
-            r"layer 0 \(Conv2d\) fails on an input of shape \(2, 1, 8, 8\)",
+            r'layer "0" \(Conv2d\) fails on an input of shape \(2, 1, 8, 8\)',
         ),
         (
             ["task.model=made_nets:wrong_output"],
