@@ -63,7 +63,7 @@ def examine_model(request: ModelRequest, json: bool) -> "list[Finding]":
     batches: list[Any] | None = None
     if request.data is None:
         example: Any = _example(request)
-        model = load(request.model, _values(request.options, "--model-options"))
+        model = load(request.model, read_values(request.options, "--model-options"))
         _require_one_argument(model)
     else:
         model, batches = _model_and_data(request)
@@ -105,21 +105,27 @@ def _example(request: ModelRequest) -> "Tensor":
         raise RequestError(
             "--model needs the shape of an input, such as --input 8,3,224,224"
         )
-    try:
-        shape = [int(size) for size in request.input.split(",")]
-    except ValueError:
-        shape = []
-    if not shape or min(shape) < 1 or math.prod(shape) > MAX_NUMBERS:
-        raise RequestError(
-            f"--input {request.input} is no shape; write positive numbers with commas, "
-            "samples first, such as 8,3,224,224"
-        )
+    shape = read_shape(request.input)
     if request.dtype == "int64" and request.vocabulary is None:
         raise RequestError(
             "--input-dtype int64 needs the number of token ids, such as "
             "--vocabulary 1000"
         )
     return random_input(shape, request.dtype, request.vocabulary or 0)
+
+
+def read_shape(text: str) -> list[int]:
+    """Return the shape of an input. Raises RequestError if `text` is none."""
+    try:
+        shape = [int(size) for size in text.split(",")]
+    except ValueError:
+        shape = []
+    if not shape or min(shape) < 1 or math.prod(shape) > MAX_NUMBERS:
+        raise RequestError(
+            f"--input {text} is no shape; write positive numbers with commas, "
+            "samples first, such as 8,3,224,224"
+        )
+    return shape
 
 
 def _require_one_argument(model: "Module") -> None:
@@ -145,7 +151,7 @@ def _model_and_data(request: ModelRequest) -> "tuple[Module, list[Any]]":
         raise RequestError(
             "--input and --data exclude each other: the input is a batch of the data"
         )
-    _values(request.options, "--model-options")
+    read_values(request.options, "--model-options")
     overrides = [
         *("task=module", f"task.model={request.model}", f"data={request.data}"),
         *(f"+task.model_options.{word}" for word in request.options),
@@ -164,7 +170,7 @@ def _model_and_data(request: ModelRequest) -> "tuple[Module, list[Any]]":
     return model, batches
 
 
-def _values(words: Iterable[str], option: str) -> dict[str, Any]:
+def read_values(words: Iterable[str], option: str) -> dict[str, Any]:
     """Return KEY=VALUE words as a dict; values are read as YAML."""
     import yaml
 
@@ -182,7 +188,7 @@ def _values(words: Iterable[str], option: str) -> dict[str, Any]:
 
 def _swap_options(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Return the name of the norm, and the other arguments of `swap`."""
-    values = _values(words, "--swap")
+    values = read_values(words, "--swap")
     norm = values.pop("norm", None)
     if not isinstance(norm, str):
         raise RequestError("--swap needs the new norm, such as --swap norm=group")

@@ -25,6 +25,14 @@ def classifier(classes=10):
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, classes)
     )
 
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, ids, attention_mask, scale=1.0):
+        return self.norm(ids)
+
 def decayed(model):
     return torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
 """
@@ -98,6 +106,12 @@ def test_a_data_set_gives_evaluations_gaps_and_leaks() -> None:
     assert leaks["other_samples", "train"] and not leaks["other_samples", "eval"]
     code, text = doctor(*words[:-1], model="classifier")
     assert "evaluation on 176 validation samples" in text and "gap between" in text
+
+
+def test_a_network_that_needs_a_mask_is_sent_to_data() -> None:
+    code, text = doctor("--input", "2,4", model="Masked")
+    assert code == 2 and "--data gives texts and their mask" in text
+    assert "Masked needs ids, attention_mask, but --input gives one tensor" in text
 
 
 def test_an_error_in_the_network_gives_exit_code_1() -> None:

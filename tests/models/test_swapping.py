@@ -229,6 +229,14 @@ def test_drift_says_how_far_each_output_moved() -> None:
     assert drift["down.1"] == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_torch_fx_traces_a_swapped_network() -> None:
+    for norm in ("keep", "layer", "group_permuted"):
+        model = normbench.swap(randomised(UNet()), norm).model.eval()
+        traced = torch.fx.symbolic_trace(model)
+        assert torch.equal(traced(IMAGES), model(IMAGES))
+        assert "middle.1" in {node.target for node in traced.graph.nodes}
+
+
 def test_a_swap_works_on_the_meta_device() -> None:
     with torch.device("meta"):
         model = UNet()
