@@ -4,6 +4,7 @@ from torch import nn
 
 from normbench.models.forward import Example
 from normbench.models.independence import Mode, Of, leak
+from normbench.models.layers import readable
 
 
 def assert_independent(
@@ -18,7 +19,7 @@ def assert_independent(
     mode: Mode = "train" if model.training else "eval"
     measured = leak(model, example, of, mode, pad=pad)
     if measured.leaks:
-        where = f", first in layer {measured.layer}" if measured.layer else ""
+        where = f", first in layer {readable(measured.layer)}" if measured.layer else ""
         raise AssertionError(
             f"in mode {mode}, the output depends on {of.replace('_', ' ')}: it moves "
             f"by {measured.change:.2g} of the largest output{where}"

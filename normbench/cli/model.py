@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from normbench.cli.tables import print_json, print_table
+from normbench.cli.tables import print_json, print_table, text_width
 from normbench.errors import RequestError
+from normbench.report.text.paragraph import paragraph
 
 if TYPE_CHECKING:
     from normbench.models.examples import Module, Tensor
@@ -61,7 +63,8 @@ def examine_model(request: ModelRequest, json: bool) -> "list[Finding]":
     batches: list[Any] | None = None
     if request.data is None:
         example: Any = _example(request)
-        model = load(request.model, _values(request.options, "--model-options"))
+        model = load(request.model, read_values(request.options, "--model-options"))
+        _require_one_argument(model)
     else:
         model, batches = _model_and_data(request)
         example = batches[0][0]
@@ -102,21 +105,40 @@ def _example(request: ModelRequest) -> "Tensor":
         raise RequestError(
             "--model needs the shape of an input, such as --input 8,3,224,224"
         )
-    try:
-        shape = [int(size) for size in request.input.split(",")]
-    except ValueError:
-        shape = []
-    if not shape or min(shape) < 1 or math.prod(shape) > MAX_NUMBERS:
-        raise RequestError(
-            f"--input {request.input} is no shape; write positive numbers with commas, "
-            "samples first, such as 8,3,224,224"
-        )
+    shape = read_shape(request.input)
     if request.dtype == "int64" and request.vocabulary is None:
         raise RequestError(
             "--input-dtype int64 needs the number of token ids, such as "
             "--vocabulary 1000"
         )
     return random_input(shape, request.dtype, request.vocabulary or 0)
+
+
+def read_shape(text: str) -> list[int]:
+    """Return the shape of an input. Raises RequestError if `text` is none."""
+    try:
+        shape = [int(size) for size in text.split(",")]
+    except ValueError:
+        shape = []
+    if not shape or min(shape) < 1 or math.prod(shape) > MAX_NUMBERS:
+        raise RequestError(
+            f"--input {text} is no shape; write positive numbers with commas, "
+            "samples first, such as 8,3,224,224"
+        )
+    return shape
+
+
+def _require_one_argument(model: "Module") -> None:
+    """Raise RequestError if the forward of a network needs more than one tensor."""
+    parameters = signature(model.forward).parameters.values()
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p.name for p in parameters if p.kind in kinds and p.default is p.empty]
+    if len(needed) > 1:
+        raise RequestError(
+            f"the forward of {type(model).__name__} needs {', '.join(needed)}, but "
+            "--input gives one tensor; --data gives texts and their mask, and "
+            "normbench.inspect in Python takes a tuple or a dict"
+        )
 
 
 def _model_and_data(request: ModelRequest) -> "tuple[Module, list[Any]]":
@@ -129,7 +151,7 @@ def _model_and_data(request: ModelRequest) -> "tuple[Module, list[Any]]":
         raise RequestError(
             "--input and --data exclude each other: the input is a batch of the data"
         )
-    _values(request.options, "--model-options")
+    read_values(request.options, "--model-options")
     overrides = [
         *("task=module", f"task.model={request.model}", f"data={request.data}"),
         *(f"+task.model_options.{word}" for word in request.options),
@@ -148,7 +170,7 @@ def _model_and_data(request: ModelRequest) -> "tuple[Module, list[Any]]":
     return model, batches
 
 
-def _values(words: Iterable[str], option: str) -> dict[str, Any]:
+def read_values(words: Iterable[str], option: str) -> dict[str, Any]:
     """Return KEY=VALUE words as a dict; values are read as YAML."""
     import yaml
 
@@ -166,7 +188,7 @@ def _values(words: Iterable[str], option: str) -> dict[str, Any]:
 
 def _swap_options(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Return the name of the norm, and the other arguments of `swap`."""
-    values = _values(words, "--swap")
+    values = read_values(words, "--swap")
     norm = values.pop("norm", None)
     if not isinstance(norm, str):
         raise RequestError("--swap needs the new norm, such as --swap norm=group")
@@ -256,12 +278,19 @@ def _print_rows(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     if shown:
         title += f"; all have {', '.join(shown)}"
     kept = [key for key in columns if key not in equal]
-    print_table(
-        [{k: "-" if row[k] is None else row[k] for k in kept} for row in rows], title
-    )
+    _print_text(title)
+    cells = [{k: "-" if row[k] is None else row[k] for k in kept} for row in rows]
+    if cells and kept:
+        print_table(cells, "")
+
+
+def _print_text(text: str) -> None:
+    typer.echo(paragraph("", text, text_width(), indent=0))
 
 
 def _print_swap(swapped: "SwapReport", drift: Mapping[str, float]) -> None:
+    from normbench.models.layers import readable
+
     typer.echo()
     rows = [
         {
@@ -275,13 +304,14 @@ def _print_swap(swapped: "SwapReport", drift: Mapping[str, float]) -> None:
         }
         for layer in swapped.layers
     ]
-    _print_rows(rows, f"swap: {len(rows)} layers")
+    layers = f"{len(rows)} layer{'s' if len(rows) != 1 else ''}"
+    _print_rows(rows, f"swap: {layers}")
     for name, reason in swapped.left.items():
-        typer.echo(f"{name} stays: {reason}")
+        _print_text(f"{readable(name)} stays: {reason}")
     if swapped.rule:
-        typer.echo(swapped.rule)
+        _print_text(swapped.rule)
     if drift:
-        typer.echo(
+        _print_text(
             "drift: root mean square of the change of the layer's output, relative to "
             "the output, in evaluation mode and with all swaps before it"
         )

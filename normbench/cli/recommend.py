@@ -1,16 +1,19 @@
 """The command `recommend`, which says what verdicts tell of norms for a task."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from normbench.cli.model_options import Input, Model, ModelOptions
 from normbench.cli.options import (
     CLAIMS,
     RESULTS,
     Claims,
     ConfigDir,
     Json,
+    Modules,
     Results,
     exit_codes,
 )
@@ -18,6 +21,7 @@ from normbench.cli.tables import print_json, print_table, text_width
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
+    from normbench.report.text.recommendation import Section
     from normbench.verdicts.conditions import TaskKind
     from normbench.verdicts.recommendation import Recommendation
 
@@ -61,6 +65,10 @@ def recommend(
     task: Task = None,
     batch_size: BatchSize = None,
     samples_per_statistic: Samples = None,
+    model: Model = None,
+    model_options: ModelOptions = None,
+    input: Input = None,
+    module: Modules = None,
     results: Results = RESULTS,
     claims: Claims = CLAIMS,
     config_dir: ConfigDir = None,
@@ -73,27 +81,50 @@ def recommend(
     size or the nearest one that was measured. Without evidence, there is no order. Your
     own finished runs are listed too, and a command that would compare the norms between
     which nothing is decided.
+
+    With --model, the norms of your network are compared with the verdicts. The task and
+    the batch size are those of --input if you give no others.
     """
     with exit_codes():
+        network = None
+        if model is not None:
+            from normbench.cli.model_recommendation import (
+                as_plain,
+                own_network,
+                section,
+            )
+
+            network = own_network(model, model_options or (), input, module or ())
+            task, batch_size = task or network.task, batch_size or network.batch_size
         kinds = _kinds(task)
         recommendations = _recommendations(
             kinds, batch_size, samples_per_statistic, results, claims, config_dir
         )
         if json:
-            print_json([each.model_dump(mode="json") for each in recommendations])
+            plain = [each.model_dump(mode="json") for each in recommendations]
+            for each, dumped in zip(recommendations, plain, strict=True):
+                if network:
+                    dumped["network"] = as_plain(network, each)
+            print_json(plain)
             return
         for recommendation in recommendations:
-            _print(recommendation, details=details)
+            own = section(network, recommendation) if network else ()
+            _print(recommendation, own, details=details)
 
 
-def _print(recommendation: "Recommendation", *, details: bool) -> None:
-    """Print all sections of a recommendation; only a command may exceed the width."""
+def _print(
+    recommendation: "Recommendation", own: "Iterable[Section]", *, details: bool
+) -> None:
+    """Print all sections of a recommendation; only a command may exceed the width.
+
+    `own` are sections about the user's own network.
+    """
     from normbench.report.text import recommendation as text
     from normbench.report.text.paragraph import paragraph
 
     width = text_width()
     typer.echo(paragraph("", f"{text.title(recommendation)}:", width))
-    sections = [*text.sections(recommendation)]
+    sections = [*text.sections(recommendation), *own]
     if details:
         sections += text.details(recommendation)
     for section in sections:

@@ -15,7 +15,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.hooks import RemovableHandle
 
 from normbench.errors import RequestError
-from normbench.models.layers import describe, layers
+from normbench.models.biases import Biases
+from normbench.models.layers import describe, layers, readable
 
 Example = Tensor | tuple[Any, ...] | Mapping[str, Any]
 """The arguments of a forward: one tensor, a tuple of them, or a dict by their names."""
@@ -86,14 +87,13 @@ class Seen:
 
     `shapes` are those of the input of each call. `after` and `before` name the modules
     that the first input came from and that the output went to, if those passed on the
-    same tensor. `is_only_user` says that nothing else used this input.
+    same tensor.
     """
 
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     calls: int = 0
     after: str | None = None
     before: str | None = None
-    is_only_user: bool = True
 
 
 @dataclass
@@ -102,6 +102,7 @@ class Observation:
 
     `norms` has an entry for each norm by name. `functional` are names of modules that
     called a function of `FUNCTIONS` outside of a known layer, with the function.
+    `redundant` names layers whose bias a norm subtracts, see `models.biases`.
     `training_error` says why the forward in training mode failed; then the forward was
     in evaluation mode, with only the norms in training mode.
     """
@@ -109,6 +110,7 @@ class Observation:
     model: nn.Module
     norms: dict[str, Seen] = field(default_factory=dict)
     functional: list[str] = field(default_factory=list)
+    redundant: list[str] = field(default_factory=list)
     training_error: str = ""
 
 
@@ -128,7 +130,7 @@ def observe(model: nn.Module, example: Example, device: str = "cpu") -> Observat
     example = moved(example, device)
     with quietly():
         try:
-            return _observe(copied, example)
+            return _observe(copied, example, model)
         except RequestError as error:
             if not model.training:
                 raise
@@ -137,17 +139,18 @@ def observe(model: nn.Module, example: Example, device: str = "cpu") -> Observat
         for _, module, _ in layers(copied):
             module.train()
         try:
-            observation = _observe(copied, example)
+            observation = _observe(copied, example, model)
         except RequestError:
             raise RequestError(reason) from None
     observation.training_error = reason
     return observation
 
 
-def _observe(model: nn.Module, example: Example) -> Observation:
+def _observe(model: nn.Module, example: Example, original: nn.Module) -> Observation:
+    """Run a copy `model` of `original`, and observe it."""
     while True:
         observation = Observation(model, {name: Seen() for name, _, _ in layers(model)})
-        watch = _Watch(model, observation)
+        watch = _Watch(model, observation, Biases(original))
         with watch, torch.enable_grad():
             try:
                 output = call(model, example)
@@ -157,7 +160,8 @@ def _observe(model: nn.Module, example: Example) -> Observation:
                     raise RequestError(watch.failure(error)) from error
         # torch refuses a single value; other layers can still be examined.
         model.get_submodule(watch.running[-1]).forward = _pass_through
-    watch.find_other_users(output)
+    watch.biases.used(tensors(output))
+    observation.redundant = watch.biases.redundant()
     losses = [x.float().square().mean() for x in tensors(output) if x.requires_grad]
     if losses:
         try:
@@ -175,26 +179,29 @@ def _pass_through(x: Tensor, *args: Any) -> Tensor:
 class _Watch(TorchFunctionMode):
     """Notes which modules run, which tensors they pass on, and functional norms."""
 
-    def __init__(self, model: nn.Module, observation: Observation) -> None:
+    def __init__(
+        self, model: nn.Module, observation: Observation, biases: Biases
+    ) -> None:
         super().__init__()
         self.observation = observation
+        self.biases = biases
         self.running: list[str] = []
         self.shapes: list[str] = []
         self.makers: dict[int, tuple[Tensor, str]] = {}
         self.handles: list[RemovableHandle] = []
-        self.used: set[int] = set()
-        self.inputs: dict[str, Tensor] = {}
         self.inside = 0
         self.model = model
 
     def __enter__(self) -> "_Watch":
         for name, module in self.model.named_modules():
-            is_leaf = not any(True for _ in module.children())
+            is_leaf = not set(dict(module.named_children())) - {"parametrizations"}
             self.handles += [
                 module.register_forward_pre_hook(
                     self._begin(name, is_leaf), with_kwargs=True
                 ),
-                module.register_forward_hook(self._end(name, is_leaf)),
+                module.register_forward_hook(
+                    self._end(name, is_leaf), with_kwargs=True
+                ),
             ]
         super().__enter__()  # type: ignore[no-untyped-call]  # torch has no type
         return self
@@ -209,21 +216,14 @@ class _Watch(TorchFunctionMode):
     ) -> Any:
         name = getattr(func, "__name__", "")
         if name in FUNCTIONS and not self.inside:
-            place = (self.running[-1] if self.running else "") or "the model"
+            place = readable(self.running[-1] if self.running else "")
             text = f"{name} in {place}"
             if text not in self.observation.functional:
                 self.observation.functional.append(text)
         result = func(*args, **(kwargs or {}))
-        if not self.inside and isinstance(result, Tensor):
-            leaves = tree_leaves((args, kwargs))
-            self.used |= {id(x) for x in leaves if isinstance(x, Tensor)}
+        if not self.inside and (result is None or _has_tensor(result)):
+            self.biases.used(tree_leaves((args, kwargs)))
         return result
-
-    def find_other_users(self, output: Any) -> None:
-        """Note which inputs of norms are used elsewhere, or returned in `output`."""
-        self.used |= {id(x) for x in tensors(output)}
-        for name, x in self.inputs.items():
-            self.observation.norms[name].is_only_user = id(x) not in self.used
 
     def failed_for_one_position(self) -> bool:
         """Return whether a batch or instance norm failed on a single position."""
@@ -245,18 +245,18 @@ class _Watch(TorchFunctionMode):
 
     def _begin(self, name: str, is_leaf: bool) -> Any:
         norm = self.observation.norms.get(name)
+        hides = norm is not None or name in self.biases.keeping
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
             self.running.append(name)
             self.shapes.append(", ".join(str(tuple(x.shape)) for x in given))
+            self.inside += hides
             if norm is not None:
-                self.inside += 1
                 norm.calls += 1
                 if given:
                     norm.shapes.append(tuple(given[0].shape))
                 if given and norm.calls == 1:
-                    self.inputs[name] = given[0]
                     norm.after = self._maker(given[0])
             elif is_leaf and given and not self.inside:
                 previous = self.observation.norms.get(self._maker(given[0]) or "")
@@ -267,15 +267,19 @@ class _Watch(TorchFunctionMode):
 
     def _end(self, name: str, is_leaf: bool) -> Any:
         norm = self.observation.norms.get(name)
+        hides = norm is not None or name in self.biases.keeping
+        is_followed = hides or name in self.biases.adding
 
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             self.running.pop()
             self.shapes.pop()
-            if norm is not None:
-                self.inside -= 1
+            self.inside -= hides
+            if is_followed and not self.inside:
+                given = tree_leaves((args, kwargs))
+                x = next((x for x in given if isinstance(x, Tensor)), None)
+                self.biases.called(name, x, output)
             if isinstance(output, Tensor) and (norm is not None or is_leaf):
                 self.makers[id(output)] = output, name
-                self.used.discard(id(output))  # of an earlier tensor with this id
 
         return hook
 
@@ -292,9 +296,13 @@ class _Watch(TorchFunctionMode):
             )
         name = self.running[-1]
         kind = type(self.model.get_submodule(name)).__name__
-        where = f"layer {name} ({kind})" if name else kind
+        where = f"layer {readable(name)} ({kind})" if name else kind
         got = self.shapes[-1] or "no tensor"
         return f"{where} fails on an input of shape {got}: {one_line(error)}"
+
+
+def _has_tensor(result: Any) -> bool:
+    return any(isinstance(x, Tensor) for x in tree_leaves(result))
 
 
 def one_line(error: BaseException) -> str:

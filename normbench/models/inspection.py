@@ -11,6 +11,7 @@ from normbench.errors import RequestError
 from normbench.models.finding import Finding, Level
 from normbench.models.forward import Example, observe
 from normbench.models.independence import Leak, Mode, Of, leak
+from normbench.models.layers import readable
 from normbench.models.problems import shapes, training
 from normbench.models.problems.context import Context
 from normbench.models.rows import LayerRow, layer_rows
@@ -120,7 +121,7 @@ def _findings(
 def _leak_finding(measured: Leak) -> Finding:
     what = measured.of.replace("_", " ")
     mode = "training" if measured.mode == "train" else "evaluation"
-    where = f"; the first layer is {measured.layer}" if measured.layer else ""
+    where = f"; the first layer is {readable(measured.layer)}" if measured.layer else ""
     return Finding(
         "warning" if measured.mode == "eval" else "note",
         f"{what} in {mode}",

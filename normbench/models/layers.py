@@ -76,6 +76,13 @@ def layers(model: nn.Module) -> Iterator[tuple[str, nn.Module, Layer]]:
             yield name, module, layer
 
 
+def readable(name: str) -> str:
+    """Return the name of a module for a sentence: a name such as 1.0 gets quotes."""
+    if not name:
+        return "the model"
+    return name if re.search("[^\\d.]", name) else f'"{name}"'
+
+
 def describe(module: nn.Module) -> Layer | None:
     """Return the description of a normalization layer, or None for other modules."""
     if isinstance(module, Ghost):

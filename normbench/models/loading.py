@@ -31,10 +31,7 @@ def load(model: str, options: Mapping[str, Any] | None = None) -> nn.Module:
     Raises RequestError if the name has another form, if there is no such factory, if it
     fails, or if its result is no module.
     """
-    package, separator, name = model.partition(":")
-    if not separator or not package or not name:
-        raise RequestError(f"model={model!r} has no factory; {FORM}")
-    factory = _factory(package, name)
+    factory = find_factory(model)
     arguments = dict(options or {})
     where = f"{model}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"
     _require_arguments(factory, arguments, where)
@@ -50,6 +47,17 @@ def load(model: str, options: Mapping[str, Any] | None = None) -> nn.Module:
             f"{where} returns {type(built).__name__}, not a torch.nn.Module"
         )
     return built
+
+
+def find_factory(model: str) -> Callable[..., Any]:
+    """Return the factory of a network, and do not call it.
+
+    Raises RequestError as `load` does.
+    """
+    package, separator, name = model.partition(":")
+    if not separator or not package or not name:
+        raise RequestError(f"model={model!r} has no factory; {FORM}")
+    return _factory(package, name)
 
 
 def load_factory(name: str) -> Callable[..., Any]:
@@ -70,7 +78,7 @@ def _factory(package: str, name: str) -> Callable[..., Any]:
         )
     factory: Any = sys.modules[package]
     for part in name.split("."):
-        names = [key for key in vars(factory) if not key.startswith("_")]
+        names = [k for k, v in vars(factory).items() if k[0] != "_" and callable(v)]
         if not hasattr(factory, part):
             raise RequestError(f"{package} has no {name}; {did_you_mean(part, names)}")
         factory = getattr(factory, part)

@@ -12,17 +12,8 @@ from torch.nn.utils.parametrize import is_parametrized
 from normbench.errors import Incompatible
 from normbench.models.layers import Layer
 from normbench.norms.base import REGISTRY, Norm, make
+from normbench.norms.groups import AUTO, auto_groups
 from normbench.norms.placement import place
-
-MAX_GROUPS = 32
-"""The number of groups of `num_groups="auto"` if there are enough channels (Wu & He
-2018)."""
-MIN_GROUP_SIZE = 4
-"""The fewest channels in a group of `num_groups="auto"`."""
-AUTO_RULE = (
-    f"num_groups=auto takes the largest divisor of the channels that is at most "
-    f"{MAX_GROUPS} and leaves at least {MIN_GROUP_SIZE} channels in a group, or 1"
-)
 
 _HOOKS = [name for name in vars(nn.Module()) if "ward" in name and "hook" in name]
 """The attributes of a module with its forward and backward hooks."""
@@ -32,7 +23,8 @@ _HOOKS = [name for name in vars(nn.Module()) if "ward" in name and "hook" in nam
 class SwappedLayer:
     """One layer that was swapped: its name, its class before, and the norm after.
 
-    `options` are those of the new norm. `notes` say what could not be kept.
+    `options` are those of the new norm, with the number of groups that a default or
+    "auto" chose. `notes` say what could not be kept.
     """
 
     name: str
@@ -104,6 +96,9 @@ def replacement(
     notes += adopt(made, module, layer, chosen, keep_affine)
     if layer.difference:
         notes.append(layer.difference)
+    groups = getattr(made, "num_groups", None)
+    if isinstance(groups, int) and chosen.get("group_size") is None:
+        chosen["num_groups"] = groups
     details = SwappedLayer(
         name, type(module).__name__, kind, channels, chosen, tuple(notes)
     )
@@ -128,7 +123,7 @@ def resolve_options(
     the layer, as far as it has such options.
     """
     options = dict(given)
-    if options.get("num_groups") == "auto":
+    if options.get("num_groups") == AUTO:
         options["num_groups"] = auto_groups(channels)
     if kind == layer.kind:
         inherited = dict(layer.options)
@@ -144,12 +139,6 @@ def resolve_options(
     if "group_size" in options:
         inherited.pop("num_groups", None)
     return inherited | options
-
-
-def auto_groups(channels: int) -> int:
-    """Return the number of groups of `AUTO_RULE`."""
-    most = min(MAX_GROUPS, channels // MIN_GROUP_SIZE)
-    return next((n for n in range(most, 0, -1) if channels % n == 0), 1)
 
 
 def adopt(

@@ -11,14 +11,10 @@ from torch import Tensor, nn
 
 from normbench.errors import RequestError
 from normbench.models.forward import Example, call, copied_model, quietly
-from normbench.models.layers import Layer, layers
-from normbench.models.replacement import (
-    AUTO_RULE,
-    SwappedLayer,
-    reason_to_leave,
-    replacement,
-)
+from normbench.models.layers import Layer, layers, readable
+from normbench.models.replacement import SwappedLayer, reason_to_leave, replacement
 from normbench.norms.base import Norm
+from normbench.norms.groups import AUTO_RULE
 
 Where = str | Callable[[str, nn.Module], bool]
 """Which norms to swap: a regular expression for a part of their names, or a predicate
@@ -31,6 +27,7 @@ class SwapReport:
 
     `model` has the new norms. `layers` were swapped; `left` maps the name of each other
     norm to the reason why it stayed. `rule` explains the options that were chosen.
+    `str` of the report is a line for each of these layers.
     """
 
     model: nn.Module
@@ -44,6 +41,18 @@ class SwapReport:
         default_factory=list, repr=False
     )
 
+    def __str__(self) -> str:
+        count = f"{len(self.layers)} layer{'s' if len(self.layers) != 1 else ''}"
+        lines = [f"{count} of {type(self.model).__name__} swapped"]
+        for layer in self.layers:
+            options = ", ".join(f"{k}={v}" for k, v in layer.options.items())
+            new = f"{layer.after}({', '.join([str(layer.channels), options])})"
+            notes = "".join(f"; {note}" for note in layer.notes)
+            lines.append(f"{readable(layer.name)}: {layer.before} -> {new}{notes}")
+        for name, reason in self.left.items():
+            lines.append(f"{readable(name)} stays: {reason}")
+        return "\n".join([*lines, *filter(None, [self.rule])])
+
     def undo(self) -> nn.Module:
         """Put the layers of before the swap back into `model`, and return it.
 
@@ -54,7 +63,8 @@ class SwapReport:
         for name, _, made in self._old:
             if self.model.get_submodule(name) is not made:
                 raise RequestError(
-                    f"a later swap replaced layer {name}; undo that swap first"
+                    f"a later swap replaced layer {readable(name)}; undo that swap "
+                    "first"
                 )
         for name, module, _ in self._old:
             self.model = put(self.model, name, module)
@@ -150,7 +160,7 @@ def swap(
         try:
             made, details = replacement(name, module, layer, norm, given, keep_affine)
         except RequestError as error:
-            raise type(error)(f"layer {name or 'the model'}: {error}") from None
+            raise type(error)(f"layer {readable(name)}: {error}") from None
         new.append((name, made))
         swapped.append(details)
     old = [(name, model.get_submodule(name), made) for name, made in new]
@@ -180,7 +190,7 @@ def _selected(
     else:
         chosen = every
     if not chosen:
-        names = ", ".join(name for name, _, _ in every[:5])
+        names = ", ".join(readable(name) for name, _, _ in every[:5])
         raise RequestError(
             f"where={where} selects none of the {len(every)} norms of the model; their "
             f"names are {names}{', ...' if len(every) > 5 else ''}"

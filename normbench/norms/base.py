@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
+from torch.fx import Proxy, Tracer
 from torch.nn import functional as F
 from torch.nn.parameter import UninitializedParameter
 
@@ -18,9 +19,6 @@ from normbench.registry import Registry
 REGISTRY: "Registry[Norm]" = Registry("norm", "normbench.norms.layers")
 
 HALF_PRECISION = (torch.bfloat16, torch.float16)
-NUM_GROUPS = 8
-"""The default number of groups in every norm that has groups of channels."""
-
 Momentum = Annotated[float, Field(gt=0, le=1)]
 """The type of an option `momentum`: the weight of the newest batch, as in torch.
 
@@ -157,6 +155,8 @@ class Norm(nn.Module):
     def __call__(
         self, x: Tensor, mask: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
+        if isinstance(x, Proxy):
+            return self._traced(x, mask, condition)
         check_input(self, x, mask, condition)
         if x.numel() == 0:
             return self._pass_through(x)
@@ -167,6 +167,21 @@ class Norm(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             y = super().__call__(x.float(), mask, condition)
         return y.to(x.dtype)
+
+    def _traced(self, x: Proxy, *others: Tensor | None) -> Tensor:
+        """Return the proxy of a call while torch.fx traces a network.
+
+        The norm is one node of the graph, because its checks need a real input.
+        """
+
+        tracer = x.tracer
+        assert isinstance(tracer, Tracer)
+
+        def as_node(*arguments: Any) -> Any:
+            path = tracer.path_of_module(self)
+            return tracer.create_proxy("call_module", path, arguments, {})
+
+        return cast(Tensor, tracer.call_module(self, as_node, (x, *others), {}))
 
     def _pass_through(self, x: Tensor) -> Tensor:
         """Return a copy of an input without values.
@@ -187,7 +202,12 @@ class Norm(nn.Module):
         return any(tensor.dtype == dtype for tensor in tensors)
 
     def extra_repr(self) -> str:
-        return str(self.channels)
+        texts = [str(self.channels)]
+        if isinstance(groups := getattr(self, "num_groups", None), int):
+            texts.append(f"num_groups={groups}")
+        if self.channel_axis != 1:
+            texts.append(f"channel_axis={self.channel_axis}")
+        return ", ".join(texts)
 
 
 class Affine(Norm, name=""):
@@ -267,29 +287,6 @@ def require_groups(norm: Norm, x: Tensor, num_groups: int) -> None:
     """Raise Incompatible if a group of channels of a sample has only one value."""
     count = math.prod(x.shape[1:]) // num_groups
     require_several(count, norm, x, "use fewer groups or a higher resolution")
-
-
-def resolve_num_groups(norm: Norm, num_groups: int, group_size: int | None) -> int:
-    """Return `num_groups`, or the channels of `norm` divided by `group_size` if given.
-
-    Raises Incompatible if the option does not divide the channels, and RequestError if
-    both options are given.
-    """
-    option, divisor = "num_groups", num_groups
-    if group_size is not None:
-        if num_groups != NUM_GROUPS:
-            raise RequestError(
-                f"norm={norm.name}: norm.num_groups={num_groups} and "
-                f"norm.group_size={group_size} are both given; give one of them"
-            )
-        option, divisor = "group_size", group_size
-    if norm.channels % divisor:
-        divisors = [n for n in range(1, norm.channels + 1) if norm.channels % n == 0]
-        raise Incompatible(
-            f"norm={norm.name}: norm.{option}={divisor} does not divide "
-            f"{norm.channels} channels; these do: {', '.join(map(str, divisors))}"
-        )
-    return divisor if group_size is None else norm.channels // divisor
 
 
 def make(

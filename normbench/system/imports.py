@@ -43,9 +43,9 @@ def import_modules(names: Iterable[str]) -> None:
                 module = importlib.import_module(name)
         except Exception as error:  # the user's code can raise anything
             raise RequestError(
-                f"--module {name} cannot be imported: {type(error).__name__}: {error}; "
-                "name a module in the working folder or on PYTHONPATH"
+                f"the module {name} cannot be imported: {type(error).__name__}: "
+                f"{error}; name a module in the working folder or on PYTHONPATH"
             ) from error
         if getattr(module, "__file__", None) is None:
-            raise RequestError(f"--module {name} has no source file to record")
+            raise RequestError(f"the module {name} has no source file to record")
         added_modules.setdefault(name, frozenset(sys.modules.keys() - before))

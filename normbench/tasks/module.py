@@ -20,7 +20,7 @@ from normbench.data.notes import Notes
 from normbench.data.reading.augmentation import as_source
 from normbench.errors import RequestError
 from normbench.models.forward import Example, observe
-from normbench.models.loading import COLLECTIONS, load
+from normbench.models.loading import COLLECTIONS, find_factory, load
 from normbench.norms.factory import NormFactory as Factory
 from normbench.tasks.base import NormFactory, Scores, Task, classification_scores
 from normbench.tasks.networks.foreign import Classifier, mask_name, masks, with_norms
@@ -75,6 +75,7 @@ class ModuleTask(Task, name="module"):
                 "task=module needs a network: task.model=PACKAGE.MODULE:FACTORY, or "
                 "one of torchvision or timm, such as task.model=torchvision:resnet18"
             )
+        find_factory(model)  # before a run starts: later errors become its record
         self.model, self.model_options, self.where = model, model_options, where
         self.inputs_of: _Pictures | _Texts
         if isinstance(data, Images):

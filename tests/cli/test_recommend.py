@@ -169,3 +169,29 @@ def test_own_runs_have_no_part_in_the_order(tmp_path: Path) -> None:
     assert "left out: " in done.stderr
     (images,) = as_json(*where)
     assert images["runs"][0]["norm"] == "norm=batch" and not images["standings"]
+
+
+def test_a_network_gets_what_the_verdicts_say_of_its_norms(tmp_path: Path) -> None:
+    (tmp_path / "own_net.py").write_text(
+        "from torch import nn\n"
+        "def build(width):\n"
+        "    norm, strange = nn.BatchNorm2d(width), type('ANorm', (nn.Module,), {})\n"
+        "    return nn.Sequential(norm, nn.GroupNorm(4, width), strange(),\n"
+        "                         nn.InstanceNorm2d(width))\n"
+    )
+    words = ["--model", "own_net:build", "--model-options", "width=8"]
+    words += ["--claims", str(CLAIMS), "--samples-per-statistic", "2"]
+    done = recommend(*words, "--input", "32,3,8,8", width=300)
+    assert done.exit_code == 0, done.output
+    assert "Images, batch size 32, 2 samples per statistic:" in done.stdout
+    assert "BatchNorm, 1 layer: no verdict says" in done.stdout
+    assert "GroupNorm with 4 groups, 1 layer: no verdict says" in done.stdout
+    assert "InstanceNorm, 1 layer: replace it by GroupNorm with 4" in done.stdout
+    assert "unknown norms, 1 layer: no verdict is about them" in done.stdout
+    assert "--model-options width=8 --input 32,3,8,8 --swap norm=group" in done.stdout
+    assert "task.model=own_net:build +task.model_options.width=8" in done.stdout
+    assert "batch_size=32 norm_batch=2 data=NAME --arm norm=keep" in done.stdout
+    (made,) = as_json(*words)
+    assert made["network"]["norms"]["norm=batch"] == {"layers": 1, "better": []}
+    missing = recommend("--model", "own_net:missing")
+    assert missing.exit_code == 2 and "own_net has no missing" in missing.stderr

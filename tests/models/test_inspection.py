@@ -275,9 +275,9 @@ def test_the_layer_that_fails_is_named_with_the_shapes_it_got() -> None:
         RequestError, match=r"layer down\.0 \(Conv2d\) .*\(2, 1, 8, 8\)"
     ):
         normbench.inspect(UNet(), torch.zeros(2, 1, 8, 8))
-    with pytest.raises(RequestError, match=r"layer 0 \(BatchNorm1d\) .*\(1, 3\)"):
+    with pytest.raises(RequestError, match=r'layer "0" \(BatchNorm1d\) .*\(1, 3\)'):
         normbench.inspect(nn.Sequential(nn.BatchNorm1d(4)), torch.zeros(1, 3))
-    with pytest.raises(RequestError, match=r"layer 0 \(LayerNorm\) .*\(2, 3\)"):
+    with pytest.raises(RequestError, match=r'layer "0" \(LayerNorm\) .*\(2, 3\)'):
         normbench.inspect(nn.Sequential(nn.LayerNorm(4)), torch.zeros(2, 3))
 
 

@@ -25,6 +25,14 @@ def classifier(classes=10):
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, classes)
     )
 
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, ids, attention_mask, scale=1.0):
+        return self.norm(ids)
+
 def decayed(model):
     return torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
 """
@@ -82,7 +90,7 @@ def test_a_network_for_text_needs_the_size_of_its_vocabulary() -> None:
     code, text = doctor(*words, model="text")
     assert code == 2 and "--vocabulary 1000" in text
     code, text = doctor(*words, "--vocabulary", "500", model="text")
-    assert code == 2 and "layer 0 (Embedding)" in text
+    assert code == 2 and 'layer "0" (Embedding)' in text
 
 
 def test_a_data_set_gives_evaluations_gaps_and_leaks() -> None:
@@ -98,6 +106,12 @@ def test_a_data_set_gives_evaluations_gaps_and_leaks() -> None:
     assert leaks["other_samples", "train"] and not leaks["other_samples", "eval"]
     code, text = doctor(*words[:-1], model="classifier")
     assert "evaluation on 176 validation samples" in text and "gap between" in text
+
+
+def test_a_network_that_needs_a_mask_is_sent_to_data() -> None:
+    code, text = doctor("--input", "2,4", model="Masked")
+    assert code == 2 and "--data gives texts and their mask" in text
+    assert "Masked needs ids, attention_mask, but --input gives one tensor" in text
 
 
 def test_an_error_in_the_network_gives_exit_code_1() -> None:
@@ -120,7 +134,7 @@ def test_an_error_in_the_network_gives_exit_code_1() -> None:
         (("--input", "2,3,8,8", "--swap", "where=x"), "--swap norm=group"),
         (("--input", "2,3,8,8", "--swap", "norm=group", "--swap", "a=1"), "--swap a"),
         (("--input", "2,3,8,8", "--swap", "norm=grop"), "norm.name=grop is unknown"),
-        (("--input", "2,4,8,8"), "layer 0 (Conv2d)"),
+        (("--input", "2,4,8,8"), 'layer "0" (Conv2d)'),
         (("--data", "digits", "--input", "2,1,8,8"), "exclude each other"),
         (("--data", "digit"), "digits"),
         (("--data", "digits", "batch_size=9999"), "use a smaller one"),

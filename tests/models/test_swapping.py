@@ -21,8 +21,8 @@ from torch.nn.utils.parametrize import register_parametrization
 import normbench
 from normbench.errors import Incompatible, RequestError
 from normbench.models.layers import layers
-from normbench.models.replacement import auto_groups
 from normbench.norms.base import Norm
+from normbench.norms.groups import auto_groups
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 IDS = torch.arange(28).reshape(4, 7) % 50
@@ -204,6 +204,13 @@ def test_auto_groups_follow_the_rule_that_is_printed() -> None:
     report = normbench.swap(UNet(), "group", num_groups="auto")
     assert [layer.options["num_groups"] for layer in report.layers] == [2, 4, 2]
     assert "at most 32" in report.rule
+    lines = str(report).splitlines()
+    assert lines[0] == "3 layers of UNet swapped" and lines[-1] == report.rule
+    new = "group(16, eps=1e-05, affine=True, num_groups=4)"
+    assert lines[2] == f"middle.1: BatchNorm2d -> {new}"
+    assert "(1): GroupNorm(16, num_groups=4)" in repr(report.model)
+    default = normbench.swap(UNet(), "group").layers[1]
+    assert default.options["num_groups"] == 8
     assert not normbench.swap(UNet(), "group", num_groups=2).rule
 
 
@@ -220,6 +227,14 @@ def test_drift_says_how_far_each_output_moved() -> None:
         old, new = model.down[1](x), other.model.eval().down[1](x)
     expected = ((new - old).square().mean() / old.square().mean()).sqrt()
     assert drift["down.1"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_torch_fx_traces_a_swapped_network() -> None:
+    for norm in ("keep", "layer", "group_permuted"):
+        model = normbench.swap(randomised(UNet()), norm).model.eval()
+        traced = torch.fx.symbolic_trace(model)
+        assert torch.equal(traced(IMAGES), model(IMAGES))
+        assert "middle.1" in {node.target for node in traced.graph.nodes}
 
 
 def test_a_swap_works_on_the_meta_device() -> None:

@@ -142,7 +142,7 @@ def test_where_selects_the_norms_that_are_replaced(run: Run) -> None:
         (
             ["task.model=made_nets:wrong_input"],
             RequestError,
-            r"layer 0 \(Conv2d\) fails on an input of shape \(2, 1, 8, 8\)",
+            r'layer "0" \(Conv2d\) fails on an input of shape \(2, 1, 8, 8\)',
         ),
         (
             ["task.model=made_nets:wrong_output"],
@@ -193,7 +193,7 @@ def test_keep_is_a_choice_for_this_task_only() -> None:
 def test_a_norm_that_stays_and_uses_other_samples_is_named(run: Run) -> None:
     overrides = [*PICTURES, "task.model=made_nets:shared"]
     record = run(*overrides, "norm=keep")
-    assert any("norm 1 (SyncBatchNorm) stays" in line for line in record.data_notes)
+    assert any('norm "1" (SyncBatchNorm) stays' in line for line in record.data_notes)
     assert not run(*overrides, "norm=batch").data_notes
 
 
@@ -225,3 +225,22 @@ def test_probes_get_the_inputs_with_their_channels_second(
     record = run(*TEXTS, "norm=batch", "probes=[statistic_noise,pad_statistics]")
     assert record.probes["statistic_noise/mean_noise"] is not None
     assert not any(key.startswith("pad_statistics") for key in record.probes)
+
+
+@pytest.mark.usefixtures("imported")
+def test_auto_groups_are_chosen_for_each_layer() -> None:
+    model = built("norm=group", "norm.num_groups=auto", "task.model_options.width=24")
+    groups = [m.num_groups for m in model.modules() if isinstance(m, Norm)]
+    assert groups == [6, 6]
+
+
+@pytest.mark.usefixtures("imported")
+def test_a_run_whose_module_is_missing_is_refused_and_not_recorded(
+    run: Run, tmp_path: Path
+) -> None:
+    assert run(*PICTURES, "norm=keep").status == "ok"
+    records = set(tmp_path.rglob("result.json"))
+    added_modules.pop("made_nets")
+    with pytest.raises(RequestError, match="if you trust it, add --module made_nets"):
+        run(*PICTURES, "norm=keep", "seed=1")
+    assert set(tmp_path.rglob("result.json")) == records

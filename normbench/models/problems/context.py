@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from normbench.models.forward import Observation
+from normbench.models.layers import readable
 from normbench.models.rows import LayerRow
 from normbench.norms.base import REGISTRY
 
@@ -32,10 +33,11 @@ class Context:
 Rows = Sequence[LayerRow]
 
 
-def names(rows: Rows) -> str:
+def names(layers: Sequence[LayerRow | str]) -> str:
     """Return the names of the first layers, and how many others there are."""
-    shown = [row.name or "the model" for row in rows[:SHOWN]]
-    others = len(rows) - len(shown)
+    all_names = [x if isinstance(x, str) else x.name for x in layers]
+    shown = [readable(name) for name in all_names[:SHOWN]]
+    others = len(layers) - len(shown)
     if not others:
         return " and ".join(shown) if len(shown) < 3 else ", ".join(shown)
     return f"{', '.join(shown)} and {others} other{'s' if others > 1 else ''}"

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Iterator
 
-from torch import nn
-
 from normbench.models.finding import Finding
+from normbench.models.layers import readable
 from normbench.models.problems.context import (
     SHOWN,
     Context,
@@ -51,9 +50,10 @@ def few_values(rows: Rows, context: Context) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "samples per statistic",
-            f"{samples} samples share the statistics of {names(few)}; in {row.name} a "
-            f"statistic has {values} values, and the standard error of a batch mean is "
-            f"{lowest:.0%} to {highest:.0%} of a standard deviation",
+            f"{samples} samples share the statistics of {names(few)}; in "
+            f"{readable(row.name)} a statistic has {values} values, and the "
+            f"standard error of a batch mean is {lowest:.0%} to {highest:.0%} of a "
+            "standard deviation",
             f"use {FEW_SAMPLES} samples or more per device, or a norm of single "
             "samples such as group",
         )
@@ -64,8 +64,8 @@ def few_values(rows: Rows, context: Context) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "values per statistic",
-            f"a statistic has {row.values} values in {row.name}, and fewer than "
-            f"{FEW_VALUES} in {names(small)}: the standard error of a mean is "
+            f"a statistic has {row.values} values in {readable(row.name)}, and fewer "
+            f"than {FEW_VALUES} in {names(small)}: the standard error of a mean is "
             f"{1 / math.sqrt(row.values or 1):.0%} of a standard deviation if the "
             "values are independent",
             "use fewer groups, more channels or a higher resolution",
@@ -86,25 +86,14 @@ def lonely_channels(rows: Rows, context: Context) -> Iterator[Finding]:
 
 def redundant_bias(rows: Rows, context: Context) -> Iterator[Finding]:
     """A convolution or linear layer has a bias that the next norm subtracts again."""
-    redundant = []
-    for row in rows:
-        # Only statistics of a single channel remove a constant of this channel.
-        if row.kind not in ("batch", "instance", "batch_masked") or row.after is None:
-            continue
-        maker = context.observation.model.get_submodule(row.after)
-        has_bias = isinstance(getattr(maker, "bias", None), nn.Parameter)
-        is_linear = any(p.dim() > 1 for p in maker.parameters())
-        alone = context.observation.norms[row.name].is_only_user
-        if has_bias and is_linear and alone:
-            redundant.append(row)
+    redundant = context.observation.redundant
     if redundant:
-        makers = ", ".join(str(row.after) for row in redundant[:SHOWN])
-        more = ", ..." if len(redundant) > SHOWN else ""
+        layers = f"{len(redundant)} layer{'s' if len(redundant) > 1 else ''}"
         yield Finding(
             "note",
             "redundant bias",
-            f"the bias of {makers}{more} has no effect in training, because the next "
-            f"norm subtracts the mean of each channel ({count(redundant)})",
+            f"the bias of {names(redundant)} has no effect in training, because the "
+            f"next norm subtracts the mean of each channel ({layers})",
             "use bias=False in these layers, which saves parameters",
         )
 

@@ -17,13 +17,8 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import (
-    NUM_GROUPS,
-    Momentum,
-    affine_parameters,
-    require_groups,
-    resolve_num_groups,
-)
+from normbench.norms.base import Momentum, affine_parameters, require_groups
+from normbench.norms.groups import NUM_GROUPS, NumGroups, resolve_num_groups
 from normbench.norms.statistics import BatchStatistics
 
 
@@ -37,7 +32,7 @@ class BatchGroupNorm(BatchStatistics, name="batch_group"):
         self,
         channels: int,
         *,
-        num_groups: PositiveInt = NUM_GROUPS,
+        num_groups: NumGroups = NUM_GROUPS,
         group_size: PositiveInt | None = None,
         eps: PositiveFloat = 1e-5,
         momentum: Momentum | None = 0.1,

@@ -12,13 +12,8 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from normbench.norms.base import (
-    NUM_GROUPS,
-    Affine,
-    per_channel,
-    require_groups,
-    resolve_num_groups,
-)
+from normbench.norms.base import Affine, per_channel, require_groups
+from normbench.norms.groups import NUM_GROUPS, NumGroups, resolve_num_groups
 
 
 class EvoNormS0(Affine, name="evonorm_s0"):
@@ -33,7 +28,7 @@ class EvoNormS0(Affine, name="evonorm_s0"):
         self,
         channels: int,
         *,
-        num_groups: PositiveInt = NUM_GROUPS,
+        num_groups: NumGroups = NUM_GROUPS,
         group_size: PositiveInt | None = None,
         eps: PositiveFloat = 1e-5,
     ) -> None:

@@ -12,7 +12,8 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import NUM_GROUPS, Affine, require_groups, resolve_num_groups
+from normbench.norms.base import Affine, require_groups
+from normbench.norms.groups import NUM_GROUPS, NumGroups, resolve_num_groups
 
 
 class GroupNorm(Affine, name="group"):
@@ -23,7 +24,7 @@ class GroupNorm(Affine, name="group"):
         self,
         channels: int,
         *,
-        num_groups: PositiveInt = NUM_GROUPS,
+        num_groups: NumGroups = NUM_GROUPS,
         group_size: PositiveInt | None = None,
         eps: PositiveFloat = 1e-5,
         affine: bool = True,

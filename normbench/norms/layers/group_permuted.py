@@ -28,7 +28,8 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from normbench.norms.base import NUM_GROUPS, Affine, require_groups, resolve_num_groups
+from normbench.norms.base import Affine, require_groups
+from normbench.norms.groups import NUM_GROUPS, NumGroups, resolve_num_groups
 
 
 class PermutedGroupNorm(Affine, name="group_permuted"):
@@ -43,7 +44,7 @@ class PermutedGroupNorm(Affine, name="group_permuted"):
         self,
         channels: int,
         *,
-        num_groups: PositiveInt = NUM_GROUPS,
+        num_groups: NumGroups = NUM_GROUPS,
         group_size: PositiveInt | None = None,
         order: Literal[
             "contiguous",

@@ -18,6 +18,7 @@ from torch.utils.benchmark import Timer
 
 from normbench.errors import Incompatible, RequestError, did_you_mean
 from normbench.norms import REGISTRY, Ghost, make
+from normbench.norms.groups import channels_per_group
 
 SHAPES = {
     "image": (32, 16, 28, 28),
@@ -139,9 +140,7 @@ def reference(
     timm is installed.
     """
     channels, tokens = size[1], len(size) == 3
-    groups = options.get("num_groups", 8)
-    if options.get("group_size"):
-        groups = channels // options["group_size"]
+    groups = channels // (channels_per_group(options, channels) or channels)
     match name:
         case "batch" | "batch_masked" if tokens:
             flat = _FlatBatchNorm(channels)

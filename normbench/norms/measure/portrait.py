@@ -8,6 +8,7 @@ import torch
 
 from normbench.errors import Incompatible
 from normbench.norms.base import REGISTRY, Norm, make
+from normbench.norms.groups import AUTO, MIN_GROUP_SIZE
 from normbench.norms.measure.dependence import Dependence
 from normbench.norms.measure.footprint import Footprint, footprints
 from normbench.norms.measure.invariance import TOLERANCE, Invariance, invariances
@@ -118,6 +119,8 @@ def fitting(norms: Sequence[NormChoice]) -> int:
     for norm in norms:
         options = norm.options
         group_option = options.get("group_size") or options.get("num_groups") or 1
+        if group_option == AUTO:
+            group_option = MIN_GROUP_SIZE
         # Two groups of `group_size` channels, or `num_groups` groups of two channels.
         minimum = max(minimum, 2 * group_option)
     for channels in range(minimum, 8 * minimum + 1, 2):

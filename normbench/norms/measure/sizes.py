@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from normbench.norms.base import Norm
+from normbench.norms.groups import channels_per_group
 
 FEW_SAMPLES = 16
 """Samples in a norm batch below which BatchNorm's error grows (Wu & He 2018)."""
@@ -34,16 +35,14 @@ def values_in_statistic(
     uses unknown terms.
     """
     _, channels, *spatial = shape
-    groups, size = options.get("num_groups", 1), options.get("group_size")
+    group_size = channels_per_group(options, channels)
     channel_counts = {
         "one channel": 1,
         "a window of channels": channels,  # an upper bound
         "all channels": channels,
     }
-    if isinstance(size, int):
-        channel_counts["one group of channels"] = size
-    elif isinstance(groups, int):
-        channel_counts["one group of channels"] = channels // groups
+    if group_size is not None:
+        channel_counts["one group of channels"] = group_size
     position_counts = {"one position": 1, "all positions": math.prod(spatial)}
     counts = []
     for axes in norm.axes.split("; "):

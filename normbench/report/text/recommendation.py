@@ -273,9 +273,11 @@ def _legend(shown: str, evidence: Sequence[Evidence]) -> str:
     metrics = dict.fromkeys(each.metric for each in evidence if _is_error(each))
     metrics = metrics or dict.fromkeys(each.metric for each in evidence)
     margins = dict.fromkeys(each.margin_text for each in evidence)
+    has_ratio = any(" or -" in margin for margin in margins)
+    ratio = "; both percentages are the same ratio, up and down" if has_ratio else ""
     texts = [
         f"Numbers: {_and([*metrics])}, first norm against second; less is better. "
-        f"Margin: {_and([*margins], 'or')}."
+        f"Margin: {_and([*margins], 'or')}{ratio}."
     ]
     texts += [f"{word}: {text}." for word, text in MEANINGS.items() if word in shown]
     return " ".join(texts)

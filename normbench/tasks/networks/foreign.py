@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from normbench.errors import Incompatible, RequestError
-from normbench.models.layers import Layer, layers
+from normbench.models.layers import Layer, layers, readable
 from normbench.models.replacement import reason_to_leave, replacement
 from normbench.models.swapping import put, turn_off_fast_paths
 from normbench.norms.base import REGISTRY, Norm
@@ -103,7 +103,7 @@ def with_norms(
     if where is not None and not chosen:
         raise RequestError(
             f"task.where={where} matches none of the {len(every)} norms of the "
-            f"network: {', '.join(name for name, _, _ in every[:5])}"
+            f"network: {', '.join(readable(name) for name, _, _ in every[:5])}"
         )
     new: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
@@ -116,7 +116,7 @@ def with_norms(
         try:
             new[name] = _made(name, module, layer, norm, factory)
         except RequestError as error:
-            raise type(error)(f"layer {name or 'the network'}: {error}") from None
+            raise type(error)(f"layer {readable(name)}: {error}") from None
     if factory.name != "keep" and not chosen & new.keys():
         reasons = "; ".join(left.values()) or "it has none"
         raise RequestError(
@@ -177,14 +177,14 @@ def _sentences(
 ) -> Iterator[str]:
     """Yield a sentence for each norm that stays and was asked for or is unsafe."""
     for name, module, layer in every:
-        kind = type(module).__name__
         if name not in left:
             continue
+        norm = f"the norm {readable(name)} ({type(module).__name__})"
+        stays = f"{norm} stays as it is, because {left[name]}"
         if layer.kind != "unknown" and REGISTRY.get(layer.kind).uses_other_samples:
             yield (
-                f"the norm {name} ({kind}) stays as it is, because {left[name]}; "
-                "norm_batch does not apply to it, and its running statistics are not "
-                "recomputed in an evaluation"
+                f"{stays}; norm_batch does not apply to it, and its running statistics "
+                "are not recomputed in an evaluation"
             )
         elif name in asked:
-            yield f"the norm {name} ({kind}) stays as it is, because {left[name]}"
+            yield stays
