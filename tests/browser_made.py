@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
@@ -61,7 +62,9 @@ def opening(browser: Browser) -> Iterator[OpenPage]:
 def write_report(folder: Path, claims: Path) -> Path:
     output = folder / "report.html"
     arguments = ["--results", str(folder / "runs"), "--claims", str(claims)]
-    done = CliRunner().invoke(app, ["report", *arguments, "--output", str(output)])
+    # The files of figures take seconds; a page has its figures inside.
+    with patch("normbench.report.figures.drawing.save", return_value=[]):
+        done = CliRunner().invoke(app, ["report", *arguments, "--output", str(output)])
     assert done.exit_code == 0, done.output
     return output
 
