@@ -65,6 +65,8 @@ def write_report(folder: Path, claims: Path) -> Path:
     arguments = ["--results", str(folder / "runs"), "--claims", str(claims)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("normbench.verdicts.folders.package_claims", lambda: claims)
+        # The files of figures take seconds; a page has its figures inside.
+        patch.setattr("normbench.report.figures.drawing.save", lambda *_, **__: [])
         done = CliRunner().invoke(app, ["report", *arguments, "--output", str(output)])
     assert done.exit_code == 0, done.output
     return output

@@ -14,7 +14,7 @@ TINY: Plain = {
     "source": "nobody",
     "confounds": ["one"],
     "parts": {"better": {"sentence": "a is better than b.", "scope": "digits"}},
-    "theorems": [{"check": "other-samples", "tolerance": 0.0}],
+    "theorems": [{"check": "layer-shape-fixes-size", "tolerance": 0.0}],
     "outcomes": {
         "digits": {
             "question": "Is it?",

@@ -1,5 +1,6 @@
 """Fixtures and settings of all tests: cache, environment, and ways to run commands."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -47,13 +48,27 @@ torch.set_num_threads(1)
 # A test suite in the background ignores Ctrl-C, and its child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The modules of all tests have a million objects, which stay. It takes half a second to
+# look for garbage among them, so this is never done.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave everything that exists before the first test out of garbage collection."""
+    gc.freeze()
+    gc.enable()
+
+
 Run = Callable[..., RunRecord]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 SMALL = {
     "cnn": ["task=cnn", "data.size=14", "task.stem_stride=2", "task.width=8"],
     "transformer": ["task=transformer", "task.width=16", "task.depth=1"],
-    "style": ["task=style", "task.width=8", "task.blocks=1", "data.train_crops=10"],
+    "style": [
+        *("task=style", "task.width=8", "task.blocks=1", "data.crop=32"),
+        *("data.train_crops=10", "data.val_crops=8", "data.test_crops=8"),
+    ],
     "module": [
         *("task=module", "task.model=timm:test_resnet", "data=mnist5k", "data.size=14"),
         "task.model_options.output_stride=8",

@@ -24,7 +24,8 @@ def test_a_verdict_replaces_the_answer_of_its_row_alone() -> None:
     scope = SCRIPT["scope"](verdict)
     changed = SCRIPT["with_answers"](readme, {"b": verdict})
     assert changed.splitlines()[:2] == ["# X", other]
-    assert changed.endswith(f"(docs/claims/b.md) | {verdict.answer} | It is so. | {scope} |\n")
+    row = f"(docs/claims/b.md) | {verdict.answer} | It is so. | {scope} |\n"
+    assert changed.endswith(row)
 
 
 def test_each_part_has_its_headline_finding_and_scope(

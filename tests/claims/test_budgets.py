@@ -1,6 +1,7 @@
 """The budgets of the registered claims: what they run, and what that costs."""
 
 import copy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from normbench.config.identity import run_id
 from normbench.verdicts.registration import BUDGETS, BudgetName, read_claim
 
 NAMES = sorted(choices("claim"))
+planned_once = cache(planned)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -27,7 +29,7 @@ NAMES = sorted(choices("claim"))
 def test_every_cell_of_every_budget_composes_and_works(
     name: str, budget: BudgetName
 ) -> None:
-    composed = planned(name, budget)
+    composed = planned_once(name, budget)
     assert composed.designs
     assert not any(composed.skipped.values())
     for design, each in composed.designs.items():
@@ -77,7 +79,7 @@ def test_full_checks_of_all_claims_take_at_most_eight_hours() -> None:
     """The plan on two cores, where claims share runs, and no rate is dropped."""
     seconds: dict[str, float] = {}
     for name in NAMES:
-        composed = planned(name, "full")
+        composed = planned_once(name, "full")
         for key, design in composed.designs.items():
             runs = len(design.rates) * looks_for(design, "full")[-1]
             for cell in design.all_cells():

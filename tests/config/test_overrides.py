@@ -146,6 +146,7 @@ def test_ctrl_c_during_a_composition_raises_keyboard_interrupt(
         finally:
             raise AttributeError("half of a config")
 
+    monkeypatch.setattr("normbench.config.composer._built_in", {})
     monkeypatch.setattr("hydra.compose", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compose(["lr=0.1"])

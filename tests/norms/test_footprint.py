@@ -30,7 +30,7 @@ def small(name: str, masked: bool = False) -> tuple[Norm, tuple[int, ...]]:
     """A norm, and the shape of an input on which its footprint takes little time."""
     choice = NormChoice(name, name, REGISTRY.options(name, {}))
     channels = fitting([choice])
-    return choice.make(channels), (3, channels, *((7,) if masked else (3, 3)))
+    return choice.make(channels), (2, channels, *((5,) if masked else (2, 3)))
 
 
 @cache

@@ -117,7 +117,14 @@ def test_the_norm_of_an_arm_is_in_its_overrides_or_its_name() -> None:
     assert norm_of("mine_too", None) == "mine_too"
 
 
-@pytest.mark.parametrize("verdict", some_verdicts(), ids=lambda v: v.claim)
+*COMMITTED, MADE_UP = some_verdicts()  # two seconds each
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [*(pytest.param(each, marks=pytest.mark.slow) for each in COMMITTED), MADE_UP],
+    ids=lambda verdict: verdict.claim,
+)
 def test_every_verdict_is_drawn(verdict: Verdict) -> None:
     figures = verdict_figures(verdict, read_claim(verdict.claim))
     drawn = {title: drawing.svg(figure) for title, figure in figures.items()}

@@ -27,7 +27,7 @@ from normbench.cli import app
 from normbench.records.store import read_compact, run_folder
 from normbench.report.figures.cubes import cube, faces
 from normbench.report.figures.panel import MEASURED, read
-from normbench.report.page import page
+from normbench.report.page import document, page
 from normbench.report.page.columns import evenly_spaced, max_points, pack
 from normbench.report.page.material import gather
 from normbench.report.page.pictures import MAX_PICTURES, gallery
@@ -206,7 +206,11 @@ def test_failed_damaged_and_unfinished_runs_are_listed(tmp_path: Path) -> None:
     assert f"could not be read: {unreadable.run_id}" in html
 
 
-def test_a_quick_check_counts_if_there_is_no_full_check(tmp_path: Path) -> None:
+def test_a_quick_check_counts_if_there_is_no_full_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Drawing takes seconds and is not tested here.
+    monkeypatch.setattr(document, "verdict_figures", lambda *_: {})
     claims, file = tmp_path / "claims", tmp_path / "report.html"
     hashed = registration_hash(read_claim("padding-tokens"))
     for changes, limitations in (
