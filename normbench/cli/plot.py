@@ -131,7 +131,7 @@ def plot(
         if claim is not None:
             suffix = "" if budget is Budget.full else f".{budget.value}"
             verdict = claims / claim / f"verdict{suffix}.json"
-            figures = _verdict_figures(claim, verdict, budget, config_dir)
+            figures = _verdict_figures(claim, verdict, budget, config_dir, results)
             folder = output_dir or verdict.with_name(f"figures{suffix}")
         else:
             keys = [key.strip() for key in series.split(",")]
@@ -190,16 +190,21 @@ def _stems(
 
 
 def _verdict_figures(
-    name: str, verdict_file: Path, budget: Budget, config_dir: Path | None
+    name: str,
+    verdict_file: Path,
+    budget: Budget,
+    config_dir: Path | None,
+    results: Path,
 ) -> "dict[str, Figure]":
     """Return the figures of a verdict by name.
 
     Raises RequestError if there is no verdict, or nothing to draw.
     """
     from normbench.errors import RequestError
+    from normbench.report.figures.seeds import runs_of
     from normbench.report.figures.verdict import verdict_figures
     from normbench.verdicts.files import read_verdict
-    from normbench.verdicts.registration import read_claim
+    from normbench.verdicts.registration import read_claim, registration_hash
 
     claim = read_claim(name, config_dir)
     verdict = read_verdict(verdict_file)
@@ -208,7 +213,10 @@ def _verdict_figures(
             f"{verdict_file} does not exist; `normbench claim check {name} --budget "
             f"{budget.value}` writes it"
         )
-    figures = verdict_figures(verdict, claim)
+    # A claim that has changed does not describe the arms of the verdict.
+    same = registration_hash(claim) == verdict.registration
+    runs = runs_of(verdict, verdict_file, results)
+    figures = verdict_figures(verdict, claim if same else None, runs)
     if not figures:
         raise RequestError(f"{verdict_file} has no cell and no contrast to draw")
     return figures
@@ -248,7 +256,8 @@ def _means(
     """Return a figure with the means of each series over the values of `by`."""
     from normbench.errors import RequestError
     from normbench.records import query
-    from normbench.report.figures.runs import cells_figure
+    from normbench.report.figures.names import values_words
+    from normbench.report.figures.runs import Mean, cells_figure
 
     primary = query.primary_metrics(records)
     if metric is None and len(primary) > 1:
@@ -259,13 +268,18 @@ def _means(
     metric = metric or primary[0]
     series = [key for key in series if key != by]
     query.groups(records, series, "--series")  # raises for an unknown key
-    labelled_cells = []
+    runs_of = {
+        tuple(values.values()): [run for run in group if run.status == "ok"]
+        for values, group in query.groups(records, [by, *series])
+    }
+    means = []
     for cell in query.cells(records, [by, *series], [metric]):
         # If `by` is the only key, the values of `by` are the labels.
-        label = _label({key: cell.by[key] for key in series or [by]})
+        label = values_words({key: cell.by[key] for key in series or [by]})
         norm = str(cell.by.get("norm", label))
-        labelled_cells.append((label, norm, cell))
-    return {f"{metric}-by-{by}": cells_figure(labelled_cells, by)}
+        seeds = query.counted(runs_of[tuple(cell.by.values())], metric)
+        means.append(Mean(label, norm, cell, seeds))
+    return {f"{metric}-by-{by}": cells_figure(means, by)}
 
 
 def _curves(
@@ -275,11 +289,12 @@ def _curves(
     from normbench.errors import Unreadable
     from normbench.records.query import groups
     from normbench.records.store import read_history, run_folder
+    from normbench.report.figures.names import values_words
     from normbench.report.figures.runs import Group, histories_figure
 
     curves = []
     for values, members in groups(records, series, "--series"):
-        label = _label(values)
+        label = values_words(values)
         histories = []
         for record in members:
             try:
@@ -299,6 +314,7 @@ def _gallery(
     from normbench.records.query import groups
     from normbench.records.store import run_folder
     from normbench.report.figures.gallery import gallery
+    from normbench.report.figures.names import values_words
     from normbench.system.untrusted import picture
 
     pictures = {}
@@ -307,7 +323,7 @@ def _gallery(
         for record in sorted(members, key=lambda record: record.config.seed):
             file = run_folder(results, record.run_id) / "stylised.png"
             try:
-                pictures[_label(values)] = picture(file)
+                pictures[values_words(values)] = picture(file)
                 break
             except FileNotFoundError:
                 continue
@@ -316,12 +332,3 @@ def _gallery(
     if not pictures:
         raise RequestError("these runs have no pictures; only runs of task=style do")
     return {"gallery": gallery(pictures)}
-
-
-def _label(values: Mapping[str, object]) -> str:
-    """Join the values, but leave out reparam=none if there are other values."""
-    return ", ".join(
-        "-" if value is None else str(value)
-        for key, value in values.items()
-        if (key, value) != ("reparam", "none") or len(values) == 1
-    )
