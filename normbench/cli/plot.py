@@ -134,7 +134,7 @@ def plot(
         formats = _formats(format)
         if claim is not None:
             suffix = "" if budget is Budget.full else f".{budget.value}"
-            figures = _verdict_figures(claim, claims, budget, config_dir)
+            figures = _verdict_figures(claim, claims, budget, config_dir, results)
             folder = output_dir or claims / claim / f"figures{suffix}"
         else:
             keys = [key.strip() for key in series.split(",")]
@@ -193,17 +193,18 @@ def _stems(
 
 
 def _verdict_figures(
-    name: str, claims: Path, budget: Budget, config_dir: Path | None
+    name: str, claims: Path, budget: Budget, config_dir: Path | None, results: Path
 ) -> "dict[str, Figure]":
     """Return the figures of a verdict by name.
 
     Raises RequestError if there is no verdict, or nothing to draw.
     """
     from normbench.errors import RequestError
+    from normbench.report.figures.seeds import runs_of
     from normbench.report.figures.verdict import verdict_figures
     from normbench.verdicts.files import read_verdict
     from normbench.verdicts.folders import VERDICT, claim_folder, no_verdict
-    from normbench.verdicts.registration import read_claim
+    from normbench.verdicts.registration import read_claim, registration_hash
 
     claim = read_claim(name, config_dir)
     if budget is Budget.full:
@@ -217,7 +218,10 @@ def _verdict_figures(
             f"{problem}; `normbench claim check {name} --budget {budget.value}` "
             "writes one"
         )
-    figures = verdict_figures(verdict, claim)
+    # A claim that has changed does not describe the arms of the verdict.
+    same = registration_hash(claim) == verdict.registration
+    runs = runs_of(verdict, file, results)
+    figures = verdict_figures(verdict, claim if same else None, runs)
     if not figures:
         raise RequestError(f"{file} has no cell and no contrast to draw")
     return figures
@@ -257,7 +261,8 @@ def _means(
     """Return a figure with the means of each series over the values of `by`."""
     from normbench.errors import RequestError
     from normbench.records import query
-    from normbench.report.figures.runs import cells_figure
+    from normbench.report.figures.names import values_words
+    from normbench.report.figures.runs import Mean, cells_figure
 
     primary = query.primary_metrics(records)
     if metric is None and len(primary) > 1:
@@ -268,13 +273,18 @@ def _means(
     metric = metric or primary[0]
     series = [key for key in series if key != by]
     query.groups(records, series, "--series")  # raises for an unknown key
-    labelled_cells = []
+    runs_of = {
+        tuple(values.values()): [run for run in group if run.status == "ok"]
+        for values, group in query.groups(records, [by, *series])
+    }
+    means = []
     for cell in query.cells(records, [by, *series], [metric]):
         # If `by` is the only key, the values of `by` are the labels.
-        label = _label({key: cell.by[key] for key in series or [by]})
+        label = values_words({key: cell.by[key] for key in series or [by]})
         norm = str(cell.by.get("norm", label))
-        labelled_cells.append((label, norm, cell))
-    return {f"{metric}-by-{by}": cells_figure(labelled_cells, by)}
+        seeds = query.counted(runs_of[tuple(cell.by.values())], metric)
+        means.append(Mean(label, norm, cell, seeds))
+    return {f"{metric}-by-{by}": cells_figure(means, by)}
 
 
 def _curves(
@@ -284,11 +294,12 @@ def _curves(
     from normbench.errors import Unreadable
     from normbench.records.query import groups
     from normbench.records.store import read_history, run_folder
+    from normbench.report.figures.names import values_words
     from normbench.report.figures.runs import Group, histories_figure
 
     curves = []
     for values, members in groups(records, series, "--series"):
-        label = _label(values)
+        label = values_words(values)
         histories = []
         for record in members:
             try:
@@ -308,6 +319,7 @@ def _gallery(
     from normbench.records.query import groups
     from normbench.records.store import run_folder
     from normbench.report.figures.gallery import gallery
+    from normbench.report.figures.names import values_words
     from normbench.system.untrusted import picture
 
     pictures = {}
@@ -316,7 +328,7 @@ def _gallery(
         for record in sorted(members, key=lambda record: record.config.seed):
             file = run_folder(results, record.run_id) / "stylised.png"
             try:
-                pictures[_label(values)] = picture(file)
+                pictures[values_words(values)] = picture(file)
                 break
             except FileNotFoundError:
                 continue
@@ -325,12 +337,3 @@ def _gallery(
     if not pictures:
         raise RequestError("these runs have no pictures; only runs of task=style do")
     return {"gallery": gallery(pictures)}
-
-
-def _label(values: Mapping[str, object]) -> str:
-    """Join the values, but leave out reparam=none if there are other values."""
-    return ", ".join(
-        "-" if value is None else str(value)
-        for key, value in values.items()
-        if (key, value) != ("reparam", "none") or len(values) == 1
-    )

@@ -36,10 +36,10 @@ EXPECTATIONS: dict[Says, str] = {
 }
 """What the claim expects of a contrast, for a sentence."""
 SHORT_EXPECTATIONS: dict[Says, str] = {
-    "greater": "> 0",
-    "less": "< 0",
-    "equal": "= 0",
-    "not_greater": "not > 0",
+    "greater": "above 0",
+    "less": "below 0",
+    "equal": "within the margin",
+    "not_greater": "below the margin",
 }
 SPENDINGS: dict[Spending, str] = {
     "pocock": "Pocock",

@@ -9,15 +9,22 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
-from verdicts_made import rich_verdict, some_verdicts
+from verdicts_made import CLAIMS, committed, rich_verdict, some_verdicts
 
 from normbench.config.choices import choices
 from normbench.errors import RequestError
+from normbench.records.store import read_compact
 from normbench.report.figures import drawing, palette
-from normbench.report.figures.forest import balanced
-from normbench.report.figures.series import Point, numeric, spread_out, styled_series
-from normbench.report.figures.verdict import norm_of, verdict_figures
+from normbench.report.figures.directions import ends_of
+from normbench.report.figures.layout import Texts, balanced, framed, wrapped
+from normbench.report.figures.names import arm_names, level_names, norm_of
+from normbench.report.figures.seeds import SeedRuns
+from normbench.report.figures.series import Point, numeric, styled_series
+from normbench.report.figures.units import quantity
+from normbench.report.figures.verdict import verdict_figures
 from normbench.report.published import published
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import Verdict
@@ -70,15 +77,14 @@ def contrast(one: str, other: str) -> float:
 def test_looks_are_different_and_visible_on_white_and_on_dark() -> None:
     assert palette.LOOKS.keys() == choices("norm").keys()
     users = {f"mine{index}": palette.colour(f"mine{index}") for index in range(200)}
-    decisions = {name: look.colour for name, look in palette.DECISIONS.items()}
     norms = {name: look.colour for name, look in palette.LOOKS.items()}
-    for name, colour in (users | decisions | norms).items():
+    for name, colour in (users | norms).items():
         for background in ("#ffffff", "#121212"):
             assert contrast(colour, background) >= 3, name
     assert palette.look("mine") == ("#d2527c", "^", "--")
     del norms["layer"]  # has the colour of layer_sample
     assert len({*norms.values()}) == len(norms)
-    assert len({look.marker for look in palette.DECISIONS.values()}) == 5
+    assert len({*palette.DECISIONS.values()}) == 5
 
 
 def test_norms_of_one_figure_differ_for_all_kinds_of_colour_vision() -> None:
@@ -126,43 +132,158 @@ def test_the_norm_of_an_arm_is_in_its_overrides_or_its_name() -> None:
     ids=lambda verdict: verdict.claim,
 )
 def test_every_verdict_is_drawn(verdict: Verdict) -> None:
-    figures = verdict_figures(verdict, read_claim(verdict.claim))
+    claim = read_claim(verdict.claim)
+    designs = claim.designs()
+    figures = verdict_figures(verdict, claim)
     drawn = {title: drawing.svg(figure) for title, figure in figures.items()}
     used: set[str] = set()
-    for svg in drawn.values():
+    for name, svg in drawn.items():
         root = ElementTree.fromstring(svg)
         ids = [element.get("id", "") for element in root.iter() if element.get("id")]
         assert len(ids) == len({*ids}) and not used.intersection(ids)
         assert {part.split(")")[0] for part in svg.split("url(#")[1:]} <= {*ids}
         used.update(ids)
+        assert_readable(figures[name], name)
     for design in verdict.designs:
-        assert f"{design.name}-contrasts" in drawn
-        texts = written(drawn[design.name])
+        contrasts = " ".join(written(drawn[f"{design.name}-contrasts"]).split())
+        texts = " ".join(written(drawn[design.name]).split())
+        parts = [p for p in verdict.parts if p.bearings]
+        parts = [p for p in parts if any(b.design == design.name for b in p.bearings)]
+        for part in parts if len(parts) < 3 else ():
+            for text in (texts, contrasts):
+                headline = f"{part.shown.capitalize()}"
+                assert text.startswith(headline) or f" {headline}" in text
+                assert part.sentence in text
         metrics = {contrast.metric for contrast in design.contrasts}
+        for metric in metrics:
+            assert metric not in texts + contrasts  # words, no code
+        own = designs.get(design.name)
+        arms = arm_names(own, {cell.cell.partition("@")[0] for cell in design.cells})
         for cell in design.cells:
-            if metrics & cell.mean.keys():  # of one arm, rows are levels
-                assert any(part in texts for part in cell.cell.split("@")), cell.cell
+            if metrics & cell.mean.keys():
+                assert arms[cell.cell.partition("@")[0]] in texts, cell.cell
+        # Nothing is beyond the axes of contrasts, and the margins are shaded.
+        for axes in figures[f"{design.name}-contrasts"].axes:
+            low, high = axes.get_xlim()
+            for line in axes.lines:
+                assert all(low <= x <= high for x in np.ravel(line.get_xdata()))
+            assert axes.patches
 
 
-def test_effects_are_drawn_in_margins_and_ratios_on_their_log_scale(
+def assert_readable(figure: Figure, name: str) -> None:
+    """Every text is inside the figure; no legend lies on the panels; no empty panel."""
+    with drawing.style():
+        figure.draw_without_rendering()
+    assert figure.texts[0].get_fontweight() == "bold", name
+    box = figure.bbox
+    texts = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
+    for text in texts:
+        place = text.get_window_extent()
+        if place.width and text.axes is not None:
+            ticks = [*text.axes.get_xticklabels(), *text.axes.get_yticklabels()]
+            limits = text.axes.get_xlim()
+            if text in ticks and not limits[0] <= text.get_position()[0] <= limits[1]:
+                continue  # matplotlib draws no tick outside the limits
+        assert box.x0 - 1 <= place.x0 and place.x1 <= box.x1 + 1, (name, text)
+        assert box.y0 - 1 <= place.y0 and place.y1 <= box.y1 + 1, (name, text)
+    for axes in figure.axes:
+        assert axes.has_data(), name
+        assert axes.get_xlabel(), name
+        for legend in figure.legends:
+            assert not legend.get_window_extent().overlaps(axes.bbox), name
+            for text in figure.texts:
+                under = legend.get_window_extent()
+                assert not under.overlaps(text.get_window_extent()), (name, text)
+
+
+def test_effects_are_drawn_in_natural_units_with_shaded_margins(
     batch: Verdict,
 ) -> None:
     figures = verdict_figures(batch)
     for design in batch.designs:
-        (axes,) = figures[f"{design.name}-contrasts"].axes
+        axes = figures[f"{design.name}-contrasts"].axes
         # The effect is the last of the lines of a contrast, after both intervals.
-        effects = [line.get_xdata()[0] for line in axes.lines[4::4]]
-        shown = [
-            contrast.effect / contrast.margin
-            for contrast in design.contrasts
-            if contrast.effect is not None
-        ]
-        inside = [(a, b) for a, b in zip(effects, shown, strict=True) if abs(b) < 9]
-        assert len(inside) > 1
-        for drawn, effect in inside:
-            assert drawn == pytest.approx(effect)
+        effects = [line.get_xdata()[0] for a in axes for line in a.lines[4::4]]
+        shown = [c for c in design.contrasts if c.effect is not None]
+        assert sorted(effects) == pytest.approx(sorted(c.effect for c in shown))
+        margins = [patch.get_width() / 2 for a in axes for patch in a.patches]
+        assert sorted(margins) == pytest.approx(sorted(c.margin for c in shown))
+        labels = {a.get_xlabel() for a in axes}
+        assert len(labels) == len(axes)
+        assert labels <= {
+            "change in per cent (log scale)",
+            "difference in points (percentage points)",
+            "difference: test loss",
+        }
     ratio, _ = batch.mechanisms[0].contrasts
     assert ratio.margin == pytest.approx(np.log(1.1))
+
+
+def test_directions_arms_levels_and_metrics_are_in_words() -> None:
+    claim = read_claim("group-small-batch")
+    design = claim.designs()["norm_batch-mnist5k"]
+    assert arm_names(design, design.arms) == {
+        "batch": "BatchNorm",
+        "batch_ws": "BatchNorm with WS",
+        "group": "GroupNorm with 4 groups",
+        "group_ws": "GroupNorm with 4 groups and WS",
+    }
+    verdict = committed("group-small-batch")
+    (judged,) = (d for d in verdict.designs if d.name == "norm_batch-mnist5k")
+    first, *_, interaction = judged.contrasts
+    assert ends_of(first, design) == (
+        "← GroupNorm with 4 groups and WS better",
+        "BatchNorm better →",
+    )
+    assert ends_of(interaction, design) == ("← lower test error", "higher test error →")
+    pads = read_claim("padding-tokens").designs()["harm-language"]
+    assert [*level_names(pads, pads.levels).values()] == [
+        "natural pads",
+        "half of the batches long",
+        "pads zeroed, half of the batches long",
+    ]
+    for name in choices("claim"):
+        for registered in read_claim(name).designs().values():
+            names = [
+                *arm_names(registered, registered.arms).values(),
+                *level_names(registered, registered.levels).values(),
+            ]
+            for text in names:
+                assert "=" not in text and "_" not in text, (name, text)
+    labels = {
+        metric: quantity(metric).label
+        for metric in ("test/error", "test/loss", "regrouped/error_increase")
+    }
+    assert labels == {
+        "test/error": "test error (%)",
+        "test/loss": "test loss",
+        "regrouped/error_increase": "error with new groups minus before (points)",
+    }
+    point = Point(0.01, -0.02, 0.04, (0.0, 0.02)).drawn(quantity("test/error"))
+    assert (point.mean, point.low, point.high) == (1.0, 0.0, 4.0)  # no error below 0
+
+
+def test_single_seeds_are_beside_their_mean() -> None:
+    verdict = committed("rms-layer")
+    records = read_compact(CLAIMS / "rms-layer" / "records.jsonl.gz")
+    runs = SeedRuns(record for record in records if record.run_id in verdict.run_ids)
+    for design in verdict.designs:
+        for cell in design.cells:
+            values = runs.values(cell, "test/error")
+            assert len(values) == cell.n
+            assert np.mean(values) == pytest.approx(cell.mean["test/error"])
+    changed = cell.model_copy(update={"mean": {"test/error": 0.123}})
+    assert runs.values(changed, "test/error") == ()
+
+
+def test_titles_are_broken_and_never_cut() -> None:
+    text = "one two three four " + "x" * 400
+    assert "".join(wrapped(text, 2.0, 9)).replace(" ", "") == text.replace(" ", "")
+    with drawing.style():
+        drawn = framed(Texts(name="n", title=text, notes=text), 1.0)
+        assert drawn.add_subplot().set_xlabel("x")
+        drawn.axes[0].plot([1, 2])
+        assert_readable(drawn, "long")
 
 
 def written(svg: str) -> str:
@@ -195,7 +316,7 @@ def test_published_figures_are_marked_as_published(batch: Verdict) -> None:
     for name in ("norm_batch", "norm_batch-digits"):
         texts = written(drawing.svg(drawn[name]))
         assert "published: Wu & He 2018" in texts
-        assert "batch, Wu & He 2018" in texts
+        assert "top-1 error (%)" in texts
     assert "published" not in written(drawing.svg(drawn["made_up"]))
 
 
@@ -231,7 +352,7 @@ def test_an_inline_figure_has_a_description_and_the_colours_of_the_page(
     root = ElementTree.fromstring(inline)
     title, description = labels(inline)
     assert title == "padding-tokens, made_up"
-    assert "test error: a@1 " in description
+    assert "test error: BatchNorm at 1 " in description or "a at 1 " in description
     ids = [element.get("id") for element in root.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
     assert set((root.get("aria-labelledby") or "").split()) <= set(ids)
@@ -296,8 +417,8 @@ def test_a_cell_without_a_mean_is_left_out_and_named(batch: Verdict) -> None:
     changed = design.model_copy(update={"cells": [skipped, *design.cells[1:]]})
     partial = batch.model_copy(update={"outcomes": [changed], "mechanisms": []})
     _, description = labels(drawing.svg(verdict_figures(partial)[design.name]))
-    assert "skipped: a@1" in description
-    assert "a@1 0" not in description
+    assert "Skipped: a at 1" in description
+    assert "a at 1 0" not in description
     empty = batch.model_copy(update={"outcomes": [], "mechanisms": []})
     assert verdict_figures(empty) == {}
 
@@ -321,19 +442,6 @@ def test_figures_need_no_pyplot_and_no_torch() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_labels_do_not_overlap_and_stay_near_their_curves() -> None:
-    for wanted, places in (
-        ([0.5], [0.5]),
-        ([0.2, 0.8], [0.2, 0.8]),
-        ([0.5, 0.5], [0.45, 0.55]),
-        ([0.55, 0.5], [0.575, 0.475]),
-        ([0.0, 0.0, 0.0], [0.0, 0.1, 0.2]),
-        ([1.0, 0.98, 0.97], [1.0, 0.9, 0.8]),
-        ([], []),
-    ):
-        assert spread_out(wanted, 0.1) == pytest.approx(places)
-
-
 def test_several_numbers_above_0_are_an_axis() -> None:
     assert numeric(["1", "2", "0.5"])
     for levels in (["1"], ["0", "1"], ["1", "two"], []):
@@ -341,5 +449,5 @@ def test_several_numbers_above_0_are_an_axis() -> None:
 
 
 def test_lines_of_a_name_have_similar_lengths() -> None:
-    assert balanced("one two three four", 17) == "one two\nthree four"
-    assert balanced("short", 17) == "short"
+    assert balanced("one two three four", 0.9, 7.5) == ["one two", "three four"]
+    assert balanced("short", 0.9, 7.5) == ["short"]

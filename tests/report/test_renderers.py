@@ -105,12 +105,17 @@ def in_the_terminal(verdict: Verdict) -> Iterator[Shown]:
 def in_the_figures(verdict: Verdict) -> Iterator[Shown]:
     figures = verdict_figures(verdict, read_claim(verdict.claim))
     for design in verdict.designs:
-        (axes,) = figures[f"{design.name}-contrasts"].axes
-        for label, contrast in zip(axes.texts, with_effect(design), strict=True):
-            line = label.get_text().replace("\N{MINUS SIGN}", "-")
-            match = re.fullmatch(rf".*, expected .*?: (.*)\n{NUMBERS}", line)
-            assert match, line
-            yield Shown(contrast.name, *match.groups())
+        shown: dict[str, Shown] = {}
+        for axes in figures[f"{design.name}-contrasts"].axes:
+            # Other texts, on the directions, have no label.
+            texts = [t for t in axes.texts if "expected" in str(t.get_label())]
+            for text, name in zip(texts, axes.get_yticklabels(), strict=True):
+                line = str(text.get_label()).replace("\N{MINUS SIGN}", "-")
+                match = re.fullmatch(rf".*, expected .*?: (.*)\n{NUMBERS}", line)
+                assert match, line
+                name_shown = " ".join(name.get_text().split())
+                shown[name_shown] = Shown(name_shown, *match.groups())
+        yield from (shown[contrast.name] for contrast in with_effect(design))
 
 
 ROW = re.compile(

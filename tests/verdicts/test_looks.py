@@ -201,7 +201,9 @@ def test_words_say_at_which_look_a_contrast_was_settled() -> None:
         shown = " ".join(verdict_text(a_verdict(design), 400, details=True).split())
         assert said[situation] in shown
         assert ", repeated 9" in shown
-        assert ", repeated 9" in drawing.svg(forest(design, 0.05, "drawn"))
+        assert ", repeated 9" in drawing.svg(
+            forest(design, None, a_verdict(design))
+        ).replace("\xa0", " ")
     assert said["far below"] == (
         "the repeated 95% interval is below 0; settled at 8 of at most 32 seeds; an "
         "effect that stops early is biased away from 0"

@@ -29,7 +29,8 @@ COLUMN_WIDTH, PAGE_WIDTH = 3.5, 7.16
 NOTE_SIZE = 6.5
 """Font size in points of notes in a figure."""
 TEXT_COLOUR, BACKGROUND = "#24292e", "#ffffff"
-DOTS_PER_INCH = 300
+DOTS_PER_INCH = 200
+"""Twice the pixels that a figure has in a page, for slides; the SVG is for print."""
 STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": TEXT_COLOUR,

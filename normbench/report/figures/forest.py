@@ -1,138 +1,309 @@
-"""Forest plots: the effects of contrasts with their intervals, in units of margins."""
+"""Forest plots: the effects of contrasts with their intervals, in natural units.
 
-import textwrap
-from collections.abc import Sequence
+Ratios share an axis of per cent (on a log scale), differences of errors one of points,
+and each other metric has an axis of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import log
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from normbench.report import words
-from normbench.report.figures.drawing import BACKGROUND, PAGE_WIDTH, TEXT_COLOUR, figure
+from normbench.report.figures import titles
+from normbench.report.figures.directions import Ends, ends_of
+from normbench.report.figures.drawing import BACKGROUND, PAGE_WIDTH, TEXT_COLOUR
+from normbench.report.figures.layout import (
+    LINE_SPACING,
+    MARGIN,
+    Texts,
+    balanced,
+    body_top,
+    framed,
+    text_height,
+    text_width,
+    wrapped,
+)
 from normbench.report.figures.palette import DECISIONS
-from normbench.report.figures.series import hide_y_axis, metric_label
-from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict
-from normbench.verdicts.wording import margin_text
+from normbench.report.figures.rows import hide_y_axis
+from normbench.report.figures.series import TICK_STEPS
+from normbench.report.figures.units import metric_words
+from normbench.verdicts.design import Design
+from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Verdict
+from normbench.verdicts.wording import margin_text, unit
+
+NAMES, AXIS, GAP = 1.9, 2.35, 0.1
+"""Widths in inches: the names of contrasts, the axis, and the gaps beside it."""
+NAME_SIZE, TEXT_SIZE, END_SIZE = 7.5, 6.8, 6.3
+"""Font sizes in points."""
+ROW_GAP = 0.13
+"""Space between two rows in inches."""
+TICKS = (0.05, 0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
+"""Ratios that may have a tick on a log scale, beside 1 and powers of ten."""
+TICK_GAP = 0.42
+"""Smallest distance between two ticks of a log scale, in inches."""
 
 
-def forest(design: DesignVerdict, alpha: float, title: str) -> Figure:
-    """Draw the effect of each contrast of a design with its intervals.
+@dataclass(frozen=True)
+class _Row:
+    """The texts of a contrast in lines; `height` is in inches."""
 
-    The axis is in units of each contrast's margin. An arrow marks an effect beyond it.
-    """
-    rows = [
-        (contrast, str(formatted).replace("-", "\N{MINUS SIGN}"))
-        for contrast in design.contrasts
-        if (formatted := words.numbers(contrast, alpha))
-    ]
-    description = "\n".join(
-        f"{contrast.name}: {words.decision(contrast)}, "
-        f"{metric_label(contrast.metric)} {numbers}, margin {margin_text(contrast)}"
-        for contrast, numbers in rows
-    )
-    names = [balanced(contrast.name, 38) for contrast, _ in rows]
-    places = []  # the middle of each row, in lines of text from the top
-    bottom = 0.0
-    for name in names:
-        height = max(2, name.count("\n") + 1)
-        places.append(bottom + height / 2)
-        bottom += height + 0.7
-    drawn = figure(PAGE_WIDTH, 0.135 * bottom + 0.6, f"{title}: contrasts", description)
-    axes = drawn.subplots()
-    limits = _limits([contrast for contrast, _ in rows])
-    axes.set_xlim(*limits)
-    axes.axvspan(-1, 1, color=TEXT_COLOUR, alpha=0.08, lw=0)
-    axes.axvline(0, color=TEXT_COLOUR, linewidth=0.6)
-    for place, (contrast, numbers) in zip(places, rows, strict=True):
-        _contrast(axes, contrast, place, limits)
-        axes.text(
-            1.02,
-            place,
-            f"{metric_label(contrast.metric)}, expected "
-            f"{words.SHORT_EXPECTATIONS[contrast.says]}: "
-            f"{words.decision(contrast)}\n{numbers}",
-            transform=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=7,
-            linespacing=1.35,
+    contrast: ContrastVerdict
+    name: Sequence[str]
+    text: Sequence[str]
+    label: str
+    ends: Ends
+    wide_ends: bool
+
+    @property
+    def height(self) -> float:
+        """The height of the row without the gap to the next row."""
+        ends = text_height([""] * (2 if self.wide_ends else 1), END_SIZE)
+        return max(
+            text_height(self.name, NAME_SIZE),
+            text_height(self.text, TEXT_SIZE),
+            0.16 + ends,
         )
-    axes.set_yticks(places, names)
-    for label, (contrast, _) in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set_fontweight("bold" if contrast.primary else "normal")
-    axes.set_ylim(bottom - 0.3, -0.4)
-    hide_y_axis(axes)
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    axes.set_xlabel("effect, in margins (shaded: within the margin)")
+
+
+def forest(
+    design: DesignVerdict, registered: Design | None, verdict: Verdict
+) -> Figure:
+    """Draw the effect of each contrast of a design with its intervals and its seeds.
+
+    The margins of a contrast are shaded. Contrasts of one unit share an axis.
+    """
+    shown = [c for c in design.contrasts if words.numbers(c, verdict.alpha)]
+    margins = {margin_text(contrast) for contrast in shown}
+    rows = [
+        _row(contrast, registered, verdict.alpha, margin=len(margins) > 1)
+        for contrast in shown
+    ]
+    blocks: dict[str, list[_Row]] = {}
+    for row in rows:
+        blocks.setdefault(axis_label(row.contrast), []).append(row)
+    heights = [
+        sum(row.height + ROW_GAP for row in block) + 0.1 for block in blocks.values()
+    ]
+    labels = [balanced(label, AXIS + 0.6, 8) for label in blocks]
+    feet = [0.24 + text_height(label, 8) + 0.1 for label in labels]
+    texts = Texts(
+        name=f"{verdict.claim}, {design.name}: contrasts",
+        title=titles.finding(design, verdict),
+        lead=titles.effects(design, registered, verdict),
+        subtitle="\n".join(
+            line
+            for line in (
+                titles.subtitle(design, verdict),
+                titles.contrasts_legend(shown, verdict.alpha),
+            )
+            if line
+        ),
+        notes=titles.source(design, verdict),
+        description="\n".join(f"{r.contrast.name}: {r.label}" for r in rows),
+    )
+    body = sum(heights) + sum(feet)
+    drawn = framed(texts, body)
+    total = float(drawn.get_size_inches()[1])
+    top = body_top(drawn)
+    drawn.set_layout_engine("none")
+    for block, height, foot, label in zip(
+        blocks.values(), heights, feet, labels, strict=True
+    ):
+        place = (
+            (MARGIN + NAMES + GAP) / PAGE_WIDTH,
+            top - height / total,
+            AXIS / PAGE_WIDTH,
+            height / total,
+        )
+        _block(drawn.add_axes(place), block, height)
+        drawn.axes[-1].set_xlabel("\n".join(label))
+        top -= (height + foot) / total
     return drawn
 
 
-def balanced(text: str, width: int) -> str:
-    """Wrap `text` into as few lines as possible, of similar lengths up to `width`."""
-    lines = textwrap.wrap(text, width)
-    for narrower_width in range(width - 1, width // 2, -1):
-        narrower_lines = textwrap.wrap(text, narrower_width)
-        if len(narrower_lines) > len(lines):
-            break
-        lines = narrower_lines
-    return "\n".join(lines)
+def axis_label(contrast: ContrastVerdict) -> str:
+    """Return the label of the axis of a contrast; equal labels share an axis."""
+    which = unit(contrast.scale, contrast.metric)
+    if which == "%":
+        return "change in per cent (log scale)"
+    if which == "points":
+        return "difference in points (percentage points)"
+    scale = ", log2" if contrast.scale == "log2" else ""
+    return f"difference: {metric_words(contrast.metric)}{scale}"
 
 
-def _limits(contrasts: Sequence[ContrastVerdict]) -> tuple[float, float]:
-    """Return the limits of the axis in margins, at most `words.MAX_MARGINS` from 0."""
-    values = [
-        value / contrast.margin
-        for contrast in contrasts
-        for value in (contrast.low, contrast.high, *contrast.values.values())
-        if value is not None
-    ]
-    room = 0.04 * (max(values) - min(values))
-    return (
-        max(-words.MAX_MARGINS, min(-1.6, min(values) - room)),
-        min(words.MAX_MARGINS, max(1.6, max(values) + room)),
+def _row(
+    contrast: ContrastVerdict, registered: Design | None, alpha: float, *, margin: bool
+) -> _Row:
+    """Return the texts of a contrast, with its margin if `margin`."""
+    numbers = str(words.numbers(contrast, alpha)).replace("-", "\N{MINUS SIGN}")
+    first = (
+        f"{metric_words(contrast.metric)}, expected "
+        f"{words.SHORT_EXPECTATIONS[contrast.says]}: {words.decision(contrast)}"
+    )
+    last = f"\nmargin {margin_text(contrast)}" if margin else ""
+    last = last.replace("-", "\N{MINUS SIGN}")
+    width = PAGE_WIDTH - 2 * MARGIN - NAMES - AXIS - 2 * GAP
+    ends = ends_of(contrast, registered)
+    needed = sum(text_width(end, END_SIZE) for end in ends) + 0.15
+    return _Row(
+        contrast=contrast,
+        name=balanced(contrast.name, NAMES, NAME_SIZE, bold=contrast.primary),
+        text=wrapped(f"{first}\n{titles.unbroken(numbers)}{last}", width, TEXT_SIZE),
+        label=f"{first}\n{numbers}",
+        ends=ends,
+        wide_ends=needed > AXIS,
     )
 
 
-def _contrast(
-    axes: Axes, contrast: ContrastVerdict, place: float, limits: tuple[float, float]
-) -> None:
+def _block(axes: Axes, rows: Sequence[_Row], height: float) -> None:
+    """Draw the contrasts of one unit; y is in inches from the top of the axes."""
+    low, high = _limits([row.contrast for row in rows])
+    axes.set_xlim(low, high)
+    axes.axvline(0, color=TEXT_COLOUR, linewidth=0.6)
+    top = ROW_GAP
+    places = []
+    shown: Ends | None = None
+    for row in rows:
+        _row_of(axes, row, top, ends=row.ends != shown)
+        shown = row.ends
+        places.append(top + text_height(row.name, NAME_SIZE) / 2)
+        top += row.height + ROW_GAP
+    axes.set_yticks(places, ["\n".join(row.name) for row in rows])
+    for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if row.contrast.primary else "normal")
+        label.set_fontsize(NAME_SIZE)
+    axes.set_ylim(height, 0)
+    hide_y_axis(axes)
+    if unit(rows[0].contrast.scale, rows[0].contrast.metric) == "%":
+        ticks = list(_ratio_ticks(low, high))
+        axes.set_xticks([log(ratio) for ratio in ticks], map(_per_cent, ticks))
+    else:
+        shares = unit(rows[0].contrast.scale, rows[0].contrast.metric) == "points"
+        factor = 100 if shares else 1
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
+        axes.xaxis.set_major_formatter(
+            lambda value, _: (
+                f"{factor * value:+.4g}".replace("-", "\N{MINUS SIGN}")
+                if value
+                else "0"
+            )
+        )
+
+
+def _row_of(axes: Axes, row: _Row, top: float, *, ends: bool) -> None:
+    """Draw a row whose upper edge is at `top`, with its `ends` if these are new."""
+    contrast = row.contrast
+    middle = top + 0.08
+    axes.add_patch(
+        Rectangle(
+            (-contrast.margin, top - ROW_GAP / 2),
+            2 * contrast.margin,
+            row.height + ROW_GAP,
+            facecolor=TEXT_COLOUR,
+            alpha=0.09,
+            linewidth=0,
+        )
+    )
+    _contrast(axes, contrast, middle)
+    text = axes.text(
+        1 + GAP / AXIS,
+        top,
+        "\n".join(row.text),
+        transform=axes.get_yaxis_transform(),
+        va="top",
+        fontsize=TEXT_SIZE,
+        linespacing=LINE_SPACING,
+    )
+    text.set_label(row.label)
+    if not ends:
+        return
+    below = top + 0.17
+    for index, (end, side) in enumerate(zip(row.ends, ("left", "right"), strict=True)):
+        line = index * text_height([""], END_SIZE) if row.wide_ends else 0.0
+        axes.text(
+            0.0 if side == "left" else 1.0,
+            below + line,
+            end,
+            transform=axes.get_yaxis_transform(),
+            ha=side,
+            va="top",
+            fontsize=END_SIZE,
+            alpha=0.75,
+        )
+
+
+def _contrast(axes: Axes, contrast: ContrastVerdict, place: float) -> None:
     """Draw the values of the seeds, both intervals and the effect in one row."""
-    look = DECISIONS[contrast.decision]
     assert contrast.effect is not None
     axes.plot(
-        [value / contrast.margin for value in contrast.values.values()],
+        list(contrast.values.values()),
         [place] * len(contrast.values),
         linestyle="none",
         marker="|",
-        color=look.colour,
+        color=TEXT_COLOUR,
         alpha=0.4,
         markersize=7,
         markeredgewidth=0.7,
     )
     for low, high, width in (
-        (contrast.low, contrast.high, 1.1),
-        (contrast.low_margin, contrast.high_margin, 2.6),
+        (contrast.low, contrast.high, 1.0),
+        (contrast.low_margin, contrast.high_margin, 2.4),
     ):
         if low is not None and high is not None:
             axes.plot(
-                [low / contrast.margin, high / contrast.margin],
+                [low, high],
                 [place, place],
-                color=look.colour,
+                color=TEXT_COLOUR,
                 linewidth=width,
                 solid_capstyle="butt",
             )
-    effect = contrast.effect / contrast.margin
-    room = 0.015 * (limits[1] - limits[0])
-    x = min(limits[1] - room, max(limits[0] + room, effect))
-    if effect == x:
-        marker = look.marker
-    else:
-        marker = ">" if effect > x else "<"
     axes.plot(
-        [x],
+        [contrast.effect],
         [place],
-        marker=marker,
-        color=look.colour,
-        markerfacecolor=look.colour if contrast.primary else BACKGROUND,
+        marker=DECISIONS[contrast.decision],
+        color=TEXT_COLOUR,
+        markerfacecolor=TEXT_COLOUR if contrast.primary else BACKGROUND,
         markersize=5.5,
-        clip_on=False,
     )
+
+
+def _limits(contrasts: Sequence[ContrastVerdict]) -> tuple[float, float]:
+    """Return limits that contain all margins, intervals and seeds."""
+    values = [
+        value
+        for contrast in contrasts
+        for value in (
+            *(-contrast.margin, contrast.margin, contrast.effect),
+            *(contrast.low, contrast.high, contrast.low_margin, contrast.high_margin),
+            *contrast.values.values(),
+        )
+        if value is not None
+    ]
+    room = 0.05 * (max(values) - min(values))
+    return min(values) - room, max(values) + room
+
+
+def _ratio_ticks(low: float, high: float) -> Iterator[float]:
+    """Yield ratios for ticks between two log ratios, the most useful ones first."""
+    inch = AXIS / (high - low)
+    powers = (10.0**power for power in (1, -1, 2, -2, 3, -3, 4))
+    chosen: list[float] = []
+    for ratio in (1.0, 2.0, 0.5, 1.5, 0.67, 1.25, 0.8, *TICKS, *powers):
+        place = log(ratio)
+        if low <= place <= high and all(
+            abs(place - log(other)) * inch >= TICK_GAP for other in chosen
+        ):
+            chosen.append(ratio)
+            yield ratio
+
+
+def _per_cent(ratio: float) -> str:
+    change = 100 * (ratio - 1)
+    text = f"{change:+,.0f}" if round(change) else "0"
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -66,13 +66,14 @@ _OTHER_COLOURS = (
 )
 _MARKERS, _LINES = "oDsv^<>pP", ("-", "--", "-.", ":")
 
-DECISIONS: dict[Decision, Look] = {
-    "confirmed": Look("#1a9850", "o", "-"),
-    "contradicted": Look("#e0452c", "X", "-"),
-    "no relevant difference": Look("#9a5fd0", "s", "-"),
-    "not decided": Look("#a07a00", "D", "--"),
-    "not tested": Look("#7d858d", "x", ":"),
+DECISIONS: dict[Decision, str] = {
+    "confirmed": "o",
+    "contradicted": "X",
+    "no relevant difference": "s",
+    "not decided": "D",
+    "not tested": "x",
 }
+"""The marker of each decision. Their colour is that of text: hues mean norms."""
 
 
 def look(norm: str) -> Look:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -12,33 +11,35 @@ from matplotlib.ticker import MaxNLocator
 from normbench import stats
 from normbench.errors import RequestError
 from normbench.records.query import Cell
-from normbench.report.figures.drawing import COLUMN_WIDTH, NOTE_SIZE, figure, style
+from normbench.report.figures.curves import (
+    dodge_of,
+    draw_curves,
+    level_axis,
+    value_axis,
+)
+from normbench.report.figures.drawing import PAGE_WIDTH, style
+from normbench.report.figures.layout import Texts, balanced, framed
+from normbench.report.figures.names import axis_words, norm_words, plain
+from normbench.report.figures.rows import draw_rows, fit_ticks, name_rows, rows_of
 from normbench.report.figures.series import (
     MAX_CURVES,
     MAX_ROWS,
     TICK_STEPS,
     Point,
     Series,
-    axis_label,
     check_count,
     count_range,
-    draw_curves,
-    draw_dots,
-    label_ends,
-    level_axis,
-    limit_to_possible,
-    metric_label,
-    name_rows,
     numeric,
-    row_places,
-    rows_height,
     styled_series,
 )
+from normbench.report.figures.units import Quantity, quantity
 
 MAX_WINDOWS = 60
 """Points of a training curve; each is a mean over a window of steps."""
-MARKERS = 6
-"""Points of a training curve that have a marker."""
+MARKERS = 8
+"""Points of a training curve that have a marker and an interval."""
+PANEL_HEIGHT = 2.6
+"""Height in inches of the curves with their labels."""
 
 History = Sequence[Mapping[str, Any]]
 
@@ -53,70 +54,92 @@ class Group:
 
 
 @dataclass(frozen=True)
-class _Texts:
-    """The texts of a figure; `axis` is the label of the levels or steps."""
+class Mean:
+    """The mean of a metric over runs, and the metric of each run in `seeds`.
 
-    metric: str
-    axis: str
-    title: str
-    description: str
-    note: str
-
-
-def cells_figure(cells: Sequence[tuple[str, str, Cell]], by: str) -> Figure:
-    """Draw the means of cells over the config key `by`.
-
-    The means are curves if the values of `by` are numbers, and dots otherwise. `cells`
-    are (label of its series, norm of its series, cell), all of one metric. A note names
-    cells without a mean. Raises RequestError if no cell has a mean or if there are too
-    many for one figure.
+    `label` is that of its series, and `norm` is the norm whose look the series has.
     """
+
+    label: str
+    norm: str
+    cell: Cell
+    seeds: Sequence[float] = ()
+
+
+def cells_figure(means: Sequence[Mean], by: str) -> Figure:
+    """Draw means over the config key `by`; all are of one metric.
+
+    The means are curves if the values of `by` are numbers, and rows otherwise. A note
+    names cells without a mean. Raises RequestError if no cell has a mean or if there
+    are too many for one figure.
+    """
+    metric = means[0].cell.metric
+    unit = quantity(metric)
     points: dict[str, dict[str, Point]] = {}
     empty = []
-    for label, _, cell in cells:
-        level = _level(cell.by[by])
+    for mean in means:
+        level, cell = _level(mean.cell.by[by]), mean.cell
         if cell.mean is None:
-            empty.append(f"{label} at {level}")
+            empty.append(f"{mean.label} at {level}")
         else:
-            point = Point(cell.mean, cell.low, cell.high)
-            points.setdefault(label, {})[level] = point
+            point = Point(cell.mean, cell.low, cell.high, mean.seeds)
+            points.setdefault(mean.label, {})[level] = point.drawn(unit)
     if not points:
         raise RequestError("no cell has a run with status ok and this metric")
-    metric = cells[0][2].metric
-    counts = [cell.n for _, _, cell in cells if cell.n]
-    notes = [f"mean and 95% interval over {count_range(counts)} runs that are ok"]
-    failures = sum(cell.failures for _, _, cell in cells)
+    counts = [mean.cell.n for mean in means if mean.cell.n]
+    failures = sum(mean.cell.failures for mean in means)
+    notes = []
     if failures:
         notes.append(f"left out: {failures} runs that diverged, failed or were skipped")
     if empty:
         notes.append(f"no mean: {', '.join(empty)}")
-    all_series = styled_series(points, {label: norm for label, norm, _ in cells})
-    means = [
+    levels = list(dict.fromkeys(_level(mean.cell.by[by]) for mean in means))
+    all_series = styled_series(points, {mean.label: mean.norm for mean in means})
+    described = [
         f"{series.label}: "
-        + ", ".join(f"{level} {p.mean:.4g}" for level, p in series.points.items())
+        + ", ".join(f"{lv} {unit.text(p.mean)}" for lv, p in series.points.items())
         for series in all_series
     ]
-    texts = _Texts(
-        metric=metric,
-        axis=axis_label(by),
-        title=f"{metric_label(metric)} by {axis_label(by)}",
-        description="\n".join([*means, *notes]),
-        note="\n".join(notes),
+    texts = Texts(
+        name=f"{unit.words} by {plain(by)}",
+        title=_best(all_series, unit, by),
+        subtitle=f"Mean over {count_range(counts)} runs that are ok, with its 95% "
+        "interval (Student's t); dots are single runs",
+        notes="\n".join(notes),
+        description="\n".join([*described, *notes]),
     )
-    levels = list(dict.fromkeys(_level(cell.by[by]) for _, _, cell in cells))
     if numeric(levels):
-        return _curves(all_series, texts)
-    return _dots(all_series, levels, texts)
+        return _curves(all_series, levels, texts, unit, axis_words(by))
+    return _rows(all_series, levels, texts, unit, by)
+
+
+def _best(all_series: Sequence[Series], unit: Quantity, by: str) -> str:
+    """Return which mean is the best, or only what is drawn if none is better."""
+    means = [
+        (point.mean, series.label, level)
+        for series in all_series
+        for level, point in series.points.items()
+    ]
+    drawn = f"{unit.words} by {plain(by)}"
+    if not unit.better or len(means) < 2:
+        return f"{drawn[:1].upper()}{drawn[1:]}"
+    lowest = unit.better == "lower"
+    mean, label, level = (min if lowest else max)(means, key=lambda each: each[0])
+    where = label if level == "-" or by == "norm" else f"{label}, {plain(by)} {level}"
+    which = "Lowest" if lowest else "Highest"
+    return f"{which} mean {unit.words}: {where}, {unit.text(mean)}"
 
 
 def histories_figure(groups: Sequence[Group], metric: str) -> Figure:
-    """Draw a logged metric over optimiser steps, a curve for each group of runs.
+    """Draw a logged metric over optimizer steps, a curve for each group of runs.
 
-    A curve is the mean over runs in windows of steps, with its 95% interval if there
-    are several runs. Raises RequestError for a metric that no history has.
+    A curve is the mean over runs in windows of steps, with its 95% interval at some
+    steps if there are several runs. Raises RequestError for a metric that no history
+    has.
     """
+    unit = quantity(metric)
     points = {
-        group.label: windows
+        group.label: {step: point.drawn(unit) for step, point in windows.items()}
         for group in groups
         if (windows := _windows(group.histories, metric))
     }
@@ -129,78 +152,85 @@ def histories_figure(groups: Sequence[Group], metric: str) -> Figure:
             f"logged metrics: {', '.join(metrics) or 'none'}"
         )
     all_series = styled_series(points, {group.label: group.norm for group in groups})
-    final_means = ", ".join(
-        f"{series.label} {list(series.points.values())[-1].mean:.4g}"
-        for series in all_series
-    )
-    counts = [len(group.histories) for group in groups]
-    note = f"mean and 95% interval over {count_range(counts)} runs, in windows of steps"
-    texts = _Texts(
-        metric=metric,
-        axis="optimiser step",
-        title=f"{metric_label(metric)} during training",
-        description=f"at the end: {final_means}\n{note}",
-        note=note,
-    )
-    return _curves(all_series, texts, over_levels=False)
-
-
-def _curves(
-    all_series: Sequence[Series], texts: _Texts, over_levels: bool = True
-) -> Figure:
-    """Draw curves over the levels of a config key, or over optimiser steps."""
     check_count("curves", len(all_series), MAX_CURVES)
-    height = max(2.3, 0.16 * len(all_series) + 0.8)
+    last = [
+        replace(series, points={"-": [*series.points.values()][-1]})
+        for series in all_series
+    ]
+    counts = [len(group.histories) for group in groups]
+    texts = Texts(
+        name=f"{unit.words} during training",
+        title=f"{_best(last, unit, 'optimizer step')} at the end of training",
+        subtitle=f"Mean over {count_range(counts)} runs in windows of steps, with its "
+        "95% interval (Student's t)",
+        description="\n".join(
+            f"{series.label}: {unit.text(series.points['-'].mean)} at the end"
+            for series in last
+        ),
+    )
     with style():
-        drawn = figure(COLUMN_WIDTH, height, texts.title, texts.description)
+        handles = [series.legend_handle(line=True) for series in all_series]
+        drawn = framed(texts, PANEL_HEIGHT, handles)
         axes = drawn.subplots()
-        if over_levels:
-            draw_curves(axes, all_series)
-            level_axis(axes, all_series)
-        else:
-            for series in all_series:
-                draw_curves(axes, [series], max(1, len(series.points) // MARKERS))
-            axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
-        limit_to_possible(axes, texts.metric, "y")
-        label_ends(axes, all_series, height - 0.7)
-        axes.set_xlabel(texts.axis)
-        axes.set_ylabel(metric_label(texts.metric))
-        drawn.supxlabel(texts.note, x=0.01, ha="left", fontsize=NOTE_SIZE)
+        for series in all_series:
+            draw_curves(axes, [series], markevery=max(1, len(series.points) // MARKERS))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=TICK_STEPS))
+        value_axis(axes, all_series, unit)
+        axes.set_xlabel("optimizer step")
     return drawn
 
 
-def _dots(all_series: Sequence[Series], levels: Sequence[str], texts: _Texts) -> Figure:
+def _curves(
+    all_series: Sequence[Series],
+    levels: Sequence[str],
+    texts: Texts,
+    unit: Quantity,
+    label: str,
+) -> Figure:
+    """Draw curves over the levels of a config key."""
+    check_count("curves", len(all_series), MAX_CURVES)
+    with style():
+        handles = [series.legend_handle(line=True) for series in all_series]
+        drawn = framed(texts, PANEL_HEIGHT, handles)
+        axes = drawn.subplots()
+        draw_curves(axes, all_series, dodge=dodge_of(levels, PAGE_WIDTH - 0.8))
+        level_axis(axes, all_series)
+        value_axis(axes, all_series, unit)
+        axes.set_xlabel(label)
+    return drawn
+
+
+def _rows(
+    all_series: Sequence[Series],
+    levels: Sequence[str],
+    texts: Texts,
+    unit: Quantity,
+    by: str,
+) -> Figure:
     drawn_levels = [level for series in all_series for level in series.points]
+    names = {
+        level: norm_words(level) if by == "norm" else f"{plain(by)} {plain(level)}"
+        for level in levels
+    }
     if sorted(drawn_levels) == sorted(levels) and len(levels) == len(all_series):
         # Each series has one point, at a level of its own. So the level alone can name
         # the row.
         all_series = [
-            replace(series, label=level, points={"-": point})
+            replace(series, label=names[level], points={"-": point})
             for series in all_series
             for level, point in series.points.items()
         ]
-        levels = ["-"]
-    places = row_places(all_series, levels)
-    check_count("rows", len(places), MAX_ROWS)
-    several = len(levels) > 1
-    legend = several and len(all_series) > 1
-    height = rows_height(places)
-    if legend:
-        height += 0.14 * ceil(len(all_series) / 3)
+        names = {"-": "-"}
+    rows = rows_of(all_series, names, 1.9)
+    check_count("rows", len(rows.places), MAX_ROWS)
     with style():
-        drawn = figure(COLUMN_WIDTH, height, texts.title, texts.description)
+        label = balanced(unit.label, 4.0, 8)
+        drawn = framed(texts, rows.height + 0.3 + 0.14 * len(label))
         axes = drawn.subplots()
-        draw_dots(axes, all_series, places)
-        limit_to_possible(axes, texts.metric, "x")
-        name_rows(axes, places)
-        axes.set_xlabel(metric_label(texts.metric))
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
-        if several:
-            axes.set_ylabel(texts.axis)
-        if legend:
-            handles = [series.legend_handle() for series in all_series]
-            drawn.legend(handles=handles, loc="outside upper center", ncols=3)
-        drawn.supxlabel(texts.note, x=0.01, ha="left", fontsize=NOTE_SIZE)
+        draw_rows(axes, all_series, rows, unit)
+        name_rows(axes, rows)
+        fit_ticks(axes, 4.5)
+        axes.set_xlabel("\n".join(label))
     return drawn
 
 

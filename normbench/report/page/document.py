@@ -20,7 +20,7 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
     figures = {
         # A claim that has changed does not describe the arms of the verdict.
         entry.name: verdict_figures(
-            entry.verdict, None if entry.changed else entry.claim
+            entry.verdict, None if entry.changed else entry.claim, material.records
         )
         for entry in material.claims
         if entry.verdict is not None
