@@ -14,8 +14,19 @@ if TYPE_CHECKING:
 def save(comparison: "Comparison", results: Path) -> list[Path]:
     """Write a comparison and its figures in a folder of `results`; return the files.
 
-    A ranking has no figures. Raises NormbenchError if a file cannot be written.
+    A ranking has no figures. If a file cannot be written, a warning is printed, so that
+    the answer of long runs is printed in any case.
     """
+    from normbench.errors import NormbenchError
+
+    try:
+        return _written(comparison, results)
+    except NormbenchError as error:
+        typer.echo(f"warning: the answer is not saved: {error}", err=True)
+        return []
+
+
+def _written(comparison: "Comparison", results: Path) -> list[Path]:
     from normbench.verdicts.comparisons import FILE, write_comparison
 
     folder = write_comparison(comparison, results)
@@ -63,6 +74,8 @@ def print_comparison(
 
 
 def _print_files(files: list[Path], width: int) -> None:
+    if not files:
+        return
     from normbench.report.text.paragraph import paragraph
 
     names = ", ".join(file.name for file in files)
