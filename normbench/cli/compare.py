@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from normbench.cli.claim import Details
-from normbench.cli.comparisons import print_comparison
+from normbench.cli.comparisons import print_comparison, save
 from normbench.cli.options import (
     RESULTS,
     ConfigDir,
@@ -170,7 +170,6 @@ def compare(
     SIGTERM or SIGHUP.
     """
     with exit_codes():
-        from normbench.api.comparing import save
         from normbench.claims.check import prepare
         from normbench.claims.comparison import comparison
         from normbench.claims.trial import Request

@@ -11,6 +11,22 @@ if TYPE_CHECKING:
     from normbench.verdicts.comparisons import Comparison
 
 
+def save(comparison: "Comparison", results: Path) -> list[Path]:
+    """Write a comparison and its figures in a folder of `results`; return the files.
+
+    If a file cannot be written, a warning is printed, so that the answer of long runs
+    is printed in any case.
+    """
+    from normbench.api import comparing
+    from normbench.errors import NormbenchError
+
+    try:
+        return comparing.save(comparison, results)
+    except NormbenchError as error:
+        typer.echo(f"warning: the answer is not saved: {error}", err=True)
+        return []
+
+
 def print_comparison(
     comparison: "Comparison", files: list[Path], *, details: bool
 ) -> None:
@@ -44,6 +60,8 @@ def print_comparison(
 
 
 def _print_files(files: list[Path], width: int) -> None:
+    if not files:
+        return
     from normbench.report.text.paragraph import paragraph
 
     names = ", ".join(file.name for file in files)

@@ -87,6 +87,10 @@ def test_compare_ends_with_its_answer_and_saves_it(
     as_json = invoke("compare", *arms, "--json")
     assert as_json.returncode == 0
     assert json.loads(as_json.stdout)["outcomes"][0]["contrasts"][0]["n"] == 8
+    (tmp_path / "file").write_text("mine")
+    unsaved = invoke("compare", *arms, "--results", "file")
+    assert "warning: the answer is not saved: file/" in unsaved.stderr
+    assert "GroupNorm with 4 groups is better" in unsaved.stdout
     reported = invoke("report", "--claims", "none")
     assert reported.returncode == 0, reported.stderr
     html = (tmp_path / "report.html").read_text()
