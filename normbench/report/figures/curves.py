@@ -71,7 +71,8 @@ def _place(
     """Return the x of a point, with the points of one level side by side."""
     together = [other for other in all_series if level in other.points]
     place = together.index(series) - (len(together) - 1) / 2
-    return float(level) * 2.0 ** (dodge * place)
+    factor: float = 2.0 ** (dodge * place)
+    return float(level) * factor
 
 
 def dodge_of(levels: Sequence[str], width: float) -> float:

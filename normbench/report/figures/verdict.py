@@ -64,7 +64,7 @@ def _cells(
     panels = [
         Panel(quantity(metric), series, metric)
         for metric in metrics
-        if (series := _series(design, registered, metric, verdict.alpha, runs))
+        if (series := cell_series(design, registered, metric, verdict.alpha, runs))
     ]
     if not panels:
         return None
@@ -108,7 +108,7 @@ def _cut(panels: Sequence[Panel]) -> str:
     return "; ".join(texts).capitalize()
 
 
-def _series(
+def cell_series(
     design: DesignVerdict,
     registered: Design | None,
     metric: str,
