@@ -38,14 +38,15 @@ def without_blocks(document: Path) -> str:
 
 
 def commands() -> list[str]:
-    """Return all commands in blocks of all documents, each once."""
+    """Return all commands in blocks of all documents, each once without its comment."""
     lines = [
         line.strip()
         for block in blocks()
         if block.language in COMMANDS
         for line in block.text.replace("\\\n", " ").splitlines()
     ]
-    return list(dict.fromkeys(line for line in lines if line and line[0] != "#"))
+    shown = (line for line in lines if line and line[0] != "#")
+    return list({" ".join(words_of(line)): line for line in shown}.values())
 
 
 def words_of(command: str) -> list[str]:

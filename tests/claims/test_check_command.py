@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from claims_made import TINY, Plain, put
 from conftest import Command
+from typer.testing import CliRunner, Result
 
+from normbench.cli import app
 from normbench.records import items
 from normbench.records.store import read_compact
 from normbench.verdicts.files import read_verdict
@@ -42,14 +44,11 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", *options, *arguments], cwd=folder, check=True)
 
 
-def normbench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "normbench", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def normbench(folder: Path, *arguments: str) -> Result:
+    """Run a command in `folder`, in this process; runs are in processes of workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return CliRunner().invoke(app, arguments)
 
 
 MINE = ["--config-dir", "mine"]
@@ -63,13 +62,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(made, "init", "-q")
     full = ["claim", "check", "tiny", *MINE, "--budget", "full", "--items"]
     refused = normbench(made, *full)
-    assert refused.returncode == 2
+    assert refused.exit_code == 2
     assert "is not committed as it stands" in refused.stderr
     assert not (made / "results").exists()
     git(made, "add", "mine")
     git(made, "commit", "-qm", "registered")
     done = normbench(made, *full)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "tiny: seeds, 0 of 24 are done" in done.stderr
     assert ": a is better than b." in done.stdout
     assert "OUTCOME" not in done.stdout
@@ -124,7 +123,7 @@ def test_a_full_check_leaves_its_verdict_and_its_records(folder: Path) -> None:
 def test_a_quick_check_uses_rates_and_runs_of_the_full_check(folder: Path) -> None:
     before = runs_in(folder)
     done = normbench(folder, "claim", "check", "tiny", *MINE, "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "runs to do" not in done.stderr
     assert runs_in(folder) == before
     (plain,) = json.loads(done.stdout)
@@ -145,18 +144,18 @@ def test_saved_records_are_judged_again_without_runs_and_files(
     again = ["claim", "check", "tiny", *MINE, "--budget", "full", "--from-records"]
     before = contents(tmp_path)
     done = normbench(tmp_path, *again)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "same verdict as results/claims/tiny/verdict.json" in done.stdout
     assert contents(tmp_path) == before
     verdict = tmp_path / "results" / "claims" / "tiny" / "verdict.json"
     verdict.write_text(verdict.read_text().replace('"alpha": 0.05', '"alpha": 0.1'))
     before = contents(tmp_path)
     done = normbench(tmp_path, *again)
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "another verdict than results/claims/tiny/verdict.json" in done.stdout
     assert "\n  alpha: 0.1 -> 0.05\n" in done.stdout
     done = normbench(tmp_path, *again, "--json")
-    assert done.returncode == 1
+    assert done.exit_code == 1
     (plain,) = json.loads(done.stdout)
     assert plain["differences"] == [{"where": "alpha", "old": 0.1, "new": 0.05}]
     assert plain["same"] is False
@@ -182,7 +181,7 @@ def test_an_interrupted_check_continues(tmp_path: Path) -> None:
     }
     assert 3 <= len(before) < 12
     again = normbench(tmp_path, *words[3:])
-    assert again.returncode == 0, again.stderr
+    assert again.exit_code == 0, again.stderr
     assert f"seeds, {len(before)} of 12 are done" in again.stderr
     assert runs_in(tmp_path) == 12
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
@@ -217,7 +216,7 @@ def test_list_and_show_have_the_verdict_and_note_a_changed_yaml(
     assert "changed since" in " ".join(done.stdout.split())
     git(copied, "add", "mine")
     refused = normbench(copied, "claim", "check", "tiny", *MINE, "--budget", "full")
-    assert refused.returncode == 2
+    assert refused.exit_code == 2
 
 
 @pytest.mark.slow
@@ -225,7 +224,7 @@ def test_a_check_with_an_extra_arm_is_not_written(folder: Path) -> None:
     files = sorted(folder.glob("results/claims/**/*"))
     arm = ["--arm", "norm=group norm.num_groups=2", "--details"]
     done = normbench(folder, "claim", "check", "tiny", *MINE, *arm)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "(exploratory)" in done.stdout
     assert sorted(folder.glob("results/claims/**/*")) == files
 
@@ -236,7 +235,7 @@ def test_compare_judges_its_arms_by_the_same_rules(folder: Path) -> None:
     arms = ["--arm", "norm=affine", "--arm", "norm=batch"]
     options = ["--rates", "0.1,0.2", "--seeds", "6", "--gate", "0.99", "--json"]
     done = normbench(folder, "compare", *words, *arms, *options)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     plain = json.loads(done.stdout)
     (contrast,) = plain["outcomes"][0]["contrasts"]
     assert contrast["exploratory"] is True
@@ -261,7 +260,7 @@ def test_a_full_check_with_looks_is_made_again_from_its_records(
     git(tmp_path, "commit", "-qm", "registered")
     full = ["claim", "check", "tiny", *MINE, "--budget", "full", "--details"]
     done = normbench(tmp_path, *full)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "tiny: seeds, look 1 of 2, 0 of 24 are done" in done.stderr
     assert "test/error" not in done.stderr  # no metric before the verdict
     (contrast,) = verdict_of(tmp_path).outcomes[0].contrasts
@@ -282,12 +281,12 @@ def test_a_full_check_with_looks_is_made_again_from_its_records(
     common = real()["outcomes"]["digits"]["common"].split()
     more = [*common, "norm=batch", "norm_batch=2", f"lr={cell.usual_rate}"]
     swept = normbench(tmp_path, "sweep", *more, "seed=6,7,8", "tracker=none")
-    assert swept.returncode == 0, swept.stderr
+    assert swept.exit_code == 0, swept.stderr
     check = ["claim", "check", "tiny", *MINE]
     saved = normbench(tmp_path, *check, "--from-records")
-    assert saved.returncode == 0, saved.stdout
+    assert saved.exit_code == 0, saved.stdout
     again = normbench(tmp_path, *check, "--budget", "full")
-    assert again.returncode == 0, again.stderr
+    assert again.exit_code == 0, again.stderr
     unlike = {"started": "", "command": ""}
     assert verdict_of(tmp_path).model_copy(update=unlike) == old.model_copy(
         update=unlike
@@ -301,7 +300,7 @@ def test_compare_looks_until_it_is_settled(folder: Path) -> None:
     options = ["--rates", "0.1,0.2", "--gate", "0.99", "--json"]
     looks = ["--seeds", "6,7", "--spending", "obrien_fleming"]
     done = normbench(folder, "compare", *words, *arms, *options, *looks)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     (contrast,) = json.loads(done.stdout)["outcomes"][0]["contrasts"]
     assert contrast["planned"] == 7
     assert contrast["n"] == contrast["looks"][-1]

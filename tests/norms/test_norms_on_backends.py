@@ -52,7 +52,8 @@ def test_compiled_it_computes_the_same(name, options, training):
     norm, mask = made(name, shape, **options).train(training), padded(shape)
     twin = deepcopy(norm)
     torch._dynamo.reset()
-    compiled = torch.compile(norm)
+    # Machine code takes two seconds; the training pass has all that evaluation has.
+    compiled = torch.compile(norm, backend="inductor" if training else "aot_eager")
     for _ in range(2):
         x = sample(*shape)
         assert_close(results(compiled, x, mask), results(twin, x, mask))
