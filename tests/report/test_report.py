@@ -100,6 +100,7 @@ def test_all_verdicts_make_a_page_without_torch(tmp_path: Path) -> None:
 
 def test_an_unwritable_folder_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
+    (tmp_path / "claims").mkdir()
     for output in (tmp_path / "file" / "report.html", tmp_path):
         files = sorted(tmp_path.rglob("*"))
         done = report(tmp_path, "--output", str(output))
