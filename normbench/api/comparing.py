@@ -15,6 +15,7 @@ from normbench.config.composition import compose_engine
 from normbench.config.named_modules import import_named
 from normbench.records.store import Results
 from normbench.report.figures import drawing
+from normbench.report.figures.seeds import runs_of
 from normbench.report.figures.verdict import verdict_figures
 from normbench.report.text.comparison import shown
 from normbench.sweeps.observer import QuietSweep
@@ -109,6 +110,8 @@ def save(answer: Comparison, results: Path) -> list[Path]:
     folder = write_comparison(answer, results)
     files = [folder / FILE]
     if answer.verdict is not None:
-        for name, figure in verdict_figures(answer.verdict, answer.claim).items():
+        records = runs_of(answer.verdict, files[0], results)
+        figures = verdict_figures(answer.verdict, answer.claim, records)
+        for name, figure in figures.items():
             files += drawing.save(figure, folder / name)
     return files
