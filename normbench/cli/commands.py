@@ -94,7 +94,8 @@ _add(norms.bench, norms.bench_norms, "Commands", "bench ")
 for _panel, _commands in PANELS.items():
     for _command in _commands:
         if isinstance(_command, typer.Typer):
-            app.add_typer(_command, cls=Group, rich_help_panel=_panel)
+            _name = _command.info.name
+            app.add_typer(_command, name=_name, cls=Group, rich_help_panel=_panel)
         else:
             _add(app, _command, _panel, "")
 
