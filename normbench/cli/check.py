@@ -18,6 +18,7 @@ from normbench.cli.options import (
     exit_codes,
     path_option,
 )
+from normbench.cli.saved import judge_again
 from normbench.cli.sweep import RedoStale
 from normbench.cli.tables import print_json, text_width
 from normbench.cli.trials import (
@@ -147,7 +148,7 @@ def check(
             )
             import_named(module)
             chosen = _chosen(names or (), everything, config_dir)
-            _judge_again(chosen, claims, module or (), config_dir, details, json)
+            judge_again(chosen, claims, module or (), config_dir, details, json)
             return
         budget = budget or Budget.quick
         if save_items:
@@ -271,58 +272,6 @@ def _require_no_runs(
             "--from-records judges the saved runs of a full check and does no runs; "
             f"leave out {' and '.join(given)}"
         )
-
-
-def _judge_again(
-    chosen: "Sequence[Claim]",
-    claims: Path,
-    modules: "Sequence[str]",
-    config_dir: Path | None,
-    details: bool,
-    json: bool,
-) -> None:
-    """Print new verdicts from saved records, and how they differ from the saved ones.
-
-    Raises typer.Exit with code 1 if a verdict differs, and RequestError if a claim has
-    no saved verdict.
-    """
-    from normbench.claims.saved import judge_again
-    from normbench.errors import RequestError
-    from normbench.report.text.verdict import verdict_text
-    from normbench.verdicts.folders import VERDICT, claim_folder, no_verdict, origin
-    from normbench.verdicts.remarks import with_remarks
-
-    judged = []
-    for claim in chosen:
-        if origin(claims, claim.name) is None:
-            raise RequestError(
-                f"{no_verdict(claims, claim.name)}, with which --from-records could "
-                "compare; leave out --from-records to do the runs"
-            )
-        folder, command = claim_folder(claims, claim.name), command_line()
-        verdict, differences = judge_again(
-            claim, folder, command, modules=modules, config_dir=config_dir
-        )
-        verdict = with_remarks(verdict, folder)
-        judged.append(
-            {
-                "verdict": verdict.model_dump(mode="json"),
-                "same": not differences,
-                "differences": [difference._asdict() for difference in differences],
-            }
-        )
-        if not json:
-            typer.echo(verdict_text(verdict, text_width(), details=details))
-            what = "another verdict than" if differences else "same verdict as"
-            rest = "; old -> new:" if differences else ""
-            typer.echo(f"\n{what} {folder / VERDICT}{rest}")
-            for difference in differences:
-                typer.echo(f"  {difference}")
-            typer.echo()
-    if json:
-        print_json(judged)
-    if not all(each["same"] for each in judged):
-        raise typer.Exit(1)
 
 
 def _chosen(
