@@ -72,10 +72,8 @@ def resolve_num_groups(
         option, divisor = "group_size", group_size
     if norm.channels % divisor:
         divisors = [n for n in range(1, norm.channels + 1) if norm.channels % n == 0]
-        advice = "; auto chooses one" if group_size is None else ""
         raise Incompatible(
             f"norm={norm.name}: norm.{option}={divisor} does not divide "
             f"{norm.channels} channels; these do: {', '.join(map(str, divisors))}"
-            f"{advice}"
         )
     return divisor if group_size is None else norm.channels // divisor

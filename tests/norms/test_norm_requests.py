@@ -177,7 +177,7 @@ def test_a_norm_is_made_by_name():
         ("SyncBatchNorm", {}, "unknown; did you mean 'batch'"),
         ("mad", {}, "unknown; a class of your own needs its module, --module MODULE;"),
         ("group", {"groups": 4}, "norm.groups is not an option .* 'num_groups'"),
-        ("group", {"num_groups": 0}, "norm.num_groups=0: .*greater than 0"),
+        ("group", {"num_groups": 0}, "norm.num_groups=0: .*a positive integer or auto"),
         ("group", {"num_groups": 2.0}, "norm.num_groups=2.0: "),
         ("batch", {"eps": 0.0}, "norm.eps=0.0: .*greater than 0"),
         ("batch", {"momentum": 1.5}, "norm.momentum=1.5: .*less than or equal to 1"),
