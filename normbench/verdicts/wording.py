@@ -14,6 +14,8 @@ from normbench.verdicts.verdict import ContrastVerdict
 
 SHARES = ("error", "accuracy")
 """Quantities that are shares of samples."""
+CHANGES = ("error_increase", "error_change")
+"""Quantities that are differences of shares."""
 CATEGORIES = {
     "batch": "BatchNorm",
     "layer": "LayerNorm",
@@ -41,7 +43,7 @@ def unit(scale: Scale, metric: str) -> str:
     """Return the unit of an effect: "%", "points", or "" for a plain number."""
     if scale == "ratio":
         return "%"
-    is_share = metric.partition("/")[2] in SHARES and scale == "difference"
+    is_share = metric.partition("/")[2] in SHARES + CHANGES and scale == "difference"
     return "points" if is_share else ""
 
 
@@ -97,9 +99,11 @@ def difference_text(
 
 
 def mean_text(mean: float, metric: str) -> str:
-    """Return the mean of a metric: an error in per cent, others as numbers."""
+    """Return the mean of a metric: errors in per cent, others as numbers."""
     if metric.partition("/")[2] in SHARES:
         return f"{100 * mean:.2f} %"
+    if metric.partition("/")[2] in CHANGES:
+        return f"{100 * mean:+.2f} points"
     return f"{mean:.4g}"
 
 

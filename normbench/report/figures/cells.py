@@ -98,7 +98,7 @@ def _curves(content: Content) -> Figure:
         draw_curves(
             axes, panel.series, dodge=dodge_of(content.levels, width) if ours else 0.0
         )
-        level_axis(axes, content.panels[0].series)
+        level_axis(axes, panel.series)
         if panel.title:
             axes.set_title("\n".join(head), fontsize=NOTE_SIZE)
         else:

@@ -61,26 +61,28 @@ def effects(design: DesignVerdict, registered: Design | None, verdict: Verdict) 
                 lines.append(_effect(contrast))
                 break
     if len(parts) > MAX_SENTENCES:
-        lines = [_in_short(parts, design)]
+        lines = [text] if (text := _in_short(parts, design)) else []
     on = f"{_capital(where)}: " if where else ""
     return "\n".join(f"{on}{unbroken(line)}" for line in lines)
 
 
 def _in_short(parts: Sequence[PartVerdict], design: DesignVerdict) -> str:
-    """Return the effects of several parts without their intervals."""
-    names = {part.name for part in parts}
-    shown = [
-        contrast
-        for contrast in design.contrasts
-        if contrast.part in names and contrast.effect is not None
-    ]
-    first = shown[0].metric if shown else ""
+    """Return the first effect of each part without its interval, all of one metric."""
+    shown: dict[str | None, ContrastVerdict] = {}
+    for contrast in design.contrasts:
+        if (
+            contrast.part in {part.name for part in parts}
+            and contrast.effect is not None
+        ):
+            shown.setdefault(contrast.part, contrast)
+    metrics = {contrast.metric for contrast in shown.values()}
+    if len(metrics) != 1:
+        return ""
     texts = (
         f"{contrast.name} {estimate_text(contrast, interval=False)}"
-        for contrast in shown
-        if contrast.metric == first
+        for contrast in shown.values()
     )
-    return with_minus(f"{metric_words(first)}, {'; '.join(texts)}") if shown else ""
+    return with_minus(f"{metric_words(*metrics)}, {'; '.join(texts)}")
 
 
 def subtitle(design: DesignVerdict, verdict: Verdict) -> str:

@@ -5,6 +5,8 @@ Errors and accuracies are in per cent, and their changes in points (percentage p
 
 from typing import Literal, NamedTuple
 
+from normbench.verdicts.wording import CHANGES, SHARES
+
 SPLITS = {
     "test": "test {}",
     "val": "validation {}",
@@ -30,8 +32,6 @@ PROBES = {
     "style_leakage/contrast": "R² of the input's contrast from the output",
     "style_leakage/hue": "R² of the input's hue from the output",
 }
-SHARES = ("error", "accuracy")
-CHANGES = ("error_increase", "error_change")
 LOWER, HIGHER = ("error", "loss", "batch_loss", "content", "style"), ("accuracy",)
 """Quantities of which lower, or higher, values are better."""
 
