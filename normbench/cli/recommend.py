@@ -18,6 +18,7 @@ from normbench.cli.options import (
     exit_codes,
 )
 from normbench.cli.tables import print_json, print_table, text_width
+from normbench.errors import RequestError
 
 if TYPE_CHECKING:
     from normbench.config.schema import RunRecord
@@ -87,6 +88,8 @@ def recommend(
     """
     with exit_codes():
         network = None
+        if model is None and (model_options or input):
+            raise RequestError("--model-options and --input need --model FACTORY")
         if model is not None:
             from normbench.cli.model_recommendation import (
                 as_plain,
@@ -144,7 +147,7 @@ def _print(
 
 def _kinds(task: str | None) -> "list[TaskKind]":
     """Return the tasks to print. Raises RequestError for an unknown task."""
-    from normbench.errors import RequestError, did_you_mean
+    from normbench.errors import did_you_mean
     from normbench.verdicts.conditions import TASKS
 
     kinds = [kind for kind in TASKS if task in {None, kind}]
@@ -196,7 +199,6 @@ def _records(results: Path) -> "list[RunRecord]":
 
     Raises RequestError if another folder than the default one does not exist.
     """
-    from normbench.errors import RequestError
     from normbench.records import store
 
     if not results.is_dir():

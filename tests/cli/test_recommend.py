@@ -44,6 +44,7 @@ def as_json(*arguments: str) -> list[dict[str, Any]]:
         (["--results", "absent"], "--results absent is not a folder"),
         (["--claims", "absent"], "'--claims': absent is not a folder"),
         (["--task", "audio"], "--task audio is unknown; known: images, style, text"),
+        (["--input", "8,3,8,8"], "--model-options and --input need --model"),
         (["--batch-size", "0"], "'--batch-size': Input should be greater"),
         (["--samples-per-statistic", "-1"], "should be greater than or equal to 1"),
         (
