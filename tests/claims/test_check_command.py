@@ -27,7 +27,7 @@ def real(**changes: Any) -> Plain:
     plain = copy.deepcopy(TINY)
     plain["outcomes"]["digits"] |= {
         "common": "task=cnn data.size=14 task.stem_stride=2 task.width=8 "
-        "budget.max_steps=10",
+        "budget.max_steps=10 evaluation.train_samples=100",
         "arms": {"a": "norm=batch", "b": "norm=affine"},
         "cells": ["a@2", "b@32"],
         "extend": 0,

@@ -14,6 +14,7 @@ from normbench.sweeps.manifest import folders, read_manifest
 from normbench.verdicts.ranking import Ranking
 
 STEPS = ["budget.max_steps=40", "evaluations=1", "checkpoint.every=5"]
+STEPS += ["evaluation.train_samples=100"]
 RACE = ["compare", *SMALL["cnn"], *STEPS, "--gate", "0.99", "--seeds", "6,8"]
 RACE += ["--arm", "norm=batch", "--arm", "norm=group", "--arm", "norm=none"]
 

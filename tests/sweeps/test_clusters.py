@@ -32,6 +32,7 @@ def test_a_process_is_killed_and_the_next_one_gets_sigterm(
     wait_until(lambda: len(sweep.begun()[first]) == 2, "the run is started once more")
     sweep.wait_for_rows(first, 8)
     os.kill(sweep.begun()[first][-1].pid, signal.SIGTERM)
+    sweep.hurry()
     sweep.end(process)
     (first_step, after_kill, after_stop), *others = sweep.steps()
     assert first_step == 1

@@ -137,6 +137,7 @@ def test_sigterm_to_a_worker_moves_its_run_to_another(tmp_path: Path) -> None:
     process = sweep.start(slow=0.3)
     sweep.wait_for_rows(first, 7)
     os.kill(sweep.begun()[first][0].pid, signal.SIGTERM)
+    sweep.hurry()
     output = sweep.end(process)
     assert "exit code 143" in output
     assert sweep.steps()[0][1] > 7
@@ -242,6 +243,7 @@ def test_a_death_that_is_noticed_after_the_timeout_is_a_death(
     os.kill(process.pid, signal.SIGSTOP)
     os.kill(sweep.begun()[key][0].pid, signal.SIGKILL)
     time.sleep(15)
+    sweep.hurry()
     os.kill(process.pid, signal.SIGCONT)
     output = sweep.end(process, code=None)
     assert "was killed by SIGKILL; the run is tried once more" in output

@@ -88,7 +88,7 @@ def test_arms_are_a_union_of_grids_and_win_over_what_they_share() -> None:
     ]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data())
 def test_values_are_laid_on_as_hydra_does(data: st.DataObject) -> None:
     cell = [
