@@ -133,12 +133,9 @@ def _print_aligned(
 def _blocks(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> str:
     """Return a block for each row: its first cell, then a line for each other cell."""
     first_column, *other_columns = columns
-    key_width = max(map(len, other_columns), default=0)
     lines = [title] if title else []
     for first_cell, *other_cells in cells:
         lines += ["", f"{first_column} {first_cell}"]
-        lines += [
-            f"  {column:<{key_width}}  {cell}".rstrip()
-            for column, cell in zip(other_columns, other_cells, strict=True)
-        ]
+        values = dict(zip(other_columns, other_cells, strict=True))
+        lines += two_columns(values, maximum=output_width())
     return "\n".join(lines)

@@ -8,7 +8,10 @@ from normbench.system import untrusted
 from normbench.verdicts.remarks import with_remarks
 from normbench.verdicts.verdict import Verdict
 
-_REMARK_FIELDS: Any = {"parts": {"__all__": {"finding", "withdrawn"}}}
+_REMARK_FIELDS: Any = {
+    "summary": True,
+    "parts": {"__all__": {"finding", "withdrawn"}},
+}
 _NOT_JUDGED: Any = {
     **dict.fromkeys(("started", "command", "environment", "caveats"), True),
     "registered": True,

@@ -91,6 +91,7 @@ def test_compare_ends_with_its_answer_and_saves_it(
     unsaved = invoke("compare", *arms, "--results", "file")
     assert "warning: the answer is not saved: file/" in unsaved.stderr
     assert "GroupNorm with 4 groups is better" in unsaved.stdout
+    (tmp_path / "none").mkdir()
     reported = invoke("report", "--claims", "none")
     assert reported.returncode == 0, reported.stderr
     html = (tmp_path / "report.html").read_text()

@@ -194,6 +194,7 @@ WRONG = {
 }
 
 
+@pytest.mark.usefixtures("no_package_verdicts")
 def test_what_cannot_be_drawn_is_an_error_and_leaves_nothing(
     plot: Plot, runs: Path
 ) -> None:

@@ -151,7 +151,10 @@ BAD: list[tuple[list[str], list[str]]] = [
     (["lr=fast"], ["lr", "'fast'", "number"]),
     (["lr_rule=cubic"], ["lr_rule", "'cubic'", "'linear'"]),
     (["norm=group", "norm.num_groups=four"], ["norm.num_groups", "'four'"]),
-    (["norm=group", "norm.num_groups=0"], ["norm.num_groups", "greater than 0"]),
+    (
+        ["norm=group", "norm.num_groups=0"],
+        ["norm.num_groups=0", "a positive integer or auto"],
+    ),
     (["norm=group", "+norm.momentum=1"], ["norm.momentum", "norm=group"]),
     (["+extra=1"], ["extra", "not a key"]),
     (["norm_batch=5"], ["norm_batch=5", "32", "1, 2, 4, 8, 16, 32"]),

@@ -257,7 +257,7 @@ def test_a_module_that_a_worker_lacks_ends_the_sweep(
 
     cluster = InProcess(plan, tmp_path, bare)
     cluster.cancel = lambda task: None  # type: ignore[method-assign]
-    with pytest.raises(RequestError, match="a worker cannot start: --module no_such"):
+    with pytest.raises(RequestError, match="a worker cannot start: the module no_such"):
         cluster.follow()
 
 

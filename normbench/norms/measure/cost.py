@@ -18,7 +18,7 @@ from torch.utils.benchmark import Timer
 
 from normbench.errors import Incompatible, RequestError, did_you_mean
 from normbench.norms import REGISTRY, Ghost, make
-from normbench.norms.groups import channels_per_group
+from normbench.norms.groups import NUM_GROUPS, channels_per_group
 
 SHAPES = {
     "image": (32, 16, 28, 28),
@@ -140,7 +140,8 @@ def reference(
     timm is installed.
     """
     channels, tokens = size[1], len(size) == 3
-    groups = channels // (channels_per_group(options, channels) or channels)
+    grouping = {"num_groups": NUM_GROUPS, **options}
+    groups = channels // (channels_per_group(grouping, channels) or channels)
     match name:
         case "batch" | "batch_masked" if tokens:
             flat = _FlatBatchNorm(channels)
