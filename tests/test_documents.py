@@ -123,8 +123,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "results" / "claims", folder / "results" / "claims")
     write_missing_verdicts(folder / "results" / "claims")
     styles = {"style": [*SMALL["style"], "data.styles=[brick,grass]"]}
+    one_step = ["budget=smoke", "budget.max_steps=1", "tracker=none"]
     for small in (SMALL | styles).values():
-        config = compose([*small, "budget=smoke", "budget.max_steps=1", "tracker=none"])
+        config = compose([*small, *one_step, "evaluation.at_end=[val]"])
         run_one(config, Results(folder / "results" / "runs"))
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     with pytest.MonkeyPatch.context() as patch:
