@@ -75,7 +75,10 @@ def _margin_on_one_side(contrast: ContrastVerdict, *, higher: bool) -> str:
     if which == "%":
         share = abs(exp(margin if higher else -margin) - 1)
         return f"{100 * share:.3g} %"
-    return f"{100 * margin:.3g} points" if which == "points" else f"{margin:.3g}"
+    if which == "points":
+        points = f"{100 * margin:.3g}"
+        return f"{points} point" if points == "1" else f"{points} points"
+    return f"{margin:.3g}"
 
 
 def estimate_text(contrast: ContrastVerdict, *, interval: bool) -> str:
