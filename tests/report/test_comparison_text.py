@@ -29,14 +29,14 @@ ANSWERS = {
         10,
     ),
     "above 0, a trifle": (
-        "BatchNorm is better, but by less than the margin of 1 points: 15.35 % against "
+        "BatchNorm is better, but by less than the margin of 1 point: 15.35 % against "
         "15.75 % test error, 0.40 points [0.32, 0.48], 8 seeds, tuned rates.",
         11,
     ),
     "nothing, precisely": (
         "No relevant difference between BatchNorm and GroupNorm with 4 groups: 15.35 % "
         "against 15.37 % test error, 0.02 points [-0.05, 0.09], 8 seeds, tuned rates; "
-        "margin 1 points.",
+        "margin 1 point.",
         11,
     ),
     "above 0, around the margin": (

@@ -25,7 +25,7 @@ def test_the_last_lines_name_the_winner_with_its_numbers() -> None:
     text = ranking_text(a_ranking(BEST, EQUAL, WORSE))
     assert " ".join(text.split()).endswith(
         "norm=batch is the best of 3 arms: 5.00 % [4.00, 6.00] test error, 12 seeds. "
-        "As good within the margin of 1 points: norm=group. "
+        "As good within the margin of 1 point: norm=group. "
         f"{LONG} is worse by 20.00 points [19.00, 21.00]."
     )
 
