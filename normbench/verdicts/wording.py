@@ -71,14 +71,19 @@ def margin_text(contrast: ContrastVerdict) -> str:
 
 
 def _margin_on_one_side(contrast: ContrastVerdict, *, higher: bool) -> str:
-    margin, which = contrast.margin, unit(contrast.scale, contrast.metric)
-    if which == "%":
+    margin = contrast.margin
+    if unit(contrast.scale, contrast.metric) == "%":
         share = abs(exp(margin if higher else -margin) - 1)
         return f"{100 * share:.3g} %"
-    if which == "points":
-        points = f"{100 * margin:.3g}"
-        return f"{points} point" if points == "1" else f"{points} points"
-    return f"{margin:.3g}"
+    return difference_margin_text(margin, contrast.scale, contrast.metric)
+
+
+def difference_margin_text(margin: float, scale: Scale, metric: str) -> str:
+    """Return the margin of a difference, such as "0.5 points" or "1 point"."""
+    if unit(scale, metric) != "points":
+        return f"{margin:.3g}"
+    points = f"{100 * margin:.3g}"
+    return f"{points} point" if points == "1" else f"{points} points"
 
 
 def estimate_text(contrast: ContrastVerdict, *, interval: bool) -> str:

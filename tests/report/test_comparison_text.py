@@ -42,7 +42,7 @@ ANSWERS = {
     "above 0, around the margin": (
         "BatchNorm is better: 15.35 % against 16.35 % test error, 1.00 points [0.67, "
         "1.33], 8 seeds, tuned rates. It is open whether by more than the margin of 1 "
-        "points.",
+        "point.",
         0,
     ),
 }

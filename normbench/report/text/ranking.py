@@ -5,7 +5,11 @@ from collections.abc import Iterator
 from normbench.report import words
 from normbench.report.text.paragraph import paragraph
 from normbench.verdicts.ranking import Place, RankedArm, Ranking, Spent, TunedArm
-from normbench.verdicts.wording import difference_text, mean_text, unit
+from normbench.verdicts.wording import (
+    difference_margin_text,
+    difference_text,
+    mean_text,
+)
 
 PLACES: dict[Place, str] = {
     "best": "best",
@@ -128,9 +132,8 @@ def ranking_answer(ranking: Ranking) -> str:
     count = len(ranking.arms)
     text = f"{best.arm} is the best of {count} arms: {numbers}, {best.n} seeds."
     if equal := ", ".join(arm.arm for arm in others if arm.place == "equal"):
-        which = unit("difference", ranking.metric)
-        margin = 100 * ranking.margin if which else ranking.margin
-        text += f" As good within the margin of {margin:g}{f' {which}' * bool(which)}:"
+        margin = difference_margin_text(ranking.margin, "difference", ranking.metric)
+        text += f" As good within the margin of {margin}:"
         text += f" {equal}."
     if pair := next((a.from_best for a in others if a.place == "worse"), None):
         (arm,) = (a.arm for a in others if a.from_best is pair)
