@@ -5,6 +5,7 @@ The tests run the commands in this process. `STOPS` has a line for each command.
 
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -309,6 +310,19 @@ def test_commands_of_stops_and_languages_of_blocks_exist() -> None:
     assert len(arguments_of("train")) >= 4
     for command in ("config", "sweep", "results", "show", "claim", "compare"):
         assert arguments_of(command), command
+
+
+def test_the_tutorials_show_what_their_commands_print() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "write_outputs"))
+    for page in script["PAGES"]:
+        text = page.read_text(encoding="utf-8")
+        shown = list(script["PAIR"].finditer(text))
+        for match in shown:
+            assert match[0].count("\n") > 5, f"{page}: run scripts/write_outputs"
+        assert "```text\n```" not in text, f"{page}: run scripts/write_outputs"
+    commands_of = script["commands"]
+    english, korean = (ROOT / "docs" / f"{each}tutorial.md" for each in ("", "ko/"))
+    assert list(commands_of(english)) == list(commands_of(korean))
 
 
 def test_blocks_of_python_run() -> None:
