@@ -23,7 +23,7 @@ from normbench.sweeps.round import Rounds
 from normbench.verdicts.comparisons import FILE, Comparison, write_comparison
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compared:
     """The answer of `compare`; a notebook shows its table and its sentences."""
 
@@ -36,7 +36,7 @@ class Compared:
     files: list[Path]
     """The saved comparison and its figures."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         notes = [f"note: {note}" for note in self.notes]
         return "\n".join([*notes, self.table.to_string(index=False), *self.answers])
 

@@ -13,7 +13,7 @@ from normbench.report.figures.panel import Panel, panels_text
 from normbench.tasks.base import REGISTRY as TASKS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Footprints:
     """The measurements of some norms; a notebook shows them as a picture."""
 
@@ -28,14 +28,14 @@ class Footprints:
         """
         return cubes.draw(self.panels, Path(folder))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return panels_text(self.panels, 80)
 
-    def _repr_png_(self) -> bytes:
+    def _repr_svg_(self) -> str:
         """Return the picture; Jupyter calls this method."""
         with tempfile.TemporaryDirectory() as folder:
-            _, png = self.draw(folder)
-            return png.read_bytes()
+            svg, _ = self.draw(folder)
+            return svg.read_text(encoding="utf-8")
 
 
 def footprint(

@@ -1,5 +1,6 @@
 """Examine the norms of any network: a table of its layers, and what is wrong."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
@@ -50,6 +51,17 @@ class Report:
     def ok(self) -> bool:
         """Whether there is no finding of the level "error"."""
         return all(finding.level != "error" for finding in self.findings)
+
+    def __str__(self) -> str:
+        """The network, its norms by type, and each finding that is not ok."""
+        counts = Counter(row.type for row in self.layers)
+        norms = ", ".join(f"{count} {name}" for name, count in counts.items())
+        lines = [f"{self.model}: {norms or 'no norm layers'}"]
+        for each in self.findings:
+            if each.level != "ok":
+                advice = f"; {each.do}" if each.do else ""
+                lines.append(f"{each.level}: {each.what}: {each.why}{advice}")
+        return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as data for JSON."""

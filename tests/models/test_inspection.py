@@ -328,3 +328,15 @@ class Shrinking(nn.Module):
 
 def test_all_calls_of_a_shared_norm_count() -> None:
     assert findings(Shrinking(), IMAGES)["single values"].level == "error"
+
+
+def test_a_report_in_words_has_the_norms_and_what_is_wrong() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    first, *findings = str(
+        normbench.inspect(network, torch.zeros(2, 3, 8, 8))
+    ).splitlines()
+    assert first == "Sequential: 1 BatchNorm2d"
+    assert any(line.startswith("warning: ") for line in findings), findings
+    assert str(normbench.inspect(nn.Linear(2, 2), torch.zeros(1, 2))).startswith(
+        "Linear: no norm layers"
+    )
