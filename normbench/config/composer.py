@@ -71,7 +71,7 @@ class Composer:
         """
         choosing = [o for o in overrides if self._chooses_a_file(o)]
         values = [o for o in overrides if not self._chooses_a_file(o)]
-        key = tuple(str(override.input_line) for override in choosing)
+        key = _key(choosing)
         if key not in self._compositions:
             self._compositions[key] = self._compose(choosing)
         composition = self._compositions[key]
@@ -143,6 +143,15 @@ class Composer:
         parent = built_in.get(str(section.get("name")))
         inherited_rate = yaml_value(parent).get("lr") if parent else None
         return section.get("lr") not in (None, inherited_rate)
+
+
+def _key(choosing: Sequence[Override]) -> tuple[str, ...]:
+    """Return the lines of `choosing`, sorted if their order has no effect."""
+    lines = tuple(str(override.input_line) for override in choosing)
+    different = len({o.get_key_element() for o in choosing}) == len({*lines})
+    if different and all(o.type is OverrideType.CHANGE for o in choosing):
+        return tuple(sorted({*lines}))
+    return lines
 
 
 def _line(override: Override) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from normbench.claims.theorems.networks import with_norm
 from normbench.config.composition import compose
 from normbench.errors import Incompatible
 from normbench.norms import names
@@ -70,7 +71,8 @@ def train_on_meta(
     task: str, name: str, wrap: Callable[[nn.Module], nn.Module] = lambda model: model
 ) -> None:
     """Train two steps on the meta device; fail if a step would wait."""
-    config = compose([*SMALL[task], f"norm={name}", "batch_size=4", "norm_batch=2"])
+    plain = compose([*SMALL[task], "batch_size=4", "norm_batch=2"])
+    config = with_norm(plain, name)
     on_cpu, on_device = task_on_both(task)
     try:
         network.check(config, on_cpu)
@@ -110,7 +112,9 @@ def train_on_meta(
 
 @pytest.mark.parametrize("task", SMALL)
 def test_no_step_waits_for_the_device(task: str) -> None:
-    for name in names():
+    # Norms get nothing here that they do not get in style transfer.
+    like_style = task in {"cnn", "module"}
+    for name in ("batch", "group") if like_style else names():
         train_on_meta(task, name)
 
 
