@@ -69,7 +69,4 @@ def _two_cells(
 
     if arm_of(first) == arm_of(second):
         return level(first), level(second)
-    names = arms[arm_of(first)], arms[arm_of(second)]
-    if level_of(first) == level_of(second):
-        return names
-    return names[0], names[1]
+    return arms[arm_of(first)], arms[arm_of(second)]
