@@ -20,6 +20,37 @@ function unfoldForPrint() {
   });
 }
 
+// A button that opens or closes the details of all claims.
+function openAll() {
+  const all = document.getElementById("open-all");
+  const claims = [...document.querySelectorAll("#claims details.more")];
+  all.hidden = !claims.length;
+  all.addEventListener("click", () => {
+    const open = claims.some((details) => !details.open);
+    for (const details of claims) details.open = open;
+    all.textContent = open ? "Close all details" : "Open all details";
+  });
+}
+
+// Open the details of the claim that a link names, or all details around its target.
+function openTargets() {
+  const open = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    const own = target.matches(".claim") ? target.querySelector("details.more") : null;
+    for (let node = own ?? target; node; node = node.parentElement) {
+      if (node.matches("details")) node.open = true;
+    }
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", open);
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.('a[href^="#"]');
+    if (link?.hash === location.hash) open(); // no hashchange if the hash is the same
+  });
+  open();
+}
+
 // Make the slider choose one of the outputs that are listed below it.
 function slideOverOutputs(content, colourOf) {
   const viewer = content.querySelector(".viewer");
@@ -42,6 +73,7 @@ function slideOverOutputs(content, colourOf) {
 async function start() {
   chooseColours();
   unfoldForPrint();
+  openAll();
   const place = document.getElementById("explorer");
   const data = document.getElementById("data").textContent;
   let runs = null;
@@ -56,6 +88,7 @@ async function start() {
     for (const content of document.querySelectorAll(".content")) {
       slideOverOutputs(content, (norm) => runs?.colour(norm) ?? "transparent");
     }
+    openTargets(); // last, because the explorer changes the height of the page
   }
 }
 
