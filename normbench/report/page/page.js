@@ -20,6 +20,18 @@ function unfoldForPrint() {
   });
 }
 
+// The contents are beside the page if there is room; else they fold, also after a choice.
+function foldContents() {
+  const contents = document.querySelector(".contents details");
+  const wide = matchMedia("(min-width: 1100px)");
+  const fit = () => (contents.open = wide.matches);
+  wide.addEventListener("change", fit);
+  contents.addEventListener("click", (event) => {
+    if (event.target.matches("a")) fit();
+  });
+  fit();
+}
+
 // A button that opens or closes the details of all claims.
 function openAll() {
   const all = document.getElementById("open-all");
@@ -74,6 +86,7 @@ async function start() {
   chooseColours();
   unfoldForPrint();
   openAll();
+  foldContents();
   const place = document.getElementById("explorer");
   const data = document.getElementById("data").textContent;
   let runs = null;
