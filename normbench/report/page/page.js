@@ -1,4 +1,4 @@
-// Starts the page: theme, printing, the sliders of the gallery, and the explorer.
+// Starts the page: theme, printing, folded parts, and the explorer.
 
 function chooseColours() {
   const choice = document.getElementById("theme");
@@ -63,25 +63,6 @@ function openTargets() {
   open();
 }
 
-// Make the slider choose one of the outputs that are listed below it.
-function slideOverOutputs(content, colourOf) {
-  const viewer = content.querySelector(".viewer");
-  const slider = viewer.querySelector("input");
-  const outputs = [...content.querySelectorAll("li[data-label]")];
-  const show = () => {
-    const { norm, label } = outputs[slider.value].dataset;
-    const picture = viewer.querySelector(".chosen");
-    picture.src = outputs[slider.value].querySelector("img").src;
-    picture.alt = `Output of ${label} for each crop`;
-    viewer.querySelector("output").textContent = label;
-    viewer.querySelector(".swatch").style.background = colourOf(norm);
-    slider.setAttribute("aria-valuetext", label);
-  };
-  slider.addEventListener("input", show);
-  viewer.hidden = false;
-  show();
-}
-
 async function start() {
   chooseColours();
   unfoldForPrint();
@@ -89,18 +70,14 @@ async function start() {
   foldContents();
   const place = document.getElementById("explorer");
   const data = document.getElementById("data").textContent;
-  let runs = null;
   try {
-    runs = await unpack(data);
+    const runs = await unpack(data);
     if (place) explorer(runs, place);
   } catch (error) {
     const message = `The runs cannot be unpacked (${error}). This needs a browser from 2024 or later.`;
     place?.replaceChildren(element("p", { className: "note" }, message));
     throw error; // prints the stack trace in the console
   } finally {
-    for (const content of document.querySelectorAll(".content")) {
-      slideOverOutputs(content, (norm) => runs?.colour(norm) ?? "transparent");
-    }
     openTargets(); // last, because the explorer changes the height of the page
   }
 }

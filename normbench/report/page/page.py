@@ -101,7 +101,7 @@ def render(
     points = max_points(material)
     while True:
         packed = pack(material, colours, points)
-        html = _html(material, figures, packed, pictures)
+        html = _html(material, figures, colours, packed, pictures)
         if len(html.encode()) <= MAX_BYTES:
             return Page(html, packed, pictures)
         if points == 0:
@@ -115,6 +115,7 @@ def render(
 def _html(
     material: Material,
     figures: Mapping[str, Mapping[str, str]],
+    colours: Mapping[str, str],
     packed: Packed,
     pictures: Gallery,
 ) -> str:
@@ -160,6 +161,7 @@ def _html(
             for claim, by_name in figures.items()
         },
         symbols=SYMBOLS,
+        colours=colours,
         cubes=[cube(panel) for panel in panels],
         legend={COLOURS[kind]: text for kind, text in legend(panels).items()},
         material=material,
