@@ -98,7 +98,7 @@ def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
         "values": value_lists,
         "curves": curves,
         "colours": colours,
-        # For `normbench results --by` and the explorer to agree: see `summary` in runs.js.
+        # With these, runs.js has the means of `normbench results --by`.
         "max_metric": MAX_METRIC,
         "half_widths": [
             round(stats.half_width(1.0, n), DIGITS) for n in range(2, MAX_SEEDS + 1)

@@ -40,8 +40,9 @@ function explorer(runs, place) {
 
 // A reader without runs can ask for those of the verdicts.
 function offerOthers(runs, place, show) {
-  const text = "You have no runs yet: `normbench train` makes one.".replaceAll("`", "");
-  place.replaceChildren(none(text), controls(button(`Show the ${count(runs.size)} runs of verdicts`, show)));
+  const message = none("You have no runs yet: ");
+  message.append(element("code", {}, "normbench train"), " makes one.");
+  place.replaceChildren(message, controls(button(`Show the ${count(runs.size)} runs of verdicts`, show)));
 }
 
 // Show the reader's runs, or all runs, with the columns and the metric that suit them.
@@ -54,10 +55,15 @@ function chooseSource({ runs, state }, mine) {
     page: 0,
     // At most three primary metrics are columns from the start.
     columns: [...columns, ...metrics.slice(0, 3)],
-    by: padded(DEFAULT_CELL_KEYS.filter((key) => runs.varies(key, among))),
+    by: padded(DEFAULT_CELL_KEYS.filter((key) => runs.varies(key, among) && !repeats(runs, key, among))),
     metric: metrics[0] ?? [...runs.metrics.keys()][0] ?? "",
   });
   for (const chosen of Object.values(state.chosen)) chosen.clear();
+}
+
+// Whether a key has the same value as batch_size in all runs, as norm_batch often has.
+function repeats(runs, key, among) {
+  return key === "norm_batch" && among.every((run) => runs.value(run, key) === runs.value(run, "batch_size"));
 }
 
 // The primary metrics of some runs, the most frequent first.

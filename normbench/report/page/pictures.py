@@ -3,7 +3,7 @@
 A style run writes one picture file, whose tiles are squares. Its upper half has the
 content crops, then the styles. Its lower half has the output below each crop, and blank
 tiles below the styles. Runs with equal upper halves belong together. The gallery shows
-a few of the crops: each is a row with the content, its style, and the output of each run.
+a few crops. Each is a row with the content, its style, and the output of each run.
 """
 
 import base64
@@ -27,7 +27,7 @@ PICTURE = "stylised.png"
 MAX_PICTURES = 40
 """Limit of runs in a page."""
 MAX_CHARACTERS = 3 * 2**19
-"""Limit for the pictures of a page, as text; the crops with 64 pixels need 2 KiB each."""
+"""Limit for the pictures of a page, as text; crops with 64 pixels need 2 KiB each."""
 MAX_ROWS = 3
 """Crops in the gallery, for each group of runs."""
 MAX_SIDE = 256
@@ -155,7 +155,9 @@ def _joined(contents: Iterable[Content]) -> list[Content]:
         rounds = zip_longest(*(content.rows for content in group))
         rows = [row for each_round in rounds for row in each_round if row is not None]
         joined.append(
-            replace(group[0], rows=rows[:MAX_ROWS], photographs=min(len(group), MAX_ROWS))
+            replace(
+                group[0], rows=rows[:MAX_ROWS], photographs=min(len(group), MAX_ROWS)
+            )
         )
     return joined
 
