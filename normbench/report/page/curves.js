@@ -78,7 +78,7 @@ function curveNotes({ runs, state }, groups, drawn) {
   const chosen = state.chosen[state.view].size;
   const notes = [];
   if (!chosen) notes.push(`These are all runs of the table. Choose ${state.view} in the table to draw only those.`);
-  const mixed = mixedKeys(runs, groups, ["norm", ...(state.view === "cells" && chosen ? cellKeys(state) : [])]);
+  const mixed = mixedKeys(runs, groups, state.view === "cells" && chosen ? cellKeys(state) : ["task", "norm"]);
   if (mixed.length) notes.push(`Some lines have runs that differ in ${mixed.join(", ")}: filter the runs, or choose cells.`);
   const missing = groups.length - drawn.length;
   if (missing) notes.push(`${missing} of the ${groups.length} lines have no such curve.`);
@@ -88,15 +88,18 @@ function curveNotes({ runs, state }, groups, drawn) {
   return notes.map(small);
 }
 
-// The groups of runs that are lines: the chosen cells, or all other runs by norm.
+// The groups of runs that are lines: the chosen cells, or other runs by task and norm.
 function curveGroups(context) {
   const { runs, state } = context;
   if (state.view === "cells" && state.chosen.cells.size) return chosenCells(context);
   const members = state.chosen[state.view].size ? [...state.chosen.runs] : shownRuns(context);
-  const byNorm = Map.groupBy(members, (run) => runs.value(run, "norm"));
-  return [...byNorm.keys()]
-    .sort(compareValues)
-    .map((norm) => ({ runs: byNorm.get(norm), label: asText(norm), colour: runs.colour(norm) }));
+  const by = ["task", "norm"].filter((key) => key === "norm" || runs.varies(key, members));
+  const groups = inOrder(cellsOf(runs, members, by, state.metric), (group) => group.id, false);
+  return groups.map((group) => ({
+    runs: group.runs,
+    label: cellName(by, group),
+    colour: cellColour(runs, by, group),
+  }));
 }
 
 // A thin line for each run, without an entry in the legend.

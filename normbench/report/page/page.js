@@ -53,7 +53,7 @@ function openTargets() {
     for (let node = own ?? target; node; node = node.parentElement) {
       if (node.matches("details")) node.open = true;
     }
-    target.scrollIntoView();
+    target.scrollIntoView({ behavior: "instant" });
   };
   addEventListener("hashchange", open);
   document.addEventListener("click", (event) => {

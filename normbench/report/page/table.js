@@ -245,11 +245,12 @@ function mixtureNote(runs, cells, by) {
   return [element("p", { className: "note" }, note)];
 }
 
-// The keys of an experiment, other than `by`, in which the runs of a group differ.
+// The keys of an experiment, other than `by`, in which the runs of a group differ. The
+// options of different tasks, norms and so on are not named beside their key.
 function mixedKeys(runs, groups, by) {
-  return runs.experiment.filter(
-    (key) => !by.includes(key) && groups.some((group) => runs.varies(key, group.runs)),
-  );
+  const differ = (key) => groups.some((group) => runs.varies(key, group.runs));
+  const mixed = runs.experiment.filter((key) => !by.includes(key) && differ(key));
+  return mixed.filter((key) => !key.includes(".") || !mixed.includes(key.split(".")[0]));
 }
 
 // The least and the greatest end of the intervals of all cells.
