@@ -96,6 +96,10 @@ def show_cells(page: Page) -> None:
     page.get_by_text("Cells: means of runs").click()
 
 
+def show_runs(page: Page) -> None:
+    page.locator("#explorer .tabs").get_by_text("Runs", exact=True).click()
+
+
 def slider(page: Page, name: str) -> Locator:
     """The chart whose name matches a regular expression."""
     return page.get_by_role("slider", name=re.compile(name))

@@ -9,7 +9,7 @@ const MAX_VALUE_ROWS = 200;
 
 // Draw `lines`: {label, colour, dash, points: [[x, y, low?, high?], ...]}, with y null
 // if it is not finite. Options: title, xLabel, yLabel, width (of the page in pixels),
-// logX, logY.
+// logX, logY. A line that is `quiet` is thin, and is neither in the legend nor in the readout.
 function lineChart(lines, options) {
   const scales = scalesOf(lines, options);
   if (!scales) {
@@ -44,12 +44,18 @@ function scalesOf(lines, { width, logX, logY }) {
   const chartWidth = Math.min(MAX_CHART_WIDTH, width); // so text keeps its size on a phone
   const usable = (y) => y !== null && y !== undefined && (!logY || y > 0);
   const points = lines.flatMap((line) => line.points);
+  const loud = lines.filter((line) => !line.quiet).flatMap((line) => line.points);
   if (!points.some(([, y]) => usable(y))) return null;
-  const xs = points.map(([x]) => x); // also of values that are not finite, for the readout
+  const xs = points.map(([x]) => x);
   const ys = points.flatMap(([, ...values]) => values).filter(usable);
   const x = axis(xs, logX, CHART.left, chartWidth - CHART.right);
   const y = axis(ys, logY, CHART.height - CHART.bottom, CHART.top);
-  return { x, y, usable, width: chartWidth, xs: [...new Set(xs)].sort((a, b) => a - b) };
+  return { x, y, usable, width: chartWidth, xs: stepsOf(loud) };
+}
+
+// The distinct x values, sorted, also of values that are not finite: for the readout.
+function stepsOf(points) {
+  return [...new Set(points.map(([x]) => x))].sort((a, b) => a - b);
 }
 
 // Return `place`, a function from values to pixels, and `ticks`.
@@ -112,7 +118,7 @@ function gridOf({ x, y, width }, { xLabel, yLabel }) {
   ];
 }
 
-function linePath({ points, colour, dash }, { x, y, usable }) {
+function linePath({ points, colour, dash, quiet }, { x, y, usable }) {
   let pen = "M";
   let d = "";
   for (const [xValue, yValue] of points) {
@@ -123,12 +129,12 @@ function linePath({ points, colour, dash }, { x, y, usable }) {
       pen = "M"; // leaves a gap at a value that is not finite
     }
   }
-  return svg("path", { class: "line", stroke: colour, "stroke-dasharray": dash ?? "", d });
+  return svg("path", { class: quiet ? "line quiet" : "line", stroke: colour, "stroke-dasharray": dash ?? "", d });
 }
 
 // Mark the points of a short line; a line with a single point would be invisible.
-function pointMarks({ points, colour }, { x, y, usable }) {
-  if (points.length > MAX_MARKED_POINTS) return [];
+function pointMarks({ points, colour, quiet }, { x, y, usable }) {
+  if (quiet || points.length > MAX_MARKED_POINTS) return [];
   return points
     .filter(([, yValue]) => usable(yValue))
     .map(([xValue, yValue]) =>
@@ -157,7 +163,7 @@ function lineSample({ colour, dash }) {
 }
 
 function legendOf(lines) {
-  const items = lines.map((line) => element("li", {}, lineSample(line), line.label));
+  const items = lines.filter((line) => !line.quiet).map((line) => element("li", {}, lineSample(line), line.label));
   return element("ul", { className: "lines" }, ...items);
 }
 
@@ -216,6 +222,7 @@ function nearest(values, target) {
 function showAt(x, { lines, scales, options, cross, dots, readout }) {
   const pixel = scales.x.place(x);
   const present = lines
+    .filter((line) => !line.quiet)
     .map((line) => ({ line, point: line.points.find(([pointX]) => pointX === x) }))
     .filter(({ point }) => point);
   cross.setAttribute("d", `M${pixel} ${CHART.top}V${CHART.height - CHART.bottom}`);
@@ -266,7 +273,8 @@ function tableOf(lines, options) {
 }
 
 function valuesTable(lines, options) {
-  const points = lines.flatMap((line) => line.points.map((point) => [line.label, point]));
+  const inOrderOfLegend = [...lines].sort((a, b) => Boolean(a.quiet) - Boolean(b.quiet));
+  const points = inOrderOfLegend.flatMap((line) => line.points.map((point) => [line.label, point]));
   const heads = ["line", options.xLabel, options.yLabel].map((text) => element("th", { scope: "col" }, text));
   const rows = points.slice(0, MAX_VALUE_ROWS).map(([label, point]) =>
     element(

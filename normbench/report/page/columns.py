@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from normbench import stats
 from normbench.config.schema import RunConfig, is_hashed
 from normbench.errors import Unreadable
 from normbench.records import store
 from normbench.report.page.material import Material, facts
+from normbench.system.untrusted import MAX_METRIC
 
 DIGITS = 6
 CURVE_DIGITS = 4
@@ -25,6 +27,8 @@ MIN_POINTS = 10
 """The smallest limit for one curve, even if the total then exceeds TOTAL_POINTS."""
 TOTAL_POINTS = 250_000
 """Limit for the curves of one metric in all runs together."""
+MAX_SEEDS = 64
+"""Half widths of t intervals are in the page for up to this number of runs."""
 STEP = "step"
 NOT_METRICS = (STEP, "samples", "epoch")
 """The keys of a row of a history that are not metrics."""
@@ -57,7 +61,14 @@ def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
     """
     records = material.records
     claims = material.claims_of
-    rows = [facts(record, claims.get(record.run_id, ())) for record in records]
+    rows = [
+        facts(
+            record,
+            claims.get(record.run_id, ()),
+            mine=record.run_id in material.folders,
+        )
+        for record in records
+    ]
     curves: list[dict[str, list[int]]] = []
     step_lists: dict[tuple[int, ...], int] = {}
     value_lists: list[list[float | None]] = []
@@ -87,6 +98,11 @@ def pack(material: Material, colours: Mapping[str, str], points: int) -> Packed:
         "values": value_lists,
         "curves": curves,
         "colours": colours,
+        # With these, runs.js has the means of `normbench results --by`.
+        "max_metric": MAX_METRIC,
+        "half_widths": [
+            round(stats.half_width(1.0, n), DIGITS) for n in range(2, MAX_SEEDS + 1)
+        ],
     }
     text = json.dumps(plain, separators=(",", ":"), allow_nan=False)
     compressed = gzip.compress(text.encode(), mtime=0)

@@ -1,4 +1,6 @@
-// Charts of the explorer: a metric of cells over a key, and curves of chosen runs or cells.
+// Charts of the explorer: a metric of cells over a key, and curves of runs.
+
+const MAX_SINGLE_RUNS = 200;
 
 // A chart of the metric over the first key that has several values, all numbers. Cells
 // with equal values of the other keys are one line.
@@ -17,12 +19,12 @@ function cellChart({ runs, state, parts }, cells, by) {
     points: inOrder(members, (cell) => cell.values[xIndex], false).map((cell) => [
       cell.values[xIndex],
       cell.mean,
-      cell.min,
-      cell.max,
+      cell.low,
+      cell.high,
     ]),
   }));
   const chart = lineChart(dashed(lines), {
-    title: `${state.metric} by ${by[xIndex]}: mean of the runs that are ok, with a band from minimum to maximum`,
+    title: `${state.metric} by ${by[xIndex]}: mean of the runs that are ok, with its 95 % interval`,
     width: parts.table.clientWidth,
     xLabel: by[xIndex],
     yLabel: state.metric,
@@ -42,52 +44,73 @@ function dashed(lines) {
   });
 }
 
+// Draw a curve of the chosen cells or runs, or of all runs in the table: a line is the
+// mean of a group of runs.
 function drawCurves(context) {
   const { runs, state, parts } = context;
-  const ofRuns = state.view === "runs";
-  const groups = ofRuns ? chosenRuns(context) : chosenCells(context);
+  const groups = curveGroups(context);
   const names = runs.curveNames(groups.flatMap((group) => group.runs));
   if (!names.length) {
-    const hint = groups.length
-      ? "This page has no curves of the chosen runs."
-      : "Choose runs or cells in the table to draw their curves.";
-    parts.curves.replaceChildren(panel("Curves", none(hint)));
+    parts.curves.replaceChildren(panel("Curves", none("This page has no curves of these runs.")));
     return;
   }
   if (!names.includes(state.curve)) {
     state.curve = names.find((name) => /^train.*loss$/.test(name)) ?? names[0];
   }
-  const lines = groups
-    .map(({ runs: members, label, colour }) => {
-      const curves = members.map((run) => runs.curve(run, state.curve));
-      return { label, colour, points: ofRuns ? curves[0] : band(curves) };
-    })
+  const curvesOf = (group) => group.runs.map((run) => runs.curve(run, state.curve)).filter((curve) => curve.length);
+  const drawn = groups.map((group) => ({ ...group, curves: curvesOf(group) })).filter((group) => group.curves.length);
+  const means = drawn
+    .map(({ label, colour, curves }) => ({ label: `${label} (${numberOf(curves)})`, colour, points: band(runs, curves) }))
     .filter((line) => line.points.length);
-  const subject = ofRuns ? "runs" : "cells: mean, with a band from minimum to maximum";
-  const chart = lineChart(dashed(lines), {
-    title: `${state.curve} of the chosen ${subject}`,
+  const chart = lineChart([...(state.singleRuns ? singleRuns(drawn) : []), ...dashed(means)], {
+    title: `${state.curve}: mean of the runs with its 95 % interval`,
     width: parts.table.clientWidth,
     xLabel: "step",
     yLabel: state.curve,
     logY: state.logY,
   });
-  const missing = groups.length - lines.length;
-  const note = missing ? [small(`${missing} of the chosen ${ofRuns ? "runs" : "cells"} have no such curve.`)] : [];
-  parts.curves.replaceChildren(panel("Curves", curveControls(context, names), chart, ...note));
+  parts.curves.replaceChildren(
+    panel("Curves", curveControls(context, names), chart, ...curveNotes(context, groups, drawn)),
+  );
 }
 
-// The chosen runs as groups of one run. A label has the norm and what differs.
-function chosenRuns({ runs, state }) {
-  const chosen = [...state.chosen.runs];
-  const differing = DEFAULT_COLUMNS.filter(
-    (key) => key !== "claim" && new Set(chosen.map((run) => runs.value(run, key))).size > 1,
-  );
-  const keys = [...new Set(["norm", ...differing])];
-  return chosen.map((run) => {
-    const values = keys.map((key) => runs.value(run, key));
-    const label = `${cellName(keys, { values })} (${runs.value(run, "run_id").slice(0, 6)})`;
-    return { runs: [run], label, colour: runs.colour(runs.value(run, "norm")) };
-  });
+function curveNotes({ runs, state }, groups, drawn) {
+  const chosen = state.chosen[state.view].size;
+  const notes = [];
+  if (!chosen) notes.push(`These are all runs of the table. Choose ${state.view} in the table to draw only those.`);
+  const mixed = mixedKeys(runs, groups, state.view === "cells" && chosen ? cellKeys(state) : ["task", "norm"]);
+  if (mixed.length) notes.push(`Some lines have runs that differ in ${mixed.join(", ")}: filter the runs, or choose cells.`);
+  const missing = groups.length - drawn.length;
+  if (missing) notes.push(`${missing} of the ${groups.length} lines have no such curve.`);
+  if (state.singleRuns && drawn.flatMap((group) => group.curves).length > MAX_SINGLE_RUNS) {
+    notes.push(`Only the first ${MAX_SINGLE_RUNS} single runs are drawn.`);
+  }
+  return notes.map(small);
+}
+
+// The groups of runs that are lines: the chosen cells, or other runs by task and norm.
+function curveGroups(context) {
+  const { runs, state } = context;
+  if (state.view === "cells" && state.chosen.cells.size) return chosenCells(context);
+  const members = state.chosen[state.view].size ? [...state.chosen.runs] : shownRuns(context);
+  const by = ["task", "norm"].filter((key) => key === "norm" || runs.varies(key, members));
+  const groups = inOrder(cellsOf(runs, members, by, state.metric), (group) => group.id, false);
+  return groups.map((group) => ({
+    runs: group.runs,
+    label: cellName(by, group),
+    colour: cellColour(runs, by, group),
+  }));
+}
+
+// A thin line for each run, without an entry in the legend.
+function singleRuns(groups) {
+  return groups
+    .flatMap(({ curves, colour, label }) => curves.map((points) => ({ points, colour, label: `${label}, one run`, quiet: true })))
+    .slice(0, MAX_SINGLE_RUNS);
+}
+
+function numberOf(curves) {
+  return curves.length === 1 ? "1 run" : `${count(curves.length)} runs`;
 }
 
 // The chosen cells as groups of runs.
@@ -98,7 +121,7 @@ function chosenCells(context) {
     .filter((cell) => state.chosen.cells.has(cell.id))
     .map((cell) => ({
       runs: cell.runs,
-      label: `${cellName(by, cell)} (${cell.runs.length} runs)`,
+      label: cellName(by, cell),
       colour: cellColour(runs, by, cell),
     }));
 }
@@ -112,5 +135,9 @@ function curveControls({ state, update }, names) {
     state.logY = checked;
     update("curves");
   });
-  return controls(labelled("Curve", curve), inline(log, "logarithmic scale"));
+  const single = checkbox(state.singleRuns, (checked) => {
+    state.singleRuns = checked;
+    update("curves");
+  });
+  return controls(labelled("Curve", curve), inline(single, "single runs"), inline(log, "logarithmic scale"));
 }

@@ -9,7 +9,7 @@ function drawFilter(context) {
     const options = runs.distinct(key).slice(0, MAX_SUGGESTIONS);
     values.replaceChildren(...options.map((value) => element("option", { value: asText(value) })));
   };
-  const key = select(runs.keys, runs.varies("norm") ? "norm" : "status", suggestValues);
+  const key = select(runs.keys, runs.varies("norm", candidates(context)) ? "norm" : "status", suggestValues);
   suggestValues(key.value);
   const operator = select(OPERATORS, "=");
   const text = element("input", { type: "text", autocomplete: "off", size: 14 });
@@ -32,7 +32,8 @@ function drawFilter(context) {
     state.conditions.push({ key: key.value, operator: operator.value, text: text.value });
     filtersChanged(context);
   });
-  parts.filter.replaceChildren(form, chips(context), viewTabs(context));
+  const sources = element("div", { className: "controls" }, ...sourceTabs(context), viewTabs(context));
+  parts.filter.replaceChildren(sources, form, chips(context));
 }
 
 function filtersChanged(context) {
@@ -55,20 +56,35 @@ function chips(context) {
   return element("ul", { className: "chips", "aria-label": "Filters" }, ...items);
 }
 
-function viewTabs({ state, update }) {
-  const tab = (view, text) => {
-    const input = element("input", { type: "radio", name: "view", value: view, checked: state.view === view });
-    input.addEventListener("change", () => {
-      state.view = view;
-      update("table", "curves", "compare");
-    });
-    return element("label", {}, input, text);
+// The choice between the reader's runs and all runs, if there are others.
+function sourceTabs(context) {
+  const { runs, state } = context;
+  if (!runs.mine.length || runs.mine.length === runs.size) return [];
+  const change = (value) => {
+    chooseSource(context, value === "mine");
+    keepFocus(() => context.update());
   };
-  return element(
-    "fieldset",
-    { className: "tabs" },
-    element("legend", {}, "Rows of the table"),
-    tab("runs", "Runs"),
-    tab("cells", "Cells: means of runs"),
-  );
+  const options = { mine: `My runs (${count(runs.mine.length)})`, all: `Mine and those of verdicts (${count(runs.size)})` };
+  return [tabs("Source of the runs", "source", options, state.mine ? "mine" : "all", change)];
+}
+
+function viewTabs({ state, update }) {
+  const change = (view) => {
+    state.view = view;
+    state.page = 0;
+    update("table", "curves", "compare");
+  };
+  const options = { cells: "Cells: means of runs", runs: "Runs" };
+  return tabs("Rows of the table", "view", options, state.view, change);
+}
+
+// Radio buttons as tabs; `options` maps values to texts.
+function tabs(legend, name, options, current, onChange) {
+  const labels = Object.entries(options).map(([value, text]) => {
+    const input = element("input", { type: "radio", name, value, checked: value === current });
+    input.setAttribute("aria-label", text);
+    input.addEventListener("change", () => onChange(value));
+    return element("label", {}, input, text);
+  });
+  return element("fieldset", { className: "tabs" }, element("legend", {}, legend), ...labels);
 }

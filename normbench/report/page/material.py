@@ -123,11 +123,15 @@ def _entries(claims: Path, config_dir: Path | None) -> list[ClaimEntry]:
     return sorted(entries, key=lambda entry: entry.verdict is None)
 
 
-def facts(record: RunRecord, claims: Sequence[str]) -> dict[str, Any]:
-    """Return the facts of a run for the explorer: its config and how it ended."""
+def facts(record: RunRecord, claims: Sequence[str], *, mine: bool) -> dict[str, Any]:
+    """Return the facts of a run for the explorer: its config and how it ended.
+
+    `mine` says that the run has a folder in the results; other runs are from verdicts.
+    """
     return {
         "run_id": record.run_id,
         "status": record.status,
+        "source": "mine" if mine else "verdict",
         "claim": ", ".join(claims) or None,
         **query.flat(record.config),
         "primary_metric": record.primary_metric,

@@ -1,4 +1,4 @@
-// Starts the page: theme, printing, the sliders of the gallery, and the explorer.
+// Starts the page: theme, printing, folded parts, and the explorer.
 
 function chooseColours() {
   const choice = document.getElementById("theme");
@@ -20,42 +20,65 @@ function unfoldForPrint() {
   });
 }
 
-// Make the slider choose one of the outputs that are listed below it.
-function slideOverOutputs(content, colourOf) {
-  const viewer = content.querySelector(".viewer");
-  const slider = viewer.querySelector("input");
-  const outputs = [...content.querySelectorAll("li[data-label]")];
-  const show = () => {
-    const { norm, label } = outputs[slider.value].dataset;
-    const picture = viewer.querySelector(".chosen");
-    picture.src = outputs[slider.value].querySelector("img").src;
-    picture.alt = `Output of ${label} for each crop`;
-    viewer.querySelector("output").textContent = label;
-    viewer.querySelector(".swatch").style.background = colourOf(norm);
-    slider.setAttribute("aria-valuetext", label);
+// The contents are beside the page if there is room; else they fold, also after a choice.
+function foldContents() {
+  const contents = document.querySelector(".contents details");
+  const wide = matchMedia("(min-width: 1100px)");
+  const fit = () => (contents.open = wide.matches);
+  wide.addEventListener("change", fit);
+  contents.addEventListener("click", (event) => {
+    if (event.target.matches("a")) fit();
+  });
+  fit();
+}
+
+// A button that opens or closes the details of all claims.
+function openAll() {
+  const all = document.getElementById("open-all");
+  const claims = [...document.querySelectorAll("#claims details.more")];
+  all.hidden = !claims.length;
+  all.addEventListener("click", () => {
+    const open = claims.some((details) => !details.open);
+    for (const details of claims) details.open = open;
+    all.textContent = open ? "Close all details" : "Open all details";
+  });
+}
+
+// Open the details of the claim that a link names, or all details around its target.
+function openTargets() {
+  const open = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    const own = target.matches(".claim") ? target.querySelector("details.more") : null;
+    for (let node = own ?? target; node; node = node.parentElement) {
+      if (node.matches("details")) node.open = true;
+    }
+    target.scrollIntoView({ behavior: "instant" });
   };
-  slider.addEventListener("input", show);
-  viewer.hidden = false;
-  show();
+  addEventListener("hashchange", open);
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest?.('a[href^="#"]');
+    if (link?.hash === location.hash) open(); // no hashchange if the hash is the same
+  });
+  open();
 }
 
 async function start() {
   chooseColours();
   unfoldForPrint();
+  openAll();
+  foldContents();
   const place = document.getElementById("explorer");
   const data = document.getElementById("data").textContent;
-  let runs = null;
   try {
-    runs = await unpack(data);
+    const runs = await unpack(data);
     if (place) explorer(runs, place);
   } catch (error) {
     const message = `The runs cannot be unpacked (${error}). This needs a browser from 2024 or later.`;
     place?.replaceChildren(element("p", { className: "note" }, message));
     throw error; // prints the stack trace in the console
   } finally {
-    for (const content of document.querySelectorAll(".content")) {
-      slideOverOutputs(content, (norm) => runs?.colour(norm) ?? "transparent");
-    }
+    openTargets(); // last, because the explorer changes the height of the page
   }
 }
 

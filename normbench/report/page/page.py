@@ -23,12 +23,17 @@ from normbench.report import words
 from normbench.report.figures.cubes import COLOURS, cube, legend
 from normbench.report.figures.panel import MEASURED, read
 from normbench.report.page.columns import DIGITS, Packed, max_points, pack
-from normbench.report.page.material import Material, reason
+from normbench.report.page.material import ClaimEntry, Material, reason
 from normbench.report.page.pictures import QUALITY, Gallery, gallery
 from normbench.report.published import published_line
 from normbench.report.text.comparison import shown
 from normbench.verdicts.registration import Claim
-from normbench.verdicts.verdict import ContrastVerdict, Decision, Headline
+from normbench.verdicts.verdict import (
+    ContrastVerdict,
+    Decision,
+    DesignVerdict,
+    Headline,
+)
 from normbench.verdicts.wording import census_text, margin_text, rule_text
 
 FOLDER = Path(__file__).parent
@@ -96,7 +101,7 @@ def render(
     points = max_points(material)
     while True:
         packed = pack(material, colours, points)
-        html = _html(material, figures, packed, pictures)
+        html = _html(material, figures, colours, packed, pictures)
         if len(html.encode()) <= MAX_BYTES:
             return Page(html, packed, pictures)
         if points == 0:
@@ -110,6 +115,7 @@ def render(
 def _html(
     material: Material,
     figures: Mapping[str, Mapping[str, str]],
+    colours: Mapping[str, str],
     packed: Packed,
     pictures: Gallery,
 ) -> str:
@@ -132,6 +138,7 @@ def _html(
         "bar": bar,
         "words": words,
         "part_counts": part_counts,
+        "first_figure": first_figure,
         "shown": shown,
         "margin_text": margin_text,
         "rule_text": rule_text,
@@ -154,9 +161,12 @@ def _html(
             for claim, by_name in figures.items()
         },
         symbols=SYMBOLS,
+        colours=colours,
         cubes=[cube(panel) for panel in panels],
         legend={COLOURS[kind]: text for kind, text in legend(panels).items()},
         material=material,
+        judged=[entry for entry in material.claims if entry.verdict],
+        not_judged=[entry for entry in material.claims if not entry.verdict],
         packed=packed,
         gallery=pictures,
         failures=failures[:MAX_FAILURES],
@@ -188,6 +198,20 @@ def with_minus_signs(text: str) -> str:
 def anchor(text: str) -> str:
     """Return the id of the section of a claim, for links; it is valid for any name."""
     return "claim-" + "".join(c if c.isalnum() or c in "-_" else "_" for c in text)
+
+
+def first_figure(
+    entry: ClaimEntry, figures: Mapping[str, Mapping[str, str]]
+) -> DesignVerdict | None:
+    """Return the design whose figure stands beside the sentence of a claim.
+
+    It is the first outcome that has a figure in `figures`, by claim and name, or else
+    the first such mechanism; None if there is no figure.
+    """
+    drawn = figures.get(entry.name, {})
+    verdict = entry.verdict
+    designs = [*verdict.outcomes, *verdict.mechanisms] if verdict else []
+    return next((design for design in designs if design.name in drawn), None)
 
 
 def bar(contrast: ContrastVerdict, limit: float) -> Bar:

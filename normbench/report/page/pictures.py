@@ -2,13 +2,14 @@
 
 A style run writes one picture file, whose tiles are squares. Its upper half has the
 content crops, then the styles. Its lower half has the output below each crop, and blank
-tiles below the styles. Runs with equal upper halves belong together.
+tiles below the styles. Runs with equal upper halves belong together. The gallery shows
+a few crops. Each is a row with the content, its style, and the output of each run.
 """
 
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,19 @@ from PIL import Image
 from normbench.config.schema import RunConfig, RunRecord, is_hashed
 from normbench.errors import Damaged, Unreadable
 from normbench.records import query
+from normbench.report.page.columns import evenly_spaced
 from normbench.report.page.material import Material
 from normbench.system import untrusted
 
 PICTURE = "stylised.png"
 MAX_PICTURES = 40
-"""Limit for a page; a picture has about 15 KiB."""
+"""Limit of runs in a page."""
+MAX_CHARACTERS = 3 * 2**19
+"""Limit for the pictures of a page, as text; crops with 64 pixels need 2 KiB each."""
+MAX_ROWS = 3
+"""Crops in the gallery, for each group of runs."""
+MAX_SIDE = 256
+"""Larger crops are made smaller."""
 QUALITY = 90
 """Quality of the WebP pictures in a page; the PNG in a run's folder is exact."""
 MAX_WEBP_SIDE = 16_383
@@ -32,12 +40,23 @@ MAX_WEBP_SIDE = 16_383
 
 @dataclass(frozen=True)
 class Output:
-    """The output of one run: a strip of pictures as a data URI."""
+    """A column of the gallery: runs of one norm that differ at most in the seed."""
 
     run_id: str
     norm: str
     label: str
-    picture: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A content crop, its style and the output of each column, as data URIs.
+
+    `style` is "" if the record does not say which of several styles the crop has.
+    """
+
+    content: str
+    style: str
+    outputs: list[str]
 
 
 @dataclass(frozen=True)
@@ -45,15 +64,15 @@ class Content:
     """Content crops and styles, and the outputs of all runs for them.
 
     `difference` lists the options that distinguish the runs of this Content from the
-    runs of the other ones in the gallery; it is "" if there are none.
+    runs of the other ones in the gallery; it is "" if there are none. `side` is the
+    side of the recorded crops in pixels, and `photographs` the number of photographs.
     """
 
     difference: str
-    picture: str
-    size: tuple[int, int]
-    styles: int
-    crops: int
+    side: int
+    photographs: int
     outputs: list[Output]
+    rows: list[Row]
 
 
 @dataclass(frozen=True)
@@ -105,14 +124,42 @@ def gallery(material: Material) -> Gallery:
     differences = _differences(
         [[_options(strip.run.config) for strip in same] for same in contents]
     )
-    return Gallery(
-        contents=[
-            _content(same, difference)
-            for same, difference in zip(contents, differences, strict=True)
-        ],
-        left_out=len(runs) - len(chosen),
-        unreadable=unreadable,
-    )
+    made, left_out, room = [], len(runs) - len(chosen), MAX_CHARACTERS
+    for content in _joined(list(map(_content, contents, differences))):
+        size = sum(len(text) for row in content.rows for text in _texts(row))
+        if size <= room:
+            made.append(content)
+            room -= size
+        else:
+            left_out += len(content.outputs)
+    return Gallery(contents=made, left_out=left_out, unreadable=unreadable)
+
+
+def _texts(row: Row) -> list[str]:
+    return [row.content, row.style, *row.outputs]
+
+
+def _joined(contents: Iterable[Content]) -> list[Content]:
+    """Join contents whose runs differ only in the seed, and so in the photograph.
+
+    A joined content has the first row of each content, then the second, and so on, at
+    most MAX_ROWS.
+    """
+    same: dict[tuple[Any, ...], list[Content]] = {}
+    for content in contents:
+        labels = tuple(output.label for output in content.outputs)
+        key = (content.difference, content.side, labels)
+        same.setdefault(key, []).append(content)
+    joined = []
+    for group in same.values():
+        rounds = zip_longest(*(content.rows for content in group))
+        rows = [row for each_round in rounds for row in each_round if row is not None]
+        joined.append(
+            replace(
+                group[0], rows=rows[:MAX_ROWS], photographs=min(len(group), MAX_ROWS)
+            )
+        )
+    return joined
 
 
 def _differences(contents: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
@@ -143,8 +190,8 @@ def _content(strips: Sequence[_Strip], difference: str) -> Content:
     The label of an output is its norm, with the options in which it differs from other
     outputs of the same norm.
     """
-    inputs, styles, crops = strips[0].inputs, strips[0].styles, strips[0].crops
-    tile = inputs.height
+    first = strips[0]
+    side = first.inputs.height
     all_options = [_options(strip.run.config) for strip in strips]
     outputs = []
     for strip, options in zip(strips, all_options, strict=True):
@@ -155,19 +202,61 @@ def _content(strips: Sequence[_Strip], difference: str) -> Content:
             for key, value in options.items()
             if any(other.get(key) != value for other in same_norm)
         ]
-        picture = _uri(strip.outputs.crop((0, 0, crops * tile, tile)))
         label = ", ".join([norm, *differing])
-        outputs.append(Output(strip.run.run_id, norm, label, picture))
-    return Content(difference, _uri(inputs), inputs.size, styles, crops, outputs)
+        outputs.append(Output(strip.run.run_id, norm, label))
+    rows = []
+    for crop in evenly_spaced(first.crops, MAX_ROWS):
+        style = _style_of(first, crop)
+        rows.append(
+            Row(
+                content=_uri(_tile(first.inputs, crop)),
+                style="" if style is None else _uri(_tile(first.inputs, style)),
+                outputs=[_uri(_tile(strip.outputs, crop)) for strip in strips],
+            )
+        )
+    return Content(difference, side, 1, outputs, rows)
+
+
+def _tile(strip: Image.Image, number: int) -> Image.Image:
+    """Return square `number` of a strip, with a side of at most MAX_SIDE pixels."""
+    side = strip.height
+    tile = strip.crop((number * side, 0, (number + 1) * side, side))
+    return tile if side <= MAX_SIDE else tile.resize((MAX_SIDE, MAX_SIDE))
+
+
+def _style_of(strip: _Strip, crop: int) -> int | None:
+    """Return the place of the style of a crop in the strip, None if it is not known.
+
+    The network redraws crop i in style i mod S, and the test crops come after those for
+    training and validation.
+    """
+    if strip.styles == 1:
+        return strip.crops
+    options = strip.run.config.data.options
+    before = [options.get("train_crops"), options.get("val_crops")]
+    if not strip.styles or not all(isinstance(count, int) for count in before):
+        return None
+    return strip.crops + (sum(before) + crop) % strip.styles
 
 
 def _first_seeds(runs: Iterable[RunRecord]) -> list[RunRecord]:
-    """Return the run with the lowest seed of runs that differ only in the seed."""
-    first: dict[str, RunRecord] = {}
+    """Return the run with the lowest seed of runs that differ only in the seed.
+
+    If the seed also chooses the held-out photograph, the first MAX_ROWS runs count.
+    """
+    first: dict[str, list[RunRecord]] = {}
     for run in sorted(runs, key=lambda run: (run.config.seed, run.run_id)):
         without_seed = run.config.model_copy(update={"seed": 0}).model_dump_json()
-        first.setdefault(without_seed, run)
-    return list(first.values())
+        first.setdefault(without_seed, []).append(run)
+    return [
+        run
+        for same in first.values()
+        for run in same[: MAX_ROWS if _held_out_by_seed(same[0]) else 1]
+    ]
+
+
+def _held_out_by_seed(run: RunRecord) -> bool:
+    return run.config.data.options.get("held_out") == "by_seed"
 
 
 def _round_robin(runs: Iterable[RunRecord]) -> list[RunRecord]:

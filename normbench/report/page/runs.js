@@ -16,7 +16,7 @@ async function unpack(base64) {
 }
 
 class Runs {
-  constructor({ facts, experiment, metrics, steps, values, curves, colours }) {
+  constructor({ facts, experiment, metrics, steps, values, curves, colours, max_metric, half_widths }) {
     this.facts = new Map(facts.map((fact) => [fact.key, fact]));
     this.experiment = experiment;
     this.metrics = new Map(Object.entries(metrics));
@@ -24,8 +24,11 @@ class Runs {
     this.values = values;
     this.curves = curves;
     this.colours = new Map(Object.entries(colours));
+    this.maxMetric = max_metric;
+    this.halfWidths = half_widths; // of 95 % t intervals, for 2 values and more, in sd
     this.size = curves.length;
     this.all = Array.from({ length: this.size }, (_, run) => run);
+    this.mine = this.all.filter((run) => this.value(run, "source") === "mine");
   }
 
   // The keys of all values: facts first, then metrics.
@@ -45,10 +48,20 @@ class Runs {
     return [...(this.facts.get(key)?.values ?? [])].sort(compareValues);
   }
 
-  // Whether the runs differ in a fact; true for a metric.
-  varies(key) {
+  // Whether some runs differ in a fact; true for a metric.
+  varies(key, among = this.all) {
     const fact = this.facts.get(key);
-    return fact ? fact.codes !== null : this.metrics.has(key);
+    if (!fact) return this.metrics.has(key);
+    return fact.codes !== null && among.some((run) => fact.codes[run] !== fact.codes[among[0]]);
+  }
+
+  // Half the width of the 95 % t interval of `n` values with the standard deviation `sd`.
+  halfWidth(sd, n) {
+    if (n < 2) return null;
+    if (n - 2 < this.halfWidths.length) return this.halfWidths[n - 2] * sd;
+    const [z, df] = [1.959964, n - 1]; // Abramowitz & Stegun 1964, 26.7.5
+    const t = z + (z ** 3 + z) / (4 * df) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * df ** 2);
+    return (t * sd) / Math.sqrt(n);
   }
 
   // The names of all curves of some runs, sorted.
@@ -122,8 +135,8 @@ function equalsText(value, text) {
   return text === asText(value) || text.toLowerCase() === asText(value);
 }
 
-function matching(runs, conditions) {
-  return runs.all.filter((run) =>
+function matching(runs, conditions, candidates) {
+  return candidates.filter((run) =>
     conditions.every((condition) => holds(condition, runs.value(run, condition.key))),
   );
 }
@@ -150,29 +163,35 @@ function cellsOf(runs, chosen, by, metric) {
   return [...cells.values()].map((cell) => ({ ...cell, ...summary(runs, cell.runs, metric) }));
 }
 
-// Statistics of the metric over the `n` runs that are ok and have it. `failures` counts
-// the runs that are not ok, `without` the runs that are ok but lack the metric.
+// Statistics of the metric, as in `normbench results --by`: over the `n` runs that are ok
+// and whose value counts. `low` and `high` are the 95 % t interval of the mean, null if
+// n is below 2. `failures` counts the runs that are not ok or whose value is too large,
+// `without` the runs that are ok but lack the metric.
 function summary(runs, members, metric) {
   const ok = members.filter((run) => runs.value(run, "status") === "ok");
-  const values = ok.map((run) => runs.value(run, metric)).filter((value) => value !== null);
-  const n = values.length;
-  const mean = n ? values.reduce((sum, value) => sum + value, 0) / n : null;
-  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  const having = ok.map((run) => runs.value(run, metric)).filter((value) => value !== null);
+  const values = having.filter((value) => Math.abs(value) < runs.maxMetric);
   return {
-    n,
-    mean,
-    sd: n > 1 ? Math.sqrt(squares / (n - 1)) : null,
-    min: n ? values.reduce((a, b) => Math.min(a, b)) : null,
-    max: n ? values.reduce((a, b) => Math.max(a, b)) : null,
-    failures: members.length - ok.length,
-    without: ok.length - n,
+    ...meanInterval(runs, values),
+    failures: members.length - ok.length + having.length - values.length,
+    without: ok.length - having.length,
   };
 }
 
-// The mean, minimum and maximum of several curves: [step, mean, minimum, maximum]. The
-// steps are those of the first curve that all curves cover; the other curves are
-// interpolated linearly.
-function band(curves) {
+function meanInterval(runs, values) {
+  const n = values.length;
+  const mean = n ? values.reduce((sum, value) => sum + value, 0) / n : null;
+  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  const sd = n > 1 ? Math.sqrt(squares / (n - 1)) : null;
+  const half = runs.halfWidth(sd, n);
+  return { n, mean, sd, low: half === null ? null : mean - half, high: half === null ? null : mean + half };
+}
+
+// The mean of several curves with its 95 % t interval: [step, mean, low, high]. The steps
+// are those of the first curve that all curves cover; the other curves are interpolated
+// linearly. A single curve has no interval.
+function band(runs, curves) {
+  if (curves.length === 1) return curves[0];
   const finite = curves
     .map((curve) => curve.filter(([, y]) => y !== null))
     .filter((curve) => curve.length > 1);
@@ -180,16 +199,19 @@ function band(curves) {
   const first = Math.max(...finite.map((curve) => curve[0][0]));
   const last = Math.min(...finite.map((curve) => curve.at(-1)[0]));
   const steps = finite[0].map(([x]) => x).filter((x) => first <= x && x <= last);
-  return steps.map((x) => {
-    const values = finite.map((curve) => interpolated(curve, x));
-    const mean = values.reduce((sum, y) => sum + y, 0) / values.length;
-    return [x, mean, Math.min(...values), Math.max(...values)];
+  const values = finite.map((curve) => interpolated(curve, steps));
+  return steps.map((x, i) => {
+    const { mean, low, high } = meanInterval(runs, values.map((ofCurve) => ofCurve[i]));
+    return [x, mean, low, high];
   });
 }
 
-function interpolated(curve, x) {
-  let right = curve.findIndex(([pointX]) => pointX >= x);
-  if (right <= 0) right = 1;
-  const [[x0, y0], [x1, y1]] = [curve[right - 1], curve[right]];
-  return x1 === x0 ? y1 : y0 + ((y1 - y0) * (x - x0)) / (x1 - x0);
+// The values of a curve at ascending steps, which it covers.
+function interpolated(curve, steps) {
+  let right = 1;
+  return steps.map((x) => {
+    while (right < curve.length - 1 && curve[right][0] < x) right += 1;
+    const [[x0, y0], [x1, y1]] = [curve[right - 1], curve[right]];
+    return x1 === x0 ? y1 : y0 + ((y1 - y0) * (x - x0)) / (x1 - x0);
+  });
 }

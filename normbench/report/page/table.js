@@ -2,7 +2,15 @@
 
 const PAGE_ROWS = 50;
 // The numeric columns of cells, with the functions that format them.
-const NUMBERS = { n: asText, mean: columnText, sd: columnText, min: columnText, max: columnText, failures: asText, without: asText };
+const NUMBERS = {
+  mean: columnText,
+  low: columnText,
+  high: columnText,
+  n: asText,
+  sd: columnText,
+  failures: asText,
+  without: asText,
+};
 
 function drawTable(context) {
   (context.state.view === "runs" ? drawRuns : drawCells)(context);
@@ -11,22 +19,22 @@ function drawTable(context) {
 function drawRuns(context) {
   const { runs, state, parts, message } = context;
   const { key, descending } = state.sort.runs;
-  const matches = inOrder(matching(runs, state.conditions), (run) => runs.value(run, key), descending);
-  message.textContent = `${count(matches.length)} of ${count(runs.size)} runs`;
+  const matches = inOrder(shownRuns(context), (run) => runs.value(run, key), descending);
+  message.textContent = `${count(matches.length)} of ${count(candidates(context).length)} runs`;
   const { rows, pages } = pageOf(state, matches);
   const columns = ["run_id", ...state.columns.filter((column) => column !== "run_id")];
   const first = state.page * PAGE_ROWS;
   const tableOfRuns = table(
     `Runs ${count(first + 1)} to ${count(first + rows.length)} of ${count(matches.length)}; click a heading to sort`,
-    [pickHead(), ...columns.map((column) => sortable(context, "runs", column, isNumeric(runs, column)))],
+    [pickHead(), ...columns.map((column) => sortable(context, "runs", column, isNumeric(runs, column), column === state.metric))],
     rows.map((run) =>
-      element("tr", {}, pick(context, "runs", run, runs.value(run, "run_id")), ...runCells(runs, run, columns)),
+      element("tr", {}, pick(context, "runs", run, runs.value(run, "run_id")), ...runCells(context, run, columns)),
     ),
     "runs",
   );
   parts.table.replaceChildren(
     columnChoice(context),
-    matches.length ? scrollBox("Table of runs", tableOfRuns) : none("No run matches the filters."),
+    matches.length ? wideTable("Table of runs", tableOfRuns) : none("No run matches the filters."),
     pager(context, pages),
     chosenControls(context, "runs", rows),
   );
@@ -35,27 +43,27 @@ function drawRuns(context) {
 function drawCells(context) {
   const { runs, state, parts, message } = context;
   const by = cellKeys(state);
-  const matches = matching(runs, state.conditions);
+  const matches = shownRuns(context);
   const cells = currentCells(context);
-  message.textContent = `${count(matches.length)} of ${count(runs.size)} runs, in ${count(cells.length)} cells`;
+  message.textContent = `${count(matches.length)} of ${count(candidates(context).length)} runs, in ${count(cells.length)} cells`;
   const { key, descending } = state.sort.cells;
   const valueOf = (cell) => (by.includes(key) ? cell.values[by.indexOf(key)] : (cell[key] ?? null));
   const { rows, pages } = pageOf(state, inOrder(cells, valueOf, descending));
   const limits = extent(cells);
   const tableOfCells = table(
-    `${state.metric} of the n runs that are ok. "without": runs that are ok, but without a finite value`,
+    `${state.metric}: mean of the n runs that are ok, with its 95 % t interval from low to high`,
     [
       pickHead(),
       ...by.map((name) => sortable(context, "cells", name, isNumeric(runs, name))),
-      element("th", { scope: "col" }, "min, mean, max"),
-      ...Object.keys(NUMBERS).map((name) => sortable(context, "cells", name, true)),
+      element("th", { scope: "col" }, "95 % interval"),
+      ...Object.keys(NUMBERS).map((name) => sortable(context, "cells", name, true, name === "mean")),
     ],
     rows.map((cell) => cellRow(context, by, cell, limits)),
     "runs",
   );
   parts.table.replaceChildren(
     cellControls(context),
-    cells.length ? scrollBox("Table of cells", tableOfCells) : none("No run matches the filters."),
+    cells.length ? wideTable("Table of cells", tableOfCells) : none("No run matches the filters."),
     ...mixtureNote(runs, cells, by),
     pager(context, pages),
     chosenControls(context, "cells", rows.map((cell) => cell.id)),
@@ -70,11 +78,23 @@ function pageOf(state, items) {
   return { rows: items.slice(state.page * PAGE_ROWS, (state.page + 1) * PAGE_ROWS), pages };
 }
 
-function runCells(runs, run, columns) {
+// A table in a scroll box, in which the first column and that of the metric stay visible.
+function wideTable(label, node) {
+  const box = scrollBox(label, node);
+  box.classList.add("held");
+  const measure = () => {
+    const first = node.querySelector("thead th:nth-child(2)");
+    box.style.setProperty("--first", `${node.querySelector(".pick").offsetWidth + first.offsetWidth}px`);
+  };
+  new ResizeObserver(measure).observe(node);
+  return box;
+}
+
+function runCells({ runs, state }, run, columns) {
   return columns.map((column, i) => {
     const value = runs.value(run, column);
     if (i === 0) return element("th", { scope: "row", className: "id" }, asText(value));
-    const cell = element("td", { title: asText(value), className: isNumeric(runs, column) ? "n" : "" });
+    const cell = element("td", { title: asText(value), className: classOf(isNumeric(runs, column), column === state.metric) });
     if (column === "status") {
       cell.append(element("span", { className: `status ${value}` }, value));
     } else {
@@ -96,8 +116,15 @@ function cellRow(context, by, cell, limits) {
     pick(context, "cells", cell.id, cellName(by, cell)),
     ...values,
     element("td", {}, spread(cell, limits, cellColour(runs, by, cell))),
-    ...Object.entries(NUMBERS).map(([name, format]) => element("td", { className: "n" }, format(cell[name]))),
+    ...Object.entries(NUMBERS).map(([name, format]) =>
+      element("td", { className: classOf(true, name === "mean") }, format(cell[name])),
+    ),
   );
+}
+
+// The classes of a cell of the table: whether it is a number, and of the metric.
+function classOf(numeric, isMetric) {
+  return [numeric ? "n" : "", isMetric ? "metric" : ""].join(" ").trim();
 }
 
 function pickHead() {
@@ -118,7 +145,7 @@ function pick(context, view, id, name) {
 }
 
 // A column heading that sorts by the column; a second click reverses the order.
-function sortable({ state, update }, view, key, numeric) {
+function sortable({ state, update }, view, key, numeric, isMetric = false) {
   const sort = state.sort[view];
   const sortByKey = () => {
     sort.descending = sort.key === key ? !sort.descending : false;
@@ -126,7 +153,7 @@ function sortable({ state, update }, view, key, numeric) {
     state.page = 0;
     keepFocus(() => update("table"));
   };
-  const head = element("th", { scope: "col", className: numeric ? "n" : "" }, button(key, sortByKey));
+  const head = element("th", { scope: "col", className: classOf(numeric, isMetric) }, button(key, sortByKey));
   if (sort.key === key) head.setAttribute("aria-sort", sort.descending ? "descending" : "ascending");
   return head;
 }
@@ -211,30 +238,29 @@ function cellControls({ runs, state, update }) {
 
 // A note if cells have runs of different experiments, not only of different seeds.
 function mixtureNote(runs, cells, by) {
-  const same = (key, a, b) => {
-    const { codes } = runs.facts.get(key);
-    return codes === null || codes[a] === codes[b];
-  };
-  const mixed = runs.experiment.filter(
-    (key) =>
-      !by.includes(key) &&
-      runs.varies(key) &&
-      cells.some((cell) => cell.runs.some((run) => !same(key, run, cell.runs[0]))),
-  );
+  const mixed = mixedKeys(runs, cells, by);
   if (!mixed.length) return [];
   const keys = mixed.join(", ");
   const note = `Some cells have runs that differ in ${keys}. Filter the runs, or make cells by these keys.`;
   return [element("p", { className: "note" }, note)];
 }
 
-// The minimum and the maximum of all cells.
-function extent(cells) {
-  const present = cells.filter((cell) => cell.n);
-  return [Math.min(...present.map((cell) => cell.min)), Math.max(...present.map((cell) => cell.max))];
+// The keys of an experiment, other than `by`, in which the runs of a group differ. The
+// options of different tasks, norms and so on are not named beside their key.
+function mixedKeys(runs, groups, by) {
+  const differ = (key) => groups.some((group) => runs.varies(key, group.runs));
+  const mixed = runs.experiment.filter((key) => !by.includes(key) && differ(key));
+  return mixed.filter((key) => !key.includes(".") || !mixed.includes(key.split(".")[0]));
 }
 
-// A line from the minimum to the maximum of a cell, with a tick at the mean.
-function spread({ n, min, mean, max }, [low, high], colour) {
+// The least and the greatest end of the intervals of all cells.
+function extent(cells) {
+  const ends = cells.filter((cell) => cell.n).flatMap(({ mean, low, high }) => [low ?? mean, high ?? mean]);
+  return [ends.reduce((a, b) => Math.min(a, b), Infinity), ends.reduce((a, b) => Math.max(a, b), -Infinity)];
+}
+
+// A line along the interval of a cell, with a tick at the mean.
+function spread({ n, mean, low: start, high: end }, [low, high], colour) {
   const place = (value) => (high > low ? (100 * (value - low)) / (high - low) : 50);
   const picture = svg("svg", {
     class: "spread",
@@ -244,7 +270,7 @@ function spread({ n, min, mean, max }, [low, high], colour) {
     focusable: "false",
   });
   if (n) {
-    picture.append(svg("path", { stroke: colour, d: `M${place(min)} 6H${place(max)}M${place(mean)} 1V11` }));
+    picture.append(svg("path", { stroke: colour, d: `M${place(start ?? mean)} 6H${place(end ?? mean)}M${place(mean)} 1V11` }));
   }
   return picture;
 }
