@@ -89,7 +89,7 @@ def read(text: str) -> Iterator[tuple[str, Section]]:
         anchors = {each.lower().replace(" ", "-"): each for each in OBJECTS}
         anchors["findings"] = "Finding"
         yield (
-            name.strip("`").removeprefix("normbench "),
+            re.sub(r"^normbench | ([A-Z]+|\d+)$", "", name.strip("`")),
             Section(
                 frozenset(keys),
                 example[1] if example else "",
