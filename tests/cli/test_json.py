@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import typer
-from click import Command as ClickCommand
 from comparisons_made import a_comparison
 from conftest import Command
 from documents import ROOT
@@ -102,7 +101,7 @@ def read(text: str) -> Iterator[tuple[str, Section]]:
 PAGE = dict(read((ROOT / "docs" / "json.md").read_text(encoding="utf-8")))
 
 
-def with_json(command: ClickCommand, path: str = "") -> Iterator[str]:
+def with_json(command: Any, path: str = "") -> Iterator[str]:
     """Yield the names of all commands with the option --json."""
     if isinstance(command, TyperGroup):
         for name, each in command.commands.items():
