@@ -227,7 +227,7 @@ def commands_of_the_demo(script: Path, folder: Path) -> list[list[str]]:
         [folder / "scripts" / "demo"], check=True, capture_output=True, text=True
     ).stdout
     lines = [line.rstrip("\t").split("\t") for line in output.splitlines() if line]
-    assert len(lines) == 3
+    assert [words[1] for words in lines] == ["train", "train", "results", "plot"]
     return [words for _, *words in lines]
 
 

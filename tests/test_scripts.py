@@ -95,7 +95,7 @@ def test_an_install_is_repeated_only_if_something_has_changed(folder: Folder) ->
     done = folder.run("install", "dev")
     assert done.returncode == 0, done.stderr
     assert folder.did() == ["venv", "pip .[dev]"]
-    assert done.stdout == "Collecting b\n"
+    assert done.stdout == "  1 Collecting b\n"
     assert "installing normbench[dev]" in done.stderr
     again = folder.run("install", "dev")
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
