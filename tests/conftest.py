@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -18,6 +19,10 @@ from normbench.config.composition import compose
 from normbench.config.schema import RunRecord
 from normbench.records.store import Results
 from normbench.training.experiment import run_one
+
+if TYPE_CHECKING:
+    from browser_made import OpenPage
+    from playwright.sync_api import Browser
 
 # Variables that tests must not depend on: they choose other folders, servers or git
 # repositories, or they change the output.
@@ -161,3 +166,40 @@ def command(tmp_path: Path) -> Command:
         )
 
     return command
+
+
+# Fixtures of the tests of the report in a browser, whose modules take a while to import.
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    from browser_made import launched
+
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(browser: "Browser") -> Iterator["OpenPage"]:
+    from browser_made import opening
+
+    with opening(browser) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of sixteen runs, two of them with pictures, and a verdict."""
+    from browser_made import write_report
+    from pages_made import write_remarks, write_small, write_style, write_verdict
+
+    folder = tmp_path_factory.mktemp("small")
+    write_small(folder / "runs")
+    write_style(folder / "runs", 80, "group", "red")
+    write_style(folder / "runs", 81, "rms", "blue")
+    claims = folder / "claims"
+    verdict = write_verdict(claims)
+    write_remarks(claims, verdict)
+    # Its run would be in the page too.
+    (claims / verdict.claim / "records.jsonl.gz").unlink()
+    return write_report(folder, claims)

@@ -309,7 +309,7 @@ def test_without_a_home_wandb_is_silent_and_works(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         lines = done.stderr.splitlines()
-        assert lines[0].startswith("W&B, offline: `wandb leet"), home
+        assert lines[-1].startswith("W&B, offline: `wandb leet"), home
         assert len(lines) == 3, done.stderr  # 2 of them are there without a tracker
         assert inspected(folder / "results" / "runs", "--summary")
         left = {path.name for path in folder.iterdir()}

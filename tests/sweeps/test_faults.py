@@ -253,7 +253,7 @@ def test_a_death_that_is_noticed_after_the_timeout_is_a_death(
 @pytest.mark.parametrize(
     ("does", "code", "words"),
     [
-        ("raise ImportError('not here')", 2, "a worker cannot start: --module only"),
+        ("raise ImportError('not here')", 2, "a worker cannot start: the module only"),
         ("os.kill(os.getpid(), 9)", 1, "3 workers one after another died"),
     ],
 )

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from normbench.config.identity import run_id
-from normbench.config.schema import RunRecord
+from normbench.config.schema import RunConfig, RunRecord, is_hashed
 from normbench.errors import Unreadable
-from normbench.records import store
+from normbench.records import query, store
 from normbench.verdicts.metrics import metric_of
 from normbench.verdicts.summaries import CellSummary
 from normbench.verdicts.verdict import Verdict
@@ -52,7 +51,7 @@ class SeedRuns:
     def __init__(self, records: Iterable[RunRecord]) -> None:
         groups: dict[str, dict[int, RunRecord]] = {}
         for record in records:
-            key = run_id(record.config.model_copy(update={"seed": 0}))
+            key = _without_seed(record.config)
             groups.setdefault(key, {})[record.config.seed] = record
         self._groups = [
             [by_seed[seed] for seed in sorted(by_seed)] for by_seed in groups.values()
@@ -81,3 +80,9 @@ def _is_of(values: Sequence[float], cell: CellSummary, metric: str) -> bool:
         return same
     spread = float(np.std(values, ddof=1))
     return same and isclose(spread, sd, rel_tol=1e-6, abs_tol=1e-12)
+
+
+def _without_seed(config: RunConfig) -> str:
+    """Return what determines the numbers of a run, except its seed, as text."""
+    values = query.flat(config).items()
+    return repr([(k, v) for k, v in values if is_hashed(k) and k != "seed"])
