@@ -168,7 +168,7 @@ def command(tmp_path: Path) -> Command:
     return command
 
 
-# Fixtures of the tests of the report in a browser, whose modules take a while to import.
+# Fixtures of the tests of the report in a browser. Their modules take long to import.
 
 
 @pytest.fixture(scope="module")

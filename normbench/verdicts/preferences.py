@@ -2,7 +2,7 @@
 
 A norm is better than another if a contrast says so, or a chain of contrasts. If a chain
 leads back to its first norm, the contrasts contradict each other: none of the norms of
-the cycle is better than another one of it.
+the cycle is better than another one of it, and no chain passes through two of them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,13 +35,18 @@ def standings(
         below[winner].add(loser)
         below.setdefault(loser, set())
     reached = {norm: _reachable(norm, below) for norm in below}
-    return {norm: _standing(norm, reached) for norm in below}
+    cycles = {
+        norm: {other for other in reached[norm] - {norm} if norm in reached[other]}
+        for norm in below
+    }
+    agreed = {norm: losers - cycles[norm] for norm, losers in below.items()}
+    reached = {norm: _reachable(norm, agreed) for norm in below}
+    return {norm: _standing(norm, reached, cycles[norm]) for norm in below}
 
 
-def _standing(norm: str, reached: Mapping[str, set[str]]) -> Standing:
-    above = {other for other, below in reached.items() if norm in below} - {norm}
-    below = reached[norm] - {norm}
-    better, worse, cycle = below - above, above - below, above & below
+def _standing(norm: str, reached: Mapping[str, set[str]], cycle: set[str]) -> Standing:
+    better = reached[norm]
+    worse = {other for other, below in reached.items() if norm in below}
     place: Place = "ahead" if better else "undecided"
     if worse or cycle:
         place = "behind" if worse else "contradictory"

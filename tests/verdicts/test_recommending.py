@@ -41,19 +41,31 @@ edges = st.sets(
 )
 
 
+def closure(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return all pairs that a chain of pairs leads from and to."""
+    reached = set(pairs)
+    for _ in "abcdef":
+        reached |= {(x, z) for x, y in reached for w, z in pairs if y == w}
+    return reached
+
+
+def test_no_chain_passes_through_a_contradiction() -> None:
+    placed = standings("abcd", {("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")})
+    assert placed["a"].better_than == ("b",)
+    assert placed["d"].worse_than == ("c",)
+
+
 @given(edges)
 def test_a_norm_is_above_another_only_by_a_chain_without_a_cycle(
     better: set[tuple[str, str]],
 ) -> None:
     placed = standings("abcdef", better)
-    reached = set(better)
-    for _ in "abcdef":  # the transitive closure
-        reached |= {(x, z) for x, y in reached for w, z in better if y == w}
+    reached = closure(better)
+    agreed = closure({(x, y) for x, y in better if (y, x) not in reached})
     for x, y in permutations("abcdef", 2):
-        above, below = (x, y) in reached, (y, x) in reached
-        assert (y in placed[x].better_than) == (above and not below)
-        assert (x in placed[y].worse_than) == (above and not below)
-        assert (y in placed[x].contradictory) == (above and below)
+        assert (y in placed[x].better_than) == ((x, y) in agreed)
+        assert (x in placed[y].worse_than) == ((x, y) in agreed)
+        assert (y in placed[x].contradictory) == ({(x, y), (y, x)} <= reached)
     for norm, standing in placed.items():
         assert (standing.place == "behind") == bool(standing.worse_than)
         if standing.place == "ahead":
