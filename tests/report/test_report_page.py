@@ -150,6 +150,7 @@ def test_markup_in_values_is_text(tmp_path: Path, open_page: OpenPage) -> None:
     body = page.locator("body").inner_text()
     for text in (IMAGE_TAG, SCRIPT_TAG, QUOTES, "<img src=x onerror=alert(1)>"):
         assert text in body
+    page.get_by_text("Columns: config keys").click()
     page.get_by_role("checkbox", name="data.note").check()
     assert QUOTES in column(page, "data.note")
     assert IMAGE_TAG in column(page, "norm")
