@@ -187,7 +187,7 @@ def open_page(browser: "Browser") -> Iterator["OpenPage"]:
         yield open_page
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of sixteen runs, two of them with pictures, and a verdict."""
     from browser_made import write_report

@@ -50,7 +50,8 @@ def in_units(contrast: ContrastVerdict, value: float | None) -> tuple[str, str]:
     assert value is not None
     if contrast.scale == "ratio":
         return f"{100 * (math.exp(value) - 1):+.1f}", " %"
-    if contrast.scale == "difference" and contrast.metric.endswith("error"):
+    is_share = contrast.metric.endswith(("error", "error_change"))
+    if contrast.scale == "difference" and is_share:
         return f"{100 * value:+.2f}", " points"
     return f"{value:+.4f}", ""
 

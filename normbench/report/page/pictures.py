@@ -233,10 +233,10 @@ def _style_of(strip: _Strip, crop: int) -> int | None:
     if strip.styles == 1:
         return strip.crops
     options = strip.run.config.data.options
-    before = [options.get("train_crops"), options.get("val_crops")]
-    if not strip.styles or not all(isinstance(count, int) for count in before):
+    train, val = options.get("train_crops"), options.get("val_crops")
+    if not strip.styles or not isinstance(train, int) or not isinstance(val, int):
         return None
-    return strip.crops + (sum(before) + crop) % strip.styles
+    return strip.crops + (train + val + crop) % strip.styles
 
 
 def _first_seeds(runs: Iterable[RunRecord]) -> list[RunRecord]:
