@@ -124,10 +124,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "results" / "claims", folder / "results" / "claims")
     write_missing_verdicts(folder / "results" / "claims")
     styles = {"style": [*SMALL["style"], "data.styles=[brick,grass]"]}
-    one_step = ["budget=smoke", "budget.max_steps=1", "tracker=none"]
+    cheap = ["budget=smoke", "budget.max_steps=1", "tracker=none"]
+    cheap += ["evaluation.train_samples=64", "evaluation.recompute_samples=64"]
+    cheap.append("evaluation.at_end=[train,test_recomputed]")
     for small in (SMALL | styles).values():
-        config = compose([*small, *one_step, "evaluation.at_end=[val]"])
-        run_one(config, Results(folder / "results" / "runs"))
+        run_one(compose([*small, *cheap]), Results(folder / "results" / "runs"))
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     with pytest.MonkeyPatch.context() as patch:
         write_the_users_files(folder, patch)
