@@ -21,7 +21,13 @@ from normbench.report.text.claim import claim_text
 from normbench.report.text.verdict import plot, verdict_text
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Verdict
-from normbench.verdicts.wording import census_text, contradiction_text, rule_text
+from normbench.verdicts.wording import (
+    CHANGES,
+    SHARES,
+    census_text,
+    contradiction_text,
+    rule_text,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +56,7 @@ def in_units(contrast: ContrastVerdict, value: float | None) -> tuple[str, str]:
     assert value is not None
     if contrast.scale == "ratio":
         return f"{100 * (math.exp(value) - 1):+.1f}", " %"
-    is_share = contrast.metric.endswith(("error", "error_change"))
+    is_share = contrast.metric.partition("/")[2] in {*SHARES, *CHANGES}
     if contrast.scale == "difference" and is_share:
         return f"{100 * value:+.2f}", " points"
     return f"{value:+.4f}", ""
