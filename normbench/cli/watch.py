@@ -92,9 +92,9 @@ def watch(
                     _follow(watched, console)
             except KeyboardInterrupt:
                 console.print()  # The terminal has printed ^C on this line.
-                console.print(_view(watched.look(), console, max_lines=None))
+                console.print(view(watched.look(), console, max_lines=None))
                 raise typer.Exit(INTERRUPTED) from None
-        console.print(_view(watched.look(), console, max_lines=None))
+        console.print(view(watched.look(), console, max_lines=None))
 
 
 def _follow(watched: "Watch", console: "Console") -> None:
@@ -105,16 +105,14 @@ def _follow(watched: "Watch", console: "Console") -> None:
         while True:
             start_time = time.monotonic()
             snapshot = watched.look()
-            live.update(
-                _view(snapshot, console, max_lines=console.height), refresh=True
-            )
+            live.update(view(snapshot, console, max_lines=console.height), refresh=True)
             if not snapshot.active or lost_output():
                 return
             busy = time.monotonic() - start_time
             time.sleep(max(INTERVAL, busy / MAX_BUSY_SHARE))
 
 
-def _view(snapshot: "Snapshot", console: "Console", max_lines: int | None) -> "Group":
+def view(snapshot: "Snapshot", console: "Console", max_lines: int | None) -> "Group":
     """Return the whole view, with at most `max_lines` lines if possible."""
     from rich.console import Group
 

@@ -32,7 +32,7 @@ from watch_made import (
 )
 
 from normbench.cli.progress import SweepProgress
-from normbench.cli.watch import MARKS, _shares, _view
+from normbench.cli.watch import MARKS, _shares, view
 from normbench.records import store
 from normbench.sweeps.manifest import Announcement, folders
 from normbench.sweeps.watch import Watch
@@ -138,7 +138,7 @@ def test_a_table_fits_the_terminal(tmp_path: Path) -> None:
     for columns, cell in fits.items():
         printed = io.StringIO()
         console = Console(file=printed, width=columns, force_terminal=False)
-        console.print(_view(snapshot, console, max_lines=None))
+        console.print(view(snapshot, console, max_lines=None))
         lines = printed.getvalue().splitlines()
         assert max(map(len, lines)) <= columns
         row = next(line for line in lines if line.startswith("batch"))
