@@ -1,6 +1,7 @@
 """Crops of the photographs in a folder of the user, and the user's style pictures."""
 
 import json
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,11 @@ from normbench.data.reading.pictures import (
 from normbench.data.splits import consecutive_split, grouped_split
 from normbench.errors import RequestError
 
-FORMAT = 3
+FORMAT = 4
+SHOWN = 3
+"""Number of test photographs that the pictures of a run show."""
+SHOWN_SIDE = 256
+"""Their side in pixels."""
 
 
 class ContentFolder(Data, name="content_folder"):
@@ -38,6 +43,7 @@ class ContentFolder(Data, name="content_folder"):
     is to redraw crop i in style i mod S. The three parts share no picture. If a part
     has n crops, at most n pictures of this part are used. Unreadable pictures are
     skipped and counted as "skipped_images". With `strict`, they raise RequestError.
+    `held_out` (K, 3, 256, 256) are the centres of the first test pictures, at most 3.
     """
 
     kind = Photographs
@@ -97,6 +103,7 @@ class ContentFolder(Data, name="content_folder"):
             styles=parsed.tensors["styles"].float() / 255,
             key=digest(identity, parsed.tensors),
             splits=consecutive_split(self.crops),
+            held_out=parsed.tensors["shown"].float() / 255,
             facts={
                 "skipped_images": float(len(broken)),
                 "left_out_files": float(self._listing.others.total()),
@@ -143,9 +150,19 @@ class ContentFolder(Data, name="content_folder"):
             candidates = [paths[i] for i in parts[part].tolist()]
             pictures = self._read(candidates, count, part, broken)
             crops += random_crops(pictures, self.crop, count, generator)
+        shown: list[Tensor] = []
+        for path in (paths[i] for i in parts["test"].tolist()):
+            if len(shown) == SHOWN:
+                break
+            with suppress(UnreadablePicture):
+                shown.append(centre_square(path, SHOWN_SIDE))
         styles = [centre_square(path, self.style_side) for path in self.style_paths]
         return Parsed(
-            {"crops": torch.stack(crops), "styles": torch.stack(styles)},
+            {
+                "crops": torch.stack(crops),
+                "styles": torch.stack(styles),
+                "shown": torch.stack(shown),
+            },
             {"broken": json.dumps(broken)},
         )
 

@@ -18,6 +18,7 @@ from normbench.data.reading.embedded import (
     with_parsed,
 )
 from normbench.data.reading.pictures import (
+    centre_square,
     pixels,
     random_crops,
     read_picture,
@@ -42,6 +43,10 @@ CONTENT = (
 )
 CAT = "chelsea.png"
 PHOTOGRAPHS = (*CONTENT, CAT)
+SHOWN = ("china.jpg", "flower.jpg")
+"""Photographs in scikit-learn (CC BY 2.0) that are only shown, never trained with."""
+SHOWN_SIDE = 256
+"""The side, in pixels, of the photographs that the pictures of a run show."""
 STYLES = {
     "immunohistochemistry": "ihc.png",
     "brick": "brick.png",
@@ -78,6 +83,9 @@ class PhotographCrops(Data, name="photographs"):
     or the statistics of its style picture (style); see
     `normbench.data.reading.appearance`. The crops of all parts are changed. The network
     is to redraw the changed crops and to keep their content.
+
+    `held_out` (3, 3, 256, 256) are the centres of the test photograph and of two
+    photographs of scikit-learn, with the same change.
     """
 
     kind = Photographs
@@ -148,6 +156,7 @@ class PhotographCrops(Data, name="photographs"):
             styles=styles.float() / 255,
             key=key,
             splits=consecutive_split(counts),
+            held_out=self._with_content(_shown(test), styles, f"{key} shown") / 255,
         )
 
     def _with_content(self, crops: Tensor, styles: Tensor, key: str) -> Tensor:
@@ -207,6 +216,16 @@ class PhotographCrops(Data, name="photographs"):
 def _content_hash() -> str:
     names = (*PHOTOGRAPHS, *STYLES.values())
     return content_hash(FORMAT, *(_path(name) for name in names))
+
+
+def _shown(test: str) -> Tensor:
+    """Return the photograph `test` and those in SHOWN, (3, 3, 256, 256) uint8."""
+    shown = (
+        package_file("scikit-learn", "sklearn", f"datasets/images/{name}")
+        for name in SHOWN
+    )
+    paths = (_path(test), *shown)
+    return torch.stack([centre_square(path, SHOWN_SIDE) for path in paths])
 
 
 def _path(name: str) -> Path:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from normbench.data.base import Photographs
 from normbench.data.reading.cache import Parsed, cached
 from normbench.errors import RequestError
+from normbench.norms.base import Norm
 from normbench.tasks.base import NormFactory, Scores, Task, full_batches
 from normbench.tasks.networks.perceptual import PerceptualName, perceptual_network
 
@@ -28,8 +29,8 @@ MIN_SIDE = 6
 The 9x9 convolutions reflect 4 pixels at a border, which needs a side of 5 or more.
 """
 
-PICTURE_COUNT = 8
-"""Number of photographs that `Style.pictures` shows."""
+MAX_CROPS = 8
+"""Number of test crops that `Style.pictures` shows if there are no photographs."""
 
 
 class Style(Task, name="style"):
@@ -85,6 +86,7 @@ class Style(Task, name="style"):
         self.crops = data.crops.to(device)
         self.styles = data.styles.to(device)
         self.conditions = len(self.styles)
+        self.held_out = data.held_out
         self.key = data.key
         self.splits, self.notes = data.splits, data.notes
         self.data_facts = data.facts
@@ -139,19 +141,27 @@ class Style(Task, name="style"):
         )
 
     def pictures(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return one picture, "stylised", with two rows.
+        """Return one picture, "stylised", with two rows of squares.
 
-        The upper row shows test crops, then the style pictures. The lower row shows the
-        output for every test crop.
+        The upper row shows the held-out photographs, then the style pictures. The lower
+        row shows the output for each photograph; number i is drawn in style i mod S. A
+        network that has parameters for each position gets the centres of the
+        photographs, as large as its crops. Data without photographs show test crops.
         """
-        crops, condition = self.inputs(self.splits["test"][:PICTURE_COUNT])
+        shown = self.held_out
+        if shown is None:
+            shown = self.crops[self.splits["test"][:MAX_CROPS]]
+        elif any(isinstance(m, Norm) and m.fixed_spatial for m in model.modules()):
+            shown = _centre(shown, self.crops.shape[-1])
+        shown = shown.to(self.crops.device)
+        condition = torch.arange(len(shown), device=shown.device) % self.conditions
         with torch.no_grad():
-            outputs = model(crops, condition)
+            outputs = model(shown, condition)
         styles = F.interpolate(
-            self.styles, crops.shape[2:], mode="bilinear", antialias=True
+            self.styles, shown.shape[2:], mode="bilinear", antialias=True
         )
         blank = torch.ones_like(styles)
-        upper = torch.cat([*crops, *styles], 2)
+        upper = torch.cat([*shown, *styles], 2)
         lower = torch.cat([*outputs, *blank], 2)
         return {"stylised": torch.cat([upper, lower], 1).clamp(0, 1).cpu()}
 
@@ -206,6 +216,12 @@ class Style(Task, name="style"):
         for i, feature in enumerate(self.perceptual(self.styles)):
             targets[f"style{i}"] = gram(feature).cpu()
         return Parsed(targets)
+
+
+def _centre(pictures: Tensor, side: int) -> Tensor:
+    """Return the centre squares (N, C, side, side) of pictures (N, C, H, W)."""
+    top, left = ((length - side) // 2 for length in pictures.shape[2:])
+    return pictures[..., top : top + side, left : left + side]
 
 
 def gram(features: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The data sets inside packages: MNIST digits, display names and photographs."""
 
 from collections import Counter
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,7 +123,9 @@ def flat_photographs(
     for index, name in enumerate(names):
         Image.new("L", (400, 300), 10 * index).save(folder / name)
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(embedded, "find_spec", lambda name: spec)
+    monkeypatch.setattr(
+        embedded, "find_spec", lambda name: spec if name == "skimage" else find_spec(name)
+    )
     return folder
 
 
@@ -177,7 +180,8 @@ def test_the_crops_and_the_style() -> None:
     data = PhotographCrops().load(0)
     assert data.crops.shape == (800 + 64 + 64, 3, 64, 64)
     assert data.styles.shape == (1, 3, 128, 128)
-    for pictures in (data.crops, data.styles):
+    assert data.held_out is not None and data.held_out.shape == (3, 3, 256, 256)
+    for pictures in (data.crops, data.styles, data.held_out):
         assert pictures.dtype == torch.float32
         assert pictures.min() >= 0
         assert 0.9 < pictures.max() <= 1

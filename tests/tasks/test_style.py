@@ -14,6 +14,7 @@ from normbench.data.base import Photographs
 from normbench.data.reading import cache
 from normbench.errors import RequestError
 from normbench.norms import NormFactory
+from normbench.norms.base import REGISTRY as NORMS
 from normbench.tasks.base import NormFactory as AnyNorm
 from normbench.tasks.style import Style, gram, relative_error
 
@@ -274,7 +275,7 @@ def test_evaluation_of_the_training_split_uses_only_eval_crops(
 
 
 @pytest.mark.parametrize("styles", [1, 3])
-def test_pictures_show_crops_and_styles_above_outputs(
+def test_pictures_without_photographs_show_test_crops_above_outputs(
     photographs: Photographs, styles: int
 ) -> None:
     task = Style(with_styles(photographs, styles), CPU, width=4, blocks=1)
@@ -288,6 +289,29 @@ def test_pictures_show_crops_and_styles_above_outputs(
     with torch.no_grad():
         output = model(*task.inputs(test))
     torch.testing.assert_close(grid[:, SIDE:, SIDE : 2 * SIDE], output[1])
+
+
+@pytest.mark.parametrize("norm", ["instance", "layer_shape"])
+def test_pictures_show_held_out_photographs_in_turn_in_each_style(
+    photographs: Photographs, norm: str
+) -> None:
+    """A norm with parameters for each position gets the centres, in its own size."""
+    held_out = torch.rand(3, 3, 48, 48)
+    data = replace(with_styles(photographs, 2), held_out=held_out)
+    task = Style(data, CPU, width=4, blocks=1)
+    model = task.build(NormFactory(norm, NORMS.options(norm, {}), norm_batch=4)).eval()
+    with torch.no_grad():
+        model(*task.inputs(task.splits["test"]))
+    (grid,) = task.pictures(model).values()
+    side, edge = (48, 0) if norm == "instance" else (SIDE, (48 - SIDE) // 2)
+    assert grid.shape == (3, 2 * side, 5 * side)
+    shown = held_out[..., edge : edge + side, edge : edge + side]
+    assert torch.equal(grid[:, :side, : 3 * side], torch.cat([*shown], 2))
+    with torch.no_grad():
+        output = model(shown, torch.tensor([0, 1, 0]))
+    torch.testing.assert_close(
+        grid[:, side:, : 3 * side], torch.cat([*output], 2), check_stride=False
+    )
 
 
 def test_targets_are_computed_once_and_then_read_from_the_cache(

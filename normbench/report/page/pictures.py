@@ -1,9 +1,10 @@
 """The style gallery of a page: the outputs of style runs for the same content.
 
 A style run writes one picture file, whose tiles are squares. Its upper half has the
-content crops, then the styles. Its lower half has the output below each crop, and blank
-tiles below the styles. Runs with equal upper halves belong together. The gallery shows
-a few crops. Each is a row with the content, its style, and the output of each run.
+held-out photographs, then the styles. Its lower half has the output below each
+photograph, and blank tiles below the styles. Runs with equal upper halves belong
+together. The gallery shows a few photographs. Each is a row with the photograph, its
+style, and the output of each run.
 """
 
 import base64
@@ -27,12 +28,12 @@ PICTURE = "stylised.png"
 MAX_PICTURES = 40
 """Limit of runs in a page."""
 MAX_CHARACTERS = 3 * 2**19
-"""Limit for the pictures of a page, as text; crops with 64 pixels need 2 KiB each."""
+"""Limit for the pictures of a page, as text; one with 256 pixels needs about 20 KiB."""
 MAX_ROWS = 3
-"""Crops in the gallery, for each group of runs."""
+"""Photographs in the gallery, for each group of runs."""
 MAX_SIDE = 256
-"""Larger crops are made smaller."""
-QUALITY = 90
+"""Larger pictures are made smaller."""
+QUALITY = 80
 """Quality of the WebP pictures in a page; the PNG in a run's folder is exact."""
 MAX_WEBP_SIDE = 16_383
 """The most pixels that WebP allows per side."""
@@ -49,10 +50,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Row:
-    """A content crop, its style and the output of each column, as data URIs.
-
-    `style` is "" if the record does not say which of several styles the crop has.
-    """
+    """A photograph, its style and the output of each column, as data URIs."""
 
     content: str
     style: str
@@ -65,12 +63,11 @@ class Content:
 
     `difference` lists the options that distinguish the runs of this Content from the
     runs of the other ones in the gallery; it is "" if there are none. `side` is the
-    side of the recorded crops in pixels, and `photographs` the number of photographs.
+    side of the recorded pictures in pixels.
     """
 
     difference: str
     side: int
-    photographs: int
     outputs: list[Output]
     rows: list[Row]
 
@@ -126,17 +123,21 @@ def gallery(material: Material) -> Gallery:
     )
     made, left_out, room = [], len(runs) - len(chosen), MAX_CHARACTERS
     for content in _joined(list(map(_content, contents, differences))):
-        size = sum(len(text) for row in content.rows for text in _texts(row))
-        if size <= room:
-            made.append(content)
+        rows = content.rows
+        while rows and (size := _characters(rows)) > room:
+            rows = rows[:-1]
+        if rows:
+            made.append(replace(content, rows=rows))
             room -= size
         else:
             left_out += len(content.outputs)
     return Gallery(contents=made, left_out=left_out, unreadable=unreadable)
 
 
-def _texts(row: Row) -> list[str]:
-    return [row.content, row.style, *row.outputs]
+def _characters(rows: Sequence[Row]) -> int:
+    return sum(
+        len(uri) for row in rows for uri in (row.content, row.style, *row.outputs)
+    )
 
 
 def _joined(contents: Iterable[Content]) -> list[Content]:
@@ -154,11 +155,7 @@ def _joined(contents: Iterable[Content]) -> list[Content]:
     for group in same.values():
         rounds = zip_longest(*(content.rows for content in group))
         rows = [row for each_round in rounds for row in each_round if row is not None]
-        joined.append(
-            replace(
-                group[0], rows=rows[:MAX_ROWS], photographs=min(len(group), MAX_ROWS)
-            )
-        )
+        joined.append(replace(group[0], rows=rows[:MAX_ROWS]))
     return joined
 
 
@@ -206,15 +203,14 @@ def _content(strips: Sequence[_Strip], difference: str) -> Content:
         outputs.append(Output(strip.run.run_id, norm, label))
     rows = []
     for crop in evenly_spaced(first.crops, MAX_ROWS):
-        style = _style_of(first, crop)
         rows.append(
             Row(
                 content=_uri(_tile(first.inputs, crop)),
-                style="" if style is None else _uri(_tile(first.inputs, style)),
+                style=_uri(_tile(first.inputs, first.crops + crop % first.styles)),
                 outputs=[_uri(_tile(strip.outputs, crop)) for strip in strips],
             )
         )
-    return Content(difference, side, 1, outputs, rows)
+    return Content(difference, side, outputs, rows)
 
 
 def _tile(strip: Image.Image, number: int) -> Image.Image:
@@ -222,21 +218,6 @@ def _tile(strip: Image.Image, number: int) -> Image.Image:
     side = strip.height
     tile = strip.crop((number * side, 0, (number + 1) * side, side))
     return tile if side <= MAX_SIDE else tile.resize((MAX_SIDE, MAX_SIDE))
-
-
-def _style_of(strip: _Strip, crop: int) -> int | None:
-    """Return the place of the style of a crop in the strip, None if it is not known.
-
-    The network redraws crop i in style i mod S, and the test crops come after those for
-    training and validation.
-    """
-    if strip.styles == 1:
-        return strip.crops
-    options = strip.run.config.data.options
-    train, val = options.get("train_crops"), options.get("val_crops")
-    if not strip.styles or not isinstance(train, int) or not isinstance(val, int):
-        return None
-    return strip.crops + (train + val + crop) % strip.styles
 
 
 def _first_seeds(runs: Iterable[RunRecord]) -> list[RunRecord]:
@@ -286,11 +267,12 @@ def _strip(run: RunRecord, file: Path) -> _Strip:
     """
     picture = untrusted.picture(file)
     middle = picture.height // 2  # also the width of a tile
-    styles = run.config.data.options.get("styles", [])
+    options = run.config.data.options
+    styles = options.get("styles") or options.get("style_paths") or ["the only style"]
     if max(picture.size) > MAX_WEBP_SIDE:
         raise Damaged(file, f"a side has more than {MAX_WEBP_SIDE:,} pixels")
     if not isinstance(styles, list):
-        raise Damaged(file, f"data.styles={styles!r} of the run is not a list")
+        raise Damaged(file, f"the styles {styles!r} of the run are not a list")
     crops = picture.width // middle - len(styles) if middle else 0
     if crops < 1:
         raise Damaged(file, "the picture has no content, only the styles of the run")
