@@ -1,8 +1,7 @@
-"""The figures of a verdict, and the looks of norms."""
+"""The figures of a verdict."""
 
 import subprocess
 import sys
-from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,117 +11,24 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from numpy.typing import NDArray
 from verdicts_made import CLAIMS, committed, rich_verdict, some_verdicts
 
 from normbench.config.choices import choices
 from normbench.errors import RequestError
 from normbench.records.store import read_compact
-from normbench.report.figures import drawing, palette
+from normbench.report.figures import drawing
 from normbench.report.figures.directions import ends_of
 from normbench.report.figures.layout import Texts, balanced, framed, wrapped
-from normbench.report.figures.names import arm_names, level_names, norm_of
+from normbench.report.figures.names import arm_names, level_names
 from normbench.report.figures.seeds import SeedRuns
-from normbench.report.figures.series import Point, numeric, styled_series
+from normbench.report.figures.series import Point, numeric
 from normbench.report.figures.units import quantity
 from normbench.report.figures.verdict import verdict_figures
-from normbench.report.published import published
 from normbench.verdicts.registration import read_claim
 from normbench.verdicts.verdict import Verdict
 
-Floats = NDArray[np.float64]
-
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = '<script>alert("$x^2$")</script> & \x00\x0b "]]> id="y" url(#z) \N{SNOWMAN}'
-
-# Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
-DEUTERANOPIA = (
-    (0.367322, 0.860646, -0.227968),
-    (0.280085, 0.672501, 0.047413),
-    (-0.011820, 0.042940, 0.968881),
-)
-PROTANOPIA = (
-    (0.152286, 1.052583, -0.204868),
-    (0.114503, 0.786281, 0.099216),
-    (-0.003882, -0.048116, 1.051998),
-)
-
-
-def linear(colour: str) -> Floats:
-    """Convert a hex colour to linear RGB (IEC 61966-2-1)."""
-    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-
-
-def lab(rgb: Floats) -> Floats:
-    """Convert linear RGB to CIELAB with white point D65."""
-    to_xyz = np.array(
-        (
-            (0.4124564, 0.3575761, 0.1804375),
-            (0.2126729, 0.7151522, 0.0721750),
-            (0.0193339, 0.1191920, 0.9503041),
-        )
-    )
-    xyz = to_xyz @ np.clip(rgb, 0, 1) / (0.95047, 1.0, 1.08883)
-    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.array((116 * y - 16, 500 * (x - y), 200 * (y - z)))
-
-
-def contrast(one: str, other: str) -> float:
-    """Return the contrast ratio of WCAG 2.2."""
-    weights = (0.2126, 0.7152, 0.0722)
-    dark, light = sorted(float(linear(c) @ weights) for c in (one, other))
-    return (light + 0.05) / (dark + 0.05)
-
-
-def test_looks_are_different_and_visible_on_white_and_on_dark() -> None:
-    assert palette.LOOKS.keys() == choices("norm").keys()
-    users = {f"mine{index}": palette.colour(f"mine{index}") for index in range(200)}
-    norms = {name: look.colour for name, look in palette.LOOKS.items()}
-    for name, colour in (users | norms).items():
-        for background in ("#ffffff", "#121212"):
-            assert contrast(colour, background) >= 3, name
-    assert palette.look("mine") == ("#d2527c", "^", "--")
-    del norms["layer"]  # has the colour of layer_sample
-    assert len({*norms.values()}) == len(norms)
-    assert len({*palette.DECISIONS.values()}) == 5
-
-
-def test_norms_of_one_figure_differ_for_all_kinds_of_colour_vision() -> None:
-    for name in choices("claim"):
-        for design in read_claim(name).designs().values():
-            norms = {norm_of(arm, design) for arm in design.arms}
-            for one, other in combinations(sorted(norms), 2):
-                a, b = linear(palette.colour(one)), linear(palette.colour(other))
-                for vision in map(np.array, (np.eye(3), DEUTERANOPIA, PROTANOPIA)):
-                    distance = np.linalg.norm(lab(vision @ a) - lab(vision @ b))
-                    assert distance > 14, (name, one, other)
-                assert palette.look(one).marker != palette.look(other).marker
-
-
-def test_arms_with_the_same_norm_have_its_colour_and_different_markers() -> None:
-    points = {"g1": {}, "group": {"-": Point(1.0)}, "group_ws": {}}
-    made = styled_series(points, dict.fromkeys(points, "group"))
-    assert [each.label for each in made] == ["g1", "group", "group_ws"]
-    assert {each.look.colour for each in made} == {palette.colour("group")}
-    assert len({each.look.marker for each in made}) == 3
-    assert [each.hollow for each in made] == [True, False, True]
-    assert made[1].look == palette.look("group")
-
-
-def test_the_norm_of_an_arm_is_in_its_overrides_or_its_name() -> None:
-    for arm, claim, design, norm in (
-        ("again", "group-compromise", "between-mnist5k", "group"),
-        ("each_layer", "group-compromise", "adjacency-mnist5k", "group_permuted"),
-        ("again", "batch-default", "normal_batch-mnist5k", "batch"),
-        ("layer", "batch-size-dependence", "joint-textures", "layer_sample"),
-        ("extra", "batch-default", "normal_batch-mnist5k", "extra"),
-    ):
-        assert norm_of(arm, read_claim(claim).designs()[design]) == norm, arm
-    assert norm_of("batch_masked", None) == "batch_masked"
-    assert norm_of("group_ws", None) == "group"
-    assert norm_of("mine_too", None) == "mine_too"
-
 
 *COMMITTED, MADE_UP = some_verdicts()  # two seconds each
 
@@ -332,31 +238,6 @@ def test_published_figures_are_marked_as_published(batch: Verdict) -> None:
         assert "published: Wu & He 2018" in texts
         assert "top-1 error (%)" in texts
     assert "published" not in written(drawing.svg(drawn["made_up"]))
-
-
-def test_published_series_name_existing_designs_arms_and_levels() -> None:
-    for source in published():
-        all_errors = source.series.values()
-        levels = {level for errors in all_errors for level in errors}
-        for name, designs in source.shown.items():
-            claim = read_claim(name)
-            for design_name in designs:
-                design = {**claim.mechanisms, **claim.outcomes}[design_name]
-                if levels == {"-"}:
-                    assert source.series.keys() <= design.arms.keys()
-                else:
-                    assert levels & design.levels.keys()
-                    assert source.series.keys() <= choices("norm").keys()
-        for errors in all_errors:
-            assert all(0 < error < 1 for error in errors.values())
-
-
-def test_published_series_have_the_numbers_of_the_claim() -> None:
-    wu_he, *_ = published()
-    lines = " ".join(read_claim("batch-size-dependence").published)
-    for norm, name in (("batch", "BN"), ("group", "GN")):
-        errors = (wu_he.series[norm][level] for level in ("32", "16", "8", "4", "2"))
-        assert f"{name} {'/'.join(f'{100 * error:.1f}' for error in errors)}" in lines
 
 
 def test_an_inline_figure_has_a_description_and_the_colours_of_the_page(
