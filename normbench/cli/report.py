@@ -58,6 +58,8 @@ def report(
             raise RequestError(f"--results {results} is not a folder")
         figures_folder = figures or output.with_name(f"{output.stem}-figures")
         material = gather(results, claims, config_dir)
+        count = sum(entry.verdict is not None for entry in material.claims)
+        typer.echo(f"drawing the figures of {count} verdicts", err=True)
         page, files = write(material, output, figures_folder)
         for error in (*material.damaged, *page.packed.unreadable):
             typer.echo(f"left out: {error}", err=True)

@@ -158,6 +158,26 @@ def headlines(verdict: Verdict) -> str:
     return ", ".join(f"{part.name}: {headline(part)}" for part in verdict.parts)
 
 
+def leading_outcomes(verdict: Verdict) -> list[DesignVerdict]:
+    """Return the outcomes whose figures stand for the whole verdict.
+
+    They are those with contrasts on the first part that an outcome bears on. The one
+    with the largest effect, in margins, comes first.
+    """
+    for part in verdict.parts:
+        effects = {each.name: _effect(each, part) for each in verdict.outcomes}
+        leading = [each for each in verdict.outcomes if effects[each.name]]
+        if leading:
+            return sorted(leading, key=lambda each: effects[each.name], reverse=True)
+    return []
+
+
+def _effect(design: DesignVerdict, part: PartVerdict) -> float:
+    """Return the largest effect of a design that bears on `part`, in margins, or 0."""
+    contrasts = (each for each in design.contrasts if each.part == part.name)
+    return max((abs(c.effect) / c.margin for c in contrasts if c.effect), default=0.0)
+
+
 def registration(verdict: Verdict) -> str:
     """Return when the claim was registered, and when its first run began."""
     known = verdict.registered

@@ -69,6 +69,9 @@ def statistics(config: RunConfig, shapes: Sequence[torch.Size]) -> Iterator[Find
     if norm.uses_other_samples:
         positions = min(math.prod(shape[2:]) for shape in shapes)
         lowest, highest = relative_noise(config.norm_batch, positions)
+        enough = f"norm_batch={FEW_SAMPLES}"
+        if config.batch_size < FEW_SAMPLES:  # a norm batch is at most a batch
+            enough = f"batch_size={FEW_SAMPLES} {enough}"
         yield finding(
             config.norm_batch < FEW_SAMPLES,
             "warning",
@@ -77,8 +80,8 @@ def statistics(config: RunConfig, shapes: Sequence[torch.Size]) -> Iterator[Find
             f"smallest layer: the standard error of a batch mean is {lowest:.0%} to "
             f"{highest:.0%} of a standard deviation, depending on how similar the "
             "positions of one sample are",
-            f"norm_batch={FEW_SAMPLES} or more, or a norm of single samples; the "
-            "probe statistic_noise measures the error",
+            f"{enough} or more, or a norm of single samples; the probe "
+            "statistic_noise measures the error",
         )
         return
     what = "values per statistic"

@@ -222,8 +222,8 @@ def _contenders(
     """Return the norms that may be the best, one of those that are as good.
 
     These are the norms ahead and those in a contradiction. If there are fewer than two,
-    norms follow that claims without a verdict compare (`unmeasured`), and then those
-    with the next places.
+    the norms of undecided pairs follow, then those that claims without a verdict
+    compare (`unmeasured`), and then those with the next places.
     """
     near = [pair for pair in pairs if not pair.far]
     compared = {norm for pair in near for norm in (pair.norm, pair.other)}
@@ -232,9 +232,16 @@ def _contenders(
     equal = {
         frozenset((pair.norm, pair.other)) for pair in near if pair.summary == "as good"
     }
+    undecided = [
+        norm
+        for pair in near
+        if pair.summary == "not decided"
+        for norm in (pair.norm, pair.other)
+    ]
     kept: list[str] = []
     for norm in (
         *best,
+        *(n for n in undecided if n not in behind),
         *(n for n in unmeasured if n not in behind),
         *(n for n in placed if n in compared),
         *placed,

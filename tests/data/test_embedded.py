@@ -124,7 +124,9 @@ def flat_photographs(
         Image.new("L", (400, 300), 10 * index).save(folder / name)
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(
-        embedded, "find_spec", lambda name: spec if name == "skimage" else find_spec(name)
+        embedded,
+        "find_spec",
+        lambda name: spec if name == "skimage" else find_spec(name),
     )
     return folder
 

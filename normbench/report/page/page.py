@@ -205,12 +205,15 @@ def first_figure(
 ) -> DesignVerdict | None:
     """Return the design whose figure stands beside the sentence of a claim.
 
-    It is the first outcome that has a figure in `figures`, by claim and name, or else
-    the first such mechanism; None if there is no figure.
+    It is the first leading outcome (`words.leading_outcomes`), or else outcome, or else
+    mechanism, that has a figure in `figures`, by claim and name; None without a figure.
     """
     drawn = figures.get(entry.name, {})
     verdict = entry.verdict
-    designs = [*verdict.outcomes, *verdict.mechanisms] if verdict else []
+    if verdict is None:
+        return None
+    leading = words.leading_outcomes(verdict)
+    designs = [*leading, *verdict.outcomes, *verdict.mechanisms]
     return next((design for design in designs if design.name in drawn), None)
 
 
