@@ -139,13 +139,14 @@ def test_the_reference_sorts_norms_by_their_axes() -> None:
 def dependence(axes: str) -> list[str]:
     """Return the page's words for the inputs that an output depends on."""
     if "all samples" in axes:
-        return ["other samples", "both"]
+        return ["other samples", "other samples, combined with a norm of one sample"]
     _, channels, positions = axes.split(", ")
     if positions == "one position":
-        return ["itself" if channels == "one channel" else "its position's channels"]
+        one = channels == "one channel"
+        return ["its own input only" if one else "the channels at its position"]
     if channels == "one channel":
-        return ["its sample's channel"]
-    return ["its sample's group of channels, or all"]
+        return ["its channel in its sample"]
+    return ["a group of channels, or all channels, in its sample"]
 
 
 def reading_page() -> str:
