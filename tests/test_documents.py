@@ -230,7 +230,8 @@ def commands_of_the_demo(script: Path, folder: Path) -> list[list[str]]:
     output = subprocess.run(
         [folder / "scripts" / "demo"], check=True, capture_output=True, text=True
     ).stdout
-    lines = [line.rstrip("\t").split("\t") for line in output.splitlines() if line]
+    commands = [line for line in output.splitlines() if line.startswith("normbench\t")]
+    lines = [line.rstrip("\t").split("\t") for line in commands]
     assert [words[1] for words in lines] == ["train", "train", "results", "plot"]
     return [words for _, *words in lines]
 
