@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from typer.testing import CliRunner
 
 from normbench.cli import app
@@ -45,8 +45,10 @@ def remove_variables(environment: MutableMapping[str, str]) -> None:
 
 
 # Hypothesis uses the same examples in every run, so that results are repeatable.
-# `--hypothesis-profile=default` draws new examples.
-settings.register_profile("fixed", derandomize=True)
+# `--hypothesis-profile=default` draws new examples. A busy machine makes them slowly.
+settings.register_profile(
+    "fixed", derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("fixed")
 remove_variables(os.environ)
 torch.set_num_threads(1)
