@@ -78,8 +78,8 @@ Seeds = Annotated[
     typer.Option(
         metavar="NUMBERS",
         help="Numbers of seeds of each arm at each level at which the comparison is "
-        "judged, at least 6. It stops at the first one that settles it; one number is a "
-        "fixed number of seeds.",
+        "judged, at least 6. It stops at the first one that settles it; one number is "
+        "a fixed number of seeds.",
         show_default=f"{SEEDS}; with --minutes {RACE_SEEDS}",
     ),
 ]
