@@ -12,6 +12,7 @@ from normbench.report.figures.names import data_words, plain
 from normbench.report.figures.series import count_range
 from normbench.report.figures.units import metric_words
 from normbench.verdicts.design import Design
+from normbench.verdicts.summaries import CellSummary
 from normbench.verdicts.verdict import (
     ContrastVerdict,
     DesignVerdict,
@@ -101,14 +102,32 @@ def source(design: DesignVerdict, verdict: Verdict) -> str:
     return f"Claim {verdict.claim}, design {design.name}"
 
 
-def cells_legend(counts: Sequence[int], verdict: Verdict, *, seeds: bool) -> str:
-    """Return what marks and lines in a figure of cells mean; "" without an interval."""
+def cells_legend(cells: Sequence[CellSummary], alpha: float, *, seeds: bool) -> str:
+    """Return what marks and lines in a figure of cells mean."""
+    with_runs = [cell for cell in cells if cell.n]
+    counts = [cell.n for cell in with_runs]
     if not counts or max(counts) < 2:
         return "One seed each, so there is no interval"
     dots = ", single seeds as dots" if seeds else ""
     return (
-        f"Mean over {count_range(counts)} seeds with its {1 - verdict.alpha:.0%} "
-        f"interval (Student's t){dots}, at the learning rate that validation chose"
+        f"Mean over {count_range(counts)} seeds with its {1 - alpha:.0%} "
+        f"interval (Student's t){dots}, at {_rates(with_runs)}"
+    )
+
+
+def _rates(cells: Sequence[CellSummary]) -> str:
+    """Return which learning rates cells with runs have."""
+    if any(len(cell.rates) > 1 for cell in cells):
+        return "the learning rate that validation chose"
+    if all(cell.frozen for cell in cells):
+        return "the learning rate that a full check chose"
+    rates = {cell.rates[0].lr for cell in cells}
+    if len(rates) == 1 and not any(cell.frozen for cell in cells):
+        return f"lr {rates.pop():g}, not tuned"
+    frozen = sum(cell.frozen for cell in cells)
+    return (
+        "a learning rate that is not tuned"
+        + f" (that of a full check in {frozen} of {len(cells)} cells)" * bool(frozen)
     )
 
 

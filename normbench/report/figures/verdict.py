@@ -70,11 +70,10 @@ def _cells(
         return None
     levels = _unique(design.cells, level_of)
     points = [p for panel in panels for s in panel.series for p in s.points.values()]
-    counts = [cell.n for cell in design.cells if cell.n]
     seeds = any(point.seeds for point in points)
     lines = [
         titles.subtitle(design, verdict),
-        titles.cells_legend(counts, verdict, seeds=seeds),
+        titles.cells_legend(design.cells, verdict.alpha, seeds=seeds),
     ]
     remarks = list(notes(design, verdict, _cell_names(design, registered)))
     if cut := _cut(panels):
