@@ -5,10 +5,18 @@ from typing import Any
 from normbench.verdicts.ranking import FromBest, Place, RankedArm, Ranking, Spent
 
 
-def an_arm(name: str, place: Place, difference: float, p: float = 0.5) -> RankedArm:
+def an_arm(
+    name: str,
+    place: Place,
+    difference: float,
+    p: float = 0.5,
+    *,
+    peak_lr: float = 0.1,
+) -> RankedArm:
     return RankedArm(
         arm=name,
         lr=0.1,
+        peak_lr=peak_lr,
         place=place,
         distinguishable=place == "worse",
         worse_than="norm=batch" if place == "worse" else None,

@@ -117,6 +117,29 @@ def clearly_worse(
     return p_values
 
 
+def tuning_caveats(tuned: Mapping[str, Tuned], *, kept: bool) -> list[str]:
+    """Return what limits the choice of the rates, one sentence each.
+
+    If the rates are `kept`, because a look has used them, only another race tunes
+    again.
+    """
+    caveats = []
+    seeds = min((t.tried[t.lr][1] for t in tuned.values() if t.tried), default=None)
+    if seeds is not None and seeds < FULL_SEEDS:
+        caveats.append(
+            f"the time sufficed for {seeds} of {FULL_SEEDS} tuning seeds; the learning "
+            "rates may be poor, and no arm was dropped"
+            + "; a look has used them, so to tune again, give more --minutes and other "
+            "--rates or another --results" * kept
+        )
+    at_edge = [arm for arm, t in tuned.items() if t.at_edge]
+    if at_edge:
+        caveats.append(
+            f"the best rate is at an edge of what was tried for {', '.join(at_edge)}"
+        )
+    return caveats
+
+
 @dataclass
 class _Arm:
     """The tries of an arm: `costs` maps a rate and the number of a seed to a cost.

@@ -193,7 +193,7 @@ def test_rates_on_few_seeds_may_be_tuned_again(
     ranking = raced(tmp_path, minutes=3)
     (kept,) = tmp_path.glob("runs/races/*.json")
     (caveat,) = (text for text in ranking.caveats if "tuning seeds" in text)
-    assert f"remove {kept} to tune again" in caveat
+    assert "to tune again, give more --minutes and other --rates or" in caveat
     kept.unlink()
     again = raced(tmp_path, minutes=60)
     assert min(arm.seeds[f"{arm.lr:g}"] for arm in again.tuning) == 4
@@ -269,8 +269,9 @@ def test_equal_arms_are_named_as_not_distinguishable(
 def test_one_rate_is_not_tuned_and_drops_no_arm(
     runner: TimedRunner, tmp_path: Path
 ) -> None:
-    ranking = raced(tmp_path, rates=[0.2])
+    ranking = raced(tmp_path, rates=[0.2], overrides=("batch_size=8",))
     assert (ranking.tuning, ranking.left_out) == ([], [])
+    assert {(arm.lr, arm.peak_lr) for arm in ranking.arms} == {(0.2, 0.05)}
     assert set(runner.test_seeds) == {"batch", "group", "instance", "none"}
     assert places(ranking)["no norm"] == "worse"
 

@@ -58,9 +58,15 @@ def _lines(ranking: Ranking, width: int) -> Iterator[str]:
 
 def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
     """Yield the numbers of each arm by column, for a table; then the arms left out."""
-    columns = ("arm", "lr", ranking.metric, "minus the best", "p", "seeds", "result")
+    scaled = any(arm.scaled for arm in ranking.arms)
+    rates = ("lr", "peak_lr") if scaled else ("lr",)
+    numbers = (ranking.metric, "minus the best", "p", "seeds")
+    columns = ("arm", *rates, *numbers, "result")
     for arm in ranking.arms:
-        cells = [arm.arm, f"{arm.lr:g}", words.estimate(arm.mean, arm.low, arm.high)]
+        cells = [arm.arm, f"{arm.lr:g}"]
+        if scaled:
+            cells.append("-" if arm.peak_lr is None else f"{arm.peak_lr:.3g}")
+        cells.append(words.estimate(arm.mean, arm.low, arm.high))
         if pair := arm.from_best:
             cells += [words.estimate(pair.difference, pair.low, pair.high, sign="+")]
             cells += [f"{pair.p:.2g}"]
@@ -69,7 +75,7 @@ def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
         cells += [str(arm.n), PLACES[arm.place]]
         yield dict(zip(columns, cells, strict=True))
     for out in ranking.left_out:
-        cells = [out.arm, *("-",) * 5, out.reason]
+        cells = [out.arm, *("-",) * len((*rates, *numbers)), out.reason]
         yield dict(zip(columns, cells, strict=True))
 
 
@@ -82,7 +88,7 @@ def _table(ranking: Ranking, width: int) -> Iterator[str]:
     )
     yield f"   {''.join(headings)}".rstrip()
     for place, arm in enumerate(ranking.arms, start=1):
-        facts = f"(lr {arm.lr:g}, {arm.n} seeds)"
+        facts = f"({_rate(arm)}, {arm.n} seeds)"
         yield paragraph(f"{place:<3}", f"{arm.arm} {facts}", width)
         yield _numbers(arm).rstrip()
 
@@ -96,6 +102,11 @@ def _numbers(arm: RankedArm) -> str:
     else:
         text += " " * (DIFFERENCE_WIDTH + P_WIDTH)
     return text + PLACES[arm.place]
+
+
+def _rate(arm: RankedArm) -> str:
+    """Return the rate of an arm, such as "lr 0.05, peak_lr 0.0125" if it is scaled."""
+    return f"lr {arm.lr:g}" + (f", peak_lr {arm.peak_lr:.3g}" if arm.scaled else "")
 
 
 def _tuned(arm: TunedArm, validation: str, width: int) -> Iterator[str]:
@@ -130,7 +141,8 @@ def ranking_answer(ranking: Ranking) -> str:
             f"be told from the best ({numbers}, {best.n} seeds)."
         )
     count = len(ranking.arms)
-    text = f"{best.arm} is the best of {count} arms: {numbers}, {best.n} seeds."
+    text = f"{best.arm} is the best of {count} arms: {numbers}, {best.n} seeds, "
+    text += f"{_rate(best)}{'' if ranking.tuning else ', not tuned'}."
     if equal := ", ".join(arm.arm for arm in others if arm.place == "equal"):
         margin = difference_margin_text(ranking.margin, "difference", ranking.metric)
         text += f" As good within the margin of {margin}:"
