@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 from normbench.report import words
+from normbench.report.text.answer import Answer, Tried, rates_caveat
 from normbench.report.text.paragraph import paragraph
 from normbench.verdicts.ranking import Place, RankedArm, Ranking, Spent, TunedArm
+from normbench.verdicts.seeds import FULL_TUNING_SEEDS
 from normbench.verdicts.wording import (
     difference_margin_text,
     difference_text,
@@ -53,7 +55,7 @@ def _lines(ranking: Ranking, width: int) -> Iterator[str]:
         yield paragraph(f"{'further:':<9}", further, width)
     yield f"{'command:':<9}{ranking.command}"
     yield ""
-    yield paragraph("", ranking_answer(ranking), width)
+    yield paragraph("", ranking_answer(ranking).text, width)
 
 
 def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
@@ -118,15 +120,16 @@ def _tuned(arm: TunedArm, validation: str, width: int) -> Iterator[str]:
     yield paragraph(f"-  {arm.arm}: ", text, width)
 
 
-def ranking_answer(ranking: Ranking) -> str:
+def ranking_answer(ranking: Ranking) -> Answer:
     """Return the answer of a race: the best arm, or the arms that may be the best."""
     if not ranking.seen:
-        return (
-            f"There is no ranking: the time was too short for {ranking.looks[0]} test "
-            "seeds of each arm. The tuning seeds above are too few to decide."
+        return Answer(
+            "There is no ranking",
+            f"the time was too short for {ranking.looks[0]} test seeds of each arm",
+            ". The tuning seeds above are too few to decide.",
         )
     if not ranking.arms:
-        return "There is no ranking: no arm could be judged."
+        return Answer("There is no ranking", "no arm could be judged", ".")
     best, *others = ranking.arms
     ends = (mean_text(end, ranking.metric) for end in (best.low, best.high))
     interval = ", ".join(end.removesuffix(" %") for end in ends)
@@ -136,13 +139,12 @@ def ranking_answer(ranking: Ranking) -> str:
     )
     open_arms = [arm.arm for arm in others if arm.place == "open"]
     if open_arms:
-        return (
-            f"There is no winner yet: none of {', '.join([best.arm, *open_arms])} can "
-            f"be told from the best ({numbers}, {best.n} seeds)."
+        return Answer(
+            "There is no winner yet",
+            f"none of {', '.join([best.arm, *open_arms])} can be told from the best",
+            f" ({numbers}, {best.n} seeds).",
         )
-    count = len(ranking.arms)
-    text = f"{best.arm} is the best of {count} arms: {numbers}, {best.n} seeds, "
-    text += f"{_rate(best)}{'' if ranking.tuning else ', not tuned'}."
+    text = f", {best.n} seeds, {_rate(best)}{'' if ranking.tuning else ', not tuned'}."
     if equal := ", ".join(arm.arm for arm in others if arm.place == "equal"):
         margin = difference_margin_text(ranking.margin, "difference", ranking.metric)
         text += f" As good within the margin of {margin}:"
@@ -155,7 +157,24 @@ def ranking_answer(ranking: Ranking) -> str:
             sign * pair.difference, (low, high), "difference", ranking.metric
         )
         text += f" {arm} is worse by {worse.replace('+', '')}."
-    return text
+    finding = f"{best.arm} is the best of {len(ranking.arms)} arms"
+    return Answer(finding, numbers, text + _rates_caveat(ranking))
+
+
+def _rates_caveat(ranking: Ranking) -> str:
+    """Return a sentence on rates that may be poor, or ""."""
+    tried = {
+        arm.arm: Tried(float(f"{arm.lr:g}"), [*map(float, arm.validation)], arm.at_edge)
+        for arm in ranking.tuning
+    }
+    seeds = [arm.seeds[f"{arm.lr:g}"] for arm in ranking.tuning]
+    few = min(seeds, default=FULL_TUNING_SEEDS) < FULL_TUNING_SEEDS
+    return rates_caveat(
+        tried,
+        f"the rates were chosen on {min(seeds)} of {FULL_TUNING_SEEDS} tuning seeds"
+        if few
+        else "",
+    )
 
 
 def _intervals(ranking: Ranking) -> str:
