@@ -18,12 +18,11 @@ from normbench.report.figures.curves import (
     value_axis,
 )
 from normbench.report.figures.drawing import PAGE_WIDTH, style
-from normbench.report.figures.layout import Texts, balanced, framed
+from normbench.report.figures.layout import Texts, framed
 from normbench.report.figures.names import axis_words, norm_words, plain
-from normbench.report.figures.rows import draw_rows, fit_ticks, name_rows, rows_of
+from normbench.report.figures.rows import rows_figure
 from normbench.report.figures.series import (
     MAX_CURVES,
-    MAX_ROWS,
     TICK_STEPS,
     Point,
     Series,
@@ -231,17 +230,8 @@ def _rows(
             for level, point in series.points.items()
         ]
         names = {"-": "-"}
-    rows = rows_of(all_series, names, 1.9)
-    check_count("rows", len(rows.places), MAX_ROWS)
     with style():
-        label = balanced(unit.label, 4.0, 8)
-        drawn = framed(texts, rows.height + 0.3 + 0.14 * len(label))
-        axes = drawn.subplots()
-        draw_rows(axes, all_series, rows, unit)
-        name_rows(axes, rows)
-        fit_ticks(axes, 4.5)
-        axes.set_xlabel("\n".join(label))
-    return drawn
+        return rows_figure(all_series, names, texts, unit)
 
 
 def _level(value: Any) -> str:
