@@ -1,14 +1,30 @@
 """Results of a race, made up."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from normbench.verdicts.ranking import FromBest, Place, RankedArm, Ranking, Spent
+from normbench.verdicts.ranking import (
+    FromBest,
+    Place,
+    RankedArm,
+    Ranking,
+    Spent,
+    TunedArm,
+)
 
 
-def an_arm(name: str, place: Place, difference: float, p: float = 0.5) -> RankedArm:
+def an_arm(
+    name: str,
+    place: Place,
+    difference: float,
+    p: float = 0.5,
+    *,
+    peak_lr: float = 0.1,
+) -> RankedArm:
     return RankedArm(
         arm=name,
         lr=0.1,
+        peak_lr=peak_lr,
         place=place,
         distinguishable=place == "worse",
         worse_than="norm=batch" if place == "worse" else None,
@@ -26,6 +42,19 @@ def an_arm(name: str, place: Place, difference: float, p: float = 0.5) -> Ranked
         )
         if place != "best"
         else None,
+    )
+
+
+def tuned(
+    name: str, lr: float, *, seeds: int = 4, rates: Sequence[float] = (0.05, 0.1, 0.2)
+) -> TunedArm:
+    """Return an arm whose best rate is `lr`, with `seeds` of each of `rates`."""
+    return TunedArm(
+        arm=name,
+        lr=lr,
+        at_edge=lr in (min(rates), max(rates)),
+        validation=dict.fromkeys(map(str, rates), 0.1),
+        seeds=dict.fromkeys(map(str, rates), seeds),
     )
 
 

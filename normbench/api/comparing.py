@@ -15,8 +15,8 @@ from normbench.config.composition import compose_engine
 from normbench.config.named_modules import import_named
 from normbench.records.store import Results
 from normbench.report.figures import drawing
-from normbench.report.figures.seeds import runs_of
-from normbench.report.figures.verdict import verdict_figures
+from normbench.report.figures.comparison import comparison_figures
+from normbench.report.figures.seeds import read_runs
 from normbench.report.text.comparison import shown
 from normbench.sweeps.observer import QuietSweep
 from normbench.sweeps.round import Rounds
@@ -105,13 +105,11 @@ def compare(
 def save(answer: Comparison, results: Path) -> list[Path]:
     """Write a comparison and its figures in a folder of `results`; return the files.
 
-    A ranking has no figures. Raises NormbenchError if a file cannot be written.
+    Raises NormbenchError if a file cannot be written.
     """
     folder = write_comparison(answer, results)
     files = [folder / FILE]
-    if answer.verdict is not None:
-        records = runs_of(answer.verdict, files[0], results)
-        figures = verdict_figures(answer.verdict, answer.claim, records)
-        for name, figure in figures.items():
-            files += drawing.save(figure, folder / name)
+    records = read_runs(answer.run_ids, results)
+    for name, figure in comparison_figures(answer, records).items():
+        files += drawing.save(figure, folder / name)
     return files

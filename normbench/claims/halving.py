@@ -16,6 +16,7 @@ from statistics import fmean
 from pydantic import BaseModel, ConfigDict, PositiveFloat
 
 from normbench import stats
+from normbench.verdicts.seeds import FULL_TUNING_SEEDS
 
 Try = tuple[str, float, int]
 """A run: arm, learning rate, and number of the tuning seed from 0."""
@@ -25,8 +26,6 @@ Measure = Callable[[Sequence[Try]], Mapping[Try, float | None]]
 If the time is over, runs are missing in the result.
 """
 
-FULL_SEEDS = 4
-"""With enough time, no rate is chosen on fewer seeds, and no arm is dropped."""
 DROP_LEVEL = 0.01
 """Upper bound on the probability that one round drops the best arm."""
 MIN_ARMS = 2
@@ -85,11 +84,13 @@ def tune(
         extended = [state.extend(seeds) for state in running]
         if any(extended):
             continue
-        if seeds >= FULL_SEEDS:
+        if seeds >= FULL_TUNING_SEEDS:
             _drop(states, seeds, margin)
         for state in running:
             state.halve(seeds)
-        if seeds >= FULL_SEEDS and all(len(state.alive) == 1 for state in running):
+        if seeds >= FULL_TUNING_SEEDS and all(
+            len(state.alive) == 1 for state in running
+        ):
             break
         seeds *= 2
     tuned = {arm: state.tuned(max(1, complete)) for arm, state in states.items()}
@@ -115,6 +116,29 @@ def clearly_worse(
         if p < DROP_LEVEL / (len(costs) - 1):
             p_values[arm] = p
     return p_values
+
+
+def tuning_caveats(tuned: Mapping[str, Tuned], *, kept: bool) -> list[str]:
+    """Return what limits the choice of the rates, one sentence each.
+
+    If the rates are `kept`, because a look has used them, only another race tunes
+    again.
+    """
+    caveats = []
+    seeds = min((t.tried[t.lr][1] for t in tuned.values() if t.tried), default=None)
+    if seeds is not None and seeds < FULL_TUNING_SEEDS:
+        caveats.append(
+            f"the time sufficed for {seeds} of {FULL_TUNING_SEEDS} tuning seeds; the "
+            "learning rates may be poor, and no arm was dropped"
+            + "; a look has used them, so to tune again, give more --minutes and other "
+            "--rates or another --results" * kept
+        )
+    at_edge = [arm for arm, t in tuned.items() if t.at_edge]
+    if at_edge:
+        caveats.append(
+            f"the best rate is at an edge of what was tried for {', '.join(at_edge)}"
+        )
+    return caveats
 
 
 @dataclass
@@ -160,8 +184,8 @@ class _Arm:
         return True
 
     def halve(self, seeds: int) -> None:
-        """Keep the better half of the rates, rounded up; before FULL_SEEDS, two."""
-        least = 1 if seeds >= FULL_SEEDS else 2
+        """Keep the better half of the rates, rounded up; two, if seeds are few."""
+        least = 1 if seeds >= FULL_TUNING_SEEDS else 2
         count = max(least, math.ceil(len(self.alive) / 2))
         ranked = sorted(self.alive, key=lambda lr: self.score(lr, seeds))
         self.alive = sorted(ranked[:count])

@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import mean
 from typing import Literal
 
 from normbench.claims.check import run_caveats
-from normbench.claims.halving import FULL_SEEDS, Try, Tuned, tune
+from normbench.claims.halving import Try, Tuned, tune, tuning_caveats
 from normbench.claims.kept import keep, kept_file, read_kept
 from normbench.claims.trial import Trial, require_metric
 from normbench.config.identity import run_id
+from normbench.config.rates import peak_lr
 from normbench.config.schema import RunConfig, RunRecord
 from normbench.data.base import REGISTRY as DATA
 from normbench.errors import RequestError
@@ -90,7 +90,7 @@ def race(
             standings = course.test(
                 entered, first_look=lambda: keep(tuned, file) if kept is None else None
             )
-    caveats = _tuning_caveats(tuned, file if standings.seen else None)
+    caveats = tuning_caveats(tuned, kept=bool(standings.seen))
     return course.ranking(entered, standings, tuned, caveats, started, command)
 
 
@@ -209,7 +209,12 @@ class _Course:
     ) -> Ranking:
         """Return the result from the last standings of the arms that `entered`."""
         rules, records = entered.rules, self.trial.records
-        arms = ranked(entered, standings)
+        arms = [
+            arm.model_copy(
+                update={"peak_lr": peak_lr(self._config(arm.arm, arm.lr, seed=0))}
+            )
+            for arm in ranked(entered, standings)
+        ]
         environment = judging.environment_of(
             records.values(), {name: DATA.get(name).packages for name in DATA.names()}
         )
@@ -325,24 +330,3 @@ class _Course:
             runs = seeds * len(standings.running)
             minutes = runs * mean(times) / parallel(self.trial.request.engine) / 60
         return Further(arms=list(standings.running), seeds=seeds, minutes=minutes)
-
-
-def _tuning_caveats(tuned: Mapping[str, Tuned], kept: Path | None) -> list[str]:
-    """Return what limits the choice of the rates, one sentence each.
-
-    `kept` is the file with the rates if a look has used them.
-    """
-    caveats = []
-    seeds = min((t.tried[t.lr][1] for t in tuned.values() if t.tried), default=None)
-    if seeds is not None and seeds < FULL_SEEDS:
-        caveats.append(
-            f"the time sufficed for {seeds} of {FULL_SEEDS} tuning seeds; the learning "
-            "rates may be poor, and no arm was dropped"
-            + (f"; remove {kept} to tune again, with more time" if kept else "")
-        )
-    at_edge = [arm for arm, t in tuned.items() if t.at_edge]
-    if at_edge:
-        caveats.append(
-            f"the best rate is at an edge of what was tried for {', '.join(at_edge)}"
-        )
-    return caveats

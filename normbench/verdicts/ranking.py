@@ -39,11 +39,13 @@ class RankedArm(_Reported):
 
     If the arm is `distinguishable` from the best, it is worse than `worse_than`, which
     was the best arm, or another better arm, at that look. `from_best` is None for the
-    best arm.
+    best arm. `peak_lr` is the peak learning rate at `lr`, which a rule may scale with
+    the batch size; None if an older version has ranked.
     """
 
     arm: str
     lr: float
+    peak_lr: float | None = None
     place: Place
     distinguishable: bool
     worse_than: str | None
@@ -52,6 +54,11 @@ class RankedArm(_Reported):
     low: float
     high: float
     from_best: FromBest | None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the peak learning rate is not `lr`."""
+        return self.peak_lr is not None and self.peak_lr != self.lr
 
 
 class LeftOut(_Reported):

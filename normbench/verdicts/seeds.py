@@ -10,6 +10,8 @@ MIN_SEEDS = 6
 MAX_LOOKS = 20
 FIRST_TUNING_SEED = 1000
 """Learning rates are chosen on the seeds 1000, 1001, ...; test seeds start at 0."""
+FULL_TUNING_SEEDS = 4
+"""With enough time, a race chooses no rate on fewer tuning seeds, and drops no arm."""
 
 Seeds = Annotated[int, Field(ge=MIN_SEEDS, le=FIRST_TUNING_SEED)]
 LookSeeds = Annotated[list[int], Field(min_length=2, max_length=MAX_LOOKS)]

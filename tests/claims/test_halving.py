@@ -8,12 +8,12 @@ import pytest
 
 from normbench.claims.halving import (
     DROP_LEVEL,
-    FULL_SEEDS,
     Try,
     Tuned,
     clearly_worse,
     tune,
 )
+from normbench.verdicts.seeds import FULL_TUNING_SEEDS
 
 RATES = (0.1, 0.2, 0.4)
 
@@ -140,7 +140,7 @@ def noisy_measure(cost: Callable[[str, float, int], float]) -> Measured:
 
 def test_the_level_of_the_test_is_that_of_all_arms_together() -> None:
     worse = [0.0, 0.1, -0.1, 0.05]
-    costs = {"best": [0.0] * FULL_SEEDS, "x": [1 + noise for noise in worse]}
+    costs = {"best": [0.0] * FULL_TUNING_SEEDS, "x": [1 + noise for noise in worse]}
     (p,) = clearly_worse(costs, 0.5).values()
     others = int(DROP_LEVEL / p) + 1  # with so many other arms, p is not small enough
     for count, expected in ((others - 1, True), (others, False)):

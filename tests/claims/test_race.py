@@ -1,86 +1,34 @@
 """Races with made-up runs and a made-up clock."""
 
 import shutil
-from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from checks_made import ENGINE, Runner, in_folder
+from checks_made import ENGINE, in_folder
+from races_made import ERRORS, RUN_SECONDS, Clock, TimedRunner
 from records_made import A_RECORD
 
-from normbench.claims import halving, race, trial
+from normbench.claims import race, trial
 from normbench.claims.check import prepare
 from normbench.claims.comparison import comparison
 from normbench.claims.trial import Request
 from normbench.config.composer import Composer
-from normbench.config.schema import Engine, RunConfig
+from normbench.config.schema import Engine
 from normbench.errors import NormbenchError, RequestError
 from normbench.report.text.ranking import ranking_text
 from normbench.sweeps import round
 from normbench.sweeps.engines.base import Work
 from normbench.verdicts.ranking import Ranking
+from normbench.verdicts.seeds import FULL_TUNING_SEEDS
 
 LOOKS = (6, 8, 10, 12, 16)
-RUN_SECONDS = 3.5
-"""How long a run takes, on the clock and by its record."""
 COMPOSER = cache(Composer)
 """All races share one composer, which remembers what it has composed."""
 ARMS = ("norm=batch", "norm=group", "norm=instance", "norm=none")
 NAMES = ("BatchNorm", "GroupNorm", "InstanceNorm", "no norm")
-ERRORS = {"batch": 0.1, "group": 0.115, "instance": 0.135, "none": 0.7}
-
-
-def a_noise(config: RunConfig) -> float:
-    """Return noise that depends on norm and seed, with a standard deviation of .01."""
-    key = [config.seed, sum(map(ord, config.norm.name))]
-    return float(np.random.default_rng(key).normal(0, 0.01))
-
-
-class Clock:
-    """A clock that only runs move."""
-
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-class TimedRunner(Runner):
-    """Makes up records until the deadline, and moves the clock."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__()
-        self.clock, self.metrics = clock, self.errors
-        self.means: Mapping[str, float] = ERRORS
-        self.deadlines: list[float | None] = []
-
-    def errors(self, config: RunConfig) -> dict[str, float | None]:
-        error = self.means[config.norm.name] + 0.02 * abs(config.lr - 0.2)
-        error += a_noise(config)
-        return {f"{split}/error": error for split in ("train", "val", "test")}
-
-    def __call__(self, work: Work, engine: Engine) -> None:
-        self.deadlines.append(work.deadline)
-        in_time = {}
-        for key, config in work.runs.items():
-            self.clock.now += RUN_SECONDS
-            if work.deadline is not None and self.clock.now > work.deadline:
-                break
-            in_time[key] = config
-        super().__call__(
-            Work(in_time, work.results, work.forecast, work.observer), engine
-        )
-
-    @property
-    def test_seeds(self) -> dict[str, int]:
-        """The number of test seeds of each norm."""
-        norms = [c.norm.name for runs in self.rounds for c in runs if c.seed < 1000]
-        return {norm: norms.count(norm) for norm in dict.fromkeys(norms)}
 
 
 @pytest.fixture
@@ -193,7 +141,7 @@ def test_rates_on_few_seeds_may_be_tuned_again(
     ranking = raced(tmp_path, minutes=3)
     (kept,) = tmp_path.glob("runs/races/*.json")
     (caveat,) = (text for text in ranking.caveats if "tuning seeds" in text)
-    assert f"remove {kept} to tune again" in caveat
+    assert "to tune again, give more --minutes and other --rates or" in caveat
     kept.unlink()
     again = raced(tmp_path, minutes=60)
     assert min(arm.seeds[f"{arm.lr:g}"] for arm in again.tuning) == 4
@@ -269,8 +217,9 @@ def test_equal_arms_are_named_as_not_distinguishable(
 def test_one_rate_is_not_tuned_and_drops_no_arm(
     runner: TimedRunner, tmp_path: Path
 ) -> None:
-    ranking = raced(tmp_path, rates=[0.2])
+    ranking = raced(tmp_path, rates=[0.2], overrides=("batch_size=8",))
     assert (ranking.tuning, ranking.left_out) == ([], [])
+    assert {(arm.lr, arm.peak_lr) for arm in ranking.arms} == {(0.2, 0.05)}
     assert set(runner.test_seeds) == {"batch", "group", "instance", "none"}
     assert places(ranking)["no norm"] == "worse"
 
@@ -331,7 +280,7 @@ def test_the_ranking_is_written_whole(runner: TimedRunner, tmp_path: Path) -> No
     ranking = raced(tmp_path)
     assert Ranking.model_validate_json(ranking.model_dump_json()) == ranking
     assert A_RECORD.seconds.setup + A_RECORD.seconds.train == RUN_SECONDS - 0.5
-    assert halving.FULL_SEEDS == max(max(arm.seeds.values()) for arm in ranking.tuning)
+    assert FULL_TUNING_SEEDS == max(max(arm.seeds.values()) for arm in ranking.tuning)
 
 
 def test_an_interrupt_after_the_first_look_does_not_lose_the_rates(

@@ -152,6 +152,23 @@ def test_training_curves(plot: Plot, runs: Path) -> None:
         assert label in text
 
 
+def test_one_run_per_point_has_no_mean_and_no_interval(plot: Plot, runs: Path) -> None:
+    one = ["--results", str(runs), "--where", "seed=0"]
+    means, curves = (
+        Path("figures/test-error-by-batch_size.svg"),
+        Path("figures/train-batch_loss-curves.svg"),
+    )
+    assert plot("--by", "batch_size", *one).exit_code == 0
+    text = words_in(means)
+    assert "Lowest test error: BatchNorm, batch size 8, 6.25 %" in text
+    assert "One run per point, no interval" in text
+    assert plot("--curves", "--series", "norm,batch_size", *one).exit_code == 0
+    text = words_in(curves)
+    assert "One run per curve" in text and "Lowest training batch loss: " in text
+    assert plot("--curves", "--results", str(runs)).exit_code == 0
+    assert "Lowest mean training batch loss: " in words_in(curves)
+
+
 def test_a_gallery_has_a_row_for_each_norm(plot: Plot, tmp_path: Path) -> None:
     for norm in ("instance", "batch"):
         folder = written(tmp_path / "runs", a_record("task=style", f"norm={norm}"))

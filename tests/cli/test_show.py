@@ -19,6 +19,10 @@ def test_show_prints_the_metrics_before_the_config_and_the_environment(
     shown = invoke("show", record.run_id[:8]).stdout
     lines = shown.splitlines()
     assert lines[0] == f"run {record.run_id}: cnn batch b32 lr 0.1 s0"
+    scaled = a_record("batch_size=2")
+    written(tmp_path / "results" / "runs", scaled)
+    first = invoke("show", scaled.run_id[:8]).stdout.splitlines()[0]
+    assert first.endswith("cnn batch b2 peak_lr 0.00625 s0")
     assert "  test/error          0.2500, the primary metric (minimize)" in lines
     table = lines.index("metrics     error      loss")
     assert lines[table + 1 : table + 3] == [

@@ -60,6 +60,23 @@ def test_a_sentence_names_the_winner_and_the_exit_code_agrees() -> None:
     assert comparison_exit_code(comparison) == 12
 
 
+def test_the_answer_says_that_a_rate_is_at_the_edge_of_those_tried() -> None:
+    comparison = a_comparison([*SITUATIONS["far above"]])
+    verdict, judged = comparison.verdict, comparison.judged
+    assert verdict is not None and judged is not None
+    first, second = judged.cells
+    (rate,) = second.rates
+    twice = rate.model_copy(update={"lr": 0.2, "seeds": 0})
+    poor = second.model_copy(update={"at_edge": True, "rates": [rate, twice]})
+    design = judged.model_copy(update={"cells": [first, poor]})
+    edge = verdict.model_copy(update={"outcomes": [design]})
+    (answer,) = shown(comparison.model_copy(update={"verdict": edge})).answers
+    assert answer == (
+        f"{ANSWERS['far above'][0]} But the rate of GroupNorm with 4 groups is at the "
+        "edge of those tried: try --rates 0.05,0.1,0.2."
+    )
+
+
 def shift(situation: str) -> float:
     """Return what makes the sign of the mean of a situation certain."""
     return 0.0002 if situation.startswith("nothing") else 0.0

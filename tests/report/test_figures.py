@@ -186,7 +186,7 @@ def test_directions_arms_levels_and_metrics_are_in_words() -> None:
 def test_single_seeds_are_beside_their_mean() -> None:
     verdict = committed("rms-layer")
     records = read_compact(CLAIMS / "rms-layer" / "records.jsonl.gz")
-    runs = SeedRuns(record for record in records if record.run_id in verdict.run_ids)
+    runs = SeedRuns(records, verdict.run_ids)
     for design in verdict.designs:
         for cell in design.cells:
             values = runs.values(cell, "test/error")

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from rankings_made import a_ranking, an_arm
+from rankings_made import a_ranking, an_arm, tuned
 
-from normbench.report.text.ranking import ranking_text
+from normbench.report.text.ranking import ranking_answer, ranking_rows, ranking_text
 from normbench.verdicts.ranking import (
     Further,
     LeftOut,
@@ -24,10 +24,25 @@ WORSE = an_arm(LONG, "worse", 0.2, p=1.234e-11)
 def test_the_last_lines_name_the_winner_with_its_numbers() -> None:
     text = ranking_text(a_ranking(BEST, EQUAL, WORSE))
     assert " ".join(text.split()).endswith(
-        "norm=batch is the best of 3 arms: 5.00 % [4.00, 6.00] test error, 12 seeds. "
-        "As good within the margin of 1 point: norm=group. "
+        "norm=batch is the best of 3 arms: 5.00 % [4.00, 6.00] test error, 12 seeds, "
+        "lr 0.1, not tuned. As good within the margin of 1 point: norm=group. "
         f"{LONG} is worse by 20.00 points [19.00, 21.00]."
     )
+
+
+def test_the_lr_and_its_peak_have_names_of_their_own() -> None:
+    scaled = an_arm("norm=batch", "best", 0.0, peak_lr=0.0125)
+    ranking = a_ranking(scaled, WORSE)
+    text = " ".join(ranking_text(ranking).split())
+    assert "1 norm=batch (lr 0.1, peak_lr 0.0125, 12 seeds)" in text
+    assert f"{LONG} (lr 0.1, 12 seeds)" in text
+    assert "test error, 12 seeds, lr 0.1, peak_lr 0.0125, not tuned." in text
+    rows = [*ranking_rows(ranking)]
+    assert [(row["lr"], row["peak_lr"]) for row in rows] == [
+        ("0.1", "0.0125"),
+        ("0.1", "0.1"),
+    ]
+    assert "peak_lr" not in next(ranking_rows(a_ranking(BEST, WORSE)))
 
 
 def test_the_last_lines_say_that_there_is_no_winner() -> None:
@@ -38,6 +53,44 @@ def test_the_last_lines_say_that_there_is_no_winner() -> None:
         "best (5.00 % [4.00, 6.00] test error, 12 seeds)."
     )
     assert "further: about 8 test seeds of 2 arms (about 1.2 min) more" in text
+
+
+@pytest.mark.parametrize(
+    ("tuning", "sentence"),
+    [
+        ([tuned("norm=batch", 0.1), tuned("norm=layer", 0.1)], ""),
+        (
+            [tuned("norm=batch", 0.05), tuned("norm=layer", 0.1)],
+            "But the rate of norm=batch is at the edge of those tried: try --rates "
+            "0.025,0.05,0.1,0.2.",
+        ),
+        (
+            [tuned("norm=batch", 0.1), tuned("norm=layer", 0.4, rates=(0.2, 0.4))],
+            "But the rate of norm=layer is at the edge of those tried: try --rates "
+            "0.05,0.1,0.2,0.4,0.8.",
+        ),
+        (
+            [tuned("norm=batch", 0.1, seeds=1), tuned("norm=layer", 0.1)],
+            "But the rates were chosen on 1 of 4 tuning seeds: try more --minutes and "
+            "another --results.",
+        ),
+        (
+            [tuned("norm=batch", 0.2, seeds=1), tuned("norm=layer", 0.2, seeds=1)],
+            "But the rates were chosen on 1 of 4 tuning seeds, and the rates of "
+            "norm=batch and norm=layer are at the edge of those tried: try --rates "
+            "0.1,0.2,0.4 with more --minutes.",
+        ),
+    ],
+)
+def test_the_sentence_on_the_winner_says_that_its_rates_may_be_poor(
+    tuning: list[TunedArm], sentence: str
+) -> None:
+    answer = ranking_answer(a_ranking(BEST, EQUAL, tuning=tuning)).text
+    assert answer.endswith(sentence or "norm=group.") and ("But" in answer) == (
+        sentence != ""
+    )
+    nobody = ranking_answer(a_ranking(BEST, OPEN, tuning=tuning)).text
+    assert nobody.endswith("12 seeds).")
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,10 @@ from normbench.report.figures.layout import (
 from normbench.report.figures.palette import DECISIONS
 from normbench.report.figures.rows import hide_y_axis
 from normbench.report.figures.series import TICK_STEPS
+from normbench.report.figures.titles import Head
 from normbench.report.figures.units import metric_words
 from normbench.verdicts.design import Design
-from normbench.verdicts.verdict import ContrastVerdict, DesignVerdict, Verdict
+from normbench.verdicts.verdict import ContrastVerdict, Decision, DesignVerdict
 from normbench.verdicts.wording import margin_text, unit
 
 NAMES, AXIS, GAP = 1.9, 2.35, 0.1
@@ -53,6 +54,7 @@ class _Row:
     """The texts of a contrast in lines; `height` is in inches."""
 
     contrast: ContrastVerdict
+    decision: Decision
     name: Sequence[str]
     text: Sequence[str]
     label: str
@@ -71,16 +73,16 @@ class _Row:
 
 
 def forest(
-    design: DesignVerdict, registered: Design | None, verdict: Verdict
+    design: DesignVerdict, registered: Design | None, alpha: float, head: Head
 ) -> Figure:
     """Draw the effect of each contrast of a design with its intervals and its seeds.
 
     The margins of a contrast are shaded. Contrasts of one unit share an axis.
     """
-    shown = [c for c in design.contrasts if words.numbers(c, verdict.alpha)]
+    shown = [c for c in design.contrasts if words.numbers(c, alpha)]
     margins = {margin_text(contrast) for contrast in shown}
     rows = [
-        _row(contrast, registered, verdict.alpha, margin=len(margins) > 1)
+        _row(contrast, registered, alpha, head, margin=len(margins) > 1)
         for contrast in shown
     ]
     blocks: dict[str, list[_Row]] = {}
@@ -92,18 +94,11 @@ def forest(
     labels = [balanced(label, AXIS + 0.6, 8) for label in blocks]
     feet = [0.24 + text_height(label, 8) + 0.1 for label in labels]
     texts = Texts(
-        name=f"{verdict.claim}, {design.name}: contrasts",
-        title=titles.finding(design, verdict),
-        lead=titles.effects(design, registered, verdict),
-        subtitle="\n".join(
-            line
-            for line in (
-                titles.subtitle(design, verdict),
-                titles.contrasts_legend(shown, verdict.alpha),
-            )
-            if line
-        ),
-        notes=titles.source(design, verdict),
+        name=f"{head.name}: contrasts",
+        title=head.title,
+        lead=head.lead,
+        subtitle=f"{head.scope}\n{titles.contrasts_legend(shown, alpha, head)}".strip(),
+        notes=head.source,
         description="\n".join(f"{r.contrast.name}: {r.label}" for r in rows),
     )
     body = sum(heights) + sum(feet)
@@ -138,14 +133,18 @@ def axis_label(contrast: ContrastVerdict) -> str:
 
 
 def _row(
-    contrast: ContrastVerdict, registered: Design | None, alpha: float, *, margin: bool
+    contrast: ContrastVerdict,
+    registered: Design | None,
+    alpha: float,
+    head: Head,
+    *,
+    margin: bool,
 ) -> _Row:
     """Return the texts of a contrast, with its margin if `margin`."""
     numbers = str(words.numbers(contrast, alpha)).replace("-", "\N{MINUS SIGN}")
-    first = (
-        f"{metric_words(contrast.metric)}, expected "
-        f"{words.SHORT_EXPECTATIONS[contrast.says]}: {words.decision(contrast)}"
-    )
+    if head.answers:  # nothing is stated that a p value could be against
+        numbers = numbers.replace(" against", "")
+    first = head.answer(contrast)
     last = f"\nmargin {margin_text(contrast)}" if margin else ""
     last = last.replace("-", "\N{MINUS SIGN}")
     width = PAGE_WIDTH - 2 * MARGIN - NAMES - AXIS - 2 * GAP
@@ -153,6 +152,7 @@ def _row(
     needed = sum(text_width(end, END_SIZE) for end in ends) + 0.15
     return _Row(
         contrast=contrast,
+        decision=head.decision(contrast),
         name=balanced(contrast.name, NAMES, NAME_SIZE, bold=contrast.primary),
         text=wrapped(f"{first}\n{titles.unbroken(numbers)}{last}", width, TEXT_SIZE),
         label=f"{first}\n{numbers}",
@@ -210,7 +210,7 @@ def _row_of(axes: Axes, row: _Row, top: float, *, ends: bool) -> None:
             linewidth=0,
         )
     )
-    _contrast(axes, contrast, middle)
+    _contrast(axes, contrast, row.decision, middle)
     text = axes.text(
         1 + GAP / AXIS,
         top,
@@ -238,7 +238,9 @@ def _row_of(axes: Axes, row: _Row, top: float, *, ends: bool) -> None:
         )
 
 
-def _contrast(axes: Axes, contrast: ContrastVerdict, place: float) -> None:
+def _contrast(
+    axes: Axes, contrast: ContrastVerdict, decision: Decision, place: float
+) -> None:
     """Draw the values of the seeds, both intervals and the effect in one row."""
     assert contrast.effect is not None
     axes.plot(
@@ -266,7 +268,7 @@ def _contrast(axes: Axes, contrast: ContrastVerdict, place: float) -> None:
     axes.plot(
         [contrast.effect],
         [place],
-        marker=DECISIONS[contrast.decision],
+        marker=DECISIONS[decision],
         color=TEXT_COLOUR,
         markerfacecolor=TEXT_COLOUR if contrast.primary else BACKGROUND,
         markersize=5.5,

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from normbench.report.figures.curves import SEED_OPACITY
 from normbench.report.figures.drawing import STYLE, TEXT_COLOUR
-from normbench.report.figures.layout import balanced
-from normbench.report.figures.series import TICK_STEPS, Series
+from normbench.report.figures.layout import Texts, balanced, framed
+from normbench.report.figures.series import MAX_ROWS, TICK_STEPS, Series, check_count
 from normbench.report.figures.units import Quantity
 
 LINE = 0.155
@@ -64,6 +65,25 @@ def rows_of(
         if len(levels) > 1:
             top += GAP
     return Rows(places, ticks, headers, top)
+
+
+def rows_figure(
+    all_series: Sequence[Series],
+    levels: Mapping[str, str],
+    texts: Texts,
+    quantity: Quantity,
+) -> Figure:
+    """Draw a figure of one panel of rows. Raises RequestError if they are too many."""
+    rows = rows_of(all_series, levels, 1.9)
+    check_count("rows", len(rows.places), MAX_ROWS)
+    label = balanced(quantity.label, 4.0, 8)
+    drawn = framed(texts, rows.height + 0.3 + 0.14 * len(label))
+    axes = drawn.subplots()
+    draw_rows(axes, all_series, rows, quantity)
+    name_rows(axes, rows)
+    fit_ticks(axes, 4.5)
+    axes.set_xlabel("\n".join(label))
+    return drawn
 
 
 def draw_rows(

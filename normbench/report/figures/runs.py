@@ -18,12 +18,11 @@ from normbench.report.figures.curves import (
     value_axis,
 )
 from normbench.report.figures.drawing import PAGE_WIDTH, style
-from normbench.report.figures.layout import Texts, balanced, framed
+from normbench.report.figures.layout import Texts, framed
 from normbench.report.figures.names import axis_words, norm_words, plain
-from normbench.report.figures.rows import draw_rows, fit_ticks, name_rows, rows_of
+from normbench.report.figures.rows import rows_figure
 from normbench.report.figures.series import (
     MAX_CURVES,
-    MAX_ROWS,
     TICK_STEPS,
     Point,
     Series,
@@ -102,8 +101,10 @@ def cells_figure(means: Sequence[Mean], by: str) -> Figure:
     ]
     texts = Texts(
         name=f"{unit.words} by {plain(by)}",
-        title=_best(all_series, unit, by),
-        subtitle=f"Mean over {count_range(counts)} runs that are ok, with its 95% "
+        title=_best(all_series, unit, by, single=max(counts) == 1),
+        subtitle="One run per point, no interval"
+        if max(counts) == 1
+        else f"Mean over {count_range(counts)} runs that are ok, with its 95% "
         "interval (Student's t); dots are single runs",
         notes="\n".join(notes),
         description="\n".join([*described, *notes]),
@@ -113,8 +114,13 @@ def cells_figure(means: Sequence[Mean], by: str) -> Figure:
     return _rows(all_series, levels, texts, unit, by)
 
 
-def _best(all_series: Sequence[Series], unit: Quantity, by: str) -> str:
-    """Return which mean is the best, or only what is drawn if none is better."""
+def _best(
+    all_series: Sequence[Series], unit: Quantity, by: str, *, single: bool
+) -> str:
+    """Return which mean is the best, or only what is drawn if none is better.
+
+    If all points are of a `single` run, there is no mean.
+    """
     means = [
         (point.mean, series.label, level)
         for series in all_series
@@ -126,8 +132,8 @@ def _best(all_series: Sequence[Series], unit: Quantity, by: str) -> str:
     lowest = unit.better == "lower"
     mean, label, level = (min if lowest else max)(means, key=lambda each: each[0])
     where = label if level == "-" or by == "norm" else f"{label}, {plain(by)} {level}"
-    which = "Lowest" if lowest else "Highest"
-    return f"{which} mean {unit.words}: {where}, {unit.text(mean)}"
+    which = ("Lowest" if lowest else "Highest") + ("" if single else " mean")
+    return f"{which} {unit.words}: {where}, {unit.text(mean)}"
 
 
 def histories_figure(groups: Sequence[Group], metric: str) -> Figure:
@@ -160,8 +166,11 @@ def histories_figure(groups: Sequence[Group], metric: str) -> Figure:
     counts = [len(group.histories) for group in groups]
     texts = Texts(
         name=f"{unit.words} during training",
-        title=f"{_best(last, unit, 'optimizer step')} at the end of training",
-        subtitle=f"Mean over {count_range(counts)} runs in windows of steps, with its "
+        title=f"{_best(last, unit, 'optimizer step', single=max(counts) == 1)} "
+        "at the end of training",
+        subtitle="One run per curve, mean in windows of steps, no interval"
+        if max(counts) == 1
+        else f"Mean over {count_range(counts)} runs in windows of steps, with its "
         "95% interval (Student's t)",
         description="\n".join(
             f"{series.label}: {unit.text(series.points['-'].mean)} at the end"
@@ -221,17 +230,8 @@ def _rows(
             for level, point in series.points.items()
         ]
         names = {"-": "-"}
-    rows = rows_of(all_series, names, 1.9)
-    check_count("rows", len(rows.places), MAX_ROWS)
     with style():
-        label = balanced(unit.label, 4.0, 8)
-        drawn = framed(texts, rows.height + 0.3 + 0.14 * len(label))
-        axes = drawn.subplots()
-        draw_rows(axes, all_series, rows, unit)
-        name_rows(axes, rows)
-        fit_ticks(axes, 4.5)
-        axes.set_xlabel("\n".join(label))
-    return drawn
+        return rows_figure(all_series, names, texts, unit)
 
 
 def _level(value: Any) -> str:

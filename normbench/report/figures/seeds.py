@@ -1,6 +1,6 @@
 """The metrics of single seeds behind the means of a verdict's cells."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from math import isclose
 from pathlib import Path
@@ -32,8 +32,13 @@ def runs_of(verdict: Verdict, verdict_file: Path, results: Path) -> list[RunReco
     if verdict.budget == "full" and beside.exists():
         with store.no_garbage():
             return store.read_compact(beside)
+    return read_runs(verdict.run_ids, results)
+
+
+def read_runs(run_ids: Collection[str], results: Path) -> list[RunRecord]:
+    """Return the runs in `results` that have one of `run_ids` and can be read."""
     records = []
-    for name in sorted({*verdict.run_ids} & {*store.run_ids(results)}):
+    for name in sorted({*run_ids} & {*store.run_ids(results)}):
         with suppress(Unreadable):
             if (record := store.read(store.run_folder(results, name))) is not None:
                 records.append(record)
@@ -48,11 +53,13 @@ class SeedRuns:
     standard deviation.
     """
 
-    def __init__(self, records: Iterable[RunRecord]) -> None:
-        groups: dict[str, dict[int, RunRecord]] = {}
+    def __init__(self, records: Iterable[RunRecord], run_ids: Collection[str]) -> None:
+        """Use those of `records` that have one of `run_ids`."""
+        used, groups = {*run_ids}, dict[str, dict[int, RunRecord]]()
         for record in records:
-            key = _without_seed(record.config)
-            groups.setdefault(key, {})[record.config.seed] = record
+            if record.run_id in used:
+                key = _without_seed(record.config)
+                groups.setdefault(key, {})[record.config.seed] = record
         self._groups = [
             [by_seed[seed] for seed in sorted(by_seed)] for by_seed in groups.values()
         ]
@@ -62,20 +69,29 @@ class SeedRuns:
         rates = {rate.lr for rate in cell.rates if rate.seeds}
         if len(rates) != 1 or metric not in cell.mean:
             return ()
+        mean, sd = cell.mean[metric], cell.sd.get(metric)
+        return self.with_mean(metric, rates.pop(), cell.n, mean, sd)
+
+    def with_mean(
+        self, metric: str, lr: float, n: int, mean: float, sd: float | None = None
+    ) -> Sequence[float]:
+        """Return the metric of the first `n` seeds at `lr` that have a mean and an sd.
+
+        Empty if there are no such runs.
+        """
         for group in self._groups:
-            if group[0].config.lr not in rates or len(group) < cell.n:
+            if group[0].config.lr != lr or len(group) < n:
                 continue
-            values = [metric_of(record, metric) for record in group[: cell.n]]
+            values = [metric_of(record, metric) for record in group[:n]]
             known = [value for value in values if value is not None]
-            if len(known) == len(values) and _is_of(known, cell, metric):
+            if len(known) == len(values) and _are(known, mean, sd):
                 return known
         return ()
 
 
-def _is_of(values: Sequence[float], cell: CellSummary, metric: str) -> bool:
-    """Return whether values have the mean and the standard deviation of a cell."""
-    sd = cell.sd.get(metric)
-    same = isclose(float(np.mean(values)), cell.mean[metric], rel_tol=CLOSE)
+def _are(values: Sequence[float], mean: float, sd: float | None) -> bool:
+    """Return whether values have a mean and, if it is known, a standard deviation."""
+    same = isclose(float(np.mean(values)), mean, rel_tol=CLOSE)
     if sd is None or len(values) < 2:
         return same
     spread = float(np.std(values, ddof=1))

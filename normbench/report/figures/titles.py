@@ -5,15 +5,18 @@ The words of headlines and effects are those of `normbench.report.words` and
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from normbench.report import words
 from normbench.report.figures.names import data_words, plain
 from normbench.report.figures.series import count_range
 from normbench.report.figures.units import metric_words
 from normbench.verdicts.design import Design
+from normbench.verdicts.summaries import CellSummary
 from normbench.verdicts.verdict import (
     ContrastVerdict,
+    Decision,
     DesignVerdict,
     PartVerdict,
     Verdict,
@@ -26,7 +29,50 @@ MARGINS = "within the margin"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
-def finding(design: DesignVerdict, verdict: Verdict) -> str:
+@dataclass(frozen=True)
+class Head:
+    """What the figures of a design say of the question and the answer.
+
+    `name`, `title` and `lead` are those of `layout.Texts`, `scope` says what the runs
+    stand for, and `source` where the numbers are. `answers` has the answer to each
+    contrast of a comparison by name; that of a claim has none, but expectations.
+    """
+
+    name: str
+    title: str
+    lead: str
+    scope: str
+    source: str
+    answers: Mapping[str, str] = field(default_factory=dict)
+
+    def answer(self, contrast: ContrastVerdict) -> str:
+        """Return the metric of a contrast, and what was decided."""
+        metric = metric_words(contrast.metric)
+        if self.answers:
+            return f"{self.answers[contrast.name]} ({metric})"
+        expected = words.SHORT_EXPECTATIONS[contrast.says]
+        return f"{metric}, expected {expected}: {words.decision(contrast)}"
+
+    def decision(self, contrast: ContrastVerdict) -> Decision:
+        """Return the decision to draw; a comparison finds either direction."""
+        found = self.answers and contrast.decision == "contradicted"
+        return "confirmed" if found else contrast.decision
+
+
+def claim_head(
+    design: DesignVerdict, registered: Design | None, verdict: Verdict
+) -> Head:
+    """Return what the figures of a claim say."""
+    return Head(
+        name=f"{verdict.claim}, {design.name}",
+        title=_finding(design, verdict),
+        lead=_effects(design, registered, verdict),
+        scope=_scope(design, verdict),
+        source=f"Claim {verdict.claim}, design {design.name}",
+    )
+
+
+def _finding(design: DesignVerdict, verdict: Verdict) -> str:
     """Return the headline of each part that the design bears on.
 
     A design without a part has its question as the title, and so has one with many
@@ -46,7 +92,7 @@ def finding(design: DesignVerdict, verdict: Verdict) -> str:
     return "\n".join(sentences) or design.question
 
 
-def effects(design: DesignVerdict, registered: Design | None, verdict: Verdict) -> str:
+def _effects(design: DesignVerdict, registered: Design | None, verdict: Verdict) -> str:
     """Return the first effect of each part of the title, with its interval.
 
     Without parts, that of the first contrast.
@@ -85,7 +131,7 @@ def _in_short(parts: Sequence[PartVerdict], design: DesignVerdict) -> str:
     return with_minus(f"{metric_words(*metrics)}, {'; '.join(texts)}")
 
 
-def subtitle(design: DesignVerdict, verdict: Verdict) -> str:
+def _scope(design: DesignVerdict, verdict: Verdict) -> str:
     """Return what the runs stand for: the scope that all parts of the title share."""
     scopes = [part.scope.split("; ") for part in _parts(design, verdict)]
     shared = [
@@ -96,23 +142,38 @@ def subtitle(design: DesignVerdict, verdict: Verdict) -> str:
     return f"Scope: {'; '.join(shared)}" if shared else ""
 
 
-def source(design: DesignVerdict, verdict: Verdict) -> str:
-    """Return where the numbers of a figure are."""
-    return f"Claim {verdict.claim}, design {design.name}"
-
-
-def cells_legend(counts: Sequence[int], verdict: Verdict, *, seeds: bool) -> str:
-    """Return what marks and lines in a figure of cells mean; "" without an interval."""
+def cells_legend(cells: Sequence[CellSummary], alpha: float, *, seeds: bool) -> str:
+    """Return what marks and lines in a figure of cells mean."""
+    with_runs = [cell for cell in cells if cell.n]
+    counts = [cell.n for cell in with_runs]
     if not counts or max(counts) < 2:
         return "One seed each, so there is no interval"
     dots = ", single seeds as dots" if seeds else ""
     return (
-        f"Mean over {count_range(counts)} seeds with its {1 - verdict.alpha:.0%} "
-        f"interval (Student's t){dots}, at the learning rate that validation chose"
+        f"Mean over {count_range(counts)} seeds with its {1 - alpha:.0%} "
+        f"interval (Student's t){dots}, at {_rates(with_runs)}"
     )
 
 
-def contrasts_legend(contrasts: Sequence[ContrastVerdict], alpha: float) -> str:
+def _rates(cells: Sequence[CellSummary]) -> str:
+    """Return which learning rates cells with runs have."""
+    if any(len(cell.rates) > 1 for cell in cells):
+        return "the learning rate that validation chose"
+    if all(cell.frozen for cell in cells):
+        return "the learning rate that a full check chose"
+    rates = {cell.rates[0].lr for cell in cells}
+    if len(rates) == 1 and not any(cell.frozen for cell in cells):
+        return f"lr {rates.pop():g}, not tuned"
+    frozen = sum(cell.frozen for cell in cells)
+    return (
+        "a learning rate that is not tuned"
+        + f" (that of a full check in {frozen} of {len(cells)} cells)" * bool(frozen)
+    )
+
+
+def contrasts_legend(
+    contrasts: Sequence[ContrastVerdict], alpha: float, head: Head
+) -> str:
     """Return what the marks and lines of a figure of contrasts mean."""
     seeds = count_range([contrast.n for contrast in contrasts])
     looks = any(contrast.looks for contrast in contrasts)
@@ -122,8 +183,8 @@ def contrasts_legend(contrasts: Sequence[ContrastVerdict], alpha: float) -> str:
     return with_minus(
         f"Effect over {seeds} paired seeds with its {1 - alpha:.0%} interval (thin: "
         f"the direction) and {1 - 2 * alpha:.0%} interval (thick: against the margin)"
-        f"{repeated}; ticks are seeds. Shaded: {margin}. Bold and filled: "
-        "bears on a part of the claim."
+        f"{repeated}; ticks are seeds. Shaded: {margin}."
+        + ("" if head.answers else " Bold and filled: bears on a part of the claim.")
     )
 
 
@@ -154,9 +215,7 @@ def unbroken(numbers: str) -> str:
 
 def with_minus(text: str) -> str:
     """Return `text` with minus signs in numbers after a space or a bracket."""
-    for before in " [":
-        text = text.replace(f"{before}-", f"{before}\N{MINUS SIGN}")
-    return text
+    return re.sub(r"(?<=[ [])-(?=[\d.])", "\N{MINUS SIGN}", text)
 
 
 def _capital(text: str) -> str:

@@ -23,6 +23,7 @@ from normbench.report.figures.notes import in_words, notes
 from normbench.report.figures.palette import look
 from normbench.report.figures.seeds import SeedRuns
 from normbench.report.figures.series import Point, Series, styled_series
+from normbench.report.figures.titles import Head
 from normbench.report.figures.units import quantity
 from normbench.report.published import Published, published_for
 from normbench.verdicts.conditions import USES_OTHER_SAMPLES
@@ -43,21 +44,39 @@ def verdict_figures(
     dots beside the means.
     """
     registered = claim.designs() if claim else {}
-    used = {*verdict.run_ids}
-    runs = SeedRuns(record for record in records if record.run_id in used)
-    figures = {}
+    runs = SeedRuns(records, verdict.run_ids)
+    figures: dict[str, Figure] = {}
     with style():
         for design in verdict.designs:
             own = registered.get(design.name)
-            if cells := _cells(design, own, verdict, runs):
-                figures[design.name] = cells
-            if any(contrast.effect is not None for contrast in design.contrasts):
-                figures[f"{design.name}-contrasts"] = forest(design, own, verdict)
+            head = titles.claim_head(design, own, verdict)
+            figures |= design_figures(design, own, verdict, runs, head)
+    return figures
+
+
+def design_figures(
+    design: DesignVerdict,
+    registered: Design | None,
+    verdict: Verdict,
+    runs: SeedRuns,
+    head: Head,
+) -> dict[str, Figure]:
+    """Draw the figures of one design that `verdict_figures` draws of each."""
+    figures = {}
+    if cells := _cells(design, registered, verdict, runs, head):
+        figures[design.name] = cells
+    if any(contrast.effect is not None for contrast in design.contrasts):
+        drawn = forest(design, registered, verdict.alpha, head)
+        figures[f"{design.name}-contrasts"] = drawn
     return figures
 
 
 def _cells(
-    design: DesignVerdict, registered: Design | None, verdict: Verdict, runs: SeedRuns
+    design: DesignVerdict,
+    registered: Design | None,
+    verdict: Verdict,
+    runs: SeedRuns,
+    head: Head,
 ) -> Figure | None:
     primary_first = sorted(design.contrasts, key=lambda contrast: not contrast.primary)
     metrics = dict.fromkeys(contrast.metric for contrast in primary_first)
@@ -70,21 +89,20 @@ def _cells(
         return None
     levels = _unique(design.cells, level_of)
     points = [p for panel in panels for s in panel.series for p in s.points.values()]
-    counts = [cell.n for cell in design.cells if cell.n]
     seeds = any(point.seeds for point in points)
     lines = [
-        titles.subtitle(design, verdict),
-        titles.cells_legend(counts, verdict, seeds=seeds),
+        head.scope,
+        titles.cells_legend(design.cells, verdict.alpha, seeds=seeds),
     ]
     remarks = list(notes(design, verdict, _cell_names(design, registered)))
     if cut := _cut(panels):
         remarks.append(cut)
     texts = Texts(
-        name=f"{verdict.claim}, {design.name}",
-        title=titles.finding(design, verdict),
-        lead=titles.effects(design, registered, verdict),
+        name=head.name,
+        title=head.title,
+        lead=head.lead,
         subtitle="\n".join(line for line in lines if line),
-        notes="\n".join([*remarks, titles.source(design, verdict)]),
+        notes="\n".join([*remarks, head.source]),
         description="\n".join(
             [*in_words([(p.quantity, p.series) for p in panels]), *remarks]
         ),

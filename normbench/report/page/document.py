@@ -4,6 +4,7 @@ from pathlib import Path
 
 from normbench.errors import RequestError
 from normbench.report.figures import drawing
+from normbench.report.figures.comparison import comparison_figures
 from normbench.report.figures.palette import colour
 from normbench.report.figures.verdict import verdict_figures
 from normbench.report.page.material import Material
@@ -25,9 +26,8 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
         for entry in material.claims
         if entry.verdict is not None
     } | {
-        name: verdict_figures(comparison.verdict, comparison.claim)
+        name: comparison_figures(comparison, material.records)
         for name, comparison in material.comparisons.items()
-        if comparison.verdict is not None
     }
     inline = {
         claim: {name: drawing.svg(figure) for name, figure in by_name.items()}

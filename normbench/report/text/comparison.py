@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from normbench import stats
 from normbench.report import words
+from normbench.report.text.answer import Answer, Tried, rates_caveat
 from normbench.report.text.ranking import ranking_answer, ranking_rows
 from normbench.verdicts.comparisons import Comparison, standing
 from normbench.verdicts.design import arm_of, level_of
@@ -35,7 +36,7 @@ def shown(comparison: Comparison) -> Shown:
             title=f"{settings} ({EXPLORATORY})",
             notes=comparison.ranking.caveats,
             rows=[*ranking_rows(comparison.ranking)],
-            answers=[ranking_answer(comparison.ranking)],
+            answers=[ranking_answer(comparison.ranking).text],
         )
     verdict, judged = comparison.verdict, comparison.judged
     assert verdict is not None and judged is not None
@@ -43,7 +44,7 @@ def shown(comparison: Comparison) -> Shown:
         title=f"{settings} ({EXPLORATORY})",
         notes=[*verdict.caveats, *_notes(verdict, judged)],
         rows=[*_rows(comparison, judged, verdict.alpha)],
-        answers=[*_answers(comparison, judged)],
+        answers=[answer.text for answer in verdict_answers(comparison).values()],
     )
 
 
@@ -51,7 +52,7 @@ class _Pair(NamedTuple):
     """The two arms of a contrast in words, the better one first.
 
     `means` are those on the seeds of the contrast. `level` is "" without levels, and
-    `than` is "" if there are only two arms.
+    `than` is "" if there are only two arms. `caveat` is a sentence on its rates, or "".
     """
 
     level: str
@@ -61,6 +62,7 @@ class _Pair(NamedTuple):
     means: str
     rates: str
     gate: str
+    caveat: str
 
     def sentence(self, text: str) -> str:
         """Return the text with the level before it."""
@@ -71,16 +73,20 @@ class _Pair(NamedTuple):
         return f"At {self.level}, {rest}"
 
 
-def _answers(comparison: Comparison, judged: DesignVerdict) -> Iterator[str]:
-    """Yield a sentence for each contrast, those at one level together."""
-    design = comparison.design
+def verdict_answers(comparison: Comparison) -> dict[str, Answer]:
+    """Return the answer of each contrast by name, those at one level together."""
+    design, judged = comparison.design, comparison.judged
+    assert judged is not None
     contrasts = {contrast.name: contrast for contrast in judged.contrasts}
+    answers = {}
     for level in design.levels:
         for registered in design.contrasts:
             cells = [*(registered.weights or ())]
             if level_of(cells[0]) == level:
                 contrast = contrasts[registered.name]
-                yield _answer(contrast, _pair(contrast, cells, comparison, judged))
+                pair = _pair(contrast, cells, comparison, judged)
+                answers[contrast.name] = _answer(contrast, pair)
+    return answers
 
 
 def _pair(
@@ -115,6 +121,13 @@ def _pair(
         means=" against ".join(texts),
         rates="tuned rates" if tuned else f"lr {design.rates[0]:g}, not tuned",
         gate=f"{gate} {design.gate.below:g}, which --gate asks for",
+        caveat=rates_caveat(
+            {
+                arm_of(name): Tried(lr, [rate.lr for rate in cell.rates], cell.at_edge)
+                for name in (better, worse)
+                if (lr := (cell := by_name[name]).usual_rate) is not None
+            }
+        ),
     )
 
 
@@ -165,32 +178,28 @@ def _mean(cell: CellSummary, metric: str, alpha: float) -> str:
     return f"{text} [{low}, {high}]"
 
 
-def _answer(contrast: ContrastVerdict, pair: _Pair) -> str:
-    """Return a sentence that names the better arm, or says that none is known.
+def _answer(contrast: ContrastVerdict, pair: _Pair) -> Answer:
+    """Return an answer that names the better arm, or says that none is known.
 
     Such as "BatchNorm is better: 15.10 % against 22.60 % test error, 7.50 points
     [3.70, 11.40], 6 seeds, tuned rates."
     """
     between = f"between {pair.better} and {pair.worse}"
     if contrast.effect is None or contrast.interval is None:
-        return pair.sentence(f"Not decided {between}: {contrast.because}.")
-    numbers = (
-        f"{pair.means} {words.metric_words(contrast.metric)}, "
-        f"{_difference(contrast)}, {contrast.n} seeds, {pair.rates}"
-    )
+        return Answer(pair.sentence(f"Not decided {between}"), contrast.because, ".")
     kind, margin = standing(contrast), margin_text(contrast)
+    finding, end = f"{pair.better} is better{pair.than}", "."
     if kind == "not decided":
-        text = f"Not decided {between}: {numbers}. {_undecided(contrast, pair.gate)}"
+        finding, end = f"Not decided {between}", f". {_undecided(contrast, pair.gate)}"
     elif kind == "no difference" and contrast.size == "small":
-        by = f"by less than the margin of {margin}"
-        text = f"{pair.better} is better{pair.than}, but {by}: {numbers}."
+        finding += f", but by less than the margin of {margin}"
     elif kind == "no difference":
-        text = f"No relevant difference {between}: {numbers}; margin {margin}."
-    else:
-        text = f"{pair.better} is better{pair.than}: {numbers}."
-        if contrast.size == "open":
-            text += f" It is open whether by more than the margin of {margin}."
-    return pair.sentence(text)
+        finding, end = f"No relevant difference {between}", f"; margin {margin}."
+    elif contrast.size == "open":
+        end = f". It is open whether by more than the margin of {margin}."
+    means = f"{pair.means} {words.metric_words(contrast.metric)}"
+    rest = f", {_difference(contrast)}, {contrast.n} seeds, {pair.rates}{end}"
+    return Answer(pair.sentence(finding), means, rest + pair.caveat)
 
 
 def _difference(contrast: ContrastVerdict) -> str:

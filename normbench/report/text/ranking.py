@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 from normbench.report import words
+from normbench.report.text.answer import Answer, Tried, rates_caveat
 from normbench.report.text.paragraph import paragraph
 from normbench.verdicts.ranking import Place, RankedArm, Ranking, Spent, TunedArm
+from normbench.verdicts.seeds import FULL_TUNING_SEEDS
 from normbench.verdicts.wording import (
     difference_margin_text,
     difference_text,
@@ -53,14 +55,20 @@ def _lines(ranking: Ranking, width: int) -> Iterator[str]:
         yield paragraph(f"{'further:':<9}", further, width)
     yield f"{'command:':<9}{ranking.command}"
     yield ""
-    yield paragraph("", ranking_answer(ranking), width)
+    yield paragraph("", ranking_answer(ranking).text, width)
 
 
 def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
     """Yield the numbers of each arm by column, for a table; then the arms left out."""
-    columns = ("arm", "lr", ranking.metric, "minus the best", "p", "seeds", "result")
+    scaled = any(arm.scaled for arm in ranking.arms)
+    rates = ("lr", "peak_lr") if scaled else ("lr",)
+    numbers = (ranking.metric, "minus the best", "p", "seeds")
+    columns = ("arm", *rates, *numbers, "result")
     for arm in ranking.arms:
-        cells = [arm.arm, f"{arm.lr:g}", words.estimate(arm.mean, arm.low, arm.high)]
+        cells = [arm.arm, f"{arm.lr:g}"]
+        if scaled:
+            cells.append("-" if arm.peak_lr is None else f"{arm.peak_lr:.3g}")
+        cells.append(words.estimate(arm.mean, arm.low, arm.high))
         if pair := arm.from_best:
             cells += [words.estimate(pair.difference, pair.low, pair.high, sign="+")]
             cells += [f"{pair.p:.2g}"]
@@ -69,7 +77,7 @@ def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
         cells += [str(arm.n), PLACES[arm.place]]
         yield dict(zip(columns, cells, strict=True))
     for out in ranking.left_out:
-        cells = [out.arm, *("-",) * 5, out.reason]
+        cells = [out.arm, *("-",) * len((*rates, *numbers)), out.reason]
         yield dict(zip(columns, cells, strict=True))
 
 
@@ -82,7 +90,7 @@ def _table(ranking: Ranking, width: int) -> Iterator[str]:
     )
     yield f"   {''.join(headings)}".rstrip()
     for place, arm in enumerate(ranking.arms, start=1):
-        facts = f"(lr {arm.lr:g}, {arm.n} seeds)"
+        facts = f"({_rate(arm)}, {arm.n} seeds)"
         yield paragraph(f"{place:<3}", f"{arm.arm} {facts}", width)
         yield _numbers(arm).rstrip()
 
@@ -98,6 +106,11 @@ def _numbers(arm: RankedArm) -> str:
     return text + PLACES[arm.place]
 
 
+def _rate(arm: RankedArm) -> str:
+    """Return the rate of an arm, such as "lr 0.05, peak_lr 0.0125" if it is scaled."""
+    return f"lr {arm.lr:g}" + (f", peak_lr {arm.peak_lr:.3g}" if arm.scaled else "")
+
+
 def _tuned(arm: TunedArm, validation: str, width: int) -> Iterator[str]:
     rates = ", ".join(
         f"{lr}: {'-' if value is None else f'{value:.4f}'} ({arm.seeds[lr]})"
@@ -107,15 +120,16 @@ def _tuned(arm: TunedArm, validation: str, width: int) -> Iterator[str]:
     yield paragraph(f"-  {arm.arm}: ", text, width)
 
 
-def ranking_answer(ranking: Ranking) -> str:
+def ranking_answer(ranking: Ranking) -> Answer:
     """Return the answer of a race: the best arm, or the arms that may be the best."""
     if not ranking.seen:
-        return (
-            f"There is no ranking: the time was too short for {ranking.looks[0]} test "
-            "seeds of each arm. The tuning seeds above are too few to decide."
+        return Answer(
+            "There is no ranking",
+            f"the time was too short for {ranking.looks[0]} test seeds of each arm",
+            ". The tuning seeds above are too few to decide.",
         )
     if not ranking.arms:
-        return "There is no ranking: no arm could be judged."
+        return Answer("There is no ranking", "no arm could be judged", ".")
     best, *others = ranking.arms
     ends = (mean_text(end, ranking.metric) for end in (best.low, best.high))
     interval = ", ".join(end.removesuffix(" %") for end in ends)
@@ -125,12 +139,12 @@ def ranking_answer(ranking: Ranking) -> str:
     )
     open_arms = [arm.arm for arm in others if arm.place == "open"]
     if open_arms:
-        return (
-            f"There is no winner yet: none of {', '.join([best.arm, *open_arms])} can "
-            f"be told from the best ({numbers}, {best.n} seeds)."
+        return Answer(
+            "There is no winner yet",
+            f"none of {', '.join([best.arm, *open_arms])} can be told from the best",
+            f" ({numbers}, {best.n} seeds).",
         )
-    count = len(ranking.arms)
-    text = f"{best.arm} is the best of {count} arms: {numbers}, {best.n} seeds."
+    text = f", {best.n} seeds, {_rate(best)}{'' if ranking.tuning else ', not tuned'}."
     if equal := ", ".join(arm.arm for arm in others if arm.place == "equal"):
         margin = difference_margin_text(ranking.margin, "difference", ranking.metric)
         text += f" As good within the margin of {margin}:"
@@ -143,7 +157,24 @@ def ranking_answer(ranking: Ranking) -> str:
             sign * pair.difference, (low, high), "difference", ranking.metric
         )
         text += f" {arm} is worse by {worse.replace('+', '')}."
-    return text
+    finding = f"{best.arm} is the best of {len(ranking.arms)} arms"
+    return Answer(finding, numbers, text + _rates_caveat(ranking))
+
+
+def _rates_caveat(ranking: Ranking) -> str:
+    """Return a sentence on rates that may be poor, or ""."""
+    tried = {
+        arm.arm: Tried(float(f"{arm.lr:g}"), [*map(float, arm.validation)], arm.at_edge)
+        for arm in ranking.tuning
+    }
+    seeds = [arm.seeds[f"{arm.lr:g}"] for arm in ranking.tuning]
+    few = min(seeds, default=FULL_TUNING_SEEDS) < FULL_TUNING_SEEDS
+    return rates_caveat(
+        tried,
+        f"the rates were chosen on {min(seeds)} of {FULL_TUNING_SEEDS} tuning seeds"
+        if few
+        else "",
+    )
 
 
 def _intervals(ranking: Ranking) -> str:
