@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from comparisons_made import a_comparison
 from conftest import Command
+from rankings_made import a_ranking, an_arm
 from records_made import a_record, with_errors
 from verdicts_made import SITUATIONS
 
@@ -97,3 +98,27 @@ def test_compare_ends_with_its_answer_and_saves_it(
     html = (tmp_path / "report.html").read_text()
     assert "Your comparisons" in html and "GroupNorm with 4 groups is better" in html
     assert (tmp_path / folder / "comparison-contrasts.png").is_file()
+
+
+@pytest.mark.usefixtures("no_package_verdicts")
+def test_a_ranking_saves_its_figures_and_the_report_shows_them(
+    invoke: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arms = an_arm("BatchNorm", "best", 0.0), an_arm("InstanceNorm", "worse", 0.03)
+    made = a_comparison(arms=["norm=batch", "norm=instance"], ranking=a_ranking(*arms))
+    monkeypatch.setattr(compare, "_compared", lambda *_: made)
+    words = ["--arm", "norm=batch", "--arm", "norm=instance", "--minutes", "5"]
+    done = invoke("compare", *words)
+    assert done.returncode == 0, done.stderr
+    figures = ("comparison", "comparison-contrasts")
+    names = [f"{name}.{kind}" for name in figures for kind in ("svg", "png")]
+    folder = f"results/runs/comparisons/{made.name}"
+    saved = f"saved: {folder} (comparison.json, {', '.join(names)})"
+    assert saved in " ".join(done.stdout.split())
+    assert all((tmp_path / folder / name).is_file() for name in names)
+    (tmp_path / "none").mkdir()
+    assert invoke("report", "--claims", "none").returncode == 0
+    html = (tmp_path / "report.html").read_text()
+    assert html.count("BatchNorm is the best of 2 arms: ") > 3
+    for title in ("BatchNorm or InstanceNorm", "BatchNorm or InstanceNorm: contrasts"):
+        assert f">{title}</title>" in html

@@ -129,9 +129,9 @@ def _differences(comparison: Comparison, ranking: Ranking, head: Head) -> Figure
     )
     drawn = _drawn(comparison, head, legend, points, measure, ": contrasts")
     (axes,) = drawn.axes
-    ends = [*axes.get_xlim(), *(1.2 * factor * end for end in (-margin, margin))]
-    shade = {"color": TEXT_COLOUR, "alpha": 0.09, "linewidth": 0, "zorder": 0}
-    axes.axvspan(-factor * margin, factor * margin, **shade)
+    left, right = -factor * margin, factor * margin
+    ends = (*axes.get_xlim(), 1.2 * left, 1.2 * right)
+    axes.axvspan(left, right, color=TEXT_COLOUR, alpha=0.09, linewidth=0, zorder=0)
     axes.axvline(0, color=TEXT_COLOUR, linewidth=0.6)
     axes.set_xlim(min(ends), max(ends))
     return drawn
