@@ -9,7 +9,7 @@ import pandas as pd
 
 from normbench.api.runs import results_folder
 from normbench.claims.check import check, prepare
-from normbench.claims.comparison import comparison, peak_rates
+from normbench.claims.comparison import budget, comparison, peak_rates
 from normbench.claims.trial import Request
 from normbench.config.composition import compose_engine
 from normbench.config.named_modules import import_named
@@ -96,7 +96,8 @@ def compare(
     with rounds:
         verdict = check(claim, trial, "normbench.compare")
     peak_lr = peak_rates(verdict.outcomes[0], trial)
-    answer = Comparison(claim=claim, verdict=verdict, peak_lr=peak_lr)
+    length = budget(claim, trial)
+    answer = Comparison(claim=claim, verdict=verdict, peak_lr=peak_lr, budget=length)
     view = shown(answer)
     files = save(answer, folder)
     return Compared(answer, pd.DataFrame(view.rows), view.notes, view.answers, files)

@@ -12,6 +12,7 @@ from normbench.claims.trial import Trial
 from normbench.config.composition import compose
 from normbench.config.overrides import grid, words
 from normbench.config.rates import peak_lr
+from normbench.config.schema import Budget
 from normbench.errors import RequestError
 from normbench.registry import explain
 from normbench.tasks.base import REGISTRY as TASKS
@@ -104,6 +105,13 @@ def peak_rates(judged: DesignVerdict, trial: Trial) -> dict[str, float]:
         for cell in judged.cells
         if cell.usual_rate is not None
     }
+
+
+def budget(judged: Claim, trial: Trial) -> Budget:
+    """Return the length of a training of the first cell of a comparison."""
+    ((name, design),) = judged.outcomes.items()
+    cell = f"{next(iter(design.arms))}@{next(iter(design.levels))}"
+    return trial.config(name, cell, design.rates[0], 0).budget
 
 
 def _question(arm: str, first: str, label: str) -> str:

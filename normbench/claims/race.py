@@ -211,7 +211,10 @@ class _Course:
         rules, records = entered.rules, self.trial.records
         arms = [
             arm.model_copy(
-                update={"peak_lr": peak_lr(self._config(arm.arm, arm.lr, seed=0))}
+                update={
+                    "peak_lr": peak_lr(self._config(arm.arm, arm.lr, seed=0)),
+                    "gate_mean": self._mean(entered.runs[arm.arm].gate[: arm.n]),
+                }
             )
             for arm in ranked(entered, standings)
         ]
@@ -254,6 +257,8 @@ class _Course:
             command=command,
             started=started,
             environment=environment,
+            gate=self.design.gate.metric,
+            budget=self._config(arms[0].arm, arms[0].lr, 0).budget if arms else None,
         )
 
     def _measure(self, tries: Sequence[Try]) -> dict[Try, float | None]:
@@ -302,6 +307,10 @@ class _Course:
     def _cost(self, record: RunRecord, metric: str) -> float | None:
         value = metric_of(record, metric)
         return None if value is None else self.sign * value
+
+    def _mean(self, costs: Sequence[float | None]) -> float | None:
+        known = [cost for cost in costs if cost is not None]
+        return self.sign * mean(known) if len(known) == len(costs) else None
 
     def _tuned_arm(self, arm: str, tuned: Tuned) -> TunedArm:
         return TunedArm(

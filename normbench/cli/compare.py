@@ -216,16 +216,17 @@ def _compared(
 ) -> "Comparison":
     """Do the runs; return them with a verdict, or with `minutes` a ranking."""
     from normbench.claims.check import check
-    from normbench.claims.comparison import peak_rates
+    from normbench.claims.comparison import budget, peak_rates
     from normbench.claims.race import race
     from normbench.verdicts.comparisons import Comparison
 
+    length = budget(claim, trial)
     if minutes is None:
         verdict = check(claim, trial, command_line())
         peak_lr = peak_rates(verdict.outcomes[0], trial)
-        return Comparison(claim=claim, verdict=verdict, peak_lr=peak_lr)
+        return Comparison(claim=claim, verdict=verdict, peak_lr=peak_lr, budget=length)
     ranking = race(claim, trial, rounds, minutes=minutes, command=command_line())
-    return Comparison(claim=claim, ranking=ranking)
+    return Comparison(claim=claim, ranking=ranking, budget=length)
 
 
 def _looks(seeds: str | None, minutes: float | None) -> list[int]:

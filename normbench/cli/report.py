@@ -25,7 +25,8 @@ Figures = Annotated[
     Path | None,
     path_option(
         "--figures",
-        "Folder to which the figures are written, as SVG and PNG.",
+        "Folder to which the figures of your verdicts and comparisons are written, as "
+        "SVG and PNG.",
         show_default="the name of the page with -figures",
     ),
 ]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, field_serializer
 
+from normbench.config.schema import Budget
 from normbench.errors import NormbenchError, Unreadable
 from normbench.system import untrusted
 from normbench.system.atomic import write_atomically
@@ -35,7 +36,8 @@ class Comparison(BaseModel):
     """What was asked, and the answer: a `verdict`, or a `ranking` of `--minutes`.
 
     `peak_lr` is the peak learning rate of each cell at the chosen lr, which a rule may
-    scale with the batch size.
+    scale with the batch size. `budget` is the length of a training. Both are empty if
+    an older version has compared.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -45,6 +47,7 @@ class Comparison(BaseModel):
     verdict: Verdict | None = None
     ranking: Ranking | None = None
     peak_lr: dict[str, float] = {}
+    budget: Budget | None = None
 
     @field_serializer("claim")
     def _without_defaults(self, claim: Claim) -> dict[str, JsonValue]:

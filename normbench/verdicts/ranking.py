@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from normbench.config.schema import Budget
 from normbench.verdicts.seeds import Spending
 
 Place = Literal["best", "equal", "open", "worse"]
@@ -40,7 +41,8 @@ class RankedArm(_Reported):
     If the arm is `distinguishable` from the best, it is worse than `worse_than`, which
     was the best arm, or another better arm, at that look. `from_best` is None for the
     best arm. `peak_lr` is the peak learning rate at `lr`, which a rule may scale with
-    the batch size; None if an older version has ranked.
+    the batch size. `gate_mean` is the mean of the metric of the gate, which shows how
+    well the arm fits its training data. Both are None if an older version has ranked.
     """
 
     arm: str
@@ -54,6 +56,7 @@ class RankedArm(_Reported):
     low: float
     high: float
     from_best: FromBest | None
+    gate_mean: float | None = None
 
     @property
     def scaled(self) -> bool:
@@ -109,7 +112,9 @@ class Ranking(_Reported):
 
     `arms` are in order, the best first; the list is empty if the time was too short for
     the first look. `looks` are the planned looks, `seen` those that happened. `metric`
-    is better if it is lower, unless `maximized`.
+    is better if it is lower, unless `maximized`. `gate` is the training metric that
+    shows whether an arm trained, and `budget` the length of a training; both are empty
+    if an older version has ranked.
     """
 
     format: Literal[1] = 1
@@ -132,6 +137,8 @@ class Ranking(_Reported):
     command: str
     started: str
     environment: dict[str, list[str]]
+    gate: str = ""
+    budget: Budget | None = None
 
     @property
     def not_distinguishable(self) -> list[str]:

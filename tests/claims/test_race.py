@@ -222,6 +222,8 @@ def test_one_rate_is_not_tuned_and_drops_no_arm(
     assert {(arm.lr, arm.peak_lr) for arm in ranking.arms} == {(0.2, 0.05)}
     assert set(runner.test_seeds) == {"batch", "group", "instance", "none"}
     assert places(ranking)["no norm"] == "worse"
+    assert ranking.gate == "train/error" and ranking.budget is not None
+    assert all(arm.gate_mean is not None for arm in ranking.arms)
 
 
 def test_failed_and_untrained_arms_come_last_with_the_reason(

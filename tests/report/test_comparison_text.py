@@ -6,6 +6,7 @@ from comparisons_made import a_comparison
 from rankings_made import a_ranking, an_arm
 from verdicts_made import SITUATIONS
 
+from normbench.config.schema import Budget
 from normbench.report.text.comparison import shown
 from normbench.verdicts.comparisons import (
     Standing,
@@ -77,6 +78,27 @@ def test_the_answer_says_that_a_rate_is_at_the_edge_of_those_tried() -> None:
     )
 
 
+def test_the_answer_says_that_an_arm_fits_its_training_data_poorly() -> None:
+    comparison = a_comparison([*SITUATIONS["far above"]])
+    verdict, judged = comparison.verdict, comparison.judged
+    assert verdict is not None and judged is not None
+    first, second = judged.cells
+    poor = second.model_copy(update={"mean": second.mean | {"train/error": 0.256}})
+    design = judged.model_copy(update={"cells": [first, poor]})
+    changes = {
+        "verdict": verdict.model_copy(update={"outcomes": [design]}),
+        "budget": Budget(epochs=2, max_steps=None),
+    }
+    view = shown(comparison.model_copy(update=changes))
+    assert view.title.startswith("the default config; 2 epochs (exploratory: ")
+    assert [row["train error"] for row in view.rows] == ["5.00 %", "25.60 %"]
+    assert view.answers == [
+        f"{ANSWERS['far above'][0]} But after 2 epochs the training error is still 26 "
+        "% (GroupNorm with 4 groups): more training may change the answer, try "
+        "budget.epochs=8."
+    ]
+
+
 def shift(situation: str) -> float:
     """Return what makes the sign of the mean of a situation certain."""
     return 0.0002 if situation.startswith("nothing") else 0.0
@@ -91,9 +113,10 @@ def test_the_table_has_short_names_and_the_levels_that_vary() -> None:
     assert comparison.design.common == "task.depth=2"
     view = shown(comparison)
     assert "task.depth=2 (exploratory: " in view.title
+    train = "5.00 %"
     assert [[*row.values()] for row in view.rows[:2]] == [
-        ["batch_size=8", "BatchNorm", "0.1", "15.35 % [15.15, 15.55]", "8", "-"],
-        ["batch_size=8", "GroupNorm", "0.1", "20.35 % [20.06, 20.64]", "8", "-"],
+        ["batch_size=8", "BatchNorm", "0.1", "15.35 % [15.15, 15.55]", train, "8", "-"],
+        ["batch_size=8", "GroupNorm", "0.1", "20.35 % [20.06, 20.64]", train, "8", "-"],
     ]
     assert [answer[:40] for answer in view.answers] == [
         "At batch_size=8, BatchNorm is better: 15",

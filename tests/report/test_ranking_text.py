@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from rankings_made import a_ranking, an_arm, tuned
 
+from normbench.config.schema import Budget
 from normbench.report.text.ranking import ranking_answer, ranking_rows, ranking_text
 from normbench.verdicts.ranking import (
     Further,
@@ -43,6 +44,26 @@ def test_the_lr_and_its_peak_have_names_of_their_own() -> None:
         ("0.1", "0.1"),
     ]
     assert "peak_lr" not in next(ranking_rows(a_ranking(BEST, WORSE)))
+
+
+def test_a_ranking_says_which_arms_fit_their_training_data_poorly() -> None:
+    """Of a training metric other than an error, nothing is said."""
+    arms = [
+        BEST.model_copy(update={"gate_mean": 0.02}),
+        WORSE.model_copy(update={"gate_mean": 0.3}),
+    ]
+    budget = Budget(epochs=2, max_steps=100)
+    ranking = a_ranking(*arms).model_copy(
+        update={"gate": "train/error", "budget": budget}
+    )
+    text = " ".join(ranking_text(ranking).split())
+    assert "12 seeds, train error 2.00 %)" in text
+    assert text.endswith(
+        f"But after at most 100 steps the training error is still 30 % ({WORSE.arm}): "
+        "more training may change the answer, try budget.max_steps=400."
+    )
+    loss = ranking.model_copy(update={"gate": "train/loss"})
+    assert "the training error is still" not in ranking_text(loss)
 
 
 def test_the_last_lines_say_that_there_is_no_winner() -> None:

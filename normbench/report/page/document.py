@@ -15,6 +15,7 @@ from normbench.system.atomic import write_atomically
 def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Path]]:
     """Write the page to `output`, atomically, then its figures to `folder`.
 
+    The package has the figures of its own verdicts as files, so these are not written.
     Returns the page and the files of the figures. Raises RequestError if the page or a
     figure cannot be written.
     """
@@ -44,7 +45,10 @@ def write(material: Material, output: Path, folder: Path) -> tuple[Page, list[Pa
             "choose a file in a writable folder"
         ) from None
     files = []
+    packaged = {entry.name for entry in material.claims if entry.from_package}
     for claim, by_name in figures.items():
+        if claim in packaged:
+            continue
         for name, figure in by_name.items():
             # The names are from a verdict, which may be someone else's file.
             stem = f"{claim}-{name}".replace("/", "-")

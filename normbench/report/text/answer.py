@@ -3,6 +3,11 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from normbench.config.schema import Budget
+
+POOR_FIT = 0.1
+"""A mean training error above this is named in the answer."""
+
 
 class Answer(NamedTuple):
     """A sentence in three parts, such as "A is better: 5 % against 6 % error, .."."""
@@ -49,6 +54,38 @@ def rates_caveat(tried: Mapping[str, Tried], few_seeds: str = "") -> str:
         more = "more --minutes"
         try_next += f" with {more}" if try_next else f"{more} and another --results"
     return f" But {', and '.join(problems)}: try {try_next}."
+
+
+def fit_caveat(
+    training: Mapping[str, float | None], metric: str, budget: Budget | None
+) -> str:
+    """Return a sentence on arms that fit their training data poorly, or "".
+
+    `training` has the mean of the training metric `metric` of each arm of an answer.
+    Only an error is judged: with an error above POOR_FIT, longer training may change
+    the order of the arms.
+    """
+    poor = {arm: error for arm, error in training.items() if error and error > POOR_FIT}
+    if not poor or not metric.endswith("/error"):
+        return ""
+    after, longer = "", "a larger budget.epochs"
+    if budget is not None:
+        after = f"after {length(budget)} "
+        longer = f"budget.epochs={4 * budget.epochs}"
+        if budget.max_steps is not None:
+            longer = f"budget.max_steps={4 * budget.max_steps}"
+    errors = " and ".join(f"{100 * error:.0f} % ({arm})" for arm, error in poor.items())
+    return (
+        f" But {after}the training error is still {errors}: more training may change "
+        f"the answer, try {longer}."
+    )
+
+
+def length(budget: Budget) -> str:
+    """Return the length of a training, such as "2 epochs" or "at most 100 steps"."""
+    if budget.max_steps is not None:
+        return f"at most {budget.max_steps} steps"
+    return f"{budget.epochs} epoch{'s' if budget.epochs > 1 else ''}"
 
 
 def next_rates(tried: Collection[Tried]) -> str:

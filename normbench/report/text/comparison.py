@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from normbench import stats
 from normbench.report import words
-from normbench.report.text.answer import Answer, Tried, rates_caveat
+from normbench.report.text.answer import Answer, Tried, fit_caveat, length, rates_caveat
 from normbench.report.text.ranking import ranking_answer, ranking_rows
 from normbench.verdicts.comparisons import Comparison, standing
 from normbench.verdicts.design import arm_of, level_of
@@ -31,6 +31,8 @@ class Shown(NamedTuple):
 def shown(comparison: Comparison) -> Shown:
     """Return what is shown of a comparison with its answer."""
     settings = comparison.design.common or "the default config"
+    if comparison.budget is not None:
+        settings += f"; {length(comparison.budget)}"
     if comparison.ranking is not None:
         return Shown(
             title=f"{settings} ({EXPLORATORY})",
@@ -127,6 +129,14 @@ def _pair(
                 for name in (better, worse)
                 if (lr := (cell := by_name[name]).usual_rate) is not None
             }
+        )
+        + fit_caveat(
+            {
+                arm_of(name): by_name[name].mean.get(design.gate.metric)
+                for name in (better, worse)
+            },
+            design.gate.metric,
+            comparison.budget,
         ),
     )
 
@@ -158,6 +168,9 @@ def _rows(
             peak = comparison.peak_lr.get(cell.cell)
             row["peak_lr"] = "-" if peak is None else f"{peak:.3g}"
         row[words.metric_words(metric)] = _mean(cell, metric, alpha)
+        gate = design.gate.metric
+        if gate != metric and gate in cell.mean:
+            row[words.metric_words(gate)] = mean_text(cell.mean[gate], gate)
         row["seeds"] = str(cell.n)
         yield row | {"failures": words.cell_problems(cell) or "-"}
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from normbench.report import words
-from normbench.report.text.answer import Answer, Tried, rates_caveat
+from normbench.report.text.answer import Answer, Tried, fit_caveat, rates_caveat
 from normbench.report.text.paragraph import paragraph
 from normbench.verdicts.ranking import Place, RankedArm, Ranking, Spent, TunedArm
 from normbench.verdicts.seeds import FULL_TUNING_SEEDS
@@ -90,7 +90,7 @@ def _table(ranking: Ranking, width: int) -> Iterator[str]:
     )
     yield f"   {''.join(headings)}".rstrip()
     for place, arm in enumerate(ranking.arms, start=1):
-        facts = f"({_rate(arm)}, {arm.n} seeds)"
+        facts = f"({_rate(arm)}, {arm.n} seeds{_fit(arm, ranking)})"
         yield paragraph(f"{place:<3}", f"{arm.arm} {facts}", width)
         yield _numbers(arm).rstrip()
 
@@ -104,6 +104,14 @@ def _numbers(arm: RankedArm) -> str:
     else:
         text += " " * (DIFFERENCE_WIDTH + P_WIDTH)
     return text + PLACES[arm.place]
+
+
+def _fit(arm: RankedArm, ranking: Ranking) -> str:
+    """Return the training metric of an arm, such as ", train error 2.10 %", or ""."""
+    if arm.gate_mean is None or ranking.gate in ("", ranking.metric):
+        return ""
+    mean = mean_text(arm.gate_mean, ranking.gate)
+    return f", {words.metric_words(ranking.gate)} {mean}"
 
 
 def _rate(arm: RankedArm) -> str:
@@ -158,7 +166,11 @@ def ranking_answer(ranking: Ranking) -> Answer:
         )
         text += f" {arm} is worse by {worse.replace('+', '')}."
     finding = f"{best.arm} is the best of {len(ranking.arms)} arms"
-    return Answer(finding, numbers, text + _rates_caveat(ranking))
+    training = {arm.arm: arm.gate_mean for arm in ranking.arms}
+    caveats = _rates_caveat(ranking) + fit_caveat(
+        training, ranking.gate, ranking.budget
+    )
+    return Answer(finding, numbers, text + caveats)
 
 
 def _rates_caveat(ranking: Ranking) -> str:

@@ -312,12 +312,12 @@ def _run(runs: OwnRuns, name: str) -> str:
     mean = "no mean" if runs.mean is None else f"{runs.mean:.4f}"
     if runs.mean is not None and runs.low is not None and runs.high is not None:
         mean = words.estimate(runs.mean, runs.low, runs.high)
-    rate = "not tuned"
+    rate = "the only rate of these runs"
     if runs.tuned:
         rates = ", ".join(f"{lr:g}" for lr in runs.rates)
         rate = f"the best of {rates} on validation data"
     elif len(runs.rates) > 1:
-        rate += f", one of {len(runs.rates)} rates"
+        rate = f"not tuned, one of {len(runs.rates)} rates"
     text = (
         f"{runs.data}, {name}: {runs.metric} {mean}, n {runs.n}, lr {runs.lr:g}, {rate}"
     )
