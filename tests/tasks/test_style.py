@@ -2,24 +2,21 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from photographs_made import SIDE, random_photographs, with_styles
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from normbench.data.base import Photographs
 from normbench.data.reading import cache
 from normbench.errors import RequestError
 from normbench.norms import NormFactory
-from normbench.norms.base import REGISTRY as NORMS
 from normbench.tasks.base import NormFactory as AnyNorm
 from normbench.tasks.style import Style, gram, relative_error
 
 CPU = torch.device("cpu")
-CROPS, SIDE = 24, 32
 
 
 class TorchNorm(nn.Module):
@@ -54,31 +51,9 @@ def cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NORMBENCH_CACHE", str(tmp_path))
 
 
-def smooth(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Return random pictures with structure at two scales."""
-    coarse = torch.rand(count, 3, side // 8, side // 8, generator=generator)
-    fine = torch.rand(count, 3, side, side, generator=generator)
-    coarse = F.interpolate(coarse, (side, side), mode="bilinear", align_corners=False)
-    return 0.8 * coarse + 0.2 * fine
-
-
 @pytest.fixture
 def photographs() -> Photographs:
-    generator = torch.Generator().manual_seed(0)
-    train, val, test = torch.split(torch.arange(CROPS), [16, 3, 5])
-    return Photographs(
-        crops=smooth(CROPS, SIDE, generator),
-        styles=smooth(1, 48, generator),
-        key="random",
-        splits={"train": train, "val": val, "test": test},
-    )
-
-
-def with_styles(photographs: Photographs, styles: int) -> Photographs:
-    """Return the same crops with several style pictures."""
-    generator = torch.Generator().manual_seed(1)
-    pictures = smooth(styles, SIDE, generator)
-    return replace(photographs, styles=pictures, key=f"{styles} styles")
+    return random_photographs()
 
 
 @pytest.fixture
@@ -272,46 +247,6 @@ def test_evaluation_of_the_training_split_uses_only_eval_crops(
     task = Style(photographs, CPU, width=4, blocks=1, eval_crops=4)
     assert task.evaluation_samples("train").tolist() == [0, 1, 2, 3]
     assert task.evaluation_samples("val").equal(task.splits["val"])
-
-
-@pytest.mark.parametrize("styles", [1, 3])
-def test_pictures_without_photographs_show_test_crops_above_outputs(
-    photographs: Photographs, styles: int
-) -> None:
-    task = Style(with_styles(photographs, styles), CPU, width=4, blocks=1)
-    model = build(task).eval()
-    (grid,) = task.pictures(model).values()
-    test = task.splits["test"]
-    assert grid.shape == (3, 2 * SIDE, (len(test) + styles) * SIDE)
-    assert grid.dtype == torch.float32
-    assert grid.min() >= 0 and grid.max() <= 1
-    assert torch.equal(grid[:, :SIDE, :SIDE], task.crops[test[0]])
-    with torch.no_grad():
-        output = model(*task.inputs(test))
-    torch.testing.assert_close(grid[:, SIDE:, SIDE : 2 * SIDE], output[1])
-
-
-@pytest.mark.parametrize("norm", ["instance", "layer_shape"])
-def test_pictures_show_held_out_photographs_in_turn_in_each_style(
-    photographs: Photographs, norm: str
-) -> None:
-    """A norm with parameters for each position gets the centres, in its own size."""
-    held_out = torch.rand(3, 3, 48, 48)
-    data = replace(with_styles(photographs, 2), held_out=held_out)
-    task = Style(data, CPU, width=4, blocks=1)
-    model = task.build(NormFactory(norm, NORMS.options(norm, {}), norm_batch=4)).eval()
-    with torch.no_grad():
-        model(*task.inputs(task.splits["test"]))
-    (grid,) = task.pictures(model).values()
-    side, edge = (48, 0) if norm == "instance" else (SIDE, (48 - SIDE) // 2)
-    assert grid.shape == (3, 2 * side, 5 * side)
-    shown = held_out[..., edge : edge + side, edge : edge + side]
-    assert torch.equal(grid[:, :side, : 3 * side], torch.cat([*shown], 2))
-    with torch.no_grad():
-        output = model(shown, torch.tensor([0, 1, 0]))
-    torch.testing.assert_close(
-        grid[:, side:, : 3 * side], torch.cat([*output], 2), check_stride=False
-    )
 
 
 def test_targets_are_computed_once_and_then_read_from_the_cache(
