@@ -43,18 +43,17 @@ def gaps_of_pairs(
     far away.
     """
     gaps = []
-    undecided = [
-        pair for pair in pairs if not pair.far and pair.summary == "not decided"
-    ]
-    if undecided:
-        gaps.append(
-            Gap(kind="not decided", text=f"not decided: {_grouped(undecided, names)}")
-        )
+    undecided: dict[str, list[Comparison]] = {}
     far: dict[str, list[Comparison]] = {}
     for pair in pairs:
+        where = conditions_text(each.condition for each in pair.evidence)
         if pair.far and not pair.variants:
-            where = conditions_text(each.condition for each in pair.evidence)
             far.setdefault(where, []).append(pair)
+        elif not pair.far and pair.summary == "not decided":
+            undecided.setdefault(where, []).append(pair)
+    for where, those in undecided.items():
+        text = f"not decided at {where}: {_grouped(those, names)}"
+        gaps.append(Gap(kind="not decided", text=text))
     for where, those in far.items():
         text = f"measured only at {where}: {_grouped(those, names)}"
         gaps.append(Gap(kind="far", text=text))

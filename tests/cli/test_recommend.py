@@ -166,7 +166,7 @@ def test_own_runs_have_no_part_in_the_order(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "Your runs (no part in the order):" in done.stdout
     assert "mnist5k, BatchNorm: test/error 0.2500 [" in done.stdout
-    assert "n 2, lr 0.1, not tuned" in done.stdout
+    assert "n 2, lr 0.1, the only rate of these runs" in done.stdout
     assert "left out: " in done.stderr
     (images,) = as_json(*where)
     assert images["runs"][0]["norm"] == "norm=batch" and not images["standings"]
