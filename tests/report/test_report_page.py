@@ -99,7 +99,7 @@ def test_gallery_theme_and_printing_work(report: Path, open_page: OpenPage) -> N
     expect(sheet.get_by_role("img")).to_have_count(2 * 4)
     src = sheet.get_by_role("img").first.get_attribute("src") or ""
     assert src.startswith("data:image/webp")
-    expect(page.locator("#gallery")).to_contain_text("crops of 8 pixels")
+    expect(page.locator("#gallery")).to_contain_text("These pictures have 8 pixels")
 
     def brightness() -> int:
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
