@@ -220,13 +220,13 @@ def _compared(
     from normbench.claims.race import race
     from normbench.verdicts.comparisons import Comparison
 
-    length = budget(claim, trial)
     if minutes is None:
         verdict = check(claim, trial, command_line())
         peak_lr = peak_rates(verdict.outcomes[0], trial)
+        length = budget(claim, trial)
         return Comparison(claim=claim, verdict=verdict, peak_lr=peak_lr, budget=length)
     ranking = race(claim, trial, rounds, minutes=minutes, command=command_line())
-    return Comparison(claim=claim, ranking=ranking, budget=length)
+    return Comparison(claim=claim, ranking=ranking)
 
 
 def _looks(seeds: str | None, minutes: float | None) -> list[int]:

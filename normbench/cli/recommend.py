@@ -205,8 +205,8 @@ def _records(results: Path) -> "list[RunRecord]":
         if results == RESULTS:
             return []
         raise RequestError(
-            f"--results {results} is not a folder; `normbench train` creates it, and "
-            "--results names that of another place"
+            f"--results {results} is not a folder; `normbench train` creates it, or "
+            "name the folder of your runs with --results"
         )
     records, damaged = store.all_records(results)
     for error in damaged:

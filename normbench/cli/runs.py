@@ -34,8 +34,8 @@ def matching_records(
 
     if not results.is_dir():
         raise RequestError(
-            f"--results {results} is not a folder; `normbench train` creates it, and "
-            "--results names that of another place"
+            f"--results {results} is not a folder; `normbench train` creates it, or "
+            "name the folder of your runs with --results"
         )
     all_records, damaged = store.all_records(results)
     for error in damaged:

@@ -106,7 +106,7 @@ class Photographs:
     `crops` (N, 3, H, W) float32 in [0, 1]; `styles` (S, 3, H', W') float32 in [0, 1].
     The network is to redraw crop i in style i mod S. `key` identifies the crops and
     styles in caches: equal keys mean equal tensors. `facts` and `notes` are copied into
-    the record of a run. `held_out` (K, 3, H", W") float32 in [0, 1] are photographs of
+    the record of a run. `shown` (K, 3, H", W") float32 in [0, 1] are photographs of
     which no crop is used for training or validation; the pictures of a run show them.
     Without them, the pictures show test crops.
     """
@@ -117,7 +117,11 @@ class Photographs:
     splits: Splits
     facts: Mapping[str, float] = field(default_factory=dict)
     notes: Notes = field(default_factory=Notes)
-    held_out: Tensor | None = None
+    shown: Tensor | None = None
+
+
+SHOWN_SIDE = 256
+"""The side, in pixels, of the photographs that the pictures of a run show."""
 
 
 class Data(ABC):

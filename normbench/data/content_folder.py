@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from normbench.data.base import Data, Fraction, Photographs
+from normbench.data.base import SHOWN_SIDE, Data, Fraction, Photographs
 from normbench.data.notes import Notes
 from normbench.data.reading import copies, files
 from normbench.data.reading.cache import Parsed, cached, digest
@@ -31,8 +31,6 @@ from normbench.errors import RequestError
 FORMAT = 4
 SHOWN = 3
 """Number of test photographs that the pictures of a run show."""
-SHOWN_SIDE = 256
-"""Their side in pixels."""
 
 
 class ContentFolder(Data, name="content_folder"):
@@ -43,7 +41,7 @@ class ContentFolder(Data, name="content_folder"):
     is to redraw crop i in style i mod S. The three parts share no picture. If a part
     has n crops, at most n pictures of this part are used. Unreadable pictures are
     skipped and counted as "skipped_images". With `strict`, they raise RequestError.
-    `held_out` (K, 3, 256, 256) are the centres of the first test pictures, at most 3.
+    `shown` (K, 3, 256, 256) are the centres of the first test pictures, at most 3.
     """
 
     kind = Photographs
@@ -103,7 +101,7 @@ class ContentFolder(Data, name="content_folder"):
             styles=parsed.tensors["styles"].float() / 255,
             key=digest(identity, parsed.tensors),
             splits=consecutive_split(self.crops),
-            held_out=parsed.tensors["shown"].float() / 255,
+            shown=parsed.tensors["shown"].float() / 255,
             facts={
                 "skipped_images": float(len(broken)),
                 "left_out_files": float(self._listing.others.total()),

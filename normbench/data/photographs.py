@@ -8,7 +8,7 @@ import torch
 from pydantic import AfterValidator, Field, PositiveInt
 from torch import Tensor
 
-from normbench.data.base import Data, Photographs
+from normbench.data.base import SHOWN_SIDE, Data, Photographs
 from normbench.data.reading.appearance import FORMAT as APPEARANCE
 from normbench.data.reading.appearance import equalize_luminance, impose_style
 from normbench.data.reading.cache import Parsed, cached, digest
@@ -45,8 +45,6 @@ CAT = "chelsea.png"
 PHOTOGRAPHS = (*CONTENT, CAT)
 SHOWN = ("china.jpg", "flower.jpg")
 """Photographs in scikit-learn (CC BY 2.0) that are only shown, never trained with."""
-SHOWN_SIDE = 256
-"""The side, in pixels, of the photographs that the pictures of a run show."""
 STYLES = {
     "immunohistochemistry": "ihc.png",
     "brick": "brick.png",
@@ -84,7 +82,7 @@ class PhotographCrops(Data, name="photographs"):
     `normbench.data.reading.appearance`. The crops of all parts are changed. The network
     is to redraw the changed crops and to keep their content.
 
-    `held_out` (3, 3, 256, 256) are the centres of the test photograph and of two
+    `shown` (3, 3, 256, 256) are the centres of the test photograph and of two
     photographs of scikit-learn, with the same change.
     """
 
@@ -156,7 +154,7 @@ class PhotographCrops(Data, name="photographs"):
             styles=styles.float() / 255,
             key=key,
             splits=consecutive_split(counts),
-            held_out=self._with_content(_shown(test), styles, f"{key} shown") / 255,
+            shown=self._with_content(_shown(test), styles, f"{key} shown") / 255,
         )
 
     def _with_content(self, crops: Tensor, styles: Tensor, key: str) -> Tensor:

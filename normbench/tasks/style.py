@@ -86,7 +86,7 @@ class Style(Task, name="style"):
         self.crops = data.crops.to(device)
         self.styles = data.styles.to(device)
         self.conditions = len(self.styles)
-        self.held_out = data.held_out
+        self.shown = data.shown
         self.key = data.key
         self.splits, self.notes = data.splits, data.notes
         self.data_facts = data.facts
@@ -148,7 +148,7 @@ class Style(Task, name="style"):
         network that has parameters for each position gets the centres of the
         photographs, as large as its crops. Data without photographs show test crops.
         """
-        shown = self.held_out
+        shown = self.shown
         if shown is None:
             shown = self.crops[self.splits["test"][:MAX_CROPS]]
         elif any(isinstance(m, Norm) and m.fixed_spatial for m in model.modules()):

@@ -36,8 +36,8 @@ class Comparison(BaseModel):
     """What was asked, and the answer: a `verdict`, or a `ranking` of `--minutes`.
 
     `peak_lr` is the peak learning rate of each cell at the chosen lr, which a rule may
-    scale with the batch size. `budget` is the length of a training. Both are empty if
-    an older version has compared.
+    scale with the batch size. `budget` is the length of a training. Both are those of a
+    verdict, and empty if an older version has compared; a ranking has its own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

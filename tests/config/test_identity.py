@@ -73,7 +73,7 @@ def loaded(data: Data) -> tuple[str, dict[str, list[float]]]:
     pixel by one grey level changes each projection by .004 or more.
     """
     fields = dict(vars(data.load(0)))
-    fields.pop("held_out", None)  # the pictures of a run show them; they are no samples
+    fields.pop("shown", None)  # the pictures of a run show them; they are no samples
     tensors = {key: x for key, x in fields.items() if isinstance(x, Tensor)}
     exact = {key: x for key, x in tensors.items() if not x.is_floating_point()}
     rest = {

@@ -33,7 +33,7 @@ def test_crops_show_the_pictures_and_no_picture_is_in_two_parts(
     data = loaded(by_path)
     assert data.crops.shape == (24, 3, 16, 16)
     assert data.styles.shape == (2, 3, 128, 128)
-    assert data.held_out is not None and data.held_out.shape == (2, 3, 256, 256)
+    assert data.shown is not None and data.shown.shape == (2, 3, 256, 256)
     greys = (data.crops[:, 0, 0, 0] * 255 / 20).round().int()
     flat = (greys * 20.0)[:, None, None, None].expand_as(data.crops)
     torch.testing.assert_close(data.crops * 255, flat)

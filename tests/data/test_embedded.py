@@ -182,8 +182,8 @@ def test_the_crops_and_the_style() -> None:
     data = PhotographCrops().load(0)
     assert data.crops.shape == (800 + 64 + 64, 3, 64, 64)
     assert data.styles.shape == (1, 3, 128, 128)
-    assert data.held_out is not None and data.held_out.shape == (3, 3, 256, 256)
-    for pictures in (data.crops, data.styles, data.held_out):
+    assert data.shown is not None and data.shown.shape == (3, 3, 256, 256)
+    for pictures in (data.crops, data.styles, data.shown):
         assert pictures.dtype == torch.float32
         assert pictures.min() >= 0
         assert 0.9 < pictures.max() <= 1

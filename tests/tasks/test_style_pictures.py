@@ -36,7 +36,7 @@ def test_pictures_without_photographs_show_test_crops_above_outputs(
 def test_pictures_show_held_out_photographs_in_turn_in_each_style(norm: str) -> None:
     """A norm with parameters for each position gets the centres, in its own size."""
     held_out = torch.rand(3, 3, 48, 48)
-    data = replace(with_styles(random_photographs(), 2), held_out=held_out)
+    data = replace(with_styles(random_photographs(), 2), shown=held_out)
     task = Style(data, CPU, width=4, blocks=1)
     model = task.build(NormFactory(norm, NORMS.options(norm, {}), norm_batch=4)).eval()
     with torch.no_grad():

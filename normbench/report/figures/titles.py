@@ -55,8 +55,9 @@ class Head:
 
     def decision(self, contrast: ContrastVerdict) -> Decision:
         """Return the decision to draw; a comparison finds either direction."""
-        found = self.answers and contrast.decision == "contradicted"
-        return "confirmed" if found else contrast.decision
+        if self.answers and contrast.decision == "contradicted":
+            return "confirmed"
+        return contrast.decision
 
 
 def claim_head(

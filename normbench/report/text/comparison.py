@@ -31,8 +31,9 @@ class Shown(NamedTuple):
 def shown(comparison: Comparison) -> Shown:
     """Return what is shown of a comparison with its answer."""
     settings = comparison.design.common or "the default config"
-    if comparison.budget is not None:
-        settings += f"; {length(comparison.budget)}"
+    budget = (comparison.ranking or comparison).budget
+    if budget is not None:
+        settings += f"; {length(budget)}"
     if comparison.ranking is not None:
         return Shown(
             title=f"{settings} ({EXPLORATORY})",
