@@ -23,6 +23,7 @@ from verdicts_made import (
 from normbench.report import words
 from normbench.report.figures import drawing
 from normbench.report.figures.forest import forest
+from normbench.report.figures.titles import claim_head
 from normbench.report.text.verdict import verdict_text
 from normbench.verdicts.design import Says
 from normbench.verdicts.judging import adjusted
@@ -198,12 +199,13 @@ def test_words_say_at_which_look_a_contrast_was_settled() -> None:
     for situation, differences in SITUATIONS.items():
         design = judge(a_design(), pair(list(differences)), looks=FIRST)
         said[situation] = words.explanation(design.contrasts[0])
-        shown = " ".join(verdict_text(a_verdict(design), 400, details=True).split())
+        verdict = a_verdict(design)
+        shown = " ".join(verdict_text(verdict, 400, details=True).split())
         assert said[situation] in shown
         assert ", repeated 9" in shown
-        assert ", repeated 9" in drawing.svg(
-            forest(design, None, a_verdict(design))
-        ).replace("\xa0", " ")
+        head = claim_head(design, None, verdict)
+        drawn = drawing.svg(forest(design, None, verdict.alpha, head))
+        assert ", repeated 9" in drawn.replace("\xa0", " ")
     assert said["far below"] == (
         "the repeated 95% interval is below 0; settled at 8 of at most 32 seeds; an "
         "effect that stops early is biased away from 0"
