@@ -101,6 +101,7 @@ def test_a_wheel_has_configs_data_and_verdicts_in_another_folder(
     )
     names = {row["name"] for row in listed if row["verdict_from"] == "package"}
     assert names == {file.parent.name for file in claims.glob("*/verdict.json")}
+    assert (site / "normbench" / "py.typed").is_file()
     committed = read_verdict(claims / CLAIM / "verdict.json")
     assert committed is not None
     assert shown["verdict"] == committed.model_dump(mode="json")
