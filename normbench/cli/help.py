@@ -4,7 +4,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -19,6 +19,8 @@ MAX_WIDTH = 100
 """Characters in a line of a help screen."""
 MAX_SUMMARY = 55
 """Characters of the first line of a command's docstring, which is never cut."""
+UsageError = cast(type[Exception], typer.BadParameter.__base__)
+"""click's class of errors in arguments; typer may use its own copy of click."""
 COLOURS = "normbench.cli.help.colours"
 """The key in the `meta` of a context that says whether a screen has colours."""
 
@@ -148,6 +150,30 @@ class Command(TyperCommand):
 
     def get_help_option(self, ctx: "Context") -> "TyperOption | None":
         return _with_colours(super().get_help_option(ctx))
+
+    def parse_args(self, ctx: "Context", args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            option = getattr(error, "option_name", None) or ""
+            has_overrides = any(p.name == "overrides" for p in self.params)
+            if has_overrides and (key := _config_key(option)):
+                raise UsageError(
+                    f"{option} is not an option; {key} is a key of the config, so "
+                    f"write {key}=VALUE",
+                    ctx,
+                ) from None
+            raise
+
+
+def _config_key(option: str) -> str:
+    """Return the config key that an option such as "--batch-size" means, or ""."""
+    from normbench.config.schema import RunConfig
+    from normbench.config.suggestions import SYNONYMS
+
+    name = option.lstrip("-").replace("-", "_")
+    key = SYNONYMS.get(name, name)
+    return key if key in {*RunConfig.model_fields, *SYNONYMS.values()} else ""
 
 
 class Group(TyperGroup):

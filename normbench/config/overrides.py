@@ -224,7 +224,15 @@ def _check_choice(override: Override, config_dir: Path | None) -> None:
         name = "null" if value is None else str(value)[:100]
         also_called = other_names() if key == "norm" else {}
         clause = did_you_mean(name, known, also_called)
+        if key == "data" and ("/" in name or Path(name).exists()):
+            clause = _data_clause(name)
         raise RequestError(f"{key}={name} is unknown; {clause}")
+
+
+def _data_clause(path: str) -> str:
+    """Return how to name data of one's own, for `path` in the place of a choice."""
+    kind = "text_csv" if path.lower().endswith((".csv", ".tsv")) else "folder"
+    return f"for data of your own write data={kind} data.path={path}"
 
 
 def value_text(value: Any) -> str:

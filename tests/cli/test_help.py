@@ -86,6 +86,20 @@ def test_the_help_of_a_command_can_be_asked_in_four_ways(invoke: Command) -> Non
     assert (without.returncode, without.stdout) == (2, invoke("-h").stdout)
 
 
+def test_an_option_that_is_a_key_of_the_config_gets_a_hint(invoke: Command) -> None:
+    for option, key in (
+        ("--batch-size", "batch_size"),
+        ("--norm=group", "norm"),
+        ("--max-epochs", "budget.epochs"),
+    ):
+        refused = invoke("compare", option, "2")
+        assert refused.returncode == 2
+        assert f"write {key}=VALUE" in " ".join(refused.stderr.split())
+    assert "No such option: --sed" in invoke("train", "--sed", "2").stderr
+    without_keys = invoke("skill", "--batch-size", "2").stderr
+    assert "No such option: --batch-size" in without_keys
+
+
 def examples() -> Iterator[tuple[str, list[str]]]:
     """Yield the name of a command and the words of an example of it."""
     for name, text in EXAMPLES.items():
