@@ -121,8 +121,7 @@ def clearly_worse(
 def tuning_caveats(tuned: Mapping[str, Tuned], *, kept: bool) -> list[str]:
     """Return what limits the choice of the rates, one sentence each.
 
-    If the rates are `kept`, because a look has used them, only another race tunes
-    again.
+    If the rates are `kept`, because test seeds use them, only another race tunes again.
     """
     caveats = []
     seeds = min((t.tried[t.lr][1] for t in tuned.values() if t.tried), default=None)
@@ -130,7 +129,7 @@ def tuning_caveats(tuned: Mapping[str, Tuned], *, kept: bool) -> list[str]:
         caveats.append(
             f"the time sufficed for {seeds} of {FULL_TUNING_SEEDS} tuning seeds; the "
             "learning rates may be poor, and no arm was dropped"
-            + "; a look has used them, so to tune again, give more --minutes and other "
+            + "; test seeds use them, so to tune again, give more --minutes and other "
             "--rates or another --results" * kept
         )
     at_edge = [arm for arm, t in tuned.items() if t.at_edge]

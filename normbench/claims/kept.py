@@ -1,8 +1,8 @@
-"""The rates of a race that a look has used, kept as a file for the next command.
+"""The rates of a race that has begun its test seeds, kept for the next command.
 
 A command with more time could tune further, choose other rates, and look again. Then
-each command would be a new chance of a wrong statement. So the first look fixes the
-rates and the dropped arms.
+each command would be a new chance of a wrong statement, and finished test seeds at the
+old rates would not count. So the first test seed fixes the rates and the dropped arms.
 """
 
 from pathlib import Path

@@ -5,14 +5,15 @@ Phase 1 tunes learning rates on tuning seeds and drops arms that are clearly wor
 Phase 2 gives the other arms test seeds, look by look, until the best arm is told from
 all others, or until the time is over (`verdicts.standings`). The same command continues
 and uses finished runs. The looks depend on the number of seeds and not on the time, and
-the first look fixes the rates (`kept`). So a continued race is judged as if it had not
-been interrupted.
+phase 2 begins by fixing the rates (`kept`). So a continued race is judged as if it had
+not been interrupted.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import takewhile
 from statistics import mean
 from typing import Literal
 
@@ -30,7 +31,7 @@ from normbench.sweeps.round import Rounds
 from normbench.verdicts import judging
 from normbench.verdicts.design import arm_of
 from normbench.verdicts.metrics import metric_of
-from normbench.verdicts.placing import Race, ranked, seeds_to_settle
+from normbench.verdicts.placing import Race, provisional, ranked, seeds_to_settle
 from normbench.verdicts.ranking import (
     End,
     Further,
@@ -80,6 +81,7 @@ def race(
     entered = Race(
         rules,
         rates={arm: t.lr for arm, t in tuned.items()},
+        peak_lrs={arm: course.peak_lr(arm, t.lr) for arm, t in tuned.items()},
         runs={arm: Runs([], []) for arm in rules.arms},
         sign=course.sign,
     )
@@ -88,9 +90,9 @@ def race(
     if len(tuned) == len(course.arms):
         with course.phase("test"):
             standings = course.test(
-                entered, first_look=lambda: keep(tuned, file) if kept is None else None
+                entered, begin=lambda: keep(tuned, file) if kept is None else None
             )
-    caveats = tuning_caveats(tuned, kept=bool(standings.seen))
+    caveats = tuning_caveats(tuned, kept=file.exists())
     return course.ranking(entered, standings, tuned, caveats, started, command)
 
 
@@ -147,6 +149,10 @@ class _Course:
             )
         )
 
+    def peak_lr(self, arm: str, lr: float) -> float:
+        """Return the peak learning rate at `lr`, which a rule may scale."""
+        return peak_lr(self._config(arm, lr, seed=0))
+
     def tune(self) -> dict[str, Tuned]:
         """Do phase 1. A single rate is not tuned; then no arm is dropped."""
         rates = set(self.design.rates)
@@ -161,12 +167,12 @@ class _Course:
             margin=self.design.contrasts[0].margin,
         )
 
-    def test(self, entered: Race, first_look: Callable[[], None]) -> Standings:
+    def test(self, entered: Race, begin: Callable[[], None]) -> Standings:
         """Do phase 2: fill the runs look by look, and return the last standings.
 
-        `first_look` is called when the runs of the first look are there. A look is
-        not begun if it takes longer than the rest of the time, as far as finished runs
-        tell, but not longer than the whole time of the next command.
+        `begin` is called before the first look. A look is not begun if it takes longer
+        than the rest of the time, as far as finished runs tell, but not longer than the
+        whole time of the next command.
         """
         rules, rates = entered.rules, entered.rates
         metrics = (self.design.contrasts[0].metric, self.design.gate.metric)
@@ -180,22 +186,23 @@ class _Course:
             expected = self._expected(configs.values()) or 0.0
             if self.end - time.monotonic() < expected <= self.seconds:
                 break
+            if n == rules.looks[0]:
+                begin()
             number = rules.looks.index(n) + 1
             title = f"test seeds, look {number} of {len(rules.looks)}"
             records = self.trial.do(title, configs.values())
-            if len(records) < len(configs):  # the time is over
-                break
             for metric in metrics:
                 require_metric(metric, [*records.values()])
             for arm in standings.running:
-                of_arm = [records[run_id(configs[arm, seed])] for seed in range(n)]
+                seeds = (records.get(run_id(configs[arm, seed])) for seed in range(n))
+                of_arm = [*takewhile(bool, seeds)]
                 costs, gate = (
-                    [self._cost(record, metric) for record in of_arm]
+                    [self._cost(record, metric) for record in of_arm if record]
                     for metric in metrics
                 )
                 entered.runs[arm] = Runs(costs, gate)
-            if n == rules.looks[0]:
-                first_look()
+            if len(records) < len(configs):  # the time is over
+                break
         return standings
 
     def ranking(
@@ -211,10 +218,7 @@ class _Course:
         rules, records = entered.rules, self.trial.records
         arms = [
             arm.model_copy(
-                update={
-                    "peak_lr": peak_lr(self._config(arm.arm, arm.lr, seed=0)),
-                    "gate_mean": self._mean(entered.runs[arm.arm].gate[: arm.n]),
-                }
+                update={"gate_mean": self._mean(entered.runs[arm.arm].gate[: arm.n])}
             )
             for arm in ranked(entered, standings)
         ]
@@ -243,6 +247,7 @@ class _Course:
             seen=list(standings.seen),
             ended=ended,
             arms=arms,
+            provisional=[] if standings.seen else provisional(entered),
             left_out=left_out,
             validation=self.design.validation,
             tuning=[self._tuned_arm(arm, t) for arm, t in tuned.items() if t.tried],

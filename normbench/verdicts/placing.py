@@ -1,13 +1,13 @@
 """Put the arms of a race in order, and estimate what would settle the rest."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import comb
+from dataclasses import dataclass, field
+from math import comb, inf
 from statistics import fmean
 
 from normbench import stats
 from normbench.verdicts.power import seeds_needed
-from normbench.verdicts.ranking import FromBest, Place, RankedArm
+from normbench.verdicts.ranking import FromBest, Place, ProvisionalArm, RankedArm
 from normbench.verdicts.spending import nominal_levels
 from normbench.verdicts.standings import Difference, Rules, Runs, Standings
 
@@ -16,13 +16,15 @@ from normbench.verdicts.standings import Difference, Rules, Runs, Standings
 class Race:
     """The arms of a race with their rates and runs; `sign` is -1 if more is better.
 
-    The costs of the runs are `sign` times the metric.
+    `peak_lrs` are the peak learning rates at `rates`, which a rule may scale with the
+    batch size. The costs of the runs are `sign` times the metric.
     """
 
     rules: Rules
     rates: Mapping[str, float]
     runs: dict[str, Runs]
     sign: int
+    peak_lrs: Mapping[str, float] = field(default_factory=dict)
 
 
 def ranked(race: Race, standings: Standings) -> list[RankedArm]:
@@ -44,6 +46,24 @@ def ranked(race: Race, standings: Standings) -> list[RankedArm]:
     arms = sorted((*standings.running, *standings.worse), key=order)
     assert arms[0] == leader
     return [_ranked(race, standings, arm) for arm in arms]
+
+
+def provisional(race: Race) -> list[ProvisionalArm]:
+    """Return the arms by their mean on the first seeds that all of them have.
+
+    The result is for a race before its first look. It is empty if no seed is complete.
+    """
+    n = min(len(race.runs[arm].costs) for arm in race.rules.arms)
+    if not n:
+        return []
+    arms = []
+    for arm in race.rules.arms:
+        costs = [cost for cost in race.runs[arm].costs[:n] if cost is not None]
+        mean = race.sign * fmean(costs) if len(costs) == n else None
+        lr, peak_lr = race.rates[arm], race.peak_lrs.get(arm)
+        early = ProvisionalArm(arm=arm, lr=lr, peak_lr=peak_lr, n=n, mean=mean)
+        arms.append(early)
+    return sorted(arms, key=lambda a: inf if a.mean is None else race.sign * a.mean)
 
 
 def seeds_to_settle(arms: Sequence[RankedArm], standings: Standings) -> int | None:
@@ -78,6 +98,7 @@ def _ranked(race: Race, standings: Standings, arm: str) -> RankedArm:
     return RankedArm(
         arm=arm,
         lr=race.rates[arm],
+        peak_lr=race.peak_lrs.get(arm),
         place=place,
         distinguishable=place == "worse",
         worse_than=standings.worse.get(arm),

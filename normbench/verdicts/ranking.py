@@ -35,19 +35,32 @@ class FromBest(_Reported):
     seeds_needed: int | None
 
 
-class RankedArm(_Reported):
-    """An arm with its mean metric over `n` test seeds and the t interval of the mean.
+class _AtRate(_Reported):
+    """An arm at its learning rate.
 
-    If the arm is `distinguishable` from the best, it is worse than `worse_than`, which
-    was the best arm, or another better arm, at that look. `from_best` is None for the
-    best arm. `peak_lr` is the peak learning rate at `lr`, which a rule may scale with
-    the batch size. `gate_mean` is the mean of the metric of the gate, which shows how
-    well the arm fits its training data. Both are None if an older version has ranked.
+    `peak_lr` is the peak learning rate at `lr`, which a rule may scale with the batch
+    size; None if an older version has ranked.
     """
 
     arm: str
     lr: float
     peak_lr: float | None = None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the peak learning rate is not `lr`."""
+        return self.peak_lr is not None and self.peak_lr != self.lr
+
+
+class RankedArm(_AtRate):
+    """An arm with its mean metric over `n` test seeds and the t interval of the mean.
+
+    If the arm is `distinguishable` from the best, it is worse than `worse_than`, which
+    was the best arm, or another better arm, at that look. `from_best` is None for the
+    best arm. `gate_mean` is the mean of the metric of the gate, which shows how well
+    the arm fits its training data; None if an older version has ranked.
+    """
+
     place: Place
     distinguishable: bool
     worse_than: str | None
@@ -58,10 +71,16 @@ class RankedArm(_Reported):
     from_best: FromBest | None
     gate_mean: float | None = None
 
-    @property
-    def scaled(self) -> bool:
-        """Whether the peak learning rate is not `lr`."""
-        return self.peak_lr is not None and self.peak_lr != self.lr
+
+class ProvisionalArm(_AtRate):
+    """An arm before the first look, with its mean metric over its first `n` test seeds.
+
+    All provisional arms of a ranking have the same `n`, which is too small for a test.
+    `mean` is None if a run has no finite metric.
+    """
+
+    n: int
+    mean: float | None
 
 
 class LeftOut(_Reported):
@@ -111,10 +130,11 @@ class Ranking(_Reported):
     """The result of a race.
 
     `arms` are in order, the best first; the list is empty if the time was too short for
-    the first look. `looks` are the planned looks, `seen` those that happened. `metric`
-    is better if it is lower, unless `maximized`. `gate` is the training metric that
-    shows whether an arm trained, and `budget` the length of a training; both are empty
-    if an older version has ranked.
+    the first look. Then `provisional` has the arms, if they have test seeds. `looks`
+    are the planned looks, `seen` those that happened. `metric` is better if it is
+    lower, unless `maximized`. `gate` is the training metric that shows whether an arm
+    trained, and `budget` the length of a training; both are empty if an older version
+    has ranked.
     """
 
     format: Literal[1] = 1
@@ -127,6 +147,7 @@ class Ranking(_Reported):
     seen: list[int]
     ended: End
     arms: list[RankedArm]
+    provisional: list[ProvisionalArm] = []
     left_out: list[LeftOut]
     tuning: list[TunedArm]
     validation: str

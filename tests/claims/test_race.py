@@ -117,7 +117,7 @@ def test_a_continued_race_is_judged_as_one_without_interruption(
         assert worse <= {a for a, place in places(after).items() if place == "worse"}
     with_looks = [part for part in parts if part.seen]
     assert 1 < len(with_looks) and len(with_looks[-1].seen) > 1
-    # The first look fixes the rates.
+    # The first test run fixes the rates.
     assert all(part.tuning == parts[-1].tuning for part in with_looks)
     assert all(part.spent[0].runs == 0 for part in with_looks[1:])
     # Without an interruption, the same rates lead to the same ranking.
@@ -164,7 +164,7 @@ def test_a_look_that_the_time_does_not_suffice_for_is_not_begun(
     needed = 4 * 6 * RUN_SECONDS / 60
     assert ranking.further.minutes == pytest.approx(needed)
     text = ranking_text(ranking)
-    assert "\nThere is no ranking: the time was too short" in text
+    assert "\nThere is no ranking yet: the time was too short" in text
     assert "val/error by lr" in text
     assert "the first look needs 6 test seeds of 4 arms" in " ".join(text.split())
     assert any("1 of 4 tuning seeds" in caveat for caveat in ranking.caveats)
@@ -176,6 +176,28 @@ def test_a_look_that_takes_longer_than_a_command_gets_done_by_several(
     # 24 runs take 84 s.
     first, *_, last = [raced(tmp_path, 0.5, rates=[0.2]) for _ in range(4)]
     assert first.seen == [] and 6 in last.seen
+    assert first.arms == last.provisional == []
+
+
+def test_too_little_time_for_the_first_look_shows_provisional_means(
+    runner: TimedRunner, tmp_path: Path
+) -> None:
+    """The first test run fixes the rates, so a repeated command only adds runs."""
+    runner.means = ERRORS | {"none": 0.2}
+    first, second = (raced(tmp_path, minutes=1.2, seeds=(20, 24)) for _ in range(2))
+    assert first.seen == second.seen == []
+    (n,) = {arm.n for arm in first.provisional}
+    assert 0 < n < second.provisional[0].n
+    names = [arm.arm for arm in second.provisional]
+    assert names == ["BatchNorm", "GroupNorm", "InstanceNorm", names[-1]]
+    assert second.tuning == first.tuning and second.spent[0].runs == 0
+    for arm in second.provisional:
+        assert arm.peak_lr == arm.lr and arm.mean is not None
+        norm = {"BatchNorm": "batch", "GroupNorm": "group"}.get(arm.arm)
+        if norm:
+            assert arm.mean == pytest.approx(runner.means[norm], abs=0.02)
+    assert any("test seeds use them" in caveat for caveat in first.caveats)
+    assert ranking_text(first).endswith("Repeat the command to continue.")
 
 
 def test_the_first_tuning_seed_may_take_more_than_a_third(

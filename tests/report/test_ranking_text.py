@@ -10,6 +10,7 @@ from normbench.report.text.ranking import ranking_answer, ranking_rows, ranking_
 from normbench.verdicts.ranking import (
     Further,
     LeftOut,
+    ProvisionalArm,
     TunedArm,
 )
 
@@ -29,6 +30,27 @@ def test_the_last_lines_name_the_winner_with_its_numbers() -> None:
         "lr 0.1, not tuned. As good within the margin of 1 point: norm=group. "
         f"{LONG} is worse by 20.00 points [19.00, 21.00]."
     )
+
+
+def test_arms_before_the_first_look_have_provisional_means() -> None:
+    early = [
+        ProvisionalArm(arm="norm=batch", lr=0.1, peak_lr=0.0125, n=4, mean=0.05),
+        ProvisionalArm(arm="norm=layer", lr=0.2, n=4, mean=None),
+    ]
+    ranking = a_ranking(
+        seen=[], ended="time", provisional=early, tuning=[tuned("a", 0.1)]
+    )
+    text = " ".join(ranking_text(ranking).split())
+    assert "test/error over 4 test seeds; a ranking needs 6 seeds:" in text
+    assert "- norm=batch: 5.00 % (lr 0.1, peak_lr 0.0125)" in text
+    assert "- norm=layer: no finite test/error (lr 0.2)" in text
+    assert "val/error by lr" not in text and "interval" not in text
+    end = "The means above are provisional. Repeat the command to continue."
+    assert "There is no ranking yet: " in text and text.endswith(end)
+    first, second = ranking_rows(ranking)
+    numbers = ["5.00 %", "-", "-", "4", "provisional"]
+    assert [*first.values()] == ["norm=batch", "0.1", "0.0125", *numbers]
+    assert second["peak_lr"] == "-"
 
 
 def test_the_lr_and_its_peak_have_names_of_their_own() -> None:
@@ -163,9 +185,10 @@ def test_too_little_time_shows_the_tuning_seeds_only() -> None:
     further = Further(arms=["norm=batch", "norm=layer"], seeds=6, minutes=None)
     ranking = a_ranking(seen=[], ended="time", tuning=[tuned], further=further)
     text = " ".join(ranking_text(ranking).split())
-    assert "There is no ranking: the time was too short for 6 test" in text
+    assert "There is no ranking yet: the time was too short for 6 test" in text
     assert "val/error by lr (tuning seeds) 0.1: 0.0500 (2), 0.2: - (1)" in text
     assert "the first look needs 6 test seeds of 2 arms" in text
     assert "interval" not in text
+    assert "tuning seeds above are too few to decide" in text
     nobody = a_ranking(left_out=[LeftOut(arm="norm=none", reason="did not train")])
     assert ranking_text(nobody).splitlines()[-1].startswith("There is no ranking: no")

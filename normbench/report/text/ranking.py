@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from normbench.report import words
 from normbench.report.text.answer import Answer, Tried, fit_caveat, rates_caveat
 from normbench.report.text.paragraph import paragraph
-from normbench.verdicts.ranking import Place, RankedArm, Ranking, Spent, TunedArm
+from normbench.verdicts.ranking import (
+    Place,
+    ProvisionalArm,
+    RankedArm,
+    Ranking,
+    Spent,
+    TunedArm,
+)
 from normbench.verdicts.seeds import FULL_TUNING_SEEDS
 from normbench.verdicts.wording import (
     difference_margin_text,
@@ -40,6 +47,8 @@ def _lines(ranking: Ranking, width: int) -> Iterator[str]:
         yield ""
     if ranking.arms:
         yield from _table(ranking, width)
+    elif ranking.provisional:
+        yield from _provisional(ranking, width)
     else:
         for arm in ranking.tuning:
             yield from _tuned(arm, ranking.validation, width)
@@ -59,15 +68,16 @@ def _lines(ranking: Ranking, width: int) -> Iterator[str]:
 
 
 def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
-    """Yield the numbers of each arm by column, for a table; then the arms left out."""
-    scaled = any(arm.scaled for arm in ranking.arms)
+    """Yield the numbers of each arm by column, for a table; then the arms left out.
+
+    Before the first look, the arms have provisional means.
+    """
+    scaled = any(arm.scaled for arm in (*ranking.arms, *ranking.provisional))
     rates = ("lr", "peak_lr") if scaled else ("lr",)
     numbers = (ranking.metric, "minus the best", "p", "seeds")
     columns = ("arm", *rates, *numbers, "result")
     for arm in ranking.arms:
-        cells = [arm.arm, f"{arm.lr:g}"]
-        if scaled:
-            cells.append("-" if arm.peak_lr is None else f"{arm.peak_lr:.3g}")
+        cells = [arm.arm, *_rate_cells(arm, scaled)]
         cells.append(words.estimate(arm.mean, arm.low, arm.high))
         if pair := arm.from_best:
             cells += [words.estimate(pair.difference, pair.low, pair.high, sign="+")]
@@ -76,9 +86,19 @@ def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
             cells += ["-", "-"]
         cells += [str(arm.n), PLACES[arm.place]]
         yield dict(zip(columns, cells, strict=True))
+    for early in ranking.provisional:
+        cells = [early.arm, *_rate_cells(early, scaled)]
+        cells += [_mean(early, ranking), "-", "-", str(early.n), "provisional"]
+        yield dict(zip(columns, cells, strict=True))
     for out in ranking.left_out:
         cells = [out.arm, *("-",) * len((*rates, *numbers)), out.reason]
         yield dict(zip(columns, cells, strict=True))
+
+
+def _rate_cells(arm: RankedArm | ProvisionalArm, scaled: bool) -> list[str]:
+    if not scaled:
+        return [f"{arm.lr:g}"]
+    return [f"{arm.lr:g}", "-" if arm.peak_lr is None else f"{arm.peak_lr:.3g}"]
 
 
 def _table(ranking: Ranking, width: int) -> Iterator[str]:
@@ -93,6 +113,23 @@ def _table(ranking: Ranking, width: int) -> Iterator[str]:
         facts = f"({_rate(arm)}, {arm.n} seeds{_fit(arm, ranking)})"
         yield paragraph(f"{place:<3}", f"{arm.arm} {facts}", width)
         yield _numbers(arm).rstrip()
+
+
+def _provisional(ranking: Ranking, width: int) -> Iterator[str]:
+    """Yield the means of the arms before the first look."""
+    n = ranking.provisional[0].n
+    needed = f"a ranking needs {ranking.looks[0]} seeds"
+    seeds = f"{n} test seed{'s' if n > 1 else ''}"
+    yield paragraph("", f"provisional {ranking.metric} over {seeds}; {needed}:", width)
+    for arm in ranking.provisional:
+        text = f"{_mean(arm, ranking)} ({_rate(arm)})"
+        yield paragraph(f"-  {arm.arm}: ", text, width)
+
+
+def _mean(arm: ProvisionalArm, ranking: Ranking) -> str:
+    if arm.mean is None:
+        return f"no finite {ranking.metric}"
+    return mean_text(arm.mean, ranking.metric)
 
 
 def _numbers(arm: RankedArm) -> str:
@@ -114,7 +151,7 @@ def _fit(arm: RankedArm, ranking: Ranking) -> str:
     return f", {words.metric_words(ranking.gate)} {mean}"
 
 
-def _rate(arm: RankedArm) -> str:
+def _rate(arm: RankedArm | ProvisionalArm) -> str:
     """Return the rate of an arm, such as "lr 0.05, peak_lr 0.0125" if it is scaled."""
     return f"lr {arm.lr:g}" + (f", peak_lr {arm.peak_lr:.3g}" if arm.scaled else "")
 
@@ -131,10 +168,13 @@ def _tuned(arm: TunedArm, validation: str, width: int) -> Iterator[str]:
 def ranking_answer(ranking: Ranking) -> Answer:
     """Return the answer of a race: the best arm, or the arms that may be the best."""
     if not ranking.seen:
+        which = "means above are provisional"
+        if not ranking.provisional:
+            which = "tuning seeds above are too few to decide"
         return Answer(
-            "There is no ranking",
+            "There is no ranking yet",
             f"the time was too short for {ranking.looks[0]} test seeds of each arm",
-            ". The tuning seeds above are too few to decide.",
+            f". The {which}. Repeat the command to continue.",
         )
     if not ranking.arms:
         return Answer("There is no ranking", "no arm could be judged", ".")
