@@ -8,6 +8,8 @@ from normbench.verdicts.pairs import Pair
 from normbench.verdicts.recommendation import Comparison, Gap
 from normbench.verdicts.verdict import Verdict
 
+MAX_NUMBERS = 3
+"""Effects that are shown of an undecided pair; a pair with more has none."""
 CHECK = "normbench claim check NAME --budget full"
 
 
@@ -39,8 +41,8 @@ def gaps_of_pairs(
 ) -> list[Gap]:
     """Return pairs that are undecided, measured far away only, or never compared.
 
-    The texts have the `names` of the norms. They leave out variants that are measured
-    far away.
+    The texts have the `names` of the norms, and the effects of undecided pairs. They
+    leave out variants that are measured far away.
     """
     gaps = []
     undecided: dict[str, list[Comparison]] = {}
@@ -52,7 +54,7 @@ def gaps_of_pairs(
         elif not pair.far and pair.summary == "not decided":
             undecided.setdefault(where, []).append(pair)
     for where, those in undecided.items():
-        text = f"not decided at {where}: {_grouped(those, names)}"
+        text = f"not decided at {where}: {_grouped(those, names, numbers=True)}"
         gaps.append(Gap(kind="not decided", text=text))
     for where, those in far.items():
         text = f"measured only at {where}: {_grouped(those, names)}"
@@ -65,9 +67,24 @@ def gaps_of_pairs(
     return gaps
 
 
-def _grouped(pairs: Iterable[Comparison], names: Mapping[str, str]) -> str:
+def _grouped(
+    pairs: Iterable[Comparison], names: Mapping[str, str], *, numbers: bool = False
+) -> str:
     """Return pairs as text, such as "A against B, C; D against E"."""
     others: dict[str, list[str]] = {}
     for pair in pairs:
-        others.setdefault(names[pair.norm], []).append(names[pair.other])
+        other = names[pair.other] + (_effects(pair) if numbers else "")
+        others.setdefault(names[pair.norm], []).append(other)
     return "; ".join(f"{norm} against {', '.join(o)}" for norm, o in others.items())
+
+
+def _effects(pair: Comparison) -> str:
+    """Return the effects of a pair with intervals, such as " (-4 % [-9, 1] on names)".
+
+    Losses are left out if there are errors.
+    """
+    errors = [each for each in pair.evidence if each.metric.endswith("/error")]
+    evidence = errors or pair.evidence
+    if len(evidence) > MAX_NUMBERS:
+        return ""
+    return f" ({', '.join(f'{each.numbers()} on {each.data}' for each in evidence)})"

@@ -88,11 +88,15 @@ def test_the_committed_verdicts_are_json() -> None:
 def test_all_lines_but_the_command_fit(width: int) -> None:
     for details in ([], ["--details"]):
         done = recommend("--claims", str(CLAIMS), *details, width=width)
-        lines = re.sub(r"\x1b\[[\d;]*m", "", done.stdout).splitlines()
+        shown = re.sub(r"\x1b\[[\d;]*m", "", done.stdout)
+        lines = shown.splitlines()
         commands = [each for each in lines if each.startswith("  normbench compare ")]
         assert len(commands) == 3
         assert max(len(each) for each in lines if each not in commands) <= width
-        assert ("[" in " ".join({*lines} - {*commands})) == bool(details)
+        # Without --details, only pairs that are not decided have intervals.
+        decided = re.sub(r"^Not known:\n(?:  .*\n)*", "", shown, flags=re.MULTILINE)
+        assert len(decided) < len(shown)
+        assert ("[" in " ".join({*decided.splitlines()} - {*commands})) == bool(details)
 
 
 def test_a_claim_of_the_user_counts(tmp_path: Path) -> None:

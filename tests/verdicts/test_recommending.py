@@ -23,6 +23,7 @@ from normbench.verdicts.conditions import (
     task_defaults,
 )
 from normbench.verdicts.design import DataSet
+from normbench.verdicts.gaps import gaps_of_pairs
 from normbench.verdicts.pairs import pairs_of
 from normbench.verdicts.preferences import standings
 from normbench.verdicts.recommendation import Recommendation
@@ -282,6 +283,18 @@ def test_a_cell_has_its_norm_and_its_samples_per_statistic() -> None:
     assert second.norm == "norm=group reparam=weight_std"
     assert second.condition.samples_per_statistic is None
     assert dict(second.rest) == {"task": "resnet20"}
+
+
+def test_an_undecided_pair_is_a_gap_with_its_numbers() -> None:
+    claim = a_registered()
+    made = recommended(claim, checked(claim, VAGUE))
+    (gap,) = (gap for gap in made.gaps if gap.kind == "not decided")
+    assert gap.text.startswith("not decided at batch size 32: BatchNorm against Group")
+    (evidence,) = made.pairs[0].evidence
+    assert gap.text.endswith(f" ({evidence.numbers()} on {evidence.data})")
+    many = made.pairs[0].model_copy(update={"evidence": [evidence] * 4})
+    (short,) = gaps_of_pairs([many], [], made.names)
+    assert "GroupNorm" in short.text and "(" not in short.text
 
 
 def test_unchecked_changed_and_withdrawn_claims_are_gaps() -> None:

@@ -97,7 +97,8 @@ def sections(recommendation: Recommendation) -> Iterator[Section]:
         yield Section(
             text=f"To compare {norms}, in at most {experiment.minutes} minutes on two "
             f"cores ({experiment.seconds:.1f} s a run; the settings are from "
-            f"{experiment.claim}):",
+            f"{experiment.claim}: --margin is the smallest difference that counts, and "
+            "a norm whose training metric is worse than --gate did not train):",
             command=experiment.command,
         )
 
