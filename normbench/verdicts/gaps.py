@@ -87,4 +87,9 @@ def _effects(pair: Comparison) -> str:
     evidence = errors or pair.evidence
     if len(evidence) > MAX_NUMBERS:
         return ""
-    return f" ({', '.join(f'{each.numbers()} on {each.data}' for each in evidence)})"
+    texts = [
+        f"{each.numbers()} on {each.data}"
+        + (f", leans to {each.leans}" if each.leans else "")
+        for each in evidence
+    ]
+    return f" ({'; '.join(texts)})"
