@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from comparisons_made import a_comparison
 from rankings_made import a_ranking, an_arm
 from verdicts_made import SITUATIONS
 
 from normbench.config.schema import Budget
+from normbench.report.page import page
+from normbench.report.page.material import gather
 from normbench.report.text.comparison import shown
 from normbench.verdicts.comparisons import (
     Standing,
@@ -183,3 +186,15 @@ def test_a_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
     read, damaged = read_comparisons(tmp_path)
     assert read == {folder.name: comparison}
     assert [error.path.parent.name for error in damaged] == ["damaged"]
+
+
+@pytest.mark.usefixtures("no_package_verdicts")
+def test_the_page_says_who_is_better_and_expects_nothing(tmp_path: Path) -> None:
+    comparison = a_comparison([*SITUATIONS["far above"]], seeds=[8, 16])
+    write_comparison(comparison, tmp_path / "runs")
+    drawn = page.render(gather(tmp_path / "runs", tmp_path / "claims"), {}, {}).html
+    start = drawn.index("Your comparisons", drawn.index('id="comparisons"'))
+    text = drawn[start : drawn.index("</section>", start)]
+    assert text.count("BatchNorm is better") == 3  # the answer, the bar, the table
+    for word in ("expected", "contradicted", "confirmed"):
+        assert word not in text

@@ -26,7 +26,7 @@ from normbench.report.page.columns import DIGITS, Packed, max_points, pack
 from normbench.report.page.material import ClaimEntry, Material, reason
 from normbench.report.page.pictures import QUALITY, Gallery, gallery
 from normbench.report.published import published_line
-from normbench.report.text.comparison import shown
+from normbench.report.text.comparison import shown, verdict_answers
 from normbench.verdicts.registration import Claim
 from normbench.verdicts.verdict import (
     ContrastVerdict,
@@ -140,6 +140,7 @@ def _html(
         "part_counts": part_counts,
         "first_figure": first_figure,
         "shown": shown,
+        "verdict_answers": verdict_answers,
         "margin_text": margin_text,
         "rule_text": rule_text,
         "census_text": census_text,
