@@ -5,6 +5,7 @@ import shlex
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -125,3 +126,9 @@ def write_network_to_examine(folder: Path) -> None:
         if block.text.startswith(f"# {name}")
     )
     (folder / name).write_text(text)
+
+
+def texts_in(svg: str) -> list[str]:
+    """Return the texts of a picture in their order."""
+    texts = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(text.itertext()) for text in texts]

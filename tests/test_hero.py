@@ -4,9 +4,9 @@ import re
 import runpy
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
+from documents import texts_in
 from verdicts_made import committed
 
 from normbench.report.figures import drawing
@@ -17,11 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def script() -> dict[str, Any]:
     return runpy.run_path(str(ROOT / "scripts" / "write_hero"))
-
-
-def texts_in(svg: str) -> list[str]:
-    texts = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
-    return ["".join(text.itertext()) for text in texts]
 
 
 def test_the_picture_shows_the_committed_verdict(script: dict[str, Any]) -> None:

@@ -149,6 +149,8 @@ def _row(
     last = last.replace("-", "\N{MINUS SIGN}")
     width = PAGE_WIDTH - 2 * MARGIN - NAMES - AXIS - 2 * GAP
     ends = ends_of(contrast, registered)
+    if max(text_width(end, END_SIZE) for end in ends) > AXIS:  # beside the axis is text
+        ends = ends_of(contrast, None)
     needed = sum(text_width(end, END_SIZE) for end in ends) + 0.15
     return _Row(
         contrast=contrast,
