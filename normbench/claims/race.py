@@ -190,6 +190,10 @@ class _Course:
                 begin()
             number = rules.looks.index(n) + 1
             title = f"test seeds, look {number} of {len(rules.looks)}"
+            if expected > (rest := self.end - time.monotonic()):
+                title += (
+                    f" (about {expected / 60:.0f} min; {rest / 60:.0f} min are left)"
+                )
             records = self.trial.do(title, configs.values())
             for metric in metrics:
                 require_metric(metric, [*records.values()])
@@ -335,7 +339,8 @@ class _Course:
         """Return what would settle the open arms, or lead to the first look."""
         if standings.seen and not standings.open:
             return None
-        seeds: int | None = entered.rules.looks[0]
+        finished = min(len(entered.runs[arm].costs) for arm in standings.running)
+        seeds: int | None = entered.rules.looks[0] - finished
         if standings.seen:
             seeds = seeds_to_settle(arms, standings)
         minutes = None

@@ -130,7 +130,8 @@ class Trial:
             _require_average(design, cell, config)
             return config
         except RequestError as error:
-            raise RequestError(f"{name}, {cell}: {error}") from None
+            where = ", ".join((name, cell.removesuffix("@-")))
+            raise RequestError(f"{where}: {error}") from None
 
     def require_distinct_cells(self) -> None:
         """Raise RequestError if two cells of a design are the same runs."""

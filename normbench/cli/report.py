@@ -79,9 +79,11 @@ def report(
             }
             print_json(plain)
         else:
+            own = len(material.folders)
             typer.echo(
-                f"wrote {output}: {len(material.records)} runs, {size / 2**20:.1f} MiB;"
-                f" {len(files)} figures in {figures_folder}"
+                f"wrote {output}: {own} runs in {results}, "
+                f"{len(material.records) - own} of verdicts, {size / 2**20:.1f} MiB; "
+                f"{len(files)} figures in {figures_folder}"
             )
             if packaged:
                 typer.echo(f"note: verdicts of the package: {packaged}", err=True)

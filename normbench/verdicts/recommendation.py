@@ -117,12 +117,13 @@ class OwnRuns(_Reported):
 
     `mean` is the mean of `metric` over `n` seeds at the learning rate `lr`, and (`low`,
     `high`) its 95 % t interval. `rates` are all rates with runs. If there are several,
-    the rate with the best mean of the validation metric was chosen: `tuned`. `mixed`
-    are other config keys in which the runs differ.
+    the rate with the best mean of the validation metric was chosen: `tuned`. `settings`
+    are overrides in which runs on this data set differ, such as "budget.epochs=10".
     """
 
     norm: str
     data: str
+    settings: tuple[str, ...]
     metric: str
     n: int
     mean: float | None
@@ -132,7 +133,6 @@ class OwnRuns(_Reported):
     lr: float
     rates: list[float]
     tuned: bool
-    mixed: list[str]
 
 
 class Gap(_Reported):

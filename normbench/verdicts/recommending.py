@@ -108,7 +108,8 @@ def _comparisons(evidence: Iterable[Evidence], asked: Condition) -> list[Compari
 
 
 def _comparison(nearest: Sequence[Evidence], asked: Condition) -> Comparison:
-    first = min(nearest[0].norm, nearest[0].other)
+    """Return a pair; the better norm is the first, or that of the first contrast."""
+    first = nearest[0].norm
     evidence = [each if each.norm == first else each.turned() for each in nearest]
     summary = _summary(evidence)
     if summary is None:

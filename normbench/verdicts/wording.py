@@ -5,6 +5,7 @@ differences are points (percentage points). On the scale "ratio", the logarithm 
 ratio becomes per cent. Other differences stay numbers.
 """
 
+from collections.abc import Sequence
 from math import exp, log1p
 
 from normbench.verdicts.counting import TIED, CensusName, CensusRule, CensusVerdict
@@ -195,3 +196,9 @@ def census_text(verdict: CensusVerdict) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
+
+
+def listed(texts: Sequence[str], last: str = "and") -> str:
+    """Return texts as a list in a sentence, such as "a, b and c"."""
+    *first, end = texts
+    return f"{', '.join(first)} {last} {end}" if first else end

@@ -197,7 +197,9 @@ def test_too_little_time_for_the_first_look_shows_provisional_means(
         if norm:
             assert arm.mean == pytest.approx(runner.means[norm], abs=0.02)
     assert any("test seeds use them" in caveat for caveat in first.caveats)
-    assert ranking_text(first).endswith("Repeat the command to continue.")
+    text = " ".join(ranking_text(first).split())
+    assert text.endswith("Repeat the command to continue at the same rates.")
+    assert first.further is not None and first.further.seeds == 20 - n
 
 
 def test_the_first_tuning_seed_may_take_more_than_a_third(
@@ -228,7 +230,7 @@ def test_equal_arms_are_named_as_not_distinguishable(
     ranking = raced(tmp_path, minutes=600, margin=0.0001)
     assert (ranking.ended, ranking.seen) == ("last look", list(LOOKS))
     assert sorted(ranking.not_distinguishable) == sorted(NAMES)
-    assert "\nThere is no winner yet: none of " in ranking_text(ranking)
+    assert "\nNot decided which of " in ranking_text(ranking)
     wide = raced(tmp_path, minutes=600, margin=0.05)
     assert wide.ended == "settled"
     assert list(places(wide).values()) == ["best", "equal", "equal", "equal"]

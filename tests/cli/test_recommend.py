@@ -151,6 +151,23 @@ def test_own_runs_are_means_by_norm_at_the_best_rate() -> None:
     assert other.norm == "norm=batch"
 
 
+def test_own_runs_with_other_settings_have_a_mean_of_their_own() -> None:
+    asked = asked_condition("images", 32, None)
+    records = [
+        a_record(f"norm={norm}", f"seed={seed}", f"budget.epochs={epochs}")
+        for norm, epochs, seeds in (("batch", 2, 2), ("group", 2, 1), ("group", 9, 3))
+        for seed in range(seeds)
+    ]
+    made = own_runs(records, "images", asked)
+    assert [(own.settings, own.norm, own.n) for own in made] == [
+        (("budget.epochs=2",), "norm=batch", 2),
+        (("budget.epochs=2",), "norm=group", 1),
+        (("budget.epochs=9",), "norm=group", 3),
+    ]
+    (one,) = own_runs(records[:1], "images", asked)
+    assert one.settings == ()
+
+
 def test_own_runs_without_a_validation_metric_are_not_tuned() -> None:
     asked = asked_condition("images", 32, None)
     records = [a_record(f"lr={lr}", metrics={"test/error": 0.2}) for lr in (0.1, 0.2)]

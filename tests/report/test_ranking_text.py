@@ -45,8 +45,9 @@ def test_arms_before_the_first_look_have_provisional_means() -> None:
     assert "- norm=batch: 5.00 % (lr 0.1, peak_lr 0.0125)" in text
     assert "- norm=layer: no finite test/error (lr 0.2)" in text
     assert "val/error by lr" not in text and "interval" not in text
-    end = "The means above are provisional. Repeat the command to continue."
-    assert "There is no ranking yet: " in text and text.endswith(end)
+    assert "There is no ranking yet: " in text
+    assert "The means above are provisional." in text
+    assert text.endswith("Repeat the command to continue at the same rates.")
     first, second = ranking_rows(ranking)
     numbers = ["5.00 %", "-", "-", "4", "provisional"]
     assert [*first.values()] == ["norm=batch", "0.1", "0.0125", *numbers]
@@ -80,6 +81,14 @@ def test_a_ranking_says_which_arms_fit_their_training_data_poorly() -> None:
     )
     text = " ".join(ranking_text(ranking).split())
     assert "12 seeds, train error 2.00 %)" in text
+    assert [row["train error"] for row in ranking_rows(ranking)] == [
+        "2.00 %",
+        "30.00 %",
+    ]
+    undecided = ranking.model_copy(update={"arms": [arms[0], OPEN]})
+    poor = OPEN.model_copy(update={"gate_mean": 0.3})
+    undecided = ranking.model_copy(update={"arms": [arms[0], poor]})
+    assert "training error is still 30 % (norm=layer)" in ranking_text(undecided)
     assert text.endswith(
         f"But after at most 100 steps the training error is still 30 % ({WORSE.arm}): "
         "more training may change the answer, try budget.max_steps=400."
@@ -92,8 +101,13 @@ def test_the_last_lines_say_that_there_is_no_winner() -> None:
     further = Further(arms=["norm=batch", "norm=layer"], seeds=8, minutes=1.25)
     text = ranking_text(a_ranking(BEST, OPEN, WORSE, ended="time", further=further))
     assert " ".join(text.split()).endswith(
-        "There is no winner yet: none of norm=batch, norm=layer can be told from the "
-        "best (5.00 % [4.00, 6.00] test error, 12 seeds)."
+        "Not decided between norm=batch and norm=layer: 5.00 % against 5.50 % test "
+        "error, 0.50 points [-0.50, 1.50], 12 seeds; margin 1 point."
+    )
+    many = a_ranking(BEST, OPEN, OPEN.model_copy(update={"arm": "x"}), WORSE)
+    assert " ".join(ranking_text(many).split()).endswith(
+        "Not decided which of norm=batch, norm=layer and x is the best: 5.00 %, 5.50 % "
+        "and 5.50 % test error, 12 seeds; margin 1 point."
     )
     assert "further: about 8 test seeds of 2 arms (about 1.2 min) more" in text
 
@@ -125,7 +139,7 @@ def test_the_last_lines_say_that_there_is_no_winner() -> None:
         ),
     ],
 )
-def test_the_sentence_on_the_winner_says_that_its_rates_may_be_poor(
+def test_the_answer_says_that_its_rates_may_be_poor(
     tuning: list[TunedArm], sentence: str
 ) -> None:
     answer = ranking_answer(a_ranking(BEST, EQUAL, tuning=tuning)).text
@@ -133,14 +147,17 @@ def test_the_sentence_on_the_winner_says_that_its_rates_may_be_poor(
         sentence != ""
     )
     nobody = ranking_answer(a_ranking(BEST, OPEN, tuning=tuning)).text
-    assert nobody.endswith("12 seeds).")
+    assert nobody.endswith(sentence or "margin 1 point.")
 
 
 @pytest.mark.parametrize(
     ("further", "words"),
     [
         ({"seeds": None, "minutes": None}, "more than 200 seeds would be needed"),
-        ({"seeds": 30, "minutes": None}, "but the last look is at 32 seeds"),
+        (
+            {"seeds": 30, "minutes": None},
+            "but the last look is at 32 seeds: another race, with more",
+        ),
         ({"seeds": 3, "minutes": 0.5}, "the same command continues"),
     ],
 )

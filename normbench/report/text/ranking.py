@@ -6,6 +6,7 @@ from normbench.report import words
 from normbench.report.text.answer import Answer, Tried, fit_caveat, rates_caveat
 from normbench.report.text.paragraph import paragraph
 from normbench.verdicts.ranking import (
+    FromBest,
     Place,
     ProvisionalArm,
     RankedArm,
@@ -17,6 +18,7 @@ from normbench.verdicts.seeds import FULL_TUNING_SEEDS
 from normbench.verdicts.wording import (
     difference_margin_text,
     difference_text,
+    listed,
     mean_text,
 )
 
@@ -74,11 +76,17 @@ def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
     """
     scaled = any(arm.scaled for arm in (*ranking.arms, *ranking.provisional))
     rates = ("lr", "peak_lr") if scaled else ("lr",)
-    numbers = (ranking.metric, "minus the best", "p", "seeds")
+    gate = "" if ranking.gate in ("", ranking.metric) else ranking.gate
+    fits = (words.metric_words(gate),) if gate else ()
+    numbers = (ranking.metric, *fits, "minus the best", "p", "seeds")
     columns = ("arm", *rates, *numbers, "result")
     for arm in ranking.arms:
         cells = [arm.arm, *_rate_cells(arm, scaled)]
         cells.append(words.estimate(arm.mean, arm.low, arm.high))
+        if gate:
+            cells.append(
+                "-" if arm.gate_mean is None else mean_text(arm.gate_mean, gate)
+            )
         if pair := arm.from_best:
             cells += [words.estimate(pair.difference, pair.low, pair.high, sign="+")]
             cells += [f"{pair.p:.2g}"]
@@ -88,7 +96,8 @@ def ranking_rows(ranking: Ranking) -> Iterator[dict[str, str]]:
         yield dict(zip(columns, cells, strict=True))
     for early in ranking.provisional:
         cells = [early.arm, *_rate_cells(early, scaled)]
-        cells += [_mean(early, ranking), "-", "-", str(early.n), "provisional"]
+        cells += [_mean(early, ranking), *("-" for _ in fits)]
+        cells += ["-", "-", str(early.n), "provisional"]
         yield dict(zip(columns, cells, strict=True))
     for out in ranking.left_out:
         cells = [out.arm, *("-",) * len((*rates, *numbers)), out.reason]
@@ -168,30 +177,29 @@ def _tuned(arm: TunedArm, validation: str, width: int) -> Iterator[str]:
 def ranking_answer(ranking: Ranking) -> Answer:
     """Return the answer of a race: the best arm, or the arms that may be the best."""
     if not ranking.seen:
-        which = "means above are provisional"
+        which, same = "means above are provisional", " at the same rates"
         if not ranking.provisional:
-            which = "tuning seeds above are too few to decide"
+            which, same = "tuning seeds above are too few to decide", ""
         return Answer(
             "There is no ranking yet",
             f"the time was too short for {ranking.looks[0]} test seeds of each arm",
-            f". The {which}. Repeat the command to continue.",
+            f". The {which}. Repeat the command to continue{same}.",
         )
     if not ranking.arms:
         return Answer("There is no ranking", "no arm could be judged", ".")
     best, *others = ranking.arms
+    training = {arm.arm: arm.gate_mean for arm in ranking.arms}
+    caveats = _rates_caveat(ranking) + fit_caveat(
+        training, ranking.gate, ranking.budget
+    )
+    if any(arm.place == "open" for arm in others):
+        return _not_decided(ranking, caveats)
     ends = (mean_text(end, ranking.metric) for end in (best.low, best.high))
     interval = ", ".join(end.removesuffix(" %") for end in ends)
     numbers = (
         f"{mean_text(best.mean, ranking.metric)} [{interval}] "
         f"{words.metric_words(ranking.metric)}"
     )
-    open_arms = [arm.arm for arm in others if arm.place == "open"]
-    if open_arms:
-        return Answer(
-            "There is no winner yet",
-            f"none of {', '.join([best.arm, *open_arms])} can be told from the best",
-            f" ({numbers}, {best.n} seeds).",
-        )
     text = f", {best.n} seeds, {_rate(best)}{'' if ranking.tuning else ', not tuned'}."
     if equal := ", ".join(arm.arm for arm in others if arm.place == "equal"):
         margin = difference_margin_text(ranking.margin, "difference", ranking.metric)
@@ -199,18 +207,42 @@ def ranking_answer(ranking: Ranking) -> Answer:
         text += f" {equal}."
     if pair := next((a.from_best for a in others if a.place == "worse"), None):
         (arm,) = (a.arm for a in others if a.from_best is pair)
-        sign = -1 if ranking.maximized else 1
-        low, high = sorted((sign * pair.low, sign * pair.high))
-        worse = difference_text(
-            sign * pair.difference, (low, high), "difference", ranking.metric
-        )
-        text += f" {arm} is worse by {worse.replace('+', '')}."
+        text += f" {arm} is worse by {_behind(pair, ranking)}."
     finding = f"{best.arm} is the best of {len(ranking.arms)} arms"
-    training = {arm.arm: arm.gate_mean for arm in ranking.arms}
-    caveats = _rates_caveat(ranking) + fit_caveat(
-        training, ranking.gate, ranking.budget
-    )
     return Answer(finding, numbers, text + caveats)
+
+
+def _not_decided(ranking: Ranking, caveats: str) -> Answer:
+    """Return the answer of a race with open arms: their means, and the difference.
+
+    With several open arms, the table has their differences.
+    """
+    best, *others = ranking.arms
+    arms = [best, *(arm for arm in others if arm.place == "open")]
+    names = listed([arm.arm for arm in arms])
+    means = [mean_text(arm.mean, ranking.metric) for arm in arms]
+    margin = difference_margin_text(ranking.margin, "difference", ranking.metric)
+    rest = f", {best.n} seeds; margin {margin}."
+    metric = words.metric_words(ranking.metric)
+    if len(arms) > 2:
+        finding = f"Not decided which of {names} is the best"
+        return Answer(finding, f"{listed(means)} {metric}", rest + caveats)
+    pair = arms[1].from_best
+    difference = f", {_behind(pair, ranking)}" if pair else ""
+    return Answer(
+        f"Not decided between {names}",
+        f"{' against '.join(means)} {metric}",
+        difference + rest + caveats,
+    )
+
+
+def _behind(pair: FromBest, ranking: Ranking) -> str:
+    """Return how much worse than the best an arm is, such as "2.1 points [0.3, 4]"."""
+    sign = -1 if ranking.maximized else 1
+    low, high = sorted((sign * pair.low, sign * pair.high))
+    difference = sign * pair.difference
+    text = difference_text(difference, (low, high), "difference", ranking.metric)
+    return text.replace("+", "")
 
 
 def _rates_caveat(ranking: Ranking) -> str:
@@ -267,7 +299,10 @@ def _further(ranking: Ranking) -> str:
         return f"the first look needs {seeds}; the same command continues"
     total = ranking.seen[-1] + further.seeds
     if total > ranking.looks[-1]:
-        end = f"but the last look is at {ranking.looks[-1]} seeds"
+        end = (
+            f"but the last look is at {ranking.looks[-1]} seeds: another race, with "
+            "more --seeds, uses the finished runs"
+        )
     else:
         end = "the same command continues"
     return f"about {seeds} more would settle the open arms; {end}"

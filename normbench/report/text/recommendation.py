@@ -18,6 +18,7 @@ from normbench.verdicts.recommendation import (
     Relation,
     Summary,
 )
+from normbench.verdicts.wording import listed
 
 COLUMNS = ("norm", "against", "result", "batch size", "claim")
 MAX_NAMES = 3
@@ -93,7 +94,7 @@ def sections(recommendation: Recommendation) -> Iterator[Section]:
     if recommendation.gaps:
         yield Section("Not known", items=[gap.text for gap in recommendation.gaps])
     if experiment := recommendation.experiment:
-        norms = _and([names[norm] for norm in experiment.norms])
+        norms = listed([names[norm] for norm in experiment.norms])
         yield Section(
             text=f"To compare {norms}, in at most {experiment.minutes} minutes on two "
             f"cores ({experiment.seconds:.1f} s a run; the settings are from "
@@ -164,12 +165,12 @@ def _clause(
     if summary == "better":
         errors = any(_is_error(each) for pair in pairs for each in pair.evidence)
         verb = "makes fewer errors" if errors else "has a lower loss"
-        return f"{norm} {verb} than {_and(others)}"
+        return f"{norm} {verb} than {listed(others)}"
     if summary == "no worse":
-        return f"{norm} is not worse than {_and(others)} by the margin"
+        return f"{norm} is not worse than {listed(others)} by the margin"
     if summary == "as good":
-        return f"no difference of {norm} from {_and(others, 'or')} exceeds the margin"
-    return f"the results for {norm} against {_and(others)} disagree"
+        return f"no difference of {norm} from {listed(others, 'or')} exceeds the margin"
+    return f"the results for {norm} against {listed(others)} disagree"
 
 
 def _row(pair: Comparison, recommendation: Recommendation) -> dict[str, str]:
@@ -277,8 +278,8 @@ def _legend(shown: str, evidence: Sequence[Evidence]) -> str:
     has_ratio = any(" or -" in margin for margin in margins)
     ratio = "; both percentages are the same ratio, up and down" if has_ratio else ""
     texts = [
-        f"Numbers: {_and([*metrics])}, first norm against second; less is better. "
-        f"Margin: {_and([*margins], 'or')}{ratio}."
+        f"Numbers: {listed([*metrics])}, first norm against second; less is better. "
+        f"Margin: {listed([*margins], 'or')}{ratio}."
     ]
     texts += [f"{word}: {text}." for word, text in MEANINGS.items() if word in shown]
     return " ".join(texts)
@@ -300,12 +301,7 @@ def _is_error(evidence: Evidence) -> bool:
 
 
 def _names(data: Sequence[str]) -> str:
-    return _and(data) if len(data) <= MAX_NAMES else f"{len(data)} data sets"
-
-
-def _and(texts: Sequence[str], last: str = "and") -> str:
-    *first, end = texts
-    return f"{', '.join(first)} {last} {end}" if first else end
+    return listed(data) if len(data) <= MAX_NAMES else f"{len(data)} data sets"
 
 
 def _run(runs: OwnRuns, name: str) -> str:
@@ -319,10 +315,6 @@ def _run(runs: OwnRuns, name: str) -> str:
         rate = f"the best of {rates} on validation data"
     elif len(runs.rates) > 1:
         rate = f"not tuned, one of {len(runs.rates)} rates"
-    text = (
-        f"{runs.data}, {name}: {runs.metric} {mean}, n {runs.n}, lr {runs.lr:g}, {rate}"
-    )
-    text += f", {runs.failures} failed" if runs.failures else ""
-    return text + (
-        f"; these runs differ in {', '.join(runs.mixed)}" if runs.mixed else ""
-    )
+    where = ", ".join((runs.data, *runs.settings))
+    text = f"{where}, {name}: {runs.metric} {mean}, n {runs.n}, lr {runs.lr:g}, {rate}"
+    return text + (f", {runs.failures} failed" if runs.failures else "")
