@@ -114,6 +114,19 @@ def test_the_answer_is_made_from_the_pairs() -> None:
     assert with_variants.endswith("decided, except between variants of one norm.")
 
 
+@pytest.mark.parametrize(
+    ("found", "verb"),
+    [
+        ([TEXTURES, DIGITS], "makes fewer errors than"),
+        ([LOSS, DIGITS], "is better than"),
+        ([LOSS], "has a lower loss than"),
+    ],
+)
+def test_fewer_errors_are_said_of_errors_only(found: list[Evidence], verb: str) -> None:
+    said = answer(recommendation(pair("better", *found)))
+    assert f"A {verb} B" in said
+
+
 def test_a_chain_of_pairs_has_a_row() -> None:
     second = pair("better", TEXTURES, norm="norm=b", other="norm=c")
     first, *_ = sections(recommendation(pair("better", TEXTURES), second))

@@ -164,7 +164,9 @@ def _clause(
         others.append(names[pair.other] + (f" (on {_names(better)})" if some else ""))
     if summary == "better":
         errors = any(_is_error(each) for pair in pairs for each in pair.evidence)
-        verb = "makes fewer errors" if errors else "has a lower loss"
+        verb = "is better" if errors else "has a lower loss"
+        if all(_has_fewer_errors(pair) for pair in pairs):
+            verb = "makes fewer errors"
         return f"{norm} {verb} than {listed(others)}"
     if summary == "no worse":
         return f"{norm} is not worse than {listed(others)} by the margin"
@@ -294,6 +296,10 @@ def _by_data(evidence: Sequence[Evidence]) -> dict[str, list[Evidence]]:
         data = f"{each.data} ({each.claim})" if shared else each.data
         by_data.setdefault(data, []).append(each)
     return by_data
+
+
+def _has_fewer_errors(pair: Comparison) -> bool:
+    return any(_is_error(e) and e.relation == "better" for e in pair.evidence)
 
 
 def _is_error(evidence: Evidence) -> bool:
