@@ -38,11 +38,11 @@ def without_blocks(document: Path) -> str:
     return FENCE.sub("", document.read_text())
 
 
-def commands() -> list[str]:
-    """Return all commands in blocks of all documents, each once without its comment."""
+def commands(documents: list[Path] = DOCUMENTS) -> list[str]:
+    """Return all commands in blocks of documents, each once without its comment."""
     lines = [
         line.strip()
-        for block in blocks()
+        for block in blocks(documents)
         if block.language in COMMANDS
         for line in block.text.replace("\\\n", " ").splitlines()
     ]

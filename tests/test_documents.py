@@ -265,7 +265,19 @@ def try_hydra(words: Sequence[str]) -> None:
         hydra.compose("hydra_train", list(map(str, fixed)), return_hydra_config=True)
 
 
-@pytest.mark.parametrize("line", commands(), ids=lambda line: " ".join(words_of(line)))
+FIRST = [ROOT / "README.md", ROOT / "docs" / "tutorial.md"]
+"""The documents that a new user reads; the commands of the others are tried as slow."""
+
+
+def tried() -> Iterator[Any]:
+    """Yield all commands of the documents, as parameters of a test."""
+    first = commands(FIRST)
+    for line in commands():
+        marks = [] if line in first else [pytest.mark.slow]
+        yield pytest.param(line, marks=marks, id=" ".join(words_of(line)))
+
+
+@pytest.mark.parametrize("line", [*tried()])
 def test_a_command_in_a_block_works(
     line: str, reader: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ def test_importing_a_module_does_not_import_slow_packages(
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_commands_that_only_read_do_not_import_torch(tmp_path: Path) -> None:
     results = tmp_path / "runs"
     finished = a_record("task=cnn", "tracker=none")

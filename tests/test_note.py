@@ -118,6 +118,7 @@ def test_findings_of_the_note_have_the_same_numbers_in_both_languages(
         assert sorted(places[0]) == sorted(places[1]), path
 
 
+@pytest.mark.slow
 def test_headlines_findings_and_figures_come_from_the_verdict(
     script: dict[str, Any], note: Any, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ def test_the_page_is_that_of_the_verdicts(script: dict[str, Any]) -> None:
     assert page == committed, "run scripts/write_which_norm"
 
 
+@pytest.mark.slow
 def test_check_compares_and_writes_nothing(
     script: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def test_a_run_shows_each_number_once_and_marks_the_primary_metric(
     )
 
 
+@pytest.mark.slow
 def test_compare_ends_with_its_answer_and_saves_it(
     invoke: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -123,6 +123,7 @@ def test_every_command_with_a_config_dir_is_in_this_test() -> None:
     assert set(with_the_option()) == COMMANDS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_package_verdicts")
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_with_a_config_dir_finds_its_choices(

@@ -260,6 +260,7 @@ def test_a_wrong_variable_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_variables_of_a_run_reach_wandb(command: Command, tmp_path: Path) -> None:
     """Empty variables, which W&B itself refuses, count as not set."""
     variables = {"DIR": "mirror", "NAME": "n", "NOTES": "notes", "TAGS": "a, b,"}

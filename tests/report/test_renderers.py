@@ -30,6 +30,7 @@ from normbench.verdicts.wording import (
 )
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
 class Shown(NamedTuple):

@@ -100,6 +100,7 @@ def test_a_run_diverges_without_its_training_split_too(run: Run) -> None:
         assert (ended.status, ended.diverged_at) == ("diverged", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["auto", "7"])
 @pytest.mark.parametrize("norm", ["batch", "group norm.num_groups=4"])
 @pytest.mark.parametrize("task", [*TASKS.names(), "transformer task.long_batches=0.5"])

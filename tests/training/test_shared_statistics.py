@@ -112,6 +112,7 @@ def joined_parts(parts: list[Result]) -> Result:
     return whole
 
 
+@pytest.mark.slow
 def test_two_times_four_samples_are_one_times_eight(
     parts: list[dict[str, Result]],
 ) -> None:

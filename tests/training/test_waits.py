@@ -110,6 +110,7 @@ def train_on_meta(
     assert per_step == [per_step[0], 2 * per_step[0]], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", SMALL)
 def test_no_step_waits_for_the_device(task: str) -> None:
     # Norms get nothing here that they do not get in style transfer.

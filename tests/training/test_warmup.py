@@ -15,6 +15,7 @@ DEEP = [*SMALL["transformer"], "task.depth=12", "evaluations=1", "train_size=320
 DEEP += ["data.test_fraction=0.02", "data.val_fraction=0.02", "log_every=1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", get_args(NormPosition))
 def test_twelve_layers_train_without_a_warmup(
     position: str, run: Run, tmp_path: Path

@@ -110,6 +110,7 @@ def simulated(says: Says, effect: float) -> list[list[str]]:
     return claims
 
 
+@pytest.mark.slow
 def test_decisions_are_seldom_wrong_at_a_bound_and_mostly_right_beyond_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
