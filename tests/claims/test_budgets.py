@@ -75,8 +75,11 @@ def test_the_planned_cost_of_each_budget_is_bounded() -> None:
 
 
 @pytest.mark.slow
-def test_full_checks_of_all_claims_take_at_most_eight_hours() -> None:
-    """The plan on two cores, where claims share runs, and no rate is dropped."""
+def test_full_checks_of_all_claims_take_at_most_nine_hours() -> None:
+    """The plan on two cores, where claims share runs, and no rate is dropped.
+
+    It is eight hours for the first sixteen claims; batch-of-two adds 0.64 hours.
+    """
     seconds: dict[str, float] = {}
     for name in NAMES:
         composed = planned_once(name, "full")
@@ -85,7 +88,8 @@ def test_full_checks_of_all_claims_take_at_most_eight_hours() -> None:
             for cell in design.all_cells():
                 shared = run_id(composed.config(key, cell, 0.1, 3))
                 seconds[shared] = max(seconds.get(shared, 0.0), runs * design.seconds)
-    assert sum(seconds.values()) / 2 / 3600 < 8
+    hours = sum(seconds.values()) / 2 / 3600
+    assert hours < 9, hours
 
 
 def test_overrides_of_a_budget_win_over_those_of_cells(tmp_path: Path) -> None:
