@@ -5,7 +5,10 @@ import shlex
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -48,6 +51,22 @@ def commands(documents: list[Path] = DOCUMENTS) -> list[str]:
     ]
     shown = (line for line in lines if line and line[0] != "#")
     return list({" ".join(words_of(line)): line for line in shown}.values())
+
+
+def marked_commands() -> list[Any]:
+    """Return all commands as parameters of a test.
+
+    Those of the documents that a new user does not read first are slow.
+    """
+    first = commands([ROOT / "README.md", ROOT / "docs" / "tutorial.md"])
+    return [
+        pytest.param(
+            line,
+            marks=[] if line in first else [pytest.mark.slow],
+            id=" ".join(words_of(line)),
+        )
+        for line in commands()
+    ]
 
 
 def words_of(command: str) -> list[str]:

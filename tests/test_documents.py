@@ -3,7 +3,9 @@
 The tests run the commands in this process. `STOPS` has a line for each command.
 """
 
+import importlib
 import os
+import pkgutil
 import re
 import runpy
 import shutil
@@ -28,7 +30,7 @@ from documents import (
     ROOT,
     arguments_of,
     blocks,
-    commands,
+    marked_commands,
     without_blocks,
     words_of,
     write_network,
@@ -45,6 +47,7 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 from verdicts_made import a_design, a_verdict, judge, pair
 
+import normbench
 from normbench.cli import app
 from normbench.config.choices import choices, config_root
 from normbench.config.composition import compose
@@ -67,7 +70,7 @@ STOPS = {
     "compare": "normbench.claims.check.check",
     "compare --minutes": "normbench.claims.race.race",
     "config": TO_THE_END,
-    "footprint": "normbench.norms.measure.portrait.portrait",
+    "footprint": "normbench.api.footprints.footprint",
     "dashboard": TO_THE_END,
     "dashboard --publish": "normbench.report.dashboard.publish",
     "list": "normbench.training.catalogue.catalogue",
@@ -114,6 +117,10 @@ def split(words: Sequence[str]) -> tuple[str, list[str]]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of the recipes, a few runs, the committed verdicts."""
+    # A module that is imported while a test replaces a function would keep `stop`.
+    for module in pkgutil.walk_packages(normbench.__path__, "normbench."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     folder = tmp_path_factory.mktemp("reader")
     write_recipe_for_a_norm(folder, folder / "mine" / "norm")
     write_recipe_for_a_probe(folder)
@@ -265,19 +272,7 @@ def try_hydra(words: Sequence[str]) -> None:
         hydra.compose("hydra_train", list(map(str, fixed)), return_hydra_config=True)
 
 
-FIRST = [ROOT / "README.md", ROOT / "docs" / "tutorial.md"]
-"""The documents that a new user reads; the commands of the others are tried as slow."""
-
-
-def tried() -> Iterator[Any]:
-    """Yield all commands of the documents, as parameters of a test."""
-    first = commands(FIRST)
-    for line in commands():
-        marks = [] if line in first else [pytest.mark.slow]
-        yield pytest.param(line, marks=marks, id=" ".join(words_of(line)))
-
-
-@pytest.mark.parametrize("line", [*tried()])
+@pytest.mark.parametrize("line", marked_commands())
 def test_a_command_in_a_block_works(
     line: str, reader: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,16 +184,14 @@ class _Course:
                 for arm in standings.running
             }
             expected = self._expected(configs.values()) or 0.0
-            if self.end - time.monotonic() < expected <= self.seconds:
+            if (rest := self.end - time.monotonic()) < expected <= self.seconds:
                 break
             if n == rules.looks[0]:
                 begin()
             number = rules.looks.index(n) + 1
             title = f"test seeds, look {number} of {len(rules.looks)}"
-            if expected > (rest := self.end - time.monotonic()):
-                title += (
-                    f" (about {expected / 60:.0f} min; {rest / 60:.0f} min are left)"
-                )
+            if expected > rest:
+                title += f" (about {expected / 60:.0f} min, with {rest / 60:.0f} left)"
             records = self.trial.do(title, configs.values())
             for metric in metrics:
                 require_metric(metric, [*records.values()])

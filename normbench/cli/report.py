@@ -79,10 +79,10 @@ def report(
             }
             print_json(plain)
         else:
-            own = len(material.folders)
+            of_verdicts = len(material.records) - len(material.folders)
             typer.echo(
-                f"wrote {output}: {own} runs in {results}, "
-                f"{len(material.records) - own} of verdicts, {size / 2**20:.1f} MiB; "
+                f"wrote {output}: {len(material.folders)} runs in {results}, "
+                f"{of_verdicts} of verdicts, {size / 2**20:.1f} MiB; "
                 f"{len(files)} figures in {figures_folder}"
             )
             if packaged:

@@ -177,13 +177,15 @@ def _tuned(arm: TunedArm, validation: str, width: int) -> Iterator[str]:
 def ranking_answer(ranking: Ranking) -> Answer:
     """Return the answer of a race: the best arm, or the arms that may be the best."""
     if not ranking.seen:
-        which, same = "means above are provisional", " at the same rates"
+        rest = ". The means above are provisional. Repeat the command to continue at "
+        rest += "the same rates."
         if not ranking.provisional:
-            which, same = "tuning seeds above are too few to decide", ""
+            rest = ". The tuning seeds above are too few to decide. Repeat the command "
+            rest += "to continue."
         return Answer(
             "There is no ranking yet",
             f"the time was too short for {ranking.looks[0]} test seeds of each arm",
-            f". The {which}. Repeat the command to continue{same}.",
+            rest,
         )
     if not ranking.arms:
         return Answer("There is no ranking", "no arm could be judged", ".")
