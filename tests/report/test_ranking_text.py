@@ -156,7 +156,7 @@ def test_the_answer_says_that_its_rates_may_be_poor(
         ({"seeds": None, "minutes": None}, "more than 200 seeds would be needed"),
         (
             {"seeds": 30, "minutes": None},
-            "but the last look is at 32 seeds: another race, with more",
+            "would judge these seeds a second time, and err more often",
         ),
         ({"seeds": 3, "minutes": 0.5}, "the same command continues"),
     ],

@@ -302,8 +302,8 @@ def _further(ranking: Ranking) -> str:
     total = ranking.seen[-1] + further.seeds
     if total > ranking.looks[-1]:
         end = (
-            f"but the last look is at {ranking.looks[-1]} seeds: another race, with "
-            "more --seeds, uses the finished runs"
+            f"but the last look is at {ranking.looks[-1]} seeds; another race, with "
+            "more --seeds, would judge these seeds a second time, and err more often"
         )
     else:
         end = "the same command continues"
