@@ -223,7 +223,18 @@ def _shown(test: str) -> Tensor:
         for name in SHOWN
     )
     paths = (_path(test), *shown)
-    return torch.stack([centre_square(path, SHOWN_SIDE) for path in paths])
+    identity = {
+        "format": FORMAT,
+        "pillow": version("pillow"),
+        "side": SHOWN_SIDE,
+        "content": content_hash(FORMAT, *paths),
+    }
+
+    def make() -> Parsed:
+        squares = [centre_square(path, SHOWN_SIDE) for path in paths]
+        return Parsed({"squares": torch.stack(squares)})
+
+    return cached("photographs-shown", identity, make).tensors["squares"]
 
 
 def _path(name: str) -> Path:

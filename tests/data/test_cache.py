@@ -272,6 +272,7 @@ def test_processes_agree_and_the_second_run_parses_nothing(
     names = sorted(
         path.name.partition("-")[0] for path in empty_cache.glob("*.safetensors")
     )
+    # Photographs: with all styles, with those of the run, and those that are shown.
     # The fingerprints cover what the packages make of texts and pictures by default.
-    assert names == [*["display_names"] * 2, "mnist5k", *["photographs"] * 2]
+    assert names == [*["display_names"] * 2, "mnist5k", *["photographs"] * 3]
     assert finish(start()) == [first[0], []]
